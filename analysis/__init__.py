@@ -1,0 +1,1 @@
+"""From rows to tables: reads results only, never imports torch."""

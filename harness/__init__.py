@@ -1,0 +1,1 @@
+"""Sweeps of training runs over model size, sparsity and augmentation magnitude."""

@@ -1,0 +1,1 @@
+"""Augmentation per sample on any device: spaces, policies, plans, ops."""

@@ -1,0 +1,1 @@
+"""The side of submitit: submission, workers, stopping, states, failures."""

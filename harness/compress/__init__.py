@@ -1,0 +1,1 @@
+"""Pruning: masks, levels, schedules along the levels."""

@@ -1,0 +1,1 @@
+"""Model families with a width, one file each."""

@@ -1,0 +1,214 @@
+"""The frozen models behind every config: what a trial, a stage and a run are made of.
+
+Two kinds of keys live here. *Scientific* keys (dataset, model, augment, recipe, compress, seed)
+change the numbers and are part of a stage's identity. *Operational* keys (run, cluster, store)
+say how the work is scheduled; they are recorded beside a result and never change its identity.
+
+This module imports neither torch nor Hydra: planning, status and analysis rest on it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+
+SCHEMA_NUMBER = 1
+"""Part of every identity: raise it when the meaning of a scientific key changes."""
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Names = Annotated[tuple[str, ...], Strict(False)]
+
+
+class Frozen(BaseModel):
+    """Immutable, strict about types, and deaf to unknown keys (they are errors)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+# --- scientific: part of a stage's identity ---------------------------------------------------
+
+
+class DatasetConfig(Frozen):
+    """Which images, and how the official sets are cut (`harness/data/datasets.py`).
+
+    Sizes are numbers of images; null means all that is left.
+    """
+
+    name: str
+    train_size: PositiveInt | None = None  # stratified subset of what validation leaves
+    validation_size: PositiveInt
+    test_size: PositiveInt | None = None  # stratified subset of the official test set
+    split_seed: Annotated[int, Field(ge=0)] = 0
+
+
+class ModelConfig(Frozen):
+    """A family at a size: `width` multiplies its channel counts, `depth` counts its layers."""
+
+    family: str
+    depth: PositiveInt | None = None
+    width: Annotated[float, Field(gt=0.0, le=64.0)] = 1.0
+
+
+Magnitude = Literal["none"] | float
+
+
+class AugmentConfig(Frozen):
+    """The policy without its strength, the strength, and what is done to every sample besides.
+
+    `magnitude` is "none" (no policy at all) or a share in [0, 1] of the space's scale.
+    """
+
+    policy: str = "randaug(n=2)"
+    magnitude: Magnitude = "none"
+    crop_padding: Annotated[int, Field(ge=0)] = 0  # pixels added on each side before the crop
+    flip: bool = False  # horizontal, with probability one half
+
+    @field_validator("magnitude", mode="before")
+    @classmethod
+    def _share_or_none(cls, value: object) -> object:
+        if value == "none":
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"must be `none` or a number from 0 to 1, not {value!r}")
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{value} is outside [0, 1]; a magnitude is a share of the scale")
+        return float(value)
+
+
+class OptimizerConfig(Frozen):
+    """SGD with momentum or AdamW; the learning rate belongs to one global batch."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0.0)]  # peak of the schedule
+    momentum: Share = 0.9  # sgd
+    nesterov: bool = False  # sgd
+    betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.999)  # adamw
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    decay_norm_and_bias: bool = False  # False: batch-norm weights and biases are not decayed
+
+
+class ScheduleConfig(Frozen):
+    """Learning rate over one stage; lengths are in epochs of that stage."""
+
+    name: Literal["cosine", "step", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0  # linear from 0
+    final_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # cosine: last lr / peak lr
+    milestones: Annotated[tuple[Share, ...], Strict(False)] = (0.5, 0.75)  # step: share of epochs
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # step: factor at each milestone
+
+
+class RecipeConfig(Frozen):
+    """How a stage is trained. `epochs` is the length of the dense stage."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt  # global: over all ranks and micro-batches
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    label_smoothing: Share = 0.0
+    precision: Literal["fp32", "bf16_autocast"] = "fp32"
+    sync_bn: bool = False
+
+
+class CompressConfig(Frozen):
+    """How a trial gets from its dense stage to its sparsity.
+
+    Levels are geometric: each removes `level_share` of the prunable weights that are left, and
+    the last one lands on `sparsity` exactly, so that sparser trials share their first levels.
+    `dense_long` is the control of equal budget: a trial with sparsity 0 that goes through as many
+    levels as that sparsity would, without removing a weight.
+    """
+
+    sparsity: Share = 0.0
+    dense_long: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    method: Literal["magnitude"] = "magnitude"
+    scope: Literal["global"] = "global"
+    level_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    level_epochs: PositiveInt | None = None  # null: as many as recipe.epochs
+    rewind: Literal["learning_rate"] = "learning_rate"
+    protect: Names = ("classifier",)  # `classifier`, `first_conv`, or names of parameters
+    reestimate_batch_norm: bool = True  # after pruning, before retraining, and at the end
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> CompressConfig:
+        if self.dense_long is not None and self.sparsity != 0.0:
+            raise ValueError(
+                "dense_long is a dense control: give it with sparsity 0, or drop one of the two"
+            )
+        return self
+
+
+class TrialConfig(Frozen):
+    """One cell of a grid, fully resolved."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    dataset: DatasetConfig
+    model: ModelConfig
+    augment: AugmentConfig
+    recipe: RecipeConfig
+    compress: CompressConfig = CompressConfig()
+
+
+class StageAugment(Frozen):
+    """What a stage does to its images: `policy` is printable and complete, magnitude included."""
+
+    policy: str  # "none", "randaug(n=2, m=0.3)"
+    crop_padding: int
+    flip: bool
+
+
+class PruneConfig(Frozen):
+    """What is removed from the parent's weights before this stage trains. 0.0 removes nothing."""
+
+    sparsity: Share
+    method: str
+    scope: str
+    protect: Names
+    rewind: str
+    reestimate_batch_norm: bool
+
+
+class StageConfig(Frozen):
+    """Everything that decides a stage's numbers; its hash is the stage's name.
+
+    `parent` is the id of the stage whose final weights this one starts from, or null.
+    """
+
+    schema_number: int = SCHEMA_NUMBER
+    parent: str | None = None
+    seed: int
+    dataset: DatasetConfig
+    model: ModelConfig
+    augment: StageAugment
+    recipe: RecipeConfig  # `epochs` is this stage's own length
+    prune: PruneConfig | None = None  # null for a dense stage
+
+
+# --- operational: recorded beside a result, outside its identity ------------------------------
+
+
+class RunConfig(Frozen):
+    """How a stage is executed on a machine."""
+
+    engine: Literal["deepspeed", "ddp"] = "deepspeed"
+    zero_stage: Annotated[int, Field(ge=0, le=1)] = 0  # deepspeed
+    processes: PositiveInt = 1  # ranks that train one gang together
+    gang: PositiveInt = 1  # most stages trained side by side in one process
+    micro_batch_size: PositiveInt | None = None  # per rank; null: the rank's whole share
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt = 1  # torch threads of a rank on CPU: part of what makes bits repeat
+    channels_last: bool = False
+    loader: Literal["auto", "resident"] = "auto"
+    data_root: str | None = None  # where data sets are looked for besides the usual places
+    checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    keep_weights: Literal["all", "needed"] = "all"  # needed: only those a child starts from
+
+
+class ClusterConfig(Frozen):
+    """Where jobs run. `workers` is the number of processes (local) or of jobs at once (SLURM)."""
+
+    name: str
+    executor: Literal["local", "slurm"] = "local"
+    workers: PositiveInt = 1
+    timeout_min: PositiveInt = 60 * 24

@@ -1,0 +1,1 @@
+"""The folder of finished stages: identity, atomic files, claims, rows."""

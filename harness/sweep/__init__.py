@@ -1,0 +1,1 @@
+"""What to run: grids, trials, the tree of stages they share, the plan."""

@@ -1,0 +1,1 @@
+"""Training: the loop over batches, engines, checkpoints, evaluation."""

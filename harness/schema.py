@@ -211,4 +211,5 @@ class ClusterConfig(Frozen):
     name: str
     executor: Literal["local", "slurm"] = "local"
     workers: PositiveInt = 1
+    gpus_per_node: Annotated[int, Field(ge=0)] = 0
     timeout_min: PositiveInt = 60 * 24

@@ -1,0 +1,55 @@
+# One command each: setup, quickstart, check, test, bench, gpu-check. Everything installs into .venv.
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+# What must be on the system: a package per line, with the test that shows it is there.
+SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
+TEST_SYSTEM := texlive-latex-base texlive-latex-recommended
+
+.PHONY: help setup system test-system quickstart check test bench gpu-check clean
+
+help:
+	@echo "make setup       system packages where missing, .venv, exact versions (idempotent)"
+	@echo "make quickstart  a real sweep on Fashion-MNIST, ending with its table (under 6 minutes)"
+	@echo "make check       format, lint, types, fast tests (under 2 minutes)"
+	@echo "make test        every test"
+	@echo "make bench       ratios against peers, measured here"
+	@echo "make gpu-check   equality and speed on a CUDA device"
+
+setup: system $(STAMP)
+
+system:
+	@sh .ci/packages $(SYSTEM)
+
+test-system:
+	@sh .ci/packages $(TEST_SYSTEM)
+
+$(STAMP): pyproject.toml constraints.txt | system
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14))' || \
+	  { echo "error: $(PYTHON) is not Python 3.11 to 3.13: install one and name it, make setup PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(PY) || $(PYTHON) -m venv .venv || \
+	  { echo "error: no venv module: install python3-venv, then make setup" >&2; exit 2; }
+	@test -x .venv/bin/uv || $(PY) -m pip install --quiet --constraint constraints.txt uv
+	@.venv/bin/uv pip install --quiet --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev]'
+	@touch $@
+	@echo "installed into .venv"
+
+quickstart: setup
+	@$(PY) -m harness.launch grid=quickstart
+	@$(PY) -m analysis.table grid=quickstart out=out/quickstart
+
+check: setup
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@$(PY) -m pytest -m "not slow"
+
+test: setup test-system
+	@$(PY) -m pytest
+
+bench: setup
+	@for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(PY) $$file || exit 1; done
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,100 @@
+"""From a submission to jobs, through submitit's executors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import time
+import uuid
+from pathlib import Path
+
+from submitit.core.utils import FailedJobError, UncompletedJobError
+from submitit.local.local import LocalExecutor, LocalJob
+
+from harness.cluster import worker
+from harness.cluster.worker import Submission
+from harness.errors import UserError
+from harness.schema import ClusterConfig
+from harness.store.claims import process_start
+from harness.store.files import make_folder
+
+STOP_SECONDS = 60.0
+"""How long a stopping worker may take to reach a step boundary and save."""
+
+
+def private_folder(path: Path) -> Path:
+    """A folder that only its owner can write: submitit's pickles lie there and run on loading.
+
+    Raises UserError when it exists and is another user's or writable by others.
+    """
+    make_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.stat()
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise UserError(
+            f"{path} is another user's or writable by others, and what lies there is executed: "
+            f"make it yours alone (chown, chmod 700), or choose another store with store=PATH"
+        )
+    return path
+
+
+class LocalJobs:
+    """Worker processes on this machine; they end when the process that made them ends."""
+
+    def __init__(self, submission: Submission, cluster: ClusterConfig, sweep_folder: Path):
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        self.folder = private_folder(private_folder(sweep_folder / "logs") / name)
+        self.path = self.folder / "submission.json"
+        submission.write(self.path)
+        self.executor = LocalExecutor(folder=self.folder, max_num_timeout=0)
+        self.executor.update_parameters(
+            tasks_per_node=submission.run.processes,
+            timeout_min=cluster.timeout_min,
+            stderr_to_stdout=True,
+            gpus_per_node=cluster.gpus_per_node,
+        )
+        self.jobs: list[LocalJob[tuple[str, str]]] = []
+
+    def start(self) -> None:
+        """Start one more worker. It ignores Ctrl-C: its launcher hears that and stops it."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.jobs.append(self.executor.submit(worker.work, str(self.path)))
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def running(self) -> int:
+        """How many workers are alive."""
+        return sum(not job.done() for job in self.jobs)
+
+    def ended(self, job: LocalJob[tuple[str, str]]) -> tuple[str, str]:
+        """How a worker that is no longer alive ended: a word and a sentence."""
+        if job.paths.result_pickle.exists():
+            with contextlib.suppress(FailedJobError, UncompletedJobError):
+                return job.task(0).result()
+        return "died", f"a worker died; the end of its log is in {job.paths.stdout}"
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Ask every worker to save and leave; after `seconds` end what is left by its PID."""
+        pids = [int(job.job_id) for job in self.jobs if not job.done()]
+        tasks = {pid: process_start(pid) for parent in pids for pid in _children(parent)}
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)  # submitit's controller hands it to its tasks
+        deadline = time.monotonic() + seconds
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for pid, started in tasks.items():
+            if started is not None and process_start(pid) == started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

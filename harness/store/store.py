@@ -1,0 +1,169 @@
+"""The store: a folder of finished stages, the only thing that is ever believed.
+
+    STORE/stages/ab/abcdef0123456789/
+        config.json provenance.json metrics.jsonl checkpoint/ result.json correct.npz
+        failures/NNN.json claim
+    STORE/sweeps/<grid name>/  grid.yaml trials.jsonl jobs.jsonl logs/
+
+`result.json` exists <=> the stage is done. It is written last, so everything beside it is whole.
+Verbs that only look (status, rows) change nothing here; `launch` and its workers move damaged
+files aside and do their stage again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.schema import StageConfig
+from harness.store.claims import Claim
+from harness.store.files import (
+    Damaged,
+    make_folder,
+    move_aside,
+    read_json,
+    write_json,
+)
+from harness.store.identity import STAGE_ID, digest, stage_id
+
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Store:
+    """The folder at `root`; it need not exist until something is written."""
+
+    def __init__(self, root: Path):
+        self.root = root.expanduser().absolute()
+        if self.root.exists() and not self.root.is_dir():
+            raise UserError(
+                f"the store {self.root} is not a folder: choose another with store=PATH"
+            )
+
+    def folder(self, stage: str) -> Path:
+        """Folder of a stage. Raises ValueError for what is not 16 hex digits."""
+        if not STAGE_ID.fullmatch(stage):
+            raise ValueError(f"{stage!r} is not a stage id (16 hex digits)")
+        return self.root / "stages" / stage[:2] / stage
+
+    def sweep_folder(self, name: str) -> Path:
+        """Folder of a sweep; its name may not lead out of the store."""
+        if not SWEEP_NAME.fullmatch(name):
+            raise UserError(
+                f"{name!r} cannot name a sweep: use letters, digits, '.', '_' and '-', "
+                "beginning with a letter or digit"
+            )
+        return self.root / "sweeps" / name
+
+    def ids(self) -> set[str]:
+        """Stages that have a folder, finished or not."""
+        found: set[str] = set()
+        stages = self.root / "stages"
+        if not stages.is_dir():
+            return found
+        for prefix in os.scandir(stages):
+            if prefix.is_dir():
+                found.update(e.name for e in os.scandir(prefix.path) if STAGE_ID.fullmatch(e.name))
+        return found
+
+    def is_done(self, stage: str) -> bool:
+        """Whether its result file is there."""
+        return (self.folder(stage) / "result.json").exists()
+
+    def result(self, stage: str) -> dict[str, Any]:
+        """Its result, checked to belong to it. Raises FileNotFoundError, or Damaged."""
+        folder = self.folder(stage)
+        result = read_json(folder / "result.json")
+        if result.get("stage") != stage or result.get("status") not in ("done", "diverged"):
+            raise Damaged(f"{folder / 'result.json'} is not a result of stage {stage}")
+        try:
+            found = digest(read_json(folder / "config.json"))
+        except FileNotFoundError as error:
+            raise Damaged(f"{folder / 'config.json'} is missing beside a result") from error
+        if found != stage:
+            raise Damaged(
+                f"{folder / 'config.json'} does not match its stage: it is the config of {found}, "
+                f"so the result of {stage} cannot be trusted"
+            )
+        return result
+
+    def results(self, stages: set[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """Results of those `stages` that are done, and a sentence for each damaged one."""
+        good: dict[str, dict[str, Any]] = {}
+        damaged: dict[str, str] = {}
+        for stage in self.ids() & stages:
+            try:
+                good[stage] = self.result(stage)
+            except FileNotFoundError:
+                continue
+            except Damaged as error:
+                damaged[stage] = str(error)
+            except PermissionError as error:
+                raise UserError(
+                    f"{error.filename} cannot be read: give read permission on the store "
+                    f"{self.root}, or choose another with store=PATH"
+                ) from error
+        return good, damaged
+
+    def set_aside(self, stage: str, why: str) -> None:
+        """Move a damaged result (and the config that belies it) aside: the stage is done again."""
+        folder = self.folder(stage)
+        if (folder / "result.json").exists():
+            move_aside(folder / "result.json", why)
+        try:
+            if digest(read_json(folder / "config.json")) == stage:
+                return
+        except FileNotFoundError:
+            return
+        except Damaged:
+            pass
+        move_aside(folder / "config.json", f"{folder / 'config.json'} does not match its stage")
+
+    def prepare(self, stage: str, config: StageConfig) -> Path:
+        """Make the stage's folder with its config in it, and give its path."""
+        if stage_id(config) != stage:
+            raise ValueError(f"config of {stage_id(config)} offered as stage {stage}")
+        folder = make_folder(self.folder(stage))
+        path = folder / "config.json"
+        try:
+            if digest(read_json(path)) == stage:
+                return folder
+            move_aside(path, f"{path} does not match its stage {stage}")
+        except FileNotFoundError:
+            pass
+        except Damaged as error:
+            move_aside(path, str(error))
+        write_json(path, config.model_dump(mode="json"))
+        return folder
+
+    def finish(self, stage: str, claim: Claim, result: dict[str, Any]) -> None:
+        """Write the result, last of all. Raises ClaimLost when the stage is another's by now."""
+        claim.verify()
+        write_json(self.folder(stage) / "result.json", {"stage": stage, **result})
+
+    def failures(self, stage: str) -> list[dict[str, Any]]:
+        """What went wrong with a stage so far, oldest first."""
+        found = []
+        for path in sorted((self.folder(stage) / "failures").glob("*.json")):
+            try:
+                found.append(read_json(path))
+            except Damaged as error:
+                found.append({"class": "unreadable", "message": str(error), "time": 0.0})
+        return found
+
+    def record_failure(self, stage: str, failure: dict[str, Any]) -> None:
+        """Add `failures/NNN.json`; of two writers at once each gets a number of its own."""
+        folder = make_folder(self.folder(stage) / "failures")
+        number = len(list(folder.glob("*.json"))) + 1
+        while True:
+            path = folder / f"{number:03d}.json"
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:
+                number += 1
+                continue
+            write_json(path, {"time": time.time(), **failure})
+            return

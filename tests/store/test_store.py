@@ -1,0 +1,161 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from harness.errors import UserError
+from harness.schema import StageConfig
+from harness.store import files
+from harness.store.claims import ClaimLost, try_claim
+from harness.store.files import CannotWrite, Damaged, append_line, atomic_write, read_lines
+from harness.store.identity import canonical_json, stage_id
+from harness.store.store import Store
+
+
+def config(**changes):
+    said = {
+        "seed": 0,
+        "dataset": {"name": "digits", "validation_size": 100},
+        "model": {"family": "cifar_resnet", "depth": 8, "width": 0.5},
+        "augment": {"policy": "none", "crop_padding": 0, "flip": False},
+        "recipe": {"epochs": 1, "batch_size": 32, "optimizer": {"lr": 0.1}},
+    }
+    return StageConfig.model_validate({**said, **changes})
+
+
+def finished(store, stage_config, result=None):
+    stage = stage_id(stage_config)
+    folder = store.prepare(stage, stage_config)
+    claim = try_claim(folder, "test")
+    store.finish(stage, claim, result or {"status": "done", "val": {"top1": 0.5}})
+    claim.release()
+    return stage
+
+
+def test_identity_ignores_key_order_and_how_a_number_is_written():
+    one = config(model={"family": "cifar_resnet", "depth": 8, "width": 1})
+    two = config(model={"width": 1.0, "depth": 8, "family": "cifar_resnet"})
+    assert stage_id(one) == stage_id(two)
+    assert canonical_json({"b": 1, "a": 0.1}) == '{"a":0.1,"b":1}'
+
+
+def test_identity_covers_every_scientific_field_defaults_included():
+    base = stage_id(config())
+    assert stage_id(config(seed=1)) != base
+    assert stage_id(config(parent="0" * 16)) != base
+    dumped = config().model_dump(mode="json")
+    dumped["recipe"]["optimizer"]["momentum"] = 0.8  # as if the default had changed
+    assert stage_id(StageConfig.model_validate_json(json.dumps(dumped))) != base
+
+
+def test_a_result_is_found_again_and_only_then_is_the_stage_done(tmp_path):
+    store = Store(tmp_path / "store")
+    stage = stage_id(config())
+    assert not store.is_done(stage)
+    assert finished(store, config()) == stage
+    assert store.is_done(stage)
+    assert store.results({stage})[0][stage]["val"] == {"top1": 0.5}
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+@pytest.mark.parametrize("content", ['{"stage": "', "[]", "", '{"stage": "x"}'])
+def test_damaged_files_are_reported_moved_aside_and_never_read(tmp_path, capsys, name, content):
+    store = Store(tmp_path)
+    stage = finished(store, config())
+    (store.folder(stage) / name).write_text(content)
+    good, damaged = store.results({stage})
+    assert not good
+    assert name in damaged[stage]
+    store.set_aside(stage, damaged[stage])
+    assert not store.is_done(stage)
+    assert (store.folder(stage) / "result.json.damaged-1").exists()
+    assert "damaged-1" in capsys.readouterr().err
+    assert finished(store, config()) == stage
+    assert store.result(stage)["status"] == "done"
+
+
+def test_config_of_another_stage_is_not_believed(tmp_path):
+    store = Store(tmp_path)
+    stage = finished(store, config())
+    other = config(seed=7).model_dump(mode="json")
+    (store.folder(stage) / "config.json").write_text(json.dumps(other))
+    with pytest.raises(Damaged, match="does not match its stage"):
+        store.result(stage)
+
+
+def test_finish_is_refused_to_who_lost_the_claim(tmp_path):
+    store = Store(tmp_path)
+    stage = stage_id(config())
+    claim = try_claim(store.prepare(stage, config()), "test")
+    claim.path.unlink()
+    with pytest.raises(ClaimLost):
+        store.finish(stage, claim, {"status": "done"})
+    assert not store.is_done(stage)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/abs", "a/b", "", ".hidden", "x" * 200, "a\nb"])
+def test_names_cannot_leave_the_store(tmp_path, name):
+    with pytest.raises(UserError):
+        Store(tmp_path).sweep_folder(name)
+    with pytest.raises(ValueError, match="stage id"):
+        Store(tmp_path).folder(name)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from harness.store.files import CannotWrite, atomic_write
+path = Path(sys.argv[1])
+atomic_write(path, b"old")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    atomic_write(path, b"n" * 5000)
+except OSError as error:
+    print(error.errno)
+"""
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file_and_no_litter(tmp_path):
+    said = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "file")],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert said.stdout.split() == [str(errno.EFBIG)]
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_full_and_read_only_disks_become_a_sentence_with_the_place(tmp_path):
+    for number, words in ((errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")):
+        with (
+            pytest.raises(CannotWrite, match=f"x: .*{words}.*Nothing that was finished is lost"),
+            files._explained(tmp_path / "x"),
+        ):
+            raise OSError(number, os.strerror(number))
+
+
+def test_lines_survive_a_torn_one(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    append_line(path, {"a": 1})
+    with path.open("ab") as file:
+        file.write(b'{"torn": ')
+    append_line(path, {"b": 2})
+    assert read_lines(path) == [{"a": 1}, {"b": 2}]
+
+
+def test_atomic_write_replaces(tmp_path):
+    atomic_write(tmp_path / "f", b"1")
+    atomic_write(tmp_path / "f", b"2")
+    assert (tmp_path / "f").read_bytes() == b"2"
+
+
+def test_failures_are_numbered_and_kept(tmp_path):
+    store = Store(tmp_path)
+    stage = stage_id(config())
+    for message in ("one", "two"):
+        store.record_failure(stage, {"class": "code", "message": message})
+    assert [f["message"] for f in store.failures(stage)] == ["one", "two"]

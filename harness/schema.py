@@ -128,7 +128,7 @@ class CompressConfig(Frozen):
     level_epochs: PositiveInt | None = None  # null: as many as recipe.epochs
     rewind: Literal["learning_rate"] = "learning_rate"
     protect: Names = ("classifier",)  # `classifier`, `first_conv`, or names of parameters
-    reestimate_batch_norm: bool = True  # after pruning, before retraining, and at the end
+    reestimate_batch_norm: bool = True  # after pruning, before retraining
 
     @model_validator(mode="after")
     def _one_of_two(self) -> CompressConfig:
@@ -198,7 +198,7 @@ class RunConfig(Frozen):
     micro_batch_size: PositiveInt | None = None  # per rank; null: the rank's whole share
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1  # torch threads of a rank on CPU: part of what makes bits repeat
-    channels_last: bool = False
+    channels_last: bool = True  # 1.3 to 1.7 times as fast for small convolutions on CPU
     loader: Literal["auto", "resident"] = "auto"
     data_root: str | None = None  # where data sets are looked for besides the usual places
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 120.0

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cluster import failure
+from harness.cluster import failure, rendezvous
 from harness.cluster.stop import StopFlag
 from harness.schema import RunConfig, StageConfig
-from harness.store import provenance
 from harness.store.claims import Claim, ClaimLost, try_claim
 from harness.store.files import CannotWrite, Damaged, atomic_write
 from harness.store.store import Store
@@ -79,9 +78,10 @@ def work(path: str) -> tuple[str, str]:
     submission = Submission.read(Path(path))
     if submission.launcher is not None:
         stop.watch(*submission.launcher)
+    rendezvous.export(Path(path).parent)
     from harness.train.distributed import connected
 
-    with connected(submission.run, folder=Path(path).parent, stop=stop) as world:
+    with connected(submission.run) as world:
         try:
             return Worker(submission, world, stop).run()
         except CannotWrite as error:
@@ -204,10 +204,8 @@ class Worker:
                 claim.heartbeat()
 
         try:
-            if self.world.rank == 0:
-                for stage in gang:
-                    provenance.record(self.store.folder(stage), self.world.facts(run))
-            outcomes = train_gang([member(stage) for stage in gang], run, self.stop, heartbeat)
+            members = [member(stage) for stage in gang]
+            outcomes = train_gang(members, run, self.world, self.stop, heartbeat)
             if self.world.rank == 0:
                 for outcome in outcomes:
                     self._write(outcome, claims[outcome.stage_id])
@@ -235,6 +233,7 @@ class Worker:
         if self.submission.run.keep_weights == "needed" and outcome.stage_id not in parents:
             (folder / "checkpoint" / "final.pt").unlink(missing_ok=True)
         self.alike.clear()
+        print(f"finished {outcome.stage_id} {outcome.status}", flush=True)
 
     def _failed(self, gang: list[str], error: Exception) -> None:
         if isinstance(error, Damaged) and len(gang) == 1:

@@ -1,0 +1,212 @@
+"""The reference executor: plain torch on any device, samples grouped by kind.
+
+Which sample gets which kind is known on the host, so groups have known sizes and nothing waits for
+the device. Each kind is a function over a group with a parameter for each sample; a group is worked
+on in chunks that bound temporary memory. Arithmetic is Pillow's, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.augment.lower import Lowered
+from harness.augment.ops import Kind
+
+_CHUNK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 25}  # of uint8 images; index temporaries are 4-8 times
+
+
+def upload(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """A host array on `device` without waiting for it: through pinned memory where it is a GPU."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def run(
+    images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolation: str
+) -> Tensor:
+    """Images uint8 [N, 3, H, W] after all layers, in new contiguous memory."""
+    out = images.clone(memory_format=torch.contiguous_format)
+    budget = _CHUNK_BYTES.get(images.device.type, _CHUNK_BYTES["cuda"])
+    step = max(1, budget // max(1, out[:1].numel()))
+    colour = upload(np.array(fill, dtype=np.uint8), out.device)
+    tables = upload(lowered.tables, out.device)
+    for layer, kinds in enumerate(lowered.kinds):
+        for kind in np.unique(kinds):
+            if kind == Kind.IDENTITY:
+                continue
+            rows = np.flatnonzero(kinds == kind)
+            for part in np.split(rows, np.arange(step, len(rows), step)):
+                index = upload(part, out.device)
+                group = out.index_select(0, index)
+                if kind == Kind.TABLE:
+                    slots = upload(lowered.slots[layer, part].astype(np.int64), out.device)
+                    result = look_up(group, tables[slots][:, None])
+                elif kind == Kind.WARP and interpolation == "nearest":
+                    maps = upload(lowered.fixed[layer, part], out.device)
+                    result = warp_nearest(group, maps, colour)
+                elif kind == Kind.WARP:
+                    maps = upload(lowered.matrices[layer, part], out.device)
+                    result = warp_bilinear(group, maps, colour)
+                elif kind == Kind.BOX:
+                    boxes = upload(lowered.boxes[layer, part], out.device)
+                    result = box(group, boxes, colour)
+                else:
+                    weights = upload(lowered.weights[layer, part], out.device)
+                    result = _BLENDS[Kind(kind)](group, weights[:, None, None, None])
+                out.index_copy_(0, index, result)
+    return out
+
+
+def _blend(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
+    """Pillow's `Image.blend`: low + weight (high - low) in float32, clipped and truncated to uint8.
+
+    Separate operations on purpose: a fused multiply-add would round once less.
+    """
+    low, high = low.float(), high.float()
+    return (high - low).mul_(weight).add_(low).clamp_(0, 255).to(torch.uint8)
+
+
+def look_up(images: Tensor, tables: Tensor) -> Tensor:
+    """Each value through its image's table: tables uint8 [n, 1 or 3, 256]."""
+    n, channels = tables.shape[:2]
+    offsets = torch.arange(n * channels, device=images.device, dtype=torch.int32) * 256
+    index = images.to(torch.int32) + offsets.view(n, channels, 1, 1)
+    return tables.reshape(-1).index_select(0, index.view(-1)).view_as(images)
+
+
+def _luma(images: Tensor) -> Tensor:
+    """ITU-R 601 luma as Pillow's convert("L"), float32 [n, 1, H, W]; all sums are below 2^24."""
+    red, green, blue = images.float().split(1, dim=1)
+    total = (red * 19595).add_(green * 38470).add_(blue * 7471).add_(32768)
+    return total.div_(65536).floor_()
+
+
+def color(images: Tensor, weights: Tensor) -> Tensor:
+    """`ImageEnhance.Color`."""
+    return _blend(_luma(images), images, weights)
+
+
+def contrast(images: Tensor, weights: Tensor) -> Tensor:
+    """`ImageEnhance.Contrast`: blend with the rounded mean of the luma."""
+    mean = _luma(images).to(torch.int64).sum(dim=(1, 2, 3), keepdim=True).double()
+    mean = mean.div_(images.shape[2] * images.shape[3]).add_(0.5).floor_()
+    return _blend(mean, images, weights)
+
+
+def sharpness(images: Tensor, weights: Tensor) -> Tensor:
+    """`ImageEnhance.Sharpness`: blend with ImageFilter.SMOOTH, which leaves the border alone."""
+    if min(images.shape[2:]) < 3:
+        return images  # Pillow does not filter an image smaller than the kernel
+    high = images.float()
+    rows = high[:, :, :-2] + high[:, :, 1:-1] + high[:, :, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    total.add_(high[:, :, 1:-1, 1:-1], alpha=4.0)
+    low = high.clone()  # thirteenths never fall on a half, so float32 rounds as Pillow does
+    low[:, :, 1:-1, 1:-1] = total.div_(13).add_(0.5).floor_()
+    return _blend(low, high, weights)
+
+
+def _histograms(images: Tensor) -> Tensor:
+    """Counts int64 [n, 3, 256]. Scatter-add, because bincount reads its size back to the host."""
+    n, channels = images.shape[:2]
+    values = images.reshape(n, channels, -1).to(torch.int64)
+    counts = torch.zeros(n, channels, 256, dtype=torch.int64, device=images.device)
+    return counts.scatter_add_(2, values, torch.ones_like(values))
+
+
+def autocontrast(images: Tensor, weights: Tensor) -> Tensor:
+    """`ImageOps.autocontrast` without cut-off, blended with the input."""
+    filled = _histograms(images) > 0
+    ramp = torch.arange(256, device=images.device, dtype=torch.float64)
+    low = torch.where(filled, ramp, 255.0).amin(dim=2, keepdim=True)
+    high = torch.where(filled, ramp, 0.0).amax(dim=2, keepdim=True)
+    # Tensor by tensor in float64: a Python number over a tensor is computed by its reciprocal.
+    scale = torch.full_like(low, 255.0) / (high - low).clamp_(min=1.0)
+    stretched = (ramp * scale + -low * scale).clamp_(0, 255).floor_()
+    table = torch.where(high > low, stretched, ramp).to(torch.uint8)
+    return look_up(images, _blend(ramp.expand_as(table), table, weights[..., 0]))
+
+
+def equalize(images: Tensor, weights: Tensor) -> Tensor:
+    """`ImageOps.equalize`, blended with the input."""
+    counts = _histograms(images)
+    ramp = torch.arange(256, device=images.device)
+    last = torch.where(counts > 0, ramp, 0).amax(dim=2, keepdim=True)
+    step = (counts.sum(dim=2, keepdim=True) - counts.gather(2, last)) // 255
+    before = counts.cumsum(dim=2) - counts
+    flat = (step // 2 + before) // step.clamp(min=1)
+    table = torch.where(step > 0, flat.clamp_(max=255), ramp).to(torch.uint8)
+    return look_up(images, _blend(ramp.expand_as(table), table, weights[..., 0]))
+
+
+def box(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
+    """A rectangle of `colour` [3] over boxes int32 [n, 4]: left, top, right, bottom (exclusive)."""
+    height, width = images.shape[2:]
+    x = torch.arange(width, device=images.device)
+    y = torch.arange(height, device=images.device)[:, None]
+    left, top, right, bottom = boxes[:, :, None, None].unbind(1)
+    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    return torch.where(inside[:, None], colour[:, None, None], images)
+
+
+def _gather(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Values of `images` at integer positions [n, H, W], for all channels: uint8 [n, 3, H, W]."""
+    n, channels, height, width = images.shape
+    index = (y * width + x).view(n, 1, -1).expand(n, channels, -1)
+    return images.reshape(n, channels, -1).gather(2, index).view_as(images)
+
+
+def warp_nearest(images: Tensor, maps: Tensor, colour: Tensor) -> Tensor:
+    """`Image.transform(AFFINE, NEAREST)` by maps int64 [n, 6] in 16.16 fixed point."""
+    height, width = images.shape[2:]
+    a, b, c, d, e, f = maps[:, :, None, None].unbind(1)
+    columns = torch.arange(width, device=images.device)
+    rows = torch.arange(height, device=images.device)[:, None]
+    x = (a * columns + b * rows + c) >> 16
+    y = (d * columns + e * rows + f) >> 16
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    values = _gather(images, x.clamp_(0, width - 1), y.clamp_(0, height - 1))
+    return torch.where(inside[:, None], values, colour[:, None, None])
+
+
+def warp_bilinear(images: Tensor, maps: Tensor, colour: Tensor) -> Tensor:
+    """`Image.transform(AFFINE, BILINEAR)` by AFFINE data float64 [n, 6], in double as Pillow does.
+
+    Outside the image the fill is hard; inside, neighbours are clamped to the border and the result
+    is truncated.
+    """
+    height, width = images.shape[2:]
+    a, b, c, d, e, f = maps[:, :, None, None].unbind(1)
+    columns = torch.arange(width, device=images.device, dtype=torch.float64) + 0.5
+    rows = (torch.arange(height, device=images.device, dtype=torch.float64) + 0.5)[:, None]
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    x, y = x - 0.5, y - 0.5
+    x0, y0 = x.floor(), y.floor()
+    dx, dy = (x - x0)[:, None], (y - y0)[:, None]
+    left, right = (v.long().clamp_(0, width - 1) for v in (x0, x0 + 1))
+    top, bottom = (v.long().clamp_(0, height - 1) for v in (y0, y0 + 1))
+
+    def row(y: Tensor) -> Tensor:
+        start, end = _gather(images, left, y).double(), _gather(images, right, y).double()
+        return (end - start).mul_(dx).add_(start)
+
+    upper = row(top)
+    values = (row(bottom) - upper).mul_(dy).add_(upper).to(torch.uint8)
+    return torch.where(inside[:, None], values, colour[:, None, None])
+
+
+_BLENDS: dict[Kind, Callable[[Tensor, Tensor], Tensor]] = {
+    Kind.COLOR: color,
+    Kind.CONTRAST: contrast,
+    Kind.AUTOCONTRAST: autocontrast,
+    Kind.EQUALIZE: equalize,
+    Kind.SHARPNESS: sharpness,
+}

@@ -1,0 +1,223 @@
+"""A plan: which ops, at which values, for each sample of a batch. Made on the host, small, printable.
+
+    plan = parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(4))
+    print(plan); plan.records(0, size=(32, 32))   # [("Rotate", -9.0), ("TranslateX", 4.0)]
+    Plan.of([[("Rotate", 12.4)], [("Posterize", 4), ("Color", 1.3)]])
+
+Signs are resolved in it. Values that are shares of the side stay shares (`TranslateXRel`), because a
+policy is drawn before the image size is known; `records` and `apply` turn them into pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.augment.ops import CODES, NAMES, OPS, Kind, check_value, find_op
+from harness.errors import UserError, nearest
+from harness.store.files import atomic_write
+
+INTERPOLATIONS = ("nearest", "bilinear")
+Colour = tuple[int, int, int]
+Record = tuple[str, Any]
+
+_TRANSLATE_X, _TRANSLATE_Y = CODES["TranslateXRel"], CODES["TranslateYRel"]
+_BOXES = (CODES["Cutout"], CODES["CutoutRel"])
+_RESOLVED = np.array(
+    [CODES[OPS[name].relative_to or name] for name in NAMES], dtype=np.uint8
+)  # code -> code of the op in pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Ops and their values for N samples, `layers` one after the other.
+
+    ops: uint8 [layers, N], positions in `ops.NAMES`. values: float64 [layers, N], in Pillow's units,
+    or shares for the Rel ops. boxes: float64 [layers, N, 4], (left, top, right, bottom) of Cutout in
+    pixels, of CutoutRel in shares of the sides, or None where nothing is cut out.
+    """
+
+    ops: NDArray[np.uint8]
+    values: NDArray[np.float64]
+    boxes: NDArray[np.float64] | None = None
+    fill: Colour = field(default=(0, 0, 0))
+    interpolation: str = "nearest"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise UserError(
+                f"a plan's interpolation is '{self.interpolation}'"
+                f"{nearest(self.interpolation, INTERPOLATIONS)}."
+            )
+        check_fill(self.fill, "a plan")
+
+    def __len__(self) -> int:
+        return int(self.ops.shape[1])
+
+    @property
+    def layers(self) -> int:
+        """The most ops that any sample gets, Identity counted."""
+        return int(self.ops.shape[0])
+
+    @classmethod
+    def of(
+        cls,
+        samples: Sequence[Sequence[Record]],
+        fill: Colour = (0, 0, 0),
+        interpolation: str = "nearest",
+    ) -> Plan:
+        """A plan by hand: for each sample its ops, in order, with values in Pillow's units.
+
+        Raises `UserError` for an unknown op or a value that it does not take.
+        """
+        shape = (max((len(records) for records in samples), default=0), len(samples))
+        ops = np.zeros(shape, dtype=np.uint8)
+        values = np.zeros(shape)
+        boxes = np.zeros((*shape, 4))
+        for i, records in enumerate(samples):
+            for layer, (name, value) in enumerate(records):
+                where = f"sample {i} of a plan"
+                op = find_op(name, where)
+                ops[layer, i] = CODES[name]
+                if name == "Identity":
+                    continue
+                if name == "Cutout":
+                    boxes[layer, i] = _box(value, where)
+                    continue
+                if name == "CutoutRel":
+                    raise UserError(f"{where}: CutoutRel has no place; give Cutout a box.")
+                values[layer, i] = _number(value, op.name, where)
+                check_value(op, values[layer, i], where)
+        return cls(ops, values, boxes if np.isin(ops, _BOXES).any() else None, fill, interpolation)
+
+    def take(self, rows: slice | NDArray[np.int64]) -> Plan:
+        """The plan of a part of the samples."""
+        boxes = None if self.boxes is None else self.boxes[:, rows]
+        return Plan(self.ops[:, rows], self.values[:, rows], boxes, self.fill, self.interpolation)
+
+    def sized(self, height: int, width: int) -> Plan:
+        """The same plan with shares of the side turned into pixels.
+
+        Translations become whole pixels, cut towards zero as torchvision does; boxes are clipped to
+        the image.
+        """
+        values = self.values.copy()
+        for code, side in ((_TRANSLATE_X, width), (_TRANSLATE_Y, height)):
+            chosen = self.ops == code
+            values[chosen] = np.trunc(values[chosen] * side)
+        boxes = self.boxes
+        if boxes is not None:
+            sides = np.array([width, height, width, height], dtype=np.float64)
+            relative = (self.ops == CODES["CutoutRel"])[..., None]
+            boxes = np.where(relative, np.floor(boxes * sides + 0.5), boxes)
+            boxes = np.clip(boxes, 0, sides)
+        return Plan(_RESOLVED[self.ops], values, boxes, self.fill, self.interpolation)
+
+    def records(self, i: int, size: tuple[int, int] | None = None) -> list[Record]:
+        """What sample `i` gets, Identity left out: [(op, value in Pillow's units), ...].
+
+        `size` is (height, width); it is needed only where a value is a share of the side
+        (`UserError` names the op). The value of Cutout is its box (left, top, right, bottom).
+        """
+        one = self.take(slice(i, i + 1) if i >= 0 else slice(i, i + 1 or None))
+        if len(one) != 1:
+            raise UserError(f"a plan of {len(self)} samples has no sample {i}.")
+        if size is not None:
+            one = one.sized(*size)
+        records: list[Record] = []
+        for layer, code in enumerate(one.ops[:, 0]):
+            op = OPS[NAMES[code]]
+            if op.kind == Kind.IDENTITY:
+                continue
+            if op.relative_to is not None:
+                raise UserError(
+                    f"sample {i} has {op.name}, which is a {op.unit}: "
+                    "say which, as in plan.records(i, size=(height, width))."
+                )
+            if op.kind == Kind.BOX:
+                assert one.boxes is not None
+                records.append((op.name, tuple(int(edge) for edge in one.boxes[layer, 0])))
+            else:
+                value = float(one.values[layer, 0])
+                records.append((op.name, int(value) if op.whole else value))
+        return records
+
+    def __str__(self) -> str:
+        """A line for each sample, such as `3: Rotate -9, TranslateXRel 0.1359 share of the width`."""
+        lines = [f"{len(self)} samples, fill {self.fill}, {self.interpolation}"]
+        for i in range(len(self)):
+            words = []
+            for layer, code in enumerate(self.ops[:, i]):
+                op = OPS[NAMES[code]]
+                if op.kind == Kind.IDENTITY:
+                    continue
+                shown = f"{self.values[layer, i]:.6g}"
+                if op.kind == Kind.BOX and self.boxes is not None:
+                    shown = "({})".format(", ".join(f"{edge:.4g}" for edge in self.boxes[layer, i]))
+                words.append(f"{op.name} {shown} {op.unit}")
+            lines.append(f"{i}: {'; '.join(words) or 'unchanged'}")
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> None:
+        """Write the plan to an .npz file, ops by name."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            names=np.array(NAMES),
+            ops=self.ops,
+            values=self.values,
+            boxes=np.zeros(0) if self.boxes is None else self.boxes,
+            fill=np.array(self.fill, dtype=np.uint8),
+            interpolation=np.array(self.interpolation),
+        )
+        atomic_write(Path(path), buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan that `save` wrote, also by a version with other ops; runs no code from it."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                names = [str(name) for name in file["names"]]
+                codes = file["ops"]
+                if codes.ndim != 2 or codes.shape != file["values"].shape:
+                    raise ValueError("ops and values differ in shape")
+                for name in sorted({names[code] for code in np.unique(codes)}):
+                    find_op(name, str(path))
+                table = np.array([CODES.get(name, 0) for name in names], dtype=np.uint8)
+                boxes = file["boxes"] if file["boxes"].ndim == 3 else None
+                red, green, blue = (int(value) for value in file["fill"])
+                fill, interpolation = (red, green, blue), str(file["interpolation"])
+                return cls(table[codes], file["values"], boxes, fill, interpolation)
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise UserError(f"{path} holds no plan: {error}.") from error
+
+
+def check_fill(fill: Sequence[int], where: str) -> None:
+    """Raise `UserError` unless `fill` is three values from 0 to 255."""
+    if len(fill) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in fill):
+        raise UserError(f"{where}: a fill colour is three whole numbers from 0 to 255, not {fill}.")
+
+
+def _number(value: object, name: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise UserError(f"{where}: {name} takes a number, not {value!r}.")
+    return float(value)
+
+
+def _box(value: object, where: str) -> tuple[int, ...]:
+    if (
+        not isinstance(value, Sequence)
+        or len(value) != 4
+        or not all(isinstance(edge, int | np.integer) for edge in value)
+        or not (0 <= value[0] <= value[2] and 0 <= value[1] <= value[3])
+    ):
+        raise UserError(
+            f"{where}: Cutout takes a box (left, top, right, bottom) in whole pixels, not {value!r}."
+        )
+    return tuple(int(edge) for edge in value)

@@ -1,0 +1,223 @@
+"""A policy: a space, how many ops, how strong. Printable; its text is what configs and tables hold.
+
+    parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(128))
+
+| argument | meaning | where it is left out |
+| --- | --- | --- |
+| n | ops for each sample, drawn with replacement | the space's |
+| m | magnitude in [0, 1], a share of the space's scale | must be given |
+| spread | how magnitudes differ: `fixed` (all m), `uniform` (in [0, m]) or a number, the standard deviation of a normal about m, clipped to [0, 1]; drawn for each op that is applied | the space's |
+| fill | colour of what comes in from outside: 128 or 124/116/104 | the space's |
+| interpolation | `nearest` or `bilinear` | nearest |
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.augment.ops import CODES, OPS, Kind
+from harness.augment.plan import INTERPOLATIONS, Colour, Plan
+from harness.augment.spaces import Space, find_space
+from harness.errors import UserError, nearest
+from harness.train import rng
+
+_TEXT = re.compile(r"\s*(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?\s*")
+_ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")
+_MOST_OPS = 16
+_WORDS = 8  # random words of a layer: op, sign, applied?, magnitude (2), box (2), one to spare
+_UNIT = 2.0**-32
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A space with its arguments. `str` gives the canonical text, which `parse_policy` reads."""
+
+    space: Space
+    n: int = 0
+    m: float = 0.0
+    spread: Literal["fixed", "uniform"] | float = "fixed"
+    fill: Colour = (0, 0, 0)
+    interpolation: str = "nearest"
+
+    def __str__(self) -> str:
+        if not self.space.rows:
+            return self.space.name
+        words = [] if self.space.chains else [f"n={self.n}"]
+        words.append(f"m={_number(self.m)}")
+        if self.spread != "fixed" or self.space.spread != "fixed":
+            words.append(f"spread={_number(self.spread)}")
+        if self.fill != self.space.fill:
+            words.append("fill=" + "/".join(str(value) for value in self.fill))
+        if self.interpolation != "nearest":
+            words.append(f"interpolation={self.interpolation}")
+        return f"{self.space.name}({', '.join(words)})"
+
+    def draw(self, seed: int, epoch: int, indices: NDArray[np.int64]) -> Plan:
+        """What happens to the samples with ids `indices` [N] in this epoch.
+
+        A pure function of (seed, epoch, id): neither the batch nor its order matters. The op, sign
+        and place of a sample do not depend on m, so magnitudes are compared on the same draws.
+        """
+        words = rng.bits(seed, "policy", epoch, indices, _WORDS * self.n)
+        words = words.reshape(len(indices), self.n, _WORDS).transpose(2, 1, 0)  # [word, layer, N]
+        rows, applied, magnitude = self._choose(words)
+        sign = np.where(words[1] >> 31, 1.0, -1.0)
+        ops = np.zeros(rows.shape, dtype=np.uint8)
+        values = np.zeros(rows.shape)
+        boxes = None
+        for position, row in enumerate(self.space.rows):
+            chosen = applied & (rows == position)
+            ops[chosen] = CODES[row.op]
+            values[chosen] = row.at(magnitude[chosen], sign[chosen])
+            if OPS[row.op].kind == Kind.BOX:
+                boxes = np.zeros((*rows.shape, 4))
+                centre = np.stack([words[5], words[6]] * 2, axis=-1) * _UNIT
+                half = values[..., None] * np.array([-0.5, -0.5, 0.5, 0.5])
+                boxes[chosen] = (centre + half)[chosen]
+        return Plan(ops, values, boxes, self.fill, self.interpolation)
+
+    def _choose(
+        self, words: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
+        """For each layer and sample: position of its row, whether it is applied, its magnitude."""
+        magnitude: NDArray[np.float64] = np.full(words.shape[1:], self.m)
+        if self.spread == "uniform":
+            magnitude = self.m * words[3] * _UNIT
+        elif self.spread != "fixed":
+            noise = rng.box_muller(np.stack([words[3], words[4]], axis=-1))[..., 0]
+            magnitude = np.clip(self.m + self.spread * noise, 0.0, 1.0)
+        chance = words[2] * _UNIT
+        if not self.space.chains:
+            rows = rng.scale(words[0], max(1, len(self.space.rows)))
+            return rows, chance < self.space.p, magnitude
+        position = {row.op: i for i, row in enumerate(self.space.rows)}
+        chains = self.space.chains
+        chain = rng.scale(words[0, 0], len(chains))
+        rows, p, level = (
+            np.array([[value(step) for step in steps] for steps in chains])[chain].T
+            for value in (lambda s: position[s.op], lambda s: s.p, lambda s: s.level)
+        )
+        return rows, chance < p, magnitude * level
+
+
+def parse_policy(text: str) -> Policy:
+    """The policy that `text` names: "none", "randaug(n=2, m=0.3)", "my.yaml(n=1, m=0.5)".
+
+    Raises `UserError` for an unknown space or argument, a value out of range, or a missing m.
+    """
+    policy, given = _parse(text)
+    if policy.space.rows and "m" not in given:
+        raise UserError(f"policy '{text}' has no magnitude: add one, such as m=0.3.")
+    return policy
+
+
+@functools.lru_cache(maxsize=4096)  # a grid asks for the same few policies in each of its trials
+def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
+    """The complete text of a policy at a magnitude; "none" for the magnitude "none".
+
+    Raises `UserError` as `parse_policy` does, and where the text already has an m.
+    """
+    policy, given = _parse(policy_text)
+    if "m" in given:
+        raise UserError(
+            f"policy '{policy_text}' already has a magnitude: leave m out of augment.policy and set "
+            "augment.magnitude."
+        )
+    if magnitude == "none":
+        return "none"
+    if not policy.space.rows:
+        raise UserError(
+            f"policy 'none' has no magnitude {magnitude}: set augment.magnitude to none, or choose "
+            "a space, such as randaug(n=2)."
+        )
+    return str(replace(policy, m=_magnitude(magnitude, policy_text)))
+
+
+def _parse(text: str) -> tuple[Policy, dict[str, str]]:
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise UserError(
+            f"'{text}' is not a policy: write a space and its arguments, such as "
+            "randaug(n=2, m=0.3), or none."
+        )
+    space = find_space(match["space"])
+    given: dict[str, str] = {}
+    for part in (match["arguments"] or "").split(","):
+        key, equals, value = (word.strip() for word in part.partition("="))
+        if not key and not equals and not (match["arguments"] or "").strip():
+            continue
+        if not equals or not value or key in given:
+            raise UserError(f"policy '{text}': '{part.strip()}' is not one new argument, name=value.")
+        if key not in _ARGUMENTS or not space.rows or (key == "n" and space.chains):
+            taken = [a for a in _ARGUMENTS if space.rows and not (a == "n" and space.chains)]
+            raise UserError(f"policy '{text}': {space.name} takes no '{key}'{nearest(key, taken)}.")
+        given[key] = value
+    if not space.rows:
+        return Policy(space), given
+    n = len(space.chains[0]) if space.chains else space.n
+    interpolation = given.get("interpolation", "nearest")
+    if interpolation not in INTERPOLATIONS:
+        known = nearest(interpolation, INTERPOLATIONS)
+        raise UserError(f"policy '{text}': no interpolation '{interpolation}'{known}.")
+    return Policy(
+        space,
+        n=_count(given["n"], text) if "n" in given else n,
+        m=_magnitude(given["m"], text) if "m" in given else 0.0,
+        spread=_spread(given.get("spread", space.spread), text),
+        fill=_fill(given["fill"], text) if "fill" in given else space.fill,
+        interpolation=interpolation,
+    ), given
+
+
+def _number(value: str | float) -> str:
+    """Shortest text that reads back as the same number."""
+    return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")
+
+
+def _count(value: str, text: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= _MOST_OPS:
+        raise UserError(f"policy '{text}': n is a whole number from 1 to {_MOST_OPS}, not {value}.")
+    return int(value)
+
+
+def _magnitude(value: str | float, text: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number <= 1.0:
+        raise UserError(f"policy '{text}': m is a share from 0 to 1 of the scale, not {value}.")
+    return number + 0.0  # -0.0 would print differently
+
+
+def _spread(value: str, text: str) -> Literal["fixed", "uniform"] | float:
+    if value in ("fixed", "uniform"):
+        return value  # type: ignore[return-value]
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0.0 < number <= 1.0:
+        raise UserError(
+            f"policy '{text}': spread is fixed, uniform, or the standard deviation of a normal, above "
+            f"0 up to 1, not {value}."
+        )
+    return number
+
+
+def _fill(value: str, text: str) -> Colour:
+    parts = value.split("/")
+    channels = [int(part) if part.isdecimal() else 256 for part in parts]
+    channels = channels * 3 if len(channels) == 1 else channels
+    if len(channels) != 3 or max(channels) > 255:
+        raise UserError(
+            f"policy '{text}': fill is a grey value or red/green/blue from 0 to 255, such as 128 or "
+            f"124/116/104, not {value}."
+        )
+    return channels[0], channels[1], channels[2]

@@ -1,0 +1,227 @@
+"""The spaces: which ops a policy draws from, and what each op's value is at each magnitude.
+
+A space is a table. A row gives an op's values at evenly spaced magnitudes from 0 to 1 (two values:
+a straight line), and whether a random sign mirrors the value about its first one. Magnitude is a
+share of the table's scale, never a library's bin: "M 9" means three different things in three
+libraries. A table of your own is a YAML or JSON file, named in the policy: `my.yaml(n=2, m=0.3)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.augment.ops import Kind, check_value, find_op
+from harness.augment.plan import Colour, check_fill
+from harness.errors import UserError, nearest
+
+ROUNDINGS = ("none", "nearest", "down")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One op of a space. `values`: at evenly spaced magnitudes from 0 to 1, rising or falling.
+
+    `signed` mirrors a value about values[0] with probability one half. `rounding` makes the distance
+    from values[0] whole: to the nearest, or down (towards values[0]).
+    """
+
+    op: str
+    values: tuple[float, ...] = (0.0, 0.0)
+    signed: bool = False
+    rounding: str = "none"
+
+    def at(
+        self, magnitude: NDArray[np.float64], sign: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Values in Pillow's units (shares for Rel ops) for magnitudes and signs of +1 or -1."""
+        grid = np.linspace(0.0, 1.0, len(self.values))
+        change = np.interp(magnitude, grid, np.asarray(self.values) - self.values[0])
+        if self.rounding == "nearest":
+            change = np.rint(change)
+        elif self.rounding == "down":
+            change = np.trunc(change)
+        return self.values[0] + change * (sign if self.signed else 1.0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """An op of a chain: applied with probability `p`, at `level` times the magnitude."""
+
+    op: str
+    p: float
+    level: float
+
+
+@dataclass(frozen=True)
+class Space:
+    """A named table. `n`, `spread` and `fill` are what a policy takes when it does not say.
+
+    With `chains` a sample draws one chain, whose ops and probabilities are fixed; otherwise it draws
+    `n` rows, with replacement, each applied with probability `p`.
+    """
+
+    name: str
+    source: str
+    rows: tuple[Row, ...]
+    n: int = 2
+    p: float = 1.0
+    spread: str = "fixed"
+    fill: Colour = (0, 0, 0)
+    chains: tuple[tuple[Step, ...], ...] = ()
+
+
+def _rows(
+    shear: float,
+    translate: float,
+    rotate: float,
+    factor: float,
+    posterize: Row,
+    relative: bool = True,
+) -> tuple[Row, ...]:
+    """The rows with values that nearly all spaces share, each from its op's identity outwards."""
+    rel = "Rel" if relative else ""
+    enhance = tuple(
+        Row(op, (1.0, 1.0 + factor), signed=True)
+        for op in ("Brightness", "Color", "Contrast", "Sharpness")
+        if factor
+    )
+    return (
+        Row("ShearX", (0.0, shear), signed=True),
+        Row("ShearY", (0.0, shear), signed=True),
+        Row(f"TranslateX{rel}", (0.0, translate), signed=True),
+        Row(f"TranslateY{rel}", (0.0, translate), signed=True),
+        Row("Rotate", (0.0, rotate), signed=True),
+        *enhance,
+        posterize,
+        Row("Solarize", (256.0, 0.0)),
+    )
+
+
+def _posterize(start: float, end: float, rounding: str = "nearest") -> Row:
+    return Row("Posterize", (start, end), rounding=rounding)
+
+
+_IDENTITY = (Row("Identity"),)
+_WHOLE = (Row("AutoContrast", (1.0, 1.0)), Row("Equalize", (1.0, 1.0)))  # at full weight at every m
+_BLENDED = (Row("AutoContrast", (0.0, 1.0)), Row("Equalize", (0.0, 1.0)))
+_INVERT = (Row("Invert", (1.0, 1.0)),)
+_TORCHVISION = _rows(0.3, 150 / 331, 30.0, 0.9, _posterize(8, 4))
+
+_ALL = (
+    Space("none", "no op at all", rows=()),
+    Space(
+        "randaug",
+        "Cubuk et al. 2020 (arXiv 1909.13719) with the ranges of torchvision 0.29 RandAugment; "
+        "solarize from 256, so that m = 0 changes nothing (torchvision: 255)",
+        _IDENTITY + _TORCHVISION + _WHOLE,
+    ),
+    Space(
+        "randaug_strict",
+        "randaug with AutoContrast and Equalize blended with the input by weight m, so that m = 0 "
+        "is the identity and strength grows with m for every op",
+        _IDENTITY + _TORCHVISION + _BLENDED,
+    ),
+)
+
+SPACES: dict[str, Space] = {space.name: space for space in _ALL}
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def find_space(name: str) -> Space:
+    """A space by its name, or by the path of its table with the hash of its content: `my.yaml@1f0c2a9b`.
+
+    A path without a hash gets one, so that a policy's text, and with it the identity of a training,
+    changes when the table does. Raises `UserError` for an unknown name, a file that is not there or
+    is no space, and a hash that does not fit.
+    """
+    path, _, known = name.partition("@")
+    if path in SPACES and not known:
+        return SPACES[path]
+    if not path.endswith(_SUFFIXES):
+        raise UserError(
+            f"no augmentation space '{name}'{nearest(name, SPACES)}; "
+            "a table of your own is named by its path, ending in .yaml or .json."
+        )
+    space = load_space(Path(path))
+    digest = space.name.rpartition("@")[2]
+    if known not in ("", digest):
+        raise UserError(
+            f"{path} has changed: the policy was made for @{known}, and the file is @{digest} now; "
+            "restore it, or give the new table a name of its own."
+        )
+    return replace(space, name=f"{path}@{digest}")
+
+
+def load_space(path: Path) -> Space:
+    """Read a table from YAML or JSON (docs/augment.md shows one). Runs no code from it."""
+    import yaml
+
+    try:
+        table = yaml.safe_load(Path(path).expanduser().read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"no augmentation space at {path}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(table, dict) or not isinstance(table.get("ops"), dict) or not table["ops"]:
+        raise UserError(f"{path}: a space is a mapping with a table `ops`, a row for each op.")
+    _known(table, ("source", "ops", "n", "p", "spread", "fill"), str(path))
+    rows = tuple(_row(str(op), entry or {}, path) for op, entry in table["ops"].items())
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True, default=str).encode()).hexdigest()
+    space = Space(f"{path}@{digest[:8]}", str(table.get("source", path)), rows)
+    n, p, spread = table.get("n", 2), table.get("p", 1.0), table.get("spread", "fixed")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise UserError(f"{path}: n is the number of ops for a sample, 1 or more, not {n!r}.")
+    if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p <= 1:
+        raise UserError(f"{path}: p is the probability of each op, above 0 up to 1, not {p!r}.")
+    if spread not in ("fixed", "uniform"):
+        raise UserError(f"{path}: spread is fixed or uniform, not {spread!r}.")
+    fill = table.get("fill", (0, 0, 0))
+    fill = (fill,) * 3 if isinstance(fill, int) else tuple(fill)
+    check_fill(fill, str(path))
+    return replace(space, n=n, p=float(p), spread=spread, fill=fill)
+
+
+def _known(entry: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    for key in entry:
+        if key not in keys:
+            raise UserError(f"{where}: unknown key '{key}'{nearest(str(key), keys)}.")
+
+
+def _row(name: str, entry: Mapping[str, Any], path: Path) -> Row:
+    where = f"{path}: ops.{name}"
+    op = find_op(name, str(path))
+    if op.name == "Cutout":
+        raise UserError(f"{where}: a space draws its boxes as shares: write CutoutRel.")
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where}: a row is a mapping such as {{values: [0, 30], signed: true}}.")
+    _known(entry, ("values", "signed", "rounding"), where)
+    if op.kind == Kind.IDENTITY:
+        return Row(name)
+    values, signed = entry.get("values"), entry.get("signed", False)
+    rounding = entry.get("rounding", "nearest" if op.whole else "none")
+    if not isinstance(values, list) or len(values) < 2:
+        raise UserError(
+            f"{where}: `values` lists the value at m = 0, ..., at m = 1: two or more {op.unit}."
+        )
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"{where}: {value!r} is not a number.")
+        check_value(op, value, where)
+        if signed:
+            check_value(op, 2 * values[0] - value, f"{where}, mirrored")
+    steps = np.diff(values)
+    if (steps > 0).any() and (steps < 0).any():
+        raise UserError(f"{where}: the values go up and down; strength must grow with m.")
+    if not isinstance(signed, bool):
+        raise UserError(f"{where}: signed is true or false, not {signed!r}.")
+    if rounding not in ROUNDINGS or (op.whole and rounding == "none"):
+        raise UserError(f"{where}: rounding '{rounding}'{nearest(str(rounding), ROUNDINGS[1:])}.")
+    return Row(name, tuple(float(value) for value in values), signed, rounding)

@@ -1,0 +1,97 @@
+"""From a batch of uint8 images to what the model sees, in one place and keyed by sample.
+
+Training: pad and crop, flip, policy, normalise. Evaluation: normalise. Every draw is a pure function
+of (seed, epoch, sample id), so a batch may be cut in any way. Nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from harness.augment.apply import apply
+from harness.augment.kernels import upload
+from harness.augment.policy import Policy
+from harness.train import rng
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tail:
+    """What is done to every training sample besides its policy.
+
+    crop_padding: black pixels added on each side before a crop of the original size. flip: left to
+    right with probability one half. mean, std: per channel, of images scaled to [0, 1].
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def train_batch(
+    images_u8: Tensor,
+    labels: Tensor,
+    indices: Ids,
+    *,
+    policy: Policy,
+    tail: Tail,
+    seed: int,
+    epoch: int,
+    num_classes: int,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Augmented, normalised images [N, 3, H, W] of `dtype`, and their targets.
+
+    images_u8: uint8 [N, 3, H, W]; labels: int64 [N]; indices: sample ids [N] on the host.
+    Targets are the labels.
+    """
+    images = crop_and_flip(images_u8, indices, tail, seed, epoch)
+    images = apply(images, policy.draw(seed, epoch, indices))
+    return normalise(images, tail, dtype, channels_last), labels
+
+
+def eval_batch(
+    images_u8: Tensor,
+    *,
+    tail: Tail,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+) -> Tensor:
+    """Normalised images [N, 3, H, W] of `dtype`; nothing else is done to them."""
+    return normalise(images_u8, tail, dtype, channels_last)
+
+
+def crop_and_flip(images: Tensor, indices: Ids, tail: Tail, seed: int, epoch: int) -> Tensor:
+    """Uint8 [N, 3, H, W]: padded with black and cropped at a random place, then perhaps flipped."""
+    if tail.crop_padding:
+        height, width = images.shape[2:]
+        high = 2 * tail.crop_padding + 1
+        places = upload(rng.integers(seed, "crop", epoch, indices, 2, high), images.device)
+        padded = functional.pad(images, (tail.crop_padding,) * 4)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, 3, high, high, H, W]
+        sample = torch.arange(len(images), device=images.device)
+        images = windows[sample, :, places[:, 0], places[:, 1]]
+    if tail.flip:
+        heads = rng.bits(seed, "flip", epoch, indices, 1) >> 31 == 1
+        flipped = upload(heads[:, :, None, None], images.device)
+        images = torch.where(flipped, images.flip(3), images)
+    return images
+
+
+def normalise(images: Tensor, tail: Tail, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """(images / 255 - mean) / std, computed in float32."""
+    mean, std = np.float64(tail.mean), np.float64(tail.std)
+    scale = upload((1.0 / (255.0 * std)).astype(np.float32)[:, None, None], images.device)
+    shift = upload((-mean / std).astype(np.float32)[:, None, None], images.device)
+    result = images.float().mul_(scale).add_(shift).to(dtype)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return result.contiguous(memory_format=layout)

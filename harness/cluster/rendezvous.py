@@ -1,0 +1,52 @@
+"""How the ranks of a job find each other: the plain variables that torch and DeepSpeed read.
+
+Rank 0 takes a port that is free on its node and leaves address and port in a file of the job's
+folder; the others wait for it, with a deadline. Ports made from job ids clash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.store.files import write_json
+
+WAIT_SECONDS = 120.0
+
+
+def export(folder: Path) -> None:
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for this task of a job.
+
+    A job of one task needs none. Raises UserError when rank 0 does not show up in time.
+    """
+    from submitit import JobEnvironment
+
+    job = JobEnvironment()
+    if job.num_tasks == 1:
+        return
+    path = folder / f"rendezvous-{job.job_id}.json"
+    if job.global_rank == 0:
+        address = "127.0.0.1" if job.num_nodes == 1 else socket.gethostname()
+        with socket.socket() as probe:
+            probe.bind(("", 0) if job.num_nodes > 1 else (address, 0))
+            write_json(path, {"address": address, "port": probe.getsockname()[1]})
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"rank 0 of job {job.job_id} did not write {path} within {WAIT_SECONDS:.0f} s: "
+                "see its log; is the store visible from every node?"
+            )
+        time.sleep(0.1)
+    said = json.loads(path.read_bytes())
+    os.environ.update(
+        RANK=str(job.global_rank),
+        WORLD_SIZE=str(job.num_tasks),
+        LOCAL_RANK=str(job.local_rank),
+        MASTER_ADDR=said["address"],
+        MASTER_PORT=str(said["port"]),
+    )

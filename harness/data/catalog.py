@@ -1,0 +1,185 @@
+"""The data sets that a grid can name: their facts, where their files are looked for, what is wrong.
+
+Torch-free, so that a plan can be checked on a machine that cannot train. The files themselves are
+read by the module that a row names (`harness/data/<module>.py`); `docs/datasets.md` adds one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import nearest
+from harness.schema import DatasetConfig
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One data set. Mean and standard deviation are those of the official training images.
+
+    `files` are what must lie in `folder` under a data root (torchvision's layout), or in
+    `system_folder`, each as it is or gzipped. No `folder`: the images come with `package`.
+    """
+
+    name: str
+    module: str  # harness/data/<module>.py with read(folder, info) -> Official
+    num_classes: int
+    resolution: int  # pixels, square
+    mean: tuple[float, ...]  # per channel, of images scaled to [0, 1]
+    std: tuple[float, ...]
+    train_size: int  # images in the official training set
+    test_size: int
+    remedy: str  # what to do when it is missing, as the end of a sentence
+    folder: str | None = None
+    files: tuple[str, ...] = ()
+    system_folder: str | None = None  # of the distribution's package
+    package: str | None = None  # importable, where the images lie inside one
+    torchvision: str | None = None  # the class that knows where to download the files from
+    channels: int = 3  # what a model sees; grey images are replicated
+
+
+def _or_download(name: str) -> str:
+    return f"download it with `python -m harness.data.download {name}` or set run.data_root"
+
+
+_ROWS = (
+    DatasetInfo(
+        name="fashion_mnist",
+        module="fashion_mnist",
+        num_classes=10,
+        resolution=28,
+        mean=(0.2860,) * 3,
+        std=(0.3530,) * 3,
+        train_size=60_000,
+        test_size=10_000,
+        remedy="install the Debian package dataset-fashion-mnist, "
+        + _or_download("fashion_mnist")
+        + " to a folder that holds FashionMNIST/raw",
+        folder="FashionMNIST/raw",
+        files=(
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+        ),
+        system_folder="/usr/share/datasets/fashion-mnist",
+        torchvision="FashionMNIST",
+    ),
+    DatasetInfo(
+        name="cifar10",
+        module="cifar",
+        num_classes=10,
+        resolution=32,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        train_size=50_000,
+        test_size=10_000,
+        remedy=_or_download("cifar10") + " to a folder that holds cifar-10-batches-py",
+        folder="cifar-10-batches-py",
+        files=(*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
+        torchvision="CIFAR10",
+    ),
+    DatasetInfo(
+        name="cifar100",
+        module="cifar",
+        num_classes=100,
+        resolution=32,
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        train_size=50_000,
+        test_size=10_000,
+        remedy=_or_download("cifar100") + " to a folder that holds cifar-100-python",
+        folder="cifar-100-python",
+        files=("train", "test"),
+        torchvision="CIFAR100",
+    ),
+    DatasetInfo(
+        name="digits",
+        module="digits",
+        num_classes=10,
+        resolution=8,
+        mean=(0.3053,) * 3,
+        std=(0.3758,) * 3,
+        train_size=1_437,
+        test_size=360,
+        remedy="install scikit-learn, which carries the images",
+        package="sklearn",
+    ),
+)
+
+CATALOG: dict[str, DatasetInfo] = {row.name: row for row in _ROWS}
+
+
+def places(info: DatasetInfo, data_root: str | None) -> list[Path]:
+    """Where the files are looked for, first to last: the data root, `data/` here, the package's."""
+    if info.folder is None:
+        return []
+    roots = [Path(root).expanduser() for root in (data_root, "data") if root is not None]
+    system = [Path(info.system_folder)] if info.system_folder else []
+    return [root / info.folder for root in roots] + system
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """`name` in `folder`, as it is or gzipped."""
+    candidates = (folder / name, folder / f"{name}.gz")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def find(info: DatasetInfo, data_root: str | None) -> Path | None:
+    """The first folder that holds all files of a data set that lies in files."""
+    for folder in places(info, data_root):
+        if all(find_file(folder, name) for name in info.files):
+            return folder
+    return None
+
+
+def missing(info: DatasetInfo, data_root: str | None) -> str | None:
+    """A sentence about a data set that is not there: what, where it was looked for, the remedy."""
+    if info.package is not None:
+        if importlib.util.find_spec(info.package) is not None:
+            return None
+        return f"the data set {info.name} needs the package {info.package}: {info.remedy}."
+    if find(info, data_root) is not None:
+        return None
+    looked = [
+        f"{place} (lacks {', '.join(lacking)})" if place.is_dir() else f"{place} (no such folder)"
+        for place in places(info, data_root)
+        for lacking in [[name for name in info.files if find_file(place, name) is None]]
+    ]
+    return (
+        f"the files of the data set {info.name} are not there; looked in {'; '.join(looked)}: "
+        f"{info.remedy}."
+    )
+
+
+def misfits(config: DatasetConfig) -> list[str]:
+    """Sentences about a name that is not known and sizes that do not fit."""
+    info = CATALOG.get(config.name)
+    if info is None:
+        return [f"dataset.name: no data set '{config.name}'{nearest(config.name, CATALOG)}."]
+    problems = []
+    left = info.train_size - config.validation_size
+    if left < 1:
+        problems.append(
+            f"dataset.validation_size: {config.validation_size} leaves nothing to train on, "
+            f"because {info.name} has {info.train_size} training images."
+        )
+    elif config.train_size is not None and config.train_size > left:
+        problems.append(
+            f"dataset.train_size: {config.train_size} is more than the {left} training images of "
+            f"{info.name} that validation_size={config.validation_size} leaves."
+        )
+    if config.test_size is not None and config.test_size > info.test_size:
+        problems.append(
+            f"dataset.test_size: {config.test_size} is more than the {info.test_size} test images "
+            f"of {info.name}."
+        )
+    return problems
+
+
+def check(config: DatasetConfig, data_root: str | None) -> list[str]:
+    """Sentences about everything that is wrong with a data set's config, absent files included."""
+    problems = misfits(config)
+    absent = missing(CATALOG[config.name], data_root) if config.name in CATALOG else None
+    return [*problems, f"dataset.name: {absent}"] if absent else problems

@@ -1,0 +1,69 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32x32 colour images in Python pickles.
+
+A pickle can run code. These are read by an unpickler that builds arrays and basic types and
+refuses everything else, so that a folder somebody else filled cannot run code here.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy._core.multiarray import _reconstruct
+
+from harness.data.catalog import DatasetInfo, find_file
+from harness.data.official import Bytes, Integers, Official
+from harness.errors import UserError
+
+# What the pickle of an array names, by numpy 1 (and the original files) and by numpy 2.
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR file does")
+        return _ADMITTED[module, name]
+
+
+def _read_batch(path: Path, classes: int) -> tuple[Bytes, Integers]:
+    """Images [n, 3, 32, 32] and labels [n] of one file.
+
+    Raises:
+        UserError: damaged, not a CIFAR batch, or a pickle that names anything but arrays.
+    """
+    try:
+        with path.open("rb") as file:
+            batch = _ArraysOnly(file, encoding="latin1").load()
+        images = batch["data"]
+        labels = np.asarray(batch["fine_labels" if classes == 100 else "labels"])
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            raise ValueError("its images are not bytes")
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            raise ValueError("its labels are not one integer for each image")
+        return images.reshape(-1, 3, 32, 32), labels.astype(np.int64)
+    # A damaged pickle can raise almost anything while it is built.
+    except Exception as error:
+        raise UserError(
+            f"{path} is not a readable CIFAR file ({error or type(error).__name__}); "
+            "replace the file."
+        ) from error
+
+
+def read(folder: Path | None, info: DatasetInfo) -> Official:
+    """The official sets from the batch files in `folder`, of which the last is the test set."""
+    assert folder is not None, "the catalog gives this data set a folder"
+    paths = [path for name in info.files if (path := find_file(folder, name))]
+    *train, test = [_read_batch(path, info.num_classes) for path in paths]
+    return Official(
+        np.concatenate([images for images, _ in train]),
+        np.concatenate([labels for _, labels in train]),
+        *test,
+    )

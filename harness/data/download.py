@@ -1,0 +1,82 @@
+"""Fetch a data set from where torchvision knows it to be, into torchvision's layout.
+
+    python -m harness.data.download cifar10 [data_root=DIR]        # DIR: data/ unless told
+
+It is written beside its place and moved there whole, so that several workers, or an interrupted
+one, never leave a folder that looks complete and is not.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import urllib.error
+from pathlib import Path
+
+from harness.data.catalog import CATALOG, DatasetInfo, find, missing
+from harness.errors import UserError, command, nearest
+
+_SECONDS_WITHOUT_DATA = 60.0
+
+
+def _fetch(info: DatasetInfo, into: Path) -> None:
+    """Fill `into / info.folder`; checksums are torchvision's."""
+    import torchvision.datasets
+    from torchvision.datasets.utils import download_and_extract_archive, download_url
+
+    assert info.folder is not None
+    assert info.torchvision is not None
+    source = getattr(torchvision.datasets, info.torchvision)
+    if hasattr(source, "resources"):  # MNIST's kin: single gzipped files
+        for name, checksum in source.resources:
+            download_url(source.mirrors[0] + name, into / info.folder, name, checksum)
+    else:
+        download_and_extract_archive(source.url, into, md5=source.tgz_md5, remove_finished=True)
+
+
+def download(info: DatasetInfo, data_root: str | None) -> Path:
+    """The folder with the files of a data set, downloaded if they are nowhere yet.
+
+    Raises:
+        UserError: no source, no network, a wrong checksum, or no place to write to.
+    """
+    if (folder := find(info, data_root)) is not None:
+        return folder
+    if info.torchvision is None or info.folder is None:
+        raise UserError(f"{info.name} has no files to download; {info.remedy}.")
+    root = Path(data_root or "data").expanduser()
+    target = root / info.folder
+    deadline = socket.getdefaulttimeout()
+    try:
+        socket.setdefaulttimeout(_SECONDS_WITHOUT_DATA)  # urllib's own default is to wait forever
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{info.name}-", dir=root) as temporary:
+            _fetch(info, Path(temporary))
+            (Path(temporary) / info.folder).rename(target)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+        if (folder := find(info, data_root)) is not None:  # another process was faster
+            return folder
+        raise UserError(
+            f"{missing(info, data_root)} The download to {target} failed: {error}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(deadline)
+    return target
+
+
+def main(arguments: list[str]) -> int:
+    """The command: a name, and optionally `data_root=DIR`."""
+    roots = [text.removeprefix("data_root=") for text in arguments if "=" in text]
+    names = [text for text in arguments if "=" not in text]
+    if len(names) != 1 or len(roots) > 1 or len(roots) != sum("data_root=" in a for a in arguments):
+        raise UserError("usage: python -m harness.data.download NAME [data_root=DIR]")
+    if (info := CATALOG.get(names[0])) is None:
+        raise UserError(f"no data set '{names[0]}'{nearest(names[0], CATALOG)}.")
+    print(f"{info.name} is in {download(info, roots[0] if roots else None)}")
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,77 @@
+"""The loader for sets that fit in memory: all of it lies on the device, a batch is an index.
+
+On the CPU the tensors are the data set's own arrays, so that stages of one process share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from harness.data.datasets import Dataset, Split
+from harness.data.loader import Batch, SplitName, fixed_order, rank_part, training_order
+from harness.data.official import Integers
+
+
+@dataclass(frozen=True)
+class _Part:
+    images: torch.Tensor
+    labels: torch.Tensor
+    ids: Integers
+
+    @classmethod
+    def of(cls, split: Split, device: torch.device) -> _Part:
+        images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+        return cls(images.to(device), labels.to(device), split.ids)
+
+    def batch(self, positions: Integers) -> Batch:
+        """A batch of any positions. From pinned memory the copy of the index does not wait."""
+        index = torch.from_numpy(positions)
+        if self.images.is_cuda:
+            index = index.pin_memory().to(self.images.device, non_blocking=True)
+        return Batch(self.images[index], self.labels[index], self.ids[positions])
+
+
+class Resident:
+    """`loader.Loader` over tensors; `batch_size` is global, what it gives is this rank's."""
+
+    name = "resident"
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int, rank: int, world_size: int, device: torch.device
+    ) -> None:
+        self._parts: dict[str, _Part] = {
+            "train": _Part.of(dataset.train, device),
+            "validation": _Part.of(dataset.validation, device),
+            "test": _Part.of(dataset.test, device),
+        }
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self.steps_per_epoch = len(dataset.train) // batch_size
+
+    def epoch(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """See `Loader.epoch`."""
+        train = self._parts["train"]
+        order = training_order(seed, epoch, len(train.ids), self._batch_size)
+        mine = rank_part(self._batch_size, self._rank, self._world_size)
+        for positions in order[start_step:]:
+            yield train.batch(positions[mine])
+
+    def evaluate(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
+        """See `Loader.evaluate`."""
+        part = self._parts[split]
+        mine = rank_part(len(part.ids), self._rank, self._world_size)
+        for start in range(mine.start, mine.stop, batch_size):
+            here = slice(start, min(start + batch_size, mine.stop))
+            yield Batch(part.images[here], part.labels[here], part.ids[here])
+
+    def fixed(self, count: int, batch_size: int) -> Iterator[Batch]:
+        """See `Loader.fixed`."""
+        train = self._parts["train"]
+        for positions in fixed_order(len(train.ids), count, batch_size):
+            yield train.batch(positions)
+
+    def close(self) -> None:
+        """See `Loader.close`."""
+        self._parts.clear()

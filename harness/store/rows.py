@@ -1,0 +1,118 @@
+"""Rows: one flat table, a line per trial, all that the analysis reads.
+
+A row has the trial's axes, the counts and scores of its last stage, and what its whole path of
+stages cost. What is not known yet is None. Columns are described in `docs/analysis.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.cluster.state import StageState, stage_states, trial_state
+from harness.schema import TrialConfig
+from harness.store import provenance
+from harness.store.store import Store
+from harness.sweep.plan import Plan
+
+RECORDED = (
+    ("code", ("code",)),
+    ("engine", ("engine",)),
+    ("zero_stage", ("zero_stage",)),
+    ("world_size", ("world_size",)),
+    ("micro_batch_size", ("micro_batch_size",)),
+    ("loader", ("loader",)),
+    ("memory_format", ("memory_format",)),
+    ("device", ("device",)),
+    ("threads", ("threads",)),
+    ("torch", ("packages", "torch")),
+    ("deepspeed", ("packages", "deepspeed")),
+)
+"""Columns that say what the last stage was made with, and where `provenance.json` has them."""
+
+
+def rows_of_grid(args: list[str]) -> list[dict[str, Any]]:
+    """Rows of `grid=...` and `store=...` as the commands take them."""
+    from harness.config import load
+    from harness.sweep.plan import make_plan
+
+    launch = load(args)
+    plan = make_plan(launch.grid)
+    store = Store(launch.store)
+    return rows(launch.grid.name, plan, store, stage_states(store, plan.stages))
+
+
+def rows(
+    grid: str, plan: Plan, store: Store, states: Mapping[str, StageState]
+) -> list[dict[str, Any]]:
+    """One row per trial, in the grid's order."""
+    return [
+        _row(grid, trial.id, trial.cell, trial.config, plan.paths[trial.id], store, states)
+        for trial in plan.trials
+    ]
+
+
+def _row(
+    grid: str,
+    trial: str,
+    cell: Mapping[str, Any],
+    config: TrialConfig,
+    path: Sequence[str],
+    store: Store,
+    states: Mapping[str, StageState],
+) -> dict[str, Any]:
+    state = trial_state(path, states)
+    row: dict[str, Any] = {
+        "grid": grid,
+        "trial": trial,
+        "state": state.name,
+        "dataset": config.dataset.name,
+        "family": config.model.family,
+        "depth": config.model.depth,
+        "width": config.model.width,
+        "sparsity": config.compress.sparsity,
+        "dense_long": config.compress.dense_long,
+        "policy": config.augment.policy,
+        "magnitude": config.augment.magnitude,
+        "seed": config.seed,
+        **{name: value for name, value in cell.items()},
+        "precision": config.recipe.precision,
+        "stage": path[-1],
+    }
+    found = [states[stage].result for stage in path]
+    last = found[-1] or {}
+    counts = last.get("counts") or {}
+    for name in ("params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero"):
+        row[name] = counts.get(name)
+    for split in ("val", "test"):
+        for score in ("top1", "loss"):
+            row[f"{split}_{score}"] = (last.get(split) or {}).get(score)
+    complete = [result for result in found if result is not None]
+    whole = len(complete) == len(path)
+    for name in ("epochs", "examples", "train_macs"):
+        row[name] = sum(result.get(name) or 0 for result in complete) if whole else None
+    row["gpu_seconds"] = (
+        sum(result["timing"]["gpu_seconds"] for result in complete) if whole else None
+    )
+    made = [provenance.records(store.folder(stage)) if whole else [] for stage in path]
+    for column, keys in RECORDED:
+        row[column] = _dig(made[-1][-1], keys) if made[-1] else None
+    row["flags"] = ";".join(_flags(made))
+    return row
+
+
+def _dig(record: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    value: Any = record
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _flags(made: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """`mixed_<column>` where the path's stages, or one stage's runs, differ in it."""
+    records = [record for stage in made for record in stage]
+    return [
+        f"mixed_{column}"
+        for column, keys in RECORDED
+        if len({str(_dig(record, keys)) for record in records}) > 1
+    ]

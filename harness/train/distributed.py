@@ -1,0 +1,91 @@
+"""The ranks of one job: a process group from plain environment variables, votes, broadcasts.
+
+One process needs no variables. Several have RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+MASTER_PORT (`harness.cluster.rendezvous` makes them from submitit's).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from harness.errors import UserError
+from harness.schema import RunConfig
+
+TIMEOUT = datetime.timedelta(minutes=10)
+"""A collective that takes longer means a dead rank: the job ends instead of idling."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers. Messages go over gloo, so they never wait for a GPU."""
+
+    rank: int
+    size: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's `value` on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, in the order of ranks, on every rank."""
+        if self.size == 1:
+            return [value]
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, value, group=self.control)
+        return box
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether any rank raised it."""
+        if self.size == 1:
+            return flags
+        ballot = torch.tensor([int(flag) for flag in flags])
+        dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self.control)
+        return tuple(bool(flag) for flag in ballot.tolist())
+
+
+def pick_device(run: RunConfig, local_rank: int) -> torch.device:
+    """The device of this rank. Raises UserError where `run.device` asks for a GPU in vain."""
+    if run.device == "cpu" or (run.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            "run.device is cuda and no CUDA device can be used here: set run.device=cpu"
+        )
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+@contextlib.contextmanager
+def connected(run: RunConfig) -> Iterator[World]:
+    """Join the process group (DeepSpeed needs one for a single rank too); leave it at the end."""
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = pick_device(run, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cpu":
+        torch.set_num_threads(run.threads)
+    else:
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if size == 1:
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+        store: dist.Store | None = dist.HashStore()
+        dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=TIMEOUT)
+    else:
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
+    control = dist.new_group(backend="gloo", timeout=TIMEOUT) if size > 1 else None
+    try:
+        yield World(rank, size, device, control)
+    finally:
+        dist.destroy_process_group()

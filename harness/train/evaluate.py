@@ -1,0 +1,65 @@
+"""Loss and top-1 over a split: every example once, whatever the number of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from harness.augment.tail import Tail, eval_batch
+from harness.data.loader import Loader, SplitName
+from harness.schema import RecipeConfig
+from harness.train.distributed import World
+from harness.train.engine import autocast
+
+BATCH = 256  # images of one rank's forward: a constant, so that equal weights give equal bits
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Mean cross entropy (nats, no smoothing), top-1 as a share, and which examples were right."""
+
+    top1: float
+    loss: float
+    correct: NDArray[np.bool_]
+
+    def summary(self) -> dict[str, float]:
+        """What goes into a result."""
+        return {"top1": self.top1, "loss": self.loss}
+
+
+@torch.no_grad()
+def evaluate(
+    module: nn.Module,
+    loader: Loader,
+    split: SplitName,
+    recipe: RecipeConfig,
+    tail: Tail,
+    world: World,
+    channels_last: bool,
+) -> Scores:
+    """Scores on all of `split`, on every rank; the module's mode is as before afterwards."""
+    mode = module.training
+    module.eval()
+    losses, right = [], []
+    try:
+        for batch in loader.evaluate(split, BATCH):
+            images = eval_batch(batch.images, tail=tail, channels_last=channels_last)
+            with autocast(recipe, world.device):
+                logits = module(images)
+            losses.append(F.cross_entropy(logits.float(), batch.labels, reduction="none"))
+            right.append(logits.argmax(1) == batch.labels)
+    finally:
+        module.train(mode)
+    mine = (
+        torch.cat(losses).double().cpu().numpy() if losses else np.zeros(0),
+        torch.cat(right).cpu().numpy() if right else np.zeros(0, dtype=bool),
+    )
+    parts = world.gather(mine)
+    loss = np.concatenate([part[0] for part in parts])
+    correct = np.concatenate([part[1] for part in parts])
+    return Scores(float(correct.mean()), float(loss.mean()), correct)

@@ -1,0 +1,163 @@
+"""The training loop: one stream of batches, and a gang of stages that each learn from it.
+
+Every rank calls `train_gang` with the same gang. What a stage sees is a pure function of its
+config, so a stage ends in the same bits alone or in a gang, unbroken or resumed at any step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.data.datasets import load
+from harness.data.loader import Loader, make_loader
+from harness.errors import UserError
+from harness.schema import RunConfig, StageConfig
+from harness.store import provenance
+from harness.train.distributed import World
+from harness.train.stage import Stage
+
+
+@dataclass(frozen=True)
+class Member:
+    """One stage of a gang: its config, its folder in the store, and its parent's."""
+
+    stage_id: str
+    config: StageConfig
+    folder: Path
+    parent_folder: Path | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training a stage ended; `result` and `correct` (per split) where it has one."""
+
+    stage_id: str
+    status: str  # "done", "diverged", "stopped"
+    result: dict[str, Any] | None = None
+    correct: dict[str, NDArray[np.bool_]] | None = None
+
+
+def train_gang(
+    members: Sequence[Member],
+    run: RunConfig,
+    world: World,
+    should_stop: Callable[[], bool],
+    heartbeat: Callable[[], None],
+) -> list[Outcome]:
+    """Train every member to its end, or until any rank's `should_stop`.
+
+    `heartbeat` is called on rank 0 at every step. Checkpoints are written every
+    `run.checkpoint_seconds` and when stopping, for all members at once.
+
+    Raises:
+        UserError: members that do not share data, seed, batch size and length; data that is not
+            there; a checkpoint that cannot go on under this `run`.
+        Damaged: a parent's weights.
+    """
+    first = members[0].config
+    for member in members:
+        if _stream(member.config) != _stream(first):
+            raise UserError(
+                f"stages {members[0].stage_id} and {member.stage_id} cannot train side by side: "
+                "a gang shares data, seed, batch size and epochs"
+            )
+    dataset = load(first.dataset, run.data_root)
+    loader = make_loader(
+        dataset, run, first.recipe.batch_size, world.rank, world.size, world.device
+    )
+    try:
+        if world.rank == 0:
+            for member in members:
+                provenance.record(member.folder, facts(run, world, loader))
+        stages = [Stage(member, dataset, loader, run, world) for member in members]
+        if not _train(stages, loader, run, world, should_stop, heartbeat):
+            return [Outcome(stage.id, "stopped") for stage in stages]
+        return [_finish(stage, heartbeat) for stage in stages]
+    finally:
+        loader.close()
+
+
+def facts(run: RunConfig, world: World, loader: Loader) -> dict[str, Any]:
+    """What is recorded beside a result: it may move low bits, and is not part of the identity."""
+    cuda = world.device.type == "cuda"
+    return {
+        "engine": run.engine,
+        "zero_stage": run.zero_stage if run.engine == "deepspeed" else 0,
+        "world_size": world.size,
+        "micro_batch_size": run.micro_batch_size,
+        "loader": loader.name,
+        "memory_format": "channels_last" if run.channels_last else "contiguous",
+        "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
+        "threads": None if cuda else run.threads,
+    }
+
+
+def _stream(config: StageConfig) -> tuple[Any, ...]:
+    return config.dataset, config.seed, config.recipe.batch_size, config.recipe.epochs
+
+
+def _train(
+    stages: list[Stage],
+    loader: Loader,
+    run: RunConfig,
+    world: World,
+    should_stop: Callable[[], bool],
+    heartbeat: Callable[[], None],
+) -> bool:
+    """All steps that are left; False when stopped before the end."""
+    config = stages[0].config
+    per_epoch = loader.steps_per_epoch
+    step = min(stage.step for stage in stages)
+    saved = time.monotonic()
+    for epoch in range(step // per_epoch, config.recipe.epochs):
+        for batch in loader.epoch(config.seed, epoch, step - epoch * per_epoch):
+            for stage in stages:
+                if stage.step == step:  # one that was saved later waits here until its turn
+                    stage.train_on(batch, epoch)
+            step += 1
+            if step % per_epoch == 0:
+                for stage in stages:
+                    if stage.step == step:
+                        stage.end_epoch(epoch)
+            if world.rank == 0:
+                heartbeat()
+            due = world.rank == 0 and time.monotonic() - saved >= run.checkpoint_seconds
+            stopping, saving = world.any(should_stop(), due)
+            if (stopping or saving) and step < config.recipe.epochs * per_epoch:
+                for stage in stages:
+                    if stage.step == step:
+                        stage.save()
+                saved = time.monotonic()
+            if stopping:
+                return False
+    return True
+
+
+def _finish(stage: Stage, heartbeat: Callable[[], None]) -> Outcome:
+    """Evaluate, once and at the end, and write the final weights."""
+    if stage.diverged:
+        return Outcome(stage.id, "diverged", {**stage.summary(), "train": {"loss": None}})
+    if stage.world.rank == 0:
+        heartbeat()
+    validation = stage.evaluate("validation")
+    test = stage.evaluate("test")
+    result = {
+        "val": validation.summary(),
+        "test": test.summary(),
+        "train": {"loss": stage.last_loss},
+        **stage.summary(),
+    }
+    if stage.world.rank == 0:
+        result["weights_sha256"] = stage.write_final()
+        heartbeat()
+    return Outcome(
+        stage.id, "done", result, {"validation": validation.correct, "test": test.correct}
+    )

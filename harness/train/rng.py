@@ -1,0 +1,99 @@
+"""The one source of random numbers: a pure function of (seed, stream, epoch, sample).
+
+    uniform(seed=0, stream="flip", epoch=3, indices=np.array([17, 4]), draws=1)
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a block cipher
+turns a counter into four 32-bit words, so any draw can be computed on its own. The counter is
+(sample id, epoch, block), the key a hash of (seed, stream). Therefore a sample's draws do not depend
+on the batch, the rank, the gang or the point of resumption, and nothing is ever saved or advanced.
+
+Streams in use: "order", "crop", "flip", "policy", "erasing", "mix" here and in `harness/augment`;
+`derive` names its own. A new purpose takes a new name; two purposes never share one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+
+
+def philox4x32(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
+    """Ten rounds over a counter [4, ...] of 32-bit words (held in 64 bits); the same shape."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (p1 >> _32) ^ c1 ^ np.uint64(k0),
+            p1 & _LOW,
+            (p0 >> _32) ^ c3 ^ np.uint64(k1),
+            p0 & _LOW,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3])
+
+
+def derive(seed: int, stream: str) -> int:
+    """A 63-bit seed for a generator of another library (`torch.manual_seed`)."""
+    digest = hashlib.sha256(f"{seed}:{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def bits(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.uint32]:
+    """Random words [N, draws] for sample ids `indices` [N]; more draws extend, never change, fewer."""
+    digest = hashlib.sha256(f"{seed}:{stream}".encode()).digest()
+    key = (int.from_bytes(digest[8:12], "little"), int.from_bytes(digest[12:16], "little"))
+    ids = np.asarray(indices, dtype=np.int64).astype(np.uint64)[:, None]
+    blocks = np.arange(-(-draws // 4), dtype=np.uint64)[None, :]
+    shape = (len(ids), blocks.shape[1])
+    counter = np.stack(
+        [
+            np.broadcast_to(ids & _LOW, shape),
+            np.broadcast_to(ids >> _32, shape),
+            np.full(shape, epoch, dtype=np.uint64),
+            np.broadcast_to(blocks, shape),
+        ]
+    )
+    words = np.moveaxis(philox4x32(counter, key), 0, -1)
+    return words.reshape(len(ids), 4 * blocks.shape[1])[:, :draws].astype(np.uint32)
+
+
+def uniform(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.float64]:
+    """Uniform [N, draws] in [0, 1), multiples of 2^-32."""
+    return bits(seed, stream, epoch, indices, draws) * 2.0**-32
+
+
+def normal(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.float64]:
+    """Standard normal [N, draws] (Box and Muller 1958, two words for each draw)."""
+    return box_muller(bits(seed, stream, epoch, indices, 2 * draws))
+
+
+def box_muller(words: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """Standard normals [..., D] from random words [..., 2 D]."""
+    radius = np.sqrt(-2.0 * np.log((words[..., 0::2] + 1.0) * 2.0**-32))
+    return np.asarray(radius * np.cos(2.0 * np.pi * 2.0**-32 * words[..., 1::2]))
+
+
+def integers(seed: int, stream: str, epoch: int, indices: Ids, draws: int, high: int) -> Ids:
+    """Integers [N, draws] in [0, high), high up to 2^31; none is favoured by more than high / 2^32."""
+    return scale(bits(seed, stream, epoch, indices, draws), high)
+
+
+def scale(words: NDArray[np.uint32], high: int) -> Ids:
+    """Integers in [0, high) from random words of any shape (Lemire's multiply-shift)."""
+    return ((words.astype(np.uint64) * np.uint64(high)) >> _32).astype(np.int64)
+
+
+def permutation(seed: int, stream: str, epoch: int, n: int) -> Ids:
+    """A random order [n] of 0..n-1: positions sorted by a 64-bit random key."""
+    words = bits(seed, stream, epoch, np.arange(n, dtype=np.int64), 2).astype(np.uint64)
+    return np.argsort(words[:, 0] << _32 | words[:, 1], kind="stable").astype(np.int64)

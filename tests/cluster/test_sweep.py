@@ -1,0 +1,161 @@
+"""Whole sweeps through the commands, in processes of their own, as a user starts them."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GRID = """# Eight small trials on the digits, for tests.
+defaults:
+  - override /dataset: digits
+  - override /model: cifar_resnet
+  - override /recipe: quick
+model: {depth: 8}
+dataset: {train_size: 256, validation_size: 128, test_size: 128}
+recipe: {epochs: 4, batch_size: 32}
+compress: {level_share: 0.5, level_epochs: 2}
+run: {engine: ddp, checkpoint_seconds: 0.2}
+axes:
+  width: [0.25]
+  sparsity: [0.0, 0.75]
+  magnitude: [none, 0.5]
+  seed: [0, 1]
+"""
+STAGES = 12  # 2 magnitudes x 2 seeds x (dense, 0.5, 0.75)
+TRIALS = 8
+
+
+@pytest.fixture
+def grid(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(GRID)
+    return path
+
+
+def command(module, *args, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, args)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
+    )  # fmt: skip
+
+
+def run(module, *args, code=0, timeout=300):
+    process = command(module, *args)
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == code, output
+    return output
+
+
+def descendants(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        direct = [int(p) for p in children.read_text().split()]
+    except OSError:
+        return []
+    return direct + [q for p in direct for q in descendants(p)]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def rows(grid, store, out):
+    run("analysis.rows", f"grid={grid}", f"store={store}", f"out={out}")
+    with (out / "rows.csv").open() as file:
+        return [
+            {k: v for k, v in row.items() if k != "gpu_seconds"} for row in csv.DictReader(file)
+        ]
+
+
+def trained(store):
+    """Every stage that a worker finished, as the workers' logs have it."""
+    lines = [
+        line.split()
+        for log in store.glob("sweeps/*/logs/*/*_log.out")
+        for line in log.read_text().splitlines()
+    ]
+    return sorted(words[1] for words in lines if words[:1] == ["finished"])
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    run("harness.launch", f"grid={grid}", f"store={calm}", "cluster.workers=2")
+    seed = int(os.environ.get("CHAOS_SEED", random.randrange(2**31)))
+    print(f"CHAOS_SEED={seed}")
+    chance = random.Random(seed)
+    kills = 0
+    while kills < 10:
+        process = command("harness.launch", f"grid={grid}", f"store={wild}", "cluster.workers=2")
+        end = time.monotonic() + 60
+        while process.poll() is None and not trained_or_begun(wild) and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(4.0, 8.0))
+        tree = [process.pid, *descendants(process.pid)]
+        victims = tree if chance.random() < 0.5 else [chance.choice(tree)]
+        assert process.poll() is None, f"the sweep ended before 10 kills (seed {seed})"
+        for pid in victims:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        kills += 1
+        if process.pid not in victims:
+            time.sleep(chance.uniform(0.0, 3.0))
+            process.kill()
+        process.wait(30)
+        deadline = time.monotonic() + 90
+        while any(alive(pid) for pid in tree) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(alive(pid) for pid in tree), "orphans outlive their launcher"
+    run("harness.launch", f"grid={grid}", f"store={wild}", "cluster.workers=2")
+    assert rows(grid, wild, tmp_path / "b") == rows(grid, calm, tmp_path / "a")
+    assert len(rows(grid, wild, tmp_path / "b")) == TRIALS
+
+
+def trained_or_begun(store):
+    return any(store.glob("stages/*/*/checkpoint/*"))
+
+
+@pytest.mark.slow
+def test_two_launchers_at_once_train_each_stage_once(grid, tmp_path):
+    store = tmp_path / "store"
+    both = [command("harness.launch", f"grid={grid}", f"store={store}") for _ in range(2)]
+    for process in both:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    assert len(trained(store)) == STAGES
+    assert len(set(trained(store))) == STAGES
+    again = run("harness.launch", f"grid={grid}", f"store={store}")
+    assert "nothing left to do" in again
+    assert len(trained(store)) == STAGES
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cleanly_and_the_next_launch_goes_on(grid, tmp_path):
+    store = tmp_path / "store"
+    grid.write_text(GRID.replace("epochs: 4", "epochs: 400").replace("seed: [0, 1]", "seed: [0]"))
+    process = command("harness.launch", f"grid={grid}", f"store={store}", start_new_session=True)
+    deadline = time.monotonic() + 90
+    while not trained_or_begun(store) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    tree = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130, output
+    assert not any(alive(pid) for pid in tree)
+    assert not list(store.glob("stages/*/*/claim"))
+    assert not list(store.glob("stages/*/*/failures/*"))
+    saved = sorted(store.glob("stages/*/*/checkpoint/step-*"))
+    assert saved
+    status = json.loads(run("harness.status", f"grid={grid}", f"store={store}", "format=json"))
+    assert {trial["state"] for trial in status["trials"]} == {"waiting"}

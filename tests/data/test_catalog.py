@@ -1,0 +1,60 @@
+import subprocess
+import sys
+
+import pytest
+
+from harness.data.catalog import CATALOG, check
+from harness.schema import DatasetConfig
+
+
+def config(name="digits", validation_size=100, **rest):
+    return DatasetConfig(name=name, validation_size=validation_size, **rest)
+
+
+def test_a_config_that_fits_has_no_problems():
+    assert check(config(train_size=1_337, test_size=360), None) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (config("digit"), ("dataset.name", "'digit'", "did you mean 'digits'?")),
+        (config(validation_size=1_437), ("dataset.validation_size", "1437", "nothing to train")),
+        (config(train_size=1_338), ("dataset.train_size", "1338", "1337")),
+        (config(test_size=361), ("dataset.test_size", "361", "360")),
+    ],
+)
+def test_what_does_not_fit_is_named(wrong, words):
+    (problem,) = check(wrong, None)
+    assert all(word in problem for word in words), problem
+
+
+def test_all_problems_are_listed_at_once():
+    assert len(check(config(train_size=1_400, test_size=400), None)) == 2
+
+
+def test_absent_files_are_named_with_the_places_and_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    partly = tmp_path / "root" / "cifar-10-batches-py"
+    partly.mkdir(parents=True)
+    (partly / "test_batch").touch()
+    (problem,) = check(config("cifar10"), str(tmp_path / "root"))
+    assert f"{partly} (lacks data_batch_1," in problem
+    assert "test_batch" not in problem
+    assert "data/cifar-10-batches-py (no such folder)" in problem
+    assert "python -m harness.data.download cifar10" in problem
+    for name in CATALOG["cifar10"].files:
+        (partly / name).touch()
+    assert check(config("cifar10"), str(tmp_path / "root")) == []
+
+
+def test_planning_imports_neither_torch_nor_numpy():
+    code = (
+        "import sys, harness.data.catalog as c, harness.models.registry as r\n"
+        "from harness.schema import DatasetConfig, ModelConfig\n"
+        "c.check(DatasetConfig(name='digits', validation_size=1), None)\n"
+        "r.check(ModelConfig(family='cifar_resnet', depth=8))\n"
+        "print([m for m in ('torch', 'numpy', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

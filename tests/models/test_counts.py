@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.models.cifar_resnet import build
+from harness.models.counts import Counts, count
+
+# CIFAR ResNet-20 with projection shortcuts, by base width, and He et al. 2016, table 6, by depth.
+WIDTHS = {
+    4: (0.018, 2.6),
+    8: (0.069, 10.3),
+    16: (0.272, 40.8),
+    24: (0.611, 91.5),
+    32: (1.085, 162.4),
+    48: (2.436, 364.7),
+    64: (4.328, 647.7),
+}
+PUBLISHED = {20: 0.27, 32: 0.46, 56: 0.85}
+
+
+@pytest.mark.parametrize("base", WIDTHS)
+def test_resnet20_has_the_known_sizes(base):
+    counts = count(build(20, base / 16, 10, 3), 32)
+    found = (round(counts.params_total / 1e6, 3), round(counts.macs_dense / 1e6, 1))
+    assert found == WIDTHS[base]
+
+
+@pytest.mark.parametrize("depth", PUBLISHED)
+def test_depths_have_the_published_sizes(depth):
+    """Published with parameter-free shortcuts; two projections add under 3,000 parameters."""
+    found = count(build(depth, 1.0, 10, 3), 32).params_total
+    shortcuts = 16 * 32 + 32 * 64 + 2 * (32 + 64)
+    assert (found - shortcuts) / 1e6 == pytest.approx(PUBLISHED[depth], abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "resolution"), [(8, 0.5, 28), (20, 0.3, 8), (32, 1, 32)]
+)
+def test_multiply_adds_are_half_of_torchs_flops(depth, width, resolution):
+    model = build(depth, width, 10, 3).eval()
+    with FlopCounterMode(display=False) as flops:
+        model(torch.zeros(1, 3, resolution, resolution))
+    assert count(model, resolution).macs_dense * 2 == flops.get_total_flops()
+
+
+def test_a_pruned_weight_takes_its_own_multiply_adds_away():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False),  # 108 weights at 4 x 4 positions
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 3, groups=4),  # 36 weights at 2 x 2 positions, 4 biases
+        nn.Flatten(),
+        nn.Linear(16, 5),  # 80 weights, 5 biases
+    )
+    assert count(model, 8) == Counts(
+        params_total=108 + 8 + 36 + 4 + 80 + 5,
+        params_nonzero=241,
+        params_prunable=108 + 36 + 80,
+        macs_dense=108 * 16 + 36 * 4 + 80,
+        macs_nonzero=108 * 16 + 36 * 4 + 80,
+    )
+    masks = {
+        "0.weight": torch.ones(4, 3, 3, 3, dtype=torch.bool),
+        "2.weight": torch.ones(4, 1, 3, 3, dtype=torch.bool),
+    }
+    masks["0.weight"][0] = False  # 27 weights
+    masks["2.weight"][:, :, 0, 0] = False  # 4 weights
+    assert count(model, 8, masks) == Counts(
+        params_total=241,
+        params_nonzero=241 - 31,
+        params_prunable=108 + 36,
+        macs_dense=108 * 16 + 36 * 4 + 80,
+        macs_nonzero=81 * 16 + 32 * 4 + 80,
+    )
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model = build(8, 0.5, 10, 3).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    count(model, 32)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())

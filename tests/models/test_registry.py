@@ -1,0 +1,104 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import harness.models
+from harness.errors import UserError
+from harness.models import registry
+from harness.models.cifar_resnet import scaled
+from harness.schema import ModelConfig
+
+RESNET8 = ModelConfig(family="cifar_resnet", depth=8, width=0.5)
+
+
+def flat(model):
+    return torch.cat([value.flatten().float() for value in model.state_dict().values()])
+
+
+def test_initial_weights_are_a_function_of_the_seed_alone():
+    first = flat(registry.build(RESNET8, 10, seed=1))
+    torch.rand(3)
+    assert torch.equal(first, flat(registry.build(RESNET8, 10, seed=1)))
+    assert not torch.equal(first, flat(registry.build(RESNET8, 10, seed=2)))
+
+
+def test_building_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    registry.build(RESNET8, 10, seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_convolutions_start_with_he_et_als_variance():
+    model = registry.build(ModelConfig(family="cifar_resnet", depth=8, width=4.0), 10, seed=0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            assert module.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("depth", [8, 20, 32, 56])
+def test_depth_counts_the_layers_with_weights(depth):
+    model = registry.build(ModelConfig(family="cifar_resnet", depth=depth), 10, seed=0)
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    shortcuts = [m for m in layers if getattr(m, "kernel_size", None) == (1, 1)]
+    assert len(layers) - len(shortcuts) == depth
+    assert len(shortcuts) == 2
+
+
+@pytest.mark.parametrize("resolution", [8, 28, 32])
+def test_a_model_takes_the_resolutions_of_the_data_sets(resolution):
+    model = registry.build(RESNET8, 7, in_channels=1, seed=0).eval()
+    assert model(torch.zeros(2, 1, resolution, resolution)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("width", "channels"),
+    [(1.0, (16, 32, 64)), (0.25, (4, 8, 16)), (0.3, (5, 10, 19)), (0.01, (1, 1, 1))],
+)
+def test_width_multiplies_the_channels(width, channels):
+    assert tuple(scaled(base, width) for base in (16, 32, 64)) == channels
+    model = registry.build(ModelConfig(family="cifar_resnet", depth=8, width=width), 10, seed=0)
+    assert model.conv1.out_channels == channels[0]
+    assert model.fc.in_features == channels[2]
+
+
+def test_roles_name_modules_of_the_right_kind():
+    roles = registry.roles(RESNET8)
+    model = registry.build(RESNET8, 10, seed=0)
+    assert isinstance(model.get_submodule(roles["classifier"]), torch.nn.Linear)
+    first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    assert model.get_submodule(roles["first_conv"]) is first
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (ModelConfig(family="cifar_resent", depth=8), ("family", "did you mean 'cifar_resnet'?")),
+        (ModelConfig(family="cifar_resnet", depth=18), ("depth", "18", "did you mean 20?")),
+        (ModelConfig(family="cifar_resnet"), ("depth", "one of 8, 20, 32, 56")),
+    ],
+)
+def test_a_wrong_model_is_named_and_not_built(config, words):
+    (problem,) = registry.check(config)
+    assert all(word in problem for word in words), problem
+    with pytest.raises(UserError, match="model"):
+        registry.build(config, 10, seed=0)
+
+
+def test_a_family_is_one_file_and_one_row(monkeypatch, tmp_path):
+    """What `docs/models.md` promises: its example runs as printed."""
+    page = Path(harness.models.__file__).parents[2] / "docs" / "models.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    module, row = blocks
+    (tmp_path / "plain_cnn.py").write_text(module)
+    monkeypatch.setattr(harness.models, "__path__", [*harness.models.__path__, str(tmp_path)])
+    (family,) = eval(f"({row})", {"Family": registry.Family})
+    monkeypatch.setitem(registry.FAMILIES, family.name, family)
+    config = ModelConfig(family=family.name, width=0.5)
+    assert registry.check(config) == []
+    assert registry.check(config.model_copy(update={"depth": 8}))
+    model = registry.build(config, 10, seed=0)
+    assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
+    assert isinstance(model.get_submodule(registry.roles(config)["classifier"]), torch.nn.Linear)

@@ -1,32 +1,129 @@
 """Run a sweep, or what is left of it: the same command.
 
-    python -m harness.launch grid=quickstart dry_run=true
-    python -m harness.launch grid=quickstart cluster.workers=2
-    python -m harness.launch grid=quickstart retry=failed
+python -m harness.launch grid=quickstart dry_run=true
+python -m harness.launch grid=quickstart cluster.workers=2
+python -m harness.launch grid=quickstart retry=failed
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Mapping
 
 from harness.cluster import failure
-from harness.cluster.state import stage_states
-from harness.config import Launch, load
-from harness.errors import command
+from harness.cluster.state import StageState, stage_states
+from harness.config import Launch, grid_files, load
+from harness.errors import UserError, command
 from harness.store.claims import process_start
-from harness.store.files import make_folder, write_json
+from harness.store.files import atomic_write, make_folder
 from harness.store.store import Store
-from harness.sweep.plan import Plan, make_plan
+from harness.sweep import describe
+from harness.sweep.plan import Plan, gangs, make_plan, todo
 
 KNOBS = {"dry_run": bool, "retry": str}
 
 
 def main(args: list[str]) -> int:
     """The command; returns its exit code."""
+    if not args or args[0] in ("--help", "-h", "help"):
+        print(describe.usage(grid_files()))
+        return 0
     launch = load(args, KNOBS)
+    retry = launch.knobs.get("retry")
+    if retry not in (None, "failed"):
+        raise UserError(f"retry={retry} is not known: say retry=failed")
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    return 0
+    states = stage_states(store, plan.stages)
+    if retry == "failed" and not launch.knobs.get("dry_run"):
+        states = _forgive(plan, store, states)
+    left = todo(plan, {stage: state.name for stage, state in states.items()}, store.has_weights)
+    if launch.knobs.get("dry_run"):
+        print(describe.dry_run(launch, plan, states, left))
+        return 0
+    for stage in left:
+        if states[stage].name == "damaged":
+            store.set_aside(stage, states[stage].why)
+        elif states[stage].name == "done":
+            store.set_aside(stage, f"the weights of {stage} were not kept and a child needs them")
+    if not left:
+        print(describe.nothing_left(plan, states))
+        return 1 if any(state.name == "failed" for state in states.values()) else 0
+    _require_data(launch)
+    _write_sweep(launch, plan, store)
+    return _run_here(launch, plan, store, left, states)
+
+
+def _forgive(plan: Plan, store: Store, states: Mapping[str, StageState]) -> dict[str, StageState]:
+    for stage, state in states.items():
+        if state.name == "failed" and failure.blocks(store.failures(stage)):
+            store.record_failure(stage, {"class": failure.RETRY, "message": "retry=failed"})
+    return stage_states(store, plan.stages)
+
+
+def _require_data(launch: Launch) -> None:
+    """Say now what a worker would find out later; what can be downloaded may be absent."""
+    from harness.data.catalog import CATALOG, missing
+
+    for name in sorted({trial.config.dataset.name for trial in launch.grid.trials}):
+        info = CATALOG[name]
+        problem = missing(info, launch.run.data_root)
+        if problem is not None and info.torchvision is None:
+            raise UserError(problem)
+
+
+def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:
+    """`sweeps/<name>/`: the composed grid and every trial with its path of stages."""
+    import json
+
+    folder = make_folder(store.sweep_folder(launch.grid.name))
+    atomic_write(folder / "grid.json", (json.dumps(launch.resolved, indent=1) + "\n").encode())
+    lines = [
+        json.dumps({"trial": trial.id, **trial.cell, "stages": plan.paths[trial.id]}) + "\n"
+        for trial in plan.trials
+    ]
+    atomic_write(folder / "trials.jsonl", "".join(lines).encode())
+
+
+def _run_here(
+    launch: Launch,
+    plan: Plan,
+    store: Store,
+    left: list[str],
+    states: Mapping[str, StageState],
+) -> int:
+    """Train with worker processes of this machine, and stay until they are finished."""
+    from harness.cluster.follow import Progress, duration, follow
+    from harness.cluster.stop import StopFlag
+    from harness.cluster.submit import LocalJobs
+    from harness.cluster.worker import Submission
+
+    begun = time.monotonic()
+    needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
+    groups = gangs(plan, set(left), launch.run.gang)
+    submission = Submission(
+        store=store.root,
+        run=launch.run,
+        stages={stage: config for stage, config in plan.stages.items() if stage in needed},
+        gangs=groups,
+        launcher=(os.getpid(), process_start(os.getpid()) or ""),
+        attempt=0,
+    )
+    workers = min(launch.cluster.workers, len(groups))
+    print(describe.starting(plan, states, left, workers), flush=True)
+    stop = StopFlag().install()
+    jobs = LocalJobs(submission, launch.cluster, store.sweep_folder(launch.grid.name))
+    progress = Progress(store, plan.stages, list(plan.paths.values()))
+    end, why = follow(jobs, workers, progress, stop)
+    states = stage_states(store, plan.stages)
+    print(describe.ended(plan, states, duration(time.monotonic() - begun), jobs.folder))
+    if end == "stopped":
+        print("stopped; the same command goes on from here")
+        return 130
+    if end != "finished":
+        raise UserError(f"the sweep ended early ({end}): {why}")
+    return 1 if any(state.name == "failed" for state in states.values()) else 0
 
 
 if __name__ == "__main__":

@@ -1,19 +1,51 @@
 """Apply a plan to a batch: `apply(images_u8, plan)`, pure, on the device the images are on.
 
-On a CPU the loops are compiled by Numba where it is there (it comes with FFCV); otherwise, and on a
-GPU, plain torch does the same to the bit. Nothing here draws a random number, waits for the device
-or changes the input.
+Plain torch (`kernels.py`) is the reference and runs everywhere. On a CPU, loops compiled by Numba
+(it comes with FFCV; `compiled.py`) give the same bits several times as fast, once a process has
+worked long enough to earn back the seconds that Numba takes to start. Nothing here draws a random
+number, waits for the device or changes the input.
 """
 
 from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from harness.augment import kernels
-from harness.augment.lower import lower
+from harness.augment.lower import Lowered, lower
+from harness.augment.ops import LARGEST_SIDE
 from harness.augment.plan import Plan
 from harness.errors import UserError
+
+Executor = Callable[[Tensor, Lowered, tuple[int, int, int], str], Tensor]
+
+# Numba starts in 2 s (7 s where nothing is cached): plain torch does about as many bytes in that.
+_PATIENCE = 1 << 27
+_torch_bytes = 0
+
+
+@functools.cache
+def fast_executor() -> Executor | None:
+    """The compiled loops, or None where Numba is not installed."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    from harness.augment import compiled
+
+    return compiled.run
+
+
+def _executor(images: Tensor) -> Executor:
+    global _torch_bytes
+    if images.device.type != "cpu":
+        return kernels.run
+    if _torch_bytes < _PATIENCE:
+        _torch_bytes += images.numel()
+        return kernels.run
+    return fast_executor() or kernels.run
 
 
 def apply(images: Tensor, plan: Plan) -> Tensor:
@@ -36,9 +68,14 @@ def apply(images: Tensor, plan: Plan) -> Tensor:
             f"augmentation takes images of shape [N, 3, height, width], not {list(images.shape)}: "
             "repeat grey images to three channels, and put channels second."
         )
+    if max(images.shape[2:]) > LARGEST_SIDE:
+        raise UserError(
+            f"augmentation takes images of up to {LARGEST_SIDE} pixels a side, not "
+            f"{images.shape[2]} x {images.shape[3]}: beyond, Pillow maps coordinates differently."
+        )
     if len(plan) != len(images):
         raise UserError(f"a plan for {len(plan)} samples does not fit {len(images)} images.")
     if images.numel() == 0 or plan.layers == 0:
         return images.clone(memory_format=torch.contiguous_format)
     lowered = lower(plan, images.shape[2], images.shape[3])
-    return kernels.run(images, lowered, plan.fill, plan.interpolation)
+    return _executor(images)(images, lowered, plan.fill, plan.interpolation)

@@ -1,21 +1,17 @@
-"""The fast executor on a CPU: the same arithmetic as `kernels.py`, as loops compiled by Numba.
+"""The fast executor on a CPU: the arithmetic of `kernels.py` as loops compiled by Numba.
 
-A sample goes through all its layers while it is in the cache. One specialisation serves all: arrays
-are C-contiguous, parameters have one type each. Compiling takes seconds and happens once for a
-machine: the result is kept beside this file, or in Numba's own cache folder where that cannot be
-written, or not at all. Numba is imported when the first batch comes, so nothing else pays for it.
+Imported by `apply` only when it pays. A sample goes through all its layers while it is in the
+cache. There is one specialisation: arrays are C-contiguous, parameters have one type each. It is
+compiled once for a machine and kept beside this file, or in Numba's own cache folder where that
+cannot be written, or (no folder at all) for this process alone.
 
-Float32 arithmetic is written with float32 constants throughout (Numba would widen it to float64),
-and without fast-math, so that no multiply-add is fused.
+Loops are shaped for the vectoriser: few arrays each, float32 throughout. Constants are wrapped,
+since Numba would widen to float64; fast-math is off, so no multiply-add is fused.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-from collections.abc import Callable
-from typing import Any
-
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,27 +19,19 @@ from torch import Tensor
 from harness.augment.lower import Lowered
 from harness.augment.ops import Kind
 
-_IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST = (
-    int(kind) for kind in (Kind.IDENTITY, Kind.TABLE, Kind.WARP, Kind.COLOR, Kind.CONTRAST)
+_IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = map(
+    int, Kind
 )
-_AUTOCONTRAST, _EQUALIZE, _SHARPNESS = (
-    int(kind) for kind in (Kind.AUTOCONTRAST, Kind.EQUALIZE, Kind.SHARPNESS)
-)
+_ONE = 65536  # 1 in 16.16 fixed point
+_loop = numba.njit(nogil=True, error_model="numpy")
+f32 = np.float32
 
 
-@functools.cache
-def available() -> bool:
-    """Whether Numba is installed."""
-    return importlib.util.find_spec("numba") is not None
-
-
-def run(
-    images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolation: str
-) -> Tensor:
+def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolation: str) -> Tensor:
     """Images uint8 [N, 3, H, W] on the CPU after all layers, in new contiguous memory."""
     source = images.contiguous()
     out = torch.empty_like(source)
-    _loops()(
+    _run(
         source.numpy(),
         out.numpy(),
         lowered.kinds,
@@ -59,22 +47,236 @@ def run(
     return out
 
 
-@functools.cache
-def _loops() -> Callable[..., None]:
-    import numba
+@_loop
+def _blend(low, high, weight):  # type: ignore[no-untyped-def]
+    value = low + weight * (high - low)
+    value = f32(0) if value < f32(0) else value
+    value = f32(255) if value > f32(255) else value
+    return np.uint8(np.int32(value))
 
-    def jit(function: Callable[..., Any], **options: Any) -> Any:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no folder can be written: compile for this process alone
-            return numba.njit(nogil=True, **options)(function)
 
-    f32 = np.float32
+@_loop
+def _look_up(src, dst, table):  # type: ignore[no-untyped-def]
+    for k in range(src.size):
+        dst[k] = table[src[k]]
 
-    def look_up(src, dst, table):
-        source, target = src.reshape(-1), dst.reshape(-1)
-        for k in range(source.size):
-            target[k] = table[source[k]]
 
-    look_up = jit(look_up)
-    ...
+@_loop
+def _luma(src, grey):  # type: ignore[no-untyped-def]
+    red, green, blue = src[0], src[1], src[2]
+    for k in range(grey.size):
+        total = (
+            f32(red[k]) * f32(19595)
+            + f32(green[k]) * f32(38470)
+            + f32(blue[k]) * f32(7471)
+            + f32(32768)
+        )
+        grey[k] = np.uint8(np.int32(total) >> 16)
+
+
+@_loop
+def _color(src, dst, weight, grey):  # type: ignore[no-untyped-def]
+    _luma(src, grey)
+    for c in range(3):
+        high, low = src[c], dst[c]
+        for k in range(grey.size):
+            low[k] = _blend(f32(grey[k]), f32(high[k]), weight)
+
+
+@_loop
+def _contrast(src, dst, weight, grey, table):  # type: ignore[no-untyped-def]
+    _luma(src, grey)
+    total = 0
+    for k in range(grey.size):
+        total += grey[k]
+    mean = f32(int(total / grey.size + 0.5))
+    for v in range(256):
+        table[v] = _blend(mean, f32(v), weight)
+    _look_up(src.reshape(-1), dst.reshape(-1), table)
+
+
+@_loop
+def _autocontrast(src, dst, weight, table):  # type: ignore[no-untyped-def]
+    for c in range(3):
+        low, high = np.uint8(255), np.uint8(0)
+        for value in src[c]:
+            low = min(low, value)
+            high = max(high, value)
+        scale = 255.0 / (high - low) if high > low else 1.0
+        offset = -float(low) * scale if high > low else 0.0
+        for v in range(256):
+            stretched = min(255, max(0, int(v * scale + offset)))
+            table[v] = _blend(f32(v), f32(stretched), weight)
+        _look_up(src[c], dst[c], table)
+
+
+@_loop
+def _equalize(src, dst, weight, table, counts):  # type: ignore[no-untyped-def]
+    n = src.shape[1]
+    for c in range(3):
+        counts[:] = 0  # four histograms, so that equal neighbours do not wait for each other
+        for k in range(0, n - 3, 4):
+            counts[0, src[c, k]] += 1
+            counts[1, src[c, k + 1]] += 1
+            counts[2, src[c, k + 2]] += 1
+            counts[3, src[c, k + 3]] += 1
+        for k in range(n - n % 4, n):
+            counts[0, src[c, k]] += 1
+        last = 0
+        for v in range(256):
+            counts[0, v] += counts[1, v] + counts[2, v] + counts[3, v]
+            if counts[0, v]:
+                last = counts[0, v]
+        step = (n - last) // 255
+        before = step // 2
+        for v in range(256):
+            flat = min(255, before // step) if step else v
+            table[v] = _blend(f32(v), f32(flat), weight)
+            before += counts[0, v]
+        _look_up(src[c], dst[c], table)
+
+
+@_loop
+def _copy(src, dst):  # type: ignore[no-untyped-def]
+    for k in range(src.size):  # a slice assignment would take seconds to compile
+        dst[k] = src[k]
+
+
+@_loop
+def _sharpness(src, dst, weight, height, width):  # type: ignore[no-untyped-def]
+    _copy(src.reshape(-1), dst.reshape(-1))
+    if width < 3:
+        return
+    for c in range(3):
+        for y in range(1, height - 1):
+            above = src[c, (y - 1) * width : y * width]
+            here = src[c, y * width : (y + 1) * width]
+            below = src[c, (y + 1) * width : (y + 2) * width]
+            target = dst[c, y * width : (y + 1) * width]
+            for x in range(1, width - 1):
+                total = f32(above[x - 1]) + f32(above[x]) + f32(above[x + 1])
+                total += f32(here[x - 1]) + f32(5) * f32(here[x]) + f32(here[x + 1])
+                total += f32(below[x - 1]) + f32(below[x]) + f32(below[x + 1])
+                low = f32(np.int32(total / f32(13) + f32(0.5)))
+                target[x] = _blend(low, f32(here[x]), weight)
+
+
+@_loop
+def _box(src, dst, box, fill, width):  # type: ignore[no-untyped-def]
+    _copy(src.reshape(-1), dst.reshape(-1))
+    for c in range(3):
+        for y in range(box[1], box[3]):
+            for k in range(y * width + box[0], y * width + box[2]):
+                dst[c, k] = fill[c]
+
+
+@_loop
+def _span(start, step, limit, low, high):  # type: ignore[no-untyped-def]
+    """The part of [low, high) in which 0 <= start + step k < limit; never outside [low, high]."""
+    if step == 0:
+        return (low, high) if 0 <= start < limit else (low, low)
+    if step < 0:
+        start, step = limit - 1 - start, -step
+    first = min(high, max(low, -(start // step)))
+    return first, max(first, min(high, (limit - 1 - start) // step + 1))
+
+
+@_loop
+def _warp_nearest(src, dst, map, fill, height, width):  # type: ignore[no-untyped-def]
+    a, b, c, d, e, f = map[0], map[1], map[2], map[3], map[4], map[5]
+    for y in range(height):
+        xx, yy, row = b * y + c, e * y + f, y * width
+        low, high = _span(xx, a, width * _ONE, 0, width)
+        low, high = _span(yy, d, height * _ONE, low, high)
+        for channel in range(3):
+            for x in range(low):
+                dst[channel, row + x] = fill[channel]
+            for x in range(high, width):
+                dst[channel, row + x] = fill[channel]
+        if d == 0 and a == _ONE:  # a translation, or a shear along x: a row is moved as it is
+            start = (yy >> 16) * width + (xx >> 16)
+            for channel in range(3):
+                part = src[channel, start + low : start + high]
+                _copy(part, dst[channel, row + low : row + high])
+            continue
+        for x in range(low, high):
+            k = ((yy + d * x) >> 16) * width + ((xx + a * x) >> 16)
+            dst[0, row + x] = src[0, k]
+            dst[1, row + x] = src[1, k]
+            dst[2, row + x] = src[2, k]
+
+
+@_loop
+def _warp_bilinear(src, dst, map, fill, height, width):  # type: ignore[no-untyped-def]
+    a, b, c, d, e, f = map[0], map[1], map[2], map[3], map[4], map[5]
+    for y in range(height):
+        for x in range(width):
+            k = y * width + x
+            xx, yy = a * (x + 0.5) + b * (y + 0.5) + c, d * (x + 0.5) + e * (y + 0.5) + f
+            if not (0 <= xx < width and 0 <= yy < height):
+                for channel in range(3):
+                    dst[channel, k] = fill[channel]
+                continue
+            xx, yy = xx - 0.5, yy - 0.5
+            left, top = int(np.floor(xx)), int(np.floor(yy))
+            dx, dy = xx - left, yy - top
+            right, bottom = min(left + 1, width - 1), min(top + 1, height - 1) * width
+            left, top = max(left, 0), max(top, 0) * width
+            for channel in range(3):
+                image = src[channel]
+                p, q = float(image[top + left]), float(image[top + right])
+                r, s = float(image[bottom + left]), float(image[bottom + right])
+                upper, lower = p + (q - p) * dx, r + (s - r) * dx
+                dst[channel, k] = np.uint8(int(upper + (lower - upper) * dy))
+
+
+def _batch(  # type: ignore[no-untyped-def]
+    source, out, kinds, weights, slots, tables, fixed, matrices, boxes, fill, bilinear
+):
+    layers, n = kinds.shape
+    height, width = source.shape[2:]
+    pixels = height * width
+    source, out = source.reshape(n, 3, pixels), out.reshape(n, 3, pixels)
+    scratch = np.empty((3, pixels), dtype=np.uint8)
+    grey = np.empty(pixels, dtype=np.uint8)
+    table = np.empty(256, dtype=np.uint8)
+    counts = np.empty((4, 256), dtype=np.int64)
+    for i in range(n):
+        left = 0
+        for layer in range(layers):
+            left += kinds[layer, i] != _IDENTITY
+        if left == 0:
+            _copy(source[i].reshape(-1), out[i].reshape(-1))
+        src = source[i]
+        for layer in range(layers):
+            kind = kinds[layer, i]
+            if kind == _IDENTITY:
+                continue
+            left -= 1  # the last op must land in the output, so targets alternate back from it
+            dst = out[i] if left % 2 == 0 else scratch
+            weight = weights[layer, i]
+            if kind == _TABLE:
+                _look_up(src.reshape(-1), dst.reshape(-1), tables[slots[layer, i]])
+            elif kind == _WARP and bilinear:
+                _warp_bilinear(src, dst, matrices[layer, i], fill, height, width)
+            elif kind == _WARP:
+                _warp_nearest(src, dst, fixed[layer, i], fill, height, width)
+            elif kind == _COLOR:
+                _color(src, dst, weight, grey)
+            elif kind == _CONTRAST:
+                _contrast(src, dst, weight, grey, table)
+            elif kind == _AUTOCONTRAST:
+                _autocontrast(src, dst, weight, table)
+            elif kind == _EQUALIZE:
+                _equalize(src, dst, weight, table, counts)
+            elif kind == _SHARPNESS:
+                _sharpness(src, dst, weight, height, width)
+            else:
+                _box(src, dst, boxes[layer, i], fill, width)
+            src = dst
+
+
+try:
+    _run = numba.njit(nogil=True, error_model="numpy", cache=True)(_batch)
+except RuntimeError:  # Numba found no folder that it can write
+    _run = numba.njit(nogil=True, error_model="numpy")(_batch)

@@ -28,9 +28,7 @@ def upload(array: NDArray[np.generic], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def run(
-    images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolation: str
-) -> Tensor:
+def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolation: str) -> Tensor:
     """Images uint8 [N, 3, H, W] after all layers, in new contiguous memory."""
     out = images.clone(memory_format=torch.contiguous_format)
     budget = _CHUNK_BYTES.get(images.device.type, _CHUNK_BYTES["cuda"])
@@ -49,7 +47,7 @@ def run(
                     slots = upload(lowered.slots[layer, part].astype(np.int64), out.device)
                     result = look_up(group, tables[slots][:, None])
                 elif kind == Kind.WARP and interpolation == "nearest":
-                    maps = upload(lowered.fixed[layer, part], out.device)
+                    maps = upload(lowered.fixed[layer, part].astype(np.int32), out.device)
                     result = warp_nearest(group, maps, colour)
                 elif kind == Kind.WARP:
                     maps = upload(lowered.matrices[layer, part], out.device)
@@ -113,25 +111,25 @@ def sharpness(images: Tensor, weights: Tensor) -> Tensor:
     return _blend(low, high, weights)
 
 
-def _histograms(images: Tensor) -> Tensor:
-    """Counts int64 [n, 3, 256]. Scatter-add, because bincount reads its size back to the host."""
-    n, channels = images.shape[:2]
-    values = images.reshape(n, channels, -1).to(torch.int64)
-    counts = torch.zeros(n, channels, 256, dtype=torch.int64, device=images.device)
-    return counts.scatter_add_(2, values, torch.ones_like(values))
-
-
 def autocontrast(images: Tensor, weights: Tensor) -> Tensor:
     """`ImageOps.autocontrast` without cut-off, blended with the input."""
-    filled = _histograms(images) > 0
+    values = images.flatten(2)
+    low = values.amin(dim=2, keepdim=True).double()
+    high = values.amax(dim=2, keepdim=True).double()
     ramp = torch.arange(256, device=images.device, dtype=torch.float64)
-    low = torch.where(filled, ramp, 255.0).amin(dim=2, keepdim=True)
-    high = torch.where(filled, ramp, 0.0).amax(dim=2, keepdim=True)
     # Tensor by tensor in float64: a Python number over a tensor is computed by its reciprocal.
     scale = torch.full_like(low, 255.0) / (high - low).clamp_(min=1.0)
     stretched = (ramp * scale + -low * scale).clamp_(0, 255).floor_()
-    table = torch.where(high > low, stretched, ramp).to(torch.uint8)
+    table = torch.where(high > low, stretched, ramp)
     return look_up(images, _blend(ramp.expand_as(table), table, weights[..., 0]))
+
+
+def _histograms(images: Tensor) -> Tensor:
+    """Counts int64 [n, 3, 256]. Scatter-add, because bincount reads its size back to the host."""
+    values = images.flatten(2).to(torch.int64)
+    counts = torch.zeros(*values.shape[:2], 256, dtype=torch.int32, device=images.device)
+    one = torch.ones((), dtype=torch.int32, device=images.device)
+    return counts.scatter_add_(2, values, one.expand_as(values)).long()
 
 
 def equalize(images: Tensor, weights: Tensor) -> Tensor:
@@ -142,7 +140,7 @@ def equalize(images: Tensor, weights: Tensor) -> Tensor:
     step = (counts.sum(dim=2, keepdim=True) - counts.gather(2, last)) // 255
     before = counts.cumsum(dim=2) - counts
     flat = (step // 2 + before) // step.clamp(min=1)
-    table = torch.where(step > 0, flat.clamp_(max=255), ramp).to(torch.uint8)
+    table = torch.where(step > 0, flat.clamp_(max=255), ramp)
     return look_up(images, _blend(ramp.expand_as(table), table, weights[..., 0]))
 
 
@@ -159,16 +157,17 @@ def box(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
 def _gather(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Values of `images` at integer positions [n, H, W], for all channels: uint8 [n, 3, H, W]."""
     n, channels, height, width = images.shape
-    index = (y * width + x).view(n, 1, -1).expand(n, channels, -1)
-    return images.reshape(n, channels, -1).gather(2, index).view_as(images)
+    planes = torch.arange(n * channels, device=images.device, dtype=torch.int32) * (height * width)
+    index = (y * width + x)[:, None] + planes.view(n, channels, 1, 1)
+    return images.view(-1).index_select(0, index.view(-1)).view_as(images)
 
 
 def warp_nearest(images: Tensor, maps: Tensor, colour: Tensor) -> Tensor:
-    """`Image.transform(AFFINE, NEAREST)` by maps int64 [n, 6] in 16.16 fixed point."""
+    """`Image.transform(AFFINE, NEAREST)` by maps int32 [n, 6] in 16.16 fixed point."""
     height, width = images.shape[2:]
     a, b, c, d, e, f = maps[:, :, None, None].unbind(1)
-    columns = torch.arange(width, device=images.device)
-    rows = torch.arange(height, device=images.device)[:, None]
+    columns = torch.arange(width, device=images.device, dtype=torch.int32)
+    rows = torch.arange(height, device=images.device, dtype=torch.int32)[:, None]
     x = (a * columns + b * rows + c) >> 16
     y = (d * columns + e * rows + f) >> 16
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
@@ -191,8 +190,8 @@ def warp_bilinear(images: Tensor, maps: Tensor, colour: Tensor) -> Tensor:
     x, y = x - 0.5, y - 0.5
     x0, y0 = x.floor(), y.floor()
     dx, dy = (x - x0)[:, None], (y - y0)[:, None]
-    left, right = (v.long().clamp_(0, width - 1) for v in (x0, x0 + 1))
-    top, bottom = (v.long().clamp_(0, height - 1) for v in (y0, y0 + 1))
+    left, right = (v.int().clamp_(0, width - 1) for v in (x0, x0 + 1))
+    top, bottom = (v.int().clamp_(0, height - 1) for v in (y0, y0 + 1))
 
     def row(y: Tensor) -> Tensor:
         start, end = _gather(images, left, y).double(), _gather(images, right, y).double()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.augment.ops import NAMES, OPS, Kind
+from harness.augment.ops import NAMES, OPS
 from harness.augment.plan import Plan
 
 _FIXED = 65536.0
@@ -22,8 +22,8 @@ class Lowered:
     """A plan for one image size.
 
     kinds: uint8 [L, N]. weights: float32 [L, N], of a blend. slots: int32 [L, N], rows of
-    tables: uint8 [T, 256]. matrices: float64 [L, N, 6], Pillow's AFFINE data. fixed: int64 [L, N, 6],
-    the same in 16.16 fixed point from pixel centres. boxes: int32 [L, N, 4].
+    tables: uint8 [T, 256]. matrices: float64 [L, N, 6], Pillow's AFFINE data. fixed: int64
+    [L, N, 6], the same in 16.16 fixed point from pixel centres. boxes: int32 [L, N, 4].
     """
 
     kinds: NDArray[np.uint8]
@@ -36,12 +36,13 @@ class Lowered:
 
 
 def lower(plan: Plan, height: int, width: int) -> Lowered:
-    """What `plan` means for images of height x width. Values that change nothing become Identity."""
+    """What `plan` means for images of height x width; values that change nothing become Identity."""
     plan = plan.sized(height, width)
     shape = plan.ops.shape
     kinds = np.zeros(shape, dtype=np.uint8)
     slots = np.zeros(shape, dtype=np.int32)
     matrices = np.zeros((*shape, 6))
+    fixed = np.zeros((*shape, 6), dtype=np.int64)
     tables = [np.zeros((0, 256), dtype=np.uint8)]
     size = 0
     for code in np.flatnonzero(np.bincount(plan.ops.ravel(), minlength=len(NAMES))):
@@ -56,7 +57,8 @@ def lower(plan: Plan, height: int, width: int) -> Lowered:
             slots[chosen] = np.arange(size, size + len(values))
             size += len(values)
         elif op.matrix is not None and len(values):
-            matrices[chosen] = [op.matrix(value, height, width) for value in values]
+            matrices[chosen] = op.matrix(values, height, width)
+            fixed[chosen] = fixed_point(matrices[chosen])
     boxes = np.zeros((*shape, 4)) if plan.boxes is None else plan.boxes
     return Lowered(
         kinds,
@@ -64,7 +66,7 @@ def lower(plan: Plan, height: int, width: int) -> Lowered:
         slots,
         np.concatenate(tables),
         matrices,
-        fixed_point(matrices),
+        fixed,
         boxes.astype(np.int32),
     )
 

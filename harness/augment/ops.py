@@ -1,10 +1,11 @@
 """The op table: what each op does to pixels, stated as one of a few kinds with parameters.
 
-An op is a function and a row of `OPS`. Most reduce to a lookup table of 256 entries or to an affine
-map; those need nothing else, because both executors (`kernels.py`, `compiled.py`) work by kind and
-get the parameters from here. Values are those that Pillow takes (DESIGN: degrees of `Image.rotate`,
-factors of `ImageEnhance`, bits, thresholds, pixels; for AutoContrast, Equalize and Invert the weight
-of the blend with the input). Pillow is the reference, to the bit: `replay.py` does the same by PIL.
+An op is a function and a row of `OPS`. Most reduce to a lookup table of 256 entries or to an
+affine map; those need nothing else, because both executors (`kernels.py`, `compiled.py`) work by
+kind and get the parameters from here. Values are those that Pillow takes: degrees of
+`Image.rotate`, numbers of the AFFINE data for shears and translations, factors of `ImageEnhance`,
+bits, thresholds; for AutoContrast, Equalize and Invert the weight of the blend with the input.
+Pillow is the reference, to the bit: `replay.py` does the same by its functions.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from harness.errors import UserError, nearest
 
 Floats = NDArray[np.float64]
 Tables = NDArray[np.uint8]
+Matrix = Callable[[Floats, int, int], Floats]
 
 
 class Kind(IntEnum):
@@ -42,9 +44,9 @@ class Op:
     """A row of the table.
 
     `low` and `high` bound the value, `neutral` is the value that changes nothing (None: there is
-    none). `table` maps values [n] to tables [n, 256]; `matrix` maps (value, height, width) to the six
-    numbers of Pillow's AFFINE data. `relative_to` names the op in pixels of which this one is the
-    version in shares of the side (timm's `Rel` names); only size turns it into that.
+    none). `table` maps values [n] to tables [n, 256]; `matrix` maps (values [n], height, width) to
+    Pillow's AFFINE data [n, 6]. `relative_to` names the op in pixels of which this one is the version
+    in shares of the side (timm's `Rel` names), into which a known size turns it.
     """
 
     name: str
@@ -55,7 +57,7 @@ class Op:
     neutral: float | None = None
     whole: bool = False  # the value must be a whole number
     table: Callable[[Floats], Tables] | None = None
-    matrix: Callable[[float, int, int], tuple[float, ...]] | None = None
+    matrix: Matrix | None = None
     relative_to: str | None = None
 
 
@@ -79,7 +81,7 @@ def _posterize(bits: Floats) -> Tables:
 
 
 def _solarize(threshold: Floats) -> Tables:
-    return np.where(_RAMP < threshold[:, None], _RAMP, 255 - _RAMP).astype(np.uint8)
+    return np.where(threshold[:, None] > _RAMP, _RAMP, 255 - _RAMP).astype(np.uint8)
 
 
 def _solarize_add(addend: Floats) -> Tables:
@@ -91,44 +93,68 @@ def _invert(weight: Floats) -> Tables:
     return blend(_RAMP, 255 - _RAMP, weight[:, None])
 
 
-def _rotate(degrees: float, height: int, width: int) -> tuple[float, ...]:
+def _affine(*rows: Floats | float) -> Floats:
+    """AFFINE data [n, 6] from its six numbers, each an array [n] or the same for all."""
+    return np.stack(np.broadcast_arrays(*rows), axis=-1).astype(np.float64)
+
+
+def _rotate(degrees: Floats, height: int, width: int) -> Floats:
     """`Image.rotate` of Pillow: about (width / 2, height / 2), sine and cosine cut to 15 digits."""
-    angle = -math.radians(degrees % 360.0)
-    a, b = round(math.cos(angle), 15), round(math.sin(angle), 15)
-    d, e = round(-math.sin(angle), 15), round(math.cos(angle), 15)
+    angles = [-math.radians(value % 360.0) for value in degrees.tolist()]
+    cos = np.array([round(math.cos(angle), 15) for angle in angles])
+    sin = np.array([round(math.sin(angle), 15) for angle in angles])
     x, y = width / 2, height / 2
-    return a, b, (a * -x + b * -y + 0.0) + x, d, e, (d * -x + e * -y + 0.0) + y
+    return _affine(cos, sin, (cos * -x + sin * -y) + x, -sin, cos, (-sin * -x + cos * -y) + y)
 
 
-_SHARE = {"low": -1.0, "high": 1.0, "neutral": 0.0}
-_BLEND = {"low": 0.0, "high": 1.0, "neutral": 0.0, "unit": "weight of the blend"}
-_FACTOR = {"low": 0.0, "neutral": 1.0, "unit": "factor"}
+# Up to this side, and within the bounds below, Pillow maps coordinates in 16.16 fixed point.
+LARGEST_SIDE = 8192
+
+
+def _shear(name: str, unit: str, matrix: Matrix) -> Op:
+    return Op(name, Kind.WARP, unit, low=-2.0, high=2.0, neutral=0.0, matrix=matrix)
+
+
+def _translate(name: str, matrix: Matrix) -> Op:
+    return Op(name, Kind.WARP, "pixels", low=-16384, high=16384, neutral=0.0, matrix=matrix)
+
+
+def _share(name: str, unit: str) -> Op:
+    pixels = name.removesuffix("Rel")
+    return Op(name, Kind.WARP, unit, low=-1.0, high=1.0, neutral=0.0, relative_to=pixels)
+
+
+def _enhance(name: str, kind: Kind, table: Callable[[Floats], Tables] | None = None) -> Op:
+    return Op(name, kind, "factor", low=0.0, neutral=1.0, table=table)
+
+
+def _blended(name: str, kind: Kind, table: Callable[[Floats], Tables] | None = None) -> Op:
+    return Op(name, kind, "weight of the blend", low=0.0, high=1.0, neutral=0.0, table=table)
+
 
 # Position in this tuple is the op's code inside a plan; saved plans carry names.
 _ROWS = (
     Op("Identity", Kind.IDENTITY, unit="none"),
-    Op("ShearX", Kind.WARP, "pixels of x per pixel of y", neutral=0.0,
-       matrix=lambda v, h, w: (1, v, 0, 0, 1, 0)),
-    Op("ShearY", Kind.WARP, "pixels of y per pixel of x", neutral=0.0,
-       matrix=lambda v, h, w: (1, 0, 0, v, 1, 0)),
-    Op("TranslateX", Kind.WARP, "pixels", neutral=0.0, matrix=lambda v, h, w: (1, 0, v, 0, 1, 0)),
-    Op("TranslateY", Kind.WARP, "pixels", neutral=0.0, matrix=lambda v, h, w: (1, 0, 0, 0, 1, v)),
-    Op("TranslateXRel", Kind.WARP, unit="share of the width", relative_to="TranslateX", **_SHARE),
-    Op("TranslateYRel", Kind.WARP, unit="share of the height", relative_to="TranslateY", **_SHARE),
+    _shear("ShearX", "pixels of x per pixel of y", lambda v, h, w: _affine(1, v, 0, 0, 1, 0)),
+    _shear("ShearY", "pixels of y per pixel of x", lambda v, h, w: _affine(1, 0, 0, v, 1, 0)),
+    _translate("TranslateX", lambda v, h, w: _affine(1, 0, v, 0, 1, 0)),
+    _translate("TranslateY", lambda v, h, w: _affine(1, 0, 0, 0, 1, v)),
+    _share("TranslateXRel", "share of the width"),
+    _share("TranslateYRel", "share of the height"),
     Op("Rotate", Kind.WARP, "degrees", neutral=0.0, matrix=_rotate),
-    Op("Brightness", Kind.TABLE, table=_brightness, **_FACTOR),
-    Op("Color", Kind.COLOR, **_FACTOR),
-    Op("Contrast", Kind.CONTRAST, **_FACTOR),
-    Op("Sharpness", Kind.SHARPNESS, **_FACTOR),
+    _enhance("Brightness", Kind.TABLE, _brightness),
+    _enhance("Color", Kind.COLOR),
+    _enhance("Contrast", Kind.CONTRAST),
+    _enhance("Sharpness", Kind.SHARPNESS),
     Op("Posterize", Kind.TABLE, "bits kept", 1, 8, 8, whole=True, table=_posterize),
     Op("Solarize", Kind.TABLE, "first value inverted", 0, 256, 256, table=_solarize),
     Op("SolarizeAdd", Kind.TABLE, "added below 128", 0, 255, 0, whole=True, table=_solarize_add),
-    Op("AutoContrast", Kind.AUTOCONTRAST, **_BLEND),
-    Op("Equalize", Kind.EQUALIZE, **_BLEND),
-    Op("Invert", Kind.TABLE, table=_invert, **_BLEND),
+    _blended("AutoContrast", Kind.AUTOCONTRAST),
+    _blended("Equalize", Kind.EQUALIZE),
+    _blended("Invert", Kind.TABLE, _invert),
     Op("Cutout", Kind.BOX, "left, top, right, bottom in pixels"),
     Op("CutoutRel", Kind.BOX, "share of the side", 0.0, 2.0, 0.0, relative_to="Cutout"),
-)  # fmt: skip
+)
 
 OPS: dict[str, Op] = {op.name: op for op in _ROWS}
 CODES: dict[str, int] = {op.name: code for code, op in enumerate(_ROWS)}

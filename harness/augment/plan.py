@@ -1,11 +1,11 @@
-"""A plan: which ops, at which values, for each sample of a batch. Made on the host, small, printable.
+"""A plan: which ops, at which values, for each sample of a batch. Small, printable, on the host.
 
     plan = parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(4))
     print(plan); plan.records(0, size=(32, 32))   # [("Rotate", -9.0), ("TranslateX", 4.0)]
     Plan.of([[("Rotate", 12.4)], [("Posterize", 4), ("Color", 1.3)]])
 
-Signs are resolved in it. Values that are shares of the side stay shares (`TranslateXRel`), because a
-policy is drawn before the image size is known; `records` and `apply` turn them into pixels.
+Signs are resolved in it. Values that are shares of the side stay shares (`TranslateXRel`), because
+a policy is drawn before the image size is known; `records` and `apply` turn them into pixels.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _RESOLVED = np.array(
 class Plan:
     """Ops and their values for N samples, `layers` one after the other.
 
-    ops: uint8 [layers, N], positions in `ops.NAMES`. values: float64 [layers, N], in Pillow's units,
-    or shares for the Rel ops. boxes: float64 [layers, N, 4], (left, top, right, bottom) of Cutout in
-    pixels, of CutoutRel in shares of the sides, or None where nothing is cut out.
+    ops: uint8 [layers, N], positions in `ops.NAMES`. values: float64 [layers, N], in Pillow's
+    units, or shares for the Rel ops. boxes: float64 [layers, N, 4], (left, top, right, bottom) of
+    Cutout in pixels, of CutoutRel in shares of the sides, or None where nothing is cut out.
     """
 
     ops: NDArray[np.uint8]
@@ -149,7 +149,7 @@ class Plan:
         return records
 
     def __str__(self) -> str:
-        """A line for each sample, such as `3: Rotate -9, TranslateXRel 0.1359 share of the width`."""
+        """A line for each sample, such as `3: Rotate -9 degrees; Posterize 7 bits kept`."""
         lines = [f"{len(self)} samples, fill {self.fill}, {self.interpolation}"]
         for i in range(len(self)):
             words = []
@@ -218,6 +218,6 @@ def _box(value: object, where: str) -> tuple[int, ...]:
         or not (0 <= value[0] <= value[2] and 0 <= value[1] <= value[3])
     ):
         raise UserError(
-            f"{where}: Cutout takes a box (left, top, right, bottom) in whole pixels, not {value!r}."
+            f"{where}: Cutout takes a box (left, top, right, bottom) in pixels, not {value!r}."
         )
     return tuple(int(edge) for edge in value)

@@ -2,13 +2,15 @@
 
     parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(128))
 
-| argument | meaning | where it is left out |
-| --- | --- | --- |
-| n | ops for each sample, drawn with replacement | the space's |
-| m | magnitude in [0, 1], a share of the space's scale | must be given |
-| spread | how magnitudes differ: `fixed` (all m), `uniform` (in [0, m]) or a number, the standard deviation of a normal about m, clipped to [0, 1]; drawn for each op that is applied | the space's |
-| fill | colour of what comes in from outside: 128 or 124/116/104 | the space's |
-| interpolation | `nearest` or `bilinear` | nearest |
+Arguments; all but m have a default, which is the space's, and `nearest` for interpolation:
+
+n              ops for each sample, drawn with replacement (not for chains such as AutoAugment's)
+m              magnitude in [0, 1], a share of the space's scale
+spread         how magnitudes differ, drawn for each op of each sample: `fixed` (all are m),
+               `uniform` (in [0, m]), or a number: the standard deviation of a normal distribution
+               about m, clipped to [0, 1]
+fill           colour of what comes in from outside the image: 128, or 124/116/104
+interpolation  `nearest` or `bilinear`
 """
 
 from __future__ import annotations
@@ -126,8 +128,8 @@ def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
     policy, given = _parse(policy_text)
     if "m" in given:
         raise UserError(
-            f"policy '{policy_text}' already has a magnitude: leave m out of augment.policy and set "
-            "augment.magnitude."
+            f"policy '{policy_text}' already has a magnitude: leave m out of augment.policy and "
+            "set augment.magnitude."
         )
     if magnitude == "none":
         return "none"
@@ -153,7 +155,9 @@ def _parse(text: str) -> tuple[Policy, dict[str, str]]:
         if not key and not equals and not (match["arguments"] or "").strip():
             continue
         if not equals or not value or key in given:
-            raise UserError(f"policy '{text}': '{part.strip()}' is not one new argument, name=value.")
+            raise UserError(
+                f"policy '{text}': '{part.strip()}' is not one new argument, name=value."
+            )
         if key not in _ARGUMENTS or not space.rows or (key == "n" and space.chains):
             taken = [a for a in _ARGUMENTS if space.rows and not (a == "n" and space.chains)]
             raise UserError(f"policy '{text}': {space.name} takes no '{key}'{nearest(key, taken)}.")
@@ -205,8 +209,8 @@ def _spread(value: str, text: str) -> Literal["fixed", "uniform"] | float:
         number = -1.0
     if not 0.0 < number <= 1.0:
         raise UserError(
-            f"policy '{text}': spread is fixed, uniform, or the standard deviation of a normal, above "
-            f"0 up to 1, not {value}."
+            f"policy '{text}': spread is fixed, uniform, or the standard deviation of a normal, "
+            f"above 0 up to 1, not {value}."
         )
     return number
 
@@ -217,7 +221,7 @@ def _fill(value: str, text: str) -> Colour:
     channels = channels * 3 if len(channels) == 1 else channels
     if len(channels) != 3 or max(channels) > 255:
         raise UserError(
-            f"policy '{text}': fill is a grey value or red/green/blue from 0 to 255, such as 128 or "
-            f"124/116/104, not {value}."
+            f"policy '{text}': fill is a grey value or red/green/blue from 0 to 255, such as 128 "
+            f"or 124/116/104, not {value}."
         )
     return channels[0], channels[1], channels[2]

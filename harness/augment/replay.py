@@ -2,7 +2,7 @@
 
     replay(image, plan.records(i, size=(height, width)))
 
-`apply` gives the same pixels; the tests hold it to that. Also the place to look up what an op means.
+`apply` gives the same pixels; the tests hold it to that. Also the place to see what an op means.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.augment import autoaugment
 from harness.augment.ops import Kind, check_value, find_op
 from harness.augment.plan import Colour, check_fill
 from harness.errors import UserError, nearest
@@ -29,8 +30,8 @@ ROUNDINGS = ("none", "nearest", "down")
 class Row:
     """One op of a space. `values`: at evenly spaced magnitudes from 0 to 1, rising or falling.
 
-    `signed` mirrors a value about values[0] with probability one half. `rounding` makes the distance
-    from values[0] whole: to the nearest, or down (towards values[0]).
+    `signed` mirrors a value about values[0] with probability one half. `rounding` makes the
+    distance from values[0] whole: to the nearest, or down (towards values[0]).
     """
 
     op: str
@@ -38,9 +39,7 @@ class Row:
     signed: bool = False
     rounding: str = "none"
 
-    def at(
-        self, magnitude: NDArray[np.float64], sign: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def at(self, magnitude: NDArray[np.float64], sign: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values in Pillow's units (shares for Rel ops) for magnitudes and signs of +1 or -1."""
         grid = np.linspace(0.0, 1.0, len(self.values))
         change = np.interp(magnitude, grid, np.asarray(self.values) - self.values[0])
@@ -64,8 +63,8 @@ class Step:
 class Space:
     """A named table. `n`, `spread` and `fill` are what a policy takes when it does not say.
 
-    With `chains` a sample draws one chain, whose ops and probabilities are fixed; otherwise it draws
-    `n` rows, with replacement, each applied with probability `p`.
+    With `chains` a sample draws one chain, whose ops and probabilities are fixed; otherwise it
+    draws `n` rows, with replacement, each applied with probability `p`.
     """
 
     name: str
@@ -79,48 +78,62 @@ class Space:
 
 
 def _rows(
-    shear: float,
-    translate: float,
-    rotate: float,
-    factor: float,
-    posterize: Row,
-    relative: bool = True,
+    *, shear: float, translate: tuple[str, float], rotate: float, factor: float, posterize: Row
 ) -> tuple[Row, ...]:
-    """The rows with values that nearly all spaces share, each from its op's identity outwards."""
-    rel = "Rel" if relative else ""
-    enhance = tuple(
-        Row(op, (1.0, 1.0 + factor), signed=True)
-        for op in ("Brightness", "Color", "Contrast", "Sharpness")
-        if factor
-    )
+    """The rows that nearly all spaces share, each from its op's identity outwards.
+
+    `translate`: "Rel" and a share of the side, or "" and pixels; `factor`: the most that an enhance
+    factor differs from 1, 0 for none of those ops.
+    """
+    suffix, distance = translate
+    enhance = ("Brightness", "Color", "Contrast", "Sharpness") if factor else ()
     return (
         Row("ShearX", (0.0, shear), signed=True),
         Row("ShearY", (0.0, shear), signed=True),
-        Row(f"TranslateX{rel}", (0.0, translate), signed=True),
-        Row(f"TranslateY{rel}", (0.0, translate), signed=True),
+        Row(f"TranslateX{suffix}", (0.0, distance), signed=True),
+        Row(f"TranslateY{suffix}", (0.0, distance), signed=True),
         Row("Rotate", (0.0, rotate), signed=True),
-        *enhance,
+        *(Row(op, (1.0, 1.0 + factor), signed=True) for op in enhance),
         posterize,
         Row("Solarize", (256.0, 0.0)),
     )
 
 
-def _posterize(start: float, end: float, rounding: str = "nearest") -> Row:
-    return Row("Posterize", (start, end), rounding=rounding)
-
-
 _IDENTITY = (Row("Identity"),)
-_WHOLE = (Row("AutoContrast", (1.0, 1.0)), Row("Equalize", (1.0, 1.0)))  # at full weight at every m
+_WHOLE = (Row("AutoContrast", (1.0, 1.0)), Row("Equalize", (1.0, 1.0)))  # in full at every m
 _BLENDED = (Row("AutoContrast", (0.0, 1.0)), Row("Equalize", (0.0, 1.0)))
 _INVERT = (Row("Invert", (1.0, 1.0)),)
-_TORCHVISION = _rows(0.3, 150 / 331, 30.0, 0.9, _posterize(8, 4))
+_TO_4_BITS = Row("Posterize", (8.0, 4.0), rounding="nearest")
+_TO_2_BITS = Row("Posterize", (8.0, 2.0), rounding="nearest")
+# 4 - int(4 m) of timm and AugMix, which ends at 0 bits: Pillow refuses those, so 1 is the last.
+_FROM_4_BITS = Row("Posterize", (4.0, 3.0, 2.0, 1.0, 1.0), rounding="down")
+_TORCHVISION = _rows(
+    shear=0.3, translate=("Rel", 150 / 331), rotate=30.0, factor=0.9, posterize=_TO_4_BITS
+)
+
+_TIMM = (
+    *_rows(shear=0.3, translate=("Rel", 0.45), rotate=30.0, factor=0.9, posterize=_FROM_4_BITS),
+    Row("SolarizeAdd", (0.0, 110.0), rounding="down"),
+)
+_UNIFORM = (
+    *_rows(shear=0.3, translate=("Rel", 0.45), rotate=30.0, factor=0.9, posterize=_TO_4_BITS),
+    Row("CutoutRel", (0.0, 0.2)),
+)
+
+
+def _chains(policy: tuple[autoaugment.SubPolicy, ...]) -> tuple[tuple[Step, ...], ...]:
+    names = {"TranslateX": "TranslateXRel", "TranslateY": "TranslateYRel"}
+    return tuple(
+        tuple(Step(names.get(op, op), p, level / 9) for op, p, level in steps) for steps in policy
+    )
+
 
 _ALL = (
     Space("none", "no op at all", rows=()),
     Space(
         "randaug",
-        "Cubuk et al. 2020 (arXiv 1909.13719) with the ranges of torchvision 0.29 RandAugment; "
-        "solarize from 256, so that m = 0 changes nothing (torchvision: 255)",
+        "Cubuk et al. 2020 (arXiv 1909.13719) with the ranges of torchvision 0.29's RandAugment; "
+        "solarize from 256, so that m = 0 inverts nothing (torchvision: from 255)",
         _IDENTITY + _TORCHVISION + _WHOLE,
     ),
     Space(
@@ -129,6 +142,53 @@ _ALL = (
         "is the identity and strength grows with m for every op",
         _IDENTITY + _TORCHVISION + _BLENDED,
     ),
+    Space(
+        "randaug_timm_inc",
+        "timm 1.0.31 auto_augment.py, rand-...-inc1; m is timm's magnitude / 10; each op with "
+        "probability 1/2, as there",
+        _TIMM + _WHOLE + _INVERT,
+        p=0.5,
+        fill=(128, 128, 128),
+    ),
+    Space(
+        "trivial_wide",
+        "Mueller and Hutter 2021 (arXiv 2103.10158) with the ranges of torchvision 0.29's "
+        "TrivialAugmentWide; magnitudes uniform in [0, m] where torchvision has 31 bins",
+        _IDENTITY
+        + _rows(shear=0.99, translate=("", 32.0), rotate=135.0, factor=0.99, posterize=_TO_2_BITS)
+        + _WHOLE,
+        n=1,
+        spread="uniform",
+    ),
+    Space(
+        "uniform",
+        "UniformAugment: LingChen et al. 2020 (arXiv 2003.14348); magnitudes uniform in [0, m], "
+        "each op with a probability that is itself uniform, which is 1/2 for each op",
+        _UNIFORM + _WHOLE + _INVERT,
+        p=0.5,
+        spread="uniform",
+    ),
+    Space(
+        "augmix",
+        "the ops of AugMix: Hendrycks et al. 2020 (arXiv 1912.02781), ranges of torchvision 0.29, "
+        "m = severity / 10; one chain, without the mixing of three and without its loss",
+        _rows(shear=0.3, translate=("Rel", 1 / 3), rotate=30.0, factor=0.0, posterize=_FROM_4_BITS)
+        + _WHOLE,
+        spread="uniform",
+    ),
+    Space(
+        "autoaugment_imagenet",
+        "Cubuk et al. 2019 (arXiv 1805.09501), ImageNet, as in torchvision 0.29; every level is "
+        "multiplied by m, so m = 1 is the published policy",
+        _TORCHVISION + _WHOLE + _INVERT,
+        chains=_chains(autoaugment.IMAGENET),
+    ),
+    Space(
+        "autoaugment_cifar10",
+        "the same for CIFAR-10",
+        _TORCHVISION + _WHOLE + _INVERT,
+        chains=_chains(autoaugment.CIFAR10),
+    ),
 )
 
 SPACES: dict[str, Space] = {space.name: space for space in _ALL}
@@ -136,10 +196,10 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def find_space(name: str) -> Space:
-    """A space by its name, or by the path of its table with the hash of its content: `my.yaml@1f0c2a9b`.
+    """A space by its name, or by its table's path, with or without a hash: `my.yaml@1f0c2a9b`.
 
-    A path without a hash gets one, so that a policy's text, and with it the identity of a training,
-    changes when the table does. Raises `UserError` for an unknown name, a file that is not there or
+    A path without a hash gets that of the table's content, so that a policy's text, and with it the
+    identity of a training, changes when the table does. Raises `UserError` for an unknown name, a file that is not there or
     is no space, and a hash that does not fit.
     """
     path, _, known = name.partition("@")

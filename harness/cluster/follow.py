@@ -27,12 +27,10 @@ class Progress:
         store: Store,
         stages: Mapping[str, StageConfig],
         paths: Sequence[Sequence[str]],
-        weights: Mapping[str, float],
     ):
         self.store = store
         self.stages = stages
         self.paths = paths
-        self.weights = weights  # relative cost of each stage, for the time left
         self.done = {stage for stage in stages if store.is_done(stage)}
         self.before = set(self.done)
         self.running: set[str] = set()
@@ -59,8 +57,9 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """From the pace of this launch; None before the first stage is done."""
-        new = sum(self.weights[stage] for stage in self.done - self.before)
-        left = sum(w for stage, w in self.weights.items() if stage not in self.done | self.failed)
+        epochs = {stage: config.recipe.epochs for stage, config in self.stages.items()}
+        new = sum(epochs[stage] for stage in self.done - self.before)
+        left = sum(epochs[stage] for stage in epochs if stage not in self.done | self.failed)
         return (time.monotonic() - self.started) * left / new if new else None
 
     def line(self) -> str:

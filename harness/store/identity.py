@@ -7,9 +7,13 @@ import json
 import re
 from typing import Any
 
-from harness.schema import StageConfig
+from pydantic import BaseModel
+
+from harness.schema import StageConfig, TrialConfig
 
 STAGE_ID = re.compile(r"[0-9a-f]{16}")
+_PARTS: dict[int, tuple[BaseModel, str]] = {}
+"""Canonical JSON of sub-models by object: a plan names 100,000 stages made of a few hundred."""
 
 
 def canonical_json(value: Any) -> str:
@@ -21,9 +25,39 @@ def canonical_json(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """First 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+    return _hash(canonical_json(value))
 
 
 def stage_id(config: StageConfig) -> str:
     """Name of the stage; fields at their defaults count too, so a changed default renames it."""
-    return digest(config.model_dump(mode="json"))
+    return _hash(_model_json(config))
+
+
+def trial_id(config: TrialConfig) -> str:
+    """Name of a trial: the digest of its config."""
+    return _hash(_model_json(config))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _model_json(model: StageConfig | TrialConfig) -> str:
+    """`canonical_json(model.model_dump(mode="json"))`, with sub-models rendered once each."""
+    parts = []
+    for name in sorted(type(model).model_fields):
+        value = getattr(model, name)
+        text = _part(value) if isinstance(value, BaseModel) else canonical_json(value)
+        parts.append(f'"{name}":{text}')
+    return "{" + ",".join(parts) + "}"
+
+
+def _part(model: BaseModel) -> str:
+    known = _PARTS.get(id(model))
+    if known is not None:
+        return known[1]
+    if len(_PARTS) > 50_000:
+        _PARTS.clear()
+    text = canonical_json(model.model_dump(mode="json"))
+    _PARTS[id(model)] = (model, text)  # holding the model keeps its id from being reused
+    return text

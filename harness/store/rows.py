@@ -75,7 +75,7 @@ def _row(
         "policy": config.augment.policy,
         "magnitude": config.augment.magnitude,
         "seed": config.seed,
-        **{name: value for name, value in cell.items()},
+        **cell,
         "precision": config.recipe.precision,
         "stage": path[-1],
     }

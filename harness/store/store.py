@@ -73,6 +73,10 @@ class Store:
         """Whether its result file is there."""
         return (self.folder(stage) / "result.json").exists()
 
+    def has_weights(self, stage: str) -> bool:
+        """Whether children can start from it."""
+        return (self.folder(stage) / "checkpoint" / "final.pt").exists()
+
     def result(self, stage: str) -> dict[str, Any]:
         """Its result, checked to belong to it. Raises FileNotFoundError, or Damaged."""
         folder = self.folder(stage)

@@ -1,7 +1,7 @@
 """The ranks of one job: a process group from plain environment variables, votes, broadcasts.
 
 One process needs no variables. Several have RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
-MASTER_PORT (`harness.cluster.rendezvous` makes them from submitit's).
+MASTER_PORT (submitit's are translated by `harness.cluster.worker`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from harness.errors import UserError
 from harness.schema import RunConfig
 
 TIMEOUT = datetime.timedelta(minutes=10)
 """A collective that takes longer means a dead rank: the job ends instead of idling."""
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class World:
         dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self.control)
         return tuple(bool(flag) for flag in ballot.tolist())
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every rank rank 0's buffers: batch-norm statistics are each rank's own."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
 
 def pick_device(run: RunConfig, local_rank: int) -> torch.device:
     """The device of this rank. Raises UserError where `run.device` asks for a GPU in vain."""
@@ -63,25 +71,48 @@ def pick_device(run: RunConfig, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(
-            "run.device is cuda and no CUDA device can be used here: set run.device=cpu"
+            "run.device is cuda and no CUDA device can be used here: set run.device=cpu."
         )
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
+def _placed(run: RunConfig) -> tuple[int, int, int]:
+    """Rank, number of ranks, and rank on this node, from the environment."""
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    absent = [name for name in VARIABLES if name not in os.environ]
+    if size != run.processes or (size > 1 and absent):
+        said = f"{', '.join(absent)} not set" if absent else f"WORLD_SIZE is {size}"
+        raise UserError(
+            f"run.processes is {run.processes} and the environment is that of {size}: {said}; "
+            f"start {run.processes} processes with {', '.join(VARIABLES)}, or set run.processes."
+        )
+    return int(os.environ.get("RANK", 0)), size, int(os.environ.get("LOCAL_RANK", 0))
+
+
 @contextlib.contextmanager
 def connected(run: RunConfig) -> Iterator[World]:
-    """Join the process group (DeepSpeed needs one for a single rank too); leave it at the end."""
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = pick_device(run, int(os.environ.get("LOCAL_RANK", 0)))
+    """Join the process group (DeepSpeed needs one for a single rank too); leave it at the end.
+
+    On CPU torch gets `run.threads` threads and deterministic algorithms, so that bits repeat.
+
+    Raises:
+        UserError: a GPU that is not there, or an environment that does not fit `run.processes`.
+    """
+    rank, size, local_rank = _placed(run)
+    device = pick_device(run, local_rank)
     if device.type == "cpu":
         torch.set_num_threads(run.threads)
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # slow, and we read none
+        os.environ["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed takes a GPU that it finds
     else:
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if size == 1:
-        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-        store: dist.Store | None = dist.HashStore()
-        dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=TIMEOUT)
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it
+        dist.init_process_group(
+            backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
+        )
     else:
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if size > 1 else None

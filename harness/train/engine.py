@@ -1,19 +1,21 @@
 """What steps a model: `deepspeed` (the default) and `ddp` (the plain twin that checks it).
 
 An engine owns a module and its optimizer. It is told the learning rate of every step, and holds
-the masks: after each optimizer step the pruned weights and their fp32 copies are zero again.
-Nothing hooks into the model.
+the masks: after each optimizer step the pruned weights, their fp32 copies and the momentum there
+are zero again. Nothing of ours hooks into the model.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from harness.errors import UserError
 from harness.schema import RecipeConfig, RunConfig
 from harness.train.distributed import World
 from harness.train.optim import loss_function, make_optimizer
@@ -23,18 +25,21 @@ MicroBatch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Engine(Protocol):
-    """One model in training on this rank."""
+    """One model in training on this rank. `module` is the plain model."""
 
     module: nn.Module
 
     def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> torch.Tensor:
-        """Forward, backward, optimizer step, masks; returns this rank's mean loss, detached."""
+        """Forward, backward, optimizer step, masks; returns this rank's mean loss, detached.
+
+        Every sample counts alike, however the micro-batches are cut. Nothing waits for a GPU.
+        """
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` needs to go on: tensors and plain values only."""
+        """Model and optimizer: tensors and plain values, under ZeRO 1 this rank's shard."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from a `state` of an engine of the same kind."""
+        """Continue from a `state`, also the other engine's unless one of them is sharded."""
 
 
 def make_engine(
@@ -42,21 +47,29 @@ def make_engine(
     recipe: RecipeConfig,
     run: RunConfig,
     world: World,
-    masks: Mapping[str, torch.Tensor] | None,
+    masks: Mapping[str, torch.Tensor] | None = None,
     micro_batches: int = 1,
 ) -> Engine:
     """The engine that `run` asks for, around a module that lies on its device already.
 
-    `micro_batches` is how many a step has. Modules with batch norm are converted first where the
-    recipe wants statistics over all ranks.
+    `micro_batches` is how many a step has. Where the recipe wants batch-norm statistics over all
+    ranks, the module is converted first.
+
+    Raises:
+        UserError: such statistics on CPU, which torch does not offer.
     """
     if recipe.sync_bn and world.size > 1:
+        if world.device.type == "cpu":
+            raise UserError(
+                f"recipe.sync_bn works between GPUs only, and run.processes is {world.size} on CPU: "
+                "set run.processes=1, which has the same statistics, or run.device=cuda."
+            )
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     if run.engine == "deepspeed":
         from harness.train.engine_deepspeed import DeepSpeed
 
-        return DeepSpeed(module, recipe, run, world, masks, micro_batches)
-    return Ddp(module, recipe, world, masks)
+        return DeepSpeed(module, recipe, run, world, masks or {}, micro_batches)
+    return Ddp(module, recipe, world, masks or {})
 
 
 def autocast(recipe: RecipeConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -66,23 +79,24 @@ def autocast(recipe: RecipeConfig, device: torch.device) -> contextlib.AbstractC
     return contextlib.nullcontext()
 
 
-@torch.no_grad()
-def hold_masks(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
-    """Zero the pruned weights.
-
-    The optimizer may keep a momentum for them: SGD and AdamW work element by element, so it never
-    reaches another weight, and what it adds here is taken away after every step.
-    """
+def pruned_places(
+    module: nn.Module, masks: Mapping[str, torch.Tensor]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each masked weight, and where it is pruned, on its device."""
     parameters = dict(module.named_parameters())
-    for name, mask in masks.items():
-        parameters[name].mul_(mask)
+    return [(parameters[name], ~mask.to(parameters[name].device)) for name, mask in masks.items()]
 
 
-def on_device(
-    masks: Mapping[str, torch.Tensor] | None, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Masks as factors 0 and 1 beside the weights."""
-    return {name: mask.to(device, torch.float32) for name, mask in (masks or {}).items()}
+@torch.no_grad()
+def hold(
+    places: Iterable[tuple[torch.Tensor, torch.Tensor]], optimizer: torch.optim.Optimizer
+) -> None:
+    """Zero pruned weights and what the optimizer keeps for them, whatever they hold (also NaN)."""
+    for weight, gone in places:
+        weight.masked_fill_(gone, 0.0)
+        for kept in optimizer.state.get(weight, {}).values():
+            if isinstance(kept, torch.Tensor) and kept.shape == gone.shape:
+                kept.masked_fill_(gone, 0.0)
 
 
 class Ddp:
@@ -93,19 +107,17 @@ class Ddp:
         module: nn.Module,
         recipe: RecipeConfig,
         world: World,
-        masks: Mapping[str, torch.Tensor] | None,
+        masks: Mapping[str, torch.Tensor],
     ):
         self.module = module
         self.recipe = recipe
         self.world = world
-        self.masks = on_device(masks, world.device)
+        self.places = pruned_places(module, masks)
         self.optimizer = make_optimizer(module, recipe.optimizer)
-        devices = [world.device] if world.device.type == "cuda" else None
-        self.forward: nn.Module = (
-            nn.parallel.DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
-            if world.size > 1
-            else module
-        )
+        self.ddp: DistributedDataParallel | None = None
+        if world.size > 1:
+            devices = [world.device] if world.device.type == "cuda" else None
+            self.ddp = DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> torch.Tensor:
         """See `Engine`."""
@@ -115,18 +127,21 @@ class Ddp:
         self.optimizer.zero_grad(set_to_none=True)
         examples = sum(len(images) for images, _ in micro_batches)
         total = torch.zeros((), device=self.world.device)
-        for number, (images, targets) in enumerate(micro_batches):
-            last = number == len(micro_batches) - 1
-            wait = isinstance(self.forward, nn.parallel.DistributedDataParallel) and not last
-            with self.forward.no_sync() if wait else contextlib.nullcontext():  # type: ignore[operator]
-                with autocast(self.recipe, self.world.device):
-                    logits = self.forward(images)
-                loss = loss_function(self.recipe, logits, targets) * (len(images) / examples)
-                loss.backward()
-            total += loss.detach()
+        for images, targets in micro_batches[:-1]:
+            with self.ddp.no_sync() if self.ddp else contextlib.nullcontext():
+                total += self._backward(images, targets, len(images) / examples)
+        images, targets = micro_batches[-1]
+        total += self._backward(images, targets, len(images) / examples)
         self.optimizer.step()
-        hold_masks(self.module, self.masks)
+        hold(self.places, self.optimizer)
         return total
+
+    def _backward(self, images: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
+        with autocast(self.recipe, self.world.device):
+            logits = (self.ddp or self.module)(images)
+        loss = loss_function(self.recipe, logits, targets) * share
+        loss.backward()
+        return loss.detach()
 
     def state(self) -> dict[str, Any]:
         """See `Engine`."""

@@ -2,10 +2,10 @@
 
     uniform(seed=0, stream="flip", epoch=3, indices=np.array([17, 4]), draws=1)
 
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a block cipher
-turns a counter into four 32-bit words, so any draw can be computed on its own. The counter is
-(sample id, epoch, block), the key a hash of (seed, stream). Therefore a sample's draws do not depend
-on the batch, the rank, the gang or the point of resumption, and nothing is ever saved or advanced.
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a block
+cipher turns a counter into four 32-bit words, so any draw can be computed on its own. The counter
+is (sample id, epoch, block), the key a hash of (seed, stream). Therefore a sample's draws do not
+depend on the batch, the rank, the gang or the point of resumption, and no state is ever saved.
 
 Streams in use: "order", "crop", "flip", "policy", "erasing", "mix" here and in `harness/augment`;
 `derive` names its own. A new purpose takes a new name; two purposes never share one.
@@ -49,7 +49,7 @@ def derive(seed: int, stream: str) -> int:
 
 
 def bits(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.uint32]:
-    """Random words [N, draws] for sample ids `indices` [N]; more draws extend, never change, fewer."""
+    """Random words [N, draws] for sample ids `indices` [N]; asking for more does not change any."""
     digest = hashlib.sha256(f"{seed}:{stream}".encode()).digest()
     key = (int.from_bytes(digest[8:12], "little"), int.from_bytes(digest[12:16], "little"))
     ids = np.asarray(indices, dtype=np.int64).astype(np.uint64)[:, None]
@@ -80,11 +80,12 @@ def normal(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDAr
 def box_muller(words: NDArray[np.uint32]) -> NDArray[np.float64]:
     """Standard normals [..., D] from random words [..., 2 D]."""
     radius = np.sqrt(-2.0 * np.log((words[..., 0::2] + 1.0) * 2.0**-32))
-    return np.asarray(radius * np.cos(2.0 * np.pi * 2.0**-32 * words[..., 1::2]))
+    angle = 2.0 * np.pi * 2.0**-32 * words[..., 1::2]
+    return np.asarray(radius * np.cos(angle), dtype=np.float64)
 
 
 def integers(seed: int, stream: str, epoch: int, indices: Ids, draws: int, high: int) -> Ids:
-    """Integers [N, draws] in [0, high), high up to 2^31; none is favoured by more than high / 2^32."""
+    """Integers [N, draws] in [0, high), high up to 2^31; none is favoured by over high / 2^32."""
     return scale(bits(seed, stream, epoch, indices, draws), high)
 
 

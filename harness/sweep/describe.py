@@ -1,0 +1,125 @@
+"""What the launcher says: its help, the dry run, the first and the last lines of a sweep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.schema import StageConfig
+from harness.sweep import cost
+from harness.sweep.axes import SHORT
+from harness.sweep.plan import Plan, gangs, stages_before_sharing
+
+if TYPE_CHECKING:
+    from harness.cluster.state import StageState
+    from harness.config import Launch
+
+USAGE = """usage: python -m harness.launch grid=NAME|path/to.yaml [key=value ...]
+
+Run a sweep, or what is left of it: the same command. What is done is never done again.
+
+verbs
+  python -m harness.launch  run or resume          python -m analysis.table  best magnitude per size
+  python -m harness.status  every trial's state    python -m analysis.rows   one line per trial
+
+knobs
+  dry_run=true           say what would run, what is shared, what it costs; write nothing
+  retry=failed           try failed stages again
+  store=PATH             the folder of finished stages (runs/store)
+  cluster=NAME           a profile of slurm/cluster/ (local)
+  cluster.workers=N      processes that train at once
+  run.gang=N             stages side by side in a process, on one stream of batches
+  run.engine=ddp         instead of deepspeed; run.processes=N ranks; run.zero_stage=1
+  run.micro_batch_size=N gradient accumulation; run.device=cpu|cuda; run.threads=N
+  dataset= model= recipe=NAME   other groups; any dotted key: recipe.epochs=3 axes.seed=[0,1,2]
+"""
+
+
+def usage(grids: Mapping[str, str]) -> str:
+    """The help text, with the shipped grids and the short names of axes."""
+    width = max(map(len, grids), default=0)
+    listed = "\n".join(f"  {name:<{width}}  {line}" for name, line in grids.items())
+    return f"{USAGE}\ngrids\n{listed}\n\naxes: {', '.join(SHORT)}, or any dotted key"
+
+
+def lineage(stages: Mapping[str, StageConfig], stage: str) -> Iterator[str]:
+    """A stage and all that it descends from."""
+    at: str | None = stage
+    while at is not None:
+        yield at
+        at = stages[at].parent
+
+
+def dry_run(
+    launch: Launch, plan: Plan, states: Mapping[str, StageState], left: Sequence[str]
+) -> str:
+    """Cells per rule, trials, stages before and after sharing, what is done, jobs, cost."""
+    lines = [f"grid {launch.grid.name}, store {launch.store}"]
+    lines += [f"  {count:>+8,} cells  {rule}" for rule, count in launch.grid.rules]
+    alone = stages_before_sharing(plan)
+    lines.append(f"  {len(plan.trials):>8,} trials")
+    lines.append(f"  {len(plan.stages):>8,} stages ({alone:,} without sharing)")
+    for name, count in sorted(Counter(state.name for state in states.values()).items()):
+        lines.append(f"  {count:>8,} stages {name}")
+    groups = gangs(plan, set(left), launch.run.gang)
+    lines.append(
+        f"  {len(left):>8,} stages to train, in {len(groups):,} gangs, "
+        f"by {min(launch.cluster.workers, len(groups))} worker(s) of cluster {launch.cluster.name}"
+    )
+    lines.append("  " + cost.sentence(plan, states, left, launch.cluster.workers))
+    lines += [f"  damaged: {s.why}" for s in states.values() if s.name == "damaged"]
+    lines += problems(launch)
+    return "\n".join(lines)
+
+
+def problems(launch: Launch) -> list[str]:
+    """What would keep the sweep from running on this machine."""
+    from harness.data.catalog import CATALOG, missing
+
+    names = sorted({trial.config.dataset.name for trial in launch.grid.trials})
+    found = [missing(CATALOG[name], launch.run.data_root) for name in names]
+    return [f"  note: {sentence}" for sentence in found if sentence]
+
+
+def starting(
+    plan: Plan, states: Mapping[str, StageState], left: Sequence[str], workers: int
+) -> str:
+    """The first line of a launch."""
+    done = sum(state.name in ("done", "diverged") for state in states.values())
+    return (
+        f"{len(plan.trials):,} trials, {len(plan.stages):,} stages: {done:,} done, "
+        f"{len(left):,} to train with {workers} worker(s)"
+    )
+
+
+def nothing_left(plan: Plan, states: Mapping[str, StageState]) -> str:
+    """When every stage is settled."""
+    failed = [(stage, state) for stage, state in states.items() if state.name == "failed"]
+    text = f"nothing left to do: {_counts(plan, states)}"
+    if failed:
+        text += f"\n{_failures(failed)}\ntry them again with retry=failed"
+    return text
+
+
+def ended(plan: Plan, states: Mapping[str, StageState], took: str, logs: Path) -> str:
+    """After the workers ended: counts, and the reasons of failures."""
+    text = f"{_counts(plan, states)}; {took}; logs in {logs}"
+    failed = [(stage, state) for stage, state in states.items() if state.name == "failed"]
+    return f"{text}\n{_failures(failed)}" if failed else text
+
+
+def _counts(plan: Plan, states: Mapping[str, StageState]) -> str:
+    from harness.cluster.state import trial_state
+
+    counts = Counter(trial_state(path, states).name for path in plan.paths.values())
+    return f"{len(plan.trials):,} trials: " + ", ".join(
+        f"{count:,} {name}" for name, count in sorted(counts.items())
+    )
+
+
+def _failures(failed: Sequence[tuple[str, StageState]]) -> str:
+    shown = [f"  {stage}: {state.why}" for stage, state in failed[:5]]
+    more = [f"  and {len(failed) - 5} more: see harness.status"] if len(failed) > 5 else []
+    return "\n".join(["failed stages:", *shown, *more])

@@ -1,0 +1,317 @@
+"""The grid language: `axes`, `zip`, `also`, `exclude` over a fixed rest, expanded into trials.
+
+    axes:                        every combination
+      width: [0.5, 1, 2]
+    zip:                         groups of axes that move together
+      - {epochs: [10, 20], lr: [0.2, 0.1]}
+    also:                        further blocks, with their own axes, zip and fixed keys
+      - set: {compress.dense_long: 0.8}
+        axes: {magnitude: [none, 0.5]}
+    exclude:                     conditions on the axes
+      - width > 1 and magnitude == none
+
+Every mistake is collected with its key path before anything is expanded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import UserError
+from harness.schema import TrialConfig
+from harness.store.identity import trial_id
+from harness.sweep import axes as axis_names
+from harness.sweep.mistakes import Mistakes, of_validation
+from harness.sweep.trial import Trial
+from harness.sweep.where import Condition, parse
+
+BLOCK_KEYS = ("axes", "zip", "set")
+Value = Any
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`axes` are the columns of a cell; `rules` say how many cells each rule made or removed."""
+
+    name: str
+    axes: tuple[str, ...]
+    trials: tuple[Trial, ...]
+    rules: tuple[tuple[str, int], ...]
+
+
+@dataclass
+class _Block:
+    """One product of axes: groups of (column, key path, values); zipped ones share a group."""
+
+    place: str
+    fixed: dict[str, Any]
+    groups: list[list[tuple[str, str, list[Value]]]] = field(default_factory=list)
+
+    def columns(self) -> dict[str, str]:
+        return {column: path for group in self.groups for column, path, _ in group}
+
+    def points(self) -> Iterator[tuple[tuple[str, Value], ...]]:
+        """Key paths and values of every cell."""
+        choices = [
+            [tuple((path, values[i]) for _, path, values in group) for i in range(len(group[0][2]))]
+            for group in self.groups
+        ]
+        for choice in itertools.product(*choices):
+            yield tuple(itertools.chain.from_iterable(choice))
+
+
+def make_grid(name: str, said: Mapping[str, Any], check: Any = None) -> Grid:
+    """Expand what a grid file says (plain dicts and lists) into its trials.
+
+    `check(trial_config) -> list[(key path, sentence)]` looks at what the models cannot: data sets,
+    families, policies; it is asked once for each distinct combination of those.
+
+    Raises:
+        UserError: with every mistake on a line of its own.
+    """
+    mistakes = Mistakes()
+    fixed = {key: said[key] for key in TrialConfig.model_fields if key in said}
+    blocks = _blocks(said, fixed, mistakes)
+    columns: dict[str, str] = {}
+    for block in blocks:
+        columns.update(block.columns())
+    excludes = _excludes(said.get("exclude"), columns, mistakes)
+    for block in blocks:
+        _validate(block, check, mistakes)
+    mistakes.raise_any(f"the grid {name} has")
+    return _expand(name, blocks, columns, excludes, mistakes, check)
+
+
+def _blocks(said: Mapping[str, Any], fixed: dict[str, Any], mistakes: Mistakes) -> list[_Block]:
+    main = _Block("", fixed)
+    _groups(main, said.get("axes"), said.get("zip"), "", mistakes)
+    blocks = [main] if main.groups or not said.get("also") else []
+    also = said.get("also") or []
+    if not isinstance(also, list):
+        mistakes.add("also", "must be a list of blocks, each with axes, zip or set")
+        return blocks
+    for number, entry in enumerate(also):
+        place = f"also[{number}]."
+        if not isinstance(entry, dict):
+            mistakes.add(place[:-1], "must be a block with axes, zip or set")
+            continue
+        for key in entry:
+            if key not in BLOCK_KEYS:
+                mistakes.unknown(place + str(key), str(key), BLOCK_KEYS)
+        block = _Block(place, _with_set(fixed, entry.get("set"), place, mistakes))
+        _groups(block, entry.get("axes"), entry.get("zip"), place, mistakes)
+        blocks.append(block)
+    return blocks
+
+
+def _with_set(fixed: dict[str, Any], keys: Any, place: str, mistakes: Mistakes) -> dict[str, Any]:
+    if keys is None:
+        return fixed
+    if not isinstance(keys, dict):
+        mistakes.add(f"{place}set", "must map keys to values, such as {compress.dense_long: 0.8}")
+        return fixed
+    for key, value in keys.items():
+        found = axis_names.resolve(str(key))
+        if isinstance(found, str):
+            mistakes.add(f"{place}set.{key}", found.replace("axis", "key"))
+        else:
+            fixed = put(fixed, found[1], value)
+    return fixed
+
+
+def put(config: Mapping[str, Any], path: str, value: Value) -> dict[str, Any]:
+    """A copy of nested dicts with `value` at the dotted `path`; what is not touched is shared."""
+    head, _, rest = path.partition(".")
+    inner = config.get(head)
+    changed = put(inner if isinstance(inner, dict) else {}, rest, value) if rest else value
+    return {**config, head: changed}
+
+
+def _groups(block: _Block, axes: Any, zipped: Any, place: str, mistakes: Mistakes) -> None:
+    seen: set[str] = set()
+
+    def read(names: Any, where: str) -> list[tuple[str, str, list[Value]]]:
+        if not isinstance(names, dict):
+            mistakes.add(where, "must map axes to lists of values, such as {width: [0.5, 1]}")
+            return []
+        group = []
+        for name, values in names.items():
+            here = f"{where}.{name}"
+            found = axis_names.resolve(str(name))
+            if isinstance(found, str):
+                mistakes.add(here, found)
+                continue
+            column, path = found
+            if path in seen:
+                mistakes.add(here, f"the axis {column} is given twice in this block")
+            seen.add(path)
+            if not isinstance(values, list):
+                mistakes.add(here, f"must be a list of values, not {values!r}: write [{values}]")
+            elif not values:
+                mistakes.add(here, "has no values: give at least one, or leave the axis out")
+            else:
+                group.append((column, path, values))
+        return group
+
+    if axes is not None:
+        for axis in read(axes, f"{place}axes"):
+            values = axis[2]
+            for i, value in enumerate(values):
+                if any(_same(value, other) for other in values[:i]):
+                    mistakes.add(f"{place}axes.{axis[0]}[{i}]", f"{value!r} is there twice")
+            block.groups.append([axis])
+    if zipped is None:
+        return
+    if not isinstance(zipped, list):
+        mistakes.add(
+            f"{place}zip", "must be a list of groups, such as [{epochs: [1, 2], lr: [..]}]"
+        )
+        return
+    for number, names in enumerate(zipped):
+        group = read(names, f"{place}zip[{number}]")
+        lengths = {column: len(values) for column, _, values in group}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{column} has {length}" for column, length in lengths.items())
+            mistakes.add(
+                f"{place}zip[{number}]", f"axes that move together differ in length: {told}"
+            )
+            continue
+        if group:
+            rows = list(zip(*(values for _, _, values in group), strict=True))
+            for i, row in enumerate(rows):
+                if any(all(map(_same, row, other)) for other in rows[:i]):
+                    mistakes.add(f"{place}zip[{number}]", f"the values at {i} are there twice")
+            block.groups.append(group)
+
+
+def _same(a: Value, b: Value) -> bool:
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _excludes(said: Any, columns: Mapping[str, str], mistakes: Mistakes) -> list[Condition]:
+    if said is None:
+        return []
+    if not isinstance(said, list):
+        mistakes.add("exclude", "must be a list of conditions, such as ['width > 1']")
+        return []
+    found = []
+    for number, text in enumerate(said):
+        try:
+            found.append(parse(text, set(columns)))
+        except UserError as error:
+            mistakes.add(f"exclude[{number}]", str(error))
+    return found
+
+
+def _validate(block: _Block, check: Any, mistakes: Mistakes) -> None:
+    """The fixed rest with the first value of every axis, then each other value by itself."""
+    first = block.fixed
+    places: dict[str, str] = {}
+    for number, group in enumerate(block.groups):
+        for column, path, values in group:
+            first = put(first, path, values[0])
+            zipped = len(group) > 1
+            places[path] = f"{block.place}{f'zip[{number}]' if zipped else 'axes'}.{column}"
+    base = of_validation(TrialConfig, first, mistakes, {p: f"{w}[0]" for p, w in places.items()})
+    if base is not None and check is not None:
+        mistakes.extend(check(base), {path: f"{where}[0]" for path, where in places.items()})
+    for group in block.groups:
+        for _, path, values in group:
+            for i, value in enumerate(values[1:], start=1):
+                here = {path: f"{places[path]}[{i}]"}
+                config = of_validation(
+                    TrialConfig, put(first, path, value), mistakes, here, only=path
+                )
+                if config is not None and check is not None:
+                    found = [m for m in check(config) if base is None or m not in check(base)]
+                    mistakes.extend(found, here)
+
+
+class _Builder:
+    """Trial configs of one block, whose sub-models are validated once and shared."""
+
+    def __init__(self, fixed: dict[str, Any]):
+        self.fixed = fixed
+        self.known: dict[tuple[Any, ...], Any] = {}
+
+    def trial(self, point: tuple[tuple[str, Value], ...]) -> TrialConfig:
+        parts: dict[str, Any] = {}
+        for top in TrialConfig.model_fields:
+            mine = tuple((path, value) for path, value in point if path.split(".")[0] == top)
+            key = (top, *((path, type(value), str(value)) for path, value in mine))
+            if key not in self.known:
+                said = self.fixed
+                for path, value in mine:
+                    said = put(said, path, value)
+                self.known[key] = self._part(top, said.get(top))
+            parts[top] = self.known[key]
+        return TrialConfig.model_construct(**parts)
+
+    def _part(self, top: str, said: Any) -> Any:
+        model = TrialConfig.model_fields[top]
+        if said is None:
+            return model.get_default()
+        annotation = model.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation.model_validate(said)
+        return said
+
+
+def _expand(
+    name: str,
+    blocks: list[_Block],
+    columns: Mapping[str, str],
+    excludes: list[Condition],
+    mistakes: Mistakes,
+    check: Any,
+) -> Grid:
+    trials: dict[str, Trial] = {}
+    rules: list[tuple[str, int]] = []
+    removed = dict.fromkeys((condition.text for condition in excludes), 0)
+    checked: set[tuple[int, ...]] = set()
+    for block in blocks:
+        builder = _Builder(block.fixed)
+        made = repeated = 0
+        for point in block.points():
+            made += 1
+            try:
+                config = builder.trial(point)
+            except ValidationError as error:
+                cell = ", ".join(f"{axis_names.LONG.get(p, p)}={v}" for p, v in point)
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                mistakes.add(block.place + "axes", f"the cell {cell}: {reason} (or exclude it)")
+                continue
+            cell_values = {column: _dig(config, path) for column, path in columns.items()}
+            hit = next((c for c in excludes if c.holds(cell_values)), None)
+            if hit is not None:
+                removed[hit.text] += 1
+                continue
+            key = (id(config.dataset), id(config.model), id(config.augment))
+            if check is not None and key not in checked:
+                checked.add(key)
+                mistakes.extend(check(config), {})
+            trial = trial_id(config)
+            if trial in trials:
+                repeated += 1
+            trials.setdefault(trial, Trial(trial, cell_values, config))
+        label = f"{block.place}axes and zip" if block.place else "axes and zip"
+        rules.append((label, made))
+        if repeated:
+            rules.append((f"{label}: cells that are there already", -repeated))
+    rules += [(f"exclude {text}", -count) for text, count in removed.items()]
+    if not trials and not mistakes.found:
+        mistakes.add("exclude", "removes every cell of the grid")
+    mistakes.raise_any(f"the grid {name} has")
+    return Grid(name, tuple(columns), tuple(trials.values()), tuple(rules))
+
+
+def _dig(config: BaseModel, path: str) -> Value:
+    value: Any = config
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value

@@ -10,8 +10,9 @@ import time
 import uuid
 from pathlib import Path
 
+from submitit.core.core import Job
 from submitit.core.utils import FailedJobError, UncompletedJobError
-from submitit.local.local import LocalExecutor, LocalJob
+from submitit.local.local import LocalExecutor
 
 from harness.cluster import worker
 from harness.cluster.worker import Submission
@@ -56,7 +57,7 @@ class LocalJobs:
             stderr_to_stdout=True,
             gpus_per_node=cluster.gpus_per_node,
         )
-        self.jobs: list[LocalJob[tuple[str, str]]] = []
+        self.jobs: list[Job[tuple[str, str]]] = []
 
     def start(self) -> None:
         """Start one more worker. It ignores Ctrl-C: its launcher hears that and stops it."""
@@ -70,7 +71,7 @@ class LocalJobs:
         """How many workers are alive."""
         return sum(not job.done() for job in self.jobs)
 
-    def ended(self, job: LocalJob[tuple[str, str]]) -> tuple[str, str]:
+    def ended(self, job: Job[tuple[str, str]]) -> tuple[str, str]:
         """How a worker that is no longer alive ended: a word and a sentence."""
         if job.paths.result_pickle.exists():
             with contextlib.suppress(FailedJobError, UncompletedJobError):

@@ -258,7 +258,7 @@ def _packed(correct: dict[str, Any]) -> bytes:
 
     import numpy as np
 
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, bits in correct.items():
         arrays[split] = np.packbits(bits)
         arrays[f"{split}_count"] = np.array(len(bits))

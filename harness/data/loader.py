@@ -71,13 +71,12 @@ def training_order(seed: int, epoch: int, length: int, batch_size: int) -> Integ
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
-def fixed_order(length: int, count: int, batch_size: int) -> list[Integers]:
-    """Positions for `Loader.fixed`, by batch; one order for all, because files may be by class."""
+def fixed_order(length: int, count: int, batch_size: int) -> Integers:
+    """Positions for `Loader.fixed`, by batch; in a random order, because files may be by class."""
     order = rng.permutation(0, "fixed", 0, length)[:count]
-    if len(order) <= batch_size:
-        return [order]
-    full = len(order) // batch_size
-    return list(order[: full * batch_size].reshape(full, batch_size))
+    size = min(batch_size, len(order))
+    full = len(order) // size
+    return order[: full * size].reshape(full, size)
 
 
 def make_loader(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from harness.data.datasets import Dataset, Split
@@ -26,12 +27,11 @@ class _Part:
         images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
         return cls(images.to(device), labels.to(device), split.ids)
 
-    def batch(self, positions: Integers) -> Batch:
-        """A batch of any positions. From pinned memory the copy of the index does not wait."""
-        index = torch.from_numpy(positions)
-        if self.images.is_cuda:
-            index = index.pin_memory().to(self.images.device, non_blocking=True)
-        return Batch(self.images[index], self.labels[index], self.ids[positions])
+    def batches(self, order: Integers) -> Iterator[Batch]:
+        """A batch for each row of positions; all go to the device at once, so no step waits."""
+        rows = torch.from_numpy(np.ascontiguousarray(order)).to(self.images.device)
+        for positions, row in zip(order, rows, strict=True):
+            yield Batch(self.images[row], self.labels[row], self.ids[positions])
 
 
 class Resident:
@@ -55,8 +55,7 @@ class Resident:
         train = self._parts["train"]
         order = training_order(seed, epoch, len(train.ids), self._batch_size)
         mine = rank_part(self._batch_size, self._rank, self._world_size)
-        for positions in order[start_step:]:
-            yield train.batch(positions[mine])
+        return train.batches(order[start_step:, mine])
 
     def evaluate(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """See `Loader.evaluate`."""
@@ -69,8 +68,7 @@ class Resident:
     def fixed(self, count: int, batch_size: int) -> Iterator[Batch]:
         """See `Loader.fixed`."""
         train = self._parts["train"]
-        for positions in fixed_order(len(train.ids), count, batch_size):
-            yield train.batch(positions)
+        return train.batches(fixed_order(len(train.ids), count, batch_size))
 
     def close(self) -> None:
         """See `Loader.close`."""

@@ -12,15 +12,16 @@ from pydantic import BaseModel
 from harness.schema import StageConfig, TrialConfig
 
 STAGE_ID = re.compile(r"[0-9a-f]{16}")
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+)
 _PARTS: dict[int, tuple[BaseModel, str]] = {}
 """Canonical JSON of sub-models by object: a plan names 100,000 stages made of a few hundred."""
 
 
 def canonical_json(value: Any) -> str:
     """Keys sorted, no spaces, shortest round-trip floats, NaN refused: equal values, equal text."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-    )
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:

@@ -24,8 +24,9 @@ def make_plan(grid: Grid) -> Plan:
     """Expand a grid into its stages; equal stages are one."""
     stages: dict[str, StageConfig] = {}
     paths: dict[str, tuple[str, ...]] = {}
+    memo: dict[object, tuple[str, StageConfig]] = {}
     for trial in grid.trials:
-        found = path(trial.config)
+        found = path(trial.config, memo)
         for stage, config in found:
             stages.setdefault(stage, config)
         paths[trial.id] = tuple(stage for stage, _ in found)
@@ -44,7 +45,7 @@ def todo(plan: Plan, states: Mapping[str, str], has_weights: Callable[[str], boo
     A finished stage whose weights are gone is trained again when a child needs to start from it.
     """
     left: set[str] = set()
-    for stage in reversed(plan.stages):  # children before parents
+    for stage in plan.stages:
         if states[stage] in ("waiting", "damaged", "running"):
             left.add(stage)
     for stage in list(left):

@@ -41,6 +41,9 @@ class Engine(Protocol):
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state`, also the other engine's unless one of them is sharded."""
 
+    def close(self) -> None:
+        """Give back what the engine holds besides the module."""
+
 
 def make_engine(
     module: nn.Module,
@@ -151,3 +154,7 @@ class Ddp:
         """See `Engine`."""
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self.ddp = None

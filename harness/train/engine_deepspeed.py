@@ -6,6 +6,7 @@ launcher. On CPU no operator is compiled: gloo does the reduction.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,9 +28,13 @@ logger.setLevel(logging.ERROR)
 # Setting the whole table also saves the probing of all operators (0.5 s).
 vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
 
+GARBAGE_BYTES = 2**28  # weights of closed engines that may wait for the garbage collector
+
 
 class DeepSpeed:
     """See `engine.Engine`."""
+
+    garbage = 0
 
     def __init__(
         self,
@@ -119,3 +124,12 @@ class DeepSpeed:
         if self.shards:
             for parameter in self.module.parameters():
                 safe_set_full_fp32_param(parameter, parameter)
+
+    def close(self) -> None:
+        """See `engine.Engine`. DeepSpeed's engine refers to itself: only the collector frees it."""
+        self.engine.destroy()
+        DeepSpeed.garbage += sum(p.numel() * p.element_size() for p in self.module.parameters())
+        del self.engine, self.wrapped
+        if DeepSpeed.garbage > GARBAGE_BYTES:
+            DeepSpeed.garbage = 0
+            gc.collect()  # 0.2 s, so not for every small model

@@ -61,7 +61,7 @@ class Stage:
         self.masks: pruning.Masks | None = None
         module = registry.build(self.config.model, dataset.info.num_classes, seed=self.config.seed)
         module = module.to(world.device)
-        if run.channels_last:
+        if run.channels_last and run.engine == "ddp":
             module = module.to(memory_format=torch.channels_last)
         prune = self.config.prune
         self.protected = (
@@ -79,6 +79,10 @@ class Stage:
             module, self.config.recipe, run, world, self.masks, self._micro_batches()
         )
         self.module = self.engine.module
+        if run.channels_last and run.engine == "deepspeed" and not self.sharded:
+            # only now: DeepSpeed's first broadcast refuses such strides. The flat shards of ZeRO 1
+            # keep the weights contiguous; convolutions then follow their input's format.
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if found is not None:
             self._resume(*found)
         self._truncate_metrics()

@@ -103,7 +103,8 @@ def connected(run: RunConfig) -> Iterator[World]:
     if device.type == "cpu":
         torch.set_num_threads(run.threads)
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # slow, and we read none
+        # would fill every new tensor first, against reads that we do not make
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         os.environ["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed takes a GPU that it finds
     else:
         torch.cuda.set_device(device)
@@ -115,8 +116,8 @@ def connected(run: RunConfig) -> Iterator[World]:
         )
     else:
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
-    control = dist.new_group(backend="gloo", timeout=TIMEOUT) if size > 1 else None
     try:
+        control: Any = dist.new_group(backend="gloo", timeout=TIMEOUT) if size > 1 else None
         yield World(rank, size, device, control)
     finally:
         dist.destroy_process_group()

@@ -55,8 +55,8 @@ def make_engine(
 ) -> Engine:
     """The engine that `run` asks for, around a module that lies on its device already.
 
-    `micro_batches` is how many a step has. Where the recipe wants batch-norm statistics over all
-    ranks, the module is converted first.
+    `micro_batches` is how many a step has. The module is converted in place to statistics over
+    all ranks where the recipe wants them, and to channels_last where `run` does.
 
     Raises:
         UserError: such statistics on CPU, which torch does not offer.
@@ -64,7 +64,7 @@ def make_engine(
     if recipe.sync_bn and world.size > 1:
         if world.device.type == "cpu":
             raise UserError(
-                f"recipe.sync_bn works between GPUs only, and run.processes is {world.size} on CPU: "
+                f"recipe.sync_bn works between GPUs only, not for {world.size} processes on CPU: "
                 "set run.processes=1, which has the same statistics, or run.device=cuda."
             )
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
@@ -72,6 +72,8 @@ def make_engine(
         from harness.train.engine_deepspeed import DeepSpeed
 
         return DeepSpeed(module, recipe, run, world, masks or {}, micro_batches)
+    if run.channels_last:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Ddp(module, recipe, world, masks or {})
 
 

@@ -69,9 +69,13 @@ class DeepSpeed:
             model=module, optimizer=self.optimizer, config=config, dist_init_required=False
         )
         self.module: nn.Module = self.engine.module
-        self.shards: list[torch.Tensor] = []  # ZeRO 1: fp32 copies, of which this rank has a part
+        self.shards: list[torch.Tensor] = []  # ZeRO 1: this rank's part of the fp32 copies
         if run.zero_stage:
             self.shards = self.wrapped.single_partition_of_fp32_groups
+        elif run.channels_last:
+            # only now: DeepSpeed's first broadcast refuses such strides. Under ZeRO 1 the weights
+            # stay views of flat buffers; convolutions then follow the format of their input.
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.places = pruned_places(self.module, masks)
         if self.places and self.shards:
             self.places += list(zip(self.shards, self._pruned_in_shards(), strict=True))

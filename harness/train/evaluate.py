@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,25 +42,28 @@ def evaluate(
     tail: Tail,
     world: World,
     channels_last: bool,
+    beat: Callable[[], None],
 ) -> Scores:
-    """Scores on all of `split`, on every rank; the module's mode is as before afterwards."""
+    """Scores on all of `split`, on every rank; the module's mode is as before afterwards.
+
+    All ranks take rank 0's batch-norm statistics first. Losses of single examples are added in
+    fp64 in the split's order, however the ranks shared them. `beat` is called after each batch.
+    """
+    world.share_buffers(module)
     mode = module.training
     module.eval()
-    losses, right = [], []
+    losses, right = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
     try:
         for batch in loader.evaluate(split, BATCH):
             images = eval_batch(batch.images, tail=tail, channels_last=channels_last)
             with autocast(recipe, world.device):
-                logits = module(images)
-            losses.append(F.cross_entropy(logits.float(), batch.labels, reduction="none"))
-            right.append(logits.argmax(1) == batch.labels)
+                logits = module(images).float()
+            losses.append(F.cross_entropy(logits, batch.labels, reduction="none").cpu())
+            right.append((logits.argmax(1) == batch.labels).cpu())
+            beat()
     finally:
         module.train(mode)
-    mine = (
-        torch.cat(losses).double().cpu().numpy() if losses else np.zeros(0),
-        torch.cat(right).cpu().numpy() if right else np.zeros(0, dtype=bool),
-    )
-    parts = world.gather(mine)
-    loss = np.concatenate([part[0] for part in parts])
+    parts = world.gather((torch.cat(losses).numpy(), torch.cat(right).numpy()))
+    loss = np.concatenate([part[0] for part in parts]).astype(np.float64)
     correct = np.concatenate([part[1] for part in parts])
     return Scores(float(correct.mean()), float(loss.mean()), correct)

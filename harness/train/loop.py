@@ -21,6 +21,8 @@ from harness.data.loader import Loader, make_loader
 from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance
+from harness.store.claims import ClaimLost
+from harness.train import checkpoint
 from harness.train.distributed import World
 from harness.train.stage import Stage
 
@@ -45,6 +47,25 @@ class Outcome:
     correct: dict[str, NDArray[np.bool_]] | None = None
 
 
+class Pulse:
+    """Calls `heartbeat` on rank 0, and keeps a lost claim until all ranks can hear of it.
+
+    If rank 0 left a step on its own, the others would wait in their next collective.
+    """
+
+    def __init__(self, world: World, heartbeat: Callable[[], None]):
+        self.world, self.heartbeat = world, heartbeat
+        self.lost: ClaimLost | None = None
+
+    def __call__(self) -> None:
+        """One heartbeat."""
+        if self.world.rank == 0 and self.lost is None:
+            try:
+                self.heartbeat()
+            except ClaimLost as lost:
+                self.lost = lost
+
+
 def train_gang(
     members: Sequence[Member],
     run: RunConfig,
@@ -55,33 +76,45 @@ def train_gang(
     """Train every member to its end, or until any rank's `should_stop`.
 
     `heartbeat` is called on rank 0 at every step. Checkpoints are written every
-    `run.checkpoint_seconds` and when stopping, for all members at once.
+    `run.checkpoint_seconds` of rank 0's clock, when stopping and at the end, for all members.
 
     Raises:
         UserError: members that do not share data, seed, batch size and length; data that is not
             there; a checkpoint that cannot go on under this `run`.
         Damaged: a parent's weights.
+        ClaimLost: from `heartbeat`, on rank 0; the other ranks return "stopped".
     """
     first = members[0].config
     for member in members:
         if _stream(member.config) != _stream(first):
             raise UserError(
                 f"stages {members[0].stage_id} and {member.stage_id} cannot train side by side: "
-                "a gang shares data, seed, batch size and epochs"
+                "a gang shares data, seed, batch size and epochs."
             )
     dataset = load(first.dataset, run.data_root)
     loader = make_loader(
         dataset, run, first.recipe.batch_size, world.rank, world.size, world.device
     )
+    pulse = Pulse(world, heartbeat)
+    stages: list[Stage] = []
     try:
         if world.rank == 0:
             for member in members:
                 provenance.record(member.folder, facts(run, world, loader))
-        stages = [Stage(member, dataset, loader, run, world) for member in members]
-        if not _train(stages, loader, run, world, should_stop, heartbeat):
-            return [Outcome(stage.id, "stopped") for stage in stages]
-        return [_finish(stage, heartbeat) for stage in stages]
+        for member in members:
+            stages.append(Stage(member, dataset, loader, run, world, pulse))
+        finished = _train(stages, loader, run, world, should_stop, pulse)
+        outcomes = [_outcome(stage, finished, pulse) for stage in stages]
+        if pulse.lost is not None:
+            raise pulse.lost
+        if world.rank == 0:
+            for stage, outcome in zip(stages, outcomes, strict=True):
+                if outcome.status != "stopped":  # no evaluation is left that a kill would undo
+                    checkpoint.drop_steps(stage.folder)
+        return outcomes
     finally:
+        for stage in stages:
+            stage.engine.close()
         loader.close()
 
 
@@ -110,54 +143,60 @@ def _train(
     run: RunConfig,
     world: World,
     should_stop: Callable[[], bool],
-    heartbeat: Callable[[], None],
+    pulse: Pulse,
 ) -> bool:
-    """All steps that are left; False when stopped before the end."""
+    """All steps that are left; False when stopped, or the claim was lost, before the end."""
     config = stages[0].config
     per_epoch = loader.steps_per_epoch
     step = min(stage.step for stage in stages)
-    saved = time.monotonic()
+    saved = clock = time.monotonic()
     for epoch in range(step // per_epoch, config.recipe.epochs):
         for batch in loader.epoch(config.seed, epoch, step - epoch * per_epoch):
-            for stage in stages:
-                if stage.step == step:  # one that was saved later waits here until its turn
-                    stage.train_on(batch, epoch)
+            # a stage that was saved later waits here for its turn
+            active = [stage for stage in stages if stage.step == step and not stage.diverged]
+            for stage in active:
+                stage.train_on(batch, epoch)
             step += 1
-            if step % per_epoch == 0:
-                for stage in stages:
-                    if stage.step == step:
-                        stage.end_epoch(epoch)
-            if world.rank == 0:
-                heartbeat()
-            due = world.rank == 0 and time.monotonic() - saved >= run.checkpoint_seconds
-            stopping, saving = world.any(should_stop(), due)
-            if (stopping or saving) and step < config.recipe.epochs * per_epoch:
-                for stage in stages:
-                    if stage.step == step:
-                        stage.save()
+            for stage in active:
+                if step % per_epoch == 0:
+                    stage.end_epoch(epoch)
+                stage.seconds += (time.monotonic() - clock) / len(active)
+            clock = time.monotonic()
+            pulse()
+            due = step == stages[0].total_steps or clock - saved >= run.checkpoint_seconds
+            stopping, saving, lost = world.any(
+                should_stop(), world.rank == 0 and due, pulse.lost is not None
+            )
+            if lost:
+                return False
+            if stopping or saving:
+                for stage in active:
+                    stage.save()
                 saved = time.monotonic()
             if stopping:
                 return False
+        if all(stage.diverged for stage in stages):
+            break
     return True
 
 
-def _finish(stage: Stage, heartbeat: Callable[[], None]) -> Outcome:
+def _outcome(stage: Stage, finished: bool, pulse: Pulse) -> Outcome:
     """Evaluate, once and at the end, and write the final weights."""
     if stage.diverged:
         return Outcome(stage.id, "diverged", {**stage.summary(), "train": {"loss": None}})
-    if stage.world.rank == 0:
-        heartbeat()
+    if not finished:
+        return Outcome(stage.id, "stopped")
     validation = stage.evaluate("validation")
     test = stage.evaluate("test")
+    if stage.world.any(pulse.lost is not None)[0]:
+        return Outcome(stage.id, "stopped")
     result = {
         "val": validation.summary(),
         "test": test.summary(),
         "train": {"loss": stage.last_loss},
+        "weights_sha256": stage.write_final(),
         **stage.summary(),
     }
-    if stage.world.rank == 0:
-        result["weights_sha256"] = stage.write_final()
-        heartbeat()
     return Outcome(
         stage.id, "done", result, {"validation": validation.correct, "test": test.correct}
     )

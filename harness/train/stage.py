@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,7 @@ from harness.models import registry
 from harness.models.counts import count
 from harness.schema import RunConfig
 from harness.store.files import append_line, atomic_write, read_lines
-from harness.train import checkpoint
+from harness.train import checkpoint, rng
 from harness.train.distributed import World
 from harness.train.engine import Engine, make_engine
 from harness.train.evaluate import Scores, evaluate
@@ -34,15 +34,25 @@ REESTIMATE_BATCH = 256
 
 
 class Stage:
-    """Built at its first step or at its newest checkpoint; `step` counts what it has trained."""
+    """Built at its first step or at its newest checkpoint; `step` counts what it has trained.
+
+    `beat` is called while it evaluates. `seconds` is the loop's to count.
+    """
 
     def __init__(
-        self, member: Member, dataset: Dataset, loader: Loader, run: RunConfig, world: World
+        self,
+        member: Member,
+        dataset: Dataset,
+        loader: Loader,
+        run: RunConfig,
+        world: World,
+        beat: Callable[[], None],
     ):
         self.id = member.stage_id
         self.config = member.config
         self.folder = member.folder
         self.dataset, self.loader, self.run, self.world = dataset, loader, run, world
+        self.beat = beat
         self.policy = parse_policy(self.config.augment.policy)
         self.tail = Tail(
             crop_padding=self.config.augment.crop_padding,
@@ -61,8 +71,6 @@ class Stage:
         self.masks: pruning.Masks | None = None
         module = registry.build(self.config.model, dataset.info.num_classes, seed=self.config.seed)
         module = module.to(world.device)
-        if run.channels_last and run.engine == "ddp":
-            module = module.to(memory_format=torch.channels_last)
         prune = self.config.prune
         self.protected = (
             pruning.protected(module, prune.protect, registry.roles(self.config.model))
@@ -79,10 +87,6 @@ class Stage:
             module, self.config.recipe, run, world, self.masks, self._micro_batches()
         )
         self.module = self.engine.module
-        if run.channels_last and run.engine == "deepspeed" and not self.sharded:
-            # only now: DeepSpeed's first broadcast refuses such strides. The flat shards of ZeRO 1
-            # keep the weights contiguous; convolutions then follow their input's format.
-            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if found is not None:
             self._resume(*found)
         self._truncate_metrics()
@@ -93,9 +97,9 @@ class Stage:
 
     def _begin(self, module: torch.nn.Module, member: Member) -> None:
         """Start from the parent's final weights, pruned, or from the seed."""
-        if member.parent_folder is None:
+        if member.parent_folder is None or member.config.parent is None:
             return
-        parent = checkpoint.read_final(member.parent_folder)
+        parent = checkpoint.read_final(member.parent_folder, member.config.parent)
         module.load_state_dict(parent["model"])
         inherited = None if parent["masks"] is None else pruning.unpack(parent["masks"], module)
         prune = self.config.prune
@@ -119,17 +123,17 @@ class Stage:
     def _resume(self, step: int, state: dict[str, Any]) -> None:
         self.engine.load_state(state["engine"])
         self.step = step
-        self.loss_sum.copy_(state["loss_sum"])
+        sums = state["loss_sums"]
+        if len(sums) == self.world.size:
+            self.loss_sum.fill_(sums[self.world.rank])
+        elif self.world.rank == 0:  # another number of ranks: the mean over them stays the same
+            self.loss_sum.fill_(math.fsum(sums) / len(sums) * self.world.size)
         self.seconds = state["seconds"]
         self.last_loss = state["last_loss"]
         self.val_before = state["val_before"]
 
     def train_on(self, batch: Batch, epoch: int) -> None:
         """One optimizer step on this rank's share of a global batch."""
-        if self.diverged:
-            self.step += 1
-            return
-        begun = time.perf_counter()
         recipe = self.config.recipe
         images, targets = train_batch(
             batch.images,
@@ -150,12 +154,12 @@ class Stage:
             self.total_steps,
             self.loader.steps_per_epoch,
         )
-        loss = self.engine.train_step(
+        # what draws inside a model (dropout) is a function of the step too, and of nothing before
+        torch.manual_seed(rng.derive(self.config.seed, f"step {self.step} rank {self.world.rank}"))
+        self.loss_sum += self.engine.train_step(
             list(zip(images.split(size), targets.split(size), strict=True)), lr
         )
-        self.loss_sum += loss
         self.step += 1
-        self.seconds += time.perf_counter() - begun
 
     def end_epoch(self, epoch: int) -> None:
         """Write the epoch's line; notice a loss that is no number any more."""
@@ -196,7 +200,7 @@ class Stage:
         state = {
             "engine": self.engine.state(),
             "masks": None if self.masks is None else pruning.pack(self.masks),
-            "loss_sum": self.loss_sum,
+            "loss_sums": self.world.gather(float(self.loss_sum)),
             "last_loss": self.last_loss,
             "val_before": self.val_before,
             "seconds": self.seconds,
@@ -216,12 +220,16 @@ class Stage:
             self.tail,
             self.world,
             self.run.channels_last,
+            self.beat,
         )
 
     def write_final(self) -> str:
-        """Final weights and masks, for children; returns the weights' SHA-256."""
+        """Final weights and masks, for children, by rank 0; returns the weights' SHA-256."""
         packed = None if self.masks is None else pruning.pack(self.masks)
-        return checkpoint.finish(self.folder, self.module.state_dict(), packed)
+        weights = self.module.state_dict()
+        if self.world.rank == 0:
+            checkpoint.write_final(self.folder, self.id, weights, packed)
+        return checkpoint.weights_hash(weights)
 
     def summary(self) -> dict[str, Any]:
         """Everything of a result but the scores."""
@@ -241,5 +249,6 @@ class Stage:
             "timing": {
                 "seconds": self.seconds,
                 "gpu_seconds": self.seconds * self.world.size,
+                "steps_per_second": self.step / self.seconds if self.seconds else None,
             },
         }

@@ -91,4 +91,4 @@ def _sentence(item: Mapping[str, Any]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return message
-    return f"{message[0].lower()}{message[1:].replace('Input ', '')}, not {value!r}"
+    return f"{message.removeprefix('Input ')}, not {value!r}"

@@ -93,12 +93,14 @@ def _placed(run: RunConfig) -> tuple[int, int, int]:
 def connected(run: RunConfig) -> Iterator[World]:
     """Join the process group (DeepSpeed needs one for a single rank too); leave it at the end.
 
-    On CPU torch gets `run.threads` threads and deterministic algorithms, so that bits repeat.
+    On CPU torch gets `run.threads` threads and deterministic algorithms meanwhile, so that bits
+    repeat.
 
     Raises:
         UserError: a GPU that is not there, or an environment that does not fit `run.processes`.
     """
     rank, size, local_rank = _placed(run)
+    deterministic = torch.are_deterministic_algorithms_enabled()
     device = pick_device(run, local_rank)
     if device.type == "cpu":
         torch.set_num_threads(run.threads)
@@ -121,3 +123,4 @@ def connected(run: RunConfig) -> Iterator[World]:
         yield World(rank, size, device, control)
     finally:
         dist.destroy_process_group()
+        torch.use_deterministic_algorithms(deterministic)

@@ -73,7 +73,7 @@ def make_engine(
 
         return DeepSpeed(module, recipe, run, world, masks or {}, micro_batches)
     if run.channels_last:
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=torch.channels_last)
     return Ddp(module, recipe, world, masks or {})
 
 

@@ -53,7 +53,7 @@ class DeepSpeed:
             # DeepSpeed only counts with these numbers; a step's micro-batches are ours
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": micro_batches,
-            "zero_optimization": {"stage": run.zero_stage},
+            "zero_optimization": {"stage": run.zero_stage, "parameter_alignment": True},
             "zero_allow_untested_optimizer": True,  # torch's SGD under ZeRO 1
             "torch_autocast": {
                 "enabled": recipe.precision == "bf16_autocast",
@@ -75,7 +75,7 @@ class DeepSpeed:
         elif run.channels_last:
             # only now: DeepSpeed's first broadcast refuses such strides. Under ZeRO 1 the weights
             # stay views of flat buffers; convolutions then follow the format of their input.
-            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.module.to(memory_format=torch.channels_last)
         self.places = pruned_places(self.module, masks)
         if self.places and self.shards:
             self.places += list(zip(self.shards, self._pruned_in_shards(), strict=True))

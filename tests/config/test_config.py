@@ -1,0 +1,147 @@
+"""What a user can write, right or wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.config import grid_files, load
+from harness.errors import UserError
+from harness.sweep.plan import make_plan
+
+INVALID = sorted((Path(__file__).parent / "invalid").glob("*.yaml"))
+GOOD = """defaults:
+  - override /dataset: digits
+  - override /recipe: quick
+model: {depth: 8}
+"""
+
+
+def write(tmp_path, text, name="mine.yaml"):
+    path = tmp_path / name
+    path.write_text(GOOD + text)
+    return path
+
+
+def test_the_corpus_is_large_enough():
+    assert len(INVALID) >= 25
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_an_invalid_grid_gets_a_sentence_with_its_place(path):
+    expected = path.read_text().splitlines()[0].removeprefix("# expect: ")
+    with pytest.raises(UserError) as caught:
+        load([f"grid={path}"])
+    said = str(caught.value)
+    assert any(text in said for text in expected.split("|")), said
+    assert "Traceback" not in said
+    assert "pydantic" not in said
+
+
+@pytest.mark.parametrize("name", sorted(grid_files()))
+def test_every_shipped_grid_composes_and_says_what_it_is(name):
+    launch = load([f"grid={name}"])
+    assert make_plan(launch.grid).stages
+    assert grid_files()[name]
+
+
+def test_all_mistakes_are_listed_at_once(tmp_path):
+    path = write(tmp_path, "axes: {widht: [1], seed: []}\nrun: {engin: ddp}\nnonsense: 1\n")
+    with pytest.raises(UserError) as caught:
+        load([f"grid={path}"])
+    said = str(caught.value)
+    for text in ("4 mistakes", "axes.widht", "axes.seed", "run.engin", "nonsense"):
+        assert text in said
+
+
+def test_overrides_reach_every_kind_of_key(tmp_path):
+    path = write(tmp_path, "axes: {width: [0.5]}\n")
+    launch = load(
+        [
+            f"grid={path}",
+            "recipe.epochs=3",
+            "axes.seed=[0,1]",
+            "run.gang=4",
+            "cluster.workers=2",
+            "store=elsewhere",
+            "dry_run=true",
+        ],
+        {"dry_run": bool},
+    )
+    assert {trial.config.recipe.epochs for trial in launch.grid.trials} == {3}
+    assert len(launch.grid.trials) == 2
+    assert launch.run.gang == 4
+    assert launch.cluster.workers == 2
+    assert launch.store == Path("elsewhere")
+    assert launch.knobs == {"dry_run": True}
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ([], "which grid"),
+        (["grid=quickstrat"], "did you mean 'quickstart'"),
+        (["grid=no/such/file.yaml"], "there is no grid file no/such/file.yaml"),
+        (["grid=quickstart", "dryrun=true"], "did you mean 'dry_run'"),
+        (["grid=quickstart", "dry_run=maybe"], "dry_run is true or false"),
+        (["grid=quickstart", "cluster=slrum"], "there is no cluster 'slrum'"),
+        (["grid=quickstart", "cluster=../../etc"], "there is no cluster"),
+        (["grid=quickstart", "recipe.epochs=0"], "recipe.epochs: should be greater than 0"),
+        (["grid=quickstart", "recipe.epochs=[1"], "grid=quickstart"),
+        (["grid=quickstart", "quickstart"], "is no key=value"),
+        (["grid=quickstart", "recipe.epoch=3"], "did you mean 'epochs'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_command_line_gets_a_sentence(args, text):
+    with pytest.raises(UserError) as caught:
+        load(args, {"dry_run": bool})
+    assert text in str(caught.value)
+
+
+def test_a_grid_file_whose_name_cannot_name_a_sweep_is_refused(tmp_path):
+    path = write(tmp_path, "axes: {seed: [0]}\n", "has space.yaml")
+    with pytest.raises(UserError, match="names its sweep"):
+        load([f"grid={path}"])
+
+
+def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
+    path = write(tmp_path, "axes: {widht: [1]}\n")
+    said = subprocess.run(
+        [sys.executable, "-m", "harness.launch", f"grid={path}", f"store={tmp_path / 'store'}"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert said.returncode == 2
+    assert said.stderr.startswith("error: the grid mine has 1 mistake")
+    assert "Traceback" not in said.stderr
+    assert not (tmp_path / "store").exists()
+
+
+LIGHT = """
+import sys
+from harness.{module} import main
+code = main({args!r})
+heavy = [m for m in ("torch", "numpy", "pandas", "matplotlib", "submitit") if m in sys.modules]
+print("HEAVY", heavy)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "allowed"),
+    [
+        ("launch", ["grid=quickstart", "dry_run=true"], {"numpy"}),
+        ("status", ["grid=quickstart"], {"numpy"}),
+        ("launch", ["--help"], {"numpy"}),
+    ],
+)
+def test_looking_verbs_import_little(tmp_path, module, args, allowed):
+    if args != ["--help"]:
+        args = [*args, f"store={tmp_path}"]
+    said = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(module=module, args=args)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    heavy = said.stdout.rpartition("HEAVY")[2]
+    for name in {"torch", "numpy", "pandas", "matplotlib", "submitit"} - allowed:
+        assert f"'{name}'" not in heavy

@@ -53,7 +53,7 @@ class DeepSpeed:
             # DeepSpeed only counts with these numbers; a step's micro-batches are ours
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": micro_batches,
-            "zero_optimization": {"stage": run.zero_stage, "parameter_alignment": True},
+            "zero_optimization": {"stage": run.zero_stage},
             "zero_allow_untested_optimizer": True,  # torch's SGD under ZeRO 1
             "torch_autocast": {
                 "enabled": recipe.precision == "bf16_autocast",

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.store.claims import look
+
 ROOT = Path(__file__).parents[2]
 GRID = """# Eight small trials on the digits, for tests.
 defaults:
@@ -88,38 +90,57 @@ def trained(store):
     return sorted(words[1] for words in lines if words[:1] == ["finished"])
 
 
+def training(store):
+    """Whether a worker of this moment has begun to train: a live claim."""
+    claims = store.glob("stages/*/*/claim")
+    return any((state := look(claim.parent)) is not None and state.live for claim in claims)
+
+
+KILLS = 10
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
+    grid.write_text(GRID.replace("epochs: 4", "epochs: 24").replace("epochs: 2}", "epochs: 12}"))
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     run("harness.launch", f"grid={grid}", f"store={calm}", "cluster.workers=2")
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(2**31)))
     print(f"CHAOS_SEED={seed}")
     chance = random.Random(seed)
     kills = 0
-    while kills < 10:
+    while kills < KILLS:
         process = command("harness.launch", f"grid={grid}", f"store={wild}", "cluster.workers=2")
-        end = time.monotonic() + 60
-        while process.poll() is None and not trained_or_begun(wild) and time.monotonic() < end:
+        tree = [process.pid]
+        end = time.monotonic() + 90
+        while process.poll() is None and not training(wild) and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(chance.uniform(4.0, 8.0))
+        time.sleep(chance.uniform(0.0, 1.5))
+        assert process.poll() is None, f"ended after {kills} kills (CHAOS_SEED={seed})"
         tree = [process.pid, *descendants(process.pid)]
-        victims = tree if chance.random() < 0.5 else [chance.choice(tree)]
-        assert process.poll() is None, f"the sweep ended before 10 kills (seed {seed})"
-        for pid in victims:
+        everything = chance.random() < 0.5
+        for pid in tree if everything else [chance.choice(tree)]:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
         kills += 1
-        if process.pid not in victims:
-            time.sleep(chance.uniform(0.0, 3.0))
-            process.kill()
-        process.wait(30)
-        deadline = time.monotonic() + 90
+        process.kill()
+        process.communicate(timeout=30)
+        deadline = time.monotonic() + 60
         while any(alive(pid) for pid in tree) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not any(alive(pid) for pid in tree), "orphans outlive their launcher"
+            time.sleep(0.05)
+        assert not any(alive(pid) for pid in tree), "workers outlive their launcher"
     run("harness.launch", f"grid={grid}", f"store={wild}", "cluster.workers=2")
-    assert rows(grid, wild, tmp_path / "b") == rows(grid, calm, tmp_path / "a")
-    assert len(rows(grid, wild, tmp_path / "b")) == TRIALS
+    expected = rows(grid, calm, tmp_path / "a")
+    assert len(expected) == TRIALS
+    assert rows(grid, wild, tmp_path / "b") == expected
+    for result in calm.glob("stages/*/*/result.json"):
+        other = wild / result.relative_to(calm)
+        a, b = (json.loads(path.read_text()) for path in (result, other))
+        a.pop("timing")
+        b.pop("timing")
+        assert a == b  # the hash of the weights among it
+        bits = [(path.parent / "correct.npz").read_bytes() for path in (result, other)]
+        assert bits[0] == bits[1]
 
 
 def trained_or_begun(store):

@@ -1,6 +1,5 @@
 """Toy stages on the digits, and real process groups: one in this process, or two of their own."""
 
-import contextlib
 import json
 import os
 import socket
@@ -39,23 +38,28 @@ PRUNE = {
 }
 
 
-def toy(**changes):
-    """A stage's config; nested keys by dots, as in `{"recipe.epochs": 3}`."""
-    values = json.loads(json.dumps(TOY))
-    for name, value in changes.items():
-        at = values
-        *path, last = name.split(".")
-        for key in path:
-            at = at[key]
-        at[last] = value
-    return StageConfig.model_validate(values)
-
-
 class Stages:
-    """A folder of stages, as the store lays them out, and a way to train some of them."""
+    """A folder of stages, laid out as in the store, and a way to train some of them."""
 
     def __init__(self, root, world):
         self.root, self.world = root, world
+
+    @staticmethod
+    def toy(changes=None):
+        """A stage's config; nested keys by dots, as in `{"recipe.epochs": 3}`."""
+        values = json.loads(json.dumps(TOY))
+        for name, value in (changes or {}).items():
+            at = values
+            *path, last = name.split(".")
+            for key in path:
+                at = at[key]
+            at[last] = value
+        return StageConfig.model_validate(values)
+
+    def child(self, parent, sparsity=0.5, changes=None):
+        """A stage that prunes what `parent` ends with."""
+        prune = {**PRUNE, "sparsity": sparsity}
+        return self.toy({**(changes or {}), "parent": stage_id(parent), "prune": prune})
 
     def member(self, config):
         folder = self.root / stage_id(config)
@@ -63,36 +67,37 @@ class Stages:
         parent = self.root / config.parent if config.parent else None
         return Member(stage_id(config), config, folder, parent)
 
+    def folder(self, config):
+        return self.member(config).folder
+
     def train(self, *configs, stop=lambda: False, beat=lambda: None, **run):
         run = RunConfig(**{"engine": "ddp", "processes": self.world.size, **run})
         members = [self.member(config) for config in configs]
         return train_gang(members, run, self.world, stop, beat)
 
-    def folder(self, config):
-        return self.member(config).folder
+    def train_for(self, steps, *configs, **run):
+        """Train and be told to stop after so many steps."""
+        left = [steps]
 
+        def stop():
+            left[0] -= 1
+            return left[0] <= 0
 
-def after(calls):
-    """A `should_stop` that turns true at its `calls`-th call, which is after as many steps."""
-    left = [calls]
+        return self.train(*configs, stop=stop, **run)
 
-    def stop():
-        left[0] -= 1
-        return left[0] <= 0
+    def record(self, config, outcome):
+        """All that must repeat to the last bit: outcome, metrics, and the final weights' file."""
+        correct = {split: bits.tolist() for split, bits in (outcome.correct or {}).items()}
+        result = {k: v for k, v in (outcome.result or {}).items() if k != "timing"}
+        folder = self.folder(config)
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        losses = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+        final = folder / "checkpoint" / "final.pt"
+        return outcome.status, result, correct, losses, final.exists() and final.read_bytes()
 
-    return stop
-
-
-def timeless(outcome):
-    """All of an outcome that must repeat to the last bit."""
-    correct = {split: bits.tolist() for split, bits in (outcome.correct or {}).items()}
-    result = {k: v for k, v in (outcome.result or {}).items() if k != "timing"}
-    return outcome.stage_id, outcome.status, result, correct
-
-
-def metrics(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+    def saved(self, config):
+        """Names of the files in the checkpoint folder."""
+        return sorted(path.name for path in (self.folder(config) / "checkpoint").glob("*"))
 
 
 @pytest.fixture(scope="session")
@@ -106,39 +111,54 @@ def stages(tmp_path, world):
     return Stages(tmp_path / "stages", world)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture
+def others(tmp_path, world):
+    """Another place, for the same stages done another way."""
+    return Stages(tmp_path / "others", world)
 
 
-@contextlib.contextmanager
-def processes(program, *arguments, count):
-    """`count` ranks of a program of this folder, ended by their PIDs whatever happens."""
-    port = str(free_port())
-    started = []
-    try:
+class Ranks:
+    """Processes of a program of this folder, ended by their PIDs whatever happens."""
+
+    def __init__(self):
+        self.started = []
+
+    def start(self, program, *arguments, count=2, **environment):
+        """Start ranks 0 to count - 1, with the variables that a launcher would set."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
         for rank in range(count):
-            env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            env = {**os.environ, **environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             env.update(WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-W", "error", Path(__file__).parent / program, *arguments],
-                    env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                )  # fmt: skip
-            )
-        yield started
-    finally:
-        for process in started:
+            command = [sys.executable, "-W", "error", str(Path(__file__).parent / program)]
+            command += map(str, arguments)
+            both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            self.started.append(subprocess.Popen(command, env=env, text=True, **both))
+        return self.started
+
+    def ended(self, seconds):
+        """What each printed, once all have ended within `seconds`."""
+        deadline = time.monotonic() + seconds
+        return [p.communicate(timeout=deadline - time.monotonic())[0] for p in self.started]
+
+    def close(self):
+        for process in self.started:
             if process.poll() is None:
                 process.kill()
             process.wait(10)
             process.stdout.close()
 
 
-def outputs(started, seconds):
-    """What each process printed, once all have ended well within `seconds`."""
-    deadline = time.monotonic() + seconds
-    said = [process.communicate(timeout=deadline - time.monotonic())[0] for process in started]
-    assert [process.returncode for process in started] == [0] * len(started), "\n".join(said)
-    return said
+@pytest.fixture
+def ranks():
+    found = Ranks()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def module_ranks():
+    found = Ranks()
+    yield found
+    found.close()

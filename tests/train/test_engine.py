@@ -56,7 +56,12 @@ def test_deepspeed_and_ddp_lose_alike_over_50_steps(world, optimizer):
     expected = losses(twin, 50, optimizer.lr)
     for zero in (0, 1):
         stepper = engine(world, ("deepspeed", zero), resnet(), recipe(optimizer))
-        assert losses(stepper, 50, optimizer.lr) == pytest.approx(expected, rel=1e-5)
+        found = losses(stepper, 50, optimizer.lr)
+        # weights in ZeRO 1's flat buffer are aligned otherwise, which moves last bits, and AdamW's
+        # first steps go by the sign of gradients near zero
+        assert found == pytest.approx(expected, rel=1e-4 if zero and optimizer is ADAMW else 1e-5)
+        if zero == 0:
+            assert found == expected
 
 
 @pytest.mark.parametrize("kind", ENGINES[1:])

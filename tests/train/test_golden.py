@@ -1,0 +1,28 @@
+import json
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden_losses.json"
+
+
+def test_a_toy_run_loses_as_it_always_did(stages):
+    """Train loss of each epoch, then validation and test loss. CPUs differ in last bits only.
+
+    After a change that moves them on purpose, delete the file: this test writes it anew.
+    """
+    longer = {"recipe.epochs": 4}
+    dense = stages.toy(longer)
+    found = {}
+    for name, config in (("dense", dense), ("sparse", stages.child(dense, changes=longer))):
+        (outcome,) = stages.train(config)
+        lines = (stages.folder(config) / "metrics.jsonl").read_text().splitlines()
+        found[name] = [json.loads(line)["train_loss"] for line in lines]
+        found[name] += [outcome.result[split]["loss"] for split in ("val", "test")]
+    if not GOLDEN.exists():
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+        pytest.fail(f"{GOLDEN} was missing and is written: look at it, and commit it")
+    golden = json.loads(GOLDEN.read_text())
+    assert found.keys() == golden.keys()
+    for name, losses in golden.items():
+        assert found[name] == pytest.approx(losses, rel=1e-4)

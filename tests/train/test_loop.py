@@ -1,0 +1,300 @@
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from harness.compress import masks as pruning
+from harness.data.resident import Resident
+from harness.errors import UserError
+from harness.models import registry
+from harness.store.claims import ClaimLost
+from harness.store.files import Damaged
+from harness.train import checkpoint
+
+STEPS = 12  # of a toy stage
+
+
+def four(stages):
+    """Four stages that may share a gang: other widths, policies and rates."""
+    return [
+        stages.toy(),
+        stages.toy({"model.width": 0.5}),
+        stages.toy({"augment.policy": "none", "augment.flip": False}),
+        stages.toy({"recipe.optimizer.lr": 0.02, "recipe.optimizer.name": "adamw"}),
+    ]
+
+
+@pytest.mark.parametrize("engine", ["ddp", "deepspeed"])
+def test_a_gang_of_four_ends_in_the_same_bits_as_four_alone(stages, others, engine):
+    configs = four(stages)
+    together = stages.train(*configs, engine=engine)
+    alone = [others.train(config, engine=engine)[0] for config in configs]
+    for config, one, other in zip(configs, together, alone, strict=True):
+        assert one.status == "done"
+        assert stages.record(config, one) == others.record(config, other)
+    assert len({outcome.result["weights_sha256"] for outcome in together}) == 4
+
+
+def test_a_result_says_what_was_trained_and_how_well(stages):
+    config = stages.toy()
+    (outcome,) = stages.train(config)
+    result = outcome.result
+    assert (result["epochs"], result["steps"], result["examples"]) == (2, STEPS, STEPS * 32)
+    assert result["train_macs"] == 3 * result["counts"]["macs_nonzero"] * STEPS * 32
+    assert (result["sparsity"], result["mask_hash"], result["val_before"]) == (0.0, None, None)
+    for split, name, length in (("val", "validation", 100), ("test", "test", 60)):
+        assert len(outcome.correct[name]) == length
+        assert result[split]["top1"] == outcome.correct[name].mean()
+    written = (stages.folder(config) / "metrics.jsonl").read_text()
+    losses = [json.loads(line) for line in written.splitlines()]
+    assert [(line["epoch"], line["step"]) for line in losses] == [(1, 6), (2, 12)]
+    assert result["train"]["loss"] == losses[-1]["train_loss"] < losses[0]["train_loss"]
+    assert stages.saved(config) == ["final.pt"]
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_test_split_is_looked_at_once_after_the_last_step(stages, monkeypatch):
+    seen = []
+    epoch, evaluate = Resident.epoch, Resident.evaluate
+    monkeypatch.setattr(
+        Resident, "epoch", lambda *a, **k: (seen.append("train") or b for b in epoch(*a, **k))
+    )
+    monkeypatch.setattr(Resident, "evaluate", lambda *a: seen.append(a[1]) or evaluate(*a))
+    stages.train(stages.toy())
+    assert seen == ["train"] * STEPS + ["validation", "test"]
+
+
+class Noisy(nn.Module):
+    """A model that draws: its dropout must not depend on what was drawn before."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.drop = inner, nn.Dropout(0.2)
+
+    def forward(self, x):
+        return self.inner(self.drop(x))
+
+
+@pytest.mark.parametrize(("engine", "zero"), [("ddp", 0), ("deepspeed", 0), ("deepspeed", 1)])
+def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
+    stages, others, engine, zero, monkeypatch
+):
+    build = registry.build
+    monkeypatch.setattr(registry, "build", lambda *a, **k: Noisy(build(*a, **k)))
+    monkeypatch.setattr(registry, "roles", lambda config: {"classifier": "inner.fc"})
+    run = {"engine": engine, "zero_stage": zero}
+    dense = stages.toy()
+    unbroken, (parent,) = [], others.train(dense, **run)
+    sparse = others.child(dense)
+    unbroken = [others.record(dense, parent), others.record(sparse, *others.train(sparse, **run))]
+    for config, expected in zip((dense, sparse), unbroken, strict=True):
+        for steps in (1, 4, 1, 5):  # in the first epoch, at its end, right after it, in the second
+            (stopped,) = stages.train_for(steps, config, **run)
+            assert (stopped.status, stopped.result) == ("stopped", None)
+        (done,) = stages.train(config, **run)
+        assert stages.record(config, done) == expected
+
+
+def test_members_that_were_stopped_apart_wait_for_each_other(stages, others):
+    configs = four(stages)
+    expected = [others.record(c, o) for c, o in zip(configs, others.train(*configs), strict=True)]
+    stages.train_for(9, configs[0])
+    stages.train_for(3, configs[1])
+    outcomes = stages.train(*configs)
+    assert [stages.record(c, o) for c, o in zip(configs, outcomes, strict=True)] == expected
+
+
+def test_stopped_at_the_last_step_only_the_evaluation_is_left(stages, monkeypatch):
+    config = stages.toy()
+    (stopped,) = stages.train_for(STEPS, config)
+    assert stopped.status == "stopped"
+    monkeypatch.setattr(Resident, "epoch", lambda *a: pytest.fail("trained again"))
+    assert stages.train(config)[0].status == "done"
+
+
+def test_killed_at_random_and_resumed_it_ends_in_the_same_bits(stages, others, ranks):
+    long = {"recipe.epochs": 20}
+    configs = [stages.toy(long), stages.toy({**long, "model.width": 0.5})]
+    outcomes = others.train(*configs)
+    expected = [others.record(c, o) for c, o in zip(configs, outcomes, strict=True)]
+    texts = [config.model_dump_json() for config in configs]
+    (process,) = ranks.start("gang.py", stages.root, *texts, count=1)
+    deadline = time.monotonic() + 90
+    while not any(name.startswith("step") for name in stages.saved(configs[0])):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(random.uniform(0.0, 0.5))
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    assert "final.pt" not in stages.saved(configs[1])
+    outcomes = stages.train(*configs)
+    assert [stages.record(c, o) for c, o in zip(configs, outcomes, strict=True)] == expected
+    assert stages.saved(configs[0]) == ["final.pt"]
+    assert not list(stages.root.glob("*/checkpoint/.*"))  # what the kill tore is gone
+
+
+def test_a_checkpoint_is_written_when_it_is_due_and_two_are_kept(stages):
+    config = stages.toy()
+    seen = []
+    (outcome,) = stages.train(
+        config, beat=lambda: seen.append(stages.saved(config)), checkpoint_seconds=1e-9
+    )
+    assert outcome.status == "done"
+    assert seen[:4] == [
+        [],
+        ["step-00000001.pt"],
+        ["step-00000001.pt", "step-00000002.pt"],
+        ["step-00000002.pt", "step-00000003.pt"],
+    ]
+    assert stages.saved(config) == ["final.pt"]
+
+
+def test_a_pruned_stage_keeps_its_masks_and_those_of_its_parent(stages):
+    dense = stages.toy()
+    half = stages.child(dense, 0.5)
+    most = stages.toy(
+        {
+            "parent": stages.member(half).stage_id,
+            "prune": {**half.prune.model_dump(), "sparsity": 0.8},
+        }
+    )
+    outcomes = [stages.train(config)[0] for config in (dense, half, most)]
+    results = [outcome.result for outcome in outcomes]
+    total = results[1]["counts"]["params_prunable"]
+    assert [round(r["sparsity"] * total) for r in results[1:]] == [
+        round(0.5 * total),
+        round(0.8 * total),
+    ]
+    assert results[2]["protected"] == ["fc.weight"]
+    assert 0.1 < results[1]["val_before"]["top1"] <= 1.0
+    model = registry.build(dense.model, 10, seed=0)
+    gone = []
+    for config, result in zip((half, most), results[1:], strict=True):
+        final = checkpoint.read_final(stages.folder(config), stages.member(config).stage_id)
+        masks = pruning.unpack(final["masks"], model)
+        assert pruning.mask_hash(masks) == result["mask_hash"]
+        assert checkpoint.weights_hash(final["model"]) == result["weights_sha256"]
+        for name, mask in masks.items():
+            assert (final["model"][name][~mask] == 0.0).all()
+        gone.append(
+            {(name, *place) for name, mask in masks.items() for place in (~mask).nonzero().tolist()}
+        )
+    assert gone[0] < gone[1]
+
+
+def test_a_level_without_pruning_goes_on_from_its_parents_weights(stages):
+    dense = stages.toy()
+    (parent,) = stages.train(dense)
+    (longer,) = stages.train(stages.child(dense, sparsity=0.0))
+    assert longer.result["train"]["loss"] < parent.result["train"]["loss"]
+    assert longer.result["counts"]["params_nonzero"] == parent.result["counts"]["params_total"]
+
+
+def test_a_loss_that_is_no_number_is_the_end_of_that_stage_alone(stages, others):
+    good, bad = (
+        stages.toy(),
+        stages.toy({"recipe.optimizer.lr": 1e30, "recipe.schedule.name": "constant"}),
+    )
+    outcomes = stages.train(bad, good)
+    assert [outcome.status for outcome in outcomes] == ["diverged", "done"]
+    json.dumps(outcomes[0].result, allow_nan=False)
+    assert outcomes[0].result["train"]["loss"] is None
+    assert stages.record(good, outcomes[1]) == others.record(good, *others.train(good))
+    again = others.train_for(3, bad)[0], others.train(bad)[0]
+    assert [outcome.status for outcome in again] == ["stopped", "diverged"]
+    assert others.record(bad, again[1]) == stages.record(bad, outcomes[0])
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "foreign", "pickle"])
+def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
+    stages, others, harm, capsys
+):
+    config, other = stages.toy(), stages.toy({"model.width": 0.5})
+    expected = others.record(config, *others.train(config))
+    stages.train_for(3, config)
+    stages.train_for(2, config)
+    newest = stages.folder(config) / "checkpoint" / "step-00000005.pt"
+    data = newest.read_bytes()
+    if harm == "truncated":
+        newest.write_bytes(data[: len(data) // 2])
+    elif harm == "flipped":
+        middle = len(data) // 2
+        newest.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    elif harm == "foreign":
+        stages.train_for(5, other)
+        newest.write_bytes((stages.folder(other) / "checkpoint" / newest.name).read_bytes())
+    else:
+        torch.save({"stage": stages.member(config).stage_id, "step": 5, "state": Path("x")}, newest)
+    (outcome,) = stages.train(config)
+    assert stages.record(config, outcome) == expected
+    said = capsys.readouterr().err
+    assert str(newest) in said
+    assert "moved to step-00000005.pt.damaged-1" in said
+    assert stages.saved(config) == ["final.pt", "step-00000005.pt.damaged-1"]
+
+
+def test_without_a_whole_checkpoint_a_stage_begins_again(stages, others, capsys):
+    config = stages.toy()
+    stages.train_for(3, config)
+    (stages.folder(config) / "checkpoint" / "step-00000003.pt").write_bytes(b"")
+    assert stages.record(config, *stages.train(config)) == others.record(
+        config, *others.train(config)
+    )
+    assert capsys.readouterr().err.count("moved to") == 1
+
+
+def test_a_parents_weights_that_cannot_be_trusted_are_named(stages):
+    dense = stages.toy()
+    child = stages.child(dense)
+    final = stages.folder(dense) / "checkpoint" / "final.pt"
+    with pytest.raises(Damaged, match=f"{final} is missing"):
+        stages.train(child)
+    stages.train(dense)
+    whole = final.read_bytes()
+    final.write_bytes(whole[:-100])
+    with pytest.raises(Damaged, match=f"{final} is damaged"):
+        stages.train(child)
+    stages.train(stages.toy({"seed": 1}))
+    final.write_bytes(
+        (stages.folder(stages.toy({"seed": 1})) / "checkpoint" / "final.pt").read_bytes()
+    )
+    with pytest.raises(Damaged, match=f"{final} is a checkpoint of stage"):
+        stages.train(child)
+
+
+def test_a_sharded_checkpoint_goes_on_sharded_only(stages):
+    config = stages.toy()
+    stages.train_for(3, config, engine="deepspeed", zero_stage=1)
+    for run in ({"engine": "ddp"}, {"engine": "deepspeed"}):
+        with pytest.raises(UserError, match=r"saved under ZeRO 1 .* delete that checkpoint"):
+            stages.train(config, **run)
+    assert stages.saved(config) == ["step-00000003.pt"]  # it is not damaged
+    assert stages.train(config, engine="deepspeed", zero_stage=1)[0].status == "done"
+
+
+def test_a_gang_shares_data_seed_batch_size_and_epochs(stages):
+    for changes in ({"seed": 1}, {"recipe.epochs": 3}, {"dataset.train_size": 160}):
+        with pytest.raises(UserError, match="cannot train side by side"):
+            stages.train(stages.toy(), stages.toy(changes))
+
+
+@pytest.mark.parametrize("at", [3, STEPS + 1], ids=["training", "evaluating"])
+def test_who_loses_its_claim_writes_nothing_more(stages, at):
+    config = stages.toy()
+    beats = []
+
+    def beat():
+        beats.append(0)
+        if len(beats) == at:
+            raise ClaimLost("taken over")
+
+    with pytest.raises(ClaimLost, match="taken over"):
+        stages.train(config, beat=beat)
+    assert not any(name == "final.pt" for name in stages.saved(config))
+    assert len(beats) == at

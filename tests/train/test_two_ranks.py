@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from harness.augment.policy import parse_policy
+from harness.augment.tail import Tail, train_batch
+from harness.data.datasets import load
+from harness.data.loader import make_loader
+from harness.errors import UserError
+from harness.models import registry
+from harness.schema import RunConfig
+from harness.train import checkpoint
+from harness.train.distributed import World
+from harness.train.evaluate import evaluate
+
+ENGINES = ["ddp 0", "deepspeed 0", "deepspeed 1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, module_ranks):
+    """Where `two_ranks.py` left what its two processes saw."""
+    path = tmp_path_factory.mktemp("two")
+    extensions = path / "extensions"  # where DeepSpeed would compile an operator
+    processes = module_ranks.start("two_ranks.py", path, TORCH_EXTENSIONS_DIR=str(extensions))
+    printed = module_ranks.ended(180)
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
+    (path / "printed.json").write_text(json.dumps(printed))
+    return path
+
+
+@pytest.fixture
+def said(folder):
+    """What rank 0 and rank 1 wrote."""
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_deepspeed_compiles_nothing_and_prints_nothing(folder):
+    assert not (folder / "extensions").exists()
+    printed = [
+        [line for line in text.splitlines() if "[Gloo]" not in line]
+        for text in json.loads((folder / "printed.json").read_text())
+    ]
+    assert printed == [[], []]
+
+
+def test_votes_reach_every_rank(said):
+    for rank in said:
+        assert rank["any"] == [True, False]
+        assert rank["gather"] == [0, 1]
+        assert rank["broadcast"] == "from 0"
+
+
+def test_two_processes_see_the_images_of_one(folder, stages):
+    config = stages.toy()
+    dataset = load(config.dataset)
+    loader = make_loader(dataset, RunConfig(), 32, 0, 1, torch.device("cpu"))
+    tail = Tail(crop_padding=1, flip=True, mean=dataset.info.mean, std=dataset.info.std)
+    parts = [np.load(folder / f"images{rank}.npz") for rank in range(2)]
+    ids, shown = (np.concatenate([part[key] for part in parts], 1) for key in ("ids", "shown"))
+    step = 0
+    for epoch in range(2):
+        for batch in loader.epoch(config.seed, epoch):
+            alone, _ = train_batch(
+                batch.images, batch.labels, batch.ids, policy=parse_policy(config.augment.policy),
+                tail=tail, seed=config.seed, epoch=epoch, num_classes=10,
+            )  # fmt: skip
+            assert np.array_equal(batch.ids, ids[step])
+            assert np.array_equal(alone.numpy(), shown[step])
+            step += 1
+    assert step == len(ids)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16_autocast", "cut"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_pruned_weight_comes_back_and_ranks_agree(said, engine, precision):
+    runs = [rank[f"{engine} {precision}"] for rank in said]
+    assert [run["revived"] for run in (*runs, *(rank["adamw"] for rank in said))] == [0] * 4
+    assert runs[0]["weights"] == runs[1]["weights"]
+    assert runs[0]["losses"] != runs[1]["losses"]  # each has its own part of the batch
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+def test_deepspeed_and_ddp_lose_alike_on_two_ranks(said, zero):
+    for rank in said:
+        for kind in ("fp32", "cut"):
+            found, twin = (rank[f"{name} {kind}"] for name in (f"deepspeed {zero}", "ddp 0"))
+            assert found["losses"] == pytest.approx(twin["losses"], rel=1e-5)
+        found, twin = (rank[f"{name} slow bf16"] for name in (f"deepspeed {zero}", "ddp 0"))
+        # no gradient is rounded to bf16 on its way between ranks
+        assert found["moved"] == pytest.approx(twin["moved"], rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("stage", ["dense 0", "sparse 0", "dense 1", "sparse 1"])
+def test_stopped_and_resumed_two_ranks_end_in_the_same_bits(said, stage):
+    assert [rank[f"{stage} repeats"] for rank in said] == [True, True]
+    assert said[0][stage] == said[1][stage]
+
+
+def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, said, world, stages):
+    config = stages.toy()
+    dataset = load(config.dataset)
+    module = registry.build(config.model, 10, seed=0)
+    trained = folder / "unbroken-0" / said[0]["id"]
+    module.load_state_dict(checkpoint.read_final(trained, said[0]["id"])["model"])
+    loader = make_loader(dataset, RunConfig(), 32, 0, 1, world.device)
+    tail = Tail(mean=dataset.info.mean, std=dataset.info.std)
+    alone = evaluate(module, loader, "test", config.recipe, tail, world, False, beat=lambda: None)
+    assert said[0]["dense 0"]["test"]["loss"] == pytest.approx(alone.loss, rel=1e-6)
+    assert said[0]["dense 0 correct"] == said[1]["dense 0 correct"] == alone.correct.tolist()
+
+
+def test_one_rank_told_to_stop_stops_both_at_one_step(said):
+    for rank in said:
+        assert rank["stopped"] == ["stopped", ["step-00000005.pt"]]
+
+
+def test_a_claim_that_rank_0_loses_frees_the_other_rank(said):
+    assert [rank["lost"] for rank in said] == ["raised", "stopped"]
+
+
+def test_a_whole_checkpoint_of_two_ranks_goes_on_with_one(folder, world, stages):
+    stages.root = folder / "stages"
+    (outcome,) = stages.train(stages.toy())
+    assert outcome.status == "done"
+    assert outcome.result["steps"] == 12
+
+
+def test_a_sharded_checkpoint_of_two_ranks_is_refused_by_one(folder, said, stages):
+    stages.root = folder / "stages"
+    config = stages.toy({"seed": 3})
+    assert said[0]["sharded"] == ["step-00000003.pt", "step-00000003.rank1.pt"]
+    with pytest.raises(UserError, match=r"by 2 process.* run\.processes as they were"):
+        stages.train(config, engine="deepspeed", zero_stage=1)
+    assert stages.saved(config) == said[0]["sharded"]
+
+
+def test_the_end_of_a_rank_ends_the_others(ranks, tmp_path):
+    first, second = ranks.start("dead_rank.py", tmp_path)
+    second.wait(60)
+    printed = first.communicate(timeout=60)[0]
+    assert first.returncode != 0
+    assert "unreachable" not in printed

@@ -8,6 +8,7 @@ are zero again. Nothing of ours hooks into the model.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -122,7 +123,11 @@ class Ddp:
         self.ddp: DistributedDataParallel | None = None
         if world.size > 1:
             devices = [world.device] if world.device.type == "cuda" else None
-            self.ddp = DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+            with warnings.catch_warnings():  # newer torch calls it forward_sync_buffers
+                warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+                self.ddp = DistributedDataParallel(
+                    module, device_ids=devices, broadcast_buffers=False
+                )
 
     def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> torch.Tensor:
         """See `Engine`."""

@@ -1,4 +1,5 @@
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from harness.errors import UserError
 from harness.models import registry
 from harness.schema import RunConfig
 from harness.train import checkpoint
-from harness.train.distributed import World
 from harness.train.evaluate import evaluate
 
 ENGINES = ["ddp 0", "deepspeed 0", "deepspeed 1"]
@@ -25,8 +25,9 @@ def folder(tmp_path_factory, module_ranks):
     extensions = path / "extensions"  # where DeepSpeed would compile an operator
     processes = module_ranks.start("two_ranks.py", path, TORCH_EXTENSIONS_DIR=str(extensions))
     printed = module_ranks.ended(180)
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
-    (path / "printed.json").write_text(json.dumps(printed))
+    assert all("rank 1 dies" in text for text in printed), "\n".join(printed)
+    codes = [process.returncode for process in processes]
+    (path / "ended.json").write_text(json.dumps([codes, printed]))
     return path
 
 
@@ -38,11 +39,10 @@ def said(folder):
 
 def test_deepspeed_compiles_nothing_and_prints_nothing(folder):
     assert not (folder / "extensions").exists()
-    printed = [
-        [line for line in text.splitlines() if "[Gloo]" not in line]
-        for text in json.loads((folder / "printed.json").read_text())
-    ]
-    assert printed == [[], []]
+    _, printed = json.loads((folder / "ended.json").read_text())
+    for text in printed:
+        before, _, _ = text.partition("rank 1 dies")
+        assert [line for line in before.splitlines() if "[Gloo]" not in line] == []
 
 
 def test_votes_reach_every_rank(said):
@@ -87,9 +87,9 @@ def test_deepspeed_and_ddp_lose_alike_on_two_ranks(said, zero):
         for kind in ("fp32", "cut"):
             found, twin = (rank[f"{name} {kind}"] for name in (f"deepspeed {zero}", "ddp 0"))
             assert found["losses"] == pytest.approx(twin["losses"], rel=1e-5)
-        found, twin = (rank[f"{name} slow bf16"] for name in (f"deepspeed {zero}", "ddp 0"))
-        # no gradient is rounded to bf16 on its way between ranks
-        assert found["moved"] == pytest.approx(twin["moved"], rel=1e-3, abs=1e-7)
+        found, twin = (rank[f"{name} gradient"] for name in (f"deepspeed {zero}", "ddp 0"))
+        # under autocast: no gradient is rounded to bf16 on its way between ranks
+        assert found == pytest.approx(twin, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("stage", ["dense 0", "sparse 0", "dense 1", "sparse 1"])
@@ -112,8 +112,8 @@ def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, said, 
 
 
 def test_one_rank_told_to_stop_stops_both_at_one_step(said):
-    for rank in said:
-        assert rank["stopped"] == ["stopped", ["step-00000005.pt"]]
+    assert [rank["stopped"][0] for rank in said] == ["stopped", "stopped"]
+    assert said[0]["stopped"][1] == ["step-00000005.pt"]
 
 
 def test_a_claim_that_rank_0_loses_frees_the_other_rank(said):
@@ -136,9 +136,7 @@ def test_a_sharded_checkpoint_of_two_ranks_is_refused_by_one(folder, said, stage
     assert stages.saved(config) == said[0]["sharded"]
 
 
-def test_the_end_of_a_rank_ends_the_others(ranks, tmp_path):
-    first, second = ranks.start("dead_rank.py", tmp_path)
-    second.wait(60)
-    printed = first.communicate(timeout=60)[0]
-    assert first.returncode != 0
-    assert "unreachable" not in printed
+def test_the_end_of_a_rank_ends_the_other(folder):
+    (first, second), _ = json.loads((folder / "ended.json").read_text())
+    assert second == -signal.SIGKILL
+    assert first > 0

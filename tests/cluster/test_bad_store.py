@@ -1,0 +1,188 @@
+"""A store that is full, read-only or damaged: a sentence, exit code 2, and nothing lost."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GRID = """# Two tiny trials.
+defaults:
+  - override /dataset: digits
+  - override /recipe: quick
+model: {depth: 8}
+dataset: {train_size: 128, validation_size: 64, test_size: 64}
+recipe: {epochs: 1, batch_size: 32}
+compress: {level_share: 0.5, level_epochs: 1}
+run: {engine: ddp}
+axes:
+  width: [0.25]
+  sparsity: [0.0, 0.5]
+"""
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A finished sweep: its grid and its store."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "tiny.yaml").write_text(GRID)
+    said = verb("launch", folder / "tiny.yaml", folder / "store")
+    assert said.returncode == 0, said.stdout + said.stderr
+    return folder
+
+
+@pytest.fixture
+def copy(sweep, tmp_path):
+    shutil.copytree(sweep, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def verb(name, grid, store, *more):
+    return subprocess.run(
+        [sys.executable, "-m", f"harness.{name}", f"grid={grid}", f"store={store}", *more],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def results(store):
+    found = {path.parent.name: json.loads(path.read_text()) for path in
+             store.glob("stages/*/*/result.json")}  # fmt: skip
+    for result in found.values():
+        result.pop("timing")
+    return found
+
+
+def path_of(store):
+    """The folders of the dense stage and of its child."""
+    configs = {p.parent: json.loads(p.read_text()) for p in store.glob("stages/*/*/config.json")}
+    return sorted(configs, key=lambda folder: configs[folder]["parent"] or "")
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_a_truncated_file_is_moved_aside_and_its_stage_done_again(copy, name):
+    before = results(copy / "store")
+    damaged = path_of(copy / "store")[0]
+    (damaged / name).write_bytes((damaged / name).read_bytes()[:40])
+    status = verb("status", copy / "tiny.yaml", copy / "store")
+    assert status.returncode == 0
+    assert "damaged" in status.stdout
+    assert name in status.stdout
+    said = verb("launch", copy / "tiny.yaml", copy / "store")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "moved to" in said.stderr
+    assert results(copy / "store") == before
+    assert list(damaged.glob("*.damaged-1"))
+
+
+def test_truncated_weights_of_a_parent_are_found_and_made_again(copy):
+    before = results(copy / "store")
+    dense, level = path_of(copy / "store")
+    weights = dense / "checkpoint" / "final.pt"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    (level / "result.json").unlink()
+    said = verb("launch", copy / "tiny.yaml", copy / "store")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert results(copy / "store") == before
+
+
+def test_a_config_of_another_stage_is_reported_and_not_believed(copy):
+    dense, level = path_of(copy / "store")
+    shutil.copy(level / "config.json", dense / "config.json")
+    status = verb("status", copy / "tiny.yaml", copy / "store")
+    assert "does not match its stage" in status.stdout
+    rows = subprocess.run(
+        [sys.executable, "-m", "analysis.rows", f"grid={copy / 'tiny.yaml'}",
+         f"store={copy / 'store'}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert ",damaged," in rows.stdout
+
+
+def test_exactly_the_missing_stages_are_run(copy):
+    store = copy / "store"
+    times = {p: p.stat().st_mtime_ns for p in store.glob("stages/*/*/result.json")}
+    again = verb("launch", copy / "tiny.yaml", store)
+    assert again.returncode == 0
+    assert "nothing left to do" in again.stdout
+    grown = verb("launch", copy / "tiny.yaml", store, "axes.seed=[0,1]")
+    assert "4 stages: 2 done, 2 to train" in grown.stdout
+    assert len(results(store)) == 4
+    fewer = verb("launch", copy / "tiny.yaml", store, "axes.sparsity=[0.0]", "dry_run=true")
+    assert "0 stages to train" in fewer.stdout
+    changed = verb("launch", copy / "tiny.yaml", store, "recipe.label_smoothing=0.1",
+                   "dry_run=true")  # fmt: skip
+    assert "2 stages to train" in changed.stdout
+    assert {p: p.stat().st_mtime_ns for p in times} == times  # nothing was touched or deleted
+
+
+def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy):
+    store = copy / "store"
+    wrong = "compress.protect=[classifer]"
+    first = verb("launch", copy / "tiny.yaml", store, wrong)
+    assert first.returncode == 1, first.stdout + first.stderr
+    assert "neither a role" in first.stdout
+    assert "did you mean 'classifier'" in first.stdout
+    again = verb("launch", copy / "tiny.yaml", store, wrong)
+    assert again.returncode == 1
+    assert "retry=failed" in again.stdout
+    status = verb("status", copy / "tiny.yaml", store, wrong)
+    assert "1 x failed: config: compress.protect" in status.stdout
+    retried = verb("launch", copy / "tiny.yaml", store, wrong, "retry=failed")
+    assert "1 to train" in retried.stdout
+    assert len(list(store.glob("stages/*/*/failures/*.json"))) == 3  # failed, retry, failed
+
+
+INSIDE = """
+set -e
+mkdir -p {store}
+mount -t tmpfs -o size={size} tmpfs {store}
+{before}
+set +e
+{python} -m harness.launch grid={grid} store={store}/inner
+echo "CODE $?"
+{after}
+{python} -m harness.launch grid={grid} store={store}/inner
+echo "CODE $?"
+"""
+
+
+def in_own_mounts(tmp_path, size, before, after):
+    """Run the launcher twice in a mount namespace, on a file system of its own."""
+    (tmp_path / "tiny.yaml").write_text(GRID)
+    script = INSIDE.format(
+        store=tmp_path / "fs", size=size, before=before.format(tmp_path / "fs"),
+        after=after.format(tmp_path / "fs"), grid=tmp_path / "tiny.yaml", python=sys.executable,
+    )  # fmt: skip
+    return subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def test_a_full_disk_is_told_and_the_next_launch_goes_on(tmp_path):
+    said = in_own_mounts(tmp_path, "96k", "", "mount -o remount,size=50m {}")
+    codes = [line for line in said.stdout.splitlines() if line.startswith("CODE")]
+    assert codes == ["CODE 2", "CODE 0"], said.stdout + said.stderr
+    assert "the disk is full" in said.stderr
+    assert "Nothing that was finished is lost" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_read_only_store_is_told_and_the_next_launch_goes_on(tmp_path):
+    said = in_own_mounts(tmp_path, "50m", "mount -o remount,ro {}", "mount -o remount,rw {}")
+    codes = [line for line in said.stdout.splitlines() if line.startswith("CODE")]
+    assert codes == ["CODE 2", "CODE 0"], said.stdout + said.stderr
+    assert "read-only" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_logs_folder_that_others_can_write_is_refused(copy):
+    logs = copy / "store" / "sweeps" / "tiny" / "logs"
+    logs.chmod(0o777)
+    said = verb("launch", copy / "tiny.yaml", copy / "store", "axes.seed=[7]")
+    assert said.returncode == 2
+    assert "writable by others" in said.stderr

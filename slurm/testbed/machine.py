@@ -1,0 +1,115 @@
+"""What the testbed asks of the machine: programs, processes, ports, names."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import random
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+HOSTS = Path("/etc/hosts")
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+PACKAGES = "slurmctld slurmd slurmdbd slurm-client munge mariadb-server"
+PROGRAMS = "slurmctld slurmd slurmdbd sinfo sacctmgr munged munge mariadbd mariadb-install-db"
+PORTS = range(17000, 32000, 8)  # below those that kernels give to clients; 8 for each testbed
+
+
+class Problem(Exception):
+    """Something that the user can mend; printed without a traceback, exit code 2."""
+
+
+def wait(seconds: float, test: Callable[[], bool], problem: str) -> None:
+    """Return as soon as `test` holds; raise `Problem` when it does not within `seconds`."""
+    end = time.monotonic() + seconds
+    while not test():
+        if time.monotonic() > end:
+            raise Problem(f"{problem} (waited {seconds:.0f} s)")
+        time.sleep(0.05)
+
+
+def born(pid: int) -> str:
+    """When a process started, which with its PID names it for good; "" if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else f"tick {fields[19]} of boot {BOOT}"
+
+
+def processes() -> list[int]:
+    """PIDs of all processes."""
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+
+
+def install(path: str) -> None:
+    """See that the programs are there: with apt where it exists, else by telling the user."""
+    if missing := [name for name in PROGRAMS.split() if not shutil.which(name, path=path)]:
+        subprocess.run(["sh", PROJECT / ".ci/packages", *PACKAGES.split()], check=False)
+        missing = [name for name in missing if not shutil.which(name, path=path)]
+    if missing:
+        raise Problem(
+            f"missing programs: {', '.join(missing)}. Install SLURM 22.05 or later, MUNGE and "
+            f"MariaDB; on Debian and Ubuntu, as root: apt-get install {PACKAGES}"
+        )
+
+
+def free_ports() -> int:
+    """First of eight neighbouring ports of 127.0.0.1 that nobody uses."""
+    for base in random.sample(PORTS, len(PORTS)):  # two that start at once should not meet
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in range(base, base + PORTS.step):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
+    raise Problem(f"no {PORTS.step} neighbouring ports free from {PORTS.start} to {PORTS.stop}")
+
+
+def lock(file: int, what: Path) -> None:
+    """Lock an open file or folder until it is closed."""
+
+    def attempt() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    wait(120, attempt, f"another testbed command keeps {what} locked")
+
+
+def edit_hosts(folder: Path, nodes: list[str]) -> None:
+    """Put this testbed's line on top of /etc/hosts; without `nodes`, take it out.
+
+    The nodes' names are for rendezvous by name. This machine's own name is for SLURM: with
+    NoInAddrAny it listens where that name leads to (slurm_setup_addr), often a LAN address.
+    """
+    mark, name = f"# testbed {folder}\n", socket.gethostname()
+    try:
+        with HOSTS.open("r+") as file:
+            lock(file.fileno(), HOSTS)
+            old = file.readlines()
+            new = [line for line in old if not line.endswith(mark)]
+            if nodes:
+                new.insert(0, f"127.0.0.1 localhost {' '.join(nodes)} {name} {mark}")
+            if new != old:
+                file.seek(0)
+                file.write("".join(new))
+                file.truncate()
+    except OSError as error:
+        if nodes:
+            print(
+                f"note: {HOSTS}: {error.strerror}, so the names {', '.join(nodes)} do not resolve"
+            )
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        address = "nowhere"
+    if nodes and address != "127.0.0.1":
+        raise Problem(
+            f"the name of this machine, {name}, leads to {address}, and SLURM would listen there. "
+            f"As root, put the line `127.0.0.1 {name}` on top of {HOSTS}"
+        )

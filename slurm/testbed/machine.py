@@ -30,7 +30,7 @@ def wait(seconds: float, test: Callable[[], bool], problem: str) -> None:
     while not test():
         if time.monotonic() > end:
             raise Problem(f"{problem} (waited {seconds:.0f} s)")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def born(pid: int) -> str:
@@ -42,9 +42,21 @@ def born(pid: int) -> str:
     return "" if fields[0] in "ZX" else f"tick {fields[19]} of boot {BOOT}"
 
 
-def processes() -> list[int]:
-    """PIDs of all processes."""
-    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+def job_processes(spool: Path, config: str) -> list[int]:
+    """Step daemons of the node whose slurmd works in folder `spool`, and what their jobs started.
+
+    Step daemons keep slurmd's working folder (their environment is overwritten by their title), and
+    jobs get its configuration file and the node's name into their environment.
+    """
+    marks = {f"SLURM_CONF={config}".encode(), f"SLURMD_NODENAME={spool.name}".encode()}
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            program = (process / "exe").readlink().name
+            daemon = program.startswith("slurm") and (process / "cwd").readlink() == spool
+            if daemon or marks <= set((process / "environ").read_bytes().split(b"\0")):
+                found.append(int(process.name))
+    return found
 
 
 def install(path: str) -> None:

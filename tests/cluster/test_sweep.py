@@ -180,3 +180,30 @@ def test_ctrl_c_stops_cleanly_and_the_next_launch_goes_on(grid, tmp_path):
     assert saved
     status = json.loads(run("harness.status", f"grid={grid}", f"store={store}", "format=json"))
     assert {trial["state"] for trial in status["trials"]} == {"waiting"}
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced_and_its_stage_goes_on(grid, tmp_path):
+    store = tmp_path / "store"
+    process = command("harness.launch", f"grid={grid}", f"store={store}")
+    end = time.monotonic() + 90
+    while not training(store) and time.monotonic() < end:
+        time.sleep(0.02)
+    worker = descendants(process.pid)[-1]
+    os.kill(worker, signal.SIGKILL)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert sorted(set(trained(store))) == trained(store)
+    assert len(list(store.glob("stages/*/*/result.json"))) == STAGES
+
+
+@pytest.mark.slow
+def test_two_ranks_and_gangs_through_the_launcher(grid, tmp_path):
+    store = tmp_path / "store"
+    grid.write_text(GRID.replace("engine: ddp", "engine: deepspeed, processes: 2, gang: 2"))
+    output = run("harness.launch", f"grid={grid}", f"store={store}")
+    assert "8 trials: 8 done" in output
+    for path in store.glob("stages/*/*/provenance.json"):
+        (record,) = json.loads(path.read_text())["records"]
+        assert record["world_size"] == 2
+        assert record["engine"] == "deepspeed"

@@ -1,8 +1,8 @@
 import json
+import os
 import random
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -211,7 +211,17 @@ def test_a_loss_that_is_no_number_is_the_end_of_that_stage_alone(stages, others)
     assert others.record(bad, again[1]) == stages.record(bad, outcomes[0])
 
 
-@pytest.mark.parametrize("harm", ["truncated", "flipped", "foreign", "pickle"])
+class Code:
+    """Runs when it is unpickled: makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "foreign", "code"])
 def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
     stages, others, harm, capsys
 ):
@@ -219,6 +229,7 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
     expected = others.record(config, *others.train(config))
     stages.train_for(3, config)
     stages.train_for(2, config)
+    ran = stages.root / "ran"
     newest = stages.folder(config) / "checkpoint" / "step-00000005.pt"
     data = newest.read_bytes()
     if harm == "truncated":
@@ -230,13 +241,15 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
         stages.train_for(5, other)
         newest.write_bytes((stages.folder(other) / "checkpoint" / newest.name).read_bytes())
     else:
-        torch.save({"stage": stages.member(config).stage_id, "step": 5, "state": Path("x")}, newest)
+        head = {"stage": stages.member(config).stage_id, "step": 5}
+        torch.save({**head, "world_size": 1, "sharded": False, "state": Code(ran)}, newest)
     (outcome,) = stages.train(config)
     assert stages.record(config, outcome) == expected
     said = capsys.readouterr().err
     assert str(newest) in said
     assert "moved to step-00000005.pt.damaged-1" in said
     assert stages.saved(config) == ["final.pt", "step-00000005.pt.damaged-1"]
+    assert not ran.exists()
 
 
 def test_without_a_whole_checkpoint_a_stage_begins_again(stages, others, capsys):

@@ -155,6 +155,7 @@ def test_what_is_left_needs_the_weights_of_finished_parents():
     assert todo(plan, {dense: "done", level: "done"}, lambda stage: False) == []
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_trials_expand_share_and_reconcile(tmp_path):
     large = {
         "width": [i / 10 for i in range(1, 21)],

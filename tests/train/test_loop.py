@@ -109,12 +109,19 @@ def test_members_that_were_stopped_apart_wait_for_each_other(stages, others):
     assert [stages.record(c, o) for c, o in zip(configs, outcomes, strict=True)] == expected
 
 
-def test_stopped_at_the_last_step_only_the_evaluation_is_left(stages, monkeypatch):
-    config = stages.toy()
-    (stopped,) = stages.train_for(STEPS, config)
-    assert stopped.status == "stopped"
+def test_after_the_last_step_only_the_evaluation_is_done_again(stages, monkeypatch):
+    stopped, crashed = stages.toy(), stages.toy({"model.width": 0.5})
+    assert stages.train_for(STEPS, stopped)[0].status == "stopped"
+    beats = iter(range(99))
+
+    def crash():
+        if next(beats) == STEPS:
+            raise OSError("the machine is gone")
+
+    with pytest.raises(OSError, match="machine"):
+        stages.train(crashed, beat=crash)
     monkeypatch.setattr(Resident, "epoch", lambda *a: pytest.fail("trained again"))
-    assert stages.train(config)[0].status == "done"
+    assert [outcome.status for outcome in stages.train(stopped, crashed)] == ["done", "done"]
 
 
 def test_killed_at_random_and_resumed_it_ends_in_the_same_bits(stages, others, ranks):
@@ -136,7 +143,25 @@ def test_killed_at_random_and_resumed_it_ends_in_the_same_bits(stages, others, r
     outcomes = stages.train(*configs)
     assert [stages.record(c, o) for c, o in zip(configs, outcomes, strict=True)] == expected
     assert stages.saved(configs[0]) == ["final.pt"]
-    assert not list(stages.root.glob("*/checkpoint/.*"))  # what the kill tore is gone
+
+
+def test_what_a_crash_left_behind_is_taken_back(stages, others):
+    """Lines of an epoch that is trained again, and half a file."""
+    config = stages.toy()
+    expected = others.record(config, *others.train(config))
+    stages.train_for(4, config)
+    beats = iter(range(99))
+
+    def crash():
+        if next(beats) == 5:
+            raise OSError("the machine is gone")
+
+    with pytest.raises(OSError, match="machine"):
+        stages.train(config, beat=crash)
+    assert len((stages.folder(config) / "metrics.jsonl").read_text().splitlines()) == 1
+    (stages.folder(config) / "checkpoint" / ".step-00000010.pt.1.tmp").write_bytes(b"half")
+    assert stages.record(config, *stages.train(config)) == expected
+    assert stages.saved(config) == ["final.pt"]
 
 
 def test_a_checkpoint_is_written_when_it_is_due_and_two_are_kept(stages):
@@ -196,17 +221,17 @@ def test_a_level_without_pruning_goes_on_from_its_parents_weights(stages):
     assert longer.result["counts"]["params_nonzero"] == parent.result["counts"]["params_total"]
 
 
-def test_a_loss_that_is_no_number_is_the_end_of_that_stage_alone(stages, others):
-    good, bad = (
-        stages.toy(),
-        stages.toy({"recipe.optimizer.lr": 1e30, "recipe.schedule.name": "constant"}),
-    )
-    outcomes = stages.train(bad, good)
+@pytest.mark.parametrize("zero", [0, 1])
+def test_a_loss_that_is_no_number_is_the_end_of_that_stage_alone(stages, others, zero):
+    run = {"engine": "deepspeed" if zero else "ddp", "zero_stage": zero}
+    good = stages.toy()
+    bad = stages.toy({"recipe.optimizer.lr": 1e30, "recipe.schedule.name": "constant"})
+    outcomes = stages.train(bad, good, **run)
     assert [outcome.status for outcome in outcomes] == ["diverged", "done"]
     json.dumps(outcomes[0].result, allow_nan=False)
     assert outcomes[0].result["train"]["loss"] is None
-    assert stages.record(good, outcomes[1]) == others.record(good, *others.train(good))
-    again = others.train_for(3, bad)[0], others.train(bad)[0]
+    assert stages.record(good, outcomes[1]) == others.record(good, *others.train(good, **run))
+    again = others.train_for(3, bad, **run)[0], others.train(bad, **run)[0]
     assert [outcome.status for outcome in again] == ["stopped", "diverged"]
     assert others.record(bad, again[1]) == stages.record(bad, outcomes[0])
 

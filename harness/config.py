@@ -119,8 +119,8 @@ def _split(
             raise UserError(f"'{arg}' is no key=value: write grid=quickstart, dry_run=true, ...")
         if key in knobs:
             values[key] = _knob(key, value, knobs[key])
-        elif key in ("grid", "cluster", *GROUPS):
-            words[key] = value
+        elif key in ("grid", "cluster", "store", *GROUPS):
+            words[key] = value  # as it is: paths need no quoting
         elif "." not in key and key not in (*LANGUAGE, *OPERATIONAL, *TrialConfig.model_fields):
             choices = [*knobs, "grid", "cluster", "store", "seed", *GROUPS]
             raise UserError(f"no knob or key '{key}'{nearest(key, choices)}")
@@ -150,16 +150,17 @@ def _compose(words: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="grid-") as scratch:
         grid = _grid_name(words["grid"], Path(scratch))
         choices = [f"grid@_global_={grid}"]
-        choices += [f"{key}={_checked(key, words[key])}" for key in words if key != "grid"]
+        groups = [key for key in words if key not in ("grid", "store")]
+        choices += [f"{key}={_checked(key, words[key])}" for key in groups]
         # `++`: add or replace; a key that no model knows is found, with its nearest, later
         changes = [arg if arg[0] in "+~" else f"++{arg}" for arg in overrides]
-        search = f"hydra.searchpath=['file://{PROFILES}','file://{scratch}']"
+        roots = ",".join(_quoted(f"file://{root}") for root in (PROFILES, scratch))
+        search = f"hydra.searchpath=[{roots}]"
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(GRIDS), version_base="1.3", job_name="harness"):
                 config = compose("launch", overrides=[*choices, search, *changes])
-            plain = OmegaConf.to_container(config, resolve=False)
-            _refuse_resolvers(plain, "")
+            _refuse_resolvers(OmegaConf.to_container(config, resolve=False), "")
             said = OmegaConf.to_container(config, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explained(error, words, scratch)) from error
@@ -169,7 +170,13 @@ def _compose(words: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
                 raise UserError(f"a config file is not valid YAML: {text}") from error
             raise
     assert isinstance(said, dict)
-    return {str(key): value for key, value in said.items()}
+    plain = {str(key): value for key, value in said.items()}
+    return {**plain, "store": words["store"]} if "store" in words else plain
+
+
+def _quoted(text: str) -> str:
+    """A string in Hydra's override grammar."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _grid_name(word: str, scratch: Path) -> str:

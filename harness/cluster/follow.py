@@ -114,7 +114,9 @@ def follow(jobs: LocalJobs, workers: int, progress: Progress, stop: StopFlag) ->
                     if deaths > RESTARTS:
                         return end, why
                     jobs.start()
+            looked = time.monotonic()
             progress.update()
+            looked = time.monotonic() - looked
             if live:
                 print(f"\r\x1b[2K{progress.line()}", end="", flush=True)
             elif time.monotonic() - printed > LINE_SECONDS:
@@ -127,7 +129,7 @@ def follow(jobs: LocalJobs, workers: int, progress: Progress, stop: StopFlag) ->
                     ("\n" if live else "") + "stopping: workers save at their next step", flush=True
                 )
                 return "stopped", f"by {stop.signal}"
-            time.sleep(POLL_SECONDS)
+            time.sleep(max(POLL_SECONDS, 10 * looked))  # a large store is not polled all day
     finally:
         jobs.stop()
         if live:

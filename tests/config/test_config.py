@@ -106,6 +106,15 @@ def test_a_grid_file_whose_name_cannot_name_a_sweep_is_refused(tmp_path):
         load([f"grid={path}"])
 
 
+def test_paths_need_no_quoting(tmp_path):
+    folder = tmp_path / "it's, a=b [ö]"
+    folder.mkdir()
+    path = write(folder, "axes: {seed: [0, 1]}\n")
+    launch = load([f"grid={path}", f"store={folder}/st,ore 'x'"])
+    assert len(launch.grid.trials) == 2
+    assert launch.store == folder / "st,ore 'x'"
+
+
 def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
     path = write(tmp_path, "axes: {widht: [1]}\n")
     said = subprocess.run(

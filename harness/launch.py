@@ -7,6 +7,8 @@ python -m harness.launch grid=quickstart retry=failed
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -63,20 +65,24 @@ def _forgive(plan: Plan, store: Store, states: Mapping[str, StageState]) -> dict
 
 
 def _require_data(launch: Launch) -> None:
-    """Say now what a worker would find out later; what can be downloaded may be absent."""
+    """Say now what a worker would find out later; download here, where there may be a network."""
     from harness.data.catalog import CATALOG, missing
 
     for name in sorted({trial.config.dataset.name for trial in launch.grid.trials}):
         info = CATALOG[name]
         problem = missing(info, launch.run.data_root)
-        if problem is not None and info.torchvision is None:
+        if problem is None:
+            continue
+        if info.torchvision is None or importlib.util.find_spec("torchvision") is None:
             raise UserError(problem)
+        from harness.data.download import download
+
+        print(f"the data set {name} is not there, downloading it", flush=True)
+        download(info, launch.run.data_root)
 
 
 def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:
     """`sweeps/<name>/`: the composed grid and every trial with its path of stages."""
-    import json
-
     folder = make_folder(store.sweep_folder(launch.grid.name))
     atomic_write(folder / "grid.json", (json.dumps(launch.resolved, indent=1) + "\n").encode())
     lines = [

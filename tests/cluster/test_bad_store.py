@@ -186,3 +186,26 @@ def test_a_logs_folder_that_others_can_write_is_refused(copy):
     said = verb("launch", copy / "tiny.yaml", copy / "store", "axes.seed=[7]")
     assert said.returncode == 2
     assert "writable by others" in said.stderr
+
+
+def test_weights_that_were_not_kept_are_made_again_for_a_new_child(copy):
+    store, lean = copy / "store", copy / "lean"
+    few = ["run.keep_weights=needed", "axes.sparsity=[0.0]"]
+    assert verb("launch", copy / "tiny.yaml", lean, *few).returncode == 0
+    assert not list(lean.glob("stages/*/*/checkpoint/*"))
+    said = verb("launch", copy / "tiny.yaml", lean)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "2 to train" in said.stdout
+    assert results(lean) == results(store)
+
+
+def test_a_data_set_that_is_not_there_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy"):  # the attempt to download ends on this machine
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    grid = tmp_path / "far.yaml"
+    grid.write_text(GRID.replace("/dataset: digits", "/dataset: cifar10"))
+    said = verb("launch", grid, tmp_path / "store", f"run.data_root={tmp_path}")
+    assert said.returncode == 2
+    assert "cifar10" in said.stderr
+    assert "run.data_root" in said.stderr
+    assert not (tmp_path / "store").exists()

@@ -7,21 +7,41 @@ mean of the seeds that survived would flatter them. Missing seeds are shown too.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from analysis import stats
+from analysis.rows import AXES, is_axis
 from harness.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SIZES = ("dataset", "family", "depth", "width", "sparsity", "dense_long", "policy", "precision")
-"""Columns that tell sizes (and arms) apart where they vary."""
+    from analysis.optimum import Optimum
+
 MIXED = ("code", "engine", "zero_stage", "world_size", "loader", "memory_format", "device", "torch")
 """Columns in which the rows of one table should agree."""
 NONE = "none"
+MOST_OPTIMA = 500  # sizes for which the smooth optimum is worked out: some 2 ms each
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is compared: columns val_<name> and test_<name>; numbers are shown times `scale`."""
+
+    name: str
+    sign: int  # 1 where higher is better, -1 where lower is
+    scale: float
+    digits: int
+    words: str
+
+
+METRICS = {
+    "top1": Metric("top1", 1, 100.0, 1, "Top-1 accuracies in percent"),
+    "loss": Metric("loss", -1, 1.0, 3, "Cross entropies in nats"),
+}
+TOP1 = METRICS["top1"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +49,7 @@ class Cell:
     """All seeds of one magnitude at one size."""
 
     magnitude: float | str
-    val: tuple[float, ...]  # top-1 of the seeds that are done
+    val: tuple[float, ...]  # metric of the seeds that are done
     test: tuple[float, ...]  # in the same order
     seeds: int  # that the grid asks for
     diverged: int
@@ -40,28 +60,34 @@ class Cell:
         return self.seeds - len(self.val) - self.diverged
 
     @property
+    def usable(self) -> bool:
+        """Whether it can win: some seeds are done and none diverged."""
+        return bool(self.val) and not self.diverged
+
+    @property
     def mean_val(self) -> float:
-        """Mean validation top-1."""
-        return math.fsum(self.val) / len(self.val)
+        """Mean over seeds on validation."""
+        return stats.mean(self.val)
 
     @property
     def mean_test(self) -> float:
-        """Mean test top-1."""
-        return math.fsum(self.test) / len(self.test)
+        """Mean over seeds on test."""
+        return stats.mean(self.test)
 
 
 @dataclass(frozen=True)
 class Best:
-    """One line of the table. Accuracies are shares; `half` is of an interval, NaN with one seed."""
+    """One line of the table. `half` is of a 95 % interval, NaN with one seed."""
 
     size: dict[str, Any]
     cells: tuple[Cell, ...]
     params: float | None  # mean number of parameters that are not zero
     best: Cell | None  # none where no cell is finished
     ties: tuple[float | str, ...]
+    optimum: Optimum | None = None  # on validation
     test: float = math.nan
     test_half: float = math.nan
-    gain: float = math.nan  # over `none`
+    gain: float = math.nan  # over `none`; positive is better, whatever the metric
     gain_half: float = math.nan
     spread: stats.Spread = field(default=stats.Spread(math.nan, 0))  # of test
 
@@ -72,67 +98,168 @@ def magnitude_key(magnitude: float | str) -> float:
 
 
 def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[str]:
-    """The columns that sizes are told apart by: `by`, or every axis that varies."""
+    """The columns that sizes are told apart by: `by`, or every axis that varies.
+
+    Grids that differ in what is no axis are told apart by their name.
+    """
     if by is not None:
         for name in by:
             if name not in frame.columns:
                 raise UserError(f"by: there is no column '{name}'{nearest(name, frame.columns)}")
         return list(by)
-    from analysis.rows import COLUMNS
-
-    axes = [*SIZES, *(name for name in frame.columns if name not in COLUMNS)]
+    axes = [*AXES, *(name for name in frame.columns if is_axis(name) and name not in AXES)]
     varied = [n for n in axes if n in frame.columns and frame[n].nunique(dropna=False) > 1]
+    if (
+        "grid" in frame.columns
+        and frame["grid"].nunique(dropna=False) > 1
+        and frame.duplicated([*varied, "magnitude", "seed"]).any()
+    ):
+        varied.append("grid")
     return varied or [name for name in ("width",) if name in frame.columns]
 
 
-def best_per_size(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[Best]:
-    """A line per size, in the order of the size columns."""
-    columns = size_columns(frame, by)
-    if not columns:
-        return [_best({}, frame)]
+def best_per_size(
+    frame: pd.DataFrame,
+    by: Sequence[str] | None = None,
+    metric: Metric = TOP1,
+    optima: bool = True,
+) -> list[Best]:
+    """A line per size, in the order of the size columns.
+
+    `optima=False` leaves the smooth optimum out. Raises UserError where rows of one cell are no
+    replicates of each other.
+    """
+    sizes = cells_per_size(frame, size_columns(frame, by), metric)
+    wanted = optima and len(sizes) <= MOST_OPTIMA
+    return [_best(size, cells, params, metric, wanted) for size, cells, params in sizes]
+
+
+def cells_per_size(
+    frame: pd.DataFrame, columns: Sequence[str], metric: Metric = TOP1
+) -> list[tuple[dict[str, Any], tuple[Cell, ...], float | None]]:
+    """(size, its cells in the order of magnitude, mean non-zero parameters), sizes in order."""
+    scores = [f"val_{metric.name}", f"test_{metric.name}"]
+    for name in scores:
+        if name not in frame.columns:
+            raise UserError(f"metric={metric.name}: the rows have no column '{name}'")
+    groups: dict[tuple[Any, ...], dict[float | str, list[tuple[Any, ...]]]] = {}
+    weights: dict[tuple[Any, ...], list[float]] = {}
+    keys = [_known(frame[name].tolist()) for name in columns]
+    sizes = list(zip(*keys, strict=True)) if keys else [()] * len(frame)
+    runs = zip(*(frame[name].tolist() for name in ("seed", "state", *scores)), strict=True)
+    for size, magnitude, run in zip(sizes, frame["magnitude"].tolist(), runs, strict=True):
+        groups.setdefault(size, {}).setdefault(magnitude, []).append(run)
+    if "params_nonzero" in frame.columns:
+        for size, value in zip(sizes, _known(frame["params_nonzero"].tolist()), strict=True):
+            if value is not None:
+                weights.setdefault(size, []).append(value)
     found = []
-    for key, group in frame.groupby(columns, dropna=False, sort=True):
-        values = key if isinstance(key, tuple) else (key,)
-        found.append(_best(dict(zip(columns, values, strict=True)), group))
+    for size in sorted(groups, key=lambda key: [_order(value) for value in key]):
+        named = dict(zip(columns, size, strict=True))
+        cells = [
+            _cell(frame, named, magnitude, groups[size][magnitude], metric)
+            for magnitude in sorted(groups[size], key=magnitude_key)
+        ]
+        params = stats.mean(weights[size]) if size in weights else None
+        found.append((named, tuple(cells), params))
     return found
 
 
-def _best(size: dict[str, Any], group: pd.DataFrame) -> Best:
-    cells = []
-    for magnitude in sorted(set(group["magnitude"]), key=magnitude_key):
-        rows = group[group["magnitude"] == magnitude]
-        done = rows[rows["state"] == "done"]
-        cells.append(
-            Cell(
-                magnitude,
-                tuple(done["val_top1"]),
-                tuple(done["test_top1"]),
-                len(rows),
-                int((rows["state"] == "diverged").sum()),
-            )
-        )
-    nonzero = list(group["params_nonzero"].dropna()) if "params_nonzero" in group else []
-    params = math.fsum(nonzero) / len(nonzero) if nonzero else None
-    running = {cell.magnitude: cell for cell in cells if cell.val and not cell.diverged}
+def _cell(
+    frame: pd.DataFrame,
+    size: dict[str, Any],
+    magnitude: float | str,
+    runs: Sequence[tuple[Any, ...]],
+    metric: Metric,
+) -> Cell:
+    if len({seed for seed, *_ in runs}) < len(runs):
+        raise UserError(_no_replicates(frame, size, magnitude))
+    done = sorted((seed, val, test) for seed, state, val, test in runs if state == "done")
+    if not all(math.isfinite(value) for _, *scores in done for value in scores):
+        raise UserError(f"metric={metric.name}: a row that is done has no finite number")
+    return Cell(
+        magnitude,
+        tuple(val for _, val, _ in done),
+        tuple(test for *_, test in done),
+        len(runs),
+        sum(state == "diverged" for _, state, *_ in runs),
+    )
+
+
+def _no_replicates(frame: pd.DataFrame, size: dict[str, Any], magnitude: float | str) -> str:
+    """What to say when one seed is twice in a cell: which columns tell its rows apart."""
+    inside = frame["magnitude"] == magnitude
+    for name, value in size.items():
+        inside &= frame[name].isna() if value is None else frame[name] == value
+    rows = frame[inside]
+    first = rows[rows["seed"] == rows.loc[rows["seed"].duplicated(), "seed"].iloc[0]]
+    differ = [
+        str(name)
+        for name in frame.columns
+        if name not in ("trial", "stage", "state") and first[name].nunique(dropna=False) > 1
+    ]
+    apart = sorted(differ, key=lambda name: not is_axis(name))[:5]
+    where = ", ".join(f"{name} {value}" for name, value in {**size, "magnitude": magnitude}.items())
+    told = (
+        f"they differ in {', '.join(apart)}: add it to by=, or choose with where="
+        if apart
+        else ("the rows are equal: take one of them out")
+    )
+    return f"the cell {where} has seed {first['seed'].iloc[0]:g} {len(first)} times; {told}"
+
+
+def _known(values: Iterable[Any]) -> list[Any]:
+    """NaN as None: NaN is not equal to itself and would make a size of every row."""
+    return [None if value != value else value for value in values]
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    """Sorts missing first, then numbers, then words."""
+    if value is None:
+        return 0, 0
+    return (1, value) if isinstance(value, int | float) else (2, str(value))
+
+
+def _best(
+    size: dict[str, Any],
+    cells: tuple[Cell, ...],
+    params: float | None,
+    metric: Metric,
+    optima: bool,
+) -> Best:
+    running = {cell.magnitude: cell for cell in cells if cell.usable}
     if not running:
-        return Best(size, tuple(cells), params, None, ())
-    best = max(running.values(), key=lambda cell: cell.mean_val)
+        return Best(size, cells, params, None, ())
+    best = max(running.values(), key=lambda cell: metric.sign * cell.mean_val)
     val_spread = stats.pooled([cell.val for cell in running.values()])
     tied = stats.ties({m: cell.val for m, cell in running.items()}, best.magnitude, val_spread)
     spread = stats.pooled([cell.test for cell in running.values()])
     none = running.get(NONE)
     return Best(
         size,
-        tuple(cells),
+        cells,
         params,
         best,
         tuple(sorted(tied, key=magnitude_key)),  # type: ignore[arg-type]
+        _optimum(list(running.values()), val_spread, metric) if optima else None,
         best.mean_test,
         stats.half_width(spread, len(best.test)),
-        best.mean_test - none.mean_test if none else math.nan,
+        metric.sign * (best.mean_test - none.mean_test) if none else math.nan,
         stats.half_width(spread, len(best.test), len(none.test))
         if none and none is not best
         else math.nan,
+        spread,
+    )
+
+
+def _optimum(cells: Sequence[Cell], spread: stats.Spread, metric: Metric) -> Optimum | None:
+    from analysis.optimum import optimum
+
+    curve = [cell for cell in cells if cell.magnitude != NONE]
+    return optimum(
+        [float(cell.magnitude) for cell in curve],
+        [metric.sign * cell.mean_val for cell in curve],
+        [len(cell.val) for cell in curve],
         spread,
     )
 
@@ -150,7 +277,7 @@ def warnings(frame: pd.DataFrame) -> list[str]:
             values = ", ".join(sorted(map(str, done[column].dropna().unique())))
             found.append(f"the rows differ in {column}: {values}")
     if "flags" in done.columns:
-        flagged = done["flags"].fillna("").ne("").sum()
+        flagged = sum(bool(words) and words == words for words in done["flags"])
         if flagged:
             found.append(f"{flagged} trials changed code, packages or machine along their path")
     return found

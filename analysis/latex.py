@@ -1,10 +1,13 @@
-r"""The table as LaTeX: booktabs, every string escaped, nothing to mend by hand.
+r"""The table as LaTeX: booktabs and siunitx, every string escaped, nothing to mend by hand.
 
-The text compiles with pdflatex by \input after \usepackage{booktabs}, and as a document of its own
-with `standalone`.
+The text compiles with pdflatex by \input after \usepackage{booktabs,siunitx}, and as a document of
+its own with `standalone`.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 from analysis.render import Table
 
@@ -20,11 +23,17 @@ ESCAPES = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
+    "[": "{[}",  # at the start of a row it would be the option of the line break before
+    "]": "{]}",
 }
+VALUE = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
 
 
 def escape(text: str) -> str:
@@ -42,32 +51,58 @@ def escape(text: str) -> str:
     return "".join(out)
 
 
-def latex(shown: Table, label: str = "tab:best-magnitude") -> str:
-    """A `table` environment; the best magnitude is bold, minus signs are real ones."""
+def latex(shown: Table) -> str:
+    """A `table` environment; the best is bold, numbers stand below each other at their point."""
+    columns = list(zip(*shown.rows, strict=True)) if shown.rows else [()] * len(shown.header)
+    formats = [
+        None if name == shown.strong else number_format(cells)
+        for name, cells in zip(shown.header, columns, strict=True)
+    ]
+    head = [
+        rf"{{{escape(name)}}}" if layout else escape(name)
+        for name, layout in zip(shown.header, formats, strict=True)
+    ]
     lines = [
+        r"% needs \usepackage{booktabs,siunitx}",
         r"\begin{table}[t]",
         r"  \centering",
+        r"  \sisetup{separate-uncertainty=true, retain-explicit-plus=true}",
         rf"  \caption{{{escape(shown.caption)}}}",
-        rf"  \label{{{label}}}",
-        rf"  \begin{{tabular}}{{{'r' * len(shown.header)}}}",
+        rf"  \label{{tab:{shown.name}}}",
+        rf"  \begin{{tabular}}{{{' '.join(layout or 'r' for layout in formats)}}}",
         r"    \toprule",
-        "    " + " & ".join(escape(name) for name in shown.header) + r" \\",
+        "    " + " & ".join(head) + r" \\",
         r"    \midrule",
     ]
-    bold = shown.header.index("best")
     for row in shown.rows:
-        cells = [_number(cell) for cell in row]
-        if row[bold] != "-":
-            cells[bold] = rf"\textbf{{{cells[bold]}}}"
+        cells = [
+            _in_column(cell, layout, name == shown.strong)
+            for name, cell, layout in zip(shown.header, row, formats, strict=True)
+        ]
         lines.append("    " + " & ".join(cells) + r" \\")
     lines += [r"    \bottomrule", r"  \end{tabular}", r"  \par\medskip\footnotesize"]
     lines += [rf"  {escape(note)}\par" for note in shown.notes]
     return "\n".join([*lines, r"\end{table}"])
 
 
-def _number(cell: str) -> str:
-    text = escape(cell)
-    return f"$-${text[1:]}" if cell.startswith("-") and cell[1:2].isdigit() else text
+def number_format(cells: Sequence[str]) -> str | None:
+    """The siunitx column for `80.6 ± 1.8` and the like; None where a cell is other text."""
+    found = [VALUE.fullmatch(cell) for cell in cells if cell != "-"]
+    parts = [match.groups(default="") for match in found if match]
+    if not parts or len(parts) < len(found):
+        return None
+    sign = "+" if any(part[0] for part in parts) else ""
+    whole, decimals = (max(len(part[at]) for part in parts) for at in (1, 2))
+    uncertain = max(len((part[3] + part[4]).lstrip("0")) for part in parts)
+    tail = f"({uncertain})" if any(part[3] for part in parts) else ""
+    return f"S[table-format={sign}{whole}.{decimals}{tail}]"
+
+
+def _in_column(cell: str, layout: str | None, strong: bool) -> str:
+    if layout:
+        return "{--}" if cell == "-" else cell.replace(" ± ", " +- ")
+    text = "--" if cell == "-" else escape(cell)
+    return rf"\textbf{{{text}}}" if strong and cell != "-" else text
 
 
 def standalone(shown: Table) -> str:
@@ -77,7 +112,7 @@ def standalone(shown: Table) -> str:
             r"\documentclass{article}",
             r"\usepackage[T1]{fontenc}",
             r"\usepackage[utf8]{inputenc}",
-            r"\usepackage{booktabs}",
+            r"\usepackage{booktabs,siunitx}",
             r"\usepackage[margin=2cm,landscape]{geometry}",
             r"\begin{document}",
             latex(shown),

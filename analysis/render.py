@@ -1,15 +1,18 @@
-"""From the best magnitudes to text: the columns of the table, and screen, markdown and CSV."""
+"""From best magnitudes to text: the columns of the table; screen, markdown, CSV and HTML."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.best import Best
+from analysis.best import TOP1, Best, Metric
 
-FORMATS = ("screen", "latex", "markdown", "csv")
+if TYPE_CHECKING:
+    from analysis.optimum import Optimum
+
+FORMATS = ("screen", "latex", "markdown", "csv", "html")
 
 
 @dataclass(frozen=True)
@@ -20,19 +23,21 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str
     notes: tuple[str, ...]
+    name: str = "best-magnitude"  # of the LaTeX label and the HTML id
+    strong: str | None = "best"  # the column in bold
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """`0.8213` as `82.1`; unknown as `-`."""
-    return "-" if math.isnan(share) else f"{100 * share:.{digits}f}"
-
-
-def interval(share: float, half: float, signed: bool = False) -> str:
-    """`82.1 ± 0.4` in percent; without the interval where there is none."""
-    if math.isnan(share):
+def score(value: float, metric: Metric = TOP1, signed: bool = False) -> str:
+    """`0.8213` as `82.1` (percent), a loss as it is; unknown as `-`."""
+    if math.isnan(value):
         return "-"
-    value = f"{100 * share:+.1f}" if signed else percent(share)
-    return value if math.isnan(half) else f"{value} ± {percent(half)}"
+    return f"{metric.scale * value:{'+' if signed else ''}.{metric.digits}f}"
+
+
+def interval(value: float, half: float, metric: Metric = TOP1, signed: bool = False) -> str:
+    """`82.1 ± 0.4`; without the interval where there is none."""
+    shown = score(value, metric, signed)
+    return shown if math.isnan(half) or shown == "-" else f"{shown} ± {score(half, metric)}"
 
 
 def number(value: Any) -> str:
@@ -54,42 +59,64 @@ def count(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def table(found: Sequence[Best], warnings: Sequence[str]) -> Table:
+def place(found: Optimum | None) -> str:
+    """`0.41 (0.22, 0.60)`; ends of the interval at the grid's ends as `≤0.2`, `≥0.8`."""
+    if found is None:
+        return "-"
+    below, above = found.censored
+    low = f"≤{found.ends[0]:g}" if below else f"{found.low:.2f}"
+    high = f"≥{found.ends[1]:g}" if above else f"{found.high:.2f}"
+    return f"{found.at:.2f} ({low}, {high})"
+
+
+def table(found: Sequence[Best], warnings: Sequence[str], metric: Metric = TOP1) -> Table:
     """The table of the best magnitude for each size."""
     names = list(found[0].size) if found else []
-    header = (*names, "params", "best", "ties", "val", "test", "gain", "seeds", "incomplete")
+    smooth = any(line.optimum for line in found)
+    header = [*names, "params", "best", "ties", "optimum", "val", "test", "gain", "seeds"]
     rows = []
     for line in found:
-        size = [number(value) for value in line.size.values()]
         best = line.best
         rows.append(
-            (
-                *size,
+            [
+                *(number(value) for value in line.size.values()),
                 count(line.params),
                 "-" if best is None else number(best.magnitude),
                 " ".join(number(m) for m in line.ties if best and m != best.magnitude) or "-",
-                "-" if best is None else percent(best.mean_val),
-                interval(line.test, line.test_half),
-                interval(line.gain, line.gain_half, signed=True),
+                place(line.optimum),
+                "-" if best is None else score(best.mean_val, metric),
+                interval(line.test, line.test_half, metric),
+                interval(line.gain, line.gain_half, metric, signed=True),
                 _seeds(line),
                 _incomplete(line),
-            )
+            ]
         )
-    return Table(header, tuple(rows), caption(found), (*_notes(), *warnings))
+    if not smooth:
+        at = header.index("optimum")
+        for cells in (header, *rows):
+            del cells[at]
+    return Table(
+        (*header, "incomplete"),
+        tuple(map(tuple, rows)),
+        "Best augmentation magnitude for each size, chosen on validation and reported on test.",
+        (*_notes(metric, smooth), *warnings),
+    )
 
 
-def caption(found: Sequence[Best]) -> str:
-    """What the table shows."""
-    return "Best augmentation magnitude for each size, chosen on validation and reported on test."
-
-
-def _notes() -> tuple[str, ...]:
-    return (
-        "Top-1 accuracies in percent, mean over seeds; ± is half of a 95 % t interval with a "
+def _notes(metric: Metric, smooth: bool) -> list[str]:
+    better = "" if metric.sign > 0 else ", less is better, a positive gain is an improvement"
+    found = [
+        f"{metric.words}, mean over seeds{better}; ± is half of a 95 % t interval with a "
         "standard deviation pooled over the magnitudes of the size (none with one seed).",
         "ties: other magnitudes that cannot be told from the best on validation (one-sided t "
-        "tests at 5 %, Bonferroni); gain: test accuracy over no augmentation (none).",
-    )
+        "tests at 5 %, Bonferroni); gain: test result against no augmentation (none).",
+    ]
+    if smooth:
+        found.append(
+            "optimum: where a smooth curve through the validation means is highest, with its 95 % "
+            "interval; ≤ and ≥ say that it may lie beyond the magnitudes tried."
+        )
+    return found
 
 
 def _seeds(line: Best) -> str:
@@ -111,6 +138,15 @@ def _incomplete(line: Best) -> str:
     return "; ".join(parts) or "-"
 
 
+def show(shown: Table, shape: str) -> str:
+    """The table in one of FORMATS."""
+    if shape == "latex":
+        from analysis.latex import latex
+
+        return latex(shown)
+    return {"screen": screen, "markdown": markdown, "csv": csv, "html": html}[shape](shown)
+
+
 def screen(shown: Table) -> str:
     """Aligned columns, and the notes below."""
     lines = [shown.caption, *_aligned([shown.header, *shown.rows])]
@@ -127,15 +163,20 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown(shown: Table) -> str:
-    """A pipe table; pipes in cells are escaped."""
+    """A pipe table; what markdown or HTML would take for markup is escaped."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(map(_plain_markdown, cells)) + " |"
 
-    rule = line(["---:"] * len(shown.header))
+    rule = "| " + " | ".join(["---:"] * len(shown.header)) + " |"
     body = [line(shown.header), rule, *map(line, shown.rows)]
-    notes = [f"- {note}" for note in shown.notes]
+    notes = [f"- {_plain_markdown(note)}" for note in shown.notes]
     return "\n".join([shown.caption, "", *body, "", *notes])
+
+
+def _plain_markdown(text: str) -> str:
+    flat = " ".join(text.split())
+    return "".join(f"\\{c}" if c in "\\|`*_<>[]#" else c for c in flat)
 
 
 def csv(shown: Table) -> str:
@@ -148,3 +189,29 @@ def csv(shown: Table) -> str:
     lines.writerow(shown.header)
     lines.writerows(shown.rows)
     return buffer.getvalue().rstrip("\n")
+
+
+def html(shown: Table) -> str:
+    """A `<table>` with its notes; every string escaped."""
+    from html import escape
+
+    def cell(name: str, text: str) -> str:
+        shown_text = escape(text)
+        return (
+            f"<td><strong>{shown_text}</strong></td>"
+            if name == shown.strong
+            else (f"<td>{shown_text}</td>")
+        )
+
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in shown.header)
+    lines = [
+        f'<table id="{shown.name}">',
+        f"<caption>{escape(shown.caption)}</caption>",
+        f"<thead><tr>{head}</tr></thead>",
+        "<tbody>",
+        *(f"<tr>{''.join(map(cell, shown.header, row))}</tr>" for row in shown.rows),
+        "</tbody>",
+        "</table>",
+        f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in shown.notes)}</ul>",
+    ]
+    return "\n".join(lines)

@@ -7,7 +7,7 @@ python -m analysis.table rows=out/quickstart/rows.csv
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLUMNS = {
     "grid": "name of the sweep",
     "trial": "id of the trial: digest of its config",
-    "state": "done, diverged, failed, damaged, running or waiting",
+    "state": "done, diverged, failed, damaged, running, queued or waiting",
     "dataset": "name of the data set",
     "family": "model family",
     "depth": "layers, where the family has a choice",
@@ -30,6 +30,11 @@ COLUMNS = {
     "magnitude": "none, or a share in [0, 1] of the policy's scale",
     "seed": "replicate",
     "precision": "fp32 or bf16_autocast",
+    "batch_size": "global batch, where the sweep varies it",
+    "lr": "peak learning rate, where varied",
+    "weight_decay": "where varied",
+    "label_smoothing": "where varied",
+    "train_size": "training images, where varied",
     "stage": "id of the trial's last stage",
     "params_total": "parameters of the deployed model",
     "params_nonzero": "of them not pruned",
@@ -57,10 +62,20 @@ COLUMNS = {
     "deepspeed": "version",
     "flags": "semicolon-separated: mixed_<column> where the path's stages differ in it",
 }
-"""Every column that a sweep writes; others are further axes under their own name."""
+"""Every column that a sweep writes, apart from axes under a dotted name."""
+AXES = (
+    "dataset", "family", "depth", "width", "sparsity", "dense_long", "policy", "precision",
+    "batch_size", "lr", "weight_decay", "label_smoothing", "train_size",
+)  # fmt: skip
+"""Columns that may tell trials apart besides magnitude and seed; dotted names may, too."""
 REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
 SCORES = ("val_top1", "test_top1")
-STATES = ("done", "diverged", "failed", "damaged", "running", "waiting")
+NUMBERS = (
+    *SCORES, "val_loss", "test_loss", "seed", "params_total", "params_nonzero", "params_prunable",
+    "macs_dense", "macs_nonzero", "epochs", "examples", "train_macs", "gpu_seconds",
+)  # fmt: skip
+STATES = ("done", "diverged", "failed", "damaged", "running", "queued", "waiting")
+TEXT = ("magnitude", "trial", "stage", "code")
 
 
 def split_args(args: Sequence[str], knobs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -80,22 +95,33 @@ def split_args(args: Sequence[str], knobs: Sequence[str]) -> tuple[list[str], di
     return rest, own
 
 
+def is_axis(name: str) -> bool:
+    """Whether a column tells trials apart: a known axis, or a dotted key of the config."""
+    return name in AXES or "." in name
+
+
 def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
-    """Rows of `rows=FILE[,FILE]` or, without files, of the sweep that `rest` names; checked."""
+    """Rows of `rows=FILE[,FILE]` or, without files, of the sweeps that `rest` names; checked."""
     import pandas as pd
 
-    if files is None:
-        if not any(arg.startswith("grid=") for arg in rest):
-            raise UserError("whose rows? Say grid=NAME, or rows=FILE (CSV or Parquet)")
-        from harness.store.rows import rows_of_grid
+    if files is not None:
+        if rest:
+            words = ", ".join(arg.partition("=")[0] for arg in rest)
+            raise UserError(f"with rows=FILE these words mean nothing: {words}")
+        return together({name: check(read(Path(name)), name) for name in names(files)})
+    grids = [name for arg in rest if arg.startswith("grid=") for name in names(arg[5:])]
+    if not grids:
+        raise UserError("whose rows? Say grid=NAME, or rows=FILE (CSV or Parquet)")
+    from harness.store.rows import rows_of_grid
 
-        return check(pd.DataFrame(rows_of_grid(list(rest))), "the sweep")
-    if rest:
-        words = ", ".join(arg.partition("=")[0] for arg in rest)
-        raise UserError(f"with rows=FILE these words mean nothing: {words}")
-    frames = [read(Path(name.strip())) for name in files.strip("[]").split(",")]
-    frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-    return check(frame, files)
+    others = [arg for arg in rest if not arg.startswith("grid=")]
+    found = {grid: pd.DataFrame(rows_of_grid([f"grid={grid}", *others])) for grid in grids}
+    return together({grid: check(frame, f"grid {grid}") for grid, frame in found.items()})
+
+
+def names(text: str) -> list[str]:
+    """`a,b` and `[a, b]` as a list."""
+    return [name.strip() for name in text.strip("[] ").split(",") if name.strip()]
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -107,7 +133,7 @@ def read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype={"magnitude": str, "trial": str, "stage": str, "code": str})
+        return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), low_memory=False)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as rows: {' '.join(str(error).split())}") from error
 
@@ -116,57 +142,113 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows with their types, or a UserError about every mistake in them."""
     import pandas as pd
 
-    problems = []
-    for column in REQUIRED:
-        if column not in frame.columns:
-            problems.append(f"column '{column}' is missing{nearest(column, map(str, frame))}")
-    if problems or frame.empty:
-        problems = problems or ["it holds no row"]
-        raise UserError("\n  ".join([f"{name} cannot be used as rows:", *problems]))
+    problems = [
+        f"column '{column}' is missing{nearest(column, map(str, frame))}"
+        for column in REQUIRED
+        if column not in frame.columns
+    ]
+    if not problems and frame.empty:
+        problems.append("it holds no row")
+    _raise(problems, name)
     frame = frame.copy()
     unknown = sorted(set(frame["state"].astype(str)) - set(STATES))
     if unknown:
-        problems.append(f"state '{unknown[0]}' is none{nearest(unknown[0], STATES)}")
-    for column in SCORES:
-        numbers = pd.to_numeric(frame[column], errors="coerce")
-        bad = frame[column].notna() & numbers.isna() & (frame[column].astype(str) != "nan")
-        if bad.any():
-            problems.append(f"{column}: {frame.loc[bad, column].iloc[0]!r} is no number")
-        outside = numbers[(numbers < 0) | (numbers > 1)]
-        if len(outside):
-            problems.append(
-                f"{column}: {outside.iloc[0]:g} is outside [0, 1]; accuracies are shares, so "
-                "divide percentages by 100"
-            )
-        frame[column] = numbers
-    try:
-        frame["magnitude"] = [_magnitude(value) for value in frame["magnitude"]]
-    except ValueError as error:
-        problems.append(f"magnitude: {error}")
+        problems.append(f"state '{unknown[0]}' is not known{nearest(unknown[0], STATES)}")
+    for column in NUMBERS:
+        if column in frame.columns:
+            problems += _numbers(frame, column)
+    texts = [str(value).strip() for value in frame["magnitude"]]
+    written = {text: _magnitude(text) for text in sorted(set(texts))}
+    for text in [text for text, known in written.items() if known is None][:1]:
+        problems.append(f"magnitude: '{text}' is neither `none` nor a number from 0 to 1")
+    frame["magnitude"] = pd.Series([written[t] for t in texts], index=frame.index, dtype=object)
+    for column in frame.columns.difference(["magnitude", *NUMBERS]):
+        if pd.api.types.is_object_dtype(frame[column]):  # lists, say: no key of a group
+            plain = [None if _absent(value) else str(value) for value in frame[column]]
+            frame[column] = pd.Series(plain, index=frame.index, dtype=object)
     if "trial" in frame.columns:
-        keys = ["grid", "trial"] if "grid" in frame.columns else ["trial"]
-        twice = frame[frame.duplicated(keys, keep=False) & frame["trial"].notna()]
+        twice = frame[frame.duplicated("trial", keep=False) & frame["trial"].notna()]
         if len(twice):
-            problems.append(f"trial {twice['trial'].iloc[0]} is there {len(twice)} times")
+            problems.append(
+                f"trial {twice['trial'].iloc[0]} is there twice; several files go as rows=A,B"
+            )
     lacking = frame[(frame["state"] == "done") & frame[list(SCORES)].isna().any(axis=1)]
     if len(lacking):
         problems.append(f"{len(lacking)} rows are done and have no accuracy")
-    if problems:
-        raise UserError("\n  ".join([f"{name} cannot be used as rows:", *problems]))
+    _raise(problems, name)
     return frame
 
 
-def _magnitude(value: object) -> float | str:
-    text = str(value).strip()
+def _raise(problems: Sequence[str], name: str) -> None:
+    if problems:
+        raise UserError("\n  ".join([f"{name} cannot be used as rows:", *problems]))
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> list[str]:
+    """Make a column of `frame` numeric; what is wrong with it."""
+    import pandas as pd
+
+    given = frame[column]
+    frame[column] = found = pd.to_numeric(given, errors="coerce")
+    bad = given[found.isna() & given.notna() & (given.astype(str) != "nan")]
+    if len(bad):
+        return [f"{column}: {bad.iloc[0]!r} is no number"]
+    if column == "seed" and found.isna().any():
+        return [f"{column}: a row has none"]
+    outside = found[(found < 0) | (found > 1)] if column in SCORES else found[:0]
+    if len(outside):
+        return [
+            f"{column}: {outside.iloc[0]:g} is outside [0, 1]; accuracies are shares, so "
+            "divide percentages by 100"
+        ]
+    return []
+
+
+def _absent(value: object) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _magnitude(text: str) -> float | str | None:
+    """`none`, or a share; None for what is neither."""
     if text == "none":
-        return "none"
+        return text
     try:
         number = float(text)
     except ValueError:
-        raise ValueError(f"'{text}' is neither `none` nor a number") from None
-    if not 0.0 <= number <= 1.0:
-        raise ValueError(f"{text} is outside [0, 1]")
-    return number
+        return None
+    return number if 0.0 <= number <= 1.0 else None
+
+
+def together(sources: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The rows of several files or sweeps; a trial that is in several counts once.
+
+    Raises UserError where it has different results: pooled, they would pass for two seeds.
+    """
+    import pandas as pd
+
+    frames = list(sources.values())
+    if len(frames) == 1:
+        return frames[0]
+    order = [name for frame in frames for name in frame.columns]
+    columns = {
+        name: [v for f in frames for v in (f[name].tolist() if name in f else [None] * len(f))]
+        for name in dict.fromkeys(order)
+    }
+    frame = pd.DataFrame(columns)
+    frame["magnitude"] = frame["magnitude"].astype(object)
+    if "trial" not in frame.columns:
+        return frame
+    done = frame[(frame["state"] == "done") & frame["trial"].notna()]
+    results = done.drop_duplicates(["trial", *SCORES])
+    differing = results[results.duplicated("trial")]
+    if len(differing):
+        raise UserError(
+            f"trial {differing['trial'].iloc[0]} has different results in {', '.join(sources)}: "
+            "choose one of them, or compare them"
+        )
+    first = frame["state"].map(STATES.index).sort_values(kind="stable").index
+    again = frame.loc[first, "trial"].duplicated() & frame.loc[first, "trial"].notna()
+    return frame[~again.sort_index()].reset_index(drop=True)
 
 
 def write(frame: pd.DataFrame, folder: Path) -> list[Path]:

@@ -1,26 +1,25 @@
 """The best augmentation magnitude for each size: chosen on validation, reported on test.
 
 python -m analysis.table grid=quickstart                     # on the screen
-python -m analysis.table grid=quickstart format=latex        # also markdown, csv
-python -m analysis.table rows=rows.csv by=width where="sparsity == 0"
+python -m analysis.table grid=quickstart format=latex        # also markdown, csv, html
+python -m analysis.table rows=rows.csv by=width where="sparsity == 0" metric=loss
 python -m analysis.table grid=quickstart out=out/quickstart  # table.tex, rows.csv, the figure
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analysis import render
-from analysis.best import best_per_size, warnings
-from analysis.rows import load, split_args, write
+from analysis.best import METRICS, best_per_size, warnings
+from analysis.rows import load, names, split_args, write
 from harness.errors import UserError, command, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KNOBS = ("rows", "format", "by", "where", "out")
+KNOBS = ("rows", "format", "by", "where", "metric", "out")
 
 
 def selected(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
@@ -30,14 +29,13 @@ def selected(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
     from harness.sweep.where import parse
 
     condition = parse(where, set(map(str, frame.columns)))
-    kept = frame[[condition.holds(_plain(row)) for row in frame.to_dict("records")]]
+    asked = sorted(condition.names)
+    columns = [[None if v != v else v for v in frame[name].tolist()] for name in asked]
+    rows = zip(*columns, strict=True) if asked else [()] * len(frame)
+    kept = frame[[condition.holds(dict(zip(asked, row, strict=True))) for row in rows]]
     if kept.empty:
         raise UserError(f"where={where!r} leaves no row of {len(frame)}")
     return kept
-
-
-def _plain(row: Mapping[Any, object]) -> dict[str, object]:
-    return {str(key): None if value != value else value for key, value in row.items()}
 
 
 def main(args: list[str]) -> int:
@@ -46,30 +44,26 @@ def main(args: list[str]) -> int:
         print(__doc__)
         return 0
     rest, own = split_args(args, KNOBS)
-    shape = own.get("format", "screen")
+    shape, wanted = own.get("format", "screen"), own.get("metric", "top1")
     if shape not in render.FORMATS:
         raise UserError(f"format={shape} is not known{nearest(shape, render.FORMATS)}")
+    if wanted not in METRICS:
+        raise UserError(f"metric={wanted} is not known{nearest(wanted, METRICS)}")
+    metric = METRICS[wanted]
     frame = selected(load(rest, own.get("rows")), own.get("where"))
-    by = [name.strip() for name in own["by"].split(",")] if "by" in own else None
-    found = best_per_size(frame, by)
-    shown = render.table(found, warnings(frame))
-    if shape == "latex":
-        from analysis.latex import latex
-
-        print(latex(shown))
-    else:
-        print(
-            {"screen": render.screen, "markdown": render.markdown, "csv": render.csv}[shape](shown)
-        )
+    found = best_per_size(frame, names(own["by"]) if "by" in own else None, metric)
+    shown = render.table(found, warnings(frame), metric)
+    print(render.show(shown, shape))
     if "out" in own:
+        from analysis.drawing import save
         from analysis.figures import accuracy_against_magnitude
-        from analysis.latex import latex
         from harness.store.files import atomic_write, make_folder
 
         folder = make_folder(Path(own["out"]))
-        atomic_write(folder / "table.tex", (latex(shown) + "\n").encode())
-        figures = accuracy_against_magnitude(found, folder / "accuracy_against_magnitude")
-        for path in (folder / "table.tex", *write(frame, folder), *figures):
+        atomic_write(folder / "table.tex", (render.show(shown, "latex") + "\n").encode())
+        figure = accuracy_against_magnitude(found, metric)
+        drawn = save(figure, folder / "accuracy_against_magnitude")
+        for path in (folder / "table.tex", *write(frame, folder), *drawn):
             print(f"written: {path}")
     return 0
 

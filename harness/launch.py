@@ -10,10 +10,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from harness.cluster import failure
+from harness.cluster import failure, slurm
+from harness.cluster.slurm import Queued
 from harness.cluster.state import StageState, stage_states
 from harness.config import Launch, grid_files, load
 from harness.errors import UserError, command
@@ -21,7 +24,10 @@ from harness.store.claims import process_start
 from harness.store.files import atomic_write, make_folder
 from harness.store.store import Store
 from harness.sweep import describe
-from harness.sweep.plan import Plan, gangs, make_plan, todo
+from harness.sweep.plan import Plan, gangs, make_plan, todo, trees
+
+if TYPE_CHECKING:
+    from harness.cluster.worker import Submission
 
 KNOBS = {"dry_run": bool, "retry": str}
 
@@ -37,9 +43,10 @@ def main(args: list[str]) -> int:
         raise UserError(f"retry={retry} is not known: say retry=failed")
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    states = stage_states(store, plan.stages)
+    queued = slurm.still_queued(store.root)
+    states = stage_states(store, plan.stages, queued)
     if retry == "failed" and not launch.knobs.get("dry_run"):
-        states = _forgive(plan, store, states)
+        states = _forgive(plan, store, states, queued)
     left = todo(plan, {stage: state.name for stage, state in states.items()}, store.has_weights)
     if launch.knobs.get("dry_run"):
         print(describe.dry_run(launch, plan, states, left))
@@ -54,14 +61,21 @@ def main(args: list[str]) -> int:
         return 1 if any(state.name == "failed" for state in states.values()) else 0
     _require_data(launch)
     _write_sweep(launch, plan, store)
+    if launch.cluster.executor == "slurm":
+        return _queue(launch, plan, store, left, states)
     return _run_here(launch, plan, store, left, states)
 
 
-def _forgive(plan: Plan, store: Store, states: Mapping[str, StageState]) -> dict[str, StageState]:
+def _forgive(
+    plan: Plan,
+    store: Store,
+    states: Mapping[str, StageState],
+    queued: Mapping[str, tuple[str, Queued]],
+) -> dict[str, StageState]:
     for stage, state in states.items():
         if state.name == "failed" and failure.blocks(store.failures(stage)):
             store.record_failure(stage, {"class": failure.RETRY, "message": "retry=failed"})
-    return stage_states(store, plan.stages)
+    return stage_states(store, plan.stages, queued)
 
 
 def _require_data(launch: Launch) -> None:
@@ -92,6 +106,50 @@ def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:
     atomic_write(folder / "trials.jsonl", "".join(lines).encode())
 
 
+def _queue(
+    launch: Launch,
+    plan: Plan,
+    store: Store,
+    left: list[str],
+    states: Mapping[str, StageState],
+) -> int:
+    """Hand the work to SLURM and leave: a job for each tree of stages."""
+    from harness.cluster import arrays, snapshot
+
+    if shutil.which("sbatch") is None:
+        raise UserError(
+            f"cluster={launch.cluster.name} needs SLURM and sbatch is not installed here: launch "
+            "from a login node, or with cluster=local"
+        )
+    parts = [gangs(plan, set(tree), launch.run.gang) for tree in trees(plan, left)]
+    submission = _submission(launch, plan, store, left, parts, None)
+    folder = store.sweep_folder(launch.grid.name)
+    jobs = arrays.submit(submission, launch.cluster, folder, snapshot.take(folder))
+    print(describe.starting(plan, states, left, min(launch.cluster.workers, len(parts))))
+    print(f"queued {len(jobs):,} jobs: {jobs[0]} to {jobs[-1]}; see harness.status")
+    return 0
+
+
+def _submission(
+    launch: Launch,
+    plan: Plan,
+    store: Store,
+    left: list[str],
+    parts: list[list[list[str]]],
+    launcher: tuple[int, str] | None,
+) -> Submission:
+    from harness.cluster.worker import Submission
+
+    needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
+    return Submission(
+        store=store.root,
+        run=launch.run,
+        stages={stage: config for stage, config in plan.stages.items() if stage in needed},
+        parts=parts,
+        launcher=launcher,
+    )
+
+
 def _run_here(
     launch: Launch,
     plan: Plan,
@@ -103,19 +161,11 @@ def _run_here(
     from harness.cluster.follow import Progress, duration, follow
     from harness.cluster.stop import StopFlag
     from harness.cluster.submit import LocalJobs
-    from harness.cluster.worker import Submission
 
     begun = time.monotonic()
-    needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
     groups = gangs(plan, set(left), launch.run.gang)
-    submission = Submission(
-        store=store.root,
-        run=launch.run,
-        stages={stage: config for stage, config in plan.stages.items() if stage in needed},
-        gangs=groups,
-        launcher=(os.getpid(), process_start(os.getpid()) or ""),
-        attempt=0,
-    )
+    launcher = (os.getpid(), process_start(os.getpid()) or "")
+    submission = _submission(launch, plan, store, left, [groups], launcher)
     workers = min(launch.cluster.workers, len(groups))
     print(describe.starting(plan, states, left, workers), flush=True)
     stop = StopFlag().install()

@@ -205,6 +205,27 @@ class RunConfig(Frozen):
     keep_weights: Literal["all", "needed"] = "all"  # needed: only those a child starts from
 
 
+# What may stand in an sbatch line: no blank, quote, hash, dollar or line break gets through.
+SbatchWord = Annotated[str, Field(pattern=r"^[\w.,:=@%/+&|()\[\]*!-]{1,200}$")]
+ShellLine = Annotated[str, Field(pattern=r"^[^\r\n\x00]{1,2000}$")]
+
+
+class SlurmConfig(Frozen):
+    """What a job asks SLURM for; null leaves a thing to the site's default."""
+
+    partition: SbatchWord | None = None
+    account: SbatchWord | None = None
+    qos: SbatchWord | None = None
+    constraint: SbatchWord | None = None
+    nodes: PositiveInt = 1
+    cpus_per_task: PositiveInt = 4
+    mem_gb: Annotated[float, Field(gt=0.0)] | None = None  # per node
+    signal_seconds: PositiveInt = 120  # before the time limit the job is told to save
+    extra: dict[SbatchWord, SbatchWord | int | bool] = {}  # further long options of sbatch
+    setup: Annotated[tuple[ShellLine, ...], Strict(False)] = ()  # shell lines before the worker
+    python: ShellLine | None = None  # a container's command for Python; null: this Python
+
+
 class ClusterConfig(Frozen):
     """Where jobs run. `workers` is the number of processes (local) or of jobs at once (SLURM)."""
 
@@ -212,4 +233,5 @@ class ClusterConfig(Frozen):
     executor: Literal["local", "slurm"] = "local"
     workers: PositiveInt = 1
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
-    timeout_min: PositiveInt = 60 * 24
+    timeout_min: PositiveInt = 60 * 24 * 7
+    slurm: SlurmConfig = SlurmConfig()

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.cluster import slurm
 from harness.cluster.state import STATES, StageState, stage_states, trial_state
 from harness.config import load
 from harness.errors import UserError, command, nearest
@@ -31,7 +32,8 @@ def main(args: list[str]) -> int:
         return 0
     launch = load(args, KNOBS)
     plan = make_plan(launch.grid)
-    states = stage_states(Store(launch.store), plan.stages)
+    store = Store(launch.store)
+    states = stage_states(store, plan.stages, slurm.still_queued(store.root))
     trials = select(plan, states, launch.grid.axes, launch.knobs.get("where"))
     shape = launch.knobs.get("format", "screen")
     if shape == "json":

@@ -57,6 +57,17 @@ def apply(images: Tensor, plan: Plan) -> Tensor:
     Raises:
         UserError: images of another type or shape, or a plan for another number of samples.
     """
+    check_images(images)
+    if len(plan) != len(images):
+        raise UserError(f"a plan for {len(plan)} samples does not fit {len(images)} images.")
+    if images.numel() == 0 or plan.layers == 0:
+        return images.clone(memory_format=torch.contiguous_format)
+    lowered = lower(plan, images.shape[2], images.shape[3])
+    return _executor(images)(images, lowered, plan.fill, plan.interpolation)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise `UserError` unless `images` are uint8 [N, 3, H, W] of a size that `apply` takes."""
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise UserError(
@@ -73,9 +84,3 @@ def apply(images: Tensor, plan: Plan) -> Tensor:
             f"augmentation takes images of up to {LARGEST_SIDE} pixels a side, not "
             f"{images.shape[2]} x {images.shape[3]}: beyond, Pillow maps coordinates differently."
         )
-    if len(plan) != len(images):
-        raise UserError(f"a plan for {len(plan)} samples does not fit {len(images)} images.")
-    if images.numel() == 0 or plan.layers == 0:
-        return images.clone(memory_format=torch.contiguous_format)
-    lowered = lower(plan, images.shape[2], images.shape[3])
-    return _executor(images)(images, lowered, plan.fill, plan.interpolation)

@@ -144,14 +144,18 @@ def equalize(images: Tensor, weights: Tensor) -> Tensor:
     return look_up(images, _blend(ramp.expand_as(table), table, weights[..., 0]))
 
 
-def box(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
-    """A rectangle of `colour` [3] over boxes int32 [n, 4]: left, top, right, bottom (exclusive)."""
-    height, width = images.shape[2:]
-    x = torch.arange(width, device=images.device)
-    y = torch.arange(height, device=images.device)[:, None]
+def inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels lie in boxes int32 [n, 4] (left, top, right, bottom): bool [n, H, W]."""
+    x = torch.arange(width, device=boxes.device)
+    y = torch.arange(height, device=boxes.device)[:, None]
     left, top, right, bottom = boxes[:, :, None, None].unbind(1)
-    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
-    return torch.where(inside[:, None], colour[:, None, None], images)
+    return (x >= left) & (x < right) & (y >= top) & (y < bottom)
+
+
+def box(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
+    """A rectangle of `colour` [3] over boxes int32 [n, 4]."""
+    covered = inside(boxes, *images.shape[2:])
+    return torch.where(covered[:, None], colour[:, None, None], images)
 
 
 def _gather(images: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Lowered:
 
 
 def lower(plan: Plan, height: int, width: int) -> Lowered:
-    """What `plan` means for images of height x width; values that change nothing become Identity."""
+    """`plan` for images of height x width; an op whose value changes nothing becomes Identity."""
     plan = plan.sized(height, width)
     shape = plan.ops.shape
     kinds = np.zeros(shape, dtype=np.uint8)

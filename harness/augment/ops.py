@@ -45,8 +45,8 @@ class Op:
 
     `low` and `high` bound the value, `neutral` is the value that changes nothing (None: there is
     none). `table` maps values [n] to tables [n, 256]; `matrix` maps (values [n], height, width) to
-    Pillow's AFFINE data [n, 6]. `relative_to` names the op in pixels of which this one is the version
-    in shares of the side (timm's `Rel` names), into which a known size turns it.
+    Pillow's AFFINE data [n, 6]. `relative_to` names the op in pixels that this one, in shares of
+    the side, becomes once the size is known (timm's `Rel` names).
     """
 
     name: str

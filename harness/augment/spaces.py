@@ -199,8 +199,8 @@ def find_space(name: str) -> Space:
     """A space by its name, or by its table's path, with or without a hash: `my.yaml@1f0c2a9b`.
 
     A path without a hash gets that of the table's content, so that a policy's text, and with it the
-    identity of a training, changes when the table does. Raises `UserError` for an unknown name, a file that is not there or
-    is no space, and a hash that does not fit.
+    identity of a training, changes when the table does. Raises `UserError` for an unknown name, a
+    file that is not there or is no space, and a hash that does not fit.
     """
     path, _, known = name.partition("@")
     if path in SPACES and not known:

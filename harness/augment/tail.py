@@ -1,7 +1,8 @@
 """From a batch of uint8 images to what the model sees, in one place and keyed by sample.
 
-Training: pad and crop, flip, policy, normalise. Evaluation: normalise. Every draw is a pure function
-of (seed, epoch, sample id), so a batch may be cut in any way. Nothing waits for the device.
+Training: pad and crop, flip, policy, normalise, erase, mix. Evaluation: normalise. Every draw is a
+pure function of (seed, epoch, sample id), so a batch may be cut in any way (before an even sample,
+where neighbours are mixed: `mix.py`). Nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from harness.augment.apply import apply
+from harness.augment.apply import apply, check_images
 from harness.augment.kernels import upload
+from harness.augment.mix import erase, mix
 from harness.augment.policy import Policy
+from harness.errors import UserError
 from harness.train import rng
 
 Ids = NDArray[np.int64]
@@ -27,11 +30,15 @@ class Tail:
     """What is done to every training sample besides its policy.
 
     crop_padding: black pixels added on each side before a crop of the original size. flip: left to
-    right with probability one half. mean, std: per channel, of images scaled to [0, 1].
+    right with probability one half. erasing: probability of a random box set to the mean. mixup,
+    cutmix: a of Beta(a, a), 0 for off. mean, std: per channel, of images scaled to [0, 1].
     """
 
     crop_padding: int = 0
     flip: bool = False
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -52,11 +59,34 @@ def train_batch(
     """Augmented, normalised images [N, 3, H, W] of `dtype`, and their targets.
 
     images_u8: uint8 [N, 3, H, W]; labels: int64 [N]; indices: sample ids [N] on the host.
-    Targets are the labels.
+    Targets are the labels, or float32 [N, num_classes] with mixup or cutmix.
+
+    Raises:
+        UserError: images that are not uint8 [N, 3, H, W], or numbers of samples that do not fit.
     """
-    images = crop_and_flip(images_u8, indices, tail, seed, epoch)
-    images = apply(images, policy.draw(seed, epoch, indices))
-    return normalise(images, tail, dtype, channels_last), labels
+    if not len(images_u8) == len(labels) == len(indices):
+        raise UserError(
+            f"a batch has {len(images_u8)} images, {len(labels)} labels and {len(indices)} sample "
+            "ids: give one of each for every sample."
+        )
+    check_images(images_u8)
+    images_u8 = crop_and_flip(images_u8, indices, tail, seed, epoch)
+    images_u8 = apply(images_u8, policy.draw(seed, epoch, indices))
+    images, targets = normalise(images_u8, tail), labels
+    if tail.erasing:
+        images = erase(images, indices, tail.erasing, seed, epoch)
+    if tail.mixup or tail.cutmix:
+        images, targets = mix(
+            images,
+            labels,
+            indices,
+            mixup=tail.mixup,
+            cutmix=tail.cutmix,
+            num_classes=num_classes,
+            seed=seed,
+            epoch=epoch,
+        )
+    return _cast(images, dtype, channels_last), targets
 
 
 def eval_batch(
@@ -67,7 +97,8 @@ def eval_batch(
     channels_last: bool = False,
 ) -> Tensor:
     """Normalised images [N, 3, H, W] of `dtype`; nothing else is done to them."""
-    return normalise(images_u8, tail, dtype, channels_last)
+    check_images(images_u8)
+    return _cast(normalise(images_u8, tail), dtype, channels_last)
 
 
 def crop_and_flip(images: Tensor, indices: Ids, tail: Tail, seed: int, epoch: int) -> Tensor:
@@ -87,11 +118,14 @@ def crop_and_flip(images: Tensor, indices: Ids, tail: Tail, seed: int, epoch: in
     return images
 
 
-def normalise(images: Tensor, tail: Tail, dtype: torch.dtype, channels_last: bool) -> Tensor:
-    """(images / 255 - mean) / std, computed in float32."""
-    mean, std = np.float64(tail.mean), np.float64(tail.std)
-    scale = upload((1.0 / (255.0 * std)).astype(np.float32)[:, None, None], images.device)
-    shift = upload((-mean / std).astype(np.float32)[:, None, None], images.device)
-    result = images.float().mul_(scale).add_(shift).to(dtype)
+def normalise(images_u8: Tensor, tail: Tail) -> Tensor:
+    """(images / 255 - mean) / std as float32 [N, 3, H, W]."""
+    mean, std = np.asarray(tail.mean, np.float64), np.asarray(tail.std, np.float64)
+    scale = upload((1.0 / (255.0 * std)).astype(np.float32)[:, None, None], images_u8.device)
+    shift = upload((-mean / std).astype(np.float32)[:, None, None], images_u8.device)
+    return images_u8.float().mul_(scale).add_(shift)
+
+
+def _cast(images: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return result.contiguous(memory_format=layout)
+    return images.to(dtype).contiguous(memory_format=layout)

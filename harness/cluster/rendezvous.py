@@ -12,6 +12,7 @@ import socket
 import time
 from pathlib import Path
 
+from harness.cluster import slurm
 from harness.errors import UserError
 from harness.store.files import write_json
 
@@ -28,7 +29,7 @@ def export(folder: Path) -> None:
     job = JobEnvironment()
     if job.num_tasks == 1:
         return
-    path = folder / f"rendezvous-{job.job_id}.json"
+    path = folder / f"rendezvous-{job.job_id}-{slurm.restarts()}.json"
     if job.global_rank == 0:
         address = "127.0.0.1" if job.num_nodes == 1 else socket.gethostname()
         with socket.socket() as probe:

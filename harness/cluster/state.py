@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.cluster import failure
+from harness.cluster.slurm import Queued
 from harness.schema import StageConfig
 from harness.store.claims import look
 from harness.store.store import Store
 
-STATES = ("done", "diverged", "running", "failed", "damaged", "waiting")
+STATES = ("done", "diverged", "running", "queued", "failed", "damaged", "waiting")
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,16 @@ class StageState:
     result: dict[str, Any] | None = None
 
 
-def stage_states(store: Store, stages: Mapping[str, StageConfig]) -> dict[str, StageState]:
-    """State of every stage; `stages` has parents before their children."""
+def stage_states(
+    store: Store,
+    stages: Mapping[str, StageConfig],
+    queued: Mapping[str, tuple[str, Queued]] | None = None,
+) -> dict[str, StageState]:
+    """State of every stage; `stages` has parents before their children.
+
+    `queued` is the scheduler's word: stages that a job still has, by `arrays.still_queued`.
+    """
+    queued = queued or {}
     results, damaged = store.results(set(stages))
     begun = store.ids() & set(stages)
     states: dict[str, StageState] = {}
@@ -41,6 +50,9 @@ def stage_states(store: Store, stages: Mapping[str, StageConfig]) -> dict[str, S
             states[stage] = StageState(parent.name, f"its parent {config.parent} {parent.name}")
         else:
             states[stage] = StageState("waiting")
+        if states[stage].name == "waiting" and stage in queued:
+            job, word = queued[stage]
+            states[stage] = StageState("queued", f"job {job} {word.state} ({word.reason})")
     return states
 
 

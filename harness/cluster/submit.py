@@ -42,12 +42,17 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def job_folder(sweep_folder: Path) -> Path:
+    """A fresh private folder for one submission's files, pickles and logs."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    return private_folder(private_folder(sweep_folder / "logs") / name)
+
+
 class LocalJobs:
     """Worker processes on this machine; they end when the process that made them ends."""
 
     def __init__(self, submission: Submission, cluster: ClusterConfig, sweep_folder: Path):
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-        self.folder = private_folder(private_folder(sweep_folder / "logs") / name)
+        self.folder = job_folder(sweep_folder)
         self.path = self.folder / "submission.json"
         submission.write(self.path)
         self.executor = LocalExecutor(folder=self.folder, max_num_timeout=0)

@@ -8,13 +8,14 @@ state: whatever happens to the job, the store says what is left to do. Every ran
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cluster import failure, rendezvous
+from harness.cluster import failure, rendezvous, slurm
 from harness.cluster.stop import StopFlag
 from harness.schema import RunConfig, StageConfig
 from harness.store.claims import Claim, ClaimLost, try_claim
@@ -25,20 +26,23 @@ if TYPE_CHECKING:
     from harness.train.loop import Member, Outcome
 
 POLL_SECONDS = 0.5
+IDLE_SECONDS = 60.0
 STOPPED = 85
 """Reserved exit code of a job that was stopped and has more to do."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What `launch` writes for its workers: configs, gangs in order, how to run them."""
+    """What `launch` writes for its workers: configs, gangs in order, how to run them.
+
+    `parts` has the gangs of each job; local workers all take from part 0.
+    """
 
     store: Path
     run: RunConfig
     stages: dict[str, StageConfig]  # parents before children
-    gangs: list[list[str]]
+    parts: list[list[list[str]]]
     launcher: tuple[int, str] | None  # pid and start time: local workers end with their launcher
-    attempt: int
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -46,9 +50,8 @@ class Submission:
             "store": str(self.store),
             "run": self.run.model_dump(mode="json"),
             "stages": {i: config.model_dump(mode="json") for i, config in self.stages.items()},
-            "gangs": self.gangs,
+            "parts": self.parts,
             "launcher": self.launcher,
-            "attempt": self.attempt,
         }
         atomic_write(path, json.dumps(value).encode())
 
@@ -63,14 +66,13 @@ class Submission:
                 i: StageConfig.model_validate_json(json.dumps(config))
                 for i, config in said["stages"].items()
             },
-            gangs=said["gangs"],
+            parts=said["parts"],
             launcher=tuple(said["launcher"]) if said["launcher"] else None,
-            attempt=said["attempt"],
         )
 
 
-def work(path: str) -> tuple[str, str]:
-    """Train what the submission at `path` still lacks.
+def work(path: str, part: int = 0) -> tuple[str, str]:
+    """Train what a part of the submission at `path` still lacks.
 
     Returns how it ended ("finished", "stopped", "gave up", "storage") and a sentence about it.
     """
@@ -83,26 +85,32 @@ def work(path: str) -> tuple[str, str]:
 
     with connected(submission.run) as world:
         try:
-            return Worker(submission, world, stop).run()
+            ended = Worker(submission, part, world, stop).run()
         except CannotWrite as error:
-            return "storage", str(error)
+            ended = "storage", str(error)
+        job = slurm.this_job()
+        if ended[0] == "stopped" and job is not None and world.rank == 0:
+            slurm.requeue(job)
+        return ended
 
 
 class Worker:
     """One job's loop over gangs. Only rank 0 reads and writes the store."""
 
-    def __init__(self, submission: Submission, world: Any, stop: StopFlag):
+    def __init__(self, submission: Submission, part: int, world: Any, stop: StopFlag):
         self.submission = submission
         self.world = world
         self.stop = stop
         self.store = Store(submission.store)
-        self.job = os.environ.get("SUBMITIT_LOCAL_JOB_ID", str(os.getpid()))
-        self.gangs = [list(gang) for gang in submission.gangs]
+        self.job = slurm.this_job() or os.environ.get("SUBMITIT_LOCAL_JOB_ID", str(os.getpid()))
+        self.attempt = slurm.restarts()
+        self.gangs = [list(gang) for gang in submission.parts[part]]
         self.blocked: set[str] = set()  # failed or diverged, and what descends from these
         self.alike: list[str] = []  # signatures of failures, until a stage succeeds
 
     def run(self) -> tuple[str, str]:
         """Until nothing is left that this worker could do, or it is told to stop."""
+        busy = time.monotonic()
         while True:
             claims: dict[str, Claim] = {}
             waiting = False
@@ -114,12 +122,17 @@ class Worker:
                 return "stopped", f"by {self.stop.signal or 'another rank'}"
             if gang:
                 self._train(gang, claims)
-            elif waiting:
+                busy = time.monotonic()
+            elif waiting and time.monotonic() - busy < self._patience():
                 time.sleep(POLL_SECONDS)
             else:
                 return "finished", ""
             if self.world.broadcast(self._tripped()):
                 return "gave up", f"{failure.BREAKER} stages in a row failed: {self.alike[-1]}"
+
+    def _patience(self) -> float:
+        """Seconds to wait for what other workers train: on a cluster, idle nodes are dear."""
+        return IDLE_SECONDS if self.submission.launcher is None else math.inf
 
     def _tripped(self) -> bool:
         last = self.alike[-failure.BREAKER :]
@@ -162,6 +175,8 @@ class Worker:
                 self.blocked.add(stage)
                 return False
         except FileNotFoundError:
+            if not any(parent in gang for gang in self.gangs):  # it was set aside since
+                self.gangs.insert(0, [parent])
             return False
         except Damaged as error:
             self._again(parent, str(error))
@@ -170,7 +185,7 @@ class Worker:
 
     def _claim(self, stage: str) -> Claim | None:
         folder = self.store.prepare(stage, self.submission.stages[stage])
-        claim = try_claim(folder, self.job, self.submission.attempt)
+        claim = try_claim(folder, self.job, self.attempt)
         if claim is not None and self.store.is_done(stage):  # finished a moment ago by another
             claim.release()
             return None
@@ -214,10 +229,9 @@ class Worker:
         except CannotWrite:  # says nothing about the stage, and would meet the next one too
             raise
         except Exception as error:  # classified, recorded, shown by status
-            self._failed(gang, error)
-            if (
-                self.world.size > 1
-            ):  # the other ranks stand in a collective: only an exit frees them
+            if self.world.rank == 0:
+                self._failed(gang, error)
+            if self.world.size > 1:  # the others stand in a collective: only an exit frees them
                 raise
         finally:
             self._release(claims)
@@ -244,7 +258,7 @@ class Worker:
         if len(gang) > 1:  # which member it was shows when each is tried alone
             self.gangs = [[stage] for stage in gang] + [g for g in self.gangs if g != gang]
             return
-        record = failure.describe(error, self.job, self.submission.attempt)
+        record = failure.describe(error, self.job, self.attempt)
         self.store.record_failure(gang[0], record)
         self.alike.append(f"{record['error']} at {record['where']}: {record['message']}")
         if failure.blocks([record]):

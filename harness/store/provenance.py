@@ -28,7 +28,14 @@ def code_version() -> str:
 
 @functools.cache
 def commit() -> str | None:
-    """Commit of the checkout that runs, with `+changes` when it has uncommitted edits."""
+    """Commit of the checkout that runs, with `+changes` when it has uncommitted edits.
+
+    A snapshot (`cluster/snapshot.py`) says what it was taken from.
+    """
+    taken = SOURCE.parent / "snapshot.json"
+    if taken.exists():
+        with contextlib.suppress(Damaged):
+            return read_json(taken).get("commit")
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],

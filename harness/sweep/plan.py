@@ -58,6 +58,17 @@ def todo(plan: Plan, states: Mapping[str, str], has_weights: Callable[[str], boo
     return [stage for stage in plan.stages if stage in left]
 
 
+def trees(plan: Plan, left: Collection[str]) -> list[list[str]]:
+    """The stages `left` by the dense stage that they descend from, parents first."""
+    roots: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
+    for stage, config in plan.stages.items():
+        roots[stage] = stage if config.parent is None else roots[config.parent]
+        if stage in left:
+            found.setdefault(roots[stage], []).append(stage)
+    return list(found.values())
+
+
 def stages_before_sharing(plan: Plan) -> int:
     """How many trainings it would take without sharing."""
     return sum(len(found) for found in plan.paths.values())

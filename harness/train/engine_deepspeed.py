@@ -49,11 +49,15 @@ class DeepSpeed:
         self.world = world
         self.accumulate = micro_batches
         self.optimizer = make_optimizer(module, recipe.optimizer)
+        weights = sum(parameter.numel() for parameter in module.parameters())
         config = {
             # DeepSpeed only counts with these numbers; a step's micro-batches are ours
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": micro_batches,
-            "zero_optimization": {"stage": run.zero_stage},
+            "zero_optimization": {
+                "stage": run.zero_stage,
+                "reduce_bucket_size": weights,  # by default a buffer of 2 GB for each engine
+            },
             "zero_allow_untested_optimizer": True,  # torch's SGD under ZeRO 1
             "torch_autocast": {
                 "enabled": recipe.precision == "bf16_autocast",

@@ -69,7 +69,7 @@ def bits(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArra
 
 def uniform(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.float64]:
     """Uniform [N, draws] in [0, 1), multiples of 2^-32."""
-    return bits(seed, stream, epoch, indices, draws) * 2.0**-32
+    return bits(seed, stream, epoch, indices, draws).astype(np.float64) * 2.0**-32
 
 
 def normal(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.float64]:

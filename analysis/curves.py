@@ -1,0 +1,107 @@
+"""Figures whose x-axis is no magnitude: accuracy against sparsity, and against difficulty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis.best import TOP1, Best, Metric, best_per_size, cells_per_size, size_columns
+from analysis.drawing import POINTS, add_legend, canvas, colour_and_dash, dots, label, tip
+from analysis.render import interval, number
+from analysis.stats import mean, rank_correlation
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def metric_against_sparsity(frame: pd.DataFrame, metric: Metric = TOP1) -> Figure | None:
+    """Test result at the magnitude that validation chose, against sparsity; compression on top.
+
+    A line per schedule (column `schedule`) and per remaining size. Dashed: the dense model of the
+    same line. Crosses: its dense-long control, at the sparsity whose budget it spends.
+    """
+    if "sparsity" not in frame.columns or frame["sparsity"].nunique() < 2:
+        return None
+    columns = [n for n in size_columns(frame) if n not in ("sparsity", "dense_long")]
+    columns += [n for n in ("schedule",) if n in frame.columns and n not in columns]
+    long = "dense_long" in frame.columns
+    by = [*columns, "sparsity", *(["dense_long"] if long else [])]
+    lines: dict[tuple[Any, ...], list[Best]] = {}
+    for line in best_per_size(frame, by, metric, optima=False):
+        if line.best:
+            lines.setdefault(tuple(line.size[name] for name in columns), []).append(line)
+    figure, axes = canvas()
+    for position, (key, found) in enumerate(lines.items()):
+        colour, dash = colour_and_dash(position)
+        name = ", ".join(f"{n} {number(v)}" for n, v in zip(columns, key, strict=True)) or "all"
+        sparse = [line for line in found if not (long and line.size["dense_long"])]
+        x = [line.size["sparsity"] for line in sparse]
+        y = [metric.scale * line.test for line in sparse]
+        axes.plot(x, y, dash, color=colour, label=name, linewidth=1.2)
+        for line in sparse:
+            _mark(axes, line, line.size["sparsity"], name, position, "o", metric)
+            if not line.size["sparsity"]:
+                level = metric.scale * line.test
+                axes.axhline(level, color=colour, linestyle="--", linewidth=0.6)
+        for line in found:
+            if line not in sparse:
+                _mark(axes, line, line.size["dense_long"], f"{name}, dense", position, "x", metric)
+    axes.set_xlabel("sparsity")
+    axes.set_ylabel(label("test", metric))
+    top = axes.secondary_xaxis("top")
+    ticks = sorted({line.size["sparsity"] for found in lines.values() for line in found})
+    top.set_xticks(ticks, [f"{1 / (1 - share):.3g}" for share in ticks])
+    top.set_xlabel("compression of the prunable weights", fontsize=POINTS)
+    top.tick_params(labelsize=POINTS - 1)
+    add_legend(figure, axes)
+    return figure
+
+
+def _mark(
+    axes: Any, line: Best, at: float, name: str, position: int, shape: str, metric: Metric
+) -> None:
+    assert line.best is not None
+    colour, _ = colour_and_dash(position)
+    mark = axes.plot([at], [metric.scale * line.test], shape, color=colour, markersize=4)
+    told = interval(line.test, line.test_half, metric)
+    tip(mark[0], f"{name}, at {at:g}: {told} with magnitude {number(line.best.magnitude)}")
+    dots(axes, at, line.best.test, metric, position)
+
+
+def difficulty_against_accuracy(frame: pd.DataFrame, metric: Metric = TOP1) -> Figure | None:
+    """Mean test result against a teacher's loss on the augmented images (column `difficulty`).
+
+    A dot per policy and magnitude, a panel per size, Spearman's rank correlation above it.
+    """
+    points = difficulty_points(frame, metric)
+    if not points:
+        return None
+    figure, panels = canvas(columns=len(points))
+    for axes, (name, dot) in zip([panels] if len(points) == 1 else panels, points, strict=True):
+        axes.plot([d for d, _ in dot], [metric.scale * v for _, v in dot], "o", markersize=3,
+                  color=colour_and_dash(0)[0])  # fmt: skip
+        rho = rank_correlation([d for d, _ in dot], [v for _, v in dot]).effect
+        axes.set_title(f"{name}\nrho = {rho:.2f}" if rho == rho else name, fontsize=POINTS)
+        axes.set_xlabel("difficulty (nats)")
+    first = panels if len(points) == 1 else panels[0]
+    first.set_ylabel(label("test", metric))
+    return figure
+
+
+def difficulty_points(
+    frame: pd.DataFrame, metric: Metric = TOP1
+) -> list[tuple[str, Sequence[tuple[float, float]]]]:
+    """Per size its name and (difficulty, mean test result) of every cell that is done."""
+    if "difficulty" not in frame.columns:
+        return []
+    known = frame[frame["difficulty"].notna()]
+    axes = [name for name in size_columns(known) if name != "policy"] if len(known) else []
+    found: dict[str, list[tuple[float, float]]] = {}
+    inside = [*axes, *(["policy"] if "policy" in known.columns else []), "difficulty"]
+    for size, cells, _ in cells_per_size(known, inside, metric) if len(known) else []:
+        name = ", ".join(f"{key} {number(size[key])}" for key in axes) or "all"
+        for cell in cells:
+            if cell.usable:
+                found.setdefault(name, []).append((float(size["difficulty"]), mean(cell.test)))
+    return list(found.items())

@@ -1,0 +1,98 @@
+"""Figures: what is drawn is what the rows say, and the same rows give the same bytes."""
+
+import math
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from analysis import drawing, figures, rows
+from analysis.best import best_per_size
+
+
+def grown(planted, **more):
+    """Rows over sizes, sparsities and difficulties: enough for every figure."""
+    parts = []
+    for sparsity in (0.0, 0.5, 0.9):
+        part = planted(seed=int(10 * sparsity), **more).assign(sparsity=sparsity)
+        part["trial"] = [f"{trial}-{sparsity}" for trial in part["trial"]]
+        part["params_nonzero"] *= 1 - sparsity
+        parts.append(part)
+    frame = pd.concat(parts, ignore_index=True)
+    frame["difficulty"] = [0.0 if m == "none" else m for m in frame["magnitude"]]
+    return rows.check(frame, "grown")
+
+
+def test_the_rows_allow_every_figure(planted):
+    frame = grown(planted)
+    made = figures.figures(frame, best_per_size(frame))
+    assert set(made) == {
+        "accuracy_against_magnitude", "change_against_none", "optimum_against_params", "heat_map",
+        "accuracy_against_sparsity", "difficulty_against_accuracy",
+    }  # fmt: skip
+
+
+def test_the_lines_are_the_means_and_the_dots_are_the_seeds(planted):
+    found = best_per_size(planted())
+    axes = figures.accuracy_against_magnitude(found).axes[0]
+    first = found[0]
+    curve = next(line for line in axes.lines if line.get_label() == "width 0.5")
+    assert list(curve.get_xdata()) == [0.2, 0.5, 0.8]
+    assert list(curve.get_ydata()) == pytest.approx(
+        [100 * cell.mean_test for cell in first.cells[1:]]
+    )
+    spots = [line for line in axes.lines if line.get_marker() == "."]
+    assert sum(len(line.get_ydata()) for line in spots) == 24
+    chosen = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert [line.get_xdata()[0] for line in chosen] == [0.2, 0.5]
+    assert axes.get_xticklabels()[0].get_text() == "none"
+    assert axes.get_xticks()[0] < 0
+
+
+def test_the_change_is_against_the_same_size(planted):
+    found = best_per_size(planted())
+    axes = figures.change_against_none(found).axes[0]
+    for line in found:
+        curve = next(c for c in axes.lines if c.get_label() == f"width {line.size['width']:g}")
+        none = line.cells[0].mean_test
+        assert curve.get_ydata()[0] == pytest.approx(100 * (line.cells[1].mean_test - none))
+
+
+def test_half_finished_sweeps_are_drawn(planted):
+    frame = grown(planted)
+    frame.loc[frame["width"] == 2.0, ["state", "val_top1", "test_top1"]] = [
+        "waiting", math.nan, math.nan,
+    ]  # fmt: skip
+    made = figures.figures(frame, best_per_size(frame))
+    assert "heat_map" in made
+    nothing = frame.assign(state="waiting", val_top1=math.nan, test_top1=math.nan)
+    for figure in figures.figures(nothing, best_per_size(nothing)).values():
+        figure.canvas.draw()
+
+
+def test_one_seed_is_drawn_without_bands(planted):
+    axes = figures.accuracy_against_magnitude(best_per_size(planted(seeds=1))).axes[0]
+    assert not axes.collections
+
+
+def test_the_same_rows_give_the_same_bytes(planted, tmp_path):
+    for name in ("a", "b"):
+        found = best_per_size(planted())
+        drawing.save(figures.accuracy_against_magnitude(found), tmp_path / name)
+    for suffix in (".png", ".pdf"):
+        first = (tmp_path / "a").with_suffix(suffix).read_bytes()
+        assert first == (tmp_path / "b").with_suffix(suffix).read_bytes()
+        assert len(first) > 5000
+
+
+def test_the_command_draws_without_a_word_on_stderr(planted, tmp_path):
+    rows.write(grown(planted, flags=""), tmp_path)
+    said = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "analysis.figures", f"rows={tmp_path}/rows.csv",
+         f"out={tmp_path}/out"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert said.stderr == ""
+    assert len(said.stdout.split()) == 12

@@ -1,0 +1,160 @@
+"""Rows: files come back as they were, mistakes get a sentence, no run counts twice."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from analysis import render, rows
+from analysis.best import best_per_size
+from analysis.table import selected
+from harness.errors import UserError
+from harness.sweep.axes import SHORT
+
+
+def table_of(frame):
+    return render.csv(render.table(best_per_size(frame), []))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda t: t.drop(columns="val_top1"), "column 'val_top1' is missing"),
+        (lambda t: t.iloc[:0], "it holds no row"),
+        (lambda t: t.assign(test_top1=85.0), "divide percentages by 100"),
+        (lambda t: t.assign(test_top1=[85.0, *t["test_top1"][1:]]), "divide percentages by 100"),
+        (lambda t: t.assign(val_top1=-0.1), "-0.1 is outside"),
+        (lambda t: t.assign(val_top1=math.inf), "inf is outside"),
+        (lambda t: t.assign(val_top1="high"), "'high' is no number"),
+        (lambda t: t.assign(val_top1=math.nan), "are done and have no accuracy"),
+        (lambda t: t.assign(magnitude=1.5), "'1.5' is neither `none` nor a number from 0 to 1"),
+        (lambda t: t.assign(magnitude="off"), "'off' is neither `none` nor a number"),
+        (lambda t: t.assign(magnitude=math.nan), "'nan' is neither `none` nor a number"),
+        (lambda t: t.assign(magnitude=[[1]] * len(t)), "'[1]' is neither `none` nor a number"),
+        (lambda t: t.assign(state="finished"), "state 'finished' is not known"),
+        (lambda t: t.assign(state=None), "is not known (valid: damaged"),
+        (lambda t: t.assign(seed=None), "seed: a row has none"),
+        (lambda t: t.assign(params_nonzero="many"), "params_nonzero: 'many' is no number"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "is there twice"),
+    ],
+)
+def test_rows_that_are_wrong_get_a_sentence(planted, change, text):
+    with pytest.raises(UserError) as caught:
+        rows.check(change(planted()), "FILE")
+    assert text in str(caught.value)
+    assert str(caught.value).startswith("FILE cannot be used as rows:")
+
+
+def test_all_mistakes_are_listed_at_once(planted):
+    table = planted().assign(val_top1=-1.0, magnitude=7.0, state="lost")
+    with pytest.raises(UserError) as caught:
+        rows.check(table, "FILE")
+    assert len(str(caught.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_files_of_rows_come_back_as_they_were(planted, tmp_path, suffix):
+    table = planted(flags="", **{"recipe.nesterov": None})
+    rows.write(table, tmp_path)
+    again = rows.load([], str(tmp_path / f"rows{suffix}"))
+    assert list(again["magnitude"]) == list(table["magnitude"])
+    assert table_of(again) == table_of(table)
+
+
+def test_a_damaged_file_and_a_missing_one_get_a_sentence(tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 not really")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "words.csv").write_bytes(b"\xff\xfe\x00no table")
+    for name in ("rows.parquet", "absent.csv", "empty.csv", "words.csv"):
+        with pytest.raises(UserError, match=name):
+            rows.load([], str(tmp_path / name))
+
+
+def test_several_files_count_each_trial_once(planted, tmp_path):
+    table = planted()
+    waiting = table["seed"] == 2
+    half = table.assign(grid="other")
+    half.loc[waiting, "state"] = "waiting"
+    half.loc[waiting, ["val_top1", "test_top1"]] = math.nan
+    rows.write(half, tmp_path / "half")
+    rows.write(table, tmp_path / "whole")
+    both = rows.load([], f"[{tmp_path}/half/rows.csv, {tmp_path}/whole/rows.parquet]")
+    assert len(both) == len(table)
+    assert (both["state"] == "done").all()
+    assert table_of(both) == table_of(table)
+
+
+def test_a_trial_with_two_results_is_refused(planted):
+    table = planted()
+    other = table.assign(val_top1=table["val_top1"] / 2)
+    with pytest.raises(UserError, match="has different results in a, b"):
+        rows.together({"a": table, "b": other})
+
+
+def test_rows_of_one_cell_must_be_replicates(planted):
+    table = planted()
+    with pytest.raises(UserError, match="they differ in width"):
+        best_per_size(table, ["family"])
+    again = pd.concat([table, table]).drop(columns="trial")
+    with pytest.raises(UserError, match="the rows are equal"):
+        best_per_size(again)
+
+
+def test_sweeps_that_differ_outside_the_axes_are_told_apart_by_name(planted):
+    table = planted()
+    longer = planted(seed=1).assign(grid="longer", trial=[f"longer-{n}" for n in range(len(table))])
+    found = best_per_size(rows.together({"a": table, "b": longer}))
+    assert [line.size["grid"] for line in found] == ["longer", "planted", "longer", "planted"]
+    assert {cell.seeds for line in found for cell in line.cells} == {3}
+
+
+def test_only_axes_make_sizes_unless_a_column_is_named(planted):
+    table = planted()
+    table["wall_time"] = [float(n) for n in range(len(table))]
+    table["recipe.schedule.milestones"] = [[0.5, 0.75], [0.3]] * (len(table) // 2)
+    table = rows.check(table.drop(columns="trial"), "FILE")
+    assert "recipe.schedule.milestones" in best_per_size(table)[0].size
+    assert "wall_time" not in best_per_size(table)[0].size
+    assert len(best_per_size(table, ["wall_time"])) == len(table)
+
+
+def test_every_short_axis_is_known_to_the_analysis():
+    assert set(SHORT) - {"magnitude", "seed", "epochs"} <= set(rows.AXES)
+    assert set(rows.AXES) <= set(rows.COLUMNS)
+
+
+def test_where_chooses_rows(planted):
+    table = planted()
+    assert set(selected(table, "width < 1")["width"]) == {0.5}
+    assert set(selected(table, "magnitude == none or magnitude > 0.5")["magnitude"]) == {
+        "none", 0.8,
+    }  # fmt: skip
+    with pytest.raises(UserError, match="leaves no row"):
+        selected(table, "width > 100")
+    with pytest.raises(UserError, match="did you mean 'width'"):
+        selected(table, "widht > 1")
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ([], "whose rows"),
+        (["nonsense"], "no key=value"),
+        (["rows="], "rows has no value"),
+        (["rows=a.csv", "grid=quickstart"], "these words mean nothing: grid"),
+    ],
+)
+def test_words_that_are_wrong_get_a_sentence(args, text):
+    with pytest.raises(UserError, match=text):
+        rows.main(args or ["out=x"])
+
+
+def test_two_hundred_thousand_rows_are_quick(planted, tmp_path):
+    import time
+
+    curves = {float(width): (0.8, 0.82, 0.81, 0.7) for width in range(5000)}
+    rows.write(planted(curves, seeds=10), tmp_path)
+    begun = time.perf_counter()
+    found = best_per_size(rows.load([], str(tmp_path / "rows.csv")))
+    assert time.perf_counter() - begun < 5
+    assert len(found) == 5000

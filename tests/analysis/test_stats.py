@@ -1,0 +1,112 @@
+"""Statistics against the textbook, and against simulations of what they promise."""
+
+import math
+import random
+import statistics
+
+import pytest
+
+from analysis import stats
+from analysis.optimum import optimum
+
+
+def test_pooled_spread_and_interval_are_those_of_the_textbook():
+    cells = [[0.1, 0.2, 0.3], [0.5, 0.7]]
+    spread = stats.pooled(cells)
+    assert spread.freedom == 3
+    squares = 2 * statistics.variance(cells[0]) + statistics.variance(cells[1])
+    assert spread.deviation == pytest.approx(math.sqrt(squares / 3))
+    # t table: 0.975 quantile at 3 degrees of freedom is 3.182
+    assert stats.half_width(spread, 3) == pytest.approx(3.1824463 * spread.deviation / math.sqrt(3))
+    assert stats.t_quantile(0.95, 10) == pytest.approx(1.8124611)
+    assert stats.t_tails(2.2281389, 10) == pytest.approx(0.05)
+
+
+def test_a_contrast_of_two_groups_is_the_test_of_welch():
+    from scipy.stats import ttest_ind
+
+    a, b = [0.81, 0.83, 0.80, 0.85], [0.70, 0.79, 0.74]
+    found = stats.contrast([[(1.0, a)], [(-1.0, b)]])
+    known = ttest_ind(a, b, equal_var=False)
+    assert found.effect == pytest.approx(statistics.fmean(a) - statistics.fmean(b))
+    assert found.p == pytest.approx(known.pvalue)
+    assert found.freedom == pytest.approx(known.df)
+    low, _ = known.confidence_interval()
+    assert found.effect - found.half == pytest.approx(low)
+
+
+def test_rank_correlation_is_that_of_scipy():
+    from scipy.stats import spearmanr
+
+    x = [1.0, 2.0, 2.0, 4.0, 5.0, 7.0, 7.5]
+    y = [3.0, 1.0, 4.0, 4.0, 9.0, 8.0, 8.0]
+    found, known = stats.rank_correlation(x, y), spearmanr(x, y)
+    assert found.effect == pytest.approx(known.statistic)
+    assert found.p == pytest.approx(known.pvalue)
+    assert math.isnan(stats.rank_correlation([1, 2, 3], [1, 2, 3]).effect)
+
+
+def test_holm_is_that_of_the_paper():
+    # sorted 0.01 0.02 0.03 0.04 times 4 3 2 1, never falling
+    assert stats.holm([0.04, 0.01, math.nan, 0.03, 0.02]) == pytest.approx(
+        [0.06, 0.04, math.nan, 0.06, 0.06], nan_ok=True
+    )
+
+
+def test_the_seeds_to_settle_an_effect_find_it_four_times_of_five():
+    chance = random.Random(3)
+    cells = [[chance.gauss(mean, 1) for _ in range(3)] for mean in [0.0] * 9 + [1.0]]
+    seen = stats.contrast([[(1.0, cells[-1]), (-1.0, cells[0]), *((0.0, c) for c in cells[1:-1])]])
+    exact = stats.Estimate(1.0, math.nan, math.nan, math.sqrt(2 / 3), seen.freedom)
+    seeds = int(stats.seeds_to_settle(exact, 3))
+    hits = 0
+    for _ in range(500):
+        a, b = ([chance.gauss(m, 1) for _ in range(seeds)] for m in (1.0, 0.0))
+        hits += stats.contrast([[(1.0, a), (-1.0, b)]]).p < 0.05
+    assert 0.75 <= hits / 500 <= 0.87
+    assert stats.seeds_to_settle(stats.Estimate(0.0, 1, 1, 1.0, 4), 3) == math.inf
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    chance, hits = random.Random(1), 0
+    for _ in range(1000):
+        cells = [[chance.gauss(0, 1) for _ in range(3)] for _ in range(5)]
+        half = stats.half_width(stats.pooled(cells), 3)
+        hits += abs(statistics.fmean(cells[0])) <= half
+    assert 0.93 <= hits / 1000 <= 0.97
+
+
+CURVES = {
+    "parabola": (lambda m: -4 * (m - 0.5) ** 2, 0.5),
+    "near the end": (lambda m: -4 * (m - 0.1) ** 2, 0.1),
+    "beyond the end": (lambda m: -4 * (m - 1.3) ** 2, 1.0),
+    "steep on one side": (lambda m: -2 * (m - 0.6) ** 2 * (1 if m < 0.6 else 6), 0.6),
+    "flat on top": (lambda m: -8 * abs(m - 0.6) ** 3, 0.6),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_the_optimum_lies_in_its_interval(name):
+    curve, truth = CURVES[name]
+    magnitudes = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    chance, hits, widths = random.Random(name), 0, []
+    for _ in range(500):
+        cells = [[curve(m) + chance.gauss(0, 0.2) for _ in range(3)] for m in magnitudes]
+        found = optimum(magnitudes, [stats.mean(c) for c in cells], [3] * 6, stats.pooled(cells))
+        hits += found.low - 1e-9 <= truth <= found.high + 1e-9
+        widths.append(found.high - found.low)
+    assert hits / 500 >= 0.9
+    assert statistics.fmean(widths) < 0.6
+
+
+def test_an_optimum_at_the_end_of_the_grid_is_censored_and_never_beyond():
+    rising = optimum([0.2, 0.5, 0.8], [0.7, 0.8, 0.9], [3] * 3, stats.Spread(0.01, 6))
+    assert rising.censored == (False, True)
+    assert rising.high == 0.8
+    flat = optimum([0.2, 0.5, 0.8], [0.8, 0.8, 0.8], [3] * 3, stats.Spread(0.01, 6))
+    assert flat.censored == (True, True)
+
+
+def test_no_optimum_from_two_magnitudes_or_one_seed():
+    assert optimum([0.2, 0.5], [0.7, 0.8], [3, 3], stats.Spread(0.01, 4)) is None
+    assert optimum([0.2, 0.5, 0.8], [0.7, 0.8, 0.7], [1] * 3, stats.Spread(math.nan, 0)) is None

@@ -1,4 +1,4 @@
-"""A contact sheet: what each magnitude of a space looks like. Drawn by `python -m harness.augment`."""
+"""A contact sheet of what magnitudes look like; `python -m harness.augment` draws it."""
 
 from __future__ import annotations
 

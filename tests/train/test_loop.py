@@ -124,6 +124,7 @@ def test_after_the_last_step_only_the_evaluation_is_done_again(stages, monkeypat
     assert [outcome.status for outcome in stages.train(stopped, crashed)] == ["done", "done"]
 
 
+@pytest.mark.slow
 def test_killed_at_random_and_resumed_it_ends_in_the_same_bits(stages, others, ranks):
     long = {"recipe.epochs": 20}
     configs = [stages.toy(long), stages.toy({**long, "model.width": 0.5})]

@@ -15,6 +15,7 @@ from harness.schema import RunConfig
 from harness.train import checkpoint
 from harness.train.evaluate import evaluate
 
+pytestmark = pytest.mark.slow
 ENGINES = ["ddp 0", "deepspeed 0", "deepspeed 1"]
 
 

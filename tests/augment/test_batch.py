@@ -1,0 +1,167 @@
+"""A sample's result depends on nothing but the sample and its key; odd inputs are right or refused."""
+
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.augment import apply as apply_module
+from harness.augment import compiled, kernels
+from harness.augment.apply import apply, fast_executor
+from harness.augment.plan import Plan
+from harness.augment.policy import parse_policy
+from harness.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+POLICY = parse_policy("uniform(n=3, m=0.8)")  # has every kind of op, the cut-out too
+IDS = np.arange(300, 348)
+
+
+@pytest.fixture(scope="module")
+def batch(pictures):
+    images = pictures(47, 61).repeat(8, 1, 1, 1)
+    return images, POLICY.draw(0, 0, IDS)
+
+
+def test_a_batch_of_one_equals_a_batch_of_many_in_any_order(batch, execute):
+    images, plan = batch
+    whole = execute(images, plan)
+    order = np.random.default_rng(0).permutation(len(images))
+    shuffled = execute(images[torch.from_numpy(order)], POLICY.draw(0, 0, IDS[order]))
+    assert torch.equal(shuffled, whole[torch.from_numpy(order)])
+    for i in range(0, len(images), 5):
+        alone = execute(images[i : i + 1], POLICY.draw(0, 0, IDS[i : i + 1]))
+        assert torch.equal(alone[0], whole[i])
+
+
+@pytest.mark.parametrize("images_a_chunk", [1, 3, 1000])
+def test_the_size_of_a_chunk_does_not_matter(batch, monkeypatch, images_a_chunk):
+    images, plan = batch
+    whole = apply(images, plan)
+    monkeypatch.setitem(kernels._CHUNK_BYTES, "cpu", images_a_chunk * images[0].numel())
+    assert torch.equal(apply(images, plan), whole)
+
+
+def test_memory_layout_does_not_matter_and_the_input_is_left_alone(batch, execute):
+    images, plan = batch
+    whole = execute(images.clone(), plan)
+    wide = torch.zeros(2 * len(images), 3, 50, 70, dtype=torch.uint8)
+    view = wide[::2, :, 2:49, 5:66]
+    view.copy_(images)
+    layouts = [
+        images.contiguous(memory_format=torch.channels_last),
+        view,
+        images.transpose(2, 3).contiguous().transpose(2, 3),
+    ]
+    for laid_out in layouts:
+        before = laid_out.clone()
+        result = execute(laid_out, plan)
+        assert torch.equal(result, whole)
+        assert result.is_contiguous()
+        assert torch.equal(laid_out, before)
+
+
+@pytest.mark.parametrize("policy", [POLICY, parse_policy("none")], ids=str)
+def test_the_result_is_new_memory_even_where_nothing_is_done(batch, policy):
+    images, _ = batch
+    result = apply(images, policy.draw(0, 0, IDS))
+    assert result.data_ptr() != images.data_ptr()
+
+
+def test_an_empty_batch_gives_an_empty_batch():
+    images = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
+    assert apply(images, POLICY.draw(0, 0, IDS[:0])).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ("images", "word"),
+    [
+        (torch.zeros(2, 3, 8, 8), "float32"),
+        (np.zeros((2, 3, 8, 8), dtype=np.uint8), "ndarray"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), r"\[2, 1, 8, 8\]"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), r"\[2, 8, 8, 3\]"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), r"\[3, 8, 8\]"),
+        (torch.zeros(5, 3, 8, 8, dtype=torch.uint8), "2 samples does not fit 5"),
+        (torch.zeros(2, 3, 8193, 1, dtype=torch.uint8), "8193"),
+    ],
+)
+def test_other_images_are_refused_in_a_sentence(images, word):
+    with pytest.raises(UserError, match=word):
+        apply(images, Plan.of([[("Rotate", 9.0)]] * 2))
+
+
+def test_global_random_state_is_left_alone(batch):
+    images, _ = batch
+    torch.manual_seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    apply(images, POLICY.draw(0, 0, IDS))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+def test_both_executors_serve_apply_and_give_the_same_bits(batch, monkeypatch):
+    images, plan = batch
+    monkeypatch.setattr(apply_module, "_torch_bytes", 0)
+    assert apply_module._executor(images) is kernels.run  # a short run does not wait for Numba
+    first = apply(images, plan)
+    monkeypatch.setattr(apply_module, "_torch_bytes", apply_module._PATIENCE)
+    assert apply_module._executor(images) is compiled.run
+    assert torch.equal(apply(images, plan), first)
+
+
+def test_without_numba_plain_torch_does_it(batch, monkeypatch):
+    images, plan = batch
+    expected = apply(images, plan)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(apply_module, "_torch_bytes", apply_module._PATIENCE)
+    fast_executor.cache_clear()
+    assert apply_module._executor(images) is kernels.run
+    assert torch.equal(apply(images, plan), expected)
+    fast_executor.cache_clear()
+
+
+SMALL = """
+import numpy as np, torch, warnings
+warnings.simplefilter("error")
+{before}
+from harness.augment import compiled
+from harness.augment.lower import lower
+from harness.augment.plan import Plan
+images = torch.arange(192, dtype=torch.uint8).view(1, 3, 8, 8)
+plan = Plan.of([[("Invert", 1.0)]])
+result = compiled.run(images, lower(plan, 8, 8), plan.fill, plan.interpolation)
+assert torch.equal(result, 255 - images)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "before",
+    [
+        "from numba.core.caching import CacheImpl\nCacheImpl._locator_classes = []",
+        f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, {resource.RLIM_INFINITY}))",
+    ],
+    ids=["no cache folder", "no space in it"],
+)
+def test_loops_compile_where_nothing_can_be_kept(tmp_path, before):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    code = SMALL.format(before=before)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment, timeout=300)
+
+
+def test_spaces_policies_and_plans_import_neither_torch_nor_numba():
+    code = (
+        "import sys, numpy as np, harness.augment.policy as p\n"
+        "plan = p.parse_policy('randaug(n=2, m=0.3)').draw(0, 0, np.arange(4))\n"
+        "str(plan), plan.records(0, size=(8, 8))\n"
+        "heavy = {'torch', 'numba', 'PIL', 'yaml', 'scipy', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)

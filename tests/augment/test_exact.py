@@ -1,0 +1,86 @@
+"""Every op is Pillow's, to the bit: alone and in chains, in both executors, all in mixed batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness.augment.ops import OPS
+from harness.augment.plan import Plan
+from harness.augment.policy import parse_policy, with_magnitude
+from harness.augment.spaces import SPACES
+
+MAGNITUDES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+_FACTORS = (0.0, 0.1, 0.37, 0.5, 0.73, 1.0, 1.27, 1.5, 1.9, 3.0)
+_WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.9, 1.0)
+_SHEARS = tuple(s * v for s in (1, -1) for v in (0.01, 0.07, 0.1, 0.3, 0.99, 1.0))
+_PIXELS = tuple(s * v for s in (1, -1) for v in (1, 3.4, 2.7, 5, 32, 200))
+VALUES = {
+    "Identity": (0,),
+    "ShearX": _SHEARS,
+    "ShearY": _SHEARS,
+    "TranslateX": _PIXELS,
+    "TranslateY": _PIXELS,
+    "Rotate": (0.2, 1, 9, 30, 45, 90, 135, 180, 270, 360, 400, -0.2, -9, -30, -90, -135),
+    "Brightness": _FACTORS,
+    "Color": _FACTORS,
+    "Contrast": _FACTORS,
+    "Sharpness": _FACTORS,
+    "Posterize": tuple(range(1, 9)),
+    "Solarize": (0, 1, 128, 179.2, 255, 256),
+    "SolarizeAdd": (0, 1, 11, 110, 255),
+    "AutoContrast": _WEIGHTS,
+    "Equalize": _WEIGHTS,
+    "Invert": _WEIGHTS,
+    "Cutout": ((0, 0, 5, 5), (3, 1, 9, 30), (0, 0, 0, 0), (1, 1, 500, 2)),
+}
+SIZES = [(32, 32), (47, 61), (1, 1), (1, 7), (7, 1), (2, 9), (3, 3)]
+
+
+def _every_op(images: torch.Tensor, interpolation: str) -> tuple[torch.Tensor, Plan]:
+    """Each op at each value on each image, as one batch in a random order."""
+    cases = [[(op, value)] for op, values in VALUES.items() for value in values]
+    records = [case for case in cases for _ in images]
+    order = np.random.default_rng(0).permutation(len(records))
+    plan = Plan.of([records[i] for i in order], fill=(10, 128, 200), interpolation=interpolation)
+    return images.repeat(len(cases), 1, 1, 1)[torch.from_numpy(order)], plan
+
+
+def _assert_same(result: torch.Tensor, expected: torch.Tensor, plan: Plan) -> None:
+    wrong = (result != expected).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    size = tuple(result.shape[2:])
+    assert not wrong, [plan.records(i, size=size) for i in wrong[:5]]
+
+
+def test_all_ops_are_tried():
+    assert {op for op in OPS if OPS[op].relative_to is None} == set(VALUES)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_each_op_is_pillows(pictures, by_pillow, execute, size, interpolation):
+    images, plan = _every_op(pictures(*size), interpolation)
+    _assert_same(execute(images, plan), by_pillow(images, plan), plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize("size", [(64, 64), (224, 224)], ids=str)
+def test_each_op_is_pillows_in_large_images(pictures, by_pillow, execute, size, interpolation):
+    images, plan = _every_op(pictures(*size), interpolation)
+    _assert_same(execute(images, plan), by_pillow(images, plan), plan)
+
+
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "none"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_chains_drawn_from_each_space_are_pillows(
+    pictures, by_pillow, execute, name, interpolation
+):
+    counts = (1, 2, 3) if not SPACES[name].chains else (None,)
+    for size in ((32, 32), (47, 61)):
+        images = pictures(*size).repeat(6, 1, 1, 1)
+        for n in counts:
+            for epoch, magnitude in enumerate(MAGNITUDES):
+                words = [f"interpolation={interpolation}", *([f"n={n}"] if n else [])]
+                text = with_magnitude(f"{name}({', '.join(words)})", magnitude)
+                plan = parse_policy(text).draw(0, epoch, np.arange(len(images)))
+                _assert_same(execute(images, plan), by_pillow(images, plan), plan)

@@ -24,7 +24,6 @@ def metric_against_sparsity(frame: pd.DataFrame, metric: Metric = TOP1) -> Figur
     if "sparsity" not in frame.columns or frame["sparsity"].nunique() < 2:
         return None
     columns = [n for n in size_columns(frame) if n not in ("sparsity", "dense_long")]
-    columns += [n for n in ("schedule",) if n in frame.columns and n not in columns]
     long = "dense_long" in frame.columns
     by = [*columns, "sparsity", *(["dense_long"] if long else [])]
     lines: dict[tuple[Any, ...], list[Best]] = {}

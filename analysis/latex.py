@@ -33,6 +33,7 @@ ESCAPES = {
     "[": "{[}",  # at the start of a row it would be the option of the line break before
     "]": "{]}",
 }
+LONG = 30  # characters of text that stay on one line
 VALUE = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
 
 
@@ -58,6 +59,8 @@ def latex(shown: Table) -> str:
         None if name == shown.strong else number_format(cells)
         for name, cells in zip(shown.header, columns, strict=True)
     ]
+    wide = [max(map(len, cells), default=0) > LONG for cells in columns]
+    layouts = [f or ("p{5cm}" if long else "r") for f, long in zip(formats, wide, strict=True)]
     head = [
         rf"{{{escape(name)}}}" if layout else escape(name)
         for name, layout in zip(shown.header, formats, strict=True)
@@ -69,7 +72,7 @@ def latex(shown: Table) -> str:
         r"  \sisetup{separate-uncertainty=true, retain-explicit-plus=true}",
         rf"  \caption{{{escape(shown.caption)}}}",
         rf"  \label{{tab:{shown.name}}}",
-        rf"  \begin{{tabular}}{{{' '.join(layout or 'r' for layout in formats)}}}",
+        rf"  \begin{{tabular}}{{{' '.join(layouts)}}}",
         r"    \toprule",
         "    " + " & ".join(head) + r" \\",
         r"    \midrule",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLUMNS = {
     "grid": "name of the sweep",
     "trial": "id of the trial: digest of its config",
-    "state": "done, diverged, failed, damaged, running, queued or waiting",
+    "state": "done, diverged, failed, damaged, running or waiting",
     "dataset": "name of the data set",
     "family": "model family",
     "depth": "layers, where the family has a choice",
@@ -35,6 +35,10 @@ COLUMNS = {
     "weight_decay": "where varied",
     "label_smoothing": "where varied",
     "train_size": "training images, where varied",
+    "schedule": "magnitude along the levels: constant, falling, rising, ..., where varied",
+    "surplus": "additional parameters: none, or their form, where varied",
+    "calibrated": "whether magnitude is difficulty in this space, where varied",
+    "difficulty": "a teacher's loss on images augmented this way, nats, where measured",
     "stage": "id of the trial's last stage",
     "params_total": "parameters of the deployed model",
     "params_nonzero": "of them not pruned",
@@ -65,7 +69,8 @@ COLUMNS = {
 """Every column that a sweep writes, apart from axes under a dotted name."""
 AXES = (
     "dataset", "family", "depth", "width", "sparsity", "dense_long", "policy", "precision",
-    "batch_size", "lr", "weight_decay", "label_smoothing", "train_size",
+    "batch_size", "lr", "weight_decay", "label_smoothing", "train_size", "schedule", "surplus",
+    "calibrated",
 )  # fmt: skip
 """Columns that may tell trials apart besides magnitude and seed; dotted names may, too."""
 REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
@@ -73,8 +78,9 @@ SCORES = ("val_top1", "test_top1")
 NUMBERS = (
     *SCORES, "val_loss", "test_loss", "seed", "params_total", "params_nonzero", "params_prunable",
     "macs_dense", "macs_nonzero", "epochs", "examples", "train_macs", "gpu_seconds",
+    "difficulty",
 )  # fmt: skip
-STATES = ("done", "diverged", "failed", "damaged", "running", "queued", "waiting")
+STATES = ("done", "diverged", "failed", "damaged", "running", "waiting")
 TEXT = ("magnitude", "trial", "stage", "code")
 
 

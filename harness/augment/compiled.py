@@ -31,7 +31,7 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
     """Images uint8 [N, 3, H, W] on the CPU after all layers, in new contiguous memory."""
     source = images.contiguous()
     out = torch.empty_like(source)
-    _run(
+    arguments = (
         source.numpy(),
         out.numpy(),
         lowered.kinds,
@@ -44,6 +44,10 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
         np.array(fill, dtype=np.uint8),
         interpolation == "bilinear",
     )
+    try:
+        _run(*arguments)
+    except OSError:  # compiled, but not kept: a full disk, a quota; now it is in memory
+        _run(*arguments)
     return out
 
 

@@ -35,6 +35,7 @@ def test_the_order_of_rows_changes_nothing(planted):
     assert best_per_size(mixed) == best_per_size(table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("means", [(0.800, 0.805, 0.803, 0.70), (0.8, 0.8, 0.8, 0.7)])
 def test_ties_hold_the_true_best_and_let_clear_losers_go(planted, means):
     kept = covered = 0

@@ -86,6 +86,7 @@ def test_the_same_rows_give_the_same_bytes(planted, tmp_path):
         assert len(first) > 5000
 
 
+@pytest.mark.slow
 def test_the_command_draws_without_a_word_on_stderr(planted, tmp_path):
     rows.write(grown(planted, flags=""), tmp_path)
     said = subprocess.run(

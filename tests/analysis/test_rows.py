@@ -149,6 +149,7 @@ def test_words_that_are_wrong_get_a_sentence(args, text):
         rows.main(args or ["out=x"])
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_rows_are_quick(planted, tmp_path):
     import time
 

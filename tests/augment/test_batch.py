@@ -1,8 +1,7 @@
-"""A sample's result depends on nothing but the sample and its key; odd inputs are right or refused."""
+"""A sample depends on nothing but itself and its key; odd inputs are right or refused."""
 
 import importlib.util
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -146,7 +145,7 @@ assert torch.equal(result, 255 - images)
     "before",
     [
         "from numba.core.caching import CacheImpl\nCacheImpl._locator_classes = []",
-        f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, {resource.RLIM_INFINITY}))",
+        "import resource as r\nr.setrlimit(r.RLIMIT_FSIZE, (0, r.RLIM_INFINITY))",
     ],
     ids=["no cache folder", "no space in it"],
 )

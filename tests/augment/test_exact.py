@@ -1,4 +1,4 @@
-"""Every op is Pillow's, to the bit: alone and in chains, in both executors, all in mixed batches."""
+"""Every op is Pillow's, to the bit: alone, in chains, in both executors, in mixed batches."""
 
 import numpy as np
 import pytest

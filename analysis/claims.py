@@ -1,0 +1,267 @@
+"""The claims of the study, tested on a sweep's rows: effect, interval, p-value and a verdict.
+
+python -m analysis.claims grid=quickstart          # on the screen; also format=latex, markdown, ...
+python -m analysis.claims rows=rows.csv where="dataset == 'cifar10'" unequal_budgets=true
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from analysis import render
+from analysis.best import METRICS, NONE, TOP1, Metric, size_columns, warnings
+from analysis.effects import (
+    Effect,
+    Test,
+    Untestable,
+    beats,
+    difficulty_orders,
+    optimum_moves,
+    surplus_helps,
+)
+from analysis.rows import load, split_args
+from analysis.stats import holm
+from harness.errors import UserError, command, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KNOBS = ("rows", "format", "where", "metric", "unequal_budgets")
+LEVEL = 0.05
+SIZES = ("width", "depth", "params_total")
+"""What A1 orders sizes by: the first of these that varies among the dense trials."""
+BUDGET_SLACK = 0.01  # share by which the epochs of compared arms may differ
+MOST_SEEDS = 1000  # beyond, "more than": an effect next to nothing
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim's test on one group of rows. A positive effect is in the direction predicted."""
+
+    name: str  # A1 ... C2
+    group: str  # "dataset cifar10, family cifar_resnet"; empty for all rows
+    verdict: str  # supported, contradicted, undecided, not tested
+    reason: str  # what was compared, or why nothing was
+    effect: Effect | None = None
+    p: float = math.nan  # adjusted by Holm over the groups of the claim
+
+
+def claims(
+    frame: pd.DataFrame, metric: Metric = TOP1, unequal_budgets: bool = False
+) -> list[Claim]:
+    """Every claim's verdicts, a line per group (data set, family and whatever else varies).
+
+    Arms of unequal budget are not compared unless told to.
+    """
+    found: list[Claim] = []
+    for name in PREDICTED:
+        lines = list(_tested(name, frame, metric, unequal_budgets))
+        adjusted = holm([line.effect.p if line.effect else math.nan for line in lines])
+        found += [_judged(line, p) for line, p in zip(lines, adjusted, strict=True)]
+    return found
+
+
+def _tested(name: str, frame: pd.DataFrame, metric: Metric, unequal: bool) -> Iterator[Claim]:
+    """Per group of rows: the effect, not yet judged, or why there is none."""
+    select, test = TESTS[name]
+    try:
+        rows, columns = select(frame)
+    except Untestable as reason:
+        yield Claim(name, "", "not tested", str(reason))
+        return
+    for key, part in _parts(rows, _outer(rows, columns)):
+        group = ", ".join(f"{n} {render.number(None if v != v else v)}" for n, v in key.items())
+        try:
+            if not unequal:
+                _check_budget(part, columns)
+            for effect in test(part, columns, metric):
+                yield Claim(name, group, "undecided", effect.compared, effect)
+        except Untestable as reason:
+            yield Claim(name, group, "not tested", str(reason))
+
+
+def _outer(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Axes that part the rows into groups; numbers that only follow the size (zip) do not."""
+    axes = [n for n in size_columns(rows) if n not in columns and rows[n].nunique(dropna=False) > 1]
+    follows = rows.groupby(columns[-1], dropna=False)[axes].nunique(dropna=False).max()
+    return [n for n in axes if rows[n].dtype.kind not in "if" or follows[n] > 1]
+
+
+def _parts(rows: pd.DataFrame, columns: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    if not columns:
+        return [({}, rows)]
+    groups = rows.groupby(list(columns), dropna=False, sort=True)
+    return [(dict(zip(columns, key, strict=True)), part) for key, part in groups]
+
+
+def _judged(line: Claim, p: float) -> Claim:
+    """The verdict: significant after Holm's correction, and in which direction."""
+    if line.effect is None:
+        return line
+    if math.isnan(p):
+        return replace(line, reason=f"{line.reason}; one seed says nothing of the noise")
+    decided = "supported" if line.effect.estimate.effect > 0 else "contradicted"
+    return replace(line, verdict=decided if p < LEVEL else "undecided", p=p)
+
+
+# --- which rows a claim is about, and the columns that it compares ------------------------------
+
+Selection = tuple["pd.DataFrame", list[str]]
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without magnitude schedules, surplus and dense-long controls."""
+    for column, usual in (("schedule", "constant"), ("surplus", NONE)):
+        if column in frame.columns:
+            frame = frame[frame[column].isna() | (frame[column] == usual)]
+    return frame[frame["dense_long"].isna()] if "dense_long" in frame.columns else frame
+
+
+def _dense_sizes(frame: pd.DataFrame) -> Selection:
+    rows = _plain(frame)
+    if "sparsity" in rows.columns:
+        rows = rows[rows["sparsity"].isna() | (rows["sparsity"] == 0)]
+    for name in SIZES:
+        if name in rows.columns and rows[name].nunique() > 1:
+            return rows, [name]
+    raise Untestable("it needs dense trials of at least two sizes")
+
+
+def _sparsities(frame: pd.DataFrame) -> Selection:
+    rows, columns = _differing("sparsity")(_plain(frame))
+    return rows, [*(name for name in ("width", "depth") if name in rows.columns), *columns]
+
+
+def _differing(name: str) -> Callable[[pd.DataFrame], Selection]:
+    def select(frame: pd.DataFrame) -> Selection:
+        if name not in frame.columns or frame[name].nunique() < 2:
+            raise Untestable(f"it needs rows that differ in the column `{name}`")
+        return frame[frame[name].notna()], [name]
+
+    return select
+
+
+def _difficulties(frame: pd.DataFrame) -> Selection:
+    rows, columns = _differing("difficulty")(frame)
+    return rows, [*(name for name in ("policy",) if name in rows.columns), *columns]
+
+
+def _is_true(kind: Any) -> bool:
+    return str(kind).lower() in ("true", "1", "1.0")  # CSV and Parquet differ about booleans
+
+
+def _check_budget(rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise Untestable where what is compared was trained for different lengths.
+
+    A1 and A2 compare magnitudes within a size, the others all of their rows.
+    """
+    if "epochs" not in rows.columns:
+        return
+    for _, part in _parts(rows, [n for n in columns if n in (*SIZES, "sparsity")]):
+        epochs = part[part["state"] == "done"]["epochs"].dropna()
+        if len(epochs) and epochs.max() > (1 + BUDGET_SLACK) * epochs.min():
+            raise Untestable(
+                f"unequal budgets, {epochs.min():g} to {epochs.max():g} epochs: "
+                "unequal_budgets=true compares all the same"
+            )
+
+
+PREDICTED = {
+    "A1": "the best magnitude rises with size",
+    "A2": "the best magnitude falls with sparsity",
+    "A3": "a magnitude that follows the sparsity beats the best constant one",
+    "B": "strong augmentation harms less with additional parameters",
+    "C1": "what a teacher finds difficult lowers accuracy",
+    "C2": "a space calibrated by difficulty beats the uncalibrated one",
+}
+TESTS: dict[str, tuple[Callable[[pd.DataFrame], Selection], Test]] = {
+    "A1": (_dense_sizes, optimum_moves(1)),
+    "A2": (_sparsities, optimum_moves(-1)),
+    "A3": (_differing("schedule"), beats(lambda kind: kind != "constant", ("varying", "constant"))),
+    "B": (_differing("surplus"), surplus_helps),
+    "C1": (_difficulties, difficulty_orders),
+    "C2": (_differing("calibrated"), beats(_is_true, ("calibrated", "uncalibrated"))),
+}
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def table(found: Sequence[Claim], warnings: Sequence[str], metric: Metric = TOP1) -> render.Table:
+    """A line per claim and group."""
+    rows = []
+    for line in found:
+        estimate = line.effect.estimate if line.effect else None
+        shown = replace(metric, scale=1.0, digits=2) if line.name == "C1" else metric
+        rows.append(
+            (
+                line.name,
+                line.group or "-",
+                render.interval(estimate.effect, estimate.half, shown, True) if estimate else "-",
+                _p(line.p),
+                _seeds(line.effect.seeds if line.effect else math.nan),
+                line.verdict,
+                line.reason,
+            )
+        )
+    return render.Table(
+        ("claim", "group", "effect", "p", "seeds to settle", "verdict", "compared"),
+        tuple(rows),
+        "The claims tested on these rows.",
+        (*(f"{name}: {says}." for name, says in PREDICTED.items()), *_notes(metric), *warnings),
+        name="claims",
+        strong="verdict",
+    )
+
+
+def _notes(metric: Metric) -> list[str]:
+    return [
+        f"effect: positive as predicted; {metric.words}, C1 a rank correlation; ± is half of a "
+        "95 % t interval with a standard deviation per size.",
+        "A1, A2: linear-by-linear interaction of size rank and magnitude (primary); the others "
+        "are exploratory. A3, C2: best arms chosen on validation, compared on test, p times the "
+        "ratio of the numbers of arms.",
+        "p: Holm over the groups of a claim; supported or contradicted below 0.05. seeds to "
+        "settle: per cell, for 80 % power if the effect is as large as it looks.",
+    ]
+
+
+def _p(p: float) -> str:
+    return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _seeds(seeds: float) -> str:
+    if math.isnan(seeds):
+        return "-"
+    return f"{seeds:.0f}" if seeds <= MOST_SEEDS else f">{MOST_SEEDS}"
+
+
+def main(args: list[str]) -> int:
+    """The command."""
+    from analysis.table import selected
+
+    if not args or args[0] in ("--help", "-h"):
+        print(__doc__)
+        print("\n".join(f"  {name:<3} {says}" for name, says in PREDICTED.items()))
+        return 0
+    rest, own = split_args(args, KNOBS)
+    shape, wanted = own.get("format", "screen"), own.get("metric", "top1")
+    unequal = own.get("unequal_budgets", "false")
+    for key, word, valid in (
+        ("format", shape, render.FORMATS),
+        ("metric", wanted, tuple(METRICS)),
+        ("unequal_budgets", unequal, ("true", "false")),
+    ):
+        if word not in valid:
+            raise UserError(f"{key}={word} is not known{nearest(word, valid)}")
+    frame = selected(load(rest, own.get("rows")), own.get("where"))
+    found = claims(frame, METRICS[wanted], unequal == "true")
+    print(render.show(table(found, warnings(frame), METRICS[wanted]), shape))
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,272 @@
+"""What policies draw: the right ops, signs and magnitudes, per sample, monotone; and their text."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from harness.augment.apply import apply
+from harness.augment.ops import NAMES
+from harness.augment.policy import parse_policy, with_magnitude
+from harness.augment.spaces import SPACES, find_space
+from harness.errors import UserError
+
+IDS = np.arange(14_000)
+NAMED = [name for name in SPACES if name != "none"]
+GRID = np.linspace(0.0, 1.0, 11)
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none",
+        "randaug(n=2, m=0.3)",
+        "randaug(n=1, m=0)",
+        "randaug_strict(n=3, m=1, spread=uniform)",
+        "randaug(n=2, m=0.1, spread=0.25, fill=124/116/104, interpolation=bilinear)",
+        "trivial_wide(n=1, m=0.5, spread=fixed)",
+        "autoaugment_imagenet(m=0.3333333333333333)",
+    ],
+)
+def test_text_round_trips(text):
+    assert str(parse_policy(text)) == text
+    assert parse_policy(str(parse_policy(text))) == parse_policy(text)
+
+
+def test_equal_policies_have_one_text():
+    assert str(parse_policy(" randaug( m = 0.30,n=2 ,fill=0) ")) == "randaug(n=2, m=0.3)"
+    assert str(parse_policy("randaug(m=1.0)")) == "randaug(n=2, m=1)"
+    assert str(parse_policy("trivial_wide(m=-0.0)")) == "trivial_wide(n=1, m=0, spread=uniform)"
+
+
+def test_with_magnitude():
+    assert with_magnitude("randaug(n=2)", 0.3) == "randaug(n=2, m=0.3)"
+    assert with_magnitude("randaug", 1) == "randaug(n=2, m=1)"
+    assert with_magnitude("randaug(n=2)", "none") == "none"
+    assert with_magnitude("none", "none") == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("randug(n=2, m=0.3)", "did you mean 'randaug'"),
+        ("randaug(n=2)", "no magnitude"),
+        ("randaug(n=2, m=1.1)", "from 0 to 1"),
+        ("randaug(n=2, m=-0.1)", "from 0 to 1"),
+        ("randaug(n=2, m=nan)", "from 0 to 1"),
+        ("randaug(n=2, m=strong)", "from 0 to 1"),
+        ("randaug(n=0, m=0.3)", "from 1 to 16"),
+        ("randaug(n=1.5, m=0.3)", "from 1 to 16"),
+        ("randaug(n=2, m=0.3, m=0.4)", "one new argument"),
+        ("randaug(2, m=0.3)", "one new argument"),
+        ("randaug(n=2,, m=0.3)", "one new argument"),
+        ("randaug(n=2, m=0.3, spred=uniform)", "did you mean 'spread'"),
+        ("randaug(n=2, m=0.3, spread=2)", "standard deviation"),
+        ("randaug(n=2, m=0.3, fill=300)", "grey value"),
+        ("randaug(n=2, m=0.3, fill=1/2)", "grey value"),
+        ("randaug(n=2, m=0.3, interpolation=cubic)", "nearest"),
+        ("autoaugment_imagenet(n=2, m=0.3)", "takes no 'n'"),
+        ("none(m=0.3)", "takes no 'm'"),
+        ("randaug(n=2, m=0.3", "not a policy"),
+        ("", "not a policy"),
+        ("__import__('os')", "no augmentation space"),
+        ("absent.yaml(m=0.3)", "absent.yaml"),
+    ],
+)
+def test_a_wrong_text_gets_a_sentence(text, word):
+    with pytest.raises(UserError, match=word.replace("(", r"\(")):
+        parse_policy(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "magnitude", "word"),
+    [
+        ("randaug(n=2, m=0.3)", 0.3, "already has a magnitude"),
+        ("randaug(n=2)", 1.5, "from 0 to 1"),
+        ("none", 0.3, "set augment.magnitude to none"),
+        ("randug(n=2)", "none", "did you mean 'randaug'"),
+    ],
+)
+def test_a_magnitude_that_does_not_fit_gets_a_sentence(text, magnitude, word):
+    with pytest.raises(UserError, match=word):
+        with_magnitude(text, magnitude)
+
+
+# --- draws ------------------------------------------------------------------------------------
+
+
+def test_ops_are_drawn_evenly_in_each_layer_and_independently():
+    plan = parse_policy("randaug(n=2, m=0.5)").draw(0, 0, IDS)
+    counts = [np.bincount(layer, minlength=len(NAMES)) for layer in plan.ops]
+    drawn = counts[0] > 0
+    assert drawn.sum() == len(SPACES["randaug"].rows) == 14
+    for layer in counts:
+        assert stats.chisquare(layer[drawn]).pvalue > 0.01
+    codes = plan.ops.astype(int)
+    for first, second in ((codes[0], codes[1]), (codes[0][:-1], codes[0][1:])):
+        pairs = np.zeros((len(NAMES), len(NAMES)))
+        np.add.at(pairs, (first, second), 1)
+        assert stats.chi2_contingency(pairs[drawn][:, drawn]).pvalue > 0.01
+
+
+def test_signs_balance():
+    plan = parse_policy("randaug(n=1, m=0.5)").draw(1, 0, IDS)
+    for row in SPACES["randaug"].rows:
+        if row.signed:
+            values = plan.values[plan.ops == NAMES.index(row.op)] - row.values[0]
+            assert stats.binomtest(int((values > 0).sum()), len(values)).pvalue > 0.01
+            assert len(np.unique(values)) == 2
+
+
+def _rotations(text: str) -> np.ndarray:
+    plan = parse_policy(text).draw(0, 0, IDS)
+    return np.abs(plan.values[plan.ops == NAMES.index("Rotate")]) / 30.0
+
+
+def test_spread_is_what_it_says():
+    assert np.allclose(_rotations("randaug(n=2, m=0.4)"), 0.4)
+    uniform = _rotations("randaug(n=2, m=0.4, spread=uniform)")
+    assert stats.kstest(uniform, "uniform", args=(0, 0.4)).pvalue > 1e-3
+    normal = _rotations("randaug(n=2, m=0.5, spread=0.1)")
+    assert stats.kstest(normal, "norm", args=(0.5, 0.1)).pvalue > 1e-3
+    clipped = _rotations("randaug(n=2, m=0.9, spread=0.5)")
+    assert clipped.max() == 1.0
+    assert clipped.min() == 0.0
+    assert abs((clipped == 1.0).mean() - stats.norm.sf(0.2)) < 0.03
+
+
+def test_each_op_of_half_probability_is_left_out_half_of_the_time():
+    plan = parse_policy("randaug_timm_inc(n=2, m=0.5)").draw(0, 0, IDS)
+    for layer in plan.ops:
+        assert stats.binomtest(int((layer == 0).sum()), len(layer)).pvalue > 0.01
+
+
+def test_sub_policies_of_autoaugment_come_whole_and_evenly():
+    steps = SPACES["autoaugment_cifar10"].chains
+    plan = parse_policy("autoaugment_cifar10(m=1)").draw(0, 0, IDS)
+    pairs = {(NAMES[a], NAMES[b]) for a, b in plan.ops.T if a and b}
+    assert pairs == {(first.op, second.op) for first, second in steps if first.p and second.p}
+    expected = {}
+    for first, second in steps:
+        for step, layer in ((first, 0), (second, 1)):
+            key = (layer, step.op)
+            expected[key] = expected.get(key, 0.0) + step.p / len(steps)
+    for (layer, op), share in expected.items():
+        count = int((plan.ops[layer] == NAMES.index(op)).sum())
+        assert stats.binomtest(count, len(IDS), share).pvalue > 1e-3
+
+
+def test_256_identical_images_come_out_differently(pictures, by_pillow):
+    images = pictures(32, 32)[2:3].repeat(256, 1, 1, 1)
+    plan = parse_policy("randaug(n=2, m=0.5)").draw(0, 0, IDS[:256])
+    result = apply(images, plan)
+    ours, pillows = (
+        len({image.numpy().tobytes() for image in batch})
+        for batch in (result, by_pillow(images, plan))
+    )
+    assert ours == pillows
+    assert ours > 140  # of 23 x 23 pairs of op and sign, many of which commute
+
+
+def test_a_draw_depends_on_seed_epoch_and_id_alone():
+    policy = parse_policy("uniform(n=2, m=0.5)")
+    whole = policy.draw(3, 4, IDS[:50])
+    order = np.random.default_rng(0).permutation(50)
+    shuffled = policy.draw(3, 4, IDS[:50][order])
+    for attribute in ("ops", "values", "boxes"):
+        assert np.array_equal(getattr(shuffled, attribute), getattr(whole, attribute)[:, order])
+    for other in (policy.draw(2, 4, IDS[:50]), policy.draw(3, 5, IDS[:50])):
+        assert (other.ops != whole.ops).mean() > 0.5
+
+
+def test_magnitudes_are_compared_on_the_same_draws():
+    weak, strong = (parse_policy(f"randaug(n=2, m={m})").draw(0, 0, IDS) for m in (0.1, 0.9))
+    assert np.array_equal(weak.ops, strong.ops)
+    signed = weak.ops == NAMES.index("Rotate")
+    assert np.array_equal(np.sign(weak.values[signed]), np.sign(strong.values[signed]))
+
+
+def test_more_layers_keep_the_first_ones():
+    two, three = (parse_policy(f"randaug(n={n}, m=0.5)").draw(0, 0, IDS) for n in (2, 3))
+    assert np.array_equal(three.ops[:2], two.ops)
+
+
+# --- a table of one's own ---------------------------------------------------------------------
+
+TABLE = """
+source: calibrated on our validation set
+n: 1
+fill: 128
+ops:
+  Identity:
+  Rotate: {values: [0, 10, 40], signed: true}
+  Posterize: {values: [8, 2]}
+  Equalize: {values: [0, 1]}
+  TranslateXRel: {values: [0, 0.5], signed: true}
+"""
+
+
+def test_a_space_is_one_yaml_or_json_table(tmp_path, pictures, by_pillow):
+    import yaml
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(TABLE)
+    policy = parse_policy(with_magnitude(f"{path}", 0.5))
+    assert (policy.n, policy.fill, policy.space.source.split()[0]) == (1, (128,) * 3, "calibrated")
+    images = pictures(32, 32).repeat(20, 1, 1, 1)
+    plan = policy.draw(0, 0, IDS[: len(images)])
+    assert torch.equal(apply(images, plan), by_pillow(images, plan))
+    rotations = np.unique(np.abs(plan.values[plan.ops == NAMES.index("Rotate")]))
+    assert rotations.tolist() == [10.0]  # the middle of three values is that of m = 0.5
+    same = tmp_path / "mine.json"
+    same.write_text(json.dumps(yaml.safe_load(TABLE)))
+    other = parse_policy(f"{same}(m=0.5)").draw(0, 0, IDS[: len(images)])
+    assert np.array_equal(other.values, plan.values)
+
+
+def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(TABLE)
+    before = str(parse_policy(f"{path}(m=0.5)"))
+    assert before.startswith(f"{path}@")
+    assert str(parse_policy(before)) == before
+    path.write_text(TABLE.replace("40", "50"))
+    after = str(parse_policy(f"{path}(m=0.5)"))
+    assert after != before
+    with pytest.raises(UserError, match="has changed"):
+        parse_policy(before)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("Rotate:", "Rotation:", "did you mean 'Rotate'"),
+        ("signed: true", "sined: true", "did you mean 'signed'"),
+        ("[0, 10, 40]", "[0, 40, 10]", "up and down"),
+        ("[0, 10, 40]", "[0]", "two or more"),
+        ("[0, 10, 40]", "[0, fast]", "not a number"),
+        ("[8, 2]", "[8, 0]", "from 1 to 8"),
+        ("[8, 2]", "[8, 2], rounding: none", "rounding"),
+        ("[0, 0.5]", "[0, 1.5]", "from -1 to 1"),
+        ("Identity:", "Cutout: {values: [0, 1]}", "CutoutRel"),
+        ("n: 1", "n: 0", "1 or more"),
+        ("n: 1", "p: 2", "probability"),
+        ("n: 1", "spread: wide", "fixed or uniform"),
+        ("fill: 128", "fill: 300", "from 0 to 255"),
+        ("fill: 128", "fil: 128", "did you mean 'fill'"),
+        ("ops:", "op:", "table `ops`"),
+        ("n: 1", "n: [", "not YAML"),
+        ("n: 1", "n: !!python/object/apply:os.getcwd []", "not YAML"),
+    ],
+)
+def test_a_wrong_table_gets_a_sentence(tmp_path, old, new, word):
+    path = tmp_path / "mine.yaml"
+    path.write_text(TABLE.replace(old, new, 1))
+    with pytest.raises(UserError, match=word) as caught:
+        find_space(str(path))
+    assert str(path) in str(caught.value)

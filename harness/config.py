@@ -87,13 +87,14 @@ def load(args: list[str], knobs: Mapping[str, type] | None = None) -> Launch:
 def check_trial(config: TrialConfig) -> list[tuple[str, str]]:
     """Mistakes that the models cannot see: unknown data sets, families, policies; bad sizes."""
     from harness.augment.policy import parse_policy, with_magnitude
-    from harness.data.catalog import misfits
+    from harness.data.catalog import CATALOG, misfits
     from harness.models import registry
 
     found = []
+    data = CATALOG.get(config.dataset.name)
     for path, sentences in (
         ("dataset", misfits(config.dataset)),
-        ("model", registry.check(config.model)),
+        ("model", registry.check(config.model, data.resolution if data else None)),
     ):
         for sentence in sentences:
             key, _, rest = sentence.partition(": ")

@@ -1,9 +1,11 @@
 """Parameters and multiply-adds, dense and as pruned: the sizes in the rows.
 
-Multiply-adds are those of convolutions and linear layers for one image: for each layer the number
-of weights times the number of positions they are applied at. A pruned weight takes its own share
-of them away, so sparse counts are exact integers. They are theoretical: masked dense kernels are
-not faster.
+Multiply-adds are those of one image: of each convolution (also grouped and depthwise) and linear
+layer the number of weights times the number of positions they are applied at, and of matrix
+products between activations, as in attention, all of them. Norms, activations, pooling, biases and
+other element-wise work are not counted. A pruned weight takes its own share away, so sparse counts
+are exact integers; products between activations have no weight and stay. The numbers are
+theoretical: masked dense kernels are not faster.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Counts:
     """Numbers of parameters, and multiply-adds for one image.
 
     `params_prunable` are the weights that the masks cover; without masks, those of all
-    convolutions and linear layers. `params_nonzero` are all parameters but the pruned ones.
+    convolutions and linear layers on the image's way. `params_nonzero` are all parameters but the
+    pruned ones.
     """
 
     params_total: int
@@ -35,11 +39,12 @@ class Counts:
 COUNTED = (nn.Conv2d, nn.Linear)
 
 
-def _positions(model: nn.Module, resolution: int, in_channels: int) -> dict[str, int]:
-    """How often each weight of a counted layer is applied to one image, by the weight's name.
+def _observed(model: nn.Module, resolution: int, in_channels: int) -> tuple[dict[str, int], int]:
+    """How often each weight of a counted layer is applied to one image, and all multiply-adds.
 
     Seen in a forward pass of a copy on the CPU: torch's meta device would do without the
-    arithmetic, but takes 4.5 s to start.
+    arithmetic, but takes 4.5 s to start. Gradients stay on: without them torch's own attention
+    layer takes a fast path that its counter does not see.
     """
     shadow = copy.deepcopy(model).cpu().eval()
     positions: dict[str, int] = {}
@@ -57,9 +62,9 @@ def _positions(model: nn.Module, resolution: int, in_channels: int) -> dict[str,
             module.register_forward_hook(
                 lambda module, _, output, name=name: record(name, module, output)
             )
-    with torch.no_grad():
+    with torch.enable_grad(), FlopCounterMode(display=False) as flops:
         shadow(torch.zeros(1, in_channels, resolution, resolution))
-    return positions
+    return positions, flops.get_total_flops() // 2
 
 
 def count(
@@ -72,13 +77,13 @@ def count(
     pruned = {
         name: mask.numel() - int(mask.count_nonzero()) for name, mask in (masks or {}).items()
     }
-    positions = _positions(model, resolution, in_channels)
+    positions, macs = _observed(model, resolution, in_channels)
     size = {name: parameter.numel() for name, parameter in model.named_parameters()}
     total = sum(size.values())
     return Counts(
         params_total=total,
         params_nonzero=total - sum(pruned.values()),
         params_prunable=sum(size[name] for name in (positions if masks is None else masks)),
-        macs_dense=sum(size[name] * at for name, at in positions.items()),
-        macs_nonzero=sum((size[name] - pruned.get(name, 0)) * at for name, at in positions.items()),
+        macs_dense=macs,
+        macs_nonzero=macs - sum(pruned.get(name, 0) * at for name, at in positions.items()),
     )

@@ -33,10 +33,19 @@ def learning_rate(
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW; weights of one dimension (norms, biases) are decayed only when asked for."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    decay = [p for p in trained if p.ndim > 1 or config.decay_norm_and_bias]
-    rest = [p for p in trained if not (p.ndim > 1 or config.decay_norm_and_bias)]
+    """SGD or AdamW; norms and biases are decayed only when asked for.
+
+    These are the parameters of one dimension, and those that a model of timm's names itself
+    (position embeddings, class tokens).
+    """
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    said = getattr(module, "no_weight_decay", None)
+    own = set(said()) if callable(said) else set()
+    spared = {
+        name for name, p in named if (p.ndim <= 1 or name in own) and not config.decay_norm_and_bias
+    }
+    decay = [p for name, p in named if name not in spared]
+    rest = [p for name, p in named if name in spared]
     groups = [
         {"params": parameters, "weight_decay": weight_decay}
         for parameters, weight_decay in ((decay, config.weight_decay), (rest, 0.0))

@@ -69,7 +69,12 @@ class Stage:
         self.diverged = False
         self.val_before: dict[str, float] | None = None
         self.masks: pruning.Masks | None = None
-        module = registry.build(self.config.model, dataset.info.num_classes, seed=self.config.seed)
+        module = registry.build(
+            self.config.model,
+            dataset.info.num_classes,
+            seed=self.config.seed,
+            resolution=dataset.info.resolution,
+        )
         module = module.to(world.device)
         prune = self.config.prune
         self.protected = (

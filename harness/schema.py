@@ -203,6 +203,7 @@ class RunConfig(Frozen):
     data_root: str | None = None  # where data sets are looked for besides the usual places
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     keep_weights: Literal["all", "needed"] = "all"  # needed: only those a child starts from
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # copies of the metrics
 
 
 # What may stand in an sbatch line: no blank, quote, hash, dollar or line break gets through.

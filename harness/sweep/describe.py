@@ -33,6 +33,7 @@ knobs
   run.gang=N             stages side by side in a process, on one stream of batches
   run.engine=ddp         instead of deepspeed; run.processes=N ranks; run.zero_stage=1
   run.micro_batch_size=N gradient accumulation; run.device=cpu|cuda; run.threads=N
+  run.tracker=tensorboard|wandb|mlflow   copies of the metrics, under trackers/ of the store
   dataset= model= recipe=NAME   other groups; any dotted key: recipe.epochs=3 axes.seed=[0,1,2]
 """
 
@@ -77,9 +78,11 @@ def dry_run(
 def problems(launch: Launch) -> list[str]:
     """What would keep the sweep from running on this machine."""
     from harness.data.catalog import CATALOG, missing
+    from harness.train import trackers
 
     names = sorted({trial.config.dataset.name for trial in launch.grid.trials})
     found = [missing(CATALOG[name], launch.run.data_root) for name in names]
+    found.append(trackers.missing(launch.run.tracker))
     return [f"  note: {sentence}" for sentence in found if sentence]
 
 

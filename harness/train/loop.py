@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance
 from harness.store.claims import ClaimLost
-from harness.train import checkpoint
+from harness.train import checkpoint, trackers
 from harness.train.distributed import World
 from harness.train.stage import Stage
 
@@ -91,6 +91,8 @@ def train_gang(
                 f"stages {members[0].stage_id} and {member.stage_id} cannot train side by side: "
                 "a gang shares data, seed, batch size and epochs."
             )
+    if said := trackers.missing(run.tracker):
+        raise UserError(said)  # on every rank, before any of them waits for another
     dataset = load(first.dataset, run.data_root)
     loader = make_loader(
         dataset, run, first.recipe.batch_size, world.rank, world.size, world.device
@@ -114,7 +116,7 @@ def train_gang(
         return outcomes
     finally:
         for stage in stages:
-            stage.engine.close()
+            stage.close()
         loader.close()
 
 
@@ -187,6 +189,9 @@ def _outcome(stage: Stage, finished: bool, pulse: Pulse) -> Outcome:
     if not finished:
         return Outcome(stage.id, "stopped")
     validation = stage.evaluate("validation")
+    stage.tracker.log(
+        {"step": stage.step, "val_top1": validation.top1, "val_loss": validation.loss}
+    )
     test = stage.evaluate("test")
     if stage.world.any(pulse.lost is not None)[0]:
         return Outcome(stage.id, "stopped")

@@ -25,6 +25,7 @@ from harness.train.distributed import World
 from harness.train.engine import Engine, make_engine
 from harness.train.evaluate import Scores, evaluate
 from harness.train.optim import learning_rate
+from harness.train.trackers import Tracker
 
 if TYPE_CHECKING:
     from harness.train.loop import Member
@@ -95,6 +96,18 @@ class Stage:
         if found is not None:
             self._resume(*found)
         self._truncate_metrics()
+        self.tracker = Tracker(
+            run.tracker if world.rank == 0 else "none",
+            self.folder.parents[2],  # the store
+            self.id,
+            self.config.model_dump(mode="json"),
+            self.step,
+        )
+
+    def close(self) -> None:
+        """Give back what the stage holds besides its weights."""
+        self.tracker.close()
+        self.engine.close()
 
     def _micro_batches(self) -> int:
         share = self.config.recipe.batch_size // self.world.size
@@ -179,16 +192,15 @@ class Stage:
             recipe.optimizer, recipe.schedule, self.step - 1, self.total_steps, per_epoch
         )
         if self.world.rank == 0:
-            append_line(
-                self.folder / "metrics.jsonl",
-                {
-                    "epoch": epoch + 1,
-                    "step": self.step,
-                    "lr": lr,
-                    "train_loss": self.last_loss,
-                    "seconds": round(self.seconds, 3),
-                },
-            )
+            line = {
+                "epoch": epoch + 1,
+                "step": self.step,
+                "lr": lr,
+                "train_loss": self.last_loss,
+                "seconds": round(self.seconds, 3),
+            }
+            append_line(self.folder / "metrics.jsonl", line)
+            self.tracker.log(line)
 
     def _truncate_metrics(self) -> None:
         """Forget lines of steps that are trained again."""

@@ -5,15 +5,17 @@ STAMP := .venv/.installed
 
 # What must be on the system: a package per line, with the test that shows it is there.
 SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
-TEST_SYSTEM := texlive-latex-base texlive-latex-recommended
+SLURM_SYSTEM := slurmctld slurmd slurmdbd slurm-client munge mariadb-server
+TEST_SYSTEM := texlive-latex-base texlive-latex-recommended chromium
 
-.PHONY: help setup system test-system quickstart check test bench gpu-check clean
+.PHONY: help setup system test-system quickstart check test testbed testbed-down bench gpu-check clean
 
 help:
 	@echo "make setup       system packages where missing, .venv, exact versions (idempotent)"
 	@echo "make quickstart  a real sweep on Fashion-MNIST, ending with its table (under 6 minutes)"
 	@echo "make check       format, lint, types, fast tests (under 2 minutes)"
 	@echo "make test        every test"
+	@echo "make testbed     a real SLURM on this machine, for cluster=testbed (make testbed-down ends it)"
 	@echo "make bench       ratios against peers, measured here"
 	@echo "make gpu-check   equality and speed on a CUDA device"
 
@@ -23,7 +25,7 @@ system:
 	@sh .ci/packages $(SYSTEM)
 
 test-system:
-	@sh .ci/packages $(TEST_SYSTEM)
+	@sh .ci/packages $(TEST_SYSTEM) $(SLURM_SYSTEM)
 
 $(STAMP): pyproject.toml constraints.txt | system
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14))' || \
@@ -47,6 +49,13 @@ check: setup
 
 test: setup test-system
 	@$(PY) -m pytest
+
+testbed: setup
+	@slurm/testbed/testbed up
+	@echo "now: eval \$$(slurm/testbed/testbed env); $(PY) -m harness.launch grid=quickstart cluster=testbed"
+
+testbed-down:
+	@slurm/testbed/testbed down
 
 bench: setup
 	@for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(PY) $$file || exit 1; done

@@ -28,6 +28,8 @@ PROFILES = ROOT / "slurm"
 GROUPS = ("dataset", "model", "recipe")
 LANGUAGE = ("axes", "zip", "also", "exclude")
 OPERATIONAL = ("run", "cluster", "store")
+COMMANDS = ("setup", "python", "extra")
+"""Keys of `cluster.slurm` that end up in a shell or in sbatch's options."""
 _WORD = re.compile(r"[\w.-]+")
 
 
@@ -197,9 +199,30 @@ def _grid_name(word: str, scratch: Path) -> str:
             f"the grid file {path.name} names its sweep, and '{path.stem}' cannot be one: use "
             "letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
+    _refuse_commands(path)
     (scratch / "grid").mkdir()
     shutil.copyfile(path, scratch / "grid" / f"from_file_{path.stem}.yaml")
     return f"from_file_{path.stem}"
+
+
+def _refuse_commands(path: Path) -> None:
+    """A grid says what to train. What a cluster executes, and where to write, is not its word."""
+    import yaml
+
+    try:
+        said = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return  # Hydra says it better
+    cluster = said.get("cluster") if isinstance(said, dict) else None
+    slurm = cluster.get("slurm") if isinstance(cluster, dict) else None
+    found = [f"cluster.slurm.{key}" for key in COMMANDS if isinstance(slurm, dict) and key in slurm]
+    if isinstance(said, dict) and "store" in said:
+        found.append("store")
+    if found:
+        raise UserError(
+            f"the grid file {path} sets {', '.join(found)}: a grid may come from anyone, so say "
+            "that on the command line or in a profile of slurm/cluster/"
+        )
 
 
 def _checked(key: str, value: str) -> str:

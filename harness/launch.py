@@ -10,26 +10,22 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from harness.cluster import failure, slurm
-from harness.cluster.slurm import Queued
+from harness.cluster import failure, queued
+from harness.cluster.queued import Scheduler
 from harness.cluster.state import StageState, stage_states
 from harness.config import Launch, grid_files, load
-from harness.errors import UserError, command
+from harness.errors import UserError, command, nearest
 from harness.store.claims import process_start
 from harness.store.files import atomic_write, make_folder
 from harness.store.store import Store
 from harness.sweep import describe
-from harness.sweep.plan import Plan, gangs, make_plan, todo, trees
-
-if TYPE_CHECKING:
-    from harness.cluster.worker import Submission
+from harness.sweep.plan import Plan, gangs, make_plan, todo
 
 KNOBS = {"dry_run": bool, "retry": str}
+RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
 
 
 def main(args: list[str]) -> int:
@@ -39,43 +35,61 @@ def main(args: list[str]) -> int:
         return 0
     launch = load(args, KNOBS)
     retry = launch.knobs.get("retry")
-    if retry not in (None, "failed"):
-        raise UserError(f"retry={retry} is not known: say retry=failed")
+    if retry is not None and retry not in RETRY:
+        raise UserError(f"retry={retry} is not known{nearest(retry, RETRY)}")
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    queued = slurm.still_queued(store.root)
-    states = stage_states(store, plan.stages, queued)
-    if retry == "failed" and not launch.knobs.get("dry_run"):
-        states = _forgive(plan, store, states, queued)
-    left = todo(plan, {stage: state.name for stage, state in states.items()}, store.has_weights)
+    scheduler = queued.ask(store.root)
+    states = stage_states(store, plan.stages, scheduler)
+    if retry is not None and not launch.knobs.get("dry_run"):
+        states = _forgive(plan, store, states, scheduler, RETRY[retry])
+    left = _left(launch, plan, store, states)
     if launch.knobs.get("dry_run"):
         print(describe.dry_run(launch, plan, states, left))
         return 0
-    for stage in left:
-        if states[stage].name == "damaged":
-            store.set_aside(stage, states[stage].why)
-        elif states[stage].name == "done":
-            store.set_aside(stage, f"the weights of {stage} were not kept and a child needs them")
     if not left:
         print(describe.nothing_left(plan, states))
         return 1 if any(state.name == "failed" for state in states.values()) else 0
     _require_data(launch)
     _write_sweep(launch, plan, store)
     if launch.cluster.executor == "slurm":
-        return _queue(launch, plan, store, left, states)
+        return _queue(launch, plan, store)
+    _set_aside(store, left, states)
     return _run_here(launch, plan, store, left, states)
+
+
+def _left(launch: Launch, plan: Plan, store: Store, states: Mapping[str, StageState]) -> list[str]:
+    """Stages to train. Workers here also stay for what others train; jobs are not queued for it."""
+    names = {stage: state.name for stage, state in states.items()}
+    left = todo(plan, names, store.has_weights)
+    if launch.cluster.executor == "slurm":
+        return [stage for stage in left if names[stage] != "running"]
+    return left
+
+
+def _set_aside(store: Store, left: list[str], states: Mapping[str, StageState]) -> None:
+    for stage in left:
+        if states[stage].name == "damaged":
+            store.set_aside(stage, states[stage].why)
+        elif states[stage].name == "done":
+            store.set_aside(stage, f"the weights of {stage} were not kept and a child needs them")
 
 
 def _forgive(
     plan: Plan,
     store: Store,
     states: Mapping[str, StageState],
-    queued: Mapping[str, tuple[str, Queued]],
+    scheduler: Scheduler,
+    names: tuple[str, ...],
 ) -> dict[str, StageState]:
     for stage, state in states.items():
-        if state.name == "failed" and failure.blocks(store.failures(stage)):
+        if state.name not in names:
+            continue
+        if state.result is not None:
+            store.set_aside(stage, f"{stage} {state.name}, and retry=all asks for it again")
+        elif failure.blocks(store.failures(stage)):
             store.record_failure(stage, {"class": failure.RETRY, "message": "retry=failed"})
-    return stage_states(store, plan.stages, queued)
+    return stage_states(store, plan.stages, scheduler)
 
 
 def _require_data(launch: Launch) -> None:
@@ -106,48 +120,28 @@ def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:
     atomic_write(folder / "trials.jsonl", "".join(lines).encode())
 
 
-def _queue(
-    launch: Launch,
-    plan: Plan,
-    store: Store,
-    left: list[str],
-    states: Mapping[str, StageState],
-) -> int:
-    """Hand the work to SLURM and leave: a job for each tree of stages."""
-    from harness.cluster import arrays, snapshot
+def _queue(launch: Launch, plan: Plan, store: Store) -> int:
+    """Hand the work to SLURM and leave; undisturbed by other launches of the same store."""
+    from harness.cluster import handover
 
-    if shutil.which("sbatch") is None:
-        raise UserError(
-            f"cluster={launch.cluster.name} needs SLURM and sbatch is not installed here: launch "
-            "from a login node, or with cluster=local"
+    handover.require_sbatch(launch.cluster)
+    with queued.submitting(store.root) as lock:
+        scheduler = queued.ask(store.root)
+        states = stage_states(store, plan.stages, scheduler)
+        left = _left(launch, plan, store, states)
+        _set_aside(store, left, states)
+        handover.reap(store, left)
+        queue = handover.submit(launch, plan, store, left, states, scheduler, lock)
+    print(describe.starting(plan, states, left, min(launch.cluster.workers, len(queue.jobs))))
+    if queue.jobs:
+        print(f"queued {len(queue.jobs):,} jobs: {queue.jobs[0]} to {queue.jobs[-1]}")
+        print("they need nothing from this machine any more; see harness.status")
+    if queue.refused:
+        print(
+            f"{queue.refused:,} stages found no room ({queue.why}): launch again when some of the "
+            "others are done"
         )
-    parts = [gangs(plan, set(tree), launch.run.gang) for tree in trees(plan, left)]
-    submission = _submission(launch, plan, store, left, parts, None)
-    folder = store.sweep_folder(launch.grid.name)
-    jobs = arrays.submit(submission, launch.cluster, folder, snapshot.take(folder))
-    print(describe.starting(plan, states, left, min(launch.cluster.workers, len(parts))))
-    print(f"queued {len(jobs):,} jobs: {jobs[0]} to {jobs[-1]}; see harness.status")
     return 0
-
-
-def _submission(
-    launch: Launch,
-    plan: Plan,
-    store: Store,
-    left: list[str],
-    parts: list[list[list[str]]],
-    launcher: tuple[int, str] | None,
-) -> Submission:
-    from harness.cluster.worker import Submission
-
-    needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
-    return Submission(
-        store=store.root,
-        run=launch.run,
-        stages={stage: config for stage, config in plan.stages.items() if stage in needed},
-        parts=parts,
-        launcher=launcher,
-    )
 
 
 def _run_here(
@@ -160,12 +154,21 @@ def _run_here(
     """Train with worker processes of this machine, and stay until they are finished."""
     from harness.cluster.follow import Progress, duration, follow
     from harness.cluster.stop import StopFlag
+    from harness.cluster.submission import Submission
     from harness.cluster.submit import LocalJobs
 
     begun = time.monotonic()
-    groups = gangs(plan, set(left), launch.run.gang)
-    launcher = (os.getpid(), process_start(os.getpid()) or "")
-    submission = _submission(launch, plan, store, left, [groups], launcher)
+    groups = gangs(plan, left, launch.run.gang)
+    needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
+    submission = Submission(
+        store=store.root,
+        sweep=launch.grid.name,
+        run=launch.run,
+        cluster=launch.cluster,
+        stages={stage: config for stage, config in plan.stages.items() if stage in needed},
+        parts=[groups],
+        launcher=(os.getpid(), process_start(os.getpid()) or ""),
+    )
     workers = min(launch.cluster.workers, len(groups))
     print(describe.starting(plan, states, left, workers), flush=True)
     stop = StopFlag().install()

@@ -1,28 +1,34 @@
-"""The truth about every trial of a sweep: result file first, then heartbeat, then failures.
+"""The truth about every trial of a sweep: result file first, then heartbeat, then the scheduler.
 
 python -m harness.status grid=quickstart
 python -m harness.status grid=quickstart by=width,sparsity where="state == 'failed'"
+python -m harness.status grid=quickstart watch=true
 python -m harness.status grid=quickstart format=json
 """
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.cluster import slurm
-from harness.cluster.state import STATES, StageState, stage_states, trial_state
-from harness.config import load
+from harness.cluster.queued import records
+from harness.cluster.select import Sweep, again, look_at
+from harness.cluster.state import STATES
 from harness.errors import UserError, command, nearest
-from harness.store.store import Store
 from harness.sweep import cost
-from harness.sweep.plan import Plan, make_plan
-from harness.sweep.where import parse
 
-KNOBS = {"where": str, "by": str, "format": str}
+KNOBS = {"by": str, "format": str, "watch": bool}
 REASONS = 10  # shown; the rest is counted
+WATCH_SECONDS = 5.0
+ADVICE = {
+    "failed": "failed stages are tried again by launch with retry=failed",
+    "damaged": "damaged stages are moved aside and done again by launch",
+    "disputed": "disputed: heartbeat and scheduler contradict each other; look again in a minute",
+}
 
 
 def main(args: list[str]) -> int:
@@ -30,34 +36,38 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("--help", "-h"):
         print(__doc__)
         return 0
-    launch = load(args, KNOBS)
-    plan = make_plan(launch.grid)
-    store = Store(launch.store)
-    states = stage_states(store, plan.stages, slurm.still_queued(store.root))
-    trials = select(plan, states, launch.grid.axes, launch.knobs.get("where"))
-    shape = launch.knobs.get("format", "screen")
-    if shape == "json":
-        print(json.dumps({"grid": launch.grid.name, "trials": trials}, indent=1))
-    elif shape == "screen":
-        columns = _columns(launch.grid.axes, launch.knobs.get("by"))
-        print(_screen(launch.grid.name, plan, states, trials, columns))
-    else:
+    sweep = look_at(args, KNOBS)
+    knobs = sweep.launch.knobs
+    shape = knobs.get("format", "screen")
+    if shape not in ("screen", "json"):
         raise UserError(f"format={shape} is not known{nearest(shape, ['screen', 'json'])}")
+    columns = _columns(sweep.launch.grid.axes, knobs.get("by"))
+    if shape == "json":
+        print(json.dumps(as_dict(sweep), indent=1))
+    elif knobs.get("watch"):
+        _watch(sweep, columns)
+    else:
+        print(screen(sweep, columns))
     return 0
 
 
-def select(
-    plan: Plan, states: Mapping[str, StageState], axes: Sequence[str], where: str | None
-) -> list[dict[str, Any]]:
-    """A dict per trial that `where` holds for: its id, cell, state, why, stages."""
-    condition = parse(where, {*axes, "state", "trial"}) if where else None
-    found = []
-    for trial in plan.trials:
-        state = trial_state(plan.paths[trial.id], states)
-        row = {"trial": trial.id, **trial.cell, "state": state.name}
-        if condition is None or condition.holds(row):
-            found.append({**row, "why": state.why, "stages": list(plan.paths[trial.id])})
-    return found
+def as_dict(sweep: Sweep) -> dict[str, object]:
+    """What `format=json` prints."""
+    return {"grid": sweep.launch.grid.name, "trials": list(sweep.trials), "jobs": _jobs(sweep)}
+
+
+def _watch(sweep: Sweep, columns: Sequence[str]) -> None:
+    """The table again and again, until nothing moves any more or Ctrl-C."""
+    try:
+        while True:
+            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+            print(f"{clear}{screen(sweep, columns)}", flush=True)
+            if all(t["state"] not in ("running", "queued", "disputed") for t in sweep.trials):
+                return
+            time.sleep(WATCH_SECONDS)
+            sweep = again(sweep.launch, sweep.plan)
+    except KeyboardInterrupt:
+        print()
 
 
 def _columns(axes: Sequence[str], by: str | None) -> list[str]:
@@ -70,13 +80,9 @@ def _columns(axes: Sequence[str], by: str | None) -> list[str]:
     return columns
 
 
-def _screen(
-    grid: str,
-    plan: Plan,
-    states: Mapping[str, StageState],
-    trials: Sequence[Mapping[str, Any]],
-    columns: Sequence[str],
-) -> str:
+def screen(sweep: Sweep, columns: Sequence[str]) -> str:
+    """The table by `columns` and state, what was spent and is to be spent, reasons, advice."""
+    trials, states = sweep.trials, sweep.states
     present = [name for name in STATES if any(trial["state"] == name for trial in trials)]
     groups: dict[tuple[str, ...], Counter[str]] = {}
     for trial in trials:
@@ -90,25 +96,57 @@ def _screen(
     table.append([*foot, *(_number(total[name]) for name in present), str(len(trials))])
     done = sum(state.name in ("done", "diverged") for state in states.values())
     spent = sum(state.result["timing"]["gpu_seconds"] for state in states.values() if state.result)
-    left = [s for s, state in states.items() if state.name in ("waiting", "running", "damaged")]
-    lines = [f"grid {grid}: {len(trials):,} trials", *_aligned(table)]
-    lines.append(f"stages: {done:,} of {len(plan.stages):,} done; {spent / 3600:.2f} device-hours")
+    open_states = ("waiting", "running", "queued", "disputed", "damaged")
+    left = [stage for stage, state in states.items() if state.name in open_states]
+    lines = [f"grid {sweep.launch.grid.name}: {len(trials):,} trials", *_aligned(table)]
+    stages = len(sweep.plan.stages)
+    lines.append(f"stages: {done:,} of {stages:,} done; {spent / 3600:.2f} device-hours")
     if left:
-        lines.append(cost.sentence(plan, states, left, 1))
-    return "\n".join([*lines, *_reasons(states)])
+        lines.append(cost.sentence(sweep.plan, states, left, sweep.launch.cluster.workers))
+    if sweep.scheduler.jobs:
+        found = Counter(str(job["state"]) for job in _jobs(sweep))
+        counted = ", ".join(f"{count:,} {state}" for state, count in sorted(found.items()))
+        lines.append(f"jobs: {counted or 'none'}{_elapsed(sweep)}")
+    return "\n".join([*lines, *_reasons(sweep)])
 
 
-def _reasons(states: Mapping[str, StageState]) -> list[str]:
-    """Why stages failed, are damaged or run, each reason once with its count."""
-    why = Counter(
-        f"{state.name}: {state.why}"
-        for state in states.values()
-        if state.why and state.name in ("failed", "damaged")
-    )
-    shown = [f"  {count} x {reason}" for reason, count in why.most_common(REASONS)]
+def _jobs(sweep: Sweep) -> list[dict[str, str]]:
+    """The scheduler's jobs that have a stage of this sweep."""
+    found = {}
+    for stage, (job, word) in sweep.scheduler.stages.items():
+        if stage in sweep.plan.stages:
+            found[job] = {"job": job, "state": word.state, "reason": word.reason}
+    return list(found.values())
+
+
+def _elapsed(sweep: Sweep) -> str:
+    """Hours that this sweep's jobs ran, requeued ones included; a dash without accounting."""
+    folder = sweep.store.sweep_folder(sweep.launch.grid.name)
+    known = [str(r["job"]) for r in records(sweep.store.root, folder.name) if "job" in r]
+    seconds = slurm.elapsed(known)
+    return "; elapsed -" if seconds is None else f"; elapsed {sum(seconds.values()) / 3600:.2f} h"
+
+
+def _reasons(sweep: Sweep) -> list[str]:
+    """Why stages failed, are damaged or disputed: each reason once with its count, then advice."""
+    wanted = set(sweep.stages())
+    shown = [s for stage, s in sweep.states.items() if stage in wanted and s.name in ADVICE]
+    why = Counter(f"{state.name}: {state.why}" for state in shown if state.why)
+    lines = [f"  {count} x {reason}" for reason, count in why.most_common(REASONS)]
     more = [f"  and {len(why) - REASONS} more reasons"] if len(why) > REASONS else []
-    advice = ["failed stages are tried again by launch with retry=failed"] if shown else []
-    return [*shown, *more, *advice]
+    counted = _failure_counts(sweep, wanted)
+    return [*lines, *more, *counted, *(ADVICE[n] for n in ADVICE if n in {s.name for s in shown})]
+
+
+def _failure_counts(sweep: Sweep, wanted: set[str]) -> list[str]:
+    """How often each class of failure occurred; those that were survived are counted, too."""
+    counts: Counter[str] = Counter()
+    for stage in sweep.store.ids() & wanted:
+        counts.update(str(f.get("class")) for f in sweep.store.failures(stage))
+    counts.pop("retry", None)
+    if not counts:
+        return []
+    return ["so far: " + ", ".join(f"{count:,} {name}" for name, count in counts.most_common())]
 
 
 def _number(count: int) -> str:

@@ -1,7 +1,8 @@
 """Submission to SLURM: job arrays with a running cap, through submitit, and nothing left behind.
 
-`launch` returns when all is queued. What is queued already is known from the sweep's `jobs.jsonl`
-and one question to the scheduler, so that a repeated launch never queues a stage twice.
+`launch` returns when all is queued. Every array has a folder of its own with a `submission.json`;
+its elements are numbered as that file's parts. The second jobs of all chains are an array too, each
+element of which starts after the same element of the first (`aftercorr`), and so on.
 """
 
 from __future__ import annotations
@@ -11,64 +12,214 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
-from harness.cluster import slurm, worker
+from harness.cluster import queued, slurm
 from harness.cluster.slurm import SlurmDown
-from harness.cluster.submit import job_folder
-from harness.cluster.worker import Submission
+from harness.cluster.submission import Submission
+from harness.cluster.submit import job_folder, private_folder
 from harness.errors import UserError
-from harness.schema import ClusterConfig, RunConfig
-from harness.store.files import append_line
+from harness.schema import ClusterConfig, RunConfig, StageConfig
+from harness.store.store import Store
+from harness.sweep.describe import lineage
+from harness.sweep.jobs import Chains, Job, stages_of
 
 Answer = TypeVar("Answer")
 DOWN_SECONDS = 120.0
 """How long a controller that does not answer is tried again."""
+LIMITS = ("MaxSubmitJob", "MaxJobsPU", "SubmitLimit", "MaxArraySize", "job array specification")
+"""In SLURM's reason when a smaller array, or a later one, might pass."""
+FOR_EVER = 1_000_000  # requeues that submitit lets pass
 
 
-def submit(
-    submission: Submission, cluster: ClusterConfig, sweep_folder: Path, snapshot: Path
-) -> list[str]:
-    """Queue a job per part, in random order, as arrays within the site's limit; their ids.
+@dataclass
+class Queue:
+    """What was handed over, and how many stages found no room."""
 
-    Random order: a half-finished sweep is an unbiased sample. Raises UserError with SLURM's own
-    reason, after its files were taken away again.
-    """
-    random.Random(submission.parts[0][0][0]).shuffle(submission.parts)
-    folder = job_folder(sweep_folder)
-    path = folder / "submission.json"
-    submission.write(path)
-    executor = _executor(folder, submission.run, cluster, snapshot, sweep_folder.name)
-    size = min(_answered(slurm.largest_array), 10_000)
-    jobs: list[str] = []
-    for start in range(0, len(submission.parts), size):
-        numbers = list(range(start, min(start + size, len(submission.parts))))
-        paths = [str(path)] * len(numbers)
+    jobs: list[str] = field(default_factory=list)
+    refused: int = 0
+    why: str = ""
+
+
+class Full(Exception):
+    """The site takes no more jobs of this user for now."""
+
+
+class Submitter:
+    """Hands one launch to SLURM."""
+
+    def __init__(
+        self,
+        store: Store,
+        sweep: str,
+        stages: Mapping[str, StageConfig],
+        snapshot: Path,
+        beat: Callable[[], None] = lambda: None,
+    ):
+        self.store, self.sweep, self.stages, self.snapshot = store, sweep, stages, snapshot
+        self.sweep_folder = store.sweep_folder(sweep)
+        self.folder = job_folder(self.sweep_folder)
+        self.beat = beat
+        self.arrays = 0
+        self.queue = Queue()
+
+    def submit(self, groups: list[Chains]) -> Queue:
+        """Queue every chain, in random order: a half-finished sweep is then an unbiased sample.
+
+        Raises UserError with SLURM's own reason, before anything is queued where SLURM can tell.
+        """
         try:
-            made = _answered(partial(executor.map_array, worker.work, paths, numbers))
-        except (FailedJobError, FailedSubmissionError, ValueError) as error:
-            if not jobs:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise UserError(f"SLURM refused the job: {_reason(error)}") from error
-        array = len(numbers) > 1
-        head = made[0].job_id.partition("_")[0]
-        parts = [[s for gang in submission.parts[n] for s in gang] for n in numbers]
-        append_line(
-            sweep_folder / "jobs.jsonl",
-            {"job": head, "array": array, "parts": parts, "folder": str(folder)},
+            for group in groups:
+                check(group.cluster, group.run, self.folder, self.snapshot)
+            size = min(_answered(slurm.largest_array), 10_000)
+            for group in groups:
+                chains = list(group.chains)
+                random.Random(self.folder.name).shuffle(chains)
+                chains.sort(key=len, reverse=True)  # stable: only longer chains go first
+                for start in range(0, len(chains), size):
+                    self._batch(group, chains[start : start + size])
+        finally:
+            if not self.queue.jobs:
+                shutil.rmtree(self.folder, ignore_errors=True)
+        return self.queue
+
+    def _batch(self, group: Chains, chains: list[list[Job]]) -> None:
+        """Chains as arrays of one length; in halves where the site's limits ask for it."""
+        if self.queue.refused:  # nothing after the first that found no room
+            self._refuse(chains, self.queue.why)
+            return
+        after = f"afterany:{':'.join(sorted(group.after))}" if group.after else None
+        try:
+            previous = self._array(group, [chain[0] for chain in chains], after)
+        except Full as full:
+            if len(chains) == 1:
+                self._refuse(chains, str(full))
+                return
+            middle = len(chains) // 2
+            self._batch(group, chains[:middle])
+            self._batch(group, chains[middle:])
+            return
+        was_array = len(chains) > 1
+        for level in range(1, len(chains[0])):
+            jobs = [chain[level] for chain in chains if len(chain) > level]
+            kind = "aftercorr" if len(jobs) > 1 else "afterany"
+            element = "_0" if was_array and len(jobs) == 1 else ""
+            try:
+                previous = self._array(group, jobs, f"{kind}:{previous}{element}")
+            except Full as full:
+                self._refuse([chain[level:] for chain in chains if len(chain) > level], str(full))
+                return
+            was_array = len(jobs) > 1
+
+    def _refuse(self, chains: list[list[Job]], why: str) -> None:
+        self.queue.refused += sum(len(stages_of(job)) for chain in chains for job in chain)
+        self.queue.why = why
+
+    def _array(self, group: Chains, jobs: list[Job], dependency: str | None) -> str:
+        """One sbatch; its id. Raises Full, or UserError with SLURM's reason."""
+        self.beat()
+        needed = {a for job in jobs for s in stages_of(job) for a in lineage(self.stages, s)}
+        submission = Submission(
+            store=self.store.root,
+            sweep=self.sweep,
+            run=group.run,
+            cluster=group.cluster,
+            stages={stage: config for stage, config in self.stages.items() if stage in needed},
+            parts=jobs,
+            snapshot=self.snapshot,
         )
-        jobs += [job.job_id for job in made]
-    return jobs
+        name = f"{self.sweep}-{self.folder.name.rpartition('-')[2]}-{self.arrays}"
+        folder = private_folder(self.folder / str(self.arrays))
+        self.arrays += 1
+        queued.note(self.sweep_folder, name, [stages_of(job) for job in jobs])
+        job = send(submission, folder, name, dependency)
+        queued.note_id(self.sweep_folder, name, job)
+        self.queue.jobs += [f"{job}_{i}" for i in range(len(jobs))] if len(jobs) > 1 else [job]
+        return job
+
+
+def send(submission: Submission, folder: Path, name: str, dependency: str | None = None) -> str:
+    """Write a submission and queue its parts; the id of the job or array.
+
+    What a failed attempt left behind, in the folder or in the queue, is taken away first.
+    """
+    from harness.cluster.worker import Work
+
+    code = submission.snapshot
+    assert code is not None
+    path = folder / "submission.json"
+    numbers = list(range(len(submission.parts)))
+    tried = False
+
+    def attempt() -> str:
+        nonlocal tried
+        if tried:
+            slurm.cancel_named(name)
+            shutil.rmtree(folder)
+            private_folder(folder)
+        tried = True
+        submission.write(path)
+        executor = _executor(submission.cluster, submission.run, folder, code, name)
+        if dependency is not None:
+            executor.update_parameters(dependency=dependency)
+            executor.parameters["additional_parameters"]["kill-on-invalid-dep"] = "yes"
+        made = executor.map_array(Work(), [str(path)] * len(numbers), numbers)
+        return str(made[0].job_id).partition("_")[0]
+
+    try:
+        return _answered(attempt)
+    except (FailedJobError, FailedSubmissionError, ValueError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = _reason(error)
+        if any(word in reason for word in LIMITS):
+            raise Full(reason) from error
+        raise UserError(f"SLURM refused the job: {reason}") from error
+
+
+def resubmit(submission: Submission, part: int) -> str:
+    """Queue what is left of one part again, from within its own job; the new job's id."""
+    store = Store(submission.store)
+    sweep_folder = store.sweep_folder(submission.sweep)
+    successor = replace(submission, parts=[submission.parts[part]])
+    fresh = job_folder(sweep_folder)
+    name = f"{submission.sweep}-{fresh.name.rpartition('-')[2]}-0"
+    queued.note(sweep_folder, name, [stages_of(submission.parts[part])])
+    with clean_env():  # or sbatch takes this job's variables for options
+        job = send(successor, private_folder(fresh / "0"), name)
+    queued.note_id(sweep_folder, name, job)
+    return job
+
+
+def check(cluster: ClusterConfig, run: RunConfig, folder: Path, snapshot: Path) -> None:
+    """Ask SLURM whether it would take such a job (`sbatch --test-only`).
+
+    Raises UserError with SLURM's own reason; what only its queue can tell is not asked for.
+    """
+    executor = _executor(cluster, run, folder, snapshot, "check")
+    script = folder / "check.sh"
+    script.write_text(executor._make_submission_file_text("true", "check"))
+    try:
+        _answered(lambda: slurm.call("sbatch", "--test-only", str(script)))
+    except RuntimeError as error:
+        reason = str(error).removeprefix("sbatch: ").replace("sbatch: error: ", "")
+        raise UserError(
+            f"SLURM would not take jobs of cluster={cluster.name}: {reason}. Correct the profile "
+            f"slurm/cluster/{cluster.name}.yaml or say it better, as in cluster.slurm.partition="
+            "NAME; nothing was queued"
+        ) from error
+    finally:
+        script.unlink(missing_ok=True)
 
 
 def _executor(
-    folder: Path, run: RunConfig, cluster: ClusterConfig, snapshot: Path, name: str
+    cluster: ClusterConfig, run: RunConfig, folder: Path, snapshot: Path, name: str
 ) -> SlurmExecutor:
     asked = cluster.slurm
     if run.processes % asked.nodes:
@@ -76,8 +227,14 @@ def _executor(
             f"run.processes={run.processes} cannot be shared equally by cluster.slurm.nodes="
             f"{asked.nodes}: make it a multiple"
         )
+    tasks = run.processes // asked.nodes
+    if cluster.gpus_per_node and tasks > cluster.gpus_per_node:
+        raise UserError(
+            f"run.processes={run.processes} on {asked.nodes} node(s) are {tasks} ranks for "
+            f"cluster.gpus_per_node={cluster.gpus_per_node}: each rank needs a GPU of its own"
+        )
     executor = SlurmExecutor(
-        folder=folder, max_num_timeout=0, python=asked.python or shlex.quote(sys.executable)
+        folder=folder, max_num_timeout=FOR_EVER, python=asked.python or shlex.quote(sys.executable)
     )
     chosen = {
         "partition": asked.partition,
@@ -91,16 +248,23 @@ def _executor(
         job_name=name,
         time=cluster.timeout_min,
         nodes=asked.nodes,
-        ntasks_per_node=run.processes // asked.nodes,
+        ntasks_per_node=tasks,
         cpus_per_task=asked.cpus_per_task,
         signal_delay_s=asked.signal_seconds,
         array_parallelism=cluster.workers,
         stderr_to_stdout=True,
-        setup=[f"export PYTHONPATH={shlex.quote(str(snapshot))}:$PYTHONPATH", *asked.setup],
+        # the snapshot comes before the checkout that a job may be started in
+        setup=[
+            f"export PYTHONPATH={shlex.quote(str(snapshot))}:$PYTHONPATH PYTHONSAFEPATH=1",
+            *asked.setup,
+        ],
         # without the first a rank whose sibling was killed runs on; SLURM 22.05 to 23.02 do not
         # hand the second on to srun
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={asked.cpus_per_task}"],
-        additional_parameters=dict(asked.extra),
+        additional_parameters={
+            "requeue" if asked.requeue else "no-requeue": True,
+            **asked.extra,
+        },
         **{key: value for key, value in chosen.items() if value is not None},
     )
     return executor

@@ -6,17 +6,16 @@ installed counts as one that knows nothing.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import re
 import subprocess
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from harness.errors import UserError
-from harness.store.files import read_lines
 
 CALL_SECONDS = 30.0
+REQUEUE_TRIES = 5
 DOWN = ("Unable to contact slurm controller", "Connection refused", "Connection timed out")
 
 
@@ -30,6 +29,7 @@ class Queued:
 
     state: str  # PENDING, RUNNING, ...
     reason: str
+    name: str
 
 
 def call(*command: str, seconds: float = CALL_SECONDS) -> str:
@@ -49,41 +49,21 @@ def call(*command: str, seconds: float = CALL_SECONDS) -> str:
 def queue() -> dict[str, Queued] | None:
     """This user's jobs by id (`12`, `12_3`), asked for once; None where squeue is not installed."""
     try:
-        text = call("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r")
+        text = call("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%j|%r")
     except FileNotFoundError:
         return None
     found = {}
     for line in text.splitlines():
-        job, _, rest = line.strip().partition("|")
-        state, _, reason = rest.partition("|")
+        job, state, name, reason = (line.strip() + "|||").split("|", 3)
         if job:
-            found[job] = Queued(state, reason)
+            found[job] = Queued(state, reason.rstrip("|"), name)
     return found
 
 
-def still_queued(store: Path) -> dict[str, tuple[str, Queued]]:
-    """Stages that a job of any sweep of the store still has, with the job and its state.
-
-    The scheduler is asked once, and only where a sweep was ever handed to it. Raises UserError
-    when it does not answer.
-    """
-    records = sorted(store.glob("sweeps/*/jobs.jsonl"))
-    if not records:
-        return {}
-    try:
-        jobs = queue() or {}
-    except SlurmDown as error:
-        raise UserError(
-            f"SLURM does not answer ({error}), so what it has queued is unknown: try again when "
-            "its controller is back"
-        ) from error
-    found: dict[str, tuple[str, Queued]] = {}
-    for line in itertools.chain.from_iterable(map(read_lines, records)):
-        for number, stages in enumerate(line["parts"]):
-            job = f"{line['job']}_{number}" if line["array"] else line["job"]
-            if job in jobs:
-                found.update((stage, (job, jobs[job])) for stage in stages)
-    return found
+def cancel_named(name: str) -> None:
+    """Take away every job of this (unique) name."""
+    with contextlib.suppress(FileNotFoundError, RuntimeError):
+        call("scancel", "--me", f"--name={name}")
 
 
 def largest_array(default: int = 1001) -> int:
@@ -107,14 +87,60 @@ def restarts() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
+def seconds_left() -> float | None:
+    """Until this job's time limit, where SLURM said so at its start."""
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    if end.isdecimal():
+        return float(end) - time.time()
+    job = this_job()
+    try:
+        text = call("squeue", "--noheader", "--format=%L", "--jobs", job) if job else ""
+    except (FileNotFoundError, RuntimeError, SlurmDown):
+        return None
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
+
+
+def is_running(job: str) -> bool:
+    """Whether SLURM takes the job to be running: neither cancelled nor being requeued."""
+    found = re.search(r"JobState=(\w+)", call("scontrol", "show", "job", job))
+    return found is not None and found[1] == "RUNNING"
+
+
 def requeue(job: str) -> bool:
     """Put exactly this job back into the queue, unless it is being cancelled or ended already."""
+    for _ in range(REQUEUE_TRIES):  # the signal that stopped this job may hit scontrol, too
+        try:
+            if not is_running(job):  # cancelled, or requeued by SLURM itself
+                return False
+            call("scontrol", "requeue", job)
+            return True
+        except (RuntimeError, SlurmDown) as error:
+            print(f"note: not requeued yet ({error})", flush=True)
+            time.sleep(1.0)
+        except FileNotFoundError:
+            break
+    print("note: not requeued; the next launch goes on", flush=True)
+    return False
+
+
+def elapsed(jobs: Sequence[str]) -> dict[str, float] | None:
+    """Seconds that these jobs (`12`, elements as `12_3`) ran; None without accounting."""
+    if not jobs:
+        return {}
+    wanted = ",".join(sorted({job.partition("_")[0] for job in jobs}))
     try:
-        state = re.search(r"JobState=(\w+)", call("scontrol", "show", "job", job))
-        if state is None or state[1] != "RUNNING":  # cancelled, or requeued by SLURM itself
-            return False
-        call("scontrol", "requeue", job)
-    except (FileNotFoundError, RuntimeError, SlurmDown) as error:
-        print(f"note: not requeued ({error}); the next launch goes on")
-        return False
-    return True
+        text = call(
+            "sacct", "-X", "-n", "-P", "-D", "--format=JobID,ElapsedRaw", "-j", wanted
+        )  # -D: the runs before each requeue, too
+    except (FileNotFoundError, RuntimeError, SlurmDown):
+        return None
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        job, _, seconds = line.partition("|")
+        if seconds.isdecimal():
+            found[job] = found.get(job, 0.0) + float(seconds)
+    return found

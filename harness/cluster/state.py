@@ -7,33 +7,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.cluster import failure
-from harness.cluster.slurm import Queued
+from harness.cluster.queued import Scheduler
 from harness.schema import StageConfig
-from harness.store.claims import look
+from harness.store.claims import STALE_SECONDS, look
 from harness.store.store import Store
 
-STATES = ("done", "diverged", "running", "queued", "failed", "damaged", "waiting")
+STATES = ("done", "diverged", "running", "queued", "disputed", "failed", "damaged", "waiting")
+LAG_SECONDS = 30.0
+"""So long squeue may not show a job that has just ended, or begun."""
 
 
 @dataclass(frozen=True)
 class StageState:
-    """One of `STATES`, and why where that needs a word."""
+    """One of `STATES`, why where that needs a word, and the job that has it."""
 
     name: str
     why: str = ""
     result: dict[str, Any] | None = None
+    job: str = ""
 
 
 def stage_states(
-    store: Store,
-    stages: Mapping[str, StageConfig],
-    queued: Mapping[str, tuple[str, Queued]] | None = None,
+    store: Store, stages: Mapping[str, StageConfig], scheduler: Scheduler | None = None
 ) -> dict[str, StageState]:
     """State of every stage; `stages` has parents before their children.
 
-    `queued` is the scheduler's word: stages that a job still has, by `arrays.still_queued`.
+    Three witnesses: a result file decides; then a heartbeat, then the scheduler. Where the last two
+    contradict each other for longer than they lag, the stage is "disputed".
     """
-    queued = queued or {}
+    scheduler = scheduler or Scheduler()
     results, damaged = store.results(set(stages))
     begun = store.ids() & set(stages)
     states: dict[str, StageState] = {}
@@ -44,22 +46,35 @@ def stage_states(
             states[stage] = StageState(result["status"], "", result)
         elif stage in damaged:
             states[stage] = StageState("damaged", damaged[stage] + "; launch does it again")
-        elif stage in begun and (state := _unfinished(store, stage)) is not None:
+        elif stage in begun and (state := _unfinished(store, stage, scheduler)) is not None:
             states[stage] = state
         elif parent is not None and parent.name in ("failed", "diverged"):
             states[stage] = StageState(parent.name, f"its parent {config.parent} {parent.name}")
         else:
             states[stage] = StageState("waiting")
-        if states[stage].name == "waiting" and stage in queued:
-            job, word = queued[stage]
-            states[stage] = StageState("queued", f"job {job} {word.state} ({word.reason})")
+        if states[stage].name == "waiting" and stage in scheduler.stages:
+            job, word = scheduler.stages[stage]
+            states[stage] = StageState("queued", f"job {job} {word.state} ({word.reason})", job=job)
     return states
 
 
-def _unfinished(store: Store, stage: str) -> StageState | None:
+def _unfinished(store: Store, stage: str, scheduler: Scheduler) -> StageState | None:
     claim = look(store.folder(stage))
     if claim is not None and claim.live:
-        return StageState("running", f"job {claim.job}, heartbeat {claim.age:.0f} s ago")
+        beat = f"heartbeat {claim.age:.0f} s ago"
+        if (
+            scheduler.asked
+            and not claim.job.startswith("local-")
+            and claim.job not in scheduler.jobs
+            and claim.age > LAG_SECONDS
+        ):
+            why = f"{beat} by job {claim.job}, which SLURM does not know: it is taken over when "
+            return StageState("disputed", f"{why}silent for {STALE_SECONDS:.0f} s", job=claim.job)
+        return StageState("running", f"job {claim.job}, {beat}", job=claim.job)
+    word = scheduler.jobs.get(claim.job) if claim is not None else None
+    if claim is not None and not claim.dead and word is not None and word.state == "RUNNING":
+        why = f"job {claim.job} is RUNNING and silent for {claim.age:.0f} s: see harness.logs, and "
+        return StageState("disputed", f"{why}scancel it if it hangs", job=claim.job)
     failures = store.failures(stage)
     if failure.blocks(failures):
         last = failures[-1]
@@ -70,9 +85,9 @@ def _unfinished(store: Store, stage: str) -> StageState | None:
 def trial_state(path: Sequence[str], states: Mapping[str, StageState]) -> StageState:
     """State of a trial from those of its stages, dense first: its last stage decides."""
     last = states[path[-1]]
-    if last.name != "waiting":
+    if last.name not in ("waiting", "queued"):
         return last
     for stage in path[:-1]:
-        if states[stage].name in ("running", "damaged"):
+        if states[stage].name in ("running", "damaged", "disputed"):
             return states[stage]
     return last

@@ -14,8 +14,8 @@ from submitit.core.core import Job
 from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.local.local import LocalExecutor
 
-from harness.cluster import worker
-from harness.cluster.worker import Submission
+from harness.cluster.submission import Submission
+from harness.cluster.worker import Work
 from harness.errors import UserError
 from harness.schema import ClusterConfig
 from harness.store.claims import process_start
@@ -68,7 +68,7 @@ class LocalJobs:
         """Start one more worker. It ignores Ctrl-C: its launcher hears that and stops it."""
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            self.jobs.append(self.executor.submit(worker.work, str(self.path)))
+            self.jobs.append(self.executor.submit(Work(), str(self.path)))
         finally:
             signal.signal(signal.SIGINT, before)
 

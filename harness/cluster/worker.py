@@ -1,125 +1,170 @@
 """What a job runs: claim stages one after the other, train them, write their results.
 
-submitit calls `work` with the path of a submission and nothing else, so its pickle holds no
-state: whatever happens to the job, the store says what is left to do. Every rank of a job runs
-`work`; rank 0 decides and tells the others.
+submitit calls `Work` with the path of a submission and the number of a part, so its pickle holds no
+state: whatever happens to the job, the store says what is left to do. Every rank of a job runs it;
+rank 0 decides and tells the others.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from submitit.helpers import Checkpointable
+
 from harness.cluster import failure, rendezvous, slurm
 from harness.cluster.stop import StopFlag
-from harness.schema import RunConfig, StageConfig
-from harness.store.claims import Claim, ClaimLost, try_claim
-from harness.store.files import CannotWrite, Damaged, atomic_write
+from harness.cluster.submission import Submission
+from harness.errors import UserError
+from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
+from harness.store.files import CannotWrite, Damaged, append_line, atomic_write
 from harness.store.store import Store
 
 if TYPE_CHECKING:
     from harness.train.loop import Member, Outcome
 
 POLL_SECONDS = 0.5
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = STALE_SECONDS + 30.0  # of a job that waits for another's stage: idle nodes are dear
 STOPPED = 85
 """Reserved exit code of a job that was stopped and has more to do."""
+STORAGE_TRIES = 50
+"""Requeues after which a job gives a store up that it cannot write to."""
+GAVE_UP = "gave-up"  # a file beside the submission: why none of its jobs should go on
+Ended = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What `launch` writes for its workers: configs, gangs in order, how to run them.
+class Work(Checkpointable):
+    """Train what a part of a submission still lacks.
 
-    `parts` has the gangs of each job; local workers all take from part 0.
+    Returns how it ended ("finished", "gave up", "storage", and here on one machine "stopped") and a
+    sentence. Checkpointable, so that a signal which comes before `StopFlag` listens makes submitit
+    put the job back as it was.
     """
 
-    store: Path
-    run: RunConfig
-    stages: dict[str, StageConfig]  # parents before children
-    parts: list[list[list[str]]]
-    launcher: tuple[int, str] | None  # pid and start time: local workers end with their launcher
+    def __call__(self, path: str, part: int = 0) -> Ended:
+        """The whole job; leaves with exit code `STOPPED` when SLURM's job has more to do."""
+        stop = StopFlag().install()
+        submission = Submission.read(Path(path))
+        if submission.launcher is not None:
+            stop.watch(*submission.launcher)
+        from harness.train.distributed import connected
 
-    def write(self, path: Path) -> None:
-        """Write it as JSON."""
-        value = {
-            "store": str(self.store),
-            "run": self.run.model_dump(mode="json"),
-            "stages": {i: config.model_dump(mode="json") for i, config in self.stages.items()},
-            "parts": self.parts,
-            "launcher": self.launcher,
-        }
-        atomic_write(path, json.dumps(value).encode())
-
-    @classmethod
-    def read(cls, path: Path) -> Submission:
-        """Read what `write` wrote."""
-        said = json.loads(path.read_bytes())
-        return cls(
-            store=Path(said["store"]),
-            run=RunConfig.model_validate_json(json.dumps(said["run"])),
-            stages={
-                i: StageConfig.model_validate_json(json.dumps(config))
-                for i, config in said["stages"].items()
-            },
-            parts=said["parts"],
-            launcher=tuple(said["launcher"]) if said["launcher"] else None,
-        )
-
-
-def work(path: str, part: int = 0) -> tuple[str, str]:
-    """Train what a part of the submission at `path` still lacks.
-
-    Returns how it ended ("finished", "stopped", "gave up", "storage") and a sentence about it.
-    """
-    stop = StopFlag().install()
-    submission = Submission.read(Path(path))
-    if submission.launcher is not None:
-        stop.watch(*submission.launcher)
-    rendezvous.export(Path(path).parent)
-    from harness.train.distributed import connected
-
-    with connected(submission.run) as world:
-        try:
-            ended = Worker(submission, part, world, stop).run()
-        except CannotWrite as error:
-            ended = "storage", str(error)
-        job = slurm.this_job()
-        if ended[0] == "stopped" and job is not None and world.rank == 0:
-            slurm.requeue(job)
+        with contextlib.ExitStack() as stack:
+            try:
+                rendezvous.export(Path(path).parent)
+                world = stack.enter_context(connected(submission.run))
+            except Exception as error:
+                if slurm.this_job() is None and isinstance(error, UserError):
+                    return "gave up", str(error)
+                _no_start(submission, part, error, Path(path).parent)
+                raise
+            worker = Worker(submission, part, world, stop, Path(path).parent)
+            ended = worker.run_job(part)
+        if ended[0] == "stopped" and worker.slurm:
+            raise SystemExit(STOPPED)
+        print(f"the job {ended[0]} {ended[1]}", flush=True)
         return ended
+
+
+def _no_start(submission: Submission, part: int, error: Exception, folder: Path) -> None:
+    """A job that could not begin, with a GPU that does not answer or ranks that do not meet."""
+    if slurm.this_job() is None or os.environ.get("SLURM_PROCID", "0") != "0":
+        return
+    store = Store(submission.store)
+    stages = [stage for gang in submission.parts[part] for stage in gang]
+    stage = next((stage for stage in stages if not store.is_done(stage)), None)
+    if stage is not None:
+        store.prepare(stage, submission.stages[stage])
+        record = failure.describe(error, job=slurm.this_job(), attempt=slurm.restarts(), step=0)
+        store.record_failure(stage, {**record, "class": "start"})
+        trip_others(submission, store, folder, record)
+
+
+def trip_others(submission: Submission, store: Store, folder: Path, record: dict[str, Any]) -> None:
+    """Stop all jobs of a submission where its first stages fail alike and none is done."""
+    stages = [s for part in submission.parts for gang in part for s in gang]
+    if any(store.is_done(stage) for stage in stages):
+        return
+    said = failure.signature(record)
+    alike = 0
+    for stage in stages:
+        last = store.failures(stage)[-1:]
+        alike += bool(last) and failure.signature(last[0]) == said
+    if alike >= failure.BREAKER:
+        text = f"{alike} stages failed and none is done: {said}"
+        atomic_write(folder / GAVE_UP, text.encode())
+
+
+def _continue(submission: Submission, part: int, job: str) -> None:
+    """Requeue exactly this job, or submit its successor where requeueing is not allowed."""
+    if submission.cluster.slurm.requeue:
+        slurm.requeue(job)
+        return
+    from harness.cluster.arrays import Full, resubmit
+
+    try:
+        if slurm.is_running(job):
+            print(f"goes on as job {resubmit(submission, part)}", flush=True)
+    except (UserError, Full, FileNotFoundError, RuntimeError, slurm.SlurmDown) as error:
+        print(f"note: no successor ({error}); the next launch goes on", flush=True)
 
 
 class Worker:
     """One job's loop over gangs. Only rank 0 reads and writes the store."""
 
-    def __init__(self, submission: Submission, part: int, world: Any, stop: StopFlag):
+    def __init__(self, submission: Submission, part: int, world: Any, stop: StopFlag, folder: Path):
         self.submission = submission
         self.world = world
         self.stop = stop
+        self.folder = folder
         self.store = Store(submission.store)
-        self.job = slurm.this_job() or os.environ.get("SUBMITIT_LOCAL_JOB_ID", str(os.getpid()))
+        self.slurm = slurm.this_job() is not None
+        self.job = (
+            slurm.this_job() or f"local-{os.environ.get('SUBMITIT_LOCAL_JOB_ID', os.getpid())}"
+        )
         self.attempt = slurm.restarts()
+        self.log = _log_path()
         self.gangs = [list(gang) for gang in submission.parts[part]]
         self.blocked: set[str] = set()  # failed or diverged, and what descends from these
         self.alike: list[str] = []  # signatures of failures, until a stage succeeds
+        self.again = False  # whether the job should start afresh after the exception it ends with
 
-    def run(self) -> tuple[str, str]:
+    def run_job(self, part: int) -> Ended:
+        """`run`, and what follows for the job itself."""
+        try:
+            ended = self.run()
+        except CannotWrite as error:
+            ended = "storage", str(error)
+        except Exception:
+            if self.again and self.slurm:  # the others hang: only a fresh start helps
+                _continue(self.submission, part, self.job)
+            raise
+        full = ended[0] == "storage" and self.attempt < STORAGE_TRIES
+        if self.slurm and self.world.rank == 0 and (ended[0] == "stopped" or full):
+            _continue(self.submission, part, self.job)
+        return ended
+
+    def run(self) -> Ended:
         """Until nothing is left that this worker could do, or it is told to stop."""
         busy = time.monotonic()
         while True:
             claims: dict[str, Claim] = {}
-            waiting = False
+            waiting, tripped = False, ""
             if self.world.rank == 0 and not self.stop():
-                claims, waiting = self._claim_next()
-            stopping, waiting, gang = self.world.broadcast((self.stop(), waiting, list(claims)))
+                tripped = self._tripped()
+                if not tripped:
+                    claims, waiting = self._claim_next()
+            found = (self.stop(), tripped, waiting, list(claims))
+            stopping, tripped, waiting, gang = self.world.broadcast(found)
             if stopping:
                 self._release(claims)
                 return "stopped", f"by {self.stop.signal or 'another rank'}"
+            if tripped:
+                return "gave up", tripped
             if gang:
                 self._train(gang, claims)
                 busy = time.monotonic()
@@ -127,16 +172,19 @@ class Worker:
                 time.sleep(POLL_SECONDS)
             else:
                 return "finished", ""
-            if self.world.broadcast(self._tripped()):
-                return "gave up", f"{failure.BREAKER} stages in a row failed: {self.alike[-1]}"
 
     def _patience(self) -> float:
-        """Seconds to wait for what other workers train: on a cluster, idle nodes are dear."""
+        """Seconds to wait for what other workers train."""
         return IDLE_SECONDS if self.submission.launcher is None else math.inf
 
-    def _tripped(self) -> bool:
+    def _tripped(self) -> str:
+        """Why to give up: the same failure again and again, here or in the whole submission."""
+        with contextlib.suppress(OSError):
+            return (self.folder / GAVE_UP).read_text()
         last = self.alike[-failure.BREAKER :]
-        return len(last) == failure.BREAKER and len(set(last)) == 1
+        if len(last) == failure.BREAKER and len(set(last)) == 1:
+            return f"{failure.BREAKER} stages in a row failed: {last[0]}"
+        return ""
 
     def _claim_next(self) -> tuple[dict[str, Claim], bool]:
         """Claims on the first gang of which something can be trained now, and whether to wait."""
@@ -146,6 +194,10 @@ class Worker:
             if not left:
                 self.gangs.remove(gang)
                 continue
+            if len(left) > 1 and any(failure.alone(self.store.failures(s)) for s in left):
+                at = self.gangs.index(gang)
+                self.gangs[at : at + 1] = [[stage] for stage in left]
+                return self._claim_next()
             claims: dict[str, Claim] = {}
             for stage in left:
                 claim = self._claim(stage) if self._parent_ready(stage) else None
@@ -185,10 +237,15 @@ class Worker:
 
     def _claim(self, stage: str) -> Claim | None:
         folder = self.store.prepare(stage, self.submission.stages[stage])
-        claim = try_claim(folder, self.job, self.attempt)
+        claim = try_claim(folder, self.job, self.attempt, self.log)
         if claim is not None and self.store.is_done(stage):  # finished a moment ago by another
             claim.release()
             return None
+        if claim is not None and claim.previous is not None and self.slurm:
+            failure.record_lost(self.store, stage, claim.previous, self.job)
+            if failure.blocks(self.store.failures(stage)):
+                claim.release()
+                return None
         return claim
 
     def _release(self, claims: dict[str, Claim]) -> None:
@@ -203,7 +260,9 @@ class Worker:
     def _train(self, gang: list[str], claims: dict[str, Claim]) -> None:
         from harness.train.loop import Member, train_gang
 
-        run = self.submission.run
+        past = [record for stage in gang for record in self.store.failures(stage)]
+        smaller = failure.micro_batch_size(past, self.submission.run.micro_batch_size)
+        run = self.submission.run.model_copy(update={"micro_batch_size": smaller})
 
         def member(stage: str) -> Member:
             parent = self.submission.stages[stage].parent
@@ -218,6 +277,10 @@ class Worker:
             for claim in claims.values():
                 claim.heartbeat()
 
+        for stage in gang if self.world.rank == 0 else []:
+            begun = {"job": self.job, "attempt": self.attempt, "log": self.log, "time": time.time()}
+            append_line(self.store.folder(stage) / "attempts.jsonl", begun)
+            print(f"begin {stage}", flush=True)
         try:
             members = [member(stage) for stage in gang]
             outcomes = train_gang(members, run, self.world, self.stop, heartbeat)
@@ -229,8 +292,7 @@ class Worker:
         except CannotWrite:  # says nothing about the stage, and would meet the next one too
             raise
         except Exception as error:  # classified, recorded, shown by status
-            if self.world.rank == 0:
-                self._failed(gang, error)
+            self._failed(gang, error, smaller)
             if self.world.size > 1:  # the others stand in a collective: only an exit frees them
                 raise
         finally:
@@ -238,6 +300,8 @@ class Worker:
 
     def _write(self, outcome: Outcome, claim: Claim) -> None:
         if outcome.status == "stopped" or outcome.result is None:
+            if self.slurm and self.stop.signal is not None:
+                self._note_stop(outcome.stage_id)
             return
         folder = self.store.folder(outcome.stage_id)
         if outcome.correct is not None:
@@ -249,21 +313,66 @@ class Worker:
         self.alike.clear()
         print(f"finished {outcome.stage_id} {outcome.status}", flush=True)
 
-    def _failed(self, gang: list[str], error: Exception) -> None:
+    def _note_stop(self, stage: str) -> None:
+        """Count a preemption, or the end of the time limit."""
+        limit = slurm.seconds_left()
+        margin = self.submission.cluster.slurm.signal_seconds + 60
+        kind = "time_limit" if limit is not None and limit < margin else "preempted"
+        record = {
+            "class": kind,
+            "message": f"job {self.job} was stopped by {self.stop.signal}",
+            "job": self.job,
+            "attempt": self.attempt,
+            "step": self.store.newest_step(stage),
+        }
+        with contextlib.suppress(CannotWrite):  # it is only a count
+            self.store.record_failure(stage, record)
+
+    def _failed(self, gang: list[str], error: Exception, micro_batch_size: int | None) -> None:
+        """Record what went wrong; any rank may: rank 0 may never hear of it."""
         if isinstance(error, Damaged) and len(gang) == 1:
             parent = self.submission.stages[gang[0]].parent
             if parent is not None and str(self.store.folder(parent)) in str(error):
-                self._again(parent, str(error))
+                if self.world.rank == 0:
+                    self._again(parent, str(error))
                 return
+        where = {"job": self.job, "attempt": self.attempt, "rank": self.world.rank}
         if len(gang) > 1:  # which member it was shows when each is tried alone
-            self.gangs = [[stage] for stage in gang] + [g for g in self.gangs if g != gang]
+            for stage in gang:
+                self.store.record_failure(stage, failure.of_gang(error, **where))
+            self.again = True
             return
-        record = failure.describe(error, self.job, self.attempt)
-        self.store.record_failure(gang[0], record)
-        self.alike.append(f"{record['error']} at {record['where']}: {record['message']}")
-        if failure.blocks([record]):
-            self.blocked.add(gang[0])
-        print(record["traceback"])
+        stage = gang[0]
+        record = failure.describe(error, **where, step=self.store.newest_step(stage))
+        if record["class"] == "transport":
+            time.sleep(POLL_SECONDS)  # another rank that failed first tells more
+            last = self.store.failures(stage)[-1:]
+            if last and all(last[0].get(key) == where[key] for key in ("job", "attempt")):
+                return
+        if record["class"] == "out_of_memory":
+            batch = self.submission.stages[stage].recipe.batch_size // self.world.size
+            half = (micro_batch_size or batch) // 2
+            if half >= 1:
+                record |= {"again": True, "micro_batch_size": half}
+        self.store.record_failure(stage, record)
+        self.again = not failure.blocks(self.store.failures(stage))
+        self.alike.append(failure.signature(record))
+        if not self.again:
+            self.blocked.add(stage)
+            if self.slurm:
+                trip_others(self.submission, self.store, self.folder, record)
+        print(record["traceback"], flush=True)
+        time.sleep(failure.pause_seconds(self.store.failures(stage)) if self.again else 0.0)
+
+
+def _log_path() -> str:
+    """The file that this process writes to, by submitit's account; empty outside of a job."""
+    from submitit import JobEnvironment
+
+    try:
+        return str(JobEnvironment().paths.stdout)
+    except (RuntimeError, KeyError):
+        return ""
 
 
 def _packed(correct: dict[str, Any]) -> bytes:

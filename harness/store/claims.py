@@ -56,11 +56,16 @@ class ClaimState:
     attempt: int
     age: float  # seconds since the last heartbeat
     dead: bool  # its process is known to be gone
+    log: str = ""  # file that its owner writes to
 
     @property
     def live(self) -> bool:
         """Whether its owner must be taken to be at work."""
         return not self.dead and self.age < STALE_SECONDS
+
+    def before(self, job: str, attempt: int) -> bool:
+        """Whether it is an earlier attempt's of this job."""
+        return self.job == job and self.attempt < attempt
 
 
 def _server_now(folder: Path) -> float:
@@ -88,19 +93,20 @@ def look(folder: Path, now: float | None = None) -> ClaimState | None:
     try:
         said: dict[str, Any] = json.loads(content)
         token, boot, pid, started = said["token"], said["boot"], int(said["pid"]), said["started"]
-        job, attempt = str(said["job"]), int(said["attempt"])
+        job, attempt, log = str(said["job"]), int(said["attempt"]), str(said.get("log", ""))
     except (ValueError, KeyError, TypeError):  # its writer died between create and write
         return ClaimState("", "", 0, age, dead=age > HEARTBEAT_SECONDS)
     dead = bool(boot) and boot == _boot() and process_start(pid) != started
-    return ClaimState(str(token), job, attempt, age, dead)
+    return ClaimState(str(token), job, attempt, age, dead, log)
 
 
 class Claim:
-    """A claim that this process holds."""
+    """A claim that this process holds; `previous` is the owner it was taken from."""
 
-    def __init__(self, folder: Path, token: str):
+    def __init__(self, folder: Path, token: str, previous: ClaimState | None = None):
         self.path = folder / "claim"
         self.token = token
+        self.previous = previous
         self._last = time.monotonic()
 
     def heartbeat(self, force: bool = False) -> None:
@@ -130,10 +136,11 @@ class Claim:
             self.path.unlink()
 
 
-def try_claim(folder: Path, job: str, attempt: int = 0) -> Claim | None:
+def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim | None:
     """Claim the stage of `folder` for this process, or None while another holds it.
 
-    Stale claims are taken over: the taker wins a lock file named after the stale claim's token,
+    A claim of an earlier attempt of the same job is dead: SLURM runs a job once at a time. Stale
+    claims are taken over: the taker wins a lock file named after the stale claim's token,
     so that of many takers exactly one replaces exactly that claim. Raises CannotWrite.
     """
     token = uuid.uuid4().hex
@@ -142,6 +149,7 @@ def try_claim(folder: Path, job: str, attempt: int = 0) -> Claim | None:
             "token": token,
             "job": job,
             "attempt": attempt,
+            "log": log,
             "boot": _boot(),
             "pid": os.getpid(),
             "started": process_start(os.getpid()),
@@ -151,7 +159,7 @@ def try_claim(folder: Path, job: str, attempt: int = 0) -> Claim | None:
     if _create(path, content):
         return Claim(folder, token)
     seen = look(folder)
-    if seen is None or seen.live:
+    if seen is None or (seen.live and not seen.before(job, attempt)):
         return None
     lock = folder / f"claim.takeover.{seen.token}"
     if not _create(lock, content):
@@ -161,12 +169,14 @@ def try_claim(folder: Path, job: str, attempt: int = 0) -> Claim | None:
         return None
     try:
         again = look(folder)
-        if again is None or again.token != seen.token or again.live:
+        if again is None or again.token != seen.token:
+            return None
+        if again.live and not again.before(job, attempt):
             return None
         atomic_write(path, content)
     finally:
         lock.unlink(missing_ok=True)
-    return Claim(folder, token)
+    return Claim(folder, token, seen)
 
 
 def _create(path: Path, content: bytes) -> bool:

@@ -2,7 +2,7 @@
 
     STORE/stages/ab/abcdef0123456789/
         config.json provenance.json metrics.jsonl checkpoint/ result.json correct.npz
-        failures/NNN.json claim
+        failures/NNN.json attempts.jsonl claim
     STORE/sweeps/<grid name>/  grid.yaml trials.jsonl jobs.jsonl logs/
 
 `result.json` exists <=> the stage is done. It is written last, so everything beside it is whole.
@@ -76,6 +76,12 @@ class Store:
     def has_weights(self, stage: str) -> bool:
         """Whether children can start from it."""
         return (self.folder(stage) / "checkpoint" / "final.pt").exists()
+
+    def newest_step(self, stage: str) -> int:
+        """Optimizer steps of the newest checkpoint; 0 where there is none."""
+        names = (self.folder(stage) / "checkpoint").glob("step-*.pt")
+        steps = [re.match(r"step-(\d+)", path.name) for path in names]
+        return max((int(found[1]) for found in steps if found), default=0)
 
     def result(self, stage: str) -> dict[str, Any]:
         """Its result, checked to belong to it. Raises FileNotFoundError, or Damaged."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.schema import StageConfig
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
+from harness.sweep.jobs import make_chains, wall_seconds
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
 
 if TYPE_CHECKING:
@@ -20,13 +21,16 @@ USAGE = """usage: python -m harness.launch grid=NAME|path/to.yaml [key=value ...
 
 Run a sweep, or what is left of it: the same command. What is done is never done again.
 
-verbs
-  python -m harness.launch  run or resume          python -m analysis.table  best magnitude per size
-  python -m harness.status  every trial's state    python -m analysis.rows   one line per trial
+verbs, each with --help
+  python -m harness.launch  run or resume            python -m analysis.table   best per size
+  python -m harness.status  every trial's state      python -m analysis.claims  tests of the claims
+  python -m harness.cancel  take jobs back           python -m analysis.figures curves
+  python -m harness.logs    what jobs said           python -m analysis.rows    one line per trial
+  python -m harness.doctor  what would not work
 
 knobs
   dry_run=true           say what would run, what is shared, what it costs; write nothing
-  retry=failed           try failed stages again
+  retry=failed|all       try failed (all: and diverged) stages again
   store=PATH             the folder of finished stages (runs/store)
   cluster=NAME           a profile of slurm/cluster/ (local)
   cluster.workers=N      processes that train at once
@@ -64,7 +68,9 @@ def dry_run(
     lines.append(f"  {len(plan.stages):>8,} stages ({alone:,} without sharing)")
     for name, count in sorted(Counter(state.name for state in states.values()).items()):
         lines.append(f"  {count:>8,} stages {name}")
-    groups = gangs(plan, set(left), launch.run.gang)
+    groups = gangs(plan, left, launch.run.gang)
+    if launch.cluster.executor == "slurm":
+        lines += _jobs(launch, plan, states, left)
     lines.append(
         f"  {len(left):>8,} stages to train, in {len(groups):,} gangs, "
         f"by {min(launch.cluster.workers, len(groups))} worker(s) of cluster {launch.cluster.name}"
@@ -73,6 +79,23 @@ def dry_run(
     lines += [f"  damaged: {s.why}" for s in states.values() if s.name == "damaged"]
     lines += problems(launch)
     return "\n".join(lines)
+
+
+def _jobs(
+    launch: Launch, plan: Plan, states: Mapping[str, StageState], left: Sequence[str]
+) -> list[str]:
+    """How the stages would be packed into jobs; memory raised after failures is not foreseen."""
+    known = cost.seconds_per_epoch(plan, states)
+    seconds = wall_seconds(known, plan, launch.run.processes)
+    chains = [
+        (chain, group.cluster)
+        for group in make_chains(plan, left, launch.cluster, launch.run, seconds)
+        for chain in group.chains
+    ]
+    jobs = sum(len(chain) for chain, _ in chains)
+    limits = sorted({cluster.timeout_min for _, cluster in chains})
+    minutes = " or ".join(f"{limit:,}" for limit in limits) or "0"
+    return [f"  {jobs:>8,} jobs of {minutes} minutes, {len(chains):,} of which can start at once"]
 
 
 def problems(launch: Launch) -> list[str]:
@@ -100,7 +123,9 @@ def starting(
 def nothing_left(plan: Plan, states: Mapping[str, StageState]) -> str:
     """When every stage is settled."""
     failed = [(stage, state) for stage, state in states.items() if state.name == "failed"]
-    text = f"nothing left to do: {_counts(plan, states)}"
+    settled = all(state.name in ("done", "diverged", "failed") for state in states.values())
+    what = "nothing left to do" if settled else "nothing to add, all of it is under way"
+    text = f"{what}: {_counts(plan, states)}"
     if failed:
         text += f"\n{_failures(failed)}\ntry them again with retry=failed"
     return text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.schema import StageConfig
@@ -74,19 +74,20 @@ def stages_before_sharing(plan: Plan) -> int:
     return sum(len(found) for found in plan.paths.values())
 
 
-def gangs(plan: Plan, todo: Collection[str], size: int) -> list[list[str]]:
+def stream_key(config: StageConfig) -> tuple[object, ...]:
+    """What stages have in common that one stream of batches can feed."""
+    return config.dataset, config.seed, config.recipe.batch_size, config.recipe.epochs
+
+
+def gangs(plan: Plan, todo: Sequence[str], size: int) -> list[list[str]]:
     """The stages `todo`, parents first, in groups of up to `size` that one stream of batches feeds.
 
     Members share data, seed, batch size and epochs, and their place in the tree.
     """
     open_gangs: dict[tuple[object, ...], list[str]] = {}
     found: list[list[str]] = []
-    for stage, config in plan.stages.items():
-        if stage not in todo:
-            continue
-        depth = _depth(plan.stages, stage)
-        recipe = config.recipe
-        key = (depth, config.dataset, config.seed, recipe.batch_size, recipe.epochs)
+    for stage in todo:
+        key = (_depth(plan.stages, stage), *stream_key(plan.stages[stage]))
         gang = open_gangs.get(key)
         if gang is None or len(gang) >= size:
             gang = open_gangs[key] = []

@@ -1,0 +1,83 @@
+"""From what a store lacks to jobs in SLURM's queue."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.cluster import arrays, failure, snapshot
+from harness.cluster.arrays import Queue
+from harness.cluster.queued import Scheduler
+from harness.cluster.state import StageState
+from harness.config import Launch
+from harness.errors import UserError
+from harness.schema import ClusterConfig, RunConfig
+from harness.store.claims import Claim, look, try_claim
+from harness.store.store import Store
+from harness.sweep import cost
+from harness.sweep.jobs import make_chains, wall_seconds
+from harness.sweep.plan import Plan
+
+
+def require_sbatch(cluster: ClusterConfig) -> None:
+    """Raise UserError where jobs cannot be submitted from."""
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise UserError(
+            f"cluster={cluster.name} needs SLURM and sbatch is not installed here: launch from a "
+            "login node, or with cluster=local"
+        )
+
+
+def reap(store: Store, stages: Sequence[str]) -> None:
+    """Note the losses that no worker has met yet: they decide how much memory is asked for."""
+    for stage in stages:
+        folder = store.folder(stage)
+        seen = look(folder) if folder.exists() else None
+        if seen is None or seen.live:
+            continue
+        claim = try_claim(folder, "launch")
+        if claim is not None:
+            if not seen.job.startswith("local-"):
+                failure.record_lost(store, stage, seen, "launch")
+            claim.release()
+
+
+def submit(
+    launch: Launch,
+    plan: Plan,
+    store: Store,
+    left: Sequence[str],
+    states: Mapping[str, StageState],
+    scheduler: Scheduler,
+    lock: Claim,
+) -> Queue:
+    """Queue jobs for the stages `left`."""
+    ready = [stage for stage in left if not failure.blocks(store.failures(stage))]
+    run = _with_whole_paths(launch.run)
+    held = {
+        stage: state.job
+        for stage, state in states.items()
+        if state.name in ("running", "queued") and state.job in scheduler.jobs
+    }
+    groups = make_chains(
+        plan,
+        ready,
+        launch.cluster,
+        run,
+        wall_seconds(cost.seconds_per_epoch(plan, states), plan, run.processes),
+        lambda stage: failure.memory_factor(store.failures(stage)),
+        held,
+    )
+    if not groups:
+        return Queue()
+    code = snapshot.take(store.sweep_folder(launch.grid.name))
+    submitter = arrays.Submitter(store, launch.grid.name, plan.stages, code, lock.heartbeat)
+    return submitter.submit(groups)
+
+
+def _with_whole_paths(run: RunConfig) -> RunConfig:
+    """Jobs start in other folders."""
+    if run.data_root is None:
+        return run
+    return run.model_copy(update={"data_root": str(Path(run.data_root).expanduser().absolute())})

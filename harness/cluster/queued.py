@@ -1,0 +1,108 @@
+"""What SLURM still has of a store's sweeps, and who may hand it more.
+
+A sweep's `jobs.jsonl` gets a line before each submission: the name of the job, which is unique, and
+the stages of each of its elements. The scheduler is then asked for names, not for ids: ids are used
+again after a controller lost its state, and a launcher that dies between submission and note would
+never have learned them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.cluster import slurm
+from harness.cluster.slurm import Queued, SlurmDown
+from harness.errors import UserError
+from harness.store.claims import Claim, try_claim
+from harness.store.files import append_line, make_folder, read_lines
+
+LOCK_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """The scheduler's word on one store: `stages` maps to (job, its state); `jobs` are all ids."""
+
+    stages: Mapping[str, tuple[str, Queued]] = field(default_factory=dict)
+    jobs: Mapping[str, Queued] = field(default_factory=dict)
+    asked: bool = False  # False: nothing was ever handed over, or squeue is not installed
+
+    def parts(self) -> dict[str, list[str]]:
+        """Stages of every job that is still there."""
+        found: dict[str, list[str]] = {}
+        for stage, (job, _) in self.stages.items():
+            found.setdefault(job, []).append(stage)
+        return found
+
+
+def note(sweep_folder: Path, name: str, parts: Sequence[Sequence[str]]) -> None:
+    """Before a submission: the job's name, and the stages of each element."""
+    append_line(
+        sweep_folder / "jobs.jsonl",
+        {"name": name, "parts": [list(part) for part in parts], "time": time.time()},
+    )
+
+
+def note_id(sweep_folder: Path, name: str, job: str) -> None:
+    """After it: the id, which accounting is asked for."""
+    append_line(sweep_folder / "jobs.jsonl", {"name": name, "job": job})
+
+
+def records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
+    """Lines of `jobs.jsonl` of one sweep, or of all."""
+    paths = sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl"))
+    return [line for path in paths for line in read_lines(path)]
+
+
+def ask(store: Path) -> Scheduler:
+    """One question to the scheduler, and only where a sweep was ever handed to it.
+
+    Raises UserError when its controller does not answer.
+    """
+    handed = {line["name"]: line["parts"] for line in records(store) if "parts" in line}
+    if not handed:
+        return Scheduler()
+    try:
+        jobs = slurm.queue()
+    except (SlurmDown, RuntimeError) as error:
+        raise UserError(
+            f"SLURM does not answer ({error}), so what it has queued is unknown: try again when "
+            "its controller is back"
+        ) from error
+    if jobs is None:
+        return Scheduler()
+    stages = {}
+    for job, word in jobs.items():
+        parts = handed.get(word.name, [])
+        element = job.partition("_")[2]
+        number = int(element) if element.isdecimal() else 0
+        for stage in parts[number] if number < len(parts) else []:
+            stages[stage] = job, word
+    return Scheduler(stages, jobs, asked=True)
+
+
+@contextlib.contextmanager
+def submitting(store: Path) -> Iterator[Claim]:
+    """Hold the store's one place in front of the scheduler: look, then queue, undisturbed.
+
+    Of two launchers at once the second waits, then sees what the first has queued. Raises UserError
+    after five minutes.
+    """
+    folder = make_folder(store / "sweeps")
+    end = time.monotonic() + LOCK_SECONDS
+    while (claim := try_claim(folder, "launch")) is None:
+        if time.monotonic() > end:
+            raise UserError(
+                f"another launch has been queueing jobs of {store} for {LOCK_SECONDS:.0f} s "
+                f"({folder / 'claim'}): wait for it, or end it"
+            )
+        time.sleep(0.2)
+    try:
+        yield claim
+    finally:
+        claim.release()

@@ -1,0 +1,61 @@
+"""A sweep as the verbs see it: its plan, the state of every stage, and a choice of its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.cluster import queued
+from harness.cluster.queued import Scheduler
+from harness.cluster.state import StageState, stage_states, trial_state
+from harness.config import Launch, load
+from harness.store.store import Store
+from harness.sweep.plan import Plan, make_plan
+from harness.sweep.where import parse
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One look at a sweep. `trials` are those that the selector `where` holds for."""
+
+    launch: Launch
+    plan: Plan
+    store: Store
+    scheduler: Scheduler
+    states: Mapping[str, StageState]
+    trials: Sequence[Mapping[str, Any]]  # id, cell, state, why, stages
+
+    def stages(self) -> list[str]:
+        """Stages of the selected trials, each once, parents first."""
+        wanted = {stage for trial in self.trials for stage in trial["stages"]}
+        return [stage for stage in self.plan.stages if stage in wanted]
+
+
+def look_at(args: list[str], knobs: Mapping[str, type]) -> Sweep:
+    """The sweep that a command line names; `where` is among its knobs."""
+    launch = load(args, {**knobs, "where": str})
+    plan = make_plan(launch.grid)
+    return again(launch, plan)
+
+
+def again(launch: Launch, plan: Plan) -> Sweep:
+    """Another look at the same sweep."""
+    store = Store(launch.store)
+    scheduler = queued.ask(store.root)
+    states = stage_states(store, plan.stages, scheduler)
+    trials = _select(plan, states, launch.grid.axes, launch.knobs.get("where"))
+    return Sweep(launch, plan, store, scheduler, states, trials)
+
+
+def _select(
+    plan: Plan, states: Mapping[str, StageState], axes: Sequence[str], where: str | None
+) -> list[dict[str, Any]]:
+    condition = parse(where, {*axes, "state", "trial"}) if where else None
+    found = []
+    for trial in plan.trials:
+        state = trial_state(plan.paths[trial.id], states)
+        row = {"trial": trial.id, **trial.cell, "state": state.name}
+        if condition is None or condition.holds(row):
+            found.append({**row, "why": state.why, "stages": list(plan.paths[trial.id])})
+    return found

@@ -1,0 +1,59 @@
+"""What `launch` writes for its workers: configs, gangs in order, how to run them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.schema import ClusterConfig, RunConfig, StageConfig
+from harness.store.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One array of jobs, or the workers of one machine.
+
+    `parts` has the gangs of each job; local workers all take from part 0.
+    """
+
+    store: Path
+    sweep: str
+    run: RunConfig
+    cluster: ClusterConfig
+    stages: dict[str, StageConfig]  # parents before children
+    parts: list[list[list[str]]]
+    launcher: tuple[int, str] | None = None  # pid and start time: local workers end with it
+    snapshot: Path | None = None  # the code that jobs run
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        value = {
+            "store": str(self.store),
+            "sweep": self.sweep,
+            "run": self.run.model_dump(mode="json"),
+            "cluster": self.cluster.model_dump(mode="json"),
+            "stages": {i: config.model_dump(mode="json") for i, config in self.stages.items()},
+            "parts": self.parts,
+            "launcher": self.launcher,
+            "snapshot": str(self.snapshot) if self.snapshot else None,
+        }
+        atomic_write(path, json.dumps(value).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Submission:
+        """Read what `write` wrote."""
+        said = json.loads(path.read_bytes())
+        return cls(
+            store=Path(said["store"]),
+            sweep=said["sweep"],
+            run=RunConfig.model_validate_json(json.dumps(said["run"])),
+            cluster=ClusterConfig.model_validate_json(json.dumps(said["cluster"])),
+            stages={
+                i: StageConfig.model_validate_json(json.dumps(config))
+                for i, config in said["stages"].items()
+            },
+            parts=said["parts"],
+            launcher=tuple(said["launcher"]) if said["launcher"] else None,
+            snapshot=Path(said["snapshot"]) if said["snapshot"] else None,
+        )

@@ -1,0 +1,100 @@
+"""What the jobs of a sweep said: the log of each selected stage's last attempt.
+
+python -m harness.logs grid=quickstart where="state == 'failed'"
+python -m harness.logs grid=quickstart follow=true lines=50
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.cluster.select import Sweep, again, look_at
+from harness.errors import UserError, command
+from harness.store.files import read_lines
+
+KNOBS = {"follow": bool, "lines": str}
+POLL_SECONDS = 1.0
+
+
+def main(args: list[str]) -> int:
+    """The command; returns its exit code."""
+    if not args or args[0] in ("--help", "-h"):
+        print(__doc__)
+        return 0
+    sweep = look_at(args, KNOBS)
+    said = sweep.launch.knobs.get("lines", "20")
+    if not said.isdecimal():
+        raise UserError(f"lines={said} is no number of lines")
+    logs = _logs(sweep)
+    if not logs:
+        print("no selected stage was begun: nothing was said yet")
+        return 0
+    places = {path: _tail(path, int(said), stages) for path, stages in logs.items()}
+    if sweep.launch.knobs.get("follow"):
+        _follow(sweep, places)
+    return 0
+
+
+def _logs(sweep: Sweep) -> dict[Path, list[str]]:
+    """Log files by the stages whose last attempt they belong to, the newest last."""
+    found: dict[Path, tuple[float, list[str]]] = {}
+    for stage in sweep.stages():
+        attempts = read_lines(sweep.store.folder(stage) / "attempts.jsonl")
+        if attempts and attempts[-1].get("log"):
+            last = attempts[-1]
+            when, stages = found.get(Path(last["log"]), (0.0, []))
+            found[Path(last["log"])] = max(when, float(last["time"])), [*stages, stage]
+    return {path: stages for path, (_, stages) in sorted(found.items(), key=lambda i: i[1][0])}
+
+
+def _tail(path: Path, lines: int, stages: Iterable[str]) -> int:
+    """Print a log's end; the place from which it may be followed."""
+    print(f"==> {path} ({', '.join(stages)}) <==")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        print(f"cannot be read: {error.strerror}")
+        return 0
+    shown = data.decode(errors="replace").splitlines()[-lines:] if lines else []
+    print("\n".join(shown), flush=True)
+    return len(data)
+
+
+def _follow(sweep: Sweep, places: dict[Path, int]) -> None:
+    """Print what is added, until no selected trial is open any more or Ctrl-C."""
+    last = None
+    try:
+        while True:
+            for path in list(places):
+                data = _rest(path, places[path])
+                if data:
+                    if path != last:
+                        print(f"==> {path} <==")
+                    sys.stdout.write(data.decode(errors="replace"))
+                    sys.stdout.flush()
+                    last = path
+                    places[path] += len(data)
+            if all(trial["state"] not in ("running", "queued") for trial in sweep.trials):
+                return
+            time.sleep(POLL_SECONDS)
+            sweep = again(sweep.launch, sweep.plan)
+            for path in _logs(sweep):
+                places.setdefault(path, 0)
+    except KeyboardInterrupt:
+        print()
+
+
+def _rest(path: Path, start: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+    except OSError:
+        return b""
+
+
+if __name__ == "__main__":
+    command(main)

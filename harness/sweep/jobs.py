@@ -1,0 +1,174 @@
+"""From stages to jobs: small trees share a job, a tree too long for a job becomes a chain of them.
+
+How long a stage takes is known where stages of its size were measured. A job is filled up to a
+share of its time limit, and never so full that there are fewer jobs than may run at once. What was
+never measured gets a job for each tree. A stage longer than a limit goes on after a requeue.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from harness.schema import ClusterConfig, ResourceRule, RunConfig, StageConfig
+from harness.sweep.plan import Plan, gangs, stream_key, trees
+from harness.sweep.where import parse
+
+Seconds = Callable[[str], float | None]
+Job = list[list[str]]  # gangs in order, parents first
+RULE_NAMES = ("dataset", "family", "depth", "width", "batch_size", "epochs")
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Jobs that ask for the same resources; each job of a chain starts after the one before."""
+
+    cluster: ClusterConfig
+    run: RunConfig
+    chains: list[list[Job]]
+    after: frozenset[str] = frozenset()  # jobs of other sweeps that train what these start from
+
+
+def make_chains(
+    plan: Plan,
+    left: Collection[str],
+    cluster: ClusterConfig,
+    run: RunConfig,
+    seconds: Seconds,
+    memory_factor: Callable[[str], int] = lambda stage: 1,
+    held_by: Mapping[str, str] | None = None,
+) -> list[Chains]:
+    """The stages `left`, by resources and in chains of jobs.
+
+    `seconds`: of a stage with one job's processes, None where nobody knows. `memory_factor`: how
+    often the profile's memory a stage needs, after it ran out. `held_by`: stages that a job has
+    already, which is waited for where they are parents.
+    """
+    groups: dict[tuple[ResourceRule | None, int, frozenset[str]], list[list[str]]] = {}
+    for tree in trees(plan, left):
+        rule = _rule(plan.stages[tree[0]], cluster)
+        factor = max(memory_factor(stage) for stage in tree)
+        parents = {plan.stages[stage].parent for stage in tree}
+        after = frozenset(job for stage, job in (held_by or {}).items() if stage in parents)
+        groups.setdefault((rule, factor, after), []).append(tree)
+    found = []
+    for (rule, factor, after), parts in groups.items():
+        asked, how = _applied(cluster, run, rule, factor)
+        units = _units(plan, parts, run.gang)
+        share = asked.timeout_min * 60 * asked.slurm.pack_share
+        chains = _packed(units, share, asked.workers, seconds)
+        jobs = [[gangs(plan, job, run.gang) for job in chain] for chain in chains]
+        found.append(Chains(asked, how, jobs, after))
+    return found
+
+
+def _rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule | None:
+    values = {
+        "dataset": config.dataset.name,
+        "family": config.model.family,
+        "depth": config.model.depth,
+        "width": config.model.width,
+        "batch_size": config.recipe.batch_size,
+        "epochs": config.recipe.epochs,
+    }
+    for rule in cluster.resources:
+        if parse(rule.where, RULE_NAMES).holds(values):
+            return rule
+    return None
+
+
+def _applied(
+    cluster: ClusterConfig, run: RunConfig, rule: ResourceRule | None, factor: int
+) -> tuple[ClusterConfig, RunConfig]:
+    """Profile and run with what a rule says, and memory for stages that ran out of it."""
+    said = {} if rule is None else rule.model_dump(exclude_none=True, exclude={"where"})
+
+    def taken(model: ClusterConfig | RunConfig | object) -> dict[str, object]:
+        return {key: value for key, value in said.items() if hasattr(model, key)}
+
+    slurm = cluster.slurm.model_copy(update=taken(cluster.slurm))
+    if slurm.mem_gb and slurm.max_mem_gb:
+        more = min(slurm.mem_gb * factor, max(slurm.mem_gb, slurm.max_mem_gb))
+        slurm = slurm.model_copy(update={"mem_gb": more})
+    asked = cluster.model_copy(update={**taken(cluster), "slurm": slurm})
+    return asked, run.model_copy(update=taken(run))
+
+
+def _units(plan: Plan, parts: Iterable[list[str]], gang: int) -> list[list[str]]:
+    """Trees that one stream of batches can feed belong together, up to `gang` of them."""
+    open_units: dict[tuple[object, ...], tuple[list[str], int]] = {}
+    found: list[list[str]] = []
+    for tree in parts:
+        key = stream_key(plan.stages[tree[0]])
+        unit, size = open_units.get(key, ([], gang))
+        if size >= gang:
+            unit, size = [], 0
+            found.append(unit)
+        unit += tree
+        open_units[key] = unit, size + 1
+    return found
+
+
+def _packed(
+    units: list[list[str]], share: float, workers: int, seconds: Seconds
+) -> list[list[list[str]]]:
+    """Chains of jobs, a job being stages with parents first."""
+    chains: list[list[list[str]]] = []
+    known: list[tuple[float, list[str]]] = []
+    for unit in units:
+        times = [seconds(stage) for stage in unit]
+        if any(time is None for time in times):
+            chains.append([unit])
+        else:
+            known.append((sum(time or 0.0 for time in times), unit))
+    chains += [_cut(unit, share, seconds) for total, unit in known if total > share]
+    known = [(total, unit) for total, unit in known if total <= share]
+    budget = min(share, sum(total for total, _ in known) / workers)
+    return chains + [[job] for job in _filled(known, budget)]
+
+
+def _filled(units: list[tuple[float, list[str]]], budget: float) -> list[list[str]]:
+    """About total / `budget` jobs of about equal length: the longest unit to the emptiest job."""
+    if not units:
+        return []
+    total = sum(seconds for seconds, _ in units)
+    count = min(len(units), math.ceil(total / budget)) if budget > 0 else len(units)
+    emptiest: list[tuple[float, int, list[str]]] = [(0.0, number, []) for number in range(count)]
+    for seconds, unit in sorted(units, key=lambda item: -item[0]):
+        used, number, content = emptiest[0]
+        content.extend(unit)
+        heapq.heapreplace(emptiest, (used + seconds, number, content))
+    return [content for _, _, content in emptiest]
+
+
+def _cut(unit: list[str], share: float, seconds: Seconds) -> list[list[str]]:
+    """A unit in consecutive jobs of up to `share` seconds, at least one stage each."""
+    jobs: list[list[str]] = [[]]
+    used = 0.0
+    for stage in unit:
+        needed = seconds(stage) or 0.0
+        if jobs[-1] and used + needed > share:
+            jobs.append([])
+            used = 0.0
+        jobs[-1].append(stage)
+        used += needed
+    return jobs
+
+
+def stages_of(job: Job) -> list[str]:
+    """All stages of a job, in order."""
+    return [stage for gang in job for stage in gang]
+
+
+def wall_seconds(known: Mapping[tuple[object, ...], float], plan: Plan, processes: int) -> Seconds:
+    """`seconds` for `make_chains` from device-seconds per epoch of each size (`cost`)."""
+    from harness.sweep.cost import size_key
+
+    def seconds(stage: str) -> float | None:
+        config = plan.stages[stage]
+        per_epoch = known.get(size_key(config))
+        return None if per_epoch is None else per_epoch * config.recipe.epochs / processes
+
+    return seconds

@@ -1,0 +1,131 @@
+"""A real SLURM for the tests, and commands run against it as a user runs them."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TESTBED = ROOT / "slurm/testbed/testbed"
+GRID = """# A few small trials on the digits, for tests.
+defaults:
+  - override /dataset: digits
+  - override /model: cifar_resnet
+  - override /recipe: quick
+model: {{depth: 8}}
+dataset: {{train_size: 256, validation_size: 128, test_size: 128}}
+recipe: {{epochs: {epochs}, batch_size: 32}}
+compress: {{level_share: 0.5, level_epochs: {level_epochs}}}
+run: {{engine: ddp, checkpoint_seconds: 0.2}}
+axes:
+  width: [0.25]
+  sparsity: [{sparsity}]
+  magnitude: [none]
+  seed: [{seeds}]
+"""
+
+
+class Bed:
+    """A SLURM of two nodes in a folder of its own; see slurm/testbed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = dict(os.environ)
+
+    def testbed(self, *verb: str) -> str:
+        """Run a verb of the testbed."""
+        said = subprocess.run(
+            [str(TESTBED), "--dir", str(self.folder), *verb],
+            capture_output=True, text=True, timeout=180, check=False,
+        )  # fmt: skip
+        assert said.returncode == 0, said.stdout + said.stderr
+        return said.stdout
+
+    def up(self) -> None:
+        """Start it."""
+        self.testbed("up")
+        line = self.testbed("env").strip().removeprefix("export ")
+        key, _, value = line.partition("=")
+        self.env[key] = value
+
+    def slurm(self, *words: str, check: bool = True) -> str:
+        """A command of SLURM."""
+        said = subprocess.run(
+            words, env=self.env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert not check or said.returncode == 0, said.stdout + said.stderr
+        return said.stdout
+
+    def jobs(self) -> dict[str, str]:
+        """State of every job in the queue, by id."""
+        lines = self.slurm("squeue", "--noheader", "--array", "--format=%i %T").split("\n")
+        return dict(line.split() for line in lines if line.strip())
+
+    def command(self, module: str, *args: object, **options) -> subprocess.Popen:
+        """Start a verb of the harness."""
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, args)],
+            cwd=options.pop("cwd", ROOT), env=options.pop("env", self.env), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
+        )  # fmt: skip
+
+    def run(self, module: str, *args: object, code: int = 0, **options) -> str:
+        """Run a verb of the harness to its end."""
+        process = self.command(module, *args, **options)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == code, output
+        return output
+
+    def drain(self, seconds: float = 150.0) -> None:
+        """Wait until the queue is empty; a requeued job is held for 11 s."""
+        self.wait(lambda: not self.jobs(), seconds)
+
+    def wait(self, test, seconds: float = 60.0) -> None:
+        """Wait for something, with a deadline."""
+        end = time.monotonic() + seconds
+        while not test():
+            assert time.monotonic() < end, (
+                f"waited {seconds:.0f} s\n" + self.slurm("squeue") + self.slurm("sinfo", "-N")
+            )
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="session")
+def _bed():
+    with tempfile.TemporaryDirectory(prefix="bed-") as folder:
+        bed = Bed(Path(folder) / "slurm")
+        try:
+            bed.up()
+            yield bed
+        finally:
+            bed.testbed("down")
+
+
+@pytest.fixture
+def bed(_bed):
+    """The running SLURM, with an empty queue and healthy nodes before and after."""
+    _bed.testbed("up")
+    yield _bed
+    _bed.testbed("up")
+    _bed.slurm("scancel", "--me", check=False)
+    with contextlib.suppress(AssertionError):
+        _bed.wait(lambda: not _bed.jobs(), 30)
+
+
+@pytest.fixture
+def make_grid(tmp_path):
+    """(name, epochs, ...) -> path of a grid file of few small stages."""
+
+    def make(name="tiny", epochs=4, level_epochs=2, sparsity="0.0", seeds="0"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(
+            GRID.format(epochs=epochs, level_epochs=level_epochs, sparsity=sparsity, seeds=seeds)
+        )
+        return path
+
+    return make

@@ -1,0 +1,93 @@
+"""What each class of failure leads to, and what survives in between."""
+
+import pytest
+
+from harness.cluster import failure
+from harness.errors import UserError
+from harness.store.claims import ClaimState
+
+
+def records(*classes, step=7):
+    return [{"class": name, "step": step} for name in classes]
+
+
+@pytest.mark.parametrize(
+    ("past", "blocked"),
+    [
+        ([], False),
+        (records("preempted") * 100, False),
+        (records("code"), True),
+        (records("config"), True),
+        (records("out_of_memory"), True),
+        ([{"class": "out_of_memory", "again": True, "micro_batch_size": 8}], False),
+        (records("lost") * 4, False),
+        (records("lost") * 5, True),
+        (records("lost") * 4 + records("preempted") + records("lost"), False),
+        (records("lost") * 4 + records("lost", step=8), False),
+        (records("time_limit") * 3, True),
+        (records("time_limit", step=1) + records("time_limit") * 2, False),
+        (records("host_memory") * 3, True),
+        (records("transport") * 5, True),
+        (records("code", "retry"), False),
+        (records("lost") * 4 + records("retry") + records("lost"), False),
+    ],
+)
+def test_what_blocks_a_stage(past, blocked):
+    assert failure.blocks(past) == blocked
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (UserError("no"), "config"),
+        (ValueError("bug"), "code"),
+        (MemoryError(), "out_of_memory"),
+        (ConnectionResetError("peer"), "transport"),
+        (RuntimeError("NCCL error: unhandled system error"), "transport"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"), "transport"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "code"),
+    ],
+)
+def test_classes_of_exceptions(error, name):
+    assert failure.classify(error) == name
+
+
+def test_torch_says_out_of_memory_in_a_class_of_its_own():
+    import torch
+
+    assert failure.classify(torch.OutOfMemoryError("CUDA out of memory")) == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("tail", "name"),
+    [
+        (
+            "slurmstepd: error: StepId=4.0 exceeded memory limit (66 > 21), being killed",
+            "host_memory",
+        ),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=4.0", "host_memory"),
+        ("epoch 3 of 4", "lost"),
+    ],
+)
+def test_the_log_tells_why_an_owner_is_gone(tmp_path, tail, name):
+    log = tmp_path / "4_0_log.out"
+    log.write_text("x" * 10_000 + tail)
+    seen = ClaimState("t", "4", 0, 500.0, dead=False, log=str(log))
+    record = failure.lost(seen, step=3)
+    assert record["class"] == name
+    assert "job 4" in record["message"]
+
+
+def test_smaller_micro_batches_and_more_memory_last_until_a_retry():
+    past = [
+        {"class": "out_of_memory", "again": True, "micro_batch_size": 64},
+        {"class": "out_of_memory", "again": True, "micro_batch_size": 32},
+        *records("host_memory", "host_memory"),
+    ]
+    assert failure.micro_batch_size(past, None) == 32
+    assert failure.micro_batch_size(past, 16) == 16
+    assert failure.memory_factor(past) == 4
+    assert failure.pause_seconds([*past, *records("transport", "transport")]) == 4.0
+    again = [*past, *records("retry")]
+    assert failure.micro_batch_size(again, None) is None
+    assert failure.memory_factor(again) == 1

@@ -1,0 +1,257 @@
+"""Every fault that SLURM can deal a job, on a real one: what the next look, or launch, makes of it.
+
+Each test trains for real and ends with the sweep complete.
+"""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+LONG = {"epochs": 150}
+
+
+def args(grid, store, *more):
+    return f"grid={grid}", f"store={store}", "cluster=testbed", *more
+
+
+def stages(store):
+    return sorted(store.glob("stages/*/*"))
+
+
+def results(store):
+    return sorted(store.glob("stages/*/*/result.json"))
+
+
+def step(store):
+    names = [path.name for path in store.glob("stages/*/*/checkpoint/step-*.pt")]
+    return max((int(name[5:13]) for name in names), default=0)
+
+
+def failures(store):
+    """Classes of all failures of the sweep's stages, oldest first."""
+    found = [json.loads(path.read_text()) for path in store.glob("stages/*/*/failures/*.json")]
+    return [record["class"] for record in sorted(found, key=lambda record: record["time"])]
+
+
+def pids(store, bed):
+    """Worker processes of the store's jobs: tasks that submitit runs."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ours = b"submitit.core._submit" in words and str(store).encode() in b" ".join(words)
+        if ours and Path(words[0].decode()).name.startswith("python"):
+            found.append(int(process.name))
+    return found
+
+
+@pytest.fixture
+def training(bed, make_grid, tmp_path):
+    """A long stage that has just begun to train and save, in partition `main` or another."""
+
+    def start(*more, **grid):
+        path = make_grid(**(LONG | grid))
+        store = tmp_path / "store"
+        bed.run("harness.launch", *args(path, store, *more))
+        bed.wait(lambda: step(store) > 0, 90)
+        (job,) = bed.jobs()
+        return path, store, job
+
+    return start
+
+
+def finish(bed, grid, store, *more):
+    """Wait for SLURM; launch again until nothing is left."""
+    for _ in range(4):
+        bed.drain()
+        if "nothing left to do" in bed.run("harness.launch", *args(grid, store, *more)):
+            break
+    assert len(results(store)) == len(stages(store))
+
+
+def test_the_signal_before_a_time_limit_saves_and_requeues(bed, training):
+    grid, store, job = training(epochs=300)
+    before = step(store)
+    for _ in range(2):  # no limit of submitit's counts them
+        bed.slurm("scancel", "--signal=USR2", job)
+        bed.wait(lambda: bed.jobs().get(job) == "PENDING")
+        assert not results(store)
+        bed.wait(lambda: bed.jobs().get(job) == "RUNNING", 60)
+        resumed = step(store)
+        bed.wait(lambda resumed=resumed: step(store) > resumed or not bed.jobs())
+    assert step(store) > before or results(store)
+    bed.drain()
+    assert len(results(store)) == 1
+    assert failures(store) == ["preempted"] * 2
+    said = bed.run("harness.status", *args(grid, store))
+    assert "so far: 2 preempted" in said
+
+
+@pytest.mark.parametrize("partition", ["main", "grace"])
+def test_a_preempted_job_saves_and_comes_back(bed, training, partition):
+    _, store, job = training(f"cluster.slurm.partition={partition}")
+    bed.slurm(
+        "sbatch", "-p", "high", "-N", "2", "--exclusive", "-t", "1", "-o", "/dev/null",
+        "--wrap", "sleep 3",
+    )  # fmt: skip
+    bed.wait(lambda: bed.jobs().get(job) != "RUNNING", 60)
+    assert not results(store)
+    before = step(store)
+    bed.wait(lambda: bed.jobs().get(job) == "RUNNING" or results(store), 90)
+    bed.wait(lambda: step(store) > before or results(store))
+    bed.drain()
+    assert len(results(store)) == 1
+    assert set(failures(store)) == {"preempted"}
+
+
+def test_an_admin_may_requeue(bed, training):
+    grid, store, job = training()
+    bed.slurm("scontrol", "requeue", job)
+    bed.wait(lambda: bed.jobs().get(job) != "RUNNING")
+    assert not results(store)
+    finish(bed, grid, store)
+    assert failures(store).count("preempted") == 1
+
+
+def test_a_dead_node_gives_its_job_to_another(bed, training):
+    grid, store, job = training()
+    (node,) = bed.slurm("squeue", "--noheader", "--format=%N").split()
+    bed.testbed("kill-node", node)
+    status = bed.run("harness.status", *args(grid, store))
+    assert "done" not in status.splitlines()[1]
+    bed.wait(lambda: bed.jobs().get(job) in (None, "PENDING"), 90)
+    bed.testbed("revive-node", node)
+    finish(bed, grid, store)
+
+
+def test_one_rank_of_two_killed_ends_the_job_and_the_next_launch_goes_on(bed, training):
+    grid, store, _ = training("run.processes=2")
+    bed.wait(lambda: len(pids(store, bed)) >= 2)
+    os.kill(pids(store, bed)[-1], signal.SIGKILL)
+    bed.wait(lambda: not bed.jobs(), 60)
+    assert not results(store)
+    before = step(store)
+    bed.run("harness.launch", *args(grid, store, "run.processes=2"))
+    bed.wait(lambda: step(store) > before or results(store), 60)
+    finish(bed, grid, store, "run.processes=2")
+
+
+def test_out_of_host_memory_asks_for_more(bed, make_grid, tmp_path):
+    grid, store = make_grid(), tmp_path / "store"
+    small = ("cluster.slurm.mem_gb=0.2", "cluster.slurm.max_mem_gb=3.2")
+    asked = []
+    for _ in range(5):
+        bed.run("harness.launch", *args(grid, store, *small))
+        asked += bed.slurm("squeue", "--noheader", "--format=%m").split()
+        bed.wait(lambda: not bed.jobs(), 90)
+        if results(store):
+            break
+    assert results(store), failures(store)
+    assert set(failures(store)) <= {"host_memory", "lost"}
+    assert asked == sorted(
+        asked, key=lambda text: float(text.rstrip("MG")) * (1 + 1023 * ("G" in text))
+    )
+    assert len(set(asked)) > 1
+
+
+def test_a_controller_that_dies_takes_nothing_along(bed, training):
+    grid, store, _ = training()
+    time.sleep(8)  # it saves its state every few seconds
+    bed.testbed("kill-controller")
+    said = bed.run("harness.status", *args(grid, store), code=2)
+    assert "SLURM does not answer" in said
+    assert "Traceback" not in said
+    bed.testbed("start-controller")
+    finish(bed, grid, store)
+
+
+def test_a_submission_waits_for_the_controller_and_leaves_nothing_behind(bed, make_grid, tmp_path):
+    grid, store = make_grid(), tmp_path / "store"
+    bed.testbed("kill-controller")
+    process = bed.command("harness.launch", *args(grid, store))
+    time.sleep(12)
+    bed.testbed("start-controller")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "trying again" in output
+    (submission,) = store.glob("sweeps/*/logs/*/*/submission.json")
+    assert len(list(submission.parent.glob("*.pkl"))) == 1
+    finish(bed, grid, store)
+
+
+def test_a_controller_that_stays_away_ends_the_launch_in_a_sentence(
+    bed, make_grid, tmp_path, monkeypatch
+):
+    from harness.cluster import arrays
+    from harness.errors import UserError
+    from harness.launch import main
+
+    grid, store = make_grid(), tmp_path / "store"
+    monkeypatch.setenv("SLURM_CONF", bed.env["SLURM_CONF"])
+    monkeypatch.setattr(arrays, "DOWN_SECONDS", 0.0)
+    bed.testbed("kill-controller")
+    try:
+        with pytest.raises(UserError, match=r"did not answer for 0 s .*launch again"):
+            main(list(args(grid, store)))
+        assert not list(store.glob("sweeps/*/logs/*/*"))
+    finally:
+        bed.testbed("start-controller")
+    assert not bed.jobs()
+
+
+def test_cancelled_elements_running_or_pending_are_queued_again(bed, make_grid, tmp_path):
+    grid, store = make_grid(seeds="0, 1, 2, 3", **LONG), tmp_path / "store"
+    bed.run("harness.launch", *args(grid, store, "cluster.workers=2"))
+    bed.wait(lambda: list(bed.jobs().values()).count("RUNNING") == 2)
+    jobs = bed.jobs()
+    running = next(job for job, state in jobs.items() if state == "RUNNING")
+    pending = next(job for job, state in jobs.items() if state == "PENDING")
+    bed.slurm("scancel", running, pending)
+    bed.wait(lambda: not {running, pending} & set(bed.jobs()), 30)
+    assert len(bed.jobs()) == 2
+    said = bed.run("harness.launch", *args(grid, store))
+    assert "queued 2 jobs" in said
+    bed.slurm("scancel", "--me")
+    bed.wait(lambda: not bed.jobs(), 40)
+    grid.write_text(grid.read_text().replace("seed: [0, 1, 2, 3]", "seed: [0]"))
+    finish(bed, grid, store) if (store / "stages").exists() else None
+
+
+def test_where_requeueing_is_forbidden_a_stopped_job_submits_its_successor(bed, training):
+    grid, store, job = training("cluster.slurm.requeue=false")
+    bed.slurm("scancel", "--signal=USR2", job)
+    bed.wait(lambda: set(bed.jobs()) - {job}, 60)
+    assert not results(store)
+    bed.drain()
+    assert len(results(store)) == 1
+    again = bed.run("harness.launch", *args(grid, store, "cluster.slurm.requeue=false"))
+    assert "nothing left to do" in again
+
+
+def test_a_hanging_job_is_disputed_not_believed(bed, training):
+    grid, store, _ = training()
+    bed.wait(lambda: pids(store, bed))
+    frozen = pids(store, bed)
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        (claim,) = store.glob("stages/*/*/claim")
+        old = time.time() - 3600
+        os.utime(claim, (old, old))
+        said = bed.run("harness.status", *args(grid, store))
+        assert "disputed" in said
+        assert "silent for 36" in said
+        assert "scancel" in said
+        again = bed.run("harness.launch", *args(grid, store))
+        assert "queued" not in again.splitlines()[-1]
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    finish(bed, grid, store)

@@ -1,0 +1,228 @@
+"""Submission to a real SLURM: arrays, limits, profiles, shared stages, snapshots, verbs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.store.files import read_lines
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+HELD = "cluster.slurm.extra={begin: now+1hour}"
+
+
+def args(grid, store, *more):
+    return f"grid={grid}", f"store={store}", "cluster=testbed", *more
+
+
+def seeds(count):
+    return ", ".join(map(str, range(count)))
+
+
+def stage_parts(store):
+    lines = [line for path in store.glob("sweeps/*/jobs.jsonl") for line in read_lines(path)]
+    return [part for line in lines for part in line.get("parts", [])]
+
+
+def test_many_stages_are_split_at_the_sites_limit_and_queued_once(bed, make_grid, tmp_path):
+    grid, store = make_grid(seeds=seeds(3000)), tmp_path / "store"
+    said = bed.run("harness.launch", *args(grid, store, HELD))
+    assert "queued 3,000 jobs" in said
+    jobs = bed.jobs()
+    assert len(jobs) == 3000
+    assert len({job.partition("_")[0] for job in jobs}) == 2  # MaxArraySize is 2001
+    status = bed.run("harness.status", *args(grid, store))
+    assert "jobs: 3,000 PENDING" in status
+    again = bed.run("harness.launch", *args(grid, store, HELD))
+    assert "nothing to add" in again
+    assert len(bed.jobs()) == 3000
+    parts = stage_parts(store)
+    assert len(parts) == len({stage for part in parts for stage in part}) == 3000
+    cancelled = bed.run("harness.cancel", *args(grid, store, "where=seed >= 10"))
+    assert "cancelled 2,990 jobs" in cancelled
+    bed.wait(lambda: len(bed.jobs()) == 10)
+    listed = json.loads(bed.run("harness.status", *args(grid, store, "format=json")))
+    states = {trial["seed"]: trial["state"] for trial in listed["trials"]}
+    assert {seed for seed, state in states.items() if state == "queued"} == set(range(10))
+
+
+def test_limits_on_submitted_jobs_leave_the_rest_for_later(bed, make_grid, tmp_path):
+    grid, store = make_grid(seeds=seeds(10)), tmp_path / "store"
+    account = ("cluster.slurm.account=few",)
+    user = bed.slurm("id", "-un").strip()
+    bed.slurm("sacctmgr", "-i", "add", "account", "few")
+    bed.slurm("sacctmgr", "-i", "add", "user", user, "account=few", "MaxSubmitJobs=4")
+    bed.testbed("enforce", "limits")
+    try:
+        said = bed.run("harness.launch", *args(grid, store, HELD, *account))
+        assert "6 stages found no room" in said
+        assert len(bed.jobs()) == 4
+        bed.slurm("scancel", *list(bed.jobs())[:2])
+        bed.wait(lambda: len(bed.jobs()) == 2)
+        said = bed.run("harness.launch", *args(grid, store, HELD, *account))
+        assert "queued 2 jobs" in said
+        assert "6 stages found no room" in said
+    finally:
+        bed.slurm("scancel", "--me")
+        bed.testbed("enforce", "none")
+
+
+def test_two_sweeps_that_share_stages_train_each_once(bed, make_grid, tmp_path):
+    store = tmp_path / "store"
+    first = make_grid("first", sparsity="0.5", seeds="0, 1")
+    second = make_grid("second", sparsity="0.5, 0.75", seeds="0, 1")
+    both = [bed.command("harness.launch", *args(grid, store)) for grid in (first, second)]
+    for process in both:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    for _ in range(3):
+        bed.drain()
+        said = [bed.run("harness.launch", *args(grid, store)) for grid in (first, second)]
+        if all("nothing left to do" in text for text in said):
+            break
+    logs = [path.read_text() for path in store.glob("sweeps/*/logs/*/*/*_log.out")]
+    lines = [line for text in logs for line in text.splitlines() if line.startswith("finished")]
+    assert len(lines) == len(set(lines)) == len(list(store.glob("stages/*/*/result.json"))) == 6
+
+
+def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_path):
+    checkout = tmp_path / "checkout"
+    for room in ("harness", "grids", "slurm"):
+        shutil.copytree(ROOT / room, checkout / room)
+    grid, store = make_grid(), tmp_path / "store"
+    bed.run("harness.launch", *args(grid, store, HELD), cwd=checkout)
+    (snapshot,) = store.glob("sweeps/*/code/*/snapshot.json")
+    version = snapshot.parent.name
+    (checkout / "harness" / "cluster" / "worker.py").write_text("raise SystemExit(1)\n")
+    (job,) = bed.jobs()
+    bed.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
+    bed.drain()
+    (provenance,) = store.glob("stages/*/*/provenance.json")
+    assert json.loads(provenance.read_text())["records"][0]["code"] == version
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("cluster.slurm.partition=nowhere", "invalid partition"),
+        ("cluster.gpus_per_node=3", "Requested node configuration is not available"),
+        ("cluster.slurm.mem_gb=4000", "Memory specification can not be satisfied"),
+        ("cluster.slurm.qos=gold", "Invalid qos"),
+        ("cluster.timeout_min=0", "greater than 0"),
+        ("cluster.timeout_min=soon", "valid integer"),
+        ("cluster.slurm.account='a b'", "should match pattern"),
+        ("cluster.slurm.constraint='a;rm'", "should match pattern"),
+        ("cluster.slurm.partition='main\\n#SBATCH --x'", "should match pattern"),
+        ("cluster.slurm.extra={array: 1-9}", "set by the harness itself"),
+        ("cluster.slurm.extra={no-such-option: 1}", "unrecognized option"),
+        ("cluster.slurm.nodes=2", "make it a multiple"),
+        ("cluster.resources=[{where: 'size > 1'}]", "asks for 'size'"),
+    ],
+)
+def test_a_bad_profile_is_refused_before_anything_is_queued(
+    bed, make_grid, tmp_path, word, sentence
+):
+    grid, store = make_grid(seeds=seeds(3)), tmp_path / "store"
+    said = bed.run("harness.launch", *args(grid, store, word), code=2)
+    assert sentence in said
+    assert "Traceback" not in said
+    assert not bed.jobs()
+    assert not stage_parts(store)
+    assert not list(store.glob("sweeps/*/logs/*"))
+
+
+def test_everything_works_without_accounting_and_without_scontrol(bed, make_grid, tmp_path):
+    grid, store = make_grid(epochs=300), tmp_path / "store"
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sbatch", "srun", "squeue", "scancel", "sh", "bash", "env"):
+        (tools / name).symlink_to(shutil.which(name))
+    poor = {**bed.env, "PATH": str(tools)}
+    bed.testbed("accounting", "off")
+    try:
+        bed.run("harness.launch", *args(grid, store), env=poor)
+        bed.wait(lambda: list(store.glob("stages/*/*/checkpoint/step-*")), 90)
+        said = bed.run("harness.status", *args(grid, store), env=poor)
+        assert "1 RUNNING; elapsed -" in said
+        assert "nothing to add" in bed.run("harness.launch", *args(grid, store), env=poor)
+        assert "begin" in bed.run("harness.logs", *args(grid, store), env=poor)
+        bed.run("harness.cancel", *args(grid, store), env=poor)
+        bed.wait(lambda: not bed.jobs(), 40)
+        bed.run("harness.launch", *args(grid, store), env=poor)
+        bed.drain()
+        assert len(list(store.glob("stages/*/*/result.json"))) == 1
+    finally:
+        bed.testbed("accounting", "on")
+
+
+def test_deepspeed_over_two_nodes_with_two_ranks_each(bed, make_grid, tmp_path):
+    grid, store = make_grid(epochs=1), tmp_path / "store"
+    wide = (
+        "cluster.slurm.nodes=2", "run.processes=4", "cluster.gpus_per_node=2",
+        "run.engine=deepspeed", "run.zero_stage=1", "run.device=cpu",
+    )  # fmt: skip
+    bed.run("harness.launch", *args(grid, store, *wide))
+    bed.drain()
+    logs = "\n".join(path.read_text() for path in store.glob("sweeps/*/logs/*/*/*.out"))
+    assert len(list(store.glob("stages/*/*/result.json"))) == 1, logs[-4000:]
+    (provenance,) = store.glob("stages/*/*/provenance.json")
+    (record,) = json.loads(provenance.read_text())["records"]
+    assert (record["world_size"], record["engine"], record["zero_stage"]) == (4, "deepspeed", 1)
+
+
+def test_trees_longer_than_a_job_become_dependent_jobs(bed, make_grid, tmp_path):
+    store = tmp_path / "store"
+    first = make_grid("measured", epochs=4, level_epochs=4)
+    bed.run("harness.launch", f"grid={first}", f"store={store}")  # here: it measures
+    (done,) = store.glob("stages/*/*/result.json")
+    result = json.loads(done.read_text())
+    result["timing"]["gpu_seconds"] = 3600.0  # as if it had taken an hour
+    done.write_text(json.dumps(result))
+    grid = make_grid("measured", 4, 4, sparsity="0.75", seeds="0, 1, 2")
+    said = bed.run("harness.launch", *args(grid, store, HELD, "cluster.timeout_min=120"))
+    assert "queued 8 jobs" in said  # one dense stage is there: 2 x 3 + 2
+    shown = bed.slurm("squeue", "--noheader", "--array", "--format=%i %E").split("\n")
+    dependent = [line for line in shown if "after" in line]
+    assert len(dependent) == 5
+
+
+def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
+    grid, store = make_grid(epochs=300, seeds="0, 1"), tmp_path / "store"
+    assert "nothing was said yet" in bed.run("harness.logs", *args(grid, store))
+    bed.run("harness.launch", *args(grid, store))
+    watch = bed.command("harness.status", *args(grid, store, "watch=true"))
+    follow = bed.command("harness.logs", *args(grid, store, "follow=true", "where=seed == 0"))
+    bed.drain()
+    watched, _ = watch.communicate(timeout=60)
+    followed, _ = follow.communicate(timeout=60)
+    assert watched.count("grid tiny: 2 trials") > 1
+    assert "elapsed 0.0" in watched
+    assert followed.count("finished") == 1
+    assert bed.run("harness.doctor", *args(grid, store)).endswith("nothing stands in the way\n")
+    bad = bed.run("harness.doctor", *args(grid, store, "cluster.slurm.partition=nope"), code=1)
+    assert "invalid partition" in bad
+
+
+def test_a_submission_that_died_half_way_is_not_forgotten(bed, make_grid, tmp_path):
+    """Killed between sbatch and its note: the queue still names what it queued."""
+    grid, store = make_grid(), tmp_path / "store"
+    bed.run("harness.launch", *args(grid, store, HELD))
+    (notes,) = store.glob("sweeps/*/jobs.jsonl")
+    lines = notes.read_text().splitlines(keepends=True)
+    notes.write_text(lines[0])  # the id was never written
+    assert "nothing to add" in bed.run("harness.launch", *args(grid, store, HELD))
+    assert len(bed.jobs()) == 1
+
+
+def test_stages_that_fail_alike_stop_the_whole_submission(bed, make_grid, tmp_path):
+    grid, store = make_grid(seeds=seeds(8)), tmp_path / "store"
+    broken = "run.device=cuda"  # there is none: a sentence for the user
+    bed.run("harness.launch", *args(grid, store, broken, "cluster.workers=2"))
+    bed.drain()
+    assert not list(store.glob("stages/*/*/result.json"))
+    begun = list(store.glob("stages/*/*/failures"))
+    assert 3 <= len(begun) < 8
+    said = bed.run("harness.status", *args(grid, store))
+    assert "no CUDA device can be used here" in said

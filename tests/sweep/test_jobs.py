@@ -1,0 +1,132 @@
+"""How stages become jobs: packed by cost, cut at time limits, with resources by size."""
+
+import pytest
+
+from harness.errors import UserError
+from harness.schema import ClusterConfig, ResourceRule, RunConfig, SlurmConfig
+from harness.sweep.grid import make_grid
+from harness.sweep.jobs import make_chains, stages_of
+from harness.sweep.plan import make_plan
+
+RUN = RunConfig()
+
+
+def cluster(**more):
+    slurm = SlurmConfig(**more.pop("slurm", {}))
+    return ClusterConfig(name="c", executor="slurm", workers=4, timeout_min=60, slurm=slurm, **more)
+
+
+@pytest.fixture
+def plan():
+    """Twelve trees of three stages each: dense, 0.5, 0.75."""
+    return make_plan(make_grid("test", {
+        "dataset": {"name": "digits", "validation_size": 200},
+        "model": {"family": "cifar_resnet", "depth": 8},
+        "recipe": {"epochs": 2, "batch_size": 32, "optimizer": {"lr": 0.1}},
+        "compress": {"level_share": 0.5},
+        "augment": {"policy": "randaug(n=2)"},
+        "axes": {
+            "width": [0.5, 1, 2], "sparsity": [0.0, 0.75], "magnitude": ["none", 0.5],
+            "seed": [0, 1],
+        },
+    }))  # fmt: skip
+
+
+def chains_of(plan, cluster, seconds, run=RUN, **more):
+    groups = make_chains(plan, list(plan.stages), cluster, run, seconds, **more)
+    return groups, [chain for group in groups for chain in group.chains]
+
+
+def test_each_stage_is_in_one_job_after_its_parent(plan):
+    for seconds in (lambda s: None, lambda s: 10.0, lambda s: 1000.0, lambda s: 5000.0):
+        _, chains = chains_of(plan, cluster(), seconds)
+        place = {}
+        for number, chain in enumerate(chains):
+            order = [stage for job in chain for stage in stages_of(job)]
+            assert not set(order) & set(place)
+            place.update((stage, (number, at)) for at, stage in enumerate(order))
+        assert set(place) == set(plan.stages)
+        for stage, config in plan.stages.items():
+            if config.parent:
+                assert place[config.parent][0] == place[stage][0]
+                assert place[config.parent][1] < place[stage][1]
+
+
+def test_what_was_never_measured_gets_a_job_a_tree(plan):
+    _, chains = chains_of(plan, cluster(), lambda s: None)
+    roots = [stage for stage, config in plan.stages.items() if config.parent is None]
+    assert len(chains) == len(roots)
+    assert all(len(chain) == 1 for chain in chains)
+
+
+def test_small_stages_share_jobs_but_all_workers_have_one(plan):
+    _, chains = chains_of(plan, cluster(), lambda s: 10.0)
+    assert len(chains) == 4  # 36 stages of 10 s: no fewer jobs than workers
+    sizes = [len(stages_of(chain[0])) for chain in chains]
+    assert max(sizes) - min(sizes) <= 3  # about equally long
+    _, chains = chains_of(plan, cluster(), lambda s: 590.0)  # a tree: 1770 s, half of the limit
+    assert len(chains) == 12
+
+
+def test_a_tree_longer_than_a_job_becomes_a_chain(plan):
+    _, chains = chains_of(plan, cluster(), lambda s: 1000.0)  # 3 stages, 1800 s a job
+    assert all([len(stages_of(job)) for job in chain] == [1, 1, 1] for chain in chains)
+    _, chains = chains_of(plan, cluster(slurm={"pack_share": 1.0}), lambda s: 1500.0)
+    assert all([len(stages_of(job)) for job in chain] == [2, 1] for chain in chains)
+    _, chains = chains_of(plan, cluster(), lambda s: 99999.0)  # goes on after a requeue
+    assert all(len(chain) == 3 for chain in chains)
+
+
+def test_sizes_get_resources_by_the_first_rule_that_holds(plan):
+    rules = (
+        ResourceRule(where="width > 1", mem_gb=64.0, timeout_min=120, processes=2),
+        ResourceRule(where="width > 0.5", partition="big"),
+    )
+    groups, _ = chains_of(plan, cluster(resources=rules, slurm={"mem_gb": 8.0}), lambda s: None)
+    found = {}
+    for group in groups:
+        for chain in group.chains:
+            for stage in stages_of(chain[0]):
+                asked = group.cluster
+                found.setdefault(plan.stages[stage].model.width, set()).add(
+                    (asked.slurm.mem_gb, asked.timeout_min, asked.slurm.partition,
+                     group.run.processes)
+                )  # fmt: skip
+    assert found == {
+        0.5: {(8.0, 60, None, 1)}, 1.0: {(8.0, 60, "big", 1)}, 2.0: {(64.0, 120, None, 2)},
+    }  # fmt: skip
+
+
+def test_a_rule_that_asks_for_an_unknown_name_is_refused(plan):
+    with pytest.raises(UserError, match="sparsty"):
+        chains_of(plan, cluster(resources=(ResourceRule(where="sparsty > 0"),)), lambda s: None)
+
+
+def test_memory_is_raised_for_what_ran_out_up_to_the_cap(plan):
+    poor = next(iter(plan.stages))
+    for factor, expected in ((1, {8.0}), (2, {8.0, 16.0}), (8, {8.0, 20.0})):
+        groups, _ = chains_of(
+            plan, cluster(slurm={"mem_gb": 8.0, "max_mem_gb": 20.0}), lambda s: None,
+            memory_factor=lambda stage, factor=factor: factor if stage == poor else 1,
+        )  # fmt: skip
+        assert {group.cluster.slurm.mem_gb for group in groups} == expected
+
+
+def test_children_of_what_another_sweep_trains_wait_for_its_job(plan):
+    parent = next(s for s, config in plan.stages.items() if config.parent is None)
+    left = [stage for stage in plan.stages if stage != parent]
+    groups = make_chains(plan, left, cluster(), RUN, lambda s: None, held_by={parent: "7_3"})
+    waiting = [group for group in groups if group.after]
+    assert [set(group.after) for group in waiting] == [{"7_3"}]
+    stages = [s for group in waiting for chain in group.chains for s in stages_of(chain[0])]
+    assert any(plan.stages[stage].parent == parent for stage in stages)
+    assert sum(len(group.chains) for group in groups) == 12
+
+
+def test_gangs_are_kept_together(plan):
+    run = RunConfig(gang=3)
+    _, chains = chains_of(plan, cluster(), lambda s: None, run)
+    sizes = [len(gang) for chain in chains for job in chain for gang in job]
+    assert sum(sizes) == len(plan.stages)
+    assert max(sizes) == 3
+    assert len(chains) == 4  # 12 trees, one stream for 3 of them

@@ -11,12 +11,14 @@ theoretical: masked dense kernels are not faster.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -39,6 +41,45 @@ class Counts:
 COUNTED = (nn.Conv2d, nn.Linear)
 
 
+class _Watch(TorchFunctionMode):
+    """Where weights are applied: `positions` by the weight's name, for one image.
+
+    Most are seen in the call itself, also where a model passes a layer's weight to the function
+    (BEiT's attention). The rest are layers that make their weight anew in each call, such as
+    convolutions with standardised weights: these are seen by a hook.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.positions: dict[str, int] = {}
+        self.direct: set[str] = set()
+        self.names: dict[int, str] = {}
+        self.outputs: dict[str, int] = {}  # channels of the output
+        for name, module in model.named_modules():
+            if isinstance(module, COUNTED):
+                self.names.setdefault(id(module.weight), f"{name}.weight")
+                self.outputs[f"{name}.weight"] = module.weight.shape[0]
+                module.register_forward_hook(self._hook)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in (F.linear, F.conv2d):
+            weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
+            if (name := self.names.get(id(weight))) is not None:
+                self.direct.add(name)
+                self._add(name, out)
+        return out
+
+    def _hook(self, module: nn.Module, _: Any, out: torch.Tensor) -> None:
+        name = self.names[id(module.weight)]
+        if name not in self.direct:
+            self._add(name, out)
+
+    def _add(self, name: str, out: torch.Tensor) -> None:
+        positions = out.numel() // self.outputs[name]
+        self.positions[name] = self.positions.get(name, 0) + positions
+
+
 def _observed(model: nn.Module, resolution: int, in_channels: int) -> tuple[dict[str, int], int]:
     """How often each weight of a counted layer is applied to one image, and all multiply-adds.
 
@@ -47,24 +88,10 @@ def _observed(model: nn.Module, resolution: int, in_channels: int) -> tuple[dict
     layer takes a fast path that its counter does not see.
     """
     shadow = copy.deepcopy(model).cpu().eval()
-    positions: dict[str, int] = {}
-
-    def record(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        if isinstance(module, nn.Linear):
-            applied = math.prod(output.shape[:-1])
-        else:
-            applied = math.prod(output.shape[2:])
-        weight = f"{name}.weight"
-        positions[weight] = positions.get(weight, 0) + applied
-
-    for name, module in shadow.named_modules():
-        if isinstance(module, COUNTED):
-            module.register_forward_hook(
-                lambda module, _, output, name=name: record(name, module, output)
-            )
-    with torch.enable_grad(), FlopCounterMode(display=False) as flops:
+    watch = _Watch(shadow)
+    with torch.enable_grad(), FlopCounterMode(display=False) as flops, watch:
         shadow(torch.zeros(1, in_channels, resolution, resolution))
-    return positions, flops.get_total_flops() // 2
+    return watch.positions, flops.get_total_flops() // 2
 
 
 def count(

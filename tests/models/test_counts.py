@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.models.cifar_resnet import build
@@ -81,3 +82,55 @@ def test_counting_leaves_the_model_as_it_was():
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class Attention(nn.Module):
+    """Uses a layer's weight without calling the layer, as BEiT's attention does."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)  # 384 weights at 2 x 2 positions
+        self.qkv = nn.Linear(8, 24, bias=False)  # 192 weights at 4 positions
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x):
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        q, k, v = F.linear(tokens, self.qkv.weight).chunk(3, dim=-1)
+        return self.fc(F.scaled_dot_product_attention(q, k, v).mean(1))
+
+
+def test_products_of_attention_are_counted_and_stay():
+    model = Attention()
+    layers = 384 * 4 + 192 * 4 + 16
+    attention = 2 * 4 * 4 * 8
+    mask = torch.ones(24, 8, dtype=torch.bool)
+    mask[:12] = False
+    counts = count(model, 8, {"qkv.weight": mask})
+    assert counts.macs_dense == layers + attention
+    assert counts.macs_nonzero == layers + attention - 96 * 4
+
+
+def test_torchs_own_attention_layer_is_counted():
+    """Its fast path, which the counter does not see, would leave out all but the first layer."""
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True)
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Flatten(2), Swap(), layer)
+    weights = 8 * 24 + 8 * 8 + 2 * 8 * 16
+    assert count(model, 8).macs_dense == (384 + weights) * 4 + 2 * 4 * 4 * 8
+
+
+class Swap(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, None, self.stride, self.padding)
+
+
+def test_weights_that_are_made_anew_in_each_call_are_found():
+    model = nn.Sequential(Standardised(3, 4, 3, padding=1, bias=False))
+    mask = torch.zeros(4, 3, 3, 3, dtype=torch.bool)
+    counts = count(model, 8, {"0.weight": mask})
+    assert (counts.macs_dense, counts.macs_nonzero) == (108 * 64, 0)

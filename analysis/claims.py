@@ -22,9 +22,9 @@ from analysis.effects import (
     optimum_moves,
     surplus_helps,
 )
-from analysis.rows import load, split_args
+from analysis.rows import choice, load, split_args
 from analysis.stats import holm
-from harness.errors import UserError, command, nearest
+from harness.errors import command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,8 @@ class Claim:
     reason: str  # what was compared, or why nothing was
     effect: Effect | None = None
     p: float = math.nan  # adjusted by Holm over the groups of the claim
+    done: int = 0  # trials of the group that are done
+    trials: int = 0
 
 
 def claims(
@@ -70,7 +72,7 @@ def _tested(name: str, frame: pd.DataFrame, metric: Metric, unequal: bool) -> It
     try:
         rows, columns = select(frame)
     except Untestable as reason:
-        yield Claim(name, "", "not tested", str(reason))
+        yield replace(Claim(name, "", "not tested", str(reason)), **_counts(frame))
         return
     for key, part in _parts(rows, _outer(rows, columns)):
         group = ", ".join(f"{n} {render.number(None if v != v else v)}" for n, v in key.items())
@@ -78,9 +80,14 @@ def _tested(name: str, frame: pd.DataFrame, metric: Metric, unequal: bool) -> It
             if not unequal:
                 _check_budget(part, columns)
             for effect in test(part, columns, metric):
-                yield Claim(name, group, "undecided", effect.compared, effect)
+                line = Claim(name, group, "undecided", effect.compared, effect)
+                yield replace(line, **_counts(part))
         except Untestable as reason:
-            yield Claim(name, group, "not tested", str(reason))
+            yield replace(Claim(name, group, "not tested", str(reason)), **_counts(part))
+
+
+def _counts(rows: pd.DataFrame) -> dict[str, Any]:
+    return {"done": int((rows["state"] == "done").sum()), "trials": len(rows)}
 
 
 def _outer(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
@@ -204,11 +211,12 @@ def table(found: Sequence[Claim], warnings: Sequence[str], metric: Metric = TOP1
                 _p(line.p),
                 _seeds(line.effect.seeds if line.effect else math.nan),
                 line.verdict,
+                f"{line.done} of {line.trials}",
                 line.reason,
             )
         )
     return render.Table(
-        ("claim", "group", "effect", "p", "seeds to settle", "verdict", "compared"),
+        ("claim", "group", "effect", "p", "seeds to settle", "verdict", "trials", "compared"),
         tuple(rows),
         "The claims tested on these rows.",
         (*(f"{name}: {says}." for name, says in PREDICTED.items()), *_notes(metric), *warnings),
@@ -225,7 +233,8 @@ def _notes(metric: Metric) -> list[str]:
         "are exploratory. A3, C2: best arms chosen on validation, compared on test, p times the "
         "ratio of the numbers of arms.",
         "p: Holm over the groups of a claim; supported or contradicted below 0.05. seeds to "
-        "settle: per cell, for 80 % power if the effect is as large as it looks.",
+        "settle: per cell, for 80 % power if the effect is as large as it looks. trials: of the "
+        "group, that are done.",
     ]
 
 
@@ -248,18 +257,12 @@ def main(args: list[str]) -> int:
         print("\n".join(f"  {name:<3} {says}" for name, says in PREDICTED.items()))
         return 0
     rest, own = split_args(args, KNOBS)
-    shape, wanted = own.get("format", "screen"), own.get("metric", "top1")
-    unequal = own.get("unequal_budgets", "false")
-    for key, word, valid in (
-        ("format", shape, render.FORMATS),
-        ("metric", wanted, tuple(METRICS)),
-        ("unequal_budgets", unequal, ("true", "false")),
-    ):
-        if word not in valid:
-            raise UserError(f"{key}={word} is not known{nearest(word, valid)}")
+    shape = choice(own, "format", render.FORMATS, "screen")
+    metric = METRICS[choice(own, "metric", METRICS, "top1")]
+    unequal = choice(own, "unequal_budgets", ("true", "false"), "false")
     frame = selected(load(rest, own.get("rows")), own.get("where"))
-    found = claims(frame, METRICS[wanted], unequal == "true")
-    print(render.show(table(found, warnings(frame), METRICS[wanted]), shape))
+    found = claims(frame, metric, unequal == "true")
+    print(render.show(table(found, warnings(frame), metric), shape))
     return 0
 
 

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.best import TOP1, Best, Metric, best_per_size, cells_per_size, size_columns
-from analysis.drawing import POINTS, add_legend, canvas, colour_and_dash, dots, label, tip
+from analysis.drawing import (
+    POINTS,
+    add_legend,
+    canvas,
+    colour_and_dash,
+    dots,
+    label,
+    panels,
+    plain,
+    tip,
+)
 from analysis.render import interval, number
 from analysis.stats import mean, rank_correlation
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+MOST_PANELS = 12
 
 
 def metric_against_sparsity(frame: pd.DataFrame, metric: Metric = TOP1) -> Figure | None:
@@ -37,7 +51,7 @@ def metric_against_sparsity(frame: pd.DataFrame, metric: Metric = TOP1) -> Figur
         sparse = [line for line in found if not (long and line.size["dense_long"])]
         x = [line.size["sparsity"] for line in sparse]
         y = [metric.scale * line.test for line in sparse]
-        axes.plot(x, y, dash, color=colour, label=name, linewidth=1.2)
+        axes.plot(x, y, dash, color=colour, label=plain(name), linewidth=1.2)
         for line in sparse:
             _mark(axes, line, line.size["sparsity"], name, position, "o", metric)
             if not line.size["sparsity"]:
@@ -53,7 +67,7 @@ def metric_against_sparsity(frame: pd.DataFrame, metric: Metric = TOP1) -> Figur
     top.set_xticks(ticks, [f"{1 / (1 - share):.3g}" for share in ticks])
     top.set_xlabel("compression of the prunable weights", fontsize=POINTS)
     top.tick_params(labelsize=POINTS - 1)
-    add_legend(figure, axes)
+    add_legend(figure, [axes])
     return figure
 
 
@@ -74,33 +88,55 @@ def difficulty_against_accuracy(frame: pd.DataFrame, metric: Metric = TOP1) -> F
     A dot per policy and magnitude, a panel per size, Spearman's rank correlation above it.
     """
     points = difficulty_points(frame, metric)
-    if not points:
+    if not points or len(points) > MOST_PANELS:
         return None
-    figure, panels = canvas(columns=len(points))
-    for axes, (name, dot) in zip([panels] if len(points) == 1 else panels, points, strict=True):
-        axes.plot([d for d, _ in dot], [metric.scale * v for _, v in dot], "o", markersize=3,
-                  color=colour_and_dash(0)[0])  # fmt: skip
-        rho = rank_correlation([d for d, _ in dot], [v for _, v in dot]).effect
-        axes.set_title(f"{name}\nrho = {rho:.2f}" if rho == rho else name, fontsize=POINTS)
+    figure, each = panels(len(points))
+    colour, _ = colour_and_dash(0)
+    for axes, (name, spots) in zip(each, points, strict=True):
+        for spot in spots:
+            mark = axes.plot([spot.difficulty], [metric.scale * spot.mean], "o", markersize=3,
+                             color=colour)  # fmt: skip
+            tip(mark[0], f"{name}, {spot.name}: {interval(spot.mean, math.nan, metric)}")
+            dots(axes, spot.difficulty, spot.test, metric, 0)
+        x, y = [spot.difficulty for spot in spots], [spot.mean for spot in spots]
+        rho = rank_correlation(x, y).effect
+        told = f"{name}\nrho = {rho:.2f}" if rho == rho else name
+        axes.set_title(plain(told), fontsize=POINTS)
+    for axes in each[-2:]:
         axes.set_xlabel("difficulty (nats)")
-    first = panels if len(points) == 1 else panels[0]
-    first.set_ylabel(label("test", metric))
+    figure.supylabel(label("test", metric), fontsize=POINTS)
     return figure
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A policy at a magnitude: a teacher's loss on its images, and the test results."""
+
+    name: str
+    difficulty: float  # nats
+    test: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return mean(self.test)
 
 
 def difficulty_points(
     frame: pd.DataFrame, metric: Metric = TOP1
-) -> list[tuple[str, Sequence[tuple[float, float]]]]:
-    """Per size its name and (difficulty, mean test result) of every cell that is done."""
+) -> list[tuple[str, Sequence[Spot]]]:
+    """Per size its name and a spot for every cell that is done."""
     if "difficulty" not in frame.columns:
         return []
     known = frame[frame["difficulty"].notna()]
     axes = [name for name in size_columns(known) if name != "policy"] if len(known) else []
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[Spot]] = {}
     inside = [*axes, *(["policy"] if "policy" in known.columns else []), "difficulty"]
     for size, cells, _ in cells_per_size(known, inside, metric) if len(known) else []:
         name = ", ".join(f"{key} {number(size[key])}" for key in axes) or "all"
         for cell in cells:
             if cell.usable:
-                found.setdefault(name, []).append((float(size["difficulty"]), mean(cell.test)))
+                which = f"{size.get('policy', '')} magnitude {number(cell.magnitude)}".strip()
+                spot = Spot(which, float(size["difficulty"]), cell.test)
+                found.setdefault(name, []).append(spot)
     return list(found.items())

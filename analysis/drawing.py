@@ -19,22 +19,34 @@ DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "P")
 WIDTH_INCHES = 3.5  # a column of a two-column paper
 POINTS = 8  # of text
+LONGEST = 48  # characters of a name: two thirds of the width
 TIP = "tip:"  # a group id that becomes a tooltip in the report
 
 
-def canvas(height: float = 2.5, columns: int = 1) -> tuple[Figure, Any]:
+def canvas(height: float = 2.5) -> tuple[Figure, Any]:
     """A figure of one paper column and its axes; no pyplot, so no state and no display."""
+    figure, (axes,) = panels(1, height)
+    return figure, axes
+
+
+def panels(count: int, height: float = 2.5) -> tuple[Figure, list[Any]]:
+    """A figure with `count` axes, two in a row; `height` is that of a row in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH_INCHES * max(1.0, columns / 2), height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.tick_params(labelsize=POINTS - 1)
-        each.xaxis.label.set_size(POINTS)
-        each.yaxis.label.set_size(POINTS)
-        each.title.set_size(POINTS)
-    return figure, axes[0] if columns == 1 else axes
+    across, down = min(count, 2), math.ceil(count / 2)
+    figure = Figure(figsize=(WIDTH_INCHES, height * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=POINTS - 1)
+        axes.xaxis.label.set_size(POINTS)
+        axes.yaxis.label.set_size(POINTS)
+        axes.title.set_size(POINTS)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    for axes in grid.flat[max(0, count - across) : count]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+    return figure, list(grid.flat[:count])
 
 
 def colour_and_dash(position: int) -> tuple[str, str]:
@@ -52,7 +64,7 @@ def place_of(magnitude: float | str, found: Sequence[Best]) -> float:
     if magnitude != NONE:
         return float(magnitude)
     step = min((m for m in _magnitudes(found) if m), default=0.2)
-    return -max(0.1, step / 2)
+    return -max(0.2, step / 2)  # the word needs room
 
 
 def _magnitudes(found: Sequence[Best]) -> list[float]:
@@ -61,12 +73,11 @@ def _magnitudes(found: Sequence[Best]) -> list[float]:
 
 
 def finish_magnitudes(axes: Any, found: Sequence[Best], with_none: bool = True) -> None:
-    """Ticks and label of the magnitude axis."""
+    """Ticks of the magnitude axis."""
     ticks = _magnitudes(found)
     shown = with_none and any(c.magnitude == NONE for line in found for c in line.cells)
     places = [place_of(NONE, found), *ticks] if shown else ticks
     axes.set_xticks(places, [NONE, *map(number, ticks)] if shown else [*map(number, ticks)])
-    axes.set_xlabel("augmentation magnitude")
 
 
 def dots(axes: Any, at: float, values: Sequence[float], metric: Metric, position: int) -> None:
@@ -76,15 +87,25 @@ def dots(axes: Any, at: float, values: Sequence[float], metric: Metric, position
     axes.plot([at] * len(values), scaled, ".", color=colour, markersize=2, alpha=0.7)
 
 
-def add_legend(figure: Figure, axes: Any) -> None:
+def add_legend(figure: Figure, panels: Sequence[Any]) -> None:
     """A legend below, where there is more than one line; the figure grows by its rows."""
-    handles, texts = axes.get_legend_handles_labels()
-    if len(texts) > 1:
-        columns = 2 if max(map(len, texts)) < 28 else 1
-        height = figure.get_figheight() + 0.14 * math.ceil(len(texts) / columns)
+    lines: dict[str, Any] = {}
+    for axes in panels:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            lines.setdefault(text, handle)
+    if len(lines) > 1:
+        longest = max(map(len, lines))
+        columns = 3 if longest < 16 else 2 if longest < 28 else 1
+        height = figure.get_figheight() + 0.14 * math.ceil(len(lines) / columns)
         figure.set_figheight(height)
-        figure.legend(handles, texts, loc="outside lower center", ncols=columns,
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns,
                       fontsize=POINTS - 2, frameon=False)  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """Text in which matplotlib finds no formula, short enough to leave room for the figure."""
+    cut = text if len(text) <= LONGEST else f"{text[: LONGEST - 15]}...{text[-12:]}"
+    return cut.replace("$", r"\$")
 
 
 def tip(artist: Any, text: str) -> None:
@@ -92,17 +113,36 @@ def tip(artist: Any, text: str) -> None:
     artist.set_gid(TIP + text)
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """`path` as .png and .pdf, the same bytes for the same rows."""
-    import io
+def mark_interim(figure: Figure, done: int, trials: int) -> None:
+    """Say on the figure itself that the sweep is not finished."""
+    if done < trials:
+        figure.suptitle(f"interim: {done:,} of {trials:,} trials done", x=0.99, ha="right",
+                        fontsize=POINTS - 2, color="0.4")  # fmt: skip
 
+
+def render(figure: Figure, shape: str) -> bytes:
+    """The figure as `png`, `pdf`, or `svg` for pages: the same bytes for the same rows."""
+    import io
+    import warnings
+
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    # journals want TrueType (42) in a PDF; what the font cannot show is a box, and no warning
+    with rc_context({"svg.hashsalt": "figure", "pdf.fonttype": 42}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(buffer, format=shape, dpi=200, metadata=metadata[shape],
+                       transparent=shape == "svg")  # fmt: skip
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """`path` as .png and .pdf."""
     from harness.store.files import atomic_write, make_folder
 
     make_folder(path.parent)
-    written = []
-    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=metadata)
-        atomic_write(path.with_suffix(suffix), buffer.getvalue())
-        written.append(path.with_suffix(suffix))
+    written = [path.with_name(f"{path.name}.{shape}") for shape in ("png", "pdf")]
+    for file in written:
+        atomic_write(file, render(figure, file.suffix[1:]))
     return written

@@ -7,14 +7,17 @@ python -m analysis.figures rows=rows.csv by=width where="sparsity == 0" metric=l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from analysis.best import METRICS, NONE, TOP1, Best, Cell, Metric, best_per_size
-from analysis.curves import difficulty_against_accuracy, metric_against_sparsity
+from analysis.curves import MOST_PANELS, difficulty_against_accuracy, metric_against_sparsity
 from analysis.drawing import (
     COLOURS,
+    DASHES,
     MARKERS,
     POINTS,
     add_legend,
@@ -23,39 +26,46 @@ from analysis.drawing import (
     dots,
     finish_magnitudes,
     label,
+    mark_interim,
+    panels,
     place_of,
+    plain,
     save,
     tip,
 )
 from analysis.render import interval, number, place
-from analysis.rows import load, names, split_args
+from analysis.rows import choice, load, names, split_args
 from analysis.stats import half_width
-from harness.errors import UserError, command, nearest
+from harness.errors import command
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 KNOBS = ("rows", "by", "where", "metric", "out")
+MOST_LINES = len(COLOURS) * len(DASHES)
+MOST_ROWS = 60  # of the heat map: a page
 
 
 def accuracy_against_magnitude(found: Sequence[Best], metric: Metric = TOP1) -> Figure:
     """Mean test result against magnitude, a line per size.
 
     `none` is a point of its own, left of 0. Bands are 95 % t intervals with the pooled spread,
-    dots are seeds, the open circle is the magnitude that validation chose.
+    dots are seeds, the open circle is the magnitude that validation chose. Many sizes get a panel
+    for each value of one of their columns.
     """
-    figure, axes = canvas()
-    for position, line in enumerate(found):
+
+    def draw(axes: Any, line: Best, name: str, position: int) -> None:
         cells = [cell for cell in line.cells if cell.val]
         values = {cell.magnitude: cell.mean_test for cell in cells}
         halves = {cell.magnitude: half_width(line.spread, len(cell.test)) for cell in cells}
-        _curve(axes, found, position, values, halves, metric)
+        _curve(axes, found, line, name, position, values, halves, metric)
         for cell in cells:
             dots(axes, place_of(cell.magnitude, found), cell.test, metric, position)
-    finish_magnitudes(axes, found)
-    axes.set_ylabel(label("test", metric))
-    add_legend(figure, axes)
+
+    figure = _panelled(found, found, draw, label("test", metric))
+    for axes in figure.axes:
+        finish_magnitudes(axes, found)
     return figure
 
 
@@ -64,11 +74,8 @@ def change_against_none(found: Sequence[Best], metric: Metric = TOP1) -> Figure 
     lines = [line for line in found if any(_is_none(cell) and cell.val for cell in line.cells)]
     if not lines:
         return None
-    figure, axes = canvas()
-    axes.axhline(0.0, color="0.6", linewidth=0.8)
-    for position, line in enumerate(found):
-        if line not in lines:
-            continue
+
+    def draw(axes: Any, line: Best, name: str, position: int) -> None:
         none = next(cell for cell in line.cells if _is_none(cell))
         cells = [cell for cell in line.cells if cell.val and not _is_none(cell)]
         changes = {cell.magnitude: cell.mean_test - none.mean_test for cell in cells}
@@ -76,14 +83,56 @@ def change_against_none(found: Sequence[Best], metric: Metric = TOP1) -> Figure 
             cell.magnitude: half_width(line.spread, len(cell.test), len(none.test))
             for cell in cells
         }
-        _curve(axes, found, position, changes, halves, metric)
+        _curve(axes, found, line, name, position, changes, halves, metric)
         for cell in cells:
             shifted = [value - none.mean_test for value in cell.test]
             dots(axes, place_of(cell.magnitude, found), shifted, metric, position)
-    finish_magnitudes(axes, found, with_none=False)
-    axes.set_ylabel(f"change from none, {label('test', metric)}")
-    add_legend(figure, axes)
+
+    figure = _panelled(found, lines, draw, f"change from none, {label('test', metric)}")
+    for axes in figure.axes:
+        axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
+        finish_magnitudes(axes, found, with_none=False)
     return figure
+
+
+def _panelled(
+    found: Sequence[Best],
+    lines: Sequence[Best],
+    draw: Callable[[Any, Best, str, int], None],
+    words: str,
+) -> Figure:
+    """A figure of `lines`; as many panels as it takes for the lines of one to differ in colour.
+
+    A panel is a value of one size column; colours belong to what is left of the size.
+    """
+    parted = _panel_column(found)
+    columns = [name for name in (found[0].size if found else ()) if name != parted]
+    values = list(dict.fromkeys(line.size[parted] for line in found)) if parted else [None]
+    names = {id(line): _name(line, columns) for line in found}
+    looks = {name: at for at, name in enumerate(dict.fromkeys(names.values()))}
+    figure, each = panels(len(values), 2.5 if len(values) == 1 else 1.7)
+    for axes, value in zip(each, values, strict=True):
+        if parted:
+            axes.set_title(plain(f"{parted} {number(value)}"), fontsize=POINTS)
+        for line in lines:
+            if parted is None or line.size[parted] == value:
+                draw(axes, line, names[id(line)], looks[names[id(line)]])
+    for axes in each[-2:]:
+        axes.set_xlabel("augmentation magnitude")
+    figure.supylabel(words, fontsize=POINTS)
+    add_legend(figure, each)
+    return figure
+
+
+def _panel_column(found: Sequence[Best]) -> str | None:
+    """The last size column whose values part `found` into panels of few enough lines."""
+    if len(found) <= len(COLOURS):
+        return None
+    for column in reversed(list(found[0].size)):
+        counts = Counter(line.size[column] for line in found)
+        if 1 < len(counts) <= MOST_PANELS and max(counts.values()) <= len(COLOURS):
+            return column
+    return None
 
 
 def optimum_against_params(found: Sequence[Best]) -> Figure | None:
@@ -108,12 +157,13 @@ def optimum_against_params(found: Sequence[Best]) -> Figure | None:
             if cut:
                 axes.plot([x], [end], shape, color=colour, markersize=6)
         shape = MARKERS[position // len(COLOURS) % len(MARKERS)]
-        drawn = axes.plot([x], [spot.at], shape, color=colour, markersize=5, label=_name(line))
+        drawn = axes.plot([x], [spot.at], shape, color=colour, markersize=5,
+                          label=plain(_name(line)))  # fmt: skip
         tip(drawn[0], f"{_name(line)}: optimum {place(spot)}")
     axes.set_xscale("log")
     axes.set_xlabel("non-zero parameters")
     axes.set_ylabel("best magnitude (validation)")
-    add_legend(figure, axes)
+    add_legend(figure, [axes])
     return figure
 
 
@@ -146,27 +196,29 @@ def heat_map(found: Sequence[Best], metric: Metric = TOP1) -> Figure:
                 corner = (column - 0.46, row - 0.46)
                 axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, linewidth=thick))
     axes.set_xticks(range(len(magnitudes)), [number(m) for m in magnitudes])
-    axes.set_yticks(range(len(found)), [_name(line) for line in found])
+    axes.set_yticks(range(len(found)), [fill(plain(_name(line)), 24) for line in found])
     axes.set_xlabel("magnitude")
-    axes.set_title(f"change from best, {label('test', metric)}; boxed: ties", fontsize=POINTS)
+    words = f"change from best, {label('test', metric)}; boxed: ties"
+    axes.set_title(fill(words, 36), fontsize=POINTS)
     return figure
 
 
 def _curve(
     axes: Any,
     found: Sequence[Best],
+    line: Best,
+    name: str,
     position: int,
     values: Mapping[float | str, float],
     halves: Mapping[float | str, float],
     metric: Metric,
 ) -> None:
     """One size's line with its band, `none` detached, the chosen magnitude circled."""
-    line = found[position]
     colour, dash = colour_and_dash(position)
     joined = [m for m in values if m != NONE]
     x = [float(m) for m in joined]
     y = [metric.scale * values[m] for m in joined]
-    axes.plot(x, y, dash, color=colour, label=_name(line), linewidth=1.2)
+    axes.plot(x, y, dash, color=colour, label=plain(name), linewidth=1.2)
     half = [metric.scale * halves[m] for m in joined]
     if x and not any(map(math.isnan, half)):
         low = [value - width for value, width in zip(y, half, strict=True)]
@@ -186,21 +238,39 @@ def _is_none(cell: Cell) -> bool:
     return cell.magnitude == NONE
 
 
-def _name(line: Best) -> str:
-    return ", ".join(f"{key} {number(value)}" for key, value in line.size.items()) or "all"
+def _name(line: Best, columns: Sequence[str] | None = None) -> str:
+    """`width 0.5, sparsity 0.9`, of all size columns unless told which."""
+    shown = line.size if columns is None else columns
+    return ", ".join(f"{key} {number(line.size[key])}" for key in shown) or "all"
 
 
 def figures(frame: pd.DataFrame, found: Sequence[Best], metric: Metric = TOP1) -> dict[str, Figure]:
-    """Every figure that the rows allow, by name."""
-    made = {
-        "accuracy_against_magnitude": accuracy_against_magnitude(found, metric),
-        "change_against_none": change_against_none(found, metric),
-        "optimum_against_params": optimum_against_params(found),
-        "heat_map": heat_map(found, metric),
-        "accuracy_against_sparsity": metric_against_sparsity(frame, metric),
-        "difficulty_against_accuracy": difficulty_against_accuracy(frame, metric),
-    }
-    return {name: figure for name, figure in made.items() if figure is not None}
+    """Every figure that the rows allow, by name; none of more sizes than can be told apart."""
+    made: dict[str, Figure | None] = {}
+    if len(found) <= MOST_LINES:
+        made = {
+            "accuracy_against_magnitude": accuracy_against_magnitude(found, metric),
+            "change_against_none": change_against_none(found, metric),
+            "optimum_against_params": optimum_against_params(found),
+        }
+    if len(found) <= MOST_ROWS:
+        made |= {
+            "heat_map": heat_map(found, metric),
+            "accuracy_against_sparsity": metric_against_sparsity(frame, metric),
+            "difficulty_against_accuracy": difficulty_against_accuracy(frame, metric),
+        }
+    drawn = {name: figure for name, figure in made.items() if figure is not None}
+    for figure in drawn.values():
+        mark_interim(figure, int((frame["state"] == "done").sum()), len(frame))
+    return drawn
+
+
+def left_out(found: Sequence[Best]) -> str:
+    """Which figures so many sizes leave out, and what to do; empty where they are all drawn."""
+    if len(found) <= MOST_LINES:
+        return ""
+    which = "figures" if len(found) > MOST_ROWS else "figures with a line per size"
+    return f"{len(found):,} sizes are too many for {which}: choose some with where= or by="
 
 
 def main(args: list[str]) -> int:
@@ -211,14 +281,14 @@ def main(args: list[str]) -> int:
         print(__doc__)
         return 0
     rest, own = split_args(args, KNOBS)
-    wanted = own.get("metric", "top1")
-    if wanted not in METRICS:
-        raise UserError(f"metric={wanted} is not known{nearest(wanted, METRICS)}")
+    metric = METRICS[choice(own, "metric", METRICS, "top1")]
     frame = selected(load(rest, own.get("rows")), own.get("where"))
-    found = best_per_size(frame, names(own["by"]) if "by" in own else None, METRICS[wanted])
-    for name, figure in figures(frame, found, METRICS[wanted]).items():
+    found = best_per_size(frame, names(own["by"]) if "by" in own else None, metric)
+    for name, figure in figures(frame, found, metric).items():
         for path in save(figure, Path(own.get("out", "out")) / name):
             print(path)
+    if said := left_out(found):
+        print(f"note: {said}")
     return 0
 
 

@@ -7,10 +7,11 @@ python -m analysis.table rows=out/quickstart/rows.csv
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from analysis.checks import SCORES, STATES, check
 from harness.errors import UserError, command, nearest
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 COLUMNS = {
     "grid": "name of the sweep",
     "trial": "id of the trial: digest of its config",
-    "state": "done, diverged, failed, damaged, running or waiting",
+    "state": "done, diverged, failed, damaged, running, queued or waiting",
+    "why": "what stands between the trial and its result, where that needs a word",
     "dataset": "name of the data set",
     "family": "model family",
     "depth": "layers, where the family has a choice",
@@ -73,15 +75,7 @@ AXES = (
     "calibrated",
 )  # fmt: skip
 """Columns that may tell trials apart besides magnitude and seed; dotted names may, too."""
-REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
-SCORES = ("val_top1", "test_top1")
-NUMBERS = (
-    *SCORES, "val_loss", "test_loss", "seed", "params_total", "params_nonzero", "params_prunable",
-    "macs_dense", "macs_nonzero", "epochs", "examples", "train_macs", "gpu_seconds",
-    "difficulty",
-)  # fmt: skip
-STATES = ("done", "diverged", "failed", "damaged", "running", "waiting")
-TEXT = ("magnitude", "trial", "stage", "code")
+TEXT = ("magnitude", "trial", "stage", "code", "why", "torch", "deepspeed")
 
 
 def split_args(args: Sequence[str], knobs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -101,6 +95,14 @@ def split_args(args: Sequence[str], knobs: Sequence[str]) -> tuple[list[str], di
     return rest, own
 
 
+def choice(own: Mapping[str, str], key: str, valid: Collection[str], default: str) -> str:
+    """The word given for `key`. Raises UserError with the nearest of `valid`."""
+    word = own.get(key, default)
+    if word not in valid:
+        raise UserError(f"{key}={word} is not known{nearest(word, valid)}")
+    return word
+
+
 def is_axis(name: str) -> bool:
     """Whether a column tells trials apart: a known axis, or a dotted key of the config."""
     return name in AXES or "." in name
@@ -118,11 +120,26 @@ def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
     grids = [name for arg in rest if arg.startswith("grid=") for name in names(arg[5:])]
     if not grids:
         raise UserError("whose rows? Say grid=NAME, or rows=FILE (CSV or Parquet)")
-    from harness.store.rows import rows_of_grid
-
     others = [arg for arg in rest if not arg.startswith("grid=")]
-    found = {grid: pd.DataFrame(rows_of_grid([f"grid={grid}", *others])) for grid in grids}
+    found = {grid: pd.DataFrame(_of_grid([f"grid={grid}", *others])) for grid in grids}
     return together({grid: check(frame, f"grid {grid}") for grid, frame in found.items()})
+
+
+def _of_grid(args: list[str]) -> list[dict[str, Any]]:
+    """Rows of one sweep, with the word `why` on every trial that has no result."""
+    from harness import config
+    from harness.cluster.state import stage_states, trial_state
+    from harness.store.rows import rows
+    from harness.store.store import Store
+    from harness.sweep.plan import make_plan
+
+    launch = config.load(args)
+    plan, store = make_plan(launch.grid), Store(launch.store)
+    states = stage_states(store, plan.stages)
+    return [
+        {**row, "why": trial_state(plan.paths[row["trial"]], states).why or None}
+        for row in rows(launch.grid.name, plan, store, states)
+    ]
 
 
 def names(text: str) -> list[str]:
@@ -139,90 +156,12 @@ def read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), low_memory=False)
+        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), low_memory=False)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as rows: {' '.join(str(error).split())}") from error
-
-
-def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows with their types, or a UserError about every mistake in them."""
-    import pandas as pd
-
-    problems = [
-        f"column '{column}' is missing{nearest(column, map(str, frame))}"
-        for column in REQUIRED
-        if column not in frame.columns
-    ]
-    if not problems and frame.empty:
-        problems.append("it holds no row")
-    _raise(problems, name)
-    frame = frame.copy()
-    unknown = sorted(set(frame["state"].astype(str)) - set(STATES))
-    if unknown:
-        problems.append(f"state '{unknown[0]}' is not known{nearest(unknown[0], STATES)}")
-    for column in NUMBERS:
-        if column in frame.columns:
-            problems += _numbers(frame, column)
-    texts = [str(value).strip() for value in frame["magnitude"]]
-    written = {text: _magnitude(text) for text in sorted(set(texts))}
-    for text in [text for text, known in written.items() if known is None][:1]:
-        problems.append(f"magnitude: '{text}' is neither `none` nor a number from 0 to 1")
-    frame["magnitude"] = pd.Series([written[t] for t in texts], index=frame.index, dtype=object)
-    for column in frame.columns.difference(["magnitude", *NUMBERS]):
-        if pd.api.types.is_object_dtype(frame[column]):  # lists, say: no key of a group
-            plain = [None if _absent(value) else str(value) for value in frame[column]]
-            frame[column] = pd.Series(plain, index=frame.index, dtype=object)
-    if "trial" in frame.columns:
-        twice = frame[frame.duplicated("trial", keep=False) & frame["trial"].notna()]
-        if len(twice):
-            problems.append(
-                f"trial {twice['trial'].iloc[0]} is there twice; several files go as rows=A,B"
-            )
-    lacking = frame[(frame["state"] == "done") & frame[list(SCORES)].isna().any(axis=1)]
-    if len(lacking):
-        problems.append(f"{len(lacking)} rows are done and have no accuracy")
-    _raise(problems, name)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
+        raise UserError(f"{path} cannot be read as rows: its lines have more cells than its header")
     return frame
-
-
-def _raise(problems: Sequence[str], name: str) -> None:
-    if problems:
-        raise UserError("\n  ".join([f"{name} cannot be used as rows:", *problems]))
-
-
-def _numbers(frame: pd.DataFrame, column: str) -> list[str]:
-    """Make a column of `frame` numeric; what is wrong with it."""
-    import pandas as pd
-
-    given = frame[column]
-    frame[column] = found = pd.to_numeric(given, errors="coerce")
-    bad = given[found.isna() & given.notna() & (given.astype(str) != "nan")]
-    if len(bad):
-        return [f"{column}: {bad.iloc[0]!r} is no number"]
-    if column == "seed" and found.isna().any():
-        return [f"{column}: a row has none"]
-    outside = found[(found < 0) | (found > 1)] if column in SCORES else found[:0]
-    if len(outside):
-        return [
-            f"{column}: {outside.iloc[0]:g} is outside [0, 1]; accuracies are shares, so "
-            "divide percentages by 100"
-        ]
-    return []
-
-
-def _absent(value: object) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
-
-
-def _magnitude(text: str) -> float | str | None:
-    """`none`, or a share; None for what is neither."""
-    if text == "none":
-        return text
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if 0.0 <= number <= 1.0 else None
 
 
 def together(sources: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from analysis import render
 from analysis.best import METRICS, best_per_size, warnings
-from analysis.rows import load, names, split_args, write
-from harness.errors import UserError, command, nearest
+from analysis.rows import choice, load, names, split_args, write
+from harness.errors import UserError, command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,12 +44,8 @@ def main(args: list[str]) -> int:
         print(__doc__)
         return 0
     rest, own = split_args(args, KNOBS)
-    shape, wanted = own.get("format", "screen"), own.get("metric", "top1")
-    if shape not in render.FORMATS:
-        raise UserError(f"format={shape} is not known{nearest(shape, render.FORMATS)}")
-    if wanted not in METRICS:
-        raise UserError(f"metric={wanted} is not known{nearest(wanted, METRICS)}")
-    metric = METRICS[wanted]
+    shape = choice(own, "format", render.FORMATS, "screen")
+    metric = METRICS[choice(own, "metric", METRICS, "top1")]
     frame = selected(load(rest, own.get("rows")), own.get("where"))
     found = best_per_size(frame, names(own["by"]) if "by" in own else None, metric)
     shown = render.table(found, warnings(frame), metric)

@@ -1,6 +1,15 @@
-"""Planted truths: rows whose best magnitude is known."""
+"""Planted truths: rows whose best magnitude is known; and a browser that opens pages."""
 
+import base64
+import fcntl
+import itertools
+import json
+import os
 import random
+import select
+import shutil
+import subprocess
+import time
 
 import pandas as pd
 import pytest
@@ -38,6 +47,105 @@ def planted_frame(curves=None, seeds=3, spread=0.01, seed=0, magnitudes=MAGNITUD
     return rows.check(pd.DataFrame(made), "planted")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def planted():
     return planted_frame
+
+
+class Browser:
+    """Headless Chromium, driven by its DevTools protocol over a pipe: no port, no library."""
+
+    def __init__(self, profile):
+        (read, there_out), (there_in, write) = os.pipe(), os.pipe()
+        # it talks on 3 and 4: numbers above cannot be in the way of each other
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (there_in, there_out)]
+        os.close(there_in)
+        os.close(there_out)
+        chromium = [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
+            "--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}",
+            "about:blank",
+        ]  # fmt: skip
+        self.process = subprocess.Popen(
+            ["bash", "-c", f'exec "$@" 3<&{high[0]} 4>&{high[1]}', "bash", *chromium],
+            pass_fds=high, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for fd in high:
+            os.close(fd)
+        self.read, self.write, self.left = read, write, b""
+        self.numbers, self.events, self.session = itertools.count(1), [], None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method, **params):
+        """The answer to a command of the protocol; events on the way are kept."""
+        number = next(self.numbers)
+        message = {"id": number, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.write, json.dumps(message).encode() + b"\0")
+        while (found := self._message()).get("id") != number:
+            self.events.append(found)
+        assert "error" not in found, found["error"]
+        return found["result"]
+
+    def _message(self):
+        deadline = time.monotonic() + 60
+        while b"\0" not in self.left:
+            ready, _, _ = select.select([self.read], [], [], max(0, deadline - time.monotonic()))
+            assert ready, "the browser did not answer within 60 s"
+            said = os.read(self.read, 1 << 20)
+            assert said, "the browser has gone"
+            self.left += said
+        text, _, self.left = self.left.partition(b"\0")
+        return json.loads(text)
+
+    def open(self, path, scheme="light", width=1200):
+        """Load a file and forget what was said before."""
+        self.events.clear()
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", features=features)
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900,
+                  deviceScaleFactor=1, mobile=False)  # fmt: skip
+        self.call("Page.navigate", url=path.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._message())
+
+    def run(self, script):
+        """The value of a JavaScript expression in the page."""
+        said = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in said, said
+        return said["result"].get("value")
+
+    def press(self, key, code=0, text=""):
+        """A real key, as the keyboard sends it."""
+        keys = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **keys)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **keys)
+
+    def move(self, x, y):
+        """The pointer, in pixels of the window."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def picture(self):
+        """The whole page as PNG."""
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        return base64.b64decode(shot["data"])
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        os.close(self.read)
+        os.close(self.write)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    assert shutil.which("chromium"), "chromium is missing: make test-system installs it"
+    opened = Browser(tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.end()

@@ -1,0 +1,173 @@
+"""What a report tells besides results: what is missing and why, cost, and how rows were made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis.best import MIXED, Best
+from analysis.render import Table, number
+from analysis.stats import mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNEXPLAINED = ("code", "lost", "gang")  # classes of failure that no policy and no user accounts for
+URGENCY = ("unexplained", "damaged", "failed", "diverged", "running", "queued", "waiting")
+MADE_WITH = tuple(dict.fromkeys((*MIXED, "micro_batch_size", "threads", "deepspeed", "precision")))
+EXAMPLES = 2  # cells named for a reason
+
+
+def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
+    """Trials without a result, by state and reason: what no one can explain first."""
+    groups: dict[tuple[int, str, str], list[str]] = {}
+    names = [*columns, "magnitude", "seed"]
+    whys = frame["why"].tolist() if "why" in frame.columns else [None] * len(frame)
+    cells = zip(*(frame[name].tolist() for name in names), strict=True)
+    for state, why, cell in zip(frame["state"].tolist(), whys, cells, strict=True):
+        if state == "done":
+            continue
+        reason = "" if why is None or why != why else " ".join(str(why).split())
+        kind = state
+        if state == "failed" and (not reason or reason.partition(":")[0] in UNEXPLAINED):
+            kind = "unexplained"
+        told = ", ".join(f"{n} {number(v)}" for n, v in zip(names, cell, strict=True))
+        groups.setdefault((URGENCY.index(kind), state, reason), []).append(told)
+    rows = []
+    order = sorted(groups.items(), key=lambda item: (item[0][0], -len(item[1]), item[0][2]))
+    for (rank, state, reason), where in order:
+        more = f"; and {len(where) - EXAMPLES:,} more" if len(where) > EXAMPLES else ""
+        shown = "unexplained error" if URGENCY[rank] == "unexplained" else state
+        rows.append((shown, reason or "-", str(len(where)), "; ".join(where[:EXAMPLES]) + more))
+    return Table(
+        ("state", "why", "trials", "which"),
+        tuple(rows),
+        "Trials without a result, and why.",
+        (),
+        name="unfinished",
+        strong="state",
+    )
+
+
+def completeness(found: Sequence[Best]) -> Table:
+    """Seeds done of seeds asked for, size by magnitude."""
+    magnitudes = list(dict.fromkeys(cell.magnitude for line in found for cell in line.cells))
+    magnitudes.sort(key=lambda m: -1.0 if isinstance(m, str) else m)
+    rows = []
+    for line in found:
+        cells = {cell.magnitude: cell for cell in line.cells}
+        texts = []
+        for magnitude in magnitudes:
+            cell = cells.get(magnitude)
+            lost = f", {cell.diverged} diverged" if cell and cell.diverged else ""
+            texts.append(f"{len(cell.val)} of {cell.seeds}{lost}" if cell else "-")
+        rows.append((*(number(value) for value in line.size.values()), *texts))
+    return Table(
+        (*(found[0].size if found else ()), *(f"at {number(m)}" for m in magnitudes)),
+        tuple(rows),
+        "Seeds that are done, of those asked for, at each magnitude.",
+        ("-: the grid has no such cell.",) if any("-" in row for row in rows) else (),
+        name="completeness",
+        strong=None,
+    )
+
+
+def cost(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
+    """Device-hours by size: spent, estimated from the size's other trials, and still to be spent.
+
+    The estimate of a trial is its epochs times the mean device-seconds per epoch of the other
+    finished trials of its size, so that it can be held against what the trial then took.
+    """
+    spent: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    left: Counter[tuple[Any, ...]] = Counter()
+    names = [*columns, "state", "gpu_seconds", "epochs"]
+    for *size, state, seconds, epochs in zip(*(_column(frame, n) for n in names), strict=True):
+        key = tuple(number(value) for value in size)
+        spent.setdefault(key, [])
+        if state in ("done", "diverged"):
+            if seconds is not None:
+                spent[key].append((seconds, epochs or 1.0))
+        else:
+            left[key] += 1
+    rows = []
+    for key, trials in spent.items():
+        actual = sum(seconds for seconds, _ in trials)
+        rates = [seconds / epochs for seconds, epochs in trials]
+        guessed = [
+            epochs * (sum(rates) - rate) / (len(rates) - 1)
+            for rate, (_, epochs) in zip(rates, trials, strict=True)
+            if len(rates) > 1
+        ]
+        each = actual / len(trials) if trials else None
+        off = [abs(g / s - 1) for g, (s, _) in zip(guessed, trials, strict=False) if s]
+        rows.append(
+            (
+                *key,
+                str(len(trials)),
+                _hours(actual) if trials else "-",
+                _hours(sum(guessed)) if guessed else "-",
+                f"{100 * mean(off):.0f} %" if off else "-",
+                str(left[key]),
+                "unknown" if each is None else _hours(each * left[key]),
+            )
+        )
+    return Table(
+        (*columns, "trials", "spent", "estimate", "off by", "left", "still to spend"),
+        tuple(rows),
+        "Device-hours by size: what trials took, and what others of their size would have made one "
+        "expect.",
+        (
+            "spent: along each trial's whole path; stages that several trials share count in each "
+            "of them, so that the sweep as a whole took less.",
+            "estimate: epochs times the mean of the other trials of the size; off by: mean "
+            "difference of estimate and actual of a trial.",
+        ),
+        name="cost",
+        strong=None,
+    )
+
+
+def provenance(frame: pd.DataFrame) -> Table:
+    """What the finished rows were made with; differences are named."""
+    done = frame[frame["state"] == "done"]
+    rows = []
+    for column in (name for name in MADE_WITH if name in done.columns):
+        counts = Counter(number(value) for value in _column(done, column))
+        known = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if set(counts) - {"-"}:
+            told = "; ".join(
+                f"{value} ({count:,})" if known[1:] else value for value, count in known
+            )
+            rows.append((column, told, "differs" if known[1:] else "-"))
+    return Table(
+        ("what", "value (trials)", "differs"),
+        tuple(rows),
+        "What the finished trials were made with.",
+        (f"rows: SHA-256 {digest(frame)} of {len(frame):,} rows.",),
+        name="provenance",
+        strong="differs",
+    )
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """16 hex digits of the rows' content, whatever kind of file they came from."""
+    columns = [[_written(v) for v in _column(frame, str(name))] for name in frame.columns]
+    lines = ["\t".join(map(str, frame.columns)), *map("\t".join, zip(*columns, strict=True))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _written(value: Any) -> str:
+    return f"{value:.12g}" if isinstance(value, float | int) else str(value or "")
+
+
+def _column(frame: pd.DataFrame, name: str) -> list[Any]:
+    """Values as Python's, None where there is none; a column that is absent is all None."""
+    if name not in frame.columns:
+        return [None] * len(frame)
+    return [None if value is None or value != value else value for value in frame[name].tolist()]
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.3g}"

@@ -1,0 +1,257 @@
+"""The report: what it says, and how it behaves in a real browser."""
+
+import io
+import math
+import random
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from analysis import report, rows, sections
+from analysis.best import best_per_size
+from harness.errors import UserError
+
+NASTY = r"""50%_$x$ </script><img src=x onerror="alert(1)"> & \input{y} `rm -rf` $(id) --> "'"""
+
+
+def interim(planted, **more):
+    """A sweep with everything that can keep a trial from its result."""
+    frame = planted(epochs=5, gpu_seconds=100.0, params_total=5000, why=None, **more)
+    for at, state, why in (
+        (1, "waiting", None),
+        (2, "failed", "config: the data set is not there"),
+        (5, "failed", "code: KeyError: 'x'"),
+        (6, "diverged", None),
+        (9, "running", "job 7, heartbeat 3 s ago"),
+        (10, "failed", None),
+    ):
+        frame.loc[at, ["state", "why"]] = [state, why]
+        frame.loc[at, ["val_top1", "test_top1"]] = math.nan
+    frame.loc[20:, "code"] = "def"
+    return frame
+
+
+def test_unexplained_errors_come_first_and_nothing_missing_is_left_out(planted):
+    frame = interim(planted)
+    table = sections.unfinished(frame, ["width"])
+    assert [row[0] for row in table.rows] == [
+        "unexplained error", "unexplained error", "failed", "diverged", "running", "waiting",
+    ]  # fmt: skip
+    assert sum(int(row[2]) for row in table.rows) == 6
+    assert {"code: KeyError: 'x'", "-"} == {row[1] for row in table.rows[:2]}
+    made = report.report(frame)
+    assert made.index("2 trials failed for a reason") < made.index('id="best-magnitude"')
+    assert "18 of 24 trials are done" in made
+    assert "interim" in made
+
+
+def test_seeds_done_are_counted_size_by_magnitude(planted):
+    table = sections.completeness(best_per_size(interim(planted)))
+    assert table.header == ("width", "at none", "at 0.2", "at 0.5", "at 0.8")
+    assert table.rows[0] == ("0.5", "1 of 3", "2 of 3", "2 of 3, 1 diverged", "1 of 3")
+
+
+def test_an_estimate_is_that_of_the_other_trials(planted):
+    frame = planted({1.0: (0.8,)}, magnitudes=(0.2,), epochs=10)
+    frame["gpu_seconds"] = [3600.0, 7200.0, 10800.0]
+    (row,) = sections.cost(frame, ["width"]).rows
+    # others' means 9000, 7200, 5400 against 3600, 7200, 10800: off by 150, 0 and 50 %
+    assert row == ("1", "3", "6", "6", "67 %", "0", "0")
+    frame.loc[2, ["state", "gpu_seconds"]] = ["waiting", math.nan]
+    (row,) = sections.cost(frame, ["width"]).rows
+    assert row[1:3] + row[-2:] == ("2", "3", "1", "1.5")
+
+
+def test_differences_of_provenance_are_named(planted):
+    shown = {row[0]: row[1:] for row in sections.provenance(interim(planted)).rows}
+    assert shown["code"] == ("abc (14); def (4)", "differs")
+    assert shown["engine"] == ("deepspeed", "-")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_same_rows_give_the_same_bytes_whatever_file_they_are_in(planted, tmp_path, suffix):
+    frame = interim(planted, flags="", dense_long=None, calibrated=True, depth=20)
+    rows.write(frame, tmp_path)
+    again = rows.load([], str(tmp_path / f"rows{suffix}"))
+    assert report.report(again) == report.report(frame)
+    assert report.report(frame.assign(seed=frame["seed"] + 1)) != report.report(frame)
+
+
+def test_the_command_writes_the_page_and_the_rows_that_make_it_again(planted, tmp_path):
+    rows.write(interim(planted), tmp_path / "in")
+    words = ["where=width > 1", "metric=top1"]
+    for source, out in (("in", "a"), ("a", "b")):
+        said = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "analysis.report",
+             f"rows={tmp_path}/{source}/rows.csv", f"out={tmp_path}/{out}", *words],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (said.returncode, said.stderr) == (0, "")
+    page = (tmp_path / "a" / "report.html").read_bytes()
+    assert page == (tmp_path / "b" / "report.html").read_bytes()
+    assert b"rows=rows.csv &#x27;where=width &gt; 1&#x27; metric=top1 out=." in page
+    with pytest.raises(UserError, match="Say out=DIR"):
+        report.main([f"rows={tmp_path}/in/rows.csv"])
+
+
+def test_names_cannot_become_markup(planted):
+    frame = interim(planted, policy=NASTY)
+    frame["family"] = [NASTY if w > 1 else "b" for w in frame["width"]]
+    frame["grid"] = NASTY
+    frame.loc[5, "why"] = NASTY
+    seen = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            seen.append((tag, dict(attrs)))
+
+    Reader().feed(report.report(frame))
+    assert not any(name.startswith("on") for _, attrs in seen for name in attrs)
+    assert not any(tag == "img" for tag, _ in seen)
+    assert sum(tag == "script" for tag, _ in seen) == 1
+    ids = [attrs["id"] for _, attrs in seen if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(planted):
+    made = report.report(interim(planted))
+    names = re.findall(r'(?:src|href)="([^"]*)"', made)
+    assert names
+    assert all(name.startswith(("#", "data:image/png;base64,")) for name in names)
+    assert "default-src 'none'" in made
+    assert not re.findall(r"@import|url\((?!#)", made)
+
+
+def grown(planted):
+    chance = random.Random(0)
+    parts = []
+    for sparsity in (0.0, 0.5, 0.9):
+        part = interim(planted, seed=chance.randrange(99)).assign(sparsity=sparsity)
+        part["trial"] = [f"{trial}-{sparsity}" for trial in part["trial"]]
+        parts.append(part)
+    return rows.check(pd.concat(parts, ignore_index=True), "grown")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, planted):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(report.report(grown(planted)), encoding="utf-8")
+    return path
+
+
+COLUMN = "Array.from(document.querySelectorAll('#{0} tbody tr'), row => row.cells[{1}].textContent)"
+HEADER = "document.querySelector('#{0} thead').rows[0].cells[{1}]"
+
+
+@pytest.mark.slow
+def test_tables_are_sorted_by_number_with_the_unknown_last(browser, page):
+    browser.open(page)
+    column = browser.run(
+        "Array.from(document.querySelector('#best-magnitude thead').rows[0].cells)"
+        ".findIndex(cell => cell.textContent === 'params')"
+    )
+    shown, header = COLUMN.format("best-magnitude", column), HEADER.format("best-magnitude", column)
+    given = browser.run(shown)
+    browser.run(f"{header}.firstElementChild.click()")
+    assert browser.run(f"{header}.ariaSort") == "ascending"
+    values = [float(text.replace("k", "e3")) for text in browser.run(shown)]
+    assert values == sorted(values)
+    browser.run(f"{header}.firstElementChild.click()")
+    assert browser.run(f"{header}.ariaSort") == "descending"
+    assert [float(text.replace("k", "e3")) for text in browser.run(shown)] == values[::-1]
+    assert sorted(given) == sorted(browser.run(shown))
+    why = COLUMN.format("unfinished", 1)
+    for _ in range(2):
+        browser.run(f"{HEADER.format('unfinished', 1)}.firstElementChild.click()")
+        assert browser.run(why)[-1] == "-"
+    assert browser.run(f"{header}.ariaSort") == "descending"  # tables are sorted apart
+
+
+@pytest.mark.slow
+def test_everything_can_be_reached_and_used_by_keyboard(browser, page):
+    browser.open(page)
+    reached = []
+    for _ in range(80):
+        browser.press("Tab", 9)
+        reached.append(
+            browser.run("(e => e.tagName + ' ' + (e.textContent || ''))(document.activeElement)")
+        )
+        if "BUTTON why" in reached[-1]:
+            break
+    assert reached[0] == "A State"
+    assert "BUTTON why" in reached
+    assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    browser.press("Enter", 13, "\r")
+    assert browser.run("document.activeElement.parentElement.ariaSort") == "ascending"
+    browser.press(" ", 32, " ")
+    assert browser.run("document.activeElement.parentElement.ariaSort") == "descending"
+    browser.run("document.querySelector('#accuracy_against_magnitude .plot').focus()")
+    told = []
+    for _ in range(2):
+        browser.press("ArrowRight", 39)
+        told.append(browser.run("document.getElementById('tooltip').textContent"))
+    assert told[0] != told[1]
+    assert all(re.search(r"magnitude \S+: \d\d\.\d ± \d\.\d", text) for text in told)
+    browser.press("Escape", 27)
+    assert browser.run("document.getElementById('tooltip').textContent") == ""
+
+
+@pytest.mark.slow
+def test_the_pointer_on_a_point_shows_its_numbers(browser, page):
+    browser.open(page)
+    point = "document.querySelector('#change_against_none .tip')"
+    browser.run(f"{point}.scrollIntoView({{block: 'center'}})")
+    box = browser.run(
+        f"(b => [b.x + b.width / 2, b.y + b.height / 2])"
+        f"({point}.querySelector('.target').getBoundingClientRect())"
+    )
+    browser.move(*box)
+    told = browser.run("document.getElementById('tooltip').textContent")
+    assert re.search(r"width \S+, sparsity \S+, magnitude \S+: -?\d+\.\d ± \d\.\d", told)
+    browser.move(1, 1)
+    assert browser.run("document.getElementById('tooltip').textContent") == ""
+
+
+@pytest.mark.slow
+def test_light_and_dark_follow_the_reader_and_the_network_is_not_asked(browser, page):
+    shades = {}
+    for scheme in ("light", "dark"):
+        browser.open(page, scheme)
+        picture = Image.open(io.BytesIO(browser.picture())).convert("L")
+        figure = browser.run(
+            "(b => [b.x, b.y, b.right, b.bottom])"
+            "(document.querySelector('#accuracy_against_magnitude svg').getBoundingClientRect())"
+        )
+        for name, part in (("page", picture), ("figure", picture.crop([*map(round, figure)]))):
+            counts = part.histogram()
+            shades[scheme, name] = counts.index(max(counts))
+            ink = counts[:100] if scheme == "light" else counts[150:]
+            assert sum(ink) > 0.005 * part.width * part.height  # there is text to be read
+        asked = [
+            event["params"]["request"]["url"]
+            for event in browser.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
+        assert all(url.startswith(("file:", "data:")) for url in asked)
+        said = [event for event in browser.events if event.get("method") == "Log.entryAdded"]
+        assert said == []
+    assert min(shades["light", name] for name in ("page", "figure")) > 240
+    assert max(shades["dark", name] for name in ("page", "figure")) < 40
+
+
+@pytest.mark.slow
+def test_a_narrow_window_and_paper_hold_everything(browser, page):
+    browser.open(page, "dark", width=380)
+    assert browser.run("document.documentElement.scrollWidth") <= 380
+    paper = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.call("Emulation.setEmulatedMedia", **paper)
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.run("getComputedStyle(document.querySelector('.plot svg')).filter") == "none"
+    browser.call("Emulation.setEmulatedMedia", media="")
+    assert len(browser.call("Page.printToPDF")["data"]) > 20_000

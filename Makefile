@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt | system
 	@test -x $(PY) || $(PYTHON) -m venv .venv || \
 	  { echo "error: no venv module: install python3-venv, then make setup" >&2; exit 2; }
 	@test -x .venv/bin/uv || $(PY) -m pip install --quiet --constraint constraints.txt uv
-	@.venv/bin/uv pip install --quiet --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev]'
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev]'
 	@touch $@
 	@echo "installed into .venv"
 

@@ -130,7 +130,7 @@ def _queue(launch: Launch, plan: Plan, store: Store) -> int:
         states = stage_states(store, plan.stages, scheduler)
         left = _left(launch, plan, store, states)
         _set_aside(store, left, states)
-        handover.reap(store, left)
+        handover.reap(store, left, scheduler)
         queue = handover.submit(launch, plan, store, left, states, scheduler, lock)
     print(describe.starting(plan, states, left, min(launch.cluster.workers, len(queue.jobs))))
     if queue.jobs:

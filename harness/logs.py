@@ -29,7 +29,7 @@ def main(args: list[str]) -> int:
     if not said.isdecimal():
         raise UserError(f"lines={said} is no number of lines")
     logs = _logs(sweep)
-    if not logs:
+    if not logs and not sweep.launch.knobs.get("follow"):
         print("no selected stage was begun: nothing was said yet")
         return 0
     places = {path: _tail(path, int(said), stages) for path, stages in logs.items()}

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from harness.cluster import slurm
 from harness.cluster.queued import records
 from harness.cluster.select import Sweep, again, look_at
-from harness.cluster.state import STATES
+from harness.cluster.state import AFTER, STATES
 from harness.errors import UserError, command, nearest
 from harness.sweep import cost
 
@@ -130,7 +130,11 @@ def _elapsed(sweep: Sweep) -> str:
 def _reasons(sweep: Sweep) -> list[str]:
     """Why stages failed, are damaged or disputed: each reason once with its count, then advice."""
     wanted = set(sweep.stages())
-    shown = [s for stage, s in sweep.states.items() if stage in wanted and s.name in ADVICE]
+    shown = [
+        s
+        for stage, s in sweep.states.items()
+        if stage in wanted and (s.name in ADVICE or s.why.startswith(AFTER))
+    ]
     why = Counter(f"{state.name}: {state.why}" for state in shown if state.why)
     lines = [f"  {count} x {reason}" for reason, count in why.most_common(REASONS)]
     more = [f"  and {len(why) - REASONS} more reasons"] if len(why) > REASONS else []

@@ -7,6 +7,7 @@ element of which starts after the same element of the first (`aftercorr`), and s
 
 from __future__ import annotations
 
+import os
 import random
 import shlex
 import shutil
@@ -36,6 +37,7 @@ DOWN_SECONDS = 120.0
 """How long a controller that does not answer is tried again."""
 LIMITS = ("MaxSubmitJob", "MaxJobsPU", "SubmitLimit", "MaxArraySize", "job array specification")
 """In SLURM's reason when a smaller array, or a later one, might pass."""
+UNSURE = "Requested node configuration is not available"
 FOR_EVER = 1_000_000  # requeues that submitit lets pass
 
 
@@ -138,7 +140,7 @@ class Submitter:
         name = f"{self.sweep}-{self.folder.name.rpartition('-')[2]}-{self.arrays}"
         folder = private_folder(self.folder / str(self.arrays))
         self.arrays += 1
-        queued.note(self.sweep_folder, name, [stages_of(job) for job in jobs])
+        queued.note(self.sweep_folder, name, [stages_of(job) for job in jobs], folder)
         job = send(submission, folder, name, dependency)
         queued.note_id(self.sweep_folder, name, job)
         self.queue.jobs += [f"{job}_{i}" for i in range(len(jobs))] if len(jobs) > 1 else [job]
@@ -190,9 +192,12 @@ def resubmit(submission: Submission, part: int) -> str:
     successor = replace(submission, parts=[submission.parts[part]])
     fresh = job_folder(sweep_folder)
     name = f"{submission.sweep}-{fresh.name.rpartition('-')[2]}-0"
-    queued.note(sweep_folder, name, [stages_of(submission.parts[part])])
+    folder = private_folder(fresh / "0")
+    queued.note(sweep_folder, name, [stages_of(submission.parts[part])], folder)
+    config = {key: os.environ[key] for key in ("SLURM_CONF",) if key in os.environ}
     with clean_env():  # or sbatch takes this job's variables for options
-        job = send(successor, private_folder(fresh / "0"), name)
+        os.environ.update(config)
+        job = send(successor, folder, name)
     queued.note_id(sweep_folder, name, job)
     return job
 
@@ -206,7 +211,15 @@ def check(cluster: ClusterConfig, run: RunConfig, folder: Path, snapshot: Path) 
     script = folder / "check.sh"
     script.write_text(executor._make_submission_file_text("true", "check"))
     try:
-        _answered(lambda: slurm.call("sbatch", "--test-only", str(script)))
+        try:
+            _answered(lambda: slurm.call("sbatch", "--test-only", str(script)))
+        except RuntimeError as error:
+            if UNSURE not in str(error):
+                raise
+            # said of nodes that are down for the moment, too: a real submission tells them apart
+            # (of held jobs SLURM checks nothing); should it start, it runs `true`
+            job = _answered(lambda: slurm.call("sbatch", "--parsable", str(script)))
+            slurm.call("scancel", job.strip().partition(";")[0])
     except RuntimeError as error:
         reason = str(error).removeprefix("sbatch: ").replace("sbatch: error: ", "")
         raise UserError(

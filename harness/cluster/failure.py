@@ -70,20 +70,23 @@ def describe(error: BaseException, **where: Any) -> dict[str, Any]:
     }
 
 
+def memory_complaint(log: str) -> str:
+    """What SLURM or the kernel said of memory at the end of a log, if anything."""
+    try:
+        with Path(log).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            found = MEMORY.search(file.read().decode(errors="replace"))
+    except OSError:
+        return ""
+    return found[0] if found else ""
+
+
 def lost(seen: ClaimState, step: int) -> dict[str, Any]:
     """The record of an owner that left its claim behind, with what the end of its log tells."""
-    tail = ""
-    if seen.log:
-        try:
-            with Path(seen.log).open("rb") as file:
-                file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-                tail = file.read().decode(errors="replace")
-        except OSError:
-            pass
-    memory = MEMORY.search(tail)
+    memory = memory_complaint(seen.log)
     message = f"job {seen.job} ended without a word" + (f"; log in {seen.log}" if seen.log else "")
     if memory:
-        message = f"job {seen.job} ran out of host memory ({memory[0]}); log in {seen.log}"
+        message = f"job {seen.job} ran out of host memory ({memory}); log in {seen.log}"
     return {
         "class": "host_memory" if memory else "lost",
         "message": message,

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.cluster import arrays, failure, snapshot
+from harness.cluster import arrays, failure, queued, snapshot
 from harness.cluster.arrays import Queue
 from harness.cluster.queued import Scheduler
 from harness.cluster.state import StageState
@@ -29,7 +29,7 @@ def require_sbatch(cluster: ClusterConfig) -> None:
         )
 
 
-def reap(store: Store, stages: Sequence[str]) -> None:
+def reap(store: Store, stages: Sequence[str], scheduler: Scheduler) -> None:
     """Note the losses that no worker has met yet: they decide how much memory is asked for."""
     for stage in stages:
         folder = store.folder(stage)
@@ -41,6 +41,21 @@ def reap(store: Store, stages: Sequence[str]) -> None:
             if not seen.job.startswith("local-"):
                 failure.record_lost(store, stage, seen, "launch")
             claim.release()
+    _reap_unborn(store, stages, scheduler)
+
+
+def _reap_unborn(store: Store, stages: Sequence[str], scheduler: Scheduler) -> None:
+    """Jobs that ran out of memory before they could claim a stage left nothing but their log."""
+    first: dict[str, tuple[str, Path]] = {}
+    for stage, (job, log) in queued.last_logs(store.root, stages).items():
+        if job not in scheduler.jobs:
+            first.setdefault(job, (stage, log))
+    for job, (stage, log) in first.items():
+        said = failure.memory_complaint(str(log))
+        if said and all(record.get("job") != job for record in store.failures(stage)):
+            message = f"job {job} ran out of host memory ({said}); log in {log}"
+            record = {"class": "host_memory", "message": message, "job": job}
+            store.record_failure(stage, {**record, "step": store.newest_step(stage)})
 
 
 def submit(

@@ -40,12 +40,10 @@ class Scheduler:
         return found
 
 
-def note(sweep_folder: Path, name: str, parts: Sequence[Sequence[str]]) -> None:
-    """Before a submission: the job's name, and the stages of each element."""
-    append_line(
-        sweep_folder / "jobs.jsonl",
-        {"name": name, "parts": [list(part) for part in parts], "time": time.time()},
-    )
+def note(sweep_folder: Path, name: str, parts: Sequence[Sequence[str]], folder: Path) -> None:
+    """Before a submission: the job's name, the stages of each element, where its logs will be."""
+    line = {"name": name, "parts": [list(part) for part in parts], "folder": str(folder)}
+    append_line(sweep_folder / "jobs.jsonl", {**line, "time": time.time()})
 
 
 def note_id(sweep_folder: Path, name: str, job: str) -> None:
@@ -84,6 +82,22 @@ def ask(store: Path) -> Scheduler:
         for stage in parts[number] if number < len(parts) else []:
             stages[stage] = job, word
     return Scheduler(stages, jobs, asked=True)
+
+
+def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]:
+    """The job that each stage was last given to, and the log of that job's first task."""
+    lines = records(store)
+    ids = {line["name"]: str(line["job"]) for line in lines if "job" in line}
+    wanted, found = set(stages), {}
+    for line in lines:
+        if "parts" not in line or line["name"] not in ids:
+            continue
+        for number, part in enumerate(line["parts"]):
+            element = f"_{number}" if len(line["parts"]) > 1 else ""
+            job = ids[line["name"]] + element
+            for stage in wanted.intersection(part):
+                found[stage] = job, Path(line["folder"]) / f"{job}_0_log.out"
+    return found
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from harness.store.claims import STALE_SECONDS, look
 from harness.store.store import Store
 
 STATES = ("done", "diverged", "running", "queued", "disputed", "failed", "damaged", "waiting")
+AFTER = "tried before, "
 LAG_SECONDS = 30.0
 """So long squeue may not show a job that has just ended, or begun."""
 
@@ -79,6 +80,9 @@ def _unfinished(store: Store, stage: str, scheduler: Scheduler) -> StageState | 
     if failure.blocks(failures):
         last = failures[-1]
         return StageState("failed", f"{last['class']}: {last['message']}")
+    if failures and failures[-1].get("class") not in failure.FREE:
+        last = failures[-1]
+        return StageState("waiting", f"{AFTER}{last.get('class')}: {last.get('message')}")
     return StageState("waiting", "stopped, goes on from its last step") if claim else None
 
 

@@ -51,6 +51,8 @@ class Work(Checkpointable):
         submission = Submission.read(Path(path))
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
+        if (why := gave_up(Path(path).parent)) is not None:
+            return "gave up", why
         from harness.train.distributed import connected
 
         with contextlib.ExitStack() as stack:
@@ -82,6 +84,14 @@ def _no_start(submission: Submission, part: int, error: Exception, folder: Path)
         record = failure.describe(error, job=slurm.this_job(), attempt=slurm.restarts(), step=0)
         store.record_failure(stage, {**record, "class": "start"})
         trip_others(submission, store, folder, record)
+
+
+def gave_up(folder: Path) -> str | None:
+    """Why no job of this submission should go on; None where nothing speaks against it."""
+    try:
+        return (folder / GAVE_UP).read_text()
+    except OSError:
+        return None
 
 
 def trip_others(submission: Submission, store: Store, folder: Path, record: dict[str, Any]) -> None:
@@ -179,8 +189,8 @@ class Worker:
 
     def _tripped(self) -> str:
         """Why to give up: the same failure again and again, here or in the whole submission."""
-        with contextlib.suppress(OSError):
-            return (self.folder / GAVE_UP).read_text()
+        if (why := gave_up(self.folder)) is not None:
+            return why
         last = self.alike[-failure.BREAKER :]
         if len(last) == failure.BREAKER and len(set(last)) == 1:
             return f"{failure.BREAKER} stages in a row failed: {last[0]}"

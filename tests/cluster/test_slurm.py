@@ -109,7 +109,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
         ("cluster.slurm.partition=nowhere", "invalid partition"),
         ("cluster.gpus_per_node=3", "Requested node configuration is not available"),
         ("cluster.slurm.mem_gb=4000", "Memory specification can not be satisfied"),
-        ("cluster.slurm.qos=gold", "Invalid qos"),
+        ("cluster.slurm.extra={reservation: night}", "Requested reservation is invalid"),
         ("cluster.timeout_min=0", "greater than 0"),
         ("cluster.timeout_min=soon", "valid integer"),
         ("cluster.slurm.account='a b'", "should match pattern"),
@@ -199,7 +199,7 @@ def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
     followed, _ = follow.communicate(timeout=60)
     assert watched.count("grid tiny: 2 trials") > 1
     assert "elapsed 0.0" in watched
-    assert followed.count("finished") == 1
+    assert followed.count("\nfinished ") == 1
     assert bed.run("harness.doctor", *args(grid, store)).endswith("nothing stands in the way\n")
     bad = bed.run("harness.doctor", *args(grid, store, "cluster.slurm.partition=nope"), code=1)
     assert "invalid partition" in bad

@@ -177,7 +177,7 @@ def test_a_submission_waits_for_the_controller_and_leaves_nothing_behind(bed, ma
     grid, store = make_grid(), tmp_path / "store"
     bed.testbed("kill-controller")
     process = bed.command("harness.launch", *args(grid, store))
-    time.sleep(12)
+    time.sleep(25)  # sbatch itself waits for about ten
     bed.testbed("start-controller")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output

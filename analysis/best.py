@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from analysis import stats
+from analysis.checks import flat
 from analysis.rows import AXES, is_axis
 from harness.errors import UserError, nearest
 
@@ -274,7 +275,7 @@ def warnings(frame: pd.DataFrame) -> list[str]:
         found.append(f"{len(done)} of {len(frame)} trials are done ({rest})")
     for column in MIXED:
         if column in done.columns and done[column].nunique() > 1:
-            values = ", ".join(sorted(map(str, done[column].dropna().unique())))
+            values = flat(", ".join(sorted(map(str, done[column].dropna().unique()))))
             found.append(f"the rows differ in {column}: {values}")
     if "flags" in done.columns:
         flagged = sum(bool(words) and words == words for words in done["flags"])

@@ -26,7 +26,7 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows with their types, or a UserError about every mistake in them."""
     import pandas as pd
 
-    columns = [str(column) for column in frame.columns]
+    columns = [flat(str(column)) for column in frame.columns]
     problems = [
         f"column '{column}' is missing{nearest(column, columns)}"
         for column in REQUIRED
@@ -65,9 +65,14 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return frame
 
 
+def flat(text: str) -> str:
+    """Text of one line, in which a terminal finds no command."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def _raise(problems: Sequence[str], name: str) -> None:
     if problems:
-        raise UserError("\n  ".join([f"{name} cannot be used as rows:", *problems]))
+        raise UserError("\n  ".join([f"{name} cannot be used as rows:", *map(flat, problems)]))
 
 
 def _twice(names: Sequence[str]) -> set[str]:

@@ -208,7 +208,7 @@ def table(found: Sequence[Claim], warnings: Sequence[str], metric: Metric = TOP1
                 line.name,
                 line.group or "-",
                 render.interval(estimate.effect, estimate.half, shown, True) if estimate else "-",
-                _p(line.p),
+                render.p_value(line.p),
                 _seeds(line.effect.seeds if line.effect else math.nan),
                 line.verdict,
                 f"{line.done} of {line.trials}",
@@ -236,10 +236,6 @@ def _notes(metric: Metric) -> list[str]:
         "settle: per cell, for 80 % power if the effect is as large as it looks. trials: of the "
         "group, that are done.",
     ]
-
-
-def _p(p: float) -> str:
-    return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _seeds(seeds: float) -> str:

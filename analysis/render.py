@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.best import TOP1, Best, Metric
+from analysis.checks import flat
 
 if TYPE_CHECKING:
     from analysis.optimum import Optimum
@@ -40,13 +41,18 @@ def interval(value: float, half: float, metric: Metric = TOP1, signed: bool = Fa
     return shown if math.isnan(half) or shown == "-" else f"{shown} ± {score(half, metric)}"
 
 
+def p_value(p: float) -> str:
+    """Three decimals, or that it is smaller."""
+    return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def number(value: Any) -> str:
     """A size or magnitude as short text; missing as `-`."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
         return f"{value:g}"
-    return str(value)
+    return flat(str(value))
 
 
 def count(value: float | None) -> str:

@@ -1,0 +1,149 @@
+"""Odd sweeps through every command: a right answer or a sentence, and no warning."""
+
+import math
+import random
+
+import pandas as pd
+import pytest
+
+from analysis import claims, compare, figures, report, rows, table
+from harness.errors import UserError
+
+NASTY = "50%_of $x$ & {y} #1 \\input{z} <b onload='x'> `rm` $(id) | \x1b[31m 猫 \" ; \n end"
+
+
+def all_diverged(planted):
+    return planted().assign(state="diverged", val_top1=math.nan, test_top1=math.nan)
+
+
+def one_done(planted):
+    frame = planted().assign(state="waiting", val_top1=math.nan, test_top1=math.nan)
+    frame.loc[3, ["state", "val_top1", "test_top1"]] = ["done", 0.5, 0.5]
+    return frame
+
+
+def named(planted):
+    frame = planted(grid=NASTY, policy=NASTY, why=NASTY, code=NASTY)
+    frame["recipe." + NASTY] = [f"{NASTY} {width}" for width in frame["width"]]
+    frame["schedule"] = [NASTY if width > 1 else "constant" for width in frame["width"]]
+    frame.loc[0, ["state", "val_top1", "test_top1"]] = ["failed", math.nan, math.nan]
+    return frame
+
+
+def all_columns(planted):
+    frame = planted(epochs=5, gpu_seconds=60.0, params_total=4000)
+    frame["difficulty"] = [0.0 if m == "none" else m for m in frame["magnitude"]]
+    frame["surplus"] = ["none" if w < 1 else "slice" for w in frame["width"]]
+    frame["calibrated"] = [w < 1 for w in frame["width"]]
+    frame["sparsity"] = [0.0 if w < 1 else 0.99 for w in frame["width"]]
+    return frame
+
+
+ODD = {
+    "usual": lambda planted: planted(),
+    "one seed": lambda planted: planted(seeds=1),
+    "one size": lambda planted: planted({1.0: (0.8, 0.82, 0.81, 0.7)}),
+    "one magnitude": lambda planted: planted({1.0: (0.8,), 2.0: (0.9,)}, magnitudes=(0.2,)),
+    "only none": lambda planted: planted({1.0: (0.8,)}, magnitudes=("none",)),
+    "one row": lambda planted: planted({1.0: (0.8,)}, magnitudes=(0.2,), seeds=1),
+    "all diverged": all_diverged,
+    "one done": one_done,
+    "nothing varies but noise": lambda planted: planted(spread=0.0),
+    "perfect and hopeless": lambda planted: planted({1.0: (1.0, 1.0, 0.01, 0.01)}, spread=0.0),
+    "no parameters": lambda planted: planted(params_nonzero=0),
+    "unknown columns": lambda planted: planted(colour="red", note=None, wall_time=3.5),
+    "nasty names": named,
+    "all columns": all_columns,
+    "required columns": lambda planted: planted()[
+        ["state", "magnitude", "seed", "val_top1", "test_top1", "width"]
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ODD)
+def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
+    frame = rows.check(ODD[name](planted), "odd")
+    rows.write(frame, tmp_path)
+    source = f"rows={tmp_path}/rows.parquet"
+    for shape in ("screen", "latex", "markdown", "csv", "html"):
+        assert table.main([source, f"format={shape}"]) == 0
+        assert claims.main([source, f"format={shape}"]) == 0
+    assert compare.main([source, f"with={tmp_path}/rows.csv"]) == 0
+    assert figures.main([source, f"out={tmp_path}/figures"]) == 0
+    assert report.main([source, f"out={tmp_path}/report"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "nan" not in said.out.lower().split()
+    assert "\x1b" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda t: t.assign(test_top1=math.inf), "inf is outside"),
+        (lambda t: t.assign(val_top1=-math.inf), "-inf is outside"),
+        (lambda t: t.assign(val_top1=[100 * v for v in t["val_top1"]]), "divide percentages"),
+        (lambda t: t.assign(sparsity=90.0), "it is a share, so divide percentages by 100"),
+        (lambda t: t.assign(sparsity=1.0), "sparsity: 1 is outside [0, 1)"),
+        (lambda t: t.assign(params_nonzero=-5), "params_nonzero: -5 is no count"),
+        (lambda t: t.assign(epochs=math.inf), "epochs: inf is no count"),
+        (lambda t: t.assign(difficulty=math.inf), "difficulty: inf is not finite"),
+        (lambda t: t.assign(seed=math.inf), "seed: inf is not finite"),
+        (lambda t: t.assign(**{"seed.1": 3}), "column 'seed' is there twice"),
+        (lambda t: pd.concat([t, t[["seed"]]], axis=1), "column 'seed' is there twice"),
+    ],
+)
+def test_numbers_that_cannot_be_get_a_sentence(planted, change, text):
+    with pytest.raises(UserError) as caught:
+        rows.check(change(planted()), "FILE")
+    assert text in str(caught.value)
+
+
+def test_lines_longer_than_the_header_are_refused(tmp_path):
+    header = "state,magnitude,seed,val_top1,test_top1"
+    (tmp_path / "a.csv").write_text(f"{header}\nextra,done,0.2,0,0.8,0.8\n")
+    with pytest.raises(UserError, match="more cells than its header"):
+        rows.load([], str(tmp_path / "a.csv"))
+    (tmp_path / "b.csv").write_text(f"{header}\ndone,0.2,0,0.8,0.8\ndone,0.2,1,0.8,0.8,7\n")
+    with pytest.raises(UserError, match=r"b\.csv cannot be read"):
+        rows.load([], str(tmp_path / "b.csv"))
+    (tmp_path / "c.csv").write_text(f"{header}\n")
+    with pytest.raises(UserError, match="it holds no row"):
+        rows.load([], str(tmp_path / "c.csv"))
+
+
+def test_nonsense_never_ends_in_a_traceback(planted, tmp_path):
+    chance = random.Random(0)
+    words = ["", "nan", "inf", "-1", "1e999", "none", "done", "0.5", "NaN", "<b>", "\x00", "1;2"]
+    columns = ["state", "magnitude", "seed", "val_top1", "test_top1", "width", "params_nonzero"]
+    sentences = []
+    for _ in range(150):
+        frame = planted()[columns].astype(str)
+        for _ in range(chance.randrange(1, 4)):
+            at, column = chance.randrange(len(frame)), chance.choice(columns)
+            frame.loc[at, column] = chance.choice(words)
+        try:
+            found = rows.check(frame, "FILE")
+            table.render.show(table.render.table(table.best_per_size(found), []), "screen")
+            claims.claims(found)
+        except UserError as error:
+            sentences.append(str(error))
+    assert len(sentences) > 50
+    assert all("\x00" not in text and len(text) > 20 for text in sentences)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["table", "claims", "compare"])
+def test_two_hundred_thousand_rows_make_any_table_in_seconds(planted, tmp_path, capsys, command):
+    import time
+
+    curves = {float(width): (0.8, 0.82, 0.81, 0.7) for width in range(5000)}
+    rows.write(planted(curves, seeds=10), tmp_path)
+    verb = {"table": table.main, "claims": claims.main, "compare": compare.main}[command]
+    more = [f"with={tmp_path}/rows.parquet"] if command == "compare" else []
+    begun = time.perf_counter()
+    verb([f"rows={tmp_path}/rows.csv", *more])
+    took = time.perf_counter() - begun
+    assert took < (10 if command == "compare" else 5)  # compare reads two of them
+    assert capsys.readouterr().err == ""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from analysis import stats
+from analysis import callable_module, stats
 from analysis.checks import flat
 from analysis.rows import AXES, is_axis
 from harness.errors import UserError, nearest
@@ -282,3 +282,6 @@ def warnings(frame: pd.DataFrame) -> list[str]:
         if flagged:
             found.append(f"{flagged} trials changed code, packages or machine along their path")
     return found
+
+
+callable_module(__name__)

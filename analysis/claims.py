@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from analysis import render
+from analysis import callable_module, render
 from analysis.best import METRICS, NONE, TOP1, Metric, size_columns, warnings
 from analysis.effects import (
     Effect,
@@ -262,5 +262,6 @@ def main(args: list[str]) -> int:
     return 0
 
 
+callable_module(__name__)
 if __name__ == "__main__":
     command(main)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from analysis import render, stats
+from analysis import callable_module, render, stats
 from analysis.best import METRICS, MIXED, TOP1, Cell, Metric, cells_per_size, size_columns, warnings
 from analysis.checks import flat
 from analysis.rows import choice, load, names, split_args
@@ -209,5 +209,6 @@ def main(args: list[str]) -> int:
     return 0
 
 
+callable_module(__name__)
 if __name__ == "__main__":
     command(main)

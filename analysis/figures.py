@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from analysis import callable_module
 from analysis.best import METRICS, NONE, TOP1, Best, Cell, Metric, best_per_size
 from analysis.curves import MOST_PANELS, difficulty_against_accuracy, metric_against_sparsity
 from analysis.drawing import (
@@ -292,5 +293,6 @@ def main(args: list[str]) -> int:
     return 0
 
 
+callable_module(__name__)
 if __name__ == "__main__":
     command(main)

@@ -27,6 +27,10 @@ class Table:
     name: str = "best-magnitude"  # of the LaTeX label and the HTML id
     strong: str | None = "best"  # the column in bold
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html(self)
+
 
 def score(value: float, metric: Metric = TOP1, signed: bool = False) -> str:
     """`0.8213` as `82.1` (percent), a loss as it is; unknown as `-`."""

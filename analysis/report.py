@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import page, render, sections
+from analysis import callable_module, page, render, sections
 from analysis.best import METRICS, TOP1, Best, Metric, best_per_size, size_columns, warnings
 from analysis.claims import claims
 from analysis.claims import table as claims_table
@@ -84,6 +84,22 @@ def report(
     return page.page(title, "\n".join(body))
 
 
+def write_report(
+    frame: pd.DataFrame,
+    out: Path,
+    by: Sequence[str] | None = None,
+    metric: Metric = TOP1,
+    words: Sequence[str] = (),
+) -> list[Path]:
+    """`report.html`, and the rows that make it again; their paths."""
+    from harness.store.files import atomic_write, make_folder
+
+    made = report(frame, by, metric, words)
+    folder = make_folder(out)
+    atomic_write(folder / "report.html", made.encode())
+    return [folder / "report.html", *write(frame, folder)]
+
+
 def _grids(frame: pd.DataFrame) -> list[str]:
     return sorted({str(name) for name in frame["grid"].dropna()}) if "grid" in frame else []
 
@@ -117,8 +133,6 @@ def _again(grids: Sequence[str], words: Sequence[str]) -> str:
 
 def main(args: list[str]) -> int:
     """The command."""
-    from harness.store.files import atomic_write, make_folder
-
     if not args or args[0] in ("--help", "-h"):
         print(__doc__)
         return 0
@@ -128,13 +142,12 @@ def main(args: list[str]) -> int:
     metric = METRICS[choice(own, "metric", METRICS, "top1")]
     frame = selected(load(rest, own.get("rows")), own.get("where"))
     words = [f"{key}={own[key]}" for key in ("by", "where", "metric") if key in own]
-    made = report(frame, names(own["by"]) if "by" in own else None, metric, words)
-    folder = make_folder(Path(own["out"]))
-    atomic_write(folder / "report.html", made.encode())
-    for path in (folder / "report.html", *write(frame, folder)):
+    by = names(own["by"]) if "by" in own else None
+    for path in write_report(frame, Path(own["out"]), by, metric, words):
         print(path)
     return 0
 
 
+callable_module(__name__)
 if __name__ == "__main__":
     command(main)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis import callable_module
 from analysis.checks import SCORES, STATES, check
 from harness.errors import UserError, command, nearest
 
@@ -226,5 +227,6 @@ def main(args: list[str]) -> int:
     return 0
 
 
+callable_module(__name__)
 if __name__ == "__main__":
     command(main)

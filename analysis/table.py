@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import render
+from analysis import callable_module, render
 from analysis.best import METRICS, best_per_size, warnings
 from analysis.rows import choice, load, names, split_args, write
 from harness.errors import UserError, command
@@ -64,5 +64,6 @@ def main(args: list[str]) -> int:
     return 0
 
 
+callable_module(__name__)
 if __name__ == "__main__":
     command(main)

@@ -1,0 +1,75 @@
+"""The analysis from Python: modules that are functions, and the notebook that shows them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+import analysis.best
+import analysis.rows
+from harness.errors import UserError
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_verbs_are_functions_and_modules(planted, tmp_path):
+    from analysis import best, claims, compare, figures, report, rows, table
+
+    frame = rows(planted(), where="width > 1")
+    assert isinstance(frame, pd.DataFrame)
+    assert set(frame["width"]) == {2.0}
+    assert list(best(planted())["best"]) == [0.2, 0.5]
+    (line,) = best(frame, by=["width"]).to_dict("records")
+    assert line["test"] == pytest.approx(frame[frame["magnitude"] == 0.5]["test_top1"].mean())
+    assert claims(planted()).set_index("claim").loc["A3", "verdict"] == "not tested"
+    assert set(compare(frame, frame)["verdict"]) == {"identical"}
+    assert "heat_map" in figures(frame)
+    assert "<table" in table(frame)._repr_html_()
+    page = report(frame, tmp_path)
+    assert page.read_text().startswith("<!doctype html>")
+    assert rows is analysis.rows
+    assert callable(analysis.rows.check)
+
+
+def test_files_are_read_alone_and_together(planted, tmp_path):
+    from analysis import rows
+
+    analysis.rows.write(planted(), tmp_path)
+    assert len(rows(tmp_path / "rows.csv")) == 24
+    assert len(rows([tmp_path / "rows.csv", tmp_path / "rows.parquet"])) == 24
+    with pytest.raises(UserError, match="the DataFrame cannot be used as rows"):
+        rows(planted().drop(columns="seed"))
+    with pytest.raises(UserError, match="did you mean 'top1'"):
+        analysis.best(planted(), metric="top5")
+
+
+def test_importing_the_analysis_is_light():
+    script = "import sys, analysis; assert not {'pandas', 'numpy', 'harness'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+def outputs(notebook):
+    """What the cells print and show, pictures left out: their bytes are matplotlib's."""
+    return [
+        out.get("text") or out["data"].get("text/html") or out["data"]["text/plain"]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+        if "image/svg+xml" not in out.get("data", {})
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Jupyter's own
+def test_the_example_notebook_runs_and_shows_what_it_says():
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(DOCS / "example.ipynb", as_version=4)
+    shown = outputs(notebook)
+    where = {"metadata": {"path": str(DOCS)}}
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where).execute()
+    assert outputs(notebook) == shown
+    assert len(shown) == 6

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from harness.cluster import failure, queued
 from harness.cluster.queued import Scheduler
@@ -21,10 +22,10 @@ from harness.errors import UserError, command, nearest
 from harness.store.claims import process_start
 from harness.store.files import atomic_write, make_folder
 from harness.store.store import Store
-from harness.sweep import describe
+from harness.sweep import cost, describe
 from harness.sweep.plan import Plan, gangs, make_plan, todo
 
-KNOBS = {"dry_run": bool, "retry": str}
+KNOBS = {"dry_run": bool, "retry": str, "budget": str}
 RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
 
 
@@ -44,9 +45,18 @@ def main(args: list[str]) -> int:
     if retry is not None and not launch.knobs.get("dry_run"):
         states = _forgive(plan, store, states, scheduler, RETRY[retry])
     left = _left(launch, plan, store, states)
+    if launch.run.gang == "auto":
+        size = cost.gang_size(plan, left, store.root)
+        launch = replace(launch, run=launch.run.model_copy(update={"gang": size}))
+    if "budget" in launch.knobs:
+        cost.check_budget(plan, states, left, store.root, _hours(launch.knobs["budget"]))
     if launch.knobs.get("dry_run"):
         print(describe.dry_run(launch, plan, states, left))
         return 0
+    if scheduler.asked:
+        from harness.cluster import handover
+
+        handover.release(scheduler)
     if not left:
         print(describe.nothing_left(plan, states))
         return 1 if any(state.name == "failed" for state in states.values()) else 0
@@ -56,6 +66,16 @@ def main(args: list[str]) -> int:
         return _queue(launch, plan, store)
     _set_aside(store, left, states)
     return _run_here(launch, plan, store, left, states)
+
+
+def _hours(said: str) -> float:
+    try:
+        hours = float(said)
+    except ValueError:
+        hours = -1.0
+    if not 0 <= hours < 1e9:
+        raise UserError(f"budget={said} is no number of device-hours")
+    return hours
 
 
 def _left(launch: Launch, plan: Plan, store: Store, states: Mapping[str, StageState]) -> list[str]:

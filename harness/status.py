@@ -102,7 +102,9 @@ def screen(sweep: Sweep, columns: Sequence[str]) -> str:
     stages = len(sweep.plan.stages)
     lines.append(f"stages: {done:,} of {stages:,} done; {spent / 3600:.2f} device-hours")
     if left:
-        lines.append(cost.sentence(sweep.plan, states, left, sweep.launch.cluster.workers))
+        workers = sweep.launch.cluster.workers
+        lines.append(cost.sentence(sweep.plan, states, left, workers, sweep.store.root))
+    lines += cost.by_size(sweep.plan, states, left, sweep.store.root)
     if sweep.scheduler.jobs:
         found = Counter(str(job["state"]) for job in _jobs(sweep))
         counted = ", ".join(f"{count:,} {state}" for state, count in sorted(found.items()))

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.cluster import arrays, failure, queued, snapshot
+from harness.cluster import arrays, failure, queued, slurm, snapshot
 from harness.cluster.arrays import Queue
 from harness.cluster.queued import Scheduler
+from harness.cluster.slurm import SlurmDown
 from harness.cluster.state import StageState
 from harness.config import Launch
 from harness.errors import UserError
@@ -19,6 +20,8 @@ from harness.sweep import cost
 from harness.sweep.jobs import make_chains, wall_seconds
 from harness.sweep.plan import Plan
 
+HELD = "requeued held"
+
 
 def require_sbatch(cluster: ClusterConfig) -> None:
     """Raise UserError where jobs cannot be submitted from."""
@@ -27,6 +30,15 @@ def require_sbatch(cluster: ClusterConfig) -> None:
             f"cluster={cluster.name} needs SLURM and sbatch is not installed here: launch from a "
             "login node, or with cluster=local"
         )
+
+
+def release(scheduler: Scheduler) -> None:
+    """Let go of jobs that SLURM holds because a node failed to start them: for ever, otherwise."""
+    for job in {job for job, word in scheduler.stages.values() if HELD in word.reason}:
+        try:
+            slurm.call("scontrol", "release", job)
+        except (FileNotFoundError, RuntimeError, SlurmDown) as error:
+            print(f"note: job {job} is held ({error}): scontrol release {job}")
 
 
 def reap(store: Store, stages: Sequence[str], scheduler: Scheduler) -> None:
@@ -80,7 +92,7 @@ def submit(
         ready,
         launch.cluster,
         run,
-        wall_seconds(cost.seconds_per_epoch(plan, states), plan, run.processes),
+        wall_seconds(cost.seconds_per_epoch(plan, states, store.root), plan, run.processes),
         lambda stage: failure.memory_factor(store.failures(stage)),
         held,
     )

@@ -1,51 +1,180 @@
-"""What is still to be spent, from what stages of the same size took."""
+"""What is still to be spent, from what stages of the same size took, or a pilot of that size."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.schema import StageConfig
+from harness.errors import UserError
+from harness.schema import DatasetConfig, ModelConfig, StageConfig
+from harness.store.files import Damaged, make_folder, read_json, write_json
+from harness.store.identity import digest
 from harness.sweep.plan import Plan
 
 if TYPE_CHECKING:
     from harness.cluster.state import StageState
 
+MEMORY_SHARE = 0.8  # of a device's memory that a gang may fill
+LARGEST_GANG = 8
+WAITS_FOR_DATA = 0.2  # share of a step above which a gang pays on a CPU
+Size = tuple[DatasetConfig, ModelConfig, int, str]
 
-def size_key(config: StageConfig) -> tuple[object, ...]:
+
+def size_key(config: StageConfig) -> Size:
     """Stages with equal keys take equally long per epoch: same data, model, batch and precision."""
     return config.dataset, config.model, config.recipe.batch_size, config.recipe.precision
 
 
+@dataclass(frozen=True)
+class Pilot:
+    """A short measurement of one size on one device (`python -m harness.pilot`)."""
+
+    seconds_per_epoch: float  # device-seconds: seconds times ranks
+    data_share: float  # of a step's time that went by waiting for its batch
+    memory_bytes: int  # of one stage
+    device_bytes: int  # that the device has, or the host for one worker
+    device: str
+
+
+def pilot_path(store: Path, config: StageConfig) -> Path:
+    """Where the pilot of a stage's size is kept."""
+    parts = config.model_dump(mode="json", include={"dataset", "model"})
+    recipe = {"batch_size": config.recipe.batch_size, "precision": config.recipe.precision}
+    return store / "pilots" / f"{digest({**parts, **recipe})}.json"
+
+
+def write_pilot(store: Path, config: StageConfig, pilot: Pilot) -> None:
+    """Keep a pilot for `launch` and `status`."""
+    path = pilot_path(store, config)
+    make_folder(path.parent)
+    write_json(path, asdict(pilot))
+
+
+def pilots(store: Path, plan: Plan) -> dict[Size, Pilot]:
+    """The pilots that there are of a plan's sizes."""
+    found: dict[Size, Pilot] = {}
+    if not (store / "pilots").is_dir():
+        return found
+    for config in {size_key(config): config for config in plan.stages.values()}.values():
+        with contextlib.suppress(FileNotFoundError, Damaged, TypeError):
+            found[size_key(config)] = Pilot(**read_json(pilot_path(store, config)))
+    return found
+
+
 def seconds_per_epoch(
-    plan: Plan, states: Mapping[str, StageState]
-) -> dict[tuple[object, ...], float]:
-    """Mean device-seconds per epoch of the finished stages of each size."""
-    sums: dict[tuple[object, ...], tuple[float, int]] = {}
+    plan: Plan, states: Mapping[str, StageState], store: Path | None = None
+) -> dict[Size, float]:
+    """Mean device-seconds per epoch of each size: of its finished stages, else of its pilot."""
+    measured = {} if store is None else pilots(store, plan)
+    known = {size: pilot.seconds_per_epoch for size, pilot in measured.items()}
+    sums: dict[Size, tuple[float, int]] = {}
     for stage, config in plan.stages.items():
         result = states[stage].result
         if result and states[stage].name == "done":
             seconds, epochs = sums.get(size_key(config), (0.0, 0))
             spent = result["timing"]["gpu_seconds"]
             sums[size_key(config)] = (seconds + spent, epochs + result["epochs"])
-    return {key: seconds / epochs for key, (seconds, epochs) in sums.items() if epochs}
+    return known | {size: seconds / epochs for size, (seconds, epochs) in sums.items() if epochs}
 
 
 def sentence(
-    plan: Plan, states: Mapping[str, StageState], left: Sequence[str], workers: int
+    plan: Plan,
+    states: Mapping[str, StageState],
+    left: Sequence[str],
+    workers: int,
+    store: Path | None = None,
 ) -> str:
     """The estimate in words; sizes that were never measured are said to be unknown."""
     if not left:
         return "nothing left to spend"
-    known = seconds_per_epoch(plan, states)
+    known = seconds_per_epoch(plan, states, store)
     costs = [
         known[size_key(plan.stages[s])] * plan.stages[s].recipe.epochs
         for s in left
         if size_key(plan.stages[s]) in known
     ]
     if not costs:
-        return "cost unknown until stages of these sizes were measured"
+        return "cost unknown until stages of these sizes were measured: python -m harness.pilot"
     text = f"about {sum(costs) / 3600:.2f} device-hours still to be spent"
     if len(costs) < len(left):
         return f"{text} on {len(costs)} stages; {len(left) - len(costs)} of sizes never measured"
     return f"{text}, {sum(costs) / 3600 / workers:.2f} hours with {workers} worker(s)"
+
+
+def by_size(
+    plan: Plan, states: Mapping[str, StageState], left: Sequence[str], store: Path
+) -> list[str]:
+    """A line per size: stages and device-hours to go; with a pilot, its estimate of the past."""
+    known, measured = seconds_per_epoch(plan, states, store), pilots(store, plan)
+    open_stages = set(left)
+    to_go: dict[Size, tuple[int, int]] = {}
+    past: dict[Size, tuple[float, float]] = {}
+    for stage, config in plan.stages.items():
+        size = size_key(config)
+        if stage in open_stages:
+            count, epochs = to_go.get(size, (0, 0))
+            to_go[size] = count + 1, epochs + config.recipe.epochs
+        elif (result := states[stage].result) and size in measured:
+            estimate, actual = past.get(size, (0.0, 0.0))
+            estimate += measured[size].seconds_per_epoch * result["epochs"]
+            past[size] = estimate, actual + result["timing"]["gpu_seconds"]
+    lines = []
+    for size in dict.fromkeys([*to_go, *past]):
+        count, epochs = to_go.get(size, (0, 0))
+        text = f"  {_named(size)}: {count:,} stages to go"
+        if size in known:
+            text += f", {known[size] * epochs / 3600:.2f} device-hours"
+        if size in past:
+            estimate, actual = past[size]
+            text += f"; so far {actual / 3600:.2f}, by the pilot {estimate / 3600:.2f}"
+        lines.append(text)
+    return lines
+
+
+def _named(size: Size) -> str:
+    dataset, model, batch_size, _ = size
+    depth = f"-{model.depth}" if model.depth else ""
+    return f"{dataset.name} {model.family}{depth} width {model.width:g} batch {batch_size}"
+
+
+def check_budget(
+    plan: Plan,
+    states: Mapping[str, StageState],
+    left: Sequence[str],
+    store: Path,
+    hours: float,
+) -> None:
+    """Raise UserError where the stages `left` would cost more device-hours, or nobody knows."""
+    known = seconds_per_epoch(plan, states, store)
+    unknown = sum(size_key(plan.stages[stage]) not in known for stage in left)
+    if unknown:
+        raise UserError(
+            f"budget={hours:g} cannot be kept: {unknown:,} stages are of sizes never measured; run "
+            "python -m harness.pilot with the same words first, or leave the budget out"
+        )
+    needed = sum(known[size_key(plan.stages[s])] * plan.stages[s].recipe.epochs for s in left)
+    if needed / 3600 > hours:
+        raise UserError(
+            f"the {len(left):,} stages to train would cost about {needed / 3600:.2f} device-hours "
+            f"and budget={hours:g}: narrow the grid, shorten recipe.epochs, or raise the budget; "
+            "nothing was queued"
+        )
+
+
+def gang_size(plan: Plan, left: Sequence[str], store: Path) -> int:
+    """For run.gang=auto: as many stages side by side as pilots show to fit and to pay; else 1.
+
+    On a CPU a gang shares decoding and nothing else.
+    """
+    measured = pilots(store, plan)
+    sizes = {size_key(plan.stages[stage]) for stage in left}
+    if not sizes or any(size not in measured for size in sizes):
+        return 1
+    found = [measured[size] for size in sizes]
+    if any(p.device == "cpu" and p.data_share < WAITS_FOR_DATA for p in found):
+        return 1
+    fits = min(int(MEMORY_SHARE * p.device_bytes / max(1, p.memory_bytes)) for p in found)
+    return max(1, min(LARGEST_GANG, fits))

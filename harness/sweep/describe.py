@@ -26,15 +26,16 @@ verbs, each with --help
   python -m harness.status  every trial's state      python -m analysis.claims  tests of the claims
   python -m harness.cancel  take jobs back           python -m analysis.figures curves
   python -m harness.logs    what jobs said           python -m analysis.rows    one line per trial
-  python -m harness.doctor  what would not work
+  python -m harness.doctor  what would not work      python -m harness.pilot    what sizes cost
 
 knobs
   dry_run=true           say what would run, what is shared, what it costs; write nothing
   retry=failed|all       try failed (all: and diverged) stages again
   store=PATH             the folder of finished stages (runs/store)
   cluster=NAME           a profile of slurm/cluster/ (local)
+  budget=HOURS           refuse to begin what would cost more device-hours
   cluster.workers=N      processes that train at once
-  run.gang=N             stages side by side in a process, on one stream of batches
+  run.gang=N|auto        stages side by side in a process, on one stream of batches
   run.engine=ddp         instead of deepspeed; run.processes=N ranks; run.zero_stage=1
   run.micro_batch_size=N gradient accumulation; run.device=cpu|cuda; run.threads=N
   run.tracker=tensorboard|wandb|mlflow   copies of the metrics, under trackers/ of the store
@@ -75,7 +76,8 @@ def dry_run(
         f"  {len(left):>8,} stages to train, in {len(groups):,} gangs, "
         f"by {min(launch.cluster.workers, len(groups))} worker(s) of cluster {launch.cluster.name}"
     )
-    lines.append("  " + cost.sentence(plan, states, left, launch.cluster.workers))
+    lines.append("  " + cost.sentence(plan, states, left, launch.cluster.workers, launch.store))
+    lines += cost.by_size(plan, states, left, launch.store)
     lines += [f"  damaged: {s.why}" for s in states.values() if s.name == "damaged"]
     lines += problems(launch)
     return "\n".join(lines)
@@ -85,7 +87,7 @@ def _jobs(
     launch: Launch, plan: Plan, states: Mapping[str, StageState], left: Sequence[str]
 ) -> list[str]:
     """How the stages would be packed into jobs; memory raised after failures is not foreseen."""
-    known = cost.seconds_per_epoch(plan, states)
+    known = cost.seconds_per_epoch(plan, states, launch.store)
     seconds = wall_seconds(known, plan, launch.run.processes)
     chains = [
         (chain, group.cluster)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.schema import ClusterConfig, ResourceRule, RunConfig, StageConfig
+from harness.sweep.cost import Size, size_key
 from harness.sweep.plan import Plan, gangs, stream_key, trees
 from harness.sweep.where import parse
 
@@ -96,14 +97,15 @@ def _applied(
     return asked, run.model_copy(update=taken(run))
 
 
-def _units(plan: Plan, parts: Iterable[list[str]], gang: int) -> list[list[str]]:
+def _units(plan: Plan, parts: Iterable[list[str]], gang: int | str) -> list[list[str]]:
     """Trees that one stream of batches can feed belong together, up to `gang` of them."""
+    most = gang if isinstance(gang, int) else 1
     open_units: dict[tuple[object, ...], tuple[list[str], int]] = {}
     found: list[list[str]] = []
     for tree in parts:
         key = stream_key(plan.stages[tree[0]])
-        unit, size = open_units.get(key, ([], gang))
-        if size >= gang:
+        unit, size = open_units.get(key, ([], most))
+        if size >= most:
             unit, size = [], 0
             found.append(unit)
         unit += tree
@@ -162,10 +164,8 @@ def stages_of(job: Job) -> list[str]:
     return [stage for gang in job for stage in gang]
 
 
-def wall_seconds(known: Mapping[tuple[object, ...], float], plan: Plan, processes: int) -> Seconds:
+def wall_seconds(known: Mapping[Size, float], plan: Plan, processes: int) -> Seconds:
     """`seconds` for `make_chains` from device-seconds per epoch of each size (`cost`)."""
-    from harness.sweep.cost import size_key
-
     def seconds(stage: str) -> float | None:
         config = plan.stages[stage]
         per_epoch = known.get(size_key(config))

@@ -1,0 +1,67 @@
+"""Measure each size of a grid for a few steps, so that launch and status know what it costs.
+
+python -m harness.pilot grid=quickstart
+python -m harness.pilot grid=imagenet_resnet50 steps=50 where="width >= 1"
+
+Run it on the machine, or in an interactive job (`srun --gpus=1 --pty ...`), whose device the sweep
+will use; on one where another process is busy it measures that, too. Sizes that have a pilot, or a
+finished stage, are left out (`again=true` measures them all).
+"""
+
+from __future__ import annotations
+
+from harness.cluster.select import look_at
+from harness.errors import UserError, command
+from harness.schema import StageConfig
+from harness.sweep import cost
+
+KNOBS = {"steps": str, "again": bool}
+STEPS = 20
+
+
+def main(args: list[str]) -> int:
+    """The command; returns its exit code."""
+    if not args or args[0] in ("--help", "-h"):
+        print(__doc__)
+        return 0
+    sweep = look_at(args, KNOBS)
+    said = sweep.launch.knobs.get("steps", str(STEPS))
+    if not said.isdecimal() or not 1 <= int(said) <= 10_000:
+        raise UserError(f"steps={said} is no number of steps from 1 to 10000")
+    if sweep.launch.run.processes > 1:
+        raise UserError("a pilot measures one process: say run.processes=1")
+    root = sweep.store.root
+    known = cost.seconds_per_epoch(sweep.plan, sweep.states, root)
+    sizes: dict[cost.Size, StageConfig] = {}
+    for stage in sweep.stages():
+        config = sweep.plan.stages[stage]
+        # the strongest augmentation is the slowest; later stages of a size take no longer
+        if config.parent is None:
+            sizes[cost.size_key(config)] = config
+    todo = {
+        size: config
+        for size, config in sizes.items()
+        if sweep.launch.knobs.get("again") or size not in known
+    }
+    if not todo:
+        print("every size is known already; again=true measures them anew")
+        return 0
+    from harness.train.pilot import measure
+
+    for config in todo.values():
+        pilot = measure(config, sweep.launch.run, int(said))
+        cost.write_pilot(root, config, pilot)
+        model = config.model
+        print(
+            f"{config.dataset.name} {model.family} width {model.width:g}: "
+            f"{pilot.seconds_per_epoch:.2f} s per epoch, {pilot.data_share:.0%} of it waiting for "
+            f"data, {pilot.memory_bytes / 1e9:.2f} GB, on {pilot.device}",
+            flush=True,
+        )
+    sweep_left = [s for s, state in sweep.states.items() if state.result is None]
+    print(cost.sentence(sweep.plan, sweep.states, sweep_left, 1, root))
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,84 @@
+"""A short measurement of one size: time of a step, time waited for data, memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from harness.data.datasets import load
+from harness.data.loader import make_loader
+from harness.schema import RunConfig, StageConfig
+from harness.store.identity import stage_id
+from harness.sweep.cost import Pilot
+from harness.train.distributed import connected
+from harness.train.loop import Member
+from harness.train.stage import Stage
+
+WARM_UP_STEPS = 3  # first steps choose algorithms and fill caches
+LONGEST_SECONDS = 60.0
+
+
+def measure(config: StageConfig, run: RunConfig, steps: int) -> Pilot:
+    """Train `steps` steps of a dense stage of this size in a scratch folder, on this device.
+
+    Raises UserError as training does.
+    """
+    with connected(run) as world, tempfile.TemporaryDirectory(prefix="pilot-") as scratch:
+        folder = Path(scratch) / "stages" / "xx" / "pilot"
+        folder.mkdir(parents=True)
+        before = _host_bytes()
+        dataset = load(config.dataset, run.data_root)
+        loader = make_loader(
+            dataset, run, config.recipe.batch_size, world.rank, world.size, world.device
+        )
+        member = Member(stage_id(config), config, folder, None)
+        stage = Stage(member, dataset, loader, run, world, lambda: None)
+        waited = spent = 0.0
+        counted = done = 0
+        epoch, end = 0, time.monotonic() + LONGEST_SECONDS
+        try:
+            while done < WARM_UP_STEPS + steps and (not counted or time.monotonic() < end):
+                batches = loader.epoch(config.seed, epoch)
+                while done < WARM_UP_STEPS + steps:
+                    begun = time.perf_counter()
+                    batch = next(batches, None)
+                    got = time.perf_counter()
+                    if batch is None:
+                        break
+                    stage.train_on(batch, epoch)
+                    if world.device.type == "cuda":
+                        torch.cuda.synchronize()
+                    done += 1
+                    if done > WARM_UP_STEPS:
+                        counted += 1
+                        waited += got - begun
+                        spent += time.perf_counter() - begun
+                epoch += 1
+        finally:
+            stage.close()
+            loader.close()
+        cuda = world.device.type == "cuda"
+        memory = torch.cuda.max_memory_allocated() if cuda else _host_bytes() - before
+        return Pilot(
+            seconds_per_epoch=spent / counted * loader.steps_per_epoch * world.size,
+            data_share=waited / spent,
+            memory_bytes=max(1, memory),
+            device_bytes=_device_bytes(world.device),
+            device=torch.cuda.get_device_name() if cuda else "cpu",
+        )
+
+
+def _host_bytes() -> int:
+    """Most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -127,7 +127,7 @@ def test_chaos(bed, make_grid, tmp_path, small_disk):
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(2**31)))
     print(f"CHAOS_SEED={seed}")
     chance = random.Random(seed)
-    grid = make_grid("chaos", 60, 40, sparsity="0.75", seeds="0, 1, 2, 3, 4, 5, 6, 7")
+    grid = make_grid("chaos", 100, 60, sparsity="0.75", seeds="0, 1, 2, 3, 4, 5, 6, 7")
     calm, wild = tmp_path / "calm", small_disk / "wild"
     bed.run("harness.launch", f"grid={grid}", f"store={calm}", "cluster.workers=2", seconds=400)
     stages = len(list(calm.glob("stages/*/*/result.json")))
@@ -147,7 +147,8 @@ def test_chaos(bed, make_grid, tmp_path, small_disk):
         return first_seen
 
     kinds = []
-    end = time.monotonic() + LASTS
+    healed = time.monotonic()
+    end = healed + LASTS
     while len(results()) < stages:
         assert time.monotonic() < end, (seed, chaos.dealt, bed.slurm("squeue"))
         if not bed.jobs() or chance.random() < 0.1:
@@ -157,6 +158,9 @@ def test_chaos(bed, make_grid, tmp_path, small_disk):
             chaos.pause(0, 1.5)
             if chaos.running():
                 chaos.deal(kinds.pop())
+        if time.monotonic() - healed > 20:  # what an admin does: drained nodes come back
+            bed.testbed("up")
+            healed = time.monotonic()
         time.sleep(0.3)
     bed.wait(lambda: not bed.jobs(), 120)
     print(chaos.dealt)

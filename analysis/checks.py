@@ -88,7 +88,8 @@ def _numbers(frame: pd.DataFrame, column: str) -> list[str]:
 
     given = frame[column]
     frame[column] = found = pd.to_numeric(given, errors="coerce")
-    bad = given[found.isna() & given.notna() & (given.astype(str) != "nan")]
+    bad = given[found.isna() & given.notna()]
+    bad = bad[bad.astype(str) != "nan"]
     if len(bad):
         return [f"{column}: {bad.iloc[0]!r} is no number"]
     if column == "seed" and found.isna().any():

@@ -38,6 +38,8 @@ COLUMNS = {
     "weight_decay": "where varied",
     "label_smoothing": "where varied",
     "train_size": "training images, where varied",
+    "method": "what chooses the weights to prune: magnitude, random, nm or channel, where varied",
+    "pruning": "iterative, one_shot or gradual, where varied",
     "schedule": "magnitude along the levels: constant, falling, rising, ..., where varied",
     "surplus": "additional parameters: none, or their form, where varied",
     "calibrated": "whether magnitude is difficulty in this space, where varied",
@@ -72,8 +74,8 @@ COLUMNS = {
 """Every column that a sweep writes, apart from axes under a dotted name."""
 AXES = (
     "dataset", "family", "depth", "width", "sparsity", "dense_long", "policy", "precision",
-    "batch_size", "lr", "weight_decay", "label_smoothing", "train_size", "schedule", "surplus",
-    "calibrated",
+    "batch_size", "lr", "weight_decay", "label_smoothing", "train_size", "method", "pruning",
+    "schedule", "surplus", "calibrated",
 )  # fmt: skip
 """Columns that may tell trials apart besides magnitude and seed; dotted names may, too."""
 TEXT = ("magnitude", "trial", "stage", "code", "why", "torch", "deepspeed")

@@ -14,7 +14,7 @@ from analysis.stats import mean
 if TYPE_CHECKING:
     import pandas as pd
 
-UNEXPLAINED = ("code", "lost", "gang")  # classes of failure that no policy and no user accounts for
+UNEXPLAINED = ("code", "lost", "gang", "start")  # failures that no policy and no user explains
 URGENCY = ("unexplained", "damaged", "failed", "diverged", "running", "queued", "waiting")
 MADE_WITH = tuple(dict.fromkeys((*MIXED, "micro_batch_size", "threads", "deepspeed", "precision")))
 EXAMPLES = 2  # cells named for a reason

@@ -97,3 +97,41 @@ def test_the_command_draws_without_a_word_on_stderr(planted, tmp_path):
     assert said.returncode == 0, said.stderr
     assert said.stderr == ""
     assert len(said.stdout.split()) == 12
+
+
+def test_many_sizes_are_drawn_in_panels_and_too_many_not_at_all(planted):
+    curves = {float(width): (0.8, 0.82, 0.81, 0.7) for width in range(1, 5)}
+    parts = [
+        planted(curves, seeds=2).assign(sparsity=share, trial=None) for share in (0.0, 0.5, 0.9)
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    figure = figures.accuracy_against_magnitude(best_per_size(frame))
+    assert [axes.get_title() for axes in figure.axes] == [
+        "sparsity 0", "sparsity 0.5", "sparsity 0.9",
+    ]  # fmt: skip
+    lines = [[c.get_label() for c in axes.lines if c.get_label()[0] != "_"] for axes in figure.axes]
+    assert lines == [["width 1", "width 2", "width 3", "width 4"]] * 3
+    colours = {
+        c.get_color() for axes in figure.axes for c in axes.lines if c.get_label() == "width 2"
+    }
+    assert len(colours) == 1
+    many = best_per_size(planted({float(w): (0.8,) for w in range(61)}, magnitudes=(0.2,)))
+    assert figures.figures(planted(), many) == {}
+    assert "61 sizes are too many" in figures.left_out(many)
+    assert set(figures.figures(planted(), many[:30])) == {"heat_map"}
+
+
+def test_an_unfinished_sweep_says_so_on_its_figures(planted):
+    frame = planted()
+    found = best_per_size(frame)
+    assert all(f.get_suptitle() == "" for f in figures.figures(frame, found).values())
+    frame.loc[0, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]
+    for figure in figures.figures(frame, best_per_size(frame)).values():
+        assert figure.get_suptitle() == "interim: 23 of 24 trials done"
+
+
+def test_seeds_are_dots_wherever_means_are_drawn(planted):
+    frame = grown(planted)
+    made = figures.figures(frame, best_per_size(frame))
+    for name in made.keys() - {"optimum_against_params", "heat_map"}:
+        assert any(line.get_marker() == "." for axes in made[name].axes for line in axes.lines)

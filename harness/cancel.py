@@ -10,6 +10,7 @@ from harness.cluster import slurm
 from harness.cluster.select import look_at
 from harness.cluster.slurm import SlurmDown
 from harness.errors import UserError, command
+from harness.verb import callable_module
 
 AT_ONCE = 500  # jobs of one scancel
 
@@ -40,6 +41,8 @@ def main(args: list[str]) -> int:
         print(f"{len(here)} stages train in a local launch: end that with Ctrl-C")
     return 0
 
+
+callable_module(__name__)
 
 if __name__ == "__main__":
     command(main)

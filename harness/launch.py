@@ -24,6 +24,7 @@ from harness.store.files import atomic_write, make_folder
 from harness.store.store import Store
 from harness.sweep import cost, describe
 from harness.sweep.plan import Plan, gangs, make_plan, todo
+from harness.verb import callable_module
 
 KNOBS = {"dry_run": bool, "retry": str, "budget": str}
 RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
@@ -204,6 +205,8 @@ def _run_here(
         raise UserError(f"the sweep ended early ({end}): {why}")
     return 1 if any(state.name == "failed" for state in states.values()) else 0
 
+
+callable_module(__name__)
 
 if __name__ == "__main__":
     command(main)

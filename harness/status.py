@@ -20,6 +20,7 @@ from harness.cluster.select import Sweep, again, look_at
 from harness.cluster.state import AFTER, STATES
 from harness.errors import UserError, command, nearest
 from harness.sweep import cost
+from harness.verb import callable_module
 
 KNOBS = {"by": str, "format": str, "watch": bool}
 REASONS = 10  # shown; the rest is counted
@@ -166,6 +167,8 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
         for row in table
     ]
 
+
+callable_module(__name__)
 
 if __name__ == "__main__":
     command(main)

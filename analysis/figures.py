@@ -197,7 +197,7 @@ def heat_map(found: Sequence[Best], metric: Metric = TOP1) -> Figure:
                 corner = (column - 0.46, row - 0.46)
                 axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, linewidth=thick))
     axes.set_xticks(range(len(magnitudes)), [number(m) for m in magnitudes])
-    axes.set_yticks(range(len(found)), [fill(plain(_name(line)), 24) for line in found])
+    axes.set_yticks(range(len(found)), [fill(plain(_name(line)), 28) for line in found])
     axes.set_xlabel("magnitude")
     words = f"change from best, {label('test', metric)}; boxed: ties"
     axes.set_title(fill(words, 36), fontsize=POINTS)

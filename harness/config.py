@@ -94,9 +94,14 @@ def check_trial(config: TrialConfig) -> list[tuple[str, str]]:
 
     found = []
     data = CATALOG.get(config.dataset.name)
+    side = config.dataset.resolution or (data.resolution if data else None)
+    family = registry.FAMILIES.get(config.model.family)
+    if config.dataset.start_resolution is not None and family is not None and family.patch:
+        sentence = f"{family.name} learns a position for each patch of one size of images"
+        found.append(("dataset.start_resolution", f"{sentence}; leave it out."))
     for path, sentences in (
         ("dataset", misfits(config.dataset)),
-        ("model", registry.check(config.model, data.resolution if data else None)),
+        ("model", registry.check(config.model, side)),
     ):
         for sentence in sentences:
             key, _, rest = sentence.partition(": ")

@@ -18,6 +18,7 @@ SCHEMA_NUMBER = 1
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+CropShare = Annotated[float, Field(ge=0.0, le=1.0)]
 Names = Annotated[tuple[str, ...], Strict(False)]
 
 
@@ -33,7 +34,9 @@ class Frozen(BaseModel):
 class DatasetConfig(Frozen):
     """Which images, and how the official sets are cut (`harness/data/datasets.py`).
 
-    Sizes are numbers of images; null means all that is left.
+    Sizes are numbers of images; null means all that is left. What follows `split_seed` is for sets
+    of image files of any size, which are cropped and resized to squares; others are used as they
+    are. With `start_resolution` the training images grow (`harness/data/crops.py`).
     """
 
     name: str
@@ -41,6 +44,19 @@ class DatasetConfig(Frozen):
     validation_size: PositiveInt
     test_size: PositiveInt | None = None  # stratified subset of the official test set
     split_seed: Annotated[int, Field(ge=0)] = 0
+    resolution: PositiveInt | None = None  # pixels a side; null: the data set's own
+    crop_scale: Annotated[tuple[CropShare, CropShare], Strict(False)] | None = (
+        None  # least and most of an image's area in a training crop; null: the data set's own
+    )
+    start_resolution: PositiveInt | None = None  # pixels a side at first; null: no resizing
+    ramp: Annotated[tuple[CropShare, CropShare], Strict(False)] = (0.4, 0.8)  # shares of training
+
+    @model_validator(mode="after")
+    def _rising(self) -> DatasetConfig:
+        for name, pair in (("crop_scale", self.crop_scale), ("ramp", self.ramp)):
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name} rises: {list(pair)} begins above its end")
+        return self
 
 
 class ModelConfig(Frozen):
@@ -199,7 +215,9 @@ class RunConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1  # torch threads of a rank on CPU: part of what makes bits repeat
     channels_last: bool = True  # 1.3 to 1.7 times as fast for small convolutions on CPU
-    loader: Literal["auto", "resident"] = "auto"
+    loader: Literal["auto", "resident", "ffcv", "imagefolder"] = "auto"
+    loader_threads: PositiveInt | None = None  # that decode; null: the cores this rank may use
+    data_cache: Literal["page", "process"] = "page"  # ffcv: the system's, or all in own memory
     data_root: str | None = None  # where data sets are looked for besides the usual places
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     keep_weights: Literal["all", "needed"] = "all"  # needed: only those a child starts from

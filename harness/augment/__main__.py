@@ -48,19 +48,19 @@ def main(arguments: list[str]) -> int:
 
     from harness.augment import sheet
     from harness.data.catalog import CATALOG
-    from harness.data.datasets import load
+    from harness.data.datasets import first_images, load
     from harness.schema import DatasetConfig
 
     name = chosen["dataset"]
     if name not in CATALOG:
         raise UserError(f"no data set '{name}'{nearest(name, CATALOG)}.")
     config = DatasetConfig(name=name, validation_size=CATALOG[name].train_size // 10)
-    split = load(config, chosen["data_root"] or None).train
-    images = torch.from_numpy(split.images[:_SAMPLES])
+    dataset = load(config, chosen["data_root"] or None)
+    images = torch.from_numpy(first_images(dataset, _SAMPLES))
     if chosen["rows"] == "ops":
         labels, tiles = sheet.by_op(images[0], text)
     else:
-        labels, tiles = sheet.by_sample(images, split.ids[:_SAMPLES], text)
+        labels, tiles = sheet.by_sample(images, dataset.train.ids[:_SAMPLES], text)
     try:
         sheet.compose(f"{text} on {name}", labels, tiles).save(out, optimize=True)
     except OSError as error:

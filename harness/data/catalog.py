@@ -23,7 +23,7 @@ class DatasetInfo:
     """
 
     name: str
-    module: str  # harness/data/<module>.py with read(folder, info) -> Official
+    module: str | None  # harness/data/<module>.py with read(folder, info) -> Official
     num_classes: int
     resolution: int  # pixels, square
     mean: tuple[float, ...]  # per channel, of images scaled to [0, 1]
@@ -37,13 +37,47 @@ class DatasetInfo:
     package: str | None = None  # importable, where the images lie inside one
     torchvision: str | None = None  # the class that knows where to download the files from
     channels: int = 3  # what a model sees; grey images are replicated
+    crop_scale: tuple[float, float] | None = None  # image files of any size: `image_folder`
 
 
 def _or_download(name: str) -> str:
     return f"download it with `python -m harness.data.download {name}` or set run.data_root"
 
 
+def image_folder(
+    name: str,
+    num_classes: int,
+    train_size: int,
+    test_size: int,
+    *,
+    resolution: int = 224,
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+    std: tuple[float, ...] = (0.229, 0.224, 0.225),
+) -> DatasetInfo:
+    """A set of image files of any size: `train/<class>/*` and `val/<class>/*`, or written `.beton`.
+
+    `resolution` (pixels) is what its images are cropped and resized to unless a config says
+    otherwise; mean and standard deviation default to ImageNet's.
+    """
+    return DatasetInfo(
+        name=name,
+        module=None,
+        num_classes=num_classes,
+        resolution=resolution,
+        mean=mean,
+        std=std,
+        train_size=train_size,
+        test_size=test_size,
+        remedy=f"put its folders train/ and val/ (or links to them) there, or write it with "
+        f"`python -m harness.data.write dataset={name} source=DIR out=ROOT/{name}` and set "
+        "run.data_root=ROOT",
+        folder=name,
+        crop_scale=(0.08, 1.0),
+    )
+
+
 _ROWS = (
+    image_folder("imagenet", num_classes=1000, train_size=1_281_167, test_size=50_000),
     DatasetInfo(
         name="fashion_mnist",
         module="fashion_mnist",
@@ -109,6 +143,24 @@ _ROWS = (
 )
 
 CATALOG: dict[str, DatasetInfo] = {row.name: row for row in _ROWS}
+MANIFEST = "manifest.json"  # of a written set; it is written last (`write.py`)
+
+
+def written(info: DatasetInfo, data_root: str | None) -> Path | None:
+    """The first folder `<root>/<name>` with `.beton` files of this data set that are finished."""
+    return next((p for p in _roots(info, data_root) if (p / MANIFEST).is_file()), None)
+
+
+def tree(info: DatasetInfo, data_root: str | None) -> Path | None:
+    """The first folder `<root>/<name>` with the image files of this data set."""
+    parts = ("train", "val")
+    roots = _roots(info, data_root)
+    return next((p for p in roots if all((p / part).is_dir() for part in parts)), None)
+
+
+def _roots(info: DatasetInfo, data_root: str | None) -> list[Path]:
+    roots = [Path(root).expanduser() for root in (data_root, "data") if root is not None]
+    return [root / info.name for root in roots]
 
 
 def places(info: DatasetInfo, data_root: str | None) -> list[Path]:
@@ -128,6 +180,8 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 def find(info: DatasetInfo, data_root: str | None) -> Path | None:
     """The first folder that holds all files of a data set that lies in files."""
+    if info.module is None:
+        return written(info, data_root) or tree(info, data_root)
     for folder in places(info, data_root):
         if all(find_file(folder, name) for name in info.files):
             return folder
@@ -142,15 +196,43 @@ def missing(info: DatasetInfo, data_root: str | None) -> str | None:
         return f"the data set {info.name} needs the package {info.package}: {info.remedy}."
     if find(info, data_root) is not None:
         return None
-    looked = [
+    if info.module is None:
+        looked = "; ".join(map(str, places(info, data_root)))
+        return (
+            f"the data set {info.name} is not there; neither {MANIFEST} nor train/ and val/ are in "
+            f"{looked}: {info.remedy}."
+        )
+    lacks = [
         f"{place} (lacks {', '.join(lacking)})" if place.is_dir() else f"{place} (no such folder)"
         for place in places(info, data_root)
         for lacking in [[name for name in info.files if find_file(place, name) is None]]
     ]
     return (
-        f"the files of the data set {info.name} are not there; looked in {'; '.join(looked)}: "
+        f"the files of the data set {info.name} are not there; looked in {'; '.join(lacks)}: "
         f"{info.remedy}."
     )
+
+
+def _of_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
+    """What is wrong with the keys that only image files of any size have."""
+    if info.crop_scale is None:
+        said = ("resolution", "crop_scale", "start_resolution")
+        return [
+            f"dataset.{key}: the images of {info.name} are used as they are, "
+            f"{info.resolution}x{info.resolution}; leave it out."
+            for key in said
+            if getattr(config, key) is not None
+        ]
+    problems = []
+    full = config.resolution or info.resolution
+    if config.start_resolution is not None and config.start_resolution > full:
+        problems.append(
+            f"dataset.start_resolution: {config.start_resolution} is more than the {full} pixels "
+            "that it should grow to."
+        )
+    if config.crop_scale is not None and config.crop_scale[1] == 0.0:
+        problems.append("dataset.crop_scale: crops of none of an image; [0.08, 1] is common.")
+    return problems
 
 
 def misfits(config: DatasetConfig) -> list[str]:
@@ -158,7 +240,7 @@ def misfits(config: DatasetConfig) -> list[str]:
     info = CATALOG.get(config.name)
     if info is None:
         return [f"dataset.name: no data set '{config.name}'{nearest(config.name, CATALOG)}."]
-    problems = []
+    problems = _of_sides(config, info)
     left = info.train_size - config.validation_size
     if left < 1:
         problems.append(

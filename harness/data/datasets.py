@@ -1,10 +1,10 @@
-"""Load a data set as arrays: the official images, cut into train, validation and test.
+"""Load a data set, cut into train, validation and test: as arrays, or as images to be decoded.
 
     python -c "from harness.data.datasets import load; from harness.schema import DatasetConfig;
     print(load(DatasetConfig(name='digits', validation_size=200)).split_hash)"
 
-Images are uint8 with 3 channels at their own resolution; everything that is done to them later
-(crop, flip, policy, normalisation) is `harness/augment`'s.
+Images in memory are uint8 with 3 channels at their own resolution; others are decoded batch by
+batch. What is done to them later (flip, policy, normalisation) is `harness/augment`'s.
 """
 
 from __future__ import annotations
@@ -12,25 +12,30 @@ from __future__ import annotations
 import functools
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.data.catalog import CATALOG, DatasetInfo, find, misfits, missing
+from harness.data.catalog import CATALOG, DatasetInfo, find, misfits, missing, tree, written
 from harness.data.download import download
 from harness.data.official import Bytes, Integers, Official
 from harness.data.splits import cut, split_hash
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 
+if TYPE_CHECKING:
+    from harness.data.streamed import Coded
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images: uint8 [N, 3, H, W], contiguous. Labels: int64 [N]. Ids: int64 [N], rising.
+    """Images: uint8 [N, 3, H, W], contiguous, or coded. Labels: int64 [N]. Ids: int64 [N], rising.
 
     An id is a sample's position in the official set; it keys every random draw for that sample.
     """
 
-    images: Bytes
+    images: Bytes | Coded
     labels: Integers
     ids: Integers
 
@@ -40,13 +45,28 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three parts of one data set, which share no image, and the hash of their ids."""
+    """The three parts of one data set, which share no image, and the hash of their ids.
+
+    `why` says how its images are read, and what that was chosen for.
+    """
 
     train: Split
     validation: Split
     test: Split
     info: DatasetInfo
     split_hash: str
+    config: DatasetConfig
+    why: str = "in memory"
+
+    @property
+    def resolution(self) -> int:
+        """Pixels a side, of every image but those of a training that starts with smaller ones."""
+        return self.config.resolution or self.info.resolution
+
+    @property
+    def crop_scale(self) -> tuple[float, float] | None:
+        """Least and most of an image's area in a training crop; None where nothing is cropped."""
+        return self.config.crop_scale or self.info.crop_scale
 
 
 def _verify(official: Official, info: DatasetInfo) -> None:
@@ -77,35 +97,172 @@ def _split(images: Bytes, labels: Integers, ids: Integers) -> Split:
 
 
 @functools.lru_cache(maxsize=2)  # a worker trains many stages, one after the other, on one set
-def load(config: DatasetConfig, data_root: str | None = None) -> Dataset:
+def load(
+    config: DatasetConfig,
+    data_root: str | None = None,
+    loader: str = "auto",
+    cache: str = "page",
+) -> Dataset:
     """Read and cut a data set, downloaded first if it is nowhere. Arrays are shared: read only.
+
+    `loader` and `cache` are those of `RunConfig`.
 
     Raises:
         UserError: a config that does not fit, files that are absent and cannot be downloaded,
-            or files that are not what they should be.
+            files that are not what they should be, or a loader that cannot read them.
     """
     if problems := misfits(config):
         raise UserError(" ".join(problems))
     info = CATALOG[config.name]
-    folder = find(info, data_root)
-    if folder is None and info.torchvision is not None:
-        folder = download(info, data_root)
-    if absent := missing(info, data_root):
-        raise UserError(absent)
-    official = importlib.import_module(f"harness.data.{info.module}").read(folder, info)
-    _verify(official, info)
-    train, validation, test = cut(
-        official.train_labels,
-        official.test_labels,
-        validation_size=config.validation_size,
-        train_size=config.train_size,
-        test_size=config.test_size,
-        seed=config.split_seed,
-    )
+    if loader in ("ffcv", "imagefolder") or info.module is None:
+        return _coded(config, info, data_root, loader, cache)
+    official = read_official(info, data_root)
+    train, validation, test = cut_as(config, official.train_labels, official.test_labels)
     return Dataset(
         train=_split(official.train_images, official.train_labels, train),
         validation=_split(official.train_images, official.train_labels, validation),
         test=_split(official.test_images, official.test_labels, test),
         info=info,
         split_hash=split_hash(train, validation, test),
+        config=config,
     )
+
+
+def read_official(info: DatasetInfo, data_root: str | None) -> Official:
+    """The official images of a set that is used as it is, downloaded first if it is nowhere."""
+    assert info.module is not None
+    folder = find(info, data_root)
+    if folder is None and info.torchvision is not None:
+        folder = download(info, data_root)
+    if absent := missing(info, data_root):
+        raise UserError(absent)
+    official: Official = importlib.import_module(f"harness.data.{info.module}").read(folder, info)
+    _verify(official, info)
+    return official
+
+
+def cut_as(
+    config: DatasetConfig, train_labels: Integers, test_labels: Integers
+) -> tuple[Integers, Integers, Integers]:
+    """Ids of train, validation and test as the config cuts them (`splits.cut`)."""
+    return cut(
+        train_labels,
+        test_labels,
+        validation_size=config.validation_size,
+        train_size=config.train_size,
+        test_size=config.test_size,
+        seed=config.split_seed,
+    )
+
+
+def first_images(dataset: Dataset, count: int) -> Bytes:
+    """The first training images, uint8 [count, 3, H, W]; of files of any size, their centres."""
+    from harness.data.crops import Centre
+
+    split, side = dataset.train, dataset.resolution
+    if isinstance(split.images, np.ndarray):
+        return split.images[:count]
+    ids = split.ids[:count]
+    out = np.empty((len(ids), side, side, 3), dtype=np.uint8)
+    split.images.job(np.arange(len(ids)), ids, Centre())(slice(0, len(ids)), out)
+    return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
+
+
+def _coded(
+    config: DatasetConfig, info: DatasetInfo, data_root: str | None, loader: str, cache: str
+) -> Dataset:
+    """A set whose images are decoded when they are needed, read as `loader` asks."""
+    betons, files = written(info, data_root), tree(info, data_root)
+    if loader == "resident":
+        raise UserError(
+            f"run.loader=resident holds a whole data set in memory, and the images of {info.name} "
+            "come in any size: use ffcv, imagefolder or auto."
+        )
+    if loader == "auto":
+        if betons is None and files is None:
+            raise UserError(str(missing(info, data_root)))
+        broken = _ffcv_trouble()
+        if betons is not None and broken is None:
+            return _from_betons(config, info, betons, cache, f"{betons} holds .beton files")
+        if files is None:
+            raise UserError(
+                f"{betons} holds .beton files, and {broken}; or put the folders train/ and val/ "
+                "there, for run.loader=imagefolder."
+            )
+        why = f"{files} holds no .beton files" if betons is None else str(broken)
+        return _from_tree(config, info, files, why)
+    if loader == "ffcv":
+        if betons is None:
+            raise UserError(
+                f"run.loader=ffcv needs .beton files of {info.name} under run.data_root or data/: "
+                f"write them with `python -m harness.data.write dataset={info.name} source=DIR "
+                f"out=ROOT/{info.name}`."
+            )
+        if (broken := _ffcv_trouble()) is not None:
+            raise UserError(f"run.loader=ffcv: {broken}; or use run.loader=imagefolder.")
+        return _from_betons(config, info, betons, cache, "run.loader asks for it")
+    if info.module is not None:
+        raise UserError(
+            f"run.loader=imagefolder reads a tree of image files, and {info.name} is none: use "
+            "resident or auto."
+        )
+    if files is None:
+        raise UserError(
+            f"run.loader=imagefolder needs the folders train/ and val/ of {info.name} in "
+            f"<root>/{info.name}, with run.data_root=<root> or under data/."
+        )
+    return _from_tree(config, info, files, "run.loader asks for it")
+
+
+@functools.cache
+def _ffcv_trouble() -> str | None:
+    """Why FFCV cannot be used here, and what to do about it; None if it can."""
+    try:
+        importlib.import_module("harness.data.ffcv")
+    except (ImportError, OSError) as error:
+        return (
+            f"FFCV cannot be imported ({error}): install it with `pip install '.[ffcv]'`, which "
+            "needs g++, pkg-config, libopencv-dev and libturbojpeg0-dev"
+        )
+    return None
+
+
+def _from_betons(
+    config: DatasetConfig, info: DatasetInfo, folder: Path, cache: str, why: str
+) -> Dataset:
+    from harness.data.beton import open_parts
+
+    train, validation, test = open_parts(folder, config, info, cache)
+    hashed = split_hash(train.ids, validation.ids, test.ids)
+    return Dataset(train, validation, test, info, hashed, config, f"ffcv: {why}")
+
+
+def _from_tree(config: DatasetConfig, info: DatasetInfo, folder: Path, why: str) -> Dataset:
+    from harness.data.imagefolder import Folder, scan_both
+
+    official, test_set = scan_both(folder)
+    check_counts(info, len(official.labels), len(test_set.labels), len(official.classes), folder)
+    train, validation, test = cut_as(config, official.labels, test_set.labels)
+    return Dataset(
+        train=Split(Folder(official, train), official.labels[train], train),
+        validation=Split(Folder(official, validation), official.labels[validation], validation),
+        test=Split(Folder(test_set, test), test_set.labels[test], test),
+        info=info,
+        split_hash=split_hash(train, validation, test),
+        config=config,
+        why=f"imagefolder: {why}",
+    )
+
+
+def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: object) -> None:
+    """Raise `UserError` unless these are the numbers of the catalog."""
+    expected, found = (info.train_size, info.test_size, info.num_classes), (train, test, classes)
+    if expected != found:
+        said, is_there = (
+            "{:,} training images, {:,} test images and {:,} classes".format(*numbers)
+            for numbers in (expected, found)
+        )
+        raise UserError(
+            f"{info.name} should have {said}, and {place} holds {is_there}; complete it, or "
+            "correct its line in harness/data/catalog.py."
+        )

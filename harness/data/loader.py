@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 
 from harness.data.datasets import Dataset
@@ -86,13 +87,16 @@ def make_loader(
     rank: int,
     world_size: int,
     device: torch.device,
+    epochs: int = 1,
 ) -> Loader:
-    """The loader of one rank; `batch_size` is global.
+    """The loader of one rank; `batch_size` is global, `epochs` the length of the training.
 
     Raises:
         UserError: a batch that the ranks cannot share equally, or larger than the training set.
     """
     from harness.data.resident import Resident
+    from harness.data.streamed import Streamed
+    from harness.data.threads import usable_cores
 
     if batch_size % world_size:
         raise UserError(
@@ -104,4 +108,8 @@ def make_loader(
             f"recipe.batch_size {batch_size} is more than the {len(dataset.train)} images of the "
             "training set, so an epoch would hold no step; make it smaller."
         )
-    return Resident(dataset, batch_size, rank, world_size, device)
+    if isinstance(dataset.train.images, np.ndarray):
+        return Resident(dataset, batch_size, rank, world_size, device)
+    gpus = torch.cuda.device_count() if device.type == "cuda" else world_size
+    threads = run.loader_threads or usable_cores(min(world_size, gpus))
+    return Streamed(dataset, batch_size, rank, world_size, device, threads, epochs)

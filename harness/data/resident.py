@@ -24,6 +24,8 @@ class _Part:
 
     @classmethod
     def of(cls, split: Split, device: torch.device) -> _Part:
+        if not isinstance(split.images, np.ndarray):
+            raise TypeError("the images of this split are coded: a streamed loader serves them")
         images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
         return cls(images.to(device), labels.to(device), split.ids)
 

@@ -93,14 +93,22 @@ def train_gang(
             )
     if said := trackers.missing(run.tracker):
         raise UserError(said)  # on every rank, before any of them waits for another
-    dataset = load(first.dataset, run.data_root)
+    dataset = load(first.dataset, run.data_root, run.loader, run.data_cache)
     loader = make_loader(
-        dataset, run, first.recipe.batch_size, world.rank, world.size, world.device
+        dataset,
+        run,
+        first.recipe.batch_size,
+        world.rank,
+        world.size,
+        world.device,
+        first.recipe.epochs,
     )
     pulse = Pulse(world, heartbeat)
     stages: list[Stage] = []
     try:
         if world.rank == 0:
+            if loader.name != "resident":
+                print(f"loader {dataset.why}", flush=True)
             for member in members:
                 provenance.record(member.folder, facts(run, world, loader))
         for member in members:

@@ -74,7 +74,7 @@ class Stage:
             self.config.model,
             dataset.info.num_classes,
             seed=self.config.seed,
-            resolution=dataset.info.resolution,
+            resolution=dataset.resolution,
         )
         module = module.to(world.device)
         prune = self.config.prune
@@ -253,7 +253,7 @@ class Stage:
 
     def summary(self) -> dict[str, Any]:
         """Everything of a result but the scores."""
-        counts = count(self.module, self.dataset.info.resolution, self.masks)
+        counts = count(self.module, self.dataset.resolution, self.masks)
         examples = self.step * self.config.recipe.batch_size
         return {
             "epochs": self.config.recipe.epochs,

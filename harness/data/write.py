@@ -1,0 +1,286 @@
+"""Write a data set to FFCV's `.beton` files, one for each part, with a manifest that is checked.
+
+    python -m harness.data.write dataset=imagenet source=/data/ILSVRC out=data/imagenet
+
+`source` is a tree with train/<class>/* and val/<class>/*, or where the files of another data set
+lie. Threads decode, shrink and encode; one writes in the order of ids, so that the same settings
+give the same bytes with any number of threads. Files get their names when they are complete, the
+manifest comes last: what has no manifest is not a data set.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from harness.config import GRIDS
+from harness.data.catalog import CATALOG, MANIFEST, DatasetInfo
+from harness.data.datasets import check_counts, cut_as, read_official
+from harness.data.encode import Part, Read, Settings, write_part
+from harness.data.imagefolder import Tree, read_image, scan_both
+from harness.data.official import Integers
+from harness.data.splits import split_hash
+from harness.data.threads import Threads, usable_cores
+from harness.errors import UserError, command, nearest
+from harness.schema import DatasetConfig
+from harness.store.files import make_folder, write_json
+
+MOST_BAD = 100  # more bad images than this are no accident
+USAGE = "usage: python -m harness.data.write dataset=NAME source=DIR out=DIR [KEY=VALUE ...]"
+
+
+class _Progress:
+    """One line: images, share, rate, time left; every second on a terminal, else every minute."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self._terminal = sys.stderr.isatty()
+        self._started = self._shown = time.monotonic()
+
+    def __call__(self) -> None:
+        """One image more."""
+        self.done += 1
+        now = time.monotonic()
+        last = self.done == self.total
+        if now - self._shown < (1.0 if self._terminal else 60.0) and not last:
+            return
+        self._shown = now
+        rate = self.done / max(now - self._started, 1e-9)
+        left = int((self.total - self.done) / rate)
+        line = (
+            f"{self.done:,} of {self.total:,} images ({self.done / self.total:.0%}), "
+            f"{rate:,.0f} a second, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        )
+        end = "\n" if last or not self._terminal else ""
+        print(f"\r\033[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+def _of_tree(trees: tuple[Tree, Tree]) -> tuple[tuple[Integers, Read, Callable[[int], str]], ...]:
+    def reader(tree: Tree) -> Read:
+        return lambda id: np.array(read_image(tree.root / tree.paths[id]))
+
+    def namer(tree: Tree) -> Callable[[int], str]:
+        return lambda id: str(tree.root / tree.paths[id])
+
+    train, test = ((tree.labels, reader(tree), namer(tree)) for tree in trees)
+    return train, test
+
+
+def _of_arrays(
+    info: DatasetInfo, source: str | None
+) -> tuple[tuple[Integers, Read, Callable[[int], str]], ...]:
+    official = read_official(info, source)
+
+    def reader(images: np.ndarray) -> Read:
+        return lambda id: np.repeat(images[id].transpose(1, 2, 0), 3 // images.shape[1], axis=2)
+
+    return (
+        (official.train_labels, reader(official.train_images), "training image {}".format),
+        (official.test_labels, reader(official.test_images), "test image {}".format),
+    )
+
+
+def write(
+    info: DatasetInfo,
+    config: DatasetConfig,
+    source: str | None,
+    out: Path,
+    settings: Settings,
+    workers: int,
+    skip_bad: bool,
+) -> dict[str, Any]:
+    """Write the three parts and the manifest, which is returned.
+
+    Raises:
+        UserError: a source that is not the data set, bad images that should not be skipped, or a
+            folder that holds a finished set.
+        Stalled: an image that takes longer than `IMAGE_SECONDS`.
+    """
+    from harness.data.beton import AGAIN, FORMAT, PARTS, index_digest
+
+    if (out / MANIFEST).exists():
+        raise UserError(f"{out} holds a finished data set: remove it first, or name another out.")
+    classes: Sequence[str] = [str(i) for i in range(info.num_classes)]
+    if info.module is None:
+        if source is None:
+            raise UserError(f"{info.name} comes from a tree of image files: say source=DIR.")
+        trees = scan_both(Path(source).expanduser())
+        classes = trees[0].classes
+        check_counts(info, len(trees[0].labels), len(trees[1].labels), len(classes), source)
+        train, test = _of_tree(trees)
+    else:
+        train, test = _of_arrays(info, source)
+    ids = dict(zip(PARTS, cut_as(config, train[0], test[0]), strict=True))
+    parts = [
+        Part(name, "test" if name == "test" else "train", ids[name], *official)
+        for name, official in zip(PARTS, (train, train, test), strict=True)
+    ]
+    make_folder(out)
+    cv2.setNumThreads(1)  # the threads are ours
+    progress = _Progress(sum(len(part.ids) for part in parts))
+    threads = Threads(workers)
+    facts = {}
+    try:
+        for part in parts:
+            path = out / f"{part.name}.beton"
+            facts[part.name] = write_part(path, part, settings, threads, progress)
+            bad = [entry for other in parts for entry in other.skipped]
+            if len(bad) > MOST_BAD or (part is parts[-1] and bad and not skip_bad):
+                raise UserError(_about(bad))
+    finally:
+        threads.close()
+    held = []
+    for part in parts:
+        path, about = out / f"{part.name}.beton", facts[part.name]
+        about["index_sha256"] = index_digest(path, about["index_end"], about["table_start"])
+        gone = [entry["id"] for entry in part.skipped]
+        held.append(np.setdiff1d(part.ids, gone, assume_unique=True))
+        if not len(held[-1]):
+            raise UserError(
+                f"no image of the part {part.name} is good; mend the source and {AGAIN}."
+            )
+    manifest = {
+        "format": FORMAT,
+        "dataset": info.name,
+        "official": {
+            "train": len(train[0]),
+            "test": len(test[0]),
+            "classes": len(classes),
+        },
+        "classes": list(classes),
+        "split": {
+            "validation_size": config.validation_size,
+            "split_seed": config.split_seed,
+            "hash": split_hash(held[0], held[1], held[2]),
+        },
+        "settings": asdict(settings),
+        "parts": facts,
+        "skipped": bad,
+    }
+    write_json(out / MANIFEST, manifest)
+    return manifest
+
+
+def _about(bad: Sequence[dict[str, Any]]) -> str:
+    named = "\n".join(f"  {entry['image']}: {entry['because']}" for entry in bad[:MOST_BAD])
+    return (
+        f"{len(bad)} images do not decode, so nothing is finished; replace them, or leave them out "
+        f"with skip_bad=true:\n{named}"
+    )
+
+
+def _usual_validation_size(name: str) -> int | None:
+    """What `grids/dataset/NAME.yaml` says."""
+    import yaml
+
+    path = GRIDS / "dataset" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text())["validation_size"] if path.is_file() else None
+
+
+def _unknown(name: str, source: str | None) -> str:
+    """No such data set; for a tree, the line that makes it one."""
+    said = f"no data set '{name}'{nearest(name, CATALOG)}."
+    if source is None or not (Path(source).expanduser() / "train").is_dir():
+        return said
+    train, test = scan_both(Path(source).expanduser())
+    return (
+        f"{said} To make {source} one, add this line to _ROWS in harness/data/catalog.py:\n"
+        f'    image_folder("{name}", num_classes={len(train.classes)}, '
+        f"train_size={len(train.labels):_}, test_size={len(test.labels):_}),"
+    )
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The command's words, with what they are if they are not said."""
+
+    dataset: str = ""
+    source: str | None = None
+    out: str = ""
+    max_resolution: int | None = None
+    jpeg_quality: int = 90
+    compress_probability: float | None = None
+    workers: int | None = None
+    skip_bad: bool = False
+    validation_size: int | None = None
+    split_seed: int = 0
+
+
+def _words(arguments: list[str]) -> _Words:
+    kinds = {f.name: str(f.type).partition(" ")[0] for f in fields(_Words)}
+    said: dict[str, Any] = {}
+    for text in arguments:
+        key, equals, value = text.partition("=")
+        if not equals or key not in kinds:
+            raise UserError(
+                f"'{text}' is no KEY=VALUE of this command{nearest(key, kinds)}. {USAGE}"
+            )
+        try:
+            if kinds[key] == "bool":
+                said[key] = {"true": True, "false": False}[value]
+            else:
+                said[key] = {"int": int, "float": float, "str": str}[kinds[key]](value)
+        except (ValueError, KeyError):
+            raise UserError(f"{key}={value} is no {kinds[key]}.") from None
+    words = _Words(**said)
+    if not words.dataset or not words.out:
+        raise UserError(USAGE)
+    for key, low, high in (
+        ("max_resolution", 1, 65_535),
+        ("jpeg_quality", 1, 100),
+        ("compress_probability", 0.0, 1.0),
+        ("workers", 1, 1024),
+        ("validation_size", 1, None),
+        ("split_seed", 0, None),
+    ):
+        value = getattr(words, key)
+        if value is not None and not low <= value <= (high or value):
+            raise UserError(f"{key}={value} is outside {low} to {high or 'any number'}.")
+    return words
+
+
+def main(arguments: list[str]) -> int:
+    """The command; see the module's docstring."""
+    words = _words(arguments)
+    if (info := CATALOG.get(words.dataset)) is None:
+        raise UserError(_unknown(words.dataset, words.source))
+    size = words.validation_size or _usual_validation_size(info.name)
+    if size is None:
+        raise UserError(f"how many images for validation? Say validation_size=N. {USAGE}")
+    try:
+        import ffcv  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"writing .beton files needs FFCV, which cannot be imported ({error}): install it with "
+            "`pip install '.[ffcv]'`, or train from the image files with run.loader=imagefolder."
+        ) from error
+    compress = words.compress_probability
+    if compress is None:  # small images are not worth a decoder
+        compress = 1.0 if info.module is None else 0.0
+    config = DatasetConfig(name=info.name, validation_size=size, split_seed=words.split_seed)
+    settings = Settings(words.max_resolution, words.jpeg_quality, compress)
+    manifest = write(
+        info,
+        config,
+        words.source,
+        Path(words.out).expanduser(),
+        settings,
+        words.workers or usable_cores(),
+        words.skip_bad,
+    )
+    counts = ", ".join(f"{part['count']:,} {name}" for name, part in manifest["parts"].items())
+    print(f"{words.out}: {counts}; split {manifest['split']['hash']}")
+    for entry in manifest["skipped"]:
+        print(f"skipped {entry['image']}: {entry['because']}")
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,66 @@
+"""A small tree of photo-like JPEGs in many sizes, as a data set of the catalog, and its files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.data.catalog import CATALOG, image_folder
+from harness.data.write import main as write
+from harness.schema import DatasetConfig
+
+CLASSES = ("cat", "dog", "newt")
+TRAIN, VAL = 16, 5  # images of each class
+PHOTOS = image_folder("photos", num_classes=3, train_size=48, test_size=15, resolution=32)
+CONFIG = DatasetConfig(name="photos", validation_size=9)
+
+
+def photo(rng, width, height):
+    """Smooth colours with some grain: it compresses like a photograph."""
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+    grain = rng.integers(-12, 13, (height, width, 1), dtype=np.int16)
+    return Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+
+
+def fill(root: Path) -> None:
+    """Images of half of ImageNet's size, about one in four upright; one grey, one PNG."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", TRAIN), ("val", VAL)):
+        for name in CLASSES:
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                sides = (int(rng.normal(236, 30)), int(rng.normal(200, 30)))
+                image = photo(rng, *(sides if i % 4 else sides[::-1]))
+                if part == "train" and i == 1:
+                    image = image.convert("L")
+                if part == "train" and i == 2:
+                    image.save(folder / f"{name}_{i:02}.png")
+                else:
+                    image.save(folder / f"{name}_{i:02}.JPEG", quality=90)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """A root with photos/train and photos/val."""
+    root = tmp_path_factory.mktemp("tree")
+    fill(root / "photos")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _photos(monkeypatch):
+    monkeypatch.setitem(CATALOG, "photos", PHOTOS)
+
+
+@pytest.fixture(scope="session")
+def betons(tree, tmp_path_factory):
+    """A root with photos/*.beton, raw, so that they decode to the same pixels as the tree."""
+    root = tmp_path_factory.mktemp("betons")
+    CATALOG["photos"] = PHOTOS
+    words = ["compress_probability=0", "validation_size=9", "workers=2"]
+    write(["dataset=photos", f"source={tree / 'photos'}", f"out={root / 'photos'}", *words])
+    del CATALOG["photos"]
+    return root

@@ -1,0 +1,298 @@
+"""Loaders that decode: the same samples and crops for any ranks, threads, loader and resumption."""
+
+import ctypes
+import gc
+import importlib
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data import datasets
+from harness.data.catalog import misfits
+from harness.data.crops import Centre, RandomResized
+from harness.data.datasets import load
+from harness.data.loader import make_loader
+from harness.data.threads import Stalled, Threads
+from harness.errors import UserError
+from harness.schema import DatasetConfig, RunConfig
+
+CONFIG = DatasetConfig(name="photos", validation_size=9)
+CPU = torch.device("cpu")
+LOADERS = ["ffcv", "imagefolder"]
+
+
+@pytest.fixture
+def made(tree, betons):
+    """Make loaders; they are closed at the end."""
+    open_ones = []
+
+    def make(loader="ffcv", rank=0, world_size=1, config=CONFIG, threads=2, epochs=1, batch=12):
+        root = betons if loader == "ffcv" else tree
+        dataset = load(config, str(root), loader)
+        run = RunConfig(loader_threads=threads)
+        open_ones.append(make_loader(dataset, run, batch, rank, world_size, CPU, epochs))
+        return open_ones[-1]
+
+    yield make
+    for loader in open_ones:
+        loader.close()
+
+
+def held(batches):
+    """Copies of what an iterator gives, whose memory is the loader's."""
+    return [(b.images.clone(), b.labels, b.ids) for b in batches]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and np.array_equal(a[2], b[2])
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_ranks_and_threads_share_the_same_batches(made, loader):
+    whole = held(made(loader, threads=3).epoch(7, 2))
+    halves = [held(made(loader, rank, 2, threads=1).epoch(7, 2)) for rank in range(2)]
+    joined = [
+        (torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]]), np.concatenate([a[2], b[2]]))
+        for a, b in zip(*halves, strict=True)
+    ]
+    assert len(whole) == 3
+    assert same(whole, joined)
+    assert not same(whole, held(made(loader).epoch(7, 3)))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_an_epoch_that_begins_in_its_middle_decodes_only_what_is_left(made, loader, monkeypatch):
+    first, second = made(loader), made(loader)
+    whole = held(first.epoch(0, 1))
+    decoded = []
+    images = second._splits["train"][1]
+    job = images.job
+
+    def watched(rows, ids, crop):
+        decoded.extend(ids.tolist())
+        return job(rows, ids, crop)
+
+    monkeypatch.setattr(images, "job", watched)
+    rest = held(second.epoch(0, 1, start_step=1))
+    assert same(whole[1:], rest)
+    assert decoded == [i for batch in whole[1:] for i in batch[2].tolist()]
+
+
+def test_both_loaders_cut_the_same_boxes_of_the_same_samples(made, tree):
+    ffcv, files = (held(made(loader).epoch(0, 0)) for loader in LOADERS)
+    for (a, labels, ids), (b, other_labels, other_ids) in zip(ffcv, files, strict=True):
+        assert np.array_equal(ids, other_ids)
+        assert torch.equal(labels, other_labels)
+        difference = (a.int() - b.int()).abs().float().mean()
+        assert 0 < difference < 2, "the resize differs, the boxes do not"
+
+
+@pytest.mark.parametrize(
+    ("split", "crop"), [("train", RandomResized(4, 0, (0.08, 1))), ("test", 0)]
+)
+def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(made, tree, split, crop):
+    """From raw storage: the pixels of the box in the file, resized by INTER_AREA."""
+    import cv2
+
+    from harness.data.imagefolder import read_image, scan_both
+
+    part = scan_both(tree / "photos")[split == "test"]
+    loader = made()
+    batches = loader.epoch(4, 0) if crop else loader.evaluate("test", 15)
+    images, labels, ids = held(batches)[0]
+    for image, label, sample in zip(images, labels, ids, strict=True):
+        pixels = np.asarray(read_image(part.root / part.paths[sample]))
+        sides = np.array([pixels.shape[:2]])
+        ((y, x, h, w),) = (crop or Centre()).boxes(np.array([sample]), sides[:, 0], sides[:, 1])
+        box = np.ascontiguousarray(pixels[y : y + h, x : x + w])
+        expected = cv2.resize(box, (32, 32), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
+        # two builds of OpenCV round a share in a thousand apart
+        assert np.abs(image.numpy().astype(int) - expected).max() <= 1
+        assert label == part.labels[sample]
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_every_test_image_counts_once_over_all_ranks(made, loader, world_size):
+    seen = [
+        held(made(loader, rank, world_size, batch=12).evaluate("test", 3))
+        for rank in range(world_size)
+    ]
+    ids = np.concatenate([batch[2] for rank in seen for batch in rank])
+    assert ids.tolist() == list(range(15))
+    alone = held(made(loader).evaluate("test", 15))[0][0]
+    assert torch.equal(torch.cat([batch[0] for rank in seen for batch in rank]), alone)
+
+
+def test_batch_norm_sees_the_same_centre_crops_on_every_rank(made):
+    one, other = made(), made(rank=1, world_size=2)
+    assert same(held(one.fixed(20, 10)), held(other.fixed(20, 10)))
+    assert [len(batch[2]) for batch in held(one.fixed(20, 10))] == [10, 10]
+
+
+def test_progressive_resizing_grows_training_images_and_no_others(made):
+    config = CONFIG.model_copy(update={"resolution": 96, "start_resolution": 32})
+    loader = made(config=config, epochs=5)
+    sides = [next(loader.epoch(0, epoch)).images.shape[-1] for epoch in range(5)]
+    assert sides == [32, 32, 32, 64, 96]
+    assert next(loader.evaluate("validation", 5)).images.shape == (5, 3, 96, 96)
+
+
+def test_images_of_one_size_come_out_as_they_are(tmp_path):
+    """Written raw and read through FFCV, a set in memory is the same to the bit."""
+    from harness.data.write import main
+
+    config = DatasetConfig(name="digits", validation_size=200, train_size=300, test_size=77)
+    main(["dataset=digits", f"out={tmp_path / 'digits'}", "validation_size=200"])
+    batches = []
+    for name in ("resident", "ffcv"):
+        dataset = load(config, str(tmp_path), name)
+        loader = make_loader(dataset, RunConfig(), 64, 0, 1, CPU)
+        assert loader.name == name
+        batches.append([*held(loader.epoch(1, 1)), *held(loader.evaluate("test", 50))])
+        loader.close()
+    assert same(*batches)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_is_an_error_within_seconds(made):
+    loader = made()
+    batches = loader.epoch(0, 0)
+    next(batches)
+    for thread in loader._threads._threads:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
+        )
+    started = time.monotonic()
+    with pytest.raises(Stalled, match=r"decode-\d that decodes images is dead"):
+        list(itertools.chain.from_iterable(loader.epoch(0, epoch) for epoch in range(1, 50)))
+    assert time.monotonic() - started < 3
+
+
+def test_storage_that_hangs_is_an_error_and_not_a_wait():
+    threads, never = Threads(1), threading.Event()
+    release = threading.Event()
+    threads.submit(lambda: release.wait(10))
+    with pytest.raises(Stalled, match=r"the image x\.jpg did not come within 0\.3 s"):
+        threads.wait(never, "the image x.jpg", seconds=0.3)
+    release.set()
+    threads.close()
+
+
+def test_an_error_in_a_thread_arrives_with_its_own_words(made, tmp_path):
+    loader = made("imagefolder")
+    loader._splits["train"][1]._root = tmp_path
+    with pytest.raises(UserError, match=r"the image .*(JPEG|png) does not decode \(.*No such file"):
+        list(loader.epoch(0, 0))
+    with pytest.raises(UserError):  # and the loader goes on to answer
+        list(loader.epoch(0, 1))
+
+
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", LOADERS)
+def test_hundreds_of_epochs_and_abandoned_iterators_leak_nothing(made, loader):
+    config = CONFIG.model_copy(update={"resolution": 128})
+    loader = made(loader, config=config)
+    one_batch = 12 * 128 * 128 * 3 / 1e6
+
+    def some(count):
+        for epoch in range(count):
+            next(loader.epoch(0, epoch))  # and leave it
+            if epoch % 10 == 0:
+                assert len(list(loader.epoch(0, epoch))) == 3
+        gc.collect()
+
+    some(20)
+    memory, threads = megabytes(), threading.active_count()
+    some(100 if loader.name == "imagefolder" else 300)
+    assert threading.active_count() == threads
+    assert megabytes() - memory < 20 * one_batch
+    loader.close()
+    assert threading.active_count() == threads - 2
+
+
+def test_auto_takes_ffcv_where_it_can_and_says_why_it_cannot(tree, betons, monkeypatch):
+    assert load(CONFIG, str(betons)).why.startswith("ffcv: ")
+    assert load(CONFIG, str(betons), cache="process").train.images.loader == "ffcv"
+    assert "holds no .beton files" in load(CONFIG, str(tree)).why
+    monkeypatch.setattr(datasets, "_ffcv_trouble", lambda: "FFCV cannot be imported (no libopencv)")
+    load.cache_clear()
+    with pytest.raises(
+        UserError, match=r"run\.loader=ffcv: FFCV cannot .* run\.loader=imagefolder"
+    ):
+        load(CONFIG, str(betons), "ffcv")
+    with pytest.raises(
+        UserError, match=r"FFCV cannot be imported .* put the folders train/ and val/"
+    ):
+        load(CONFIG, str(betons))
+    (betons / "photos" / "train").symlink_to(tree / "photos" / "train")
+    (betons / "photos" / "val").symlink_to(tree / "photos" / "val")
+    try:
+        dataset = load(CONFIG, str(betons))
+    finally:
+        for part in ("train", "val"):
+            (betons / "photos" / part).unlink()
+    assert dataset.why == "imagefolder: FFCV cannot be imported (no libopencv)"
+
+
+def test_what_cannot_be_imported_is_said_in_a_sentence(monkeypatch):
+    datasets._ffcv_trouble.cache_clear()
+    monkeypatch.delitem(sys.modules, "harness.data.ffcv", raising=False)
+    monkeypatch.setitem(sys.modules, "ffcv.libffcv", None)
+    said = datasets._ffcv_trouble()
+    datasets._ffcv_trouble.cache_clear()
+    assert "libopencv-dev" in said
+    assert "pip install" in said
+    monkeypatch.undo()
+    importlib.import_module("harness.data.ffcv")
+
+
+@pytest.mark.parametrize(
+    ("name", "loader", "words"),
+    [
+        ("photos", "resident", "run.loader=resident holds a whole data set in memory"),
+        ("photos", "ffcv", "run.loader=ffcv needs .beton files of photos"),
+        ("photos", "auto", "neither manifest.json nor train/ and val/ are in"),
+        ("photos", "imagefolder", "needs the folders train/ and val/ of photos"),
+        ("digits", "imagefolder", "reads a tree of image files, and digits is none"),
+    ],
+)
+def test_a_loader_that_cannot_read_the_set_says_what_to_do(tmp_path, name, loader, words):
+    config = DatasetConfig(name=name, validation_size=9)
+    with pytest.raises(UserError) as caught:
+        load(config, str(tmp_path), loader)
+    assert words in str(caught.value)
+
+
+def test_keys_of_cropped_sets_are_refused_elsewhere_and_checked_here():
+    wrong = DatasetConfig(name="digits", validation_size=9, resolution=32, crop_scale=(0.1, 1))
+    assert [text.split(":")[0] for text in misfits(wrong)] == [
+        "dataset.resolution",
+        "dataset.crop_scale",
+    ]
+    (problem,) = misfits(CONFIG.model_copy(update={"start_resolution": 64}))
+    assert "64 is more than the 32 pixels" in problem
+
+
+@pytest.mark.slow
+def test_importing_ffcv_leaves_torchs_threads_alone():
+    code = (
+        "import torch; torch.set_num_threads(2); import harness.data.ffcv; "
+        "print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2"

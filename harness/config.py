@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.compress import check as compression
 from harness.errors import UserError, nearest
 from harness.schema import ClusterConfig, RunConfig, TrialConfig
 from harness.store.store import SWEEP_NAME
@@ -74,7 +75,7 @@ def load(args: list[str], knobs: Mapping[str, type] | None = None) -> Launch:
         mistakes.add("store", f"must be the path of a folder, not {store!r}")
     name = Path(words["grid"]).stem
     try:
-        grid = make_grid(name, said, check_trial)
+        grid = make_grid(name, said, check_trial, compression.misfits)
     except UserError as error:
         for line in str(error).splitlines()[1:]:
             mistakes.found.setdefault(line.strip())
@@ -111,6 +112,9 @@ def check_trial(config: TrialConfig) -> list[tuple[str, str]]:
         parse_policy(with_magnitude(config.augment.policy, config.augment.magnitude))
     except UserError as error:
         found.append(("augment.policy", str(error)))
+    if (config.augment.mixup or config.augment.cutmix) and config.recipe.batch_size % 2:
+        sentence = f"{config.recipe.batch_size} is odd, and mixup and cutmix pair neighbours"
+        found.append(("recipe.batch_size", f"{sentence}: make it even"))
     return found
 
 

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    field_validator,
+    model_validator,
+)
 
 SCHEMA_NUMBER = 1
 """Part of every identity: raise it when the meaning of a scientific key changes."""
@@ -80,6 +88,9 @@ class AugmentConfig(Frozen):
     magnitude: Magnitude = "none"
     crop_padding: Annotated[int, Field(ge=0)] = 0  # pixels added on each side before the crop
     flip: bool = False  # horizontal, with probability one half
+    erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # probability of a box set to the mean
+    mixup: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0  # a of Beta(a, a); 0: off
+    cutmix: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0  # both on: each half of the samples
 
     @field_validator("magnitude", mode="before")
     @classmethod
@@ -127,8 +138,27 @@ class RecipeConfig(Frozen):
     sync_bn: bool = False
 
 
+def _magnitude(value: object) -> object:
+    if value is None or value == "none":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"must be `none` or a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def _schedule(value: object) -> object:
+    """A list of magnitudes as its text, which is what tables show."""
+    if not isinstance(value, list | tuple):
+        return value
+    return ", ".join(str(_magnitude(item)) for item in value)
+
+
+AnyMagnitude = Annotated[Magnitude, BeforeValidator(_magnitude)]
+MagnitudeSchedule = Annotated[str, BeforeValidator(_schedule)]
+
+
 class CompressConfig(Frozen):
-    """How a trial gets from its dense stage to its sparsity.
+    """How a trial gets from its dense stage to its sparsity (docs/compress.md).
 
     Levels are geometric: each removes `level_share` of the prunable weights that are left, and
     the last one lands on `sparsity` exactly, so that sparser trials share their first levels.
@@ -138,13 +168,21 @@ class CompressConfig(Frozen):
 
     sparsity: Share = 0.0
     dense_long: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    method: Literal["magnitude"] = "magnitude"
-    scope: Literal["global"] = "global"
+    method: Literal["magnitude", "random", "nm", "channel"] = "magnitude"
+    scope: Literal["global", "layer"] = "global"
+    pruning: Literal["iterative", "one_shot", "gradual"] = "iterative"
     level_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    levels: Annotated[tuple[Share, ...], Strict(False)] | None = None  # sparsities; null: geometric
     level_epochs: PositiveInt | None = None  # null: as many as recipe.epochs
-    rewind: Literal["learning_rate"] = "learning_rate"
+    gradual_end: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75  # share of training; then it stays
+    rewind: Literal["learning_rate", "weights", "fine_tuning"] = "learning_rate"
+    rewind_epoch: Annotated[int, Field(ge=0)] = 0  # weights: of the dense stage; 0: initialisation
+    fine_tune_lr: Annotated[float, Field(gt=0.0)] | None = None  # fine_tuning: constant
     protect: Names = ("classifier",)  # `classifier`, `first_conv`, or names of parameters
     reestimate_batch_norm: bool = True  # after pruning, before retraining
+    magnitude_schedule: MagnitudeSchedule = "constant"  # falling, rising, ..., matched:FILE, a list
+    magnitude_span: Share = 0.5  # falling: from m * (1 + span) down to m * (1 - span)
+    dense_magnitude: AnyMagnitude | None = None  # of the dense stage; null: the trial's
 
     @model_validator(mode="after")
     def _one_of_two(self) -> CompressConfig:
@@ -153,6 +191,20 @@ class CompressConfig(Frozen):
                 "dense_long is a dense control: give it with sparsity 0, or drop one of the two"
             )
         return self
+
+
+class SurplusConfig(Frozen):
+    """Additional parameters that are gone before inference (docs/compress.md).
+
+    `prune_away` and its control `weak_finish` are paths of stages of a pruned trial; `slice` and
+    `fuse` are training graphs around a dense one.
+    """
+
+    form: Literal["none", "prune_away", "weak_finish", "slice", "fuse"] = "none"
+    weak: AnyMagnitude = "none"  # prune_away, weak_finish: what the small network ends with
+    widths: Annotated[tuple[float, ...], Strict(False)] = (1.5, 2.0)  # slice: times the model's
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # slice: of the steps, with the wide ones
+    expand: PositiveInt = 2  # fuse: channels inside the 1x1 - kxk branch, times the input's
 
 
 class TrialConfig(Frozen):
@@ -164,6 +216,7 @@ class TrialConfig(Frozen):
     augment: AugmentConfig
     recipe: RecipeConfig
     compress: CompressConfig = CompressConfig()
+    surplus: SurplusConfig = SurplusConfig()
 
 
 class StageAugment(Frozen):
@@ -172,10 +225,17 @@ class StageAugment(Frozen):
     policy: str  # "none", "randaug(n=2, m=0.3)"
     crop_padding: int
     flip: bool
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 class PruneConfig(Frozen):
-    """What is removed from the parent's weights before this stage trains. 0.0 removes nothing."""
+    """What is removed from the parent's weights before this stage trains. 0.0 removes nothing.
+
+    With `gradual_end`, of a stage without parent, it is removed while the stage trains: until that
+    share of its steps (Zhu and Gupta 2017, a cubic from 0 to `sparsity`).
+    """
 
     sparsity: Share
     method: str
@@ -183,6 +243,16 @@ class PruneConfig(Frozen):
     protect: Names
     rewind: str
     reestimate_batch_norm: bool
+    gradual_end: float | None = None
+
+
+class StageSurplus(Frozen):
+    """Additional parameters while a stage trains; its final weights are the small model's."""
+
+    form: Literal["slice", "fuse"]
+    widths: Annotated[tuple[float, ...], Strict(False)] = ()
+    share: float = 1.0
+    expand: int = 0
 
 
 class StageConfig(Frozen):
@@ -199,6 +269,8 @@ class StageConfig(Frozen):
     augment: StageAugment
     recipe: RecipeConfig  # `epochs` is this stage's own length
     prune: PruneConfig | None = None  # null for a dense stage
+    surplus: StageSurplus | None = None
+    rewind_epoch: int | None = None  # whose weights are kept for, or taken by, weight rewinding
 
 
 # --- operational: recorded beside a result, outside its identity ------------------------------

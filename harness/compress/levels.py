@@ -1,6 +1,9 @@
-"""The sparsities that iterative pruning passes through."""
+"""The sparsities that pruning passes through."""
 
 from __future__ import annotations
+
+from harness.errors import UserError
+from harness.schema import CompressConfig
 
 
 def levels(sparsity: float, level_share: float) -> tuple[float, ...]:
@@ -18,3 +21,28 @@ def levels(sparsity: float, level_share: float) -> tuple[float, ...]:
         if level >= sparsity - 1e-6:
             return (*found, sparsity)
         found.append(level)
+
+
+def trial_levels(compress: CompressConfig) -> tuple[float, ...]:
+    """Sparsities of a trial's levels; of a dense-long control, those that it stands beside.
+
+    Gradual pruning has none: it happens within one training.
+
+    Raises:
+        UserError: `compress.levels` in which what is left does not fall from level to level.
+    """
+    target = compress.dense_long or compress.sparsity
+    if compress.pruning == "gradual" or target == 0.0:
+        return ()
+    if compress.pruning == "one_shot":
+        return (target,)
+    if compress.levels is None:
+        return levels(target, compress.level_share)
+    given = compress.levels
+    for before, after in zip((0.0, *given), given, strict=False):
+        if after <= before:
+            raise UserError(
+                f"compress.levels: {list(given)} goes from sparsity {before:g} to {after:g}; what "
+                "is left must fall from each level to the next, so list rising sparsities above 0."
+            )
+    return (*(level for level in given if level < target - 1e-6), target)

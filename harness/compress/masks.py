@@ -1,4 +1,4 @@
-"""Masks for unstructured pruning: which weights may go, which go, and how they stay gone.
+"""Masks: which weights may go, which go by their scores, and how they stay gone.
 
 A mask is a bool tensor of its weight's shape, True where the weight stays. Masks are a plain
 dictionary by parameter name; nothing hooks into the model. Whoever steps the optimizer applies them
@@ -69,40 +69,62 @@ def prunable(model: nn.Module, protect: Sequence[str], roles: Mapping[str, str])
     return names
 
 
-def magnitude_masks(
-    model: nn.Module, sparsity: float, names: Sequence[str], previous: Masks | None = None
+def lowest(
+    scores: Mapping[str, torch.Tensor],
+    sparsity: float,
+    scope: str = "global",
+    previous: Masks | None = None,
 ) -> Masks:
-    """Masks, on the CPU, without the smallest |w| over all of `names` together.
+    """Masks, on the CPU, without the weights of the lowest scores (0 or above, by name).
 
-    Exactly round(sparsity * n) of the n weights are pruned, those of `previous` among them; of
-    equal magnitudes the one that comes first in (name, position) goes first. All of it is
-    computed on the CPU, so that ranks and devices agree.
+    Exactly round(sparsity * n) of the n weights are pruned, of all together (`global`) or of each
+    (`layer`), those of `previous` among them; of equal scores the one that comes first in
+    (name, position) goes first. Computed on the CPU, so that ranks and devices agree.
 
     Raises:
         ValueError: `previous` covers other weights, or prunes more than `sparsity` does.
     """
-    parameters = dict(model.named_parameters())
-    weights = [parameters[name].detach().float().cpu() for name in names]
-    scores = torch.cat([weight.abs().flatten() for weight in weights])
-    number = round(sparsity * scores.numel())
+    if previous is not None and list(previous) != list(scores):
+        raise ValueError("the previous masks cover other weights than those to prune")
+    if scope == "layer":
+        return {
+            name: _lowest({name: score}, sparsity, previous)[name] for name, score in scores.items()
+        }
+    return _lowest(scores, sparsity, previous)
+
+
+def _lowest(scores: Mapping[str, torch.Tensor], sparsity: float, previous: Masks | None) -> Masks:
+    flat = torch.cat([score.detach().float().cpu().flatten() for score in scores.values()])
+    number = round(sparsity * flat.numel())
     if previous is not None:
-        if list(previous) != list(names):
-            raise ValueError("the previous masks cover other weights than those to prune")
-        gone = torch.cat([~mask.cpu().flatten() for mask in previous.values()])
+        gone = torch.cat([~previous[name].cpu().flatten() for name in scores])
         if int(gone.sum()) > number:
             raise ValueError(f"the previous masks already prune more than {sparsity:.6g}")
-        scores[gone] = -1.0  # below every magnitude: what is pruned stays pruned
-    keep = torch.ones_like(scores, dtype=torch.bool)
+        flat[gone] = -1.0  # below every score: what is pruned stays pruned
+    keep = torch.ones_like(flat, dtype=torch.bool)
     if number:
-        threshold = scores.kthvalue(number).values
-        keep[scores < threshold] = False
-        ties = (scores == threshold).nonzero().flatten()
+        threshold = flat.kthvalue(number).values
+        keep[flat < threshold] = False
+        ties = (flat == threshold).nonzero().flatten()
         keep[ties[: number - int((~keep).sum())]] = False
-    parts = keep.split([weight.numel() for weight in weights])
+    parts = keep.split([score.numel() for score in scores.values()])
     return {
-        name: part.reshape(weight.shape).clone()
-        for name, part, weight in zip(names, parts, weights, strict=True)
+        name: part.reshape(score.shape).clone()
+        for (name, score), part in zip(scores.items(), parts, strict=True)
     }
+
+
+def magnitude_masks(
+    model: nn.Module,
+    sparsity: float,
+    names: Sequence[str],
+    previous: Masks | None = None,
+    scope: str = "global",
+) -> Masks:
+    """`lowest` of |w| over the weights `names`."""
+    parameters = dict(model.named_parameters())
+    scores = {name: parameters[name].detach().float().abs() for name in names}
+    return lowest(scores, sparsity, scope, previous)
 
 
 @torch.no_grad()

@@ -1,10 +1,103 @@
-"""Magnitudes along the path of a trial: its dense stage, then its levels."""
+"""Magnitudes along the path of a trial: its dense stage, then its levels.
+
+    constant          the trial's magnitude m at every level
+    falling, rising   evenly from m * (1 + span) to m * (1 - span), or the other way; the mean is m
+    shuffled          falling's values in an order drawn from the seed, neither falling nor rising
+    0.6, none, 0.2    (a list in YAML) one for each level; shorter paths take the first ones
+    matched:FILE      what FILE found best for the size of each level (`best.py`)
+
+The dense stage trains at m (or at `compress.dense_magnitude`) whatever the schedule, so that all
+schedules of one mean start from the same dense network, and differ in nothing but their levels.
+"""
 
 from __future__ import annotations
 
-from harness.schema import AugmentConfig, Magnitude
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+from harness.compress.best import best_magnitude
+from harness.errors import UserError, nearest
+from harness.schema import Magnitude, TrialConfig
+
+VARYING = ("falling", "rising", "shuffled")
+NAMES = ("constant", *VARYING)
+MATCHED = "matched:"
 
 
-def magnitudes(augment: AugmentConfig, levels: int) -> tuple[Magnitude, ...]:
-    """Magnitude of the dense stage and of each of `levels` levels: the trial's, throughout."""
-    return (augment.magnitude,) * (1 + levels)
+def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitude, ...]:
+    """Magnitude of the dense stage and of each level, which ends at the sparsity given.
+
+    Raises:
+        UserError: an unknown schedule, a list that is too short, a magnitude above 1 or a
+            schedule around `none`, a table that lacks a size.
+    """
+    compress, mean = trial.compress, trial.augment.magnitude
+    dense = mean if compress.dense_magnitude is None else compress.dense_magnitude
+    kind, number = compress.magnitude_schedule, len(sparsities)
+    if kind == "constant":
+        return (dense, *(mean,) * number)
+    if kind.startswith(MATCHED):
+        table = kind.removeprefix(MATCHED)
+        return (dense, *(best_magnitude(table, trial, sparsity) for sparsity in sparsities))
+    if kind not in VARYING:
+        return (dense, *_listed(kind, number))
+    if mean == "none":
+        raise UserError(
+            f"compress.magnitude_schedule: {kind} needs a number as its mean, and the magnitude is "
+            "none; exclude such cells: magnitude == none and schedule != 'constant'."
+        )
+    assert not isinstance(mean, str)
+    if mean * (1 + compress.magnitude_span) > 1.0:
+        raise UserError(
+            f"compress.magnitude_schedule: {kind} around {mean:g} would reach "
+            f"{mean * (1 + compress.magnitude_span):g}, above 1; lower the magnitude, or "
+            f"compress.magnitude_span to {1 / mean - 1:.3g} at most."
+        )
+    values = _falling(mean, compress.magnitude_span, number)
+    if kind == "rising":
+        values = values[::-1]
+    elif kind == "shuffled":
+        values = _shuffled(values, trial.seed)
+    return (dense, *values)
+
+
+def _falling(mean: float, span: float, number: int) -> tuple[float, ...]:
+    """`number` evenly spaced values about `mean`, rounded so that equal ones are equal texts."""
+    if number < 2:
+        return (mean,) * number
+    steps = [1.0 - 2.0 * at / (number - 1) for at in range(number)]
+    return tuple(round(mean * (1.0 + span * step), 9) for step in steps)
+
+
+def _shuffled(values: tuple[float, ...], seed: int) -> tuple[float, ...]:
+    """A pure function of the seed; with three values or more neither falling nor rising."""
+    for attempt in itertools.count():
+        keys = [
+            hashlib.sha256(f"{seed}:shuffled:{attempt}:{at}".encode()).digest()
+            for at in range(len(values))
+        ]
+        found = tuple(value for _, value in sorted(zip(keys, values, strict=True)))
+        if len(set(values)) < 3 or found not in (values, values[::-1]):
+            return found
+    raise AssertionError
+
+
+def _listed(text: str, number: int) -> tuple[Magnitude, ...]:
+    words = [word.strip() for word in text.split(",")]
+    try:
+        values: list[Magnitude] = [w if w == "none" else float(w) for w in words]  # type: ignore[misc]
+    except ValueError:
+        raise UserError(
+            f"compress.magnitude_schedule: '{text}' is no schedule"
+            f"{nearest(text, (*NAMES, MATCHED + 'FILE'))}; a list such as [0.6, 0.4, 0.2] gives "
+            "the magnitude of each level."
+        ) from None
+    if any(value != "none" and not 0.0 <= float(value) <= 1.0 for value in values):
+        raise UserError(f"compress.magnitude_schedule: '{text}' leaves [0, 1].")
+    if len(values) < number:
+        raise UserError(
+            f"compress.magnitude_schedule: '{text}' has {len(values)} magnitudes, and the trial "
+            f"passes through {number} levels; list one for each."
+        )
+    return tuple(values[:number])

@@ -74,6 +74,8 @@ def _row(
         "dense_long": config.compress.dense_long,
         "policy": config.augment.policy,
         "magnitude": config.augment.magnitude,
+        "schedule": config.compress.magnitude_schedule,
+        "surplus": config.surplus.form,
         "seed": config.seed,
         **cell,
         "precision": config.recipe.precision,

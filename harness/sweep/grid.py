@@ -65,11 +65,14 @@ class _Block:
             yield tuple(itertools.chain.from_iterable(choice))
 
 
-def make_grid(name: str, said: Mapping[str, Any], check: Any = None) -> Grid:
+def make_grid(
+    name: str, said: Mapping[str, Any], check: Any = None, check_cell: Any = None
+) -> Grid:
     """Expand what a grid file says (plain dicts and lists) into its trials.
 
     `check(trial_config) -> list[(key path, sentence)]` looks at what the models cannot: data sets,
-    families, policies; it is asked once for each distinct combination of those.
+    families, policies; it is asked once for each distinct combination of those. `check_cell` looks
+    at keys that depend on each other: it is asked for the cells that no condition excludes.
 
     Raises:
         UserError: with every mistake on a line of its own.
@@ -84,7 +87,7 @@ def make_grid(name: str, said: Mapping[str, Any], check: Any = None) -> Grid:
     for block in blocks:
         _validate(block, check, mistakes)
     mistakes.raise_any(f"the grid {name} has")
-    return _expand(name, blocks, columns, excludes, mistakes, check)
+    return _expand(name, blocks, columns, excludes, mistakes, (check, check_cell))
 
 
 def _blocks(said: Mapping[str, Any], fixed: dict[str, Any], mistakes: Mistakes) -> list[_Block]:
@@ -268,12 +271,13 @@ def _expand(
     columns: Mapping[str, str],
     excludes: list[Condition],
     mistakes: Mistakes,
-    check: Any,
+    checks: tuple[Any, Any],
 ) -> Grid:
     trials: dict[str, Trial] = {}
     rules: list[tuple[str, int]] = []
     removed = dict.fromkeys((condition.text for condition in excludes), 0)
     checked: set[tuple[int, ...]] = set()
+    check, check_cell = checks
     for block in blocks:
         builder = _Builder(block.fixed)
         made = repeated = 0
@@ -295,6 +299,10 @@ def _expand(
             if check is not None and key not in checked:
                 checked.add(key)
                 mistakes.extend(check(config), {})
+            parts = tuple(id(getattr(config, part)) for part in TrialConfig.model_fields)
+            if check_cell is not None and parts not in checked:
+                checked.add(parts)
+                mistakes.extend(check_cell(config), {})
             trial = trial_id(config)
             if trial in trials:
                 repeated += 1

@@ -7,18 +7,23 @@ trial's further path: trials that go further share their first stages.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 from harness.augment.policy import with_magnitude
-from harness.compress.levels import levels
+from harness.compress.levels import trial_levels
 from harness.compress.schedules import magnitudes
 from harness.schema import (
     AugmentConfig,
+    CompressConfig,
     Magnitude,
     PruneConfig,
     RecipeConfig,
+    ScheduleConfig,
     StageAugment,
     StageConfig,
+    StageSurplus,
+    SurplusConfig,
     TrialConfig,
 )
 from harness.store.identity import stage_id
@@ -26,46 +31,82 @@ from harness.store.identity import stage_id
 Found = tuple[str, StageConfig]
 
 
-def path(trial: TrialConfig, memo: dict[Any, Found] | None = None) -> list[Found]:
+@dataclass(frozen=True)
+class Step:
+    """What one stage of a path does."""
+
+    magnitude: Magnitude
+    recipe: RecipeConfig
+    prune: PruneConfig | None = None
+    surplus: StageSurplus | None = None
+    rewind_epoch: int | None = None
+
+
+def steps(trial: TrialConfig) -> tuple[Step, ...]:
+    """The steps of a trial's path, the dense stage first. Raises UserError."""
+    compress, surplus = trial.compress, trial.surplus
+    sparsities = trial_levels(compress)
+    strengths = list(magnitudes(trial, sparsities))
+    retrained = _retrained(trial.recipe, compress)
+    rewinds = compress.rewind == "weights" and bool(sparsities)
+    rewind_epoch = compress.rewind_epoch if rewinds and compress.rewind_epoch else None
+    gradual = compress.pruning == "gradual" and compress.sparsity > 0.0
+    if surplus.form == "prune_away":
+        strengths[1:] = [surplus.weak] * len(sparsities)
+    elif surplus.form == "weak_finish":
+        strengths[0] = surplus.weak
+    first = Step(
+        strengths[0],
+        trial.recipe,
+        _prune(compress, compress.sparsity) if gradual else None,
+        _surplus(surplus) if surplus.form in ("slice", "fuse") else None,
+        rewind_epoch,
+    )
+    found = [first]
+    for sparsity, strength in zip(sparsities, strengths[1:], strict=True):
+        removed = _prune(compress, 0.0 if compress.dense_long is not None else sparsity)
+        found.append(Step(strength, retrained, removed, rewind_epoch=rewind_epoch))
+    if surplus.form == "weak_finish":
+        last = found.pop()
+        second = retrained.epochs // 2
+        for strength, epochs, prune in (
+            (last.magnitude, retrained.epochs - second, last.prune),
+            (surplus.weak, second, _prune(compress, 0.0)),
+        ):
+            found.append(Step(strength, _with_epochs(retrained, epochs), prune))
+    return tuple(found)
+
+
+def path(trial: TrialConfig, memo: dict[Any, Any] | None = None) -> list[Found]:
     """Ids and configs of a trial's stages, the dense one first.
 
     Trials of one plan pass one `memo`, so that a stage they share is built and named once.
     """
-    compress = trial.compress
-    control = compress.dense_long is not None
-    sparsities = levels(compress.dense_long or compress.sparsity, compress.level_share)
-    strengths = magnitudes(trial.augment, len(sparsities))
-    level_recipe = _with_epochs(trial.recipe, compress.level_epochs or trial.recipe.epochs)
+    memo = {} if memo is None else memo
+    parts = (trial.dataset, trial.model, trial.augment, trial.recipe, trial.compress, trial.surplus)
+    shuffled = trial.seed if trial.compress.magnitude_schedule == "shuffled" else None
+    known = (shuffled, *map(id, parts))
+    if known not in memo:
+        memo[known] = steps(trial)
     found: list[Found] = []
-    for number, strength in enumerate(strengths):
+    for step in memo[known]:
         parent = found[-1][0] if found else None
-        recipe, prune = trial.recipe, None
-        if number > 0:
-            recipe = level_recipe
-            prune = _prune(
-                0.0 if control else sparsities[number - 1],
-                compress.method,
-                compress.scope,
-                compress.protect,
-                compress.rewind,
-                compress.reestimate_batch_norm,
-            )
-        shared = (trial.dataset, trial.model, trial.augment, recipe, prune)
-        key = (parent, trial.seed, strength, *map(id, shared))
-        named = None if memo is None else memo.get(key)
+        shared = (trial.dataset, trial.model, trial.augment, step.recipe, step.prune, step.surplus)
+        key = (parent, trial.seed, step.magnitude, step.rewind_epoch, *map(id, shared))
+        named = memo.get(key)
         if named is None:
             config = StageConfig.model_construct(
                 parent=parent,
                 seed=trial.seed,
                 dataset=trial.dataset,
                 model=trial.model,
-                augment=_augment(trial.augment, strength),
-                recipe=recipe,
-                prune=prune,
+                augment=_augment(trial.augment, step.magnitude),
+                recipe=step.recipe,
+                prune=step.prune,
+                surplus=step.surplus,
+                rewind_epoch=step.rewind_epoch,
             )
-            named = (stage_id(config), config)
-            if memo is not None:
-                memo[key] = named
+            named = memo[key] = (stage_id(config), config)
         found.append(named)
     return found
 
@@ -79,17 +120,27 @@ def _augment(augment: AugmentConfig, strength: Magnitude) -> StageAugment:
         policy=with_magnitude(augment.policy, strength),
         crop_padding=augment.crop_padding,
         flip=augment.flip,
+        erasing=augment.erasing,
+        mixup=augment.mixup,
+        cutmix=augment.cutmix,
     )
 
 
+def _prune(compress: CompressConfig, sparsity: float) -> PruneConfig:
+    end = compress.gradual_end if compress.pruning == "gradual" else None
+    how = (compress.method, compress.scope, compress.protect, compress.rewind)
+    return _made(sparsity, *how, compress.reestimate_batch_norm, end)
+
+
 @functools.cache
-def _prune(
+def _made(
     sparsity: float,
     method: str,
     scope: str,
     protect: tuple[str, ...],
     rewind: str,
     reestimate_batch_norm: bool,
+    gradual_end: float | None,
 ) -> PruneConfig:
     return PruneConfig(
         sparsity=sparsity,
@@ -98,7 +149,26 @@ def _prune(
         protect=protect,
         rewind=rewind,
         reestimate_batch_norm=reestimate_batch_norm,
+        gradual_end=gradual_end,
     )
+
+
+@functools.cache
+def _surplus(surplus: SurplusConfig) -> StageSurplus:
+    if surplus.form == "slice":
+        return StageSurplus(form="slice", widths=surplus.widths, share=surplus.share)
+    return StageSurplus(form="fuse", expand=surplus.expand)
+
+
+@functools.cache
+def _retrained(recipe: RecipeConfig, compress: CompressConfig) -> RecipeConfig:
+    """The recipe of a level: its length, and for fine-tuning a constant learning rate."""
+    recipe = _with_epochs(recipe, compress.level_epochs or recipe.epochs)
+    if compress.rewind != "fine_tuning" or compress.fine_tune_lr is None:
+        return recipe
+    optimizer = recipe.optimizer.model_copy(update={"lr": compress.fine_tune_lr})
+    schedule = ScheduleConfig(name="constant")
+    return recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
 
 
 @functools.cache

@@ -3,6 +3,7 @@
     checkpoint/step-00000123.pt          what every rank needs (one file; rank 0 writes)
     checkpoint/step-00000123.rank1.pt    ZeRO 1: one more file per rank, its optimizer shard
     checkpoint/final.pt                  {"stage", "model", "masks"}: what children start from
+                                         (and "rewind": early weights, where children rewind)
 
 Files hold tensors and plain values and are read with `weights_only`: none can run code. They are
 zip archives as `torch.save` makes them; reading checks the CRC of every entry, which `torch.load`
@@ -150,12 +151,16 @@ def _refusal(path: Path, value: dict[str, Any], world: World, sharded: bool) -> 
 
 
 def write_final(
-    folder: Path, stage: str, model: dict[str, torch.Tensor], masks: dict[str, Any] | None
+    folder: Path,
+    stage: str,
+    model: dict[str, torch.Tensor],
+    masks: dict[str, Any] | None,
+    rewind: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write the final weights and packed masks."""
+    """Write the final weights, packed masks, and the early weights that children rewind to."""
+    value = {"stage": stage, "model": {name: t.cpu() for name, t in model.items()}, "masks": masks}
     write(
-        folder / "checkpoint" / "final.pt",
-        {"stage": stage, "model": {name: t.cpu() for name, t in model.items()}, "masks": masks},
+        folder / "checkpoint" / "final.pt", value if rewind is None else {**value, "rewind": rewind}
     )
 
 

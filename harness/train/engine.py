@@ -36,6 +36,9 @@ class Engine(Protocol):
         Every sample counts alike, however the micro-batches are cut. Nothing waits for a GPU.
         """
 
+    def mask(self, masks: Mapping[str, torch.Tensor]) -> None:
+        """Hold these masks from now on; what they prune is zero at once."""
+
     def state(self) -> dict[str, Any]:
         """Model and optimizer: tensors and plain values, under ZeRO 1 this rank's shard."""
 
@@ -153,6 +156,11 @@ class Ddp:
         loss = loss_function(self.recipe, logits, targets) * share
         loss.backward()
         return loss.detach()
+
+    def mask(self, masks: Mapping[str, torch.Tensor]) -> None:
+        """See `Engine`."""
+        self.places = pruned_places(self.module, masks)
+        hold(self.places, self.optimizer)
 
     def state(self) -> dict[str, Any]:
         """See `Engine`."""

@@ -80,9 +80,14 @@ class DeepSpeed:
             # only now: DeepSpeed's first broadcast refuses such strides. Under ZeRO 1 the weights
             # stay views of flat buffers; convolutions then follow the format of their input.
             self.module.to(memory_format=torch.channels_last)
+        self.mask(masks)
+
+    def mask(self, masks: Mapping[str, torch.Tensor]) -> None:
+        """See `engine.Engine`."""
         self.places = pruned_places(self.module, masks)
         if self.places and self.shards:
             self.places += list(zip(self.shards, self._pruned_in_shards(), strict=True))
+        hold(self.places, self.optimizer)
 
     @torch.no_grad()
     def _pruned_in_shards(self) -> list[torch.Tensor]:

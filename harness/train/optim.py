@@ -57,7 +57,15 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def loss_function(
-    recipe: RecipeConfig, logits: torch.Tensor, targets: torch.Tensor
+    recipe: RecipeConfig,
+    logits: torch.Tensor | tuple[torch.Tensor, ...],
+    targets: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean cross entropy in fp32; `targets` are labels int64 [N] or shares float [N, classes]."""
-    return F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+    """Mean cross entropy in fp32; `targets` are labels int64 [N] or shares float [N, classes].
+
+    Of a tuple of logits, which networks with additional parameters give, the sum.
+    """
+    parts = logits if isinstance(logits, tuple) else (logits,)
+    smoothing = recipe.label_smoothing
+    losses = [F.cross_entropy(p.float(), targets, label_smoothing=smoothing) for p in parts]
+    return torch.stack(losses).sum() if len(losses) > 1 else losses[0]

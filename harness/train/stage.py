@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -14,6 +14,7 @@ from harness.augment.policy import parse_policy
 from harness.augment.tail import Tail, eval_batch, train_batch
 from harness.compress import batchnorm
 from harness.compress import masks as pruning
+from harness.compress.surplus import Graph, make_graph
 from harness.data.datasets import Dataset
 from harness.data.loader import Batch, Loader, SplitName
 from harness.models import registry
@@ -25,6 +26,7 @@ from harness.train.distributed import World
 from harness.train.engine import Engine, make_engine
 from harness.train.evaluate import Scores, evaluate
 from harness.train.optim import learning_rate
+from harness.train.pruner import Pruner
 from harness.train.trackers import Tracker
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ class Stage:
         self.tail = Tail(
             crop_padding=self.config.augment.crop_padding,
             flip=self.config.augment.flip,
+            erasing=self.config.augment.erasing,
+            mixup=self.config.augment.mixup,
+            cutmix=self.config.augment.cutmix,
             mean=dataset.info.mean,
             std=dataset.info.std,
         )
@@ -70,29 +75,29 @@ class Stage:
         self.diverged = False
         self.val_before: dict[str, float] | None = None
         self.masks: pruning.Masks | None = None
-        module = registry.build(
-            self.config.model,
-            dataset.info.num_classes,
-            seed=self.config.seed,
-            resolution=dataset.resolution,
-        )
-        module = module.to(world.device)
-        prune = self.config.prune
-        self.protected = (
-            pruning.protected(module, prune.protect, registry.roles(self.config.model))
-            if prune
-            else []
-        )
+        self.rewind: dict[str, torch.Tensor] | None = None  # the weights of `rewind_epoch`
+        self.rewound = False
+        self.macs: dict[str, int] = {}  # of one image's forward, by what is trained at a step
+        self.macs_sum = 0  # over the steps so far
+        self.complete: torch.nn.Module | None = None  # see `deployed`
+        module = self._built().to(world.device)
+        self.pruner = Pruner(self.config, module, dataset.info.resolution, world)
         found = checkpoint.load_newest(self.folder, self.id, world, self.sharded)
         if found is None:
             self._begin(module, member)
         else:
+            self.pruner.reshape(module, found[1]["engine"]["model"])
             saved = found[1]["masks"]
             self.masks = None if saved is None else pruning.unpack(saved, module)
+        self.graph: Graph | None = None
+        if self.config.surplus is not None:
+            module = self._with_surplus(module)
         self.engine: Engine = make_engine(
             module, self.config.recipe, run, world, self.masks, self._micro_batches()
         )
         self.module = self.engine.module
+        if self.config.surplus is not None:
+            self.graph = cast(Graph, self.module)
         if found is not None:
             self._resume(*found)
         self._truncate_metrics()
@@ -113,27 +118,58 @@ class Stage:
         share = self.config.recipe.batch_size // self.world.size
         return -(-share // (self.run.micro_batch_size or share))
 
+    def _built(self, times: float = 1.0) -> torch.nn.Module:
+        """The stage's model from its seed, `times` as wide."""
+        config = self.config.model
+        return registry.build(
+            config.model_copy(update={"width": config.width * times}),
+            self.dataset.info.num_classes,
+            seed=self.config.seed,
+            resolution=self.dataset.resolution,
+        )
+
+    def _with_surplus(self, module: torch.nn.Module) -> torch.nn.Module:
+        assert self.config.surplus is not None
+        seed = rng.derive(self.config.seed, "surplus")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            graph = make_graph(
+                self.config.surplus,
+                module,
+                lambda times: self._built(times).to(self.world.device),
+            )
+        return graph
+
     def _begin(self, module: torch.nn.Module, member: Member) -> None:
         """Start from the parent's final weights, pruned, or from the seed."""
         if member.parent_folder is None or member.config.parent is None:
             return
+        prune = self.config.prune
         parent = checkpoint.read_final(member.parent_folder, member.config.parent)
+        self.rewind = parent.get("rewind")
+        start = None
+        if prune is not None and prune.sparsity > 0.0 and prune.rewind == "weights":
+            early = {name: t.clone() for name, t in module.state_dict().items()}
+            start = early if self.config.rewind_epoch is None else self.rewind
+            self.rewound = True
+        self.pruner.reshape(module, parent["model"])
         module.load_state_dict(parent["model"])
         inherited = None if parent["masks"] is None else pruning.unpack(parent["masks"], module)
-        prune = self.config.prune
         if prune is None or prune.sparsity == 0.0:
             self.masks = inherited
             return
-        names = pruning.prunable(module, prune.protect, registry.roles(self.config.model))
-        self.masks = pruning.magnitude_masks(module, prune.sparsity, names, inherited)
-        hashes = set(self.world.gather(pruning.mask_hash(self.masks)))
-        if len(hashes) > 1:
-            raise RuntimeError(f"ranks made different masks for stage {self.id}: {hashes}")
-        pruning.apply_masks(module, self.masks)
+        self.masks = self.pruner.prune(module, prune.sparsity, inherited)
+        if start is not None:
+            module.load_state_dict(start)
+        if self.masks is not None:
+            pruning.apply_masks(module, self.masks)
         if prune.reestimate_batch_norm:
-            images = self.loader.fixed(REESTIMATE_IMAGES, REESTIMATE_BATCH)
-            batchnorm.reestimate(module, (self._plain(batch) for batch in images))
+            self._reestimate(module)
         self.val_before = self._evaluate(module, "validation").summary()
+
+    def _reestimate(self, module: torch.nn.Module) -> None:
+        images = self.loader.fixed(REESTIMATE_IMAGES, REESTIMATE_BATCH)
+        batchnorm.reestimate(module, (self._plain(batch) for batch in images))
 
     def _plain(self, batch: Batch) -> torch.Tensor:
         return eval_batch(batch.images, tail=self.tail, channels_last=self.run.channels_last)
@@ -149,10 +185,11 @@ class Stage:
         self.seconds = state["seconds"]
         self.last_loss = state["last_loss"]
         self.val_before = state["val_before"]
+        self.rewind, self.rewound = state["rewind"], state["rewound"]
+        self.macs_sum = state["macs_sum"]
 
     def train_on(self, batch: Batch, epoch: int) -> None:
         """One optimizer step on this rank's share of a global batch."""
-        recipe = self.config.recipe
         images, targets = train_batch(
             batch.images,
             batch.labels,
@@ -165,13 +202,10 @@ class Stage:
             channels_last=self.run.channels_last,
         )
         size = self.run.micro_batch_size or len(images)
-        lr = learning_rate(
-            recipe.optimizer,
-            recipe.schedule,
-            self.step,
-            self.total_steps,
-            self.loader.steps_per_epoch,
-        )
+        lr = self._lr(self.step)
+        if self.graph is not None:
+            self.graph.begin_step(self.config.seed, self.step, self.total_steps)
+        self.macs_sum += self._step_macs()
         # what draws inside a model (dropout) is a function of the step too, and of nothing before
         seed = rng.derive(self.config.seed, f"step {self.step} rank {self.world.rank}")
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.1 ms for all devices
@@ -181,6 +215,34 @@ class Stage:
             list(zip(images.split(size), targets.split(size), strict=True)), lr
         )
         self.step += 1
+        self._prune_further()
+
+    def _lr(self, step: int) -> float:
+        """Rewound weights meet the learning rates that followed them in the dense stage."""
+        per_epoch = self.loader.steps_per_epoch
+        skipped = (self.config.rewind_epoch or 0) * per_epoch if self.rewound else 0
+        recipe, total = self.config.recipe, self.total_steps + skipped
+        return learning_rate(recipe.optimizer, recipe.schedule, step + skipped, total, per_epoch)
+
+    def _step_macs(self) -> int:
+        """Multiply-adds of one image's forward pass at this step."""
+        name = "" if self.graph is None else self.graph.active()
+        if name not in self.macs:
+            resolution = self.dataset.resolution
+            self.macs[name] = (
+                count(self.module, resolution, self.masks).macs_nonzero
+                if self.graph is None
+                else self.graph.macs(resolution)
+            )
+        return self.macs[name]
+
+    def _prune_further(self) -> None:
+        """Gradual pruning: new masks, where they are due."""
+        masks = self.pruner.further(self.module, self.step, self.total_steps, self.masks)
+        if masks is not None:
+            self.masks = masks
+            self.engine.mask(masks)
+            self.macs.clear()
 
     def end_epoch(self, epoch: int) -> None:
         """Write the epoch's line; notice a loss that is no number any more."""
@@ -190,15 +252,14 @@ class Stage:
         if not math.isfinite(mean):
             self.diverged = True
         self.last_loss = None if self.diverged else mean
-        recipe = self.config.recipe
-        lr = learning_rate(
-            recipe.optimizer, recipe.schedule, self.step - 1, self.total_steps, per_epoch
-        )
+        if self.config.parent is None and epoch + 1 == self.config.rewind_epoch:
+            state = self.module.state_dict()
+            self.rewind = {name: tensor.cpu().clone() for name, tensor in state.items()}
         if self.world.rank == 0:
             line = {
                 "epoch": epoch + 1,
                 "step": self.step,
-                "lr": lr,
+                "lr": self._lr(self.step - 1),
                 "train_loss": self.last_loss,
                 "seconds": round(self.seconds, 3),
             }
@@ -223,13 +284,27 @@ class Stage:
             "loss_sums": self.world.gather(float(self.loss_sum)),
             "last_loss": self.last_loss,
             "val_before": self.val_before,
+            "rewind": self.rewind,
+            "rewound": self.rewound,
+            "macs_sum": self.macs_sum,
             "seconds": self.seconds,
         }
         checkpoint.save(self.folder, self.id, self.step, state, self.world, self.sharded)
 
     def evaluate(self, split: SplitName) -> Scores:
         """Scores of the weights as they are."""
-        return self._evaluate(self.module, split)
+        return self._evaluate(self.deployed(), split)
+
+    def deployed(self) -> torch.nn.Module:
+        """The network of the result: after its training, without any additional parameters."""
+        if self.graph is None:
+            return self.module
+        if self.complete is None:
+            self.world.share_buffers(self.module)
+            self.complete = self.graph.deployed()
+            if self.graph.reestimate:
+                self._reestimate(self.complete)
+        return self.complete
 
     def _evaluate(self, module: torch.nn.Module, split: SplitName) -> Scores:
         return evaluate(
@@ -246,24 +321,25 @@ class Stage:
     def write_final(self) -> str:
         """Final weights and masks, for children, by rank 0; returns the weights' SHA-256."""
         packed = None if self.masks is None else pruning.pack(self.masks)
-        weights = self.module.state_dict()
+        weights = self.deployed().state_dict()
         if self.world.rank == 0:
-            checkpoint.write_final(self.folder, self.id, weights, packed)
+            checkpoint.write_final(self.folder, self.id, weights, packed, self.rewind)
         return checkpoint.weights_hash(weights)
 
     def summary(self) -> dict[str, Any]:
         """Everything of a result but the scores."""
-        counts = count(self.module, self.dataset.resolution, self.masks)
-        examples = self.step * self.config.recipe.batch_size
+        counts = count(self.deployed(), self.dataset.resolution, self.masks)
+        batch_size = self.config.recipe.batch_size
         return {
             "epochs": self.config.recipe.epochs,
             "steps": self.step,
-            "examples": examples,
+            "examples": self.step * batch_size,
             "counts": dataclasses.asdict(counts),
-            "train_macs": 3 * counts.macs_nonzero * examples,  # backward costs about two forwards
-            "sparsity": 0.0 if self.masks is None else pruning.achieved(self.masks),
+            "params_training": sum(p.numel() for p in self.module.parameters()),
+            "train_macs": 3 * self.macs_sum * batch_size,  # backward costs about two forwards
+            "sparsity": self.pruner.sparsity(self.deployed(), self.masks),
             "mask_hash": None if self.masks is None else pruning.mask_hash(self.masks),
-            "protected": self.protected,
+            "protected": self.pruner.protected,
             "val_before": self.val_before,
             "split_hash": self.dataset.split_hash,
             "timing": {

@@ -1,0 +1,117 @@
+"""The best magnitude of a size, from the rows of an earlier sweep or from a table by hand.
+
+A file of rows (`analysis.rows out=...`, CSV) has `val_top1`: the best magnitude of a size is the
+one whose mean over seeds is highest on validation; those with a diverged seed cannot win. A table
+by hand has one line per size: `sparsity,magnitude`, and further columns that tell sizes apart.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.schema import Magnitude, TrialConfig
+
+PLAIN = {"schedule": "constant", "surplus": "none", "dense_long": "", "calibrated": "False"}
+"""Columns, and what a line has in them that was trained in the plain way."""
+SAME = 1e-6  # sparsities and widths closer than this are one
+
+
+def best_magnitude(path: str, trial: TrialConfig, sparsity: float) -> Magnitude:
+    """The best magnitude for `trial`'s model at `sparsity`.
+
+    Raises:
+        UserError: a file that is not there or no such table, or one that lacks the size.
+    """
+    file = Path(path).expanduser()
+    try:
+        modified = file.stat().st_mtime_ns
+    except OSError as error:
+        raise UserError(
+            f"compress.magnitude_schedule: there is no table {path} (from {Path.cwd()}); "
+            "python -m analysis.rows grid=NAME out=FOLDER writes one."
+        ) from error
+    lines = _lines(str(file), modified)
+    size = {
+        "dataset": trial.dataset.name,
+        "family": trial.model.family,
+        "depth": trial.model.depth,
+        "width": trial.model.width,
+        "policy": trial.augment.policy,
+    }
+    alike = [line for line in lines if all(_agrees(line, name, v) for name, v in size.items())]
+    fitting = [line for line in alike if abs(float(line["sparsity"]) - sparsity) < SAME]
+    found = _best(path, fitting)
+    if found is None:
+        has = sorted({float(line["sparsity"]) for line in alike})
+        said = ", ".join(f"{value:g}" for value in has) if has else "none at all"
+        raise UserError(
+            f"compress.magnitude_schedule: the table {path} lacks sparsity {sparsity:g} of "
+            f"{trial.model.family} depth {trial.model.depth}, width {trial.model.width:g} on "
+            f"{trial.dataset.name} with {trial.augment.policy} (it has for it: {said}); "
+            "sweep the magnitudes of that size first."
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _lines(path: str, modified: int) -> list[dict[str, str]]:
+    try:
+        with Path(path).open(newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"the table {path} cannot be read: {error}.") from error
+    for column in ("sparsity", "magnitude"):
+        if not lines or column not in lines[0]:
+            raise UserError(f"the table {path} has no column `{column}`, or no line.")
+    plain = [line for line in lines if all(_agrees(line, n, v) for n, v in PLAIN.items())]
+    for line in plain:
+        try:
+            valid = line["magnitude"] == "none" or 0.0 <= float(line["magnitude"]) <= 1.0
+            valid = valid and 0.0 <= float(line["sparsity"]) < 1.0
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            raise UserError(
+                f"the table {path} has a line with sparsity {line['sparsity']!r} and magnitude "
+                f"{line['magnitude']!r}: write a share, and none or a number from 0 to 1."
+            )
+    return plain
+
+
+def _agrees(line: Mapping[str, Any], name: str, value: object) -> bool:
+    """Whether a line is about this value; an absent column says nothing."""
+    said = line.get(name)
+    if said is None or (said == "" and value in (None, "", *PLAIN.values())):
+        return True
+    if isinstance(value, int | float):
+        try:
+            return math.isclose(float(said), value, abs_tol=SAME)
+        except ValueError:
+            return False
+    return bool(said == value)
+
+
+def _best(path: str, lines: list[dict[str, str]]) -> Magnitude | None:
+    """Highest mean of validation; without such a column, the only magnitude there is."""
+    diverged = {line["magnitude"] for line in lines if line.get("state") == "diverged"}
+    done = [line for line in lines if line.get("state", "done") == "done"]
+    done = [line for line in done if line["magnitude"] not in diverged]
+    seeds: dict[str, list[float]] = {}
+    for line in done:
+        seeds.setdefault(line["magnitude"], []).append(float(line.get("val_top1") or "nan"))
+    means = {magnitude: sum(scores) / len(scores) for magnitude, scores in seeds.items()}
+    if len(means) > 1 and any(map(math.isnan, means.values())):
+        raise UserError(
+            f"the table {path} has several magnitudes for one size, and not always a `val_top1` to "
+            "choose by: write rows (python -m analysis.rows), or one line per size."
+        )
+    if not means:
+        return None
+    best = max(means, key=lambda magnitude: means[magnitude])
+    return "none" if best == "none" else float(best)

@@ -1,0 +1,180 @@
+"""What does not fit together in a trial's way to its size, said before anything is queued."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.compress.levels import trial_levels
+from harness.errors import UserError
+from harness.models.registry import FAMILIES
+from harness.schema import TrialConfig
+from harness.sweep.stage import steps
+
+Mistake = tuple[str, str]
+CHANNEL_FAMILIES = (
+    "cifar_resnet", "wide_resnet", "cifar_stem_resnet", "cifar_mobilenetv2", "resnet",
+    "mobilenetv2", "mobilenetv3_large", "mobilenetv3_small", "efficientnet",
+)  # fmt: skip
+"""Families whose channels can be removed: their forward passes name no number of channels."""
+SLICE_FAMILIES = tuple(name for name in CHANNEL_FAMILIES if name != "wide_resnet")
+"""Families that are a slice of themselves at a greater width: same layers, more channels. A
+wide_resnet of width 1 lacks the first projection that other widths have."""
+FUSE_FAMILIES = ("cifar_resnet", "wide_resnet", "cifar_stem_resnet", "resnet")
+"""Families with a dense convolution of 3x3 or more that batch norm alone follows."""
+
+
+def misfits(trial: TrialConfig) -> list[Mistake]:
+    """(key path, sentence) of everything that is wrong with a trial's compression and surplus."""
+    found = [*_pruning(trial), *_rewinding(trial), *_surplus(trial)]
+    if found:
+        return found
+    try:
+        steps(trial)
+    except UserError as error:
+        key, _, sentence = str(error).partition(": ")
+        found.append((key, sentence) if sentence else ("compress", key))
+    return found
+
+
+def _pruning(trial: TrialConfig) -> Iterator[Mistake]:
+    compress = trial.compress
+    if compress.sparsity == 0.0 and compress.dense_long is None:
+        return
+    if compress.pruning == "gradual":
+        if compress.dense_long is not None:
+            yield (
+                "compress.dense_long",
+                ("gradual pruning has no levels: its dense control is a trial of sparsity 0"),
+            )
+        if compress.method not in ("magnitude", "random"):
+            yield (
+                "compress.pruning",
+                (f"gradual works with method magnitude or random, not {compress.method}"),
+            )
+        if compress.magnitude_schedule != "constant":
+            yield (
+                "compress.magnitude_schedule",
+                ("gradual pruning has no levels for a magnitude to follow: set it to constant"),
+            )
+        return
+    if compress.method == "channel":
+        if compress.scope != "layer":
+            yield (
+                "compress.scope",
+                ("method channel removes the same share of the channels of every layer: set layer"),
+            )
+        if trial.model.family not in CHANNEL_FAMILIES:
+            yield "compress.method", _unsuited("channel pruning", trial, CHANNEL_FAMILIES)
+    if compress.method == "nm":
+        try:
+            levels = trial_levels(compress)
+        except UserError:
+            return  # said by `steps`
+        for level in levels:
+            if (level * 4) % 1.0:
+                yield (
+                    "compress.sparsity",
+                    (
+                        "method nm removes 1, 2 or 3 of every 4 weights: levels are 0.25, 0.5 and "
+                        f"0.75, not {level:g} (2:4 is sparsity 0.5 with pruning one_shot)"
+                    ),
+                )
+
+
+def _rewinding(trial: TrialConfig) -> Iterator[Mistake]:
+    compress = trial.compress
+    if compress.sparsity == 0.0 and compress.dense_long is None:
+        return
+    if compress.rewind != "learning_rate" and compress.pruning == "gradual":
+        yield "compress.rewind", "gradual pruning retrains nothing: set it to learning_rate"
+    if compress.rewind == "fine_tuning" and compress.fine_tune_lr is None:
+        yield (
+            "compress.fine_tune_lr",
+            (
+                "is missing: rewind fine_tuning needs a learning rate, usually the last one of the "
+                f"dense training (the peak is {trial.recipe.optimizer.lr:g})"
+            ),
+        )
+    if compress.rewind == "weights":
+        if compress.rewind_epoch >= trial.recipe.epochs:
+            yield (
+                "compress.rewind_epoch",
+                (
+                    f"{compress.rewind_epoch} is not before the end of the dense stage, which has "
+                    f"{trial.recipe.epochs} epochs"
+                ),
+            )
+        if compress.method == "channel":
+            yield (
+                "compress.rewind",
+                (
+                    "method channel changes the shapes of the weights: rewind learning_rate or "
+                    "fine_tuning goes on from what is left"
+                ),
+            )
+        if compress.dense_long is not None:
+            yield (
+                "compress.rewind",
+                (
+                    "weights would have the dense_long control repeat its own training: use "
+                    "learning_rate"
+                ),
+            )
+
+
+def _surplus(trial: TrialConfig) -> Iterator[Mistake]:
+    surplus, compress = trial.surplus, trial.compress
+    if surplus.form in ("prune_away", "weak_finish"):
+        if compress.sparsity == 0.0 or compress.pruning == "gradual":
+            yield (
+                "surplus.form",
+                (
+                    f"{surplus.form} is a path of levels: give a sparsity above 0, with pruning "
+                    "one_shot or iterative"
+                ),
+            )
+        if compress.magnitude_schedule != "constant":
+            yield (
+                "compress.magnitude_schedule",
+                (f"surplus {surplus.form} says itself where magnitude is weak: set it to constant"),
+            )
+        if compress.dense_magnitude is not None:
+            yield (
+                "compress.dense_magnitude",
+                (f"surplus {surplus.form} says itself how strong the dense stage is: leave it out"),
+            )
+        if surplus.form == "weak_finish":
+            if (compress.level_epochs or trial.recipe.epochs) < 2:
+                yield "compress.level_epochs", "weak_finish halves the last level: give 2 or more"
+            if compress.rewind != "learning_rate":
+                yield "compress.rewind", "weak_finish works with learning_rate only"
+    if surplus.form in ("slice", "fuse"):
+        if compress.sparsity > 0.0 or compress.dense_long is not None:
+            yield (
+                "surplus.form",
+                (
+                    f"{surplus.form} surrounds a dense model: set sparsity 0 without dense_long "
+                    "(prune_away is the form for pruned ones)"
+                ),
+            )
+        families = SLICE_FAMILIES if surplus.form == "slice" else FUSE_FAMILIES
+        if trial.model.family not in families:
+            yield "surplus.form", _unsuited(f"surplus {surplus.form}", trial, families)
+    if surplus.form == "slice" and trial.recipe.sync_bn:
+        yield "recipe.sync_bn", "surplus slice takes batch norm per rank: set it to false"
+    if surplus.form == "slice" and (not surplus.widths or min(surplus.widths) <= 1.0):
+        yield (
+            "surplus.widths",
+            (
+                f"{list(surplus.widths)}: wider networks around the small one are over 1 times as "
+                "wide, such as [1.5, 2]"
+            ),
+        )
+
+
+def _unsuited(what: str, trial: TrialConfig, families: tuple[str, ...]) -> str:
+    known = "" if trial.model.family in FAMILIES else " (a model of timm's)"
+    return (
+        f"{what} does not suit the family {trial.model.family}{known}; it suits "
+        f"{', '.join(families)}"
+    )

@@ -1,0 +1,83 @@
+"""What a stage prunes of its model, and how: the same on all ranks, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from harness.compress import gradual, methods
+from harness.compress import masks as pruning
+from harness.compress.methods import channel
+from harness.models import registry
+from harness.schema import StageConfig
+from harness.train import checkpoint
+from harness.train.distributed import World
+
+
+class Pruner:
+    """Made from the stage's model as it is built: dense. `protected` goes into the record."""
+
+    def __init__(self, config: StageConfig, dense: nn.Module, resolution: int, world: World):
+        self.config, self.resolution, self.world = config, resolution, world
+        self.widths = channel.widths(dense)
+        self.names: list[str] = []  # of the weights to prune
+        self.protected: list[str] = []
+        if (prune := config.prune) is not None:
+            named = pruning.prunable(dense, prune.protect, registry.roles(config.model))
+            self.names = methods.suited(prune.method, dense, named)
+            every = pruning.prunable(dense, (), {})
+            self.protected = [name for name in every if name not in self.names]
+
+    def reshape(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """Make room for the weights `state`, of which channels may be gone."""
+        if self.config.prune is not None and self.config.prune.method == "channel":
+            channel.fit(module, state)
+
+    def prune(
+        self, module: nn.Module, sparsity: float, previous: pruning.Masks | None
+    ) -> pruning.Masks | None:
+        """New masks for the model, or None and the model itself made narrower.
+
+        Raises:
+            RuntimeError: ranks that do not come to the same.
+        """
+        prune = self.config.prune
+        assert prune is not None
+        request = methods.Request(
+            sparsity,
+            self.names,
+            previous,
+            prune.scope,
+            self.config.seed,
+            self.widths,
+            self.resolution,
+        )
+        masks = methods.compress(prune.method, module, request)
+        made = pruning.mask_hash(masks) if masks else checkpoint.weights_hash(module.state_dict())
+        hashes = set(self.world.gather(made))
+        if len(hashes) > 1:
+            raise RuntimeError(f"ranks pruned a {self.config.model.family} differently: {hashes}")
+        return masks
+
+    def further(
+        self, module: nn.Module, step: int, steps: int, previous: pruning.Masks | None
+    ) -> pruning.Masks | None:
+        """Gradual pruning: new masks after `step` of `steps`, or None where none are due."""
+        prune = self.config.prune
+        if prune is None or prune.gradual_end is None:
+            return None
+        end = gradual.end_step(steps, prune.gradual_end)
+        if not gradual.is_due(step, end):
+            return None
+        return self.prune(module, gradual.sparsity_at(step, prune.sparsity, end), previous)
+
+    def sparsity(self, deployed: nn.Module, masks: pruning.Masks | None) -> float:
+        """The share that is gone: of the weights under the masks, or of the channels."""
+        if masks is not None:
+            return pruning.achieved(masks)
+        left = channel.widths(deployed)
+        counted = [name for name in left if f"{name}.weight" in self.names]
+        before = sum(self.widths[name] for name in counted)
+        return 1.0 - sum(left[name] for name in counted) / before if before else 0.0

@@ -1,0 +1,139 @@
+"""Compression methods: how much goes, what goes, and what is left."""
+
+import itertools
+
+import pytest
+import torch
+
+from harness.compress import masks as pruning
+from harness.compress.check import CHANNEL_FAMILIES
+from harness.compress.gradual import UPDATES, end_step, is_due, sparsity_at
+from harness.compress.methods import Request, channel, compress, suited
+from harness.errors import UserError
+from harness.models import registry
+from harness.models.counts import count
+from harness.schema import ModelConfig
+
+DEPTHS = {"cifar_resnet": 8, "wide_resnet": 10, "cifar_stem_resnet": 18, "resnet": 18}
+DEPTHS["efficientnet"] = 16
+
+
+def build(width=0.5, family="cifar_resnet"):
+    config = ModelConfig(family=family, depth=DEPTHS.get(family), width=width)
+    model = registry.build(config, 10, seed=0, resolution=32)
+    return model, pruning.prunable(model, ("classifier",), registry.roles(config))
+
+
+def gone(masks):
+    return {name: int((~mask).sum()) for name, mask in masks.items()}
+
+
+def test_the_same_share_of_each_layer_goes_and_what_is_gone_stays_gone():
+    model, names = build()
+    previous = None
+    for sparsity in (0.5, 0.75, 0.9):
+        masks = compress("magnitude", model, Request(sparsity, names, previous, scope="layer"))
+        for name in names:
+            weight = model.get_parameter(name)
+            assert gone(masks)[name] == round(sparsity * weight.numel())
+            kept = weight[masks[name]].abs().min()
+            assert weight[~masks[name]].abs().max() <= kept
+            assert previous is None or not (masks[name] & ~previous[name]).any()
+        previous = masks
+
+
+def test_random_is_drawn_from_the_seed_and_ignores_the_weights():
+    model, names = build()
+    first = compress("random", model, Request(0.5, names, seed=1))
+    assert sum(gone(first).values()) == round(0.5 * sum(m.numel() for m in first.values()))
+    further = compress("random", model, Request(0.8, names, previous=first, seed=1))
+    assert all(not (further[name] & ~first[name]).any() for name in names)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    again = compress("random", model, Request(0.5, names, seed=1))
+    assert pruning.mask_hash(again) == pruning.mask_hash(first)
+    other = compress("random", model, Request(0.5, names, seed=2))
+    assert pruning.mask_hash(other) != pruning.mask_hash(first)
+
+
+def test_two_of_every_four_input_channels_go_and_always_the_smaller_ones():
+    model, names = build()
+    assert suited("nm", model, names) == [name for name in names if name != "conv1.weight"]
+    names = suited("nm", model, names)
+    previous = None
+    for sparsity, zeros in ((0.5, 2), (0.75, 3)):
+        masks = compress("nm", model, Request(sparsity, names, previous))
+        for name, mask in masks.items():
+            weight = model.get_parameter(name).detach().abs()
+            for channels in range(0, weight.shape[1], 4):
+                group, kept = weight[:, channels : channels + 4], mask[:, channels : channels + 4]
+                assert ((~kept).sum(1) == zeros).all()
+                largest_gone = torch.where(kept, 0.0, group).amax(1)
+                assert (largest_gone <= torch.where(kept, group, 9.0).amin(1)).all()
+            assert previous is None or not (mask & ~previous[name]).any()
+        previous = masks
+    narrow, few = build(0.04)
+    with pytest.raises(UserError, match="multiple of 4"):
+        suited("nm", narrow, few)
+
+
+@pytest.mark.parametrize("family", ["cifar_resnet", "cifar_stem_resnet", "resnet"])
+def test_half_the_channels_leave_the_counts_of_half_the_width(family):
+    model, names = build(1.0, family)
+    widths = channel.widths(model)
+    for share in (0.25, 0.5):
+        request = Request(share, names, scope="layer", widths=widths, resolution=32)
+        assert compress("channel", model, request) is None
+    assert count(model, 32) == count(build(0.5, family)[0], 32)
+
+
+@pytest.mark.parametrize("family", CHANNEL_FAMILIES)
+def test_a_narrowed_model_works_and_can_be_built_anew(family):
+    model, names = build(0.5, family)
+    before = count(model, 32)
+    request = Request(0.5, names, scope="layer", widths=channel.widths(model), resolution=32)
+    compress("channel", model, request)
+    assert count(model, 32).macs_dense < 0.6 * before.macs_dense
+    again = build(0.5, family)[0]
+    channel.fit(again, model.state_dict())
+    again.load_state_dict(model.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), model.eval()(images))
+    assert again.train()(images).shape == (2, 10)
+
+
+def test_the_channels_of_least_weight_go_and_protected_layers_keep_theirs():
+    model, names = build(1.0)
+    inner = model.blocks[0]
+    with torch.no_grad():
+        for layer in (inner.conv1.weight, inner.bn1.weight, inner.bn1.bias):
+            layer[3] = 0.0
+        inner.conv2.weight[:, 3] = 0.0
+    kept = inner.conv1.weight.detach().clone()
+    names = [name for name in names if name != "blocks.1.conv1.weight"]
+    widths = channel.widths(model)
+    request = Request(1 / 16, names, scope="layer", widths=widths, resolution=32)
+    compress("channel", model, request)
+    assert inner.conv1.weight.shape[0] == 15
+    rows = [row for row in range(16) if row != 3]
+    inputs = inner.conv1.weight.shape[1]
+    assert inputs == 15  # the block's input lost one, too
+    norms = kept[rows].flatten(2).norm(dim=2)
+    for row, left in zip(norms, inner.conv1.weight.detach().flatten(2).norm(dim=2), strict=True):
+        assert all(torch.isclose(row, value).any() for value in left)
+    assert model.blocks[1].conv1.weight.shape[0] == 32
+
+
+def test_gradual_pruning_follows_the_cubic_and_reaches_its_target_exactly():
+    end = end_step(1000, 0.75)
+    assert end == 750
+    path = [sparsity_at(step, 0.9, end) for step in range(1001)]
+    assert path[0] == 0.0
+    assert path[375] == pytest.approx(0.9 * (1 - 0.5**3))
+    assert all(a <= b for a, b in itertools.pairwise(path))
+    assert set(path[750:]) == {0.9}
+    due = [step for step in range(1001) if is_due(step, end)]
+    assert due[-1] == 750
+    assert UPDATES <= len(due) <= UPDATES + 10
+    assert end_step(1, 0.1) == 1

@@ -1,0 +1,111 @@
+"""Additional parameters: what is deployed is the small model, to the last parameter."""
+
+import pytest
+import torch
+
+from harness.compress.check import FUSE_FAMILIES, SLICE_FAMILIES
+from harness.compress.surplus import make_graph
+from harness.errors import UserError
+from harness.models import registry
+from harness.models.counts import count
+from harness.schema import ModelConfig, StageSurplus
+
+SLICE = StageSurplus(form="slice", widths=(1.5, 2.0), share=0.5)
+FUSE = StageSurplus(form="fuse", expand=2)
+DEPTHS = {"cifar_resnet": 8, "wide_resnet": 10, "cifar_stem_resnet": 18, "resnet": 18}
+DEPTHS["efficientnet"] = 16
+
+
+def build(width, family="cifar_resnet"):
+    config = ModelConfig(family=family, depth=DEPTHS.get(family), width=width)
+    return registry.build(config, 10, seed=0, resolution=32)
+
+
+def graph(surplus, family="cifar_resnet"):
+    torch.manual_seed(1)
+    return make_graph(surplus, build(0.5, family), lambda times: build(0.5 * times, family))
+
+
+def trained(found, steps=4, total=8):
+    """A few steps, so that batch norm and all branches have moved away from their start."""
+    optimizer = torch.optim.SGD(found.parameters(), lr=0.05, momentum=0.9)
+    found.train()
+    for step in range(steps):
+        found.begin_step(0, step, total)
+        outputs = found(torch.randn(8, 3, 32, 32))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = sum(torch.nn.functional.cross_entropy(o, torch.arange(8)) for o in outputs)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None for p in found.parameters())  # what ddp asks for
+        optimizer.step()
+    return found
+
+
+def same_graph(one, other):
+    assert [(n, type(m)) for n, m in one.named_modules()] == [
+        (n, type(m)) for n, m in other.named_modules()
+    ]
+    shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (one, other)]
+    assert shapes[0] == shapes[1]
+    assert count(one, 32) == count(other, 32)
+
+
+@pytest.mark.parametrize("family", FUSE_FAMILIES)
+def test_fused_equals_its_training_graph_and_is_the_small_model(family):
+    found = trained(graph(FUSE, family)).eval()
+    images = torch.randn(4, 3, 32, 32)
+    small = found.deployed().eval()
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), found(images), rtol=1e-4, atol=1e-4)
+    same_graph(small, build(0.5, family))
+    assert found.macs(32) > 2 * count(small, 32).macs_dense
+
+
+def test_every_branch_takes_part_in_what_is_folded():
+    found = trained(graph(FUSE)).eval()
+    before = found.deployed().conv1.weight.clone()
+    for branch in ("base", "point", "chain"):
+        norm = found.graph.conv1.norms[branch]
+        norm.weight.data.mul_(2.0)
+        after = found.deployed().conv1.weight
+        assert not torch.allclose(before, after)
+        before = after.clone()
+    assert "identity" in found.graph.blocks[0].conv2.norms
+    assert "identity" not in found.graph.conv1.norms  # 3 channels in, 8 out
+
+
+@pytest.mark.parametrize("family", SLICE_FAMILIES)
+def test_a_slice_is_the_small_model_and_starts_as_its_plain_twin(family):
+    found, plain = graph(SLICE, family), build(0.5, family)
+    small = found.deployed()
+    same_graph(small, plain)
+    for name, parameter in small.named_parameters():
+        assert torch.equal(parameter, plain.get_parameter(name))
+
+
+def test_the_wide_part_learns_with_the_small_one_and_is_gone_for_the_last_part():
+    found = graph(SLICE)
+    drawn = set()
+    for step in range(40):
+        found.begin_step(3, step, 80)
+        drawn.add(found.active())
+    assert drawn == {"1", "2"}  # both wider networks
+    assert len(found.train()(torch.randn(2, 3, 32, 32))) == 2
+    wide = found.macs(32)
+    found.begin_step(3, 40, 80)
+    assert found(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert wide > found.macs(32) == count(build(0.5), 32).macs_dense
+    moved = trained(graph(SLICE))
+    fresh = graph(SLICE)
+    outside = moved.wide.fc.weight[:, 32:] - fresh.wide.fc.weight[:, 32:]
+    assert outside.abs().max() > 0  # channels that only wider networks have
+    deployed = moved.deployed().fc.weight
+    assert torch.equal(deployed, moved.wide.fc.weight[:, :32])
+
+
+def test_a_model_that_the_form_does_not_suit_is_refused():
+    with pytest.raises(UserError, match=r"fuse finds no convolution"):
+        make_graph(FUSE, torch.nn.Sequential(torch.nn.Linear(3, 3)), lambda times: None)
+    with pytest.raises(UserError, match=r"differ in their layers"):
+        make_graph(SLICE, build(0.5), lambda times: build(0.5, "wide_resnet"))

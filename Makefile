@@ -58,7 +58,10 @@ testbed-down:
 	@slurm/testbed/testbed down
 
 bench: setup
-	@for file in benchmarks/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(PY) $$file || exit 1; done
+	@for file in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; OMP_NUM_THREADS=1 $(PY) $$file || exit 1; done
+
+gpu-check: setup
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/gpu_check.py
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache

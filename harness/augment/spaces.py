@@ -225,7 +225,11 @@ def load_space(path: Path) -> Space:
     import yaml
 
     try:
-        table = yaml.safe_load(Path(path).expanduser().read_text())
+        text = Path(path).expanduser().read_text()
+        # an alias of aliases of aliases, written out for the hash, would fill the memory
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UserError(f"{path} uses YAML aliases: write the values out.")
+        table = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"no augmentation space at {path}: {error}.") from error
     except yaml.YAMLError as error:

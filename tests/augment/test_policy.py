@@ -261,6 +261,7 @@ def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path)
         ("fill: 128", "fil: 128", "did you mean 'fill'"),
         ("ops:", "op:", "table `ops`"),
         ("n: 1", "n: [", "not YAML"),
+        ("n: 1", "n: &a 1\np: *a", "aliases"),
         ("n: 1", "n: !!python/object/apply:os.getcwd []", "not YAML"),
     ],
 )

@@ -1,0 +1,174 @@
+"""Images per second of augmentation, against the libraries that people use, in one run.
+
+python benchmarks/augment.py [rounds=5]
+
+RandAugment with two ops at a fixed magnitude (0.3 of the scale), nearest. Competitors take turns in
+one process; on a CPU one thread and CPU seconds. Peers that are not installed are named and left
+out (extra `bench`). On a CUDA device also the share of the measured copy bandwidth and the
+peak of memory.
+"""
+
+import importlib.util
+import sys
+import time
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from torchvision.transforms import InterpolationMode, v2
+
+from harness.augment import apply as ours_module
+from harness.augment.apply import apply
+from harness.augment.policy import parse_policy
+
+SIZES = {32: 256, 64: 128, 224: 32}  # pixels -> batch
+TEXT = "randaug(n=2, m=0.3)"
+BINS = 9  # torchvision's of 31, timm's 3 of 10: magnitude 0.3
+
+
+def photographs(count, side):
+    """Uint8 [N, 3, side, side] with the spectrum of photographs (amplitude falls as 1/f)."""
+    random = np.random.default_rng(0)
+    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None]
+    falling = 1.0 / np.maximum(np.hypot(fy, fx), 1 / side)
+    waves = np.fft.fft2(random.normal(size=(count, 3, side, side))) * falling
+    images = np.fft.ifft2(waves).real
+    images = 128 + 45 * images / images.std(axis=(1, 2, 3), keepdims=True)
+    return torch.from_numpy(np.clip(images, 0, 255).astype(np.uint8))
+
+
+def ours(images):
+    policy, epoch = parse_policy(TEXT), iter(range(1 << 30))
+    ids = np.arange(len(images))
+
+    def run():
+        apply(images, policy.draw(0, next(epoch), ids))
+
+    return run
+
+
+def timm_on_pil(images):
+    transform = rand_augment_transform(
+        "rand-m3-inc1-p1.0", {"interpolation": Image.NEAREST, "img_mean": (0, 0, 0)}
+    )
+
+    def run():
+        for image in images:
+            picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+            torch.from_numpy(np.array(transform(picture))).permute(2, 0, 1)
+
+    return run
+
+
+def torchvision_each(images):
+    transform = v2.RandAugment(2, BINS, interpolation=InterpolationMode.NEAREST)
+
+    def run():
+        for image in images:
+            transform(image)
+
+    return run
+
+
+def torchvision_batch(images):
+    transform = v2.RandAugment(2, BINS, interpolation=InterpolationMode.NEAREST)
+    return lambda: transform(images)
+
+
+def kornia_batch(images):
+    from kornia.augmentation.auto import RandAugment
+
+    transform = RandAugment(n=2, m=BINS)
+    return lambda: transform(images.float() / 255)
+
+
+PEERS = {
+    "this harness": (ours, "per sample"),
+    "timm on PIL": (timm_on_pil, "per sample"),
+    "torchvision v2, each image": (torchvision_each, "per sample"),
+    "torchvision v2, whole batch": (torchvision_batch, "one op for all"),
+    "kornia": (kornia_batch, "one op for all"),
+}
+
+
+def measure(images, rounds):
+    """Median images per second of each competitor, in turns."""
+    cuda = images.device.type == "cuda"
+    clock = time.perf_counter if cuda else time.process_time
+    names = [name for name in PEERS if name != "kornia" or importlib.util.find_spec("kornia")]
+    if cuda:
+        names.remove("timm on PIL")
+    running = {name: PEERS[name][0](images) for name in names}
+    seconds = {name: [] for name in names}
+    for number in range(rounds + 2):  # the first two warm up
+        for name, run in running.items():
+            begun = clock()
+            run()
+            if cuda:
+                torch.cuda.synchronize()
+            if number > 1:
+                seconds[name].append(clock() - begun)
+    return {name: len(images) / float(np.median(times)) for name, times in seconds.items()}
+
+
+def copy_bandwidth():
+    """Bytes per second that a plain copy reads and writes on this CUDA device."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    for _ in range(3):
+        target.copy_(source)
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
+    for _ in range(20):
+        target.copy_(source)
+    torch.cuda.synchronize()
+    return 20 * 2 * source.numel() / (time.perf_counter() - begun)
+
+
+def on_gpu(rounds):
+    bandwidth = copy_bandwidth()
+    print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e9:.0f} GB/s, read and write")
+    for side, batch in ((32, 4096), (64, 2048), (224, 512)):
+        images = photographs(64, side).repeat(batch // 64, 1, 1, 1).cuda()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        report(side, measure(images, rounds), "timm on PIL")
+        run = ours(images)
+        begun = time.perf_counter()
+        for _ in range(rounds):
+            run()
+        torch.cuda.synchronize()
+        rate = rounds * batch / (time.perf_counter() - begun)
+        limit = bandwidth / (2 * images[0].numel())  # one read and one write of each image
+        peak = torch.cuda.max_memory_allocated() - held
+        print(
+            f"  {rate:,.0f} images/s in a row, {rate / limit:.1%} of what one copy of each image "
+            f"allows; {peak / 1e6:.0f} MB of temporary memory"
+        )
+
+
+def report(side, rates, peer):
+    print(f"{side} px")
+    base = rates.get(peer)
+    for name, rate in rates.items():
+        ratio = f"{rate / base:5.2f} x {peer}" if base else ""
+        print(f"  {name:<28} {rate:>11,.0f} images/s  {ratio:<20} {PEERS[name][1]}")
+
+
+def main(args):
+    said = dict(arg.split("=") for arg in args)
+    rounds = int(said.get("rounds", "5"))
+    if not importlib.util.find_spec("kornia"):
+        print("kornia is not installed: left out")
+    if torch.cuda.is_available():
+        on_gpu(rounds)
+        return
+    torch.set_num_threads(1)
+    ours_module._torch_bytes = ours_module._PATIENCE  # a run is long enough for the compiled loops
+    for side, batch in SIZES.items():
+        report(side, measure(photographs(batch, side), rounds), "timm on PIL")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

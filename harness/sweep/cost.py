@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.schema import DatasetConfig, ModelConfig, StageConfig
+from harness.schema import DatasetConfig, ModelConfig, StageConfig, StageSurplus
 from harness.store.files import Damaged, make_folder, read_json, write_json
 from harness.store.identity import digest
 from harness.sweep.plan import Plan
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 MEMORY_SHARE = 0.8  # of a device's memory that a gang may fill
 LARGEST_GANG = 8
 WAITS_FOR_DATA = 0.2  # share of a step above which a gang pays on a CPU
-Size = tuple[DatasetConfig, ModelConfig, int, str]
+Size = tuple[DatasetConfig, ModelConfig, int, str, StageSurplus | None]
 
 
 def size_key(config: StageConfig) -> Size:
-    """Stages with equal keys take equally long per epoch: same data, model, batch and precision."""
-    return config.dataset, config.model, config.recipe.batch_size, config.recipe.precision
+    """Stages with equal keys take equally long per epoch: same data, model, batch, precision.
+
+    Narrowed channels are not told apart: what the dense model takes is an upper bound for them.
+    """
+    recipe = config.recipe
+    return config.dataset, config.model, recipe.batch_size, recipe.precision, config.surplus
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Pilot:
 
 def pilot_path(store: Path, config: StageConfig) -> Path:
     """Where the pilot of a stage's size is kept."""
-    parts = config.model_dump(mode="json", include={"dataset", "model"})
+    named = {"dataset", "model"} | ({"surplus"} if config.surplus else set())
+    parts = config.model_dump(mode="json", include=named)
     recipe = {"batch_size": config.recipe.batch_size, "precision": config.recipe.precision}
     return store / "pilots" / f"{digest({**parts, **recipe})}.json"
 
@@ -104,6 +110,21 @@ def sentence(
     return f"{text}, {sum(costs) / 3600 / workers:.2f} hours with {workers} worker(s)"
 
 
+def saving(plan: Plan, states: Mapping[str, StageState], store: Path | None = None) -> str:
+    """What sharing stages saves, in epochs, and in device-hours of the sizes that are known."""
+    known = seconds_per_epoch(plan, states, store)
+    uses = Counter(stage for path in plan.paths.values() for stage in path)
+    epochs, seconds = 0, 0.0
+    for stage, config in plan.stages.items():
+        spared = (uses[stage] - 1) * config.recipe.epochs
+        epochs += spared
+        seconds += spared * known.get(size_key(config), 0.0)
+    if not epochs:
+        return "no stage is shared"
+    text = f"sharing saves {epochs:,} epochs of training"
+    return f"{text}, {seconds / 3600:.2f} device-hours" if seconds else text
+
+
 def by_size(
     plan: Plan, states: Mapping[str, StageState], left: Sequence[str], store: Path
 ) -> list[str]:
@@ -135,9 +156,10 @@ def by_size(
 
 
 def _named(size: Size) -> str:
-    dataset, model, batch_size, _ = size
+    dataset, model, batch_size, _, surplus = size
     depth = f"-{model.depth}" if model.depth else ""
-    return f"{dataset.name} {model.family}{depth} width {model.width:g} batch {batch_size}"
+    added = f" with {surplus.form}" if surplus else ""
+    return f"{dataset.name} {model.family}{depth} width {model.width:g}{added} batch {batch_size}"
 
 
 def check_budget(

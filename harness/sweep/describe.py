@@ -77,6 +77,7 @@ def dry_run(
         f"by {min(launch.cluster.workers, len(groups))} worker(s) of cluster {launch.cluster.name}"
     )
     lines.append("  " + cost.sentence(plan, states, left, launch.cluster.workers, launch.store))
+    lines.append("  " + cost.saving(plan, states, launch.store))
     lines += cost.by_size(plan, states, left, launch.store)
     lines += [f"  damaged: {s.why}" for s in states.values() if s.name == "damaged"]
     lines += problems(launch)

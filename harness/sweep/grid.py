@@ -299,7 +299,8 @@ def _expand(
             if check is not None and key not in checked:
                 checked.add(key)
                 mistakes.extend(check(config), {})
-            parts = tuple(id(getattr(config, part)) for part in TrialConfig.model_fields)
+            shuffled = config.compress.magnitude_schedule == "shuffled"
+            parts = tuple(id(part) for name, part in config if shuffled or name != "seed")
             if check_cell is not None and parts not in checked:
                 checked.add(parts)
                 mistakes.extend(check_cell(config), {})

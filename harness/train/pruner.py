@@ -58,7 +58,8 @@ class Pruner:
         made = pruning.mask_hash(masks) if masks else checkpoint.weights_hash(module.state_dict())
         hashes = set(self.world.gather(made))
         if len(hashes) > 1:
-            raise RuntimeError(f"ranks pruned a {self.config.model.family} differently: {hashes}")
+            family, made = self.config.model.family, ", ".join(sorted(hashes))
+            raise RuntimeError(f"ranks pruned a {family} differently: {made}")
         return masks
 
     def further(

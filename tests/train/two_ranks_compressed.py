@@ -1,0 +1,52 @@
+"""What two ranks prune: `two_ranks_compressed.py FOLDER ENGINE ZERO` leaves FOLDER/rank<N>.json."""
+
+import json
+import sys
+from pathlib import Path
+
+from conftest import Stages
+
+from harness.compress import methods
+from harness.schema import RunConfig
+from harness.train.distributed import connected
+
+PRUNE = {"sparsity": 0.5, "method": "magnitude", "scope": "layer", "protect": ["classifier"]}
+PRUNE |= {"rewind": "learning_rate", "reestimate_batch_norm": True}
+WIDE = {"model.width": 0.5}
+
+
+def main(folder, world, engine, zero):
+    """A stage of every kind; the last one is pruned differently by rank 1."""
+    stages = Stages(folder / "stages", world)
+    run = {"engine": engine, "zero_stage": int(zero)}
+    dense = stages.toy(WIDE)
+    stages.train(dense, **run)
+    configs = {"gradual": stages.toy({"prune": {**PRUNE, "gradual_end": 0.75}, **WIDE})}
+    for method in ("nm", "random", "channel"):
+        child = stages.child(dense, changes=WIDE).model_dump(mode="json")
+        child["prune"] = {**PRUNE, "method": method}
+        configs[method] = type(dense).model_validate(child)
+    for form in (
+        {"form": "slice", "widths": [1.5, 2.0], "share": 0.5},
+        {"form": "fuse", "expand": 2},
+    ):
+        configs[form["form"]] = stages.toy({"surplus": form})
+    said = {}
+    for name, config in configs.items():
+        (outcome,) = stages.train(config, **run)
+        said[name] = {**outcome.result, "timing": None}
+    compress = methods.compress
+    methods.compress = lambda method, model, request: compress(
+        method, model, methods.Request(0.5 + 0.1 * world.rank, request.names)
+    )
+    try:
+        child = stages.child(dense, changes={**WIDE, "recipe.epochs": 1})
+        stages.train(child, **run)
+    except RuntimeError as error:
+        said["error"] = str(error)
+    (folder / f"rank{world.rank}.json").write_text(json.dumps(said))
+
+
+if __name__ == "__main__":
+    with connected(RunConfig(processes=2, device="cpu")) as found:
+        main(Path(sys.argv[1]), found, *sys.argv[2:])

@@ -126,6 +126,8 @@ class Ddp:
         self.ddp: DistributedDataParallel | None = None
         if world.size > 1:
             devices = [world.device] if world.device.type == "cuda" else None
+            # gradients of slices of a weight are contiguous whatever the weight is: a copy each
+            warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
             with warnings.catch_warnings():  # newer torch calls it forward_sync_buffers
                 warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
                 self.ddp = DistributedDataParallel(

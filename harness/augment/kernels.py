@@ -93,9 +93,11 @@ def color(images: Tensor, weights: Tensor) -> Tensor:
 
 def contrast(images: Tensor, weights: Tensor) -> Tensor:
     """`ImageEnhance.Contrast`: blend with the rounded mean of the luma."""
-    mean = _luma(images).to(torch.int64).sum(dim=(1, 2, 3), keepdim=True).double()
-    mean = mean.div_(images.shape[2] * images.shape[3]).add_(0.5).floor_()
-    return _blend(mean, images, weights)
+    total = _luma(images).to(torch.int64).sum(dim=(1, 2, 3), keepdim=True).double()
+    # Tensor by tensor: a GPU divides by a Python number through its reciprocal, and a mean that
+    # lies on a half would fall to either side.
+    mean = total / torch.full_like(total, images.shape[2] * images.shape[3])
+    return _blend(mean.add_(0.5).floor_(), images, weights)
 
 
 def sharpness(images: Tensor, weights: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ def autocontrast(images: Tensor, weights: Tensor) -> Tensor:
     low = values.amin(dim=2, keepdim=True).double()
     high = values.amax(dim=2, keepdim=True).double()
     ramp = torch.arange(256, device=images.device, dtype=torch.float64)
-    # Tensor by tensor in float64: a Python number over a tensor is computed by its reciprocal.
+    # Tensor by tensor in float64, as in contrast: a scalar's quotient is a reciprocal's product.
     scale = torch.full_like(low, 255.0) / (high - low).clamp_(min=1.0)
     stretched = (ramp * scale + -low * scale).clamp_(0, 255).floor_()
     table = torch.where(high > low, stretched, ramp)

@@ -90,7 +90,7 @@ def mix(
     covered = inside(upload(boxes, images.device), height, width)
     mixed = torch.where(covered[:, None], partners, mixed)
 
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / (height * width)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / max(1, height * width)
     own = upload((weights * (1.0 - area)).astype(np.float32)[:, None], images.device)
     classes = functional.one_hot(labels, num_classes).float()
     others = classes.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)

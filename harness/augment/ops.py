@@ -11,6 +11,7 @@ Pillow is the reference, to the bit: `replay.py` does the same by its functions.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -170,7 +171,7 @@ def find_op(name: str, where: str) -> Op:
 
 def check_value(op: Op, value: float, where: str) -> None:
     """Raise `UserError` unless `value` is one that `op` takes."""
-    if not math.isfinite(value) or not op.low <= value <= op.high:
+    if not abs(value) <= sys.float_info.max or not op.low <= value <= op.high:
         raise UserError(
             f"{where}: {op.name} takes {op.unit} from {op.low:g} to {op.high:g}, not {value!r}."
         )

@@ -11,6 +11,8 @@ a policy is drawn before the image size is known; `records` and `apply` turn the
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.augment.ops import CODES, NAMES, OPS, Kind, check_value, find_op
+from harness.augment.ops import CODES, NAMES, OPS, Kind, Op, check_value, find_op
 from harness.errors import UserError, nearest
 from harness.store.files import atomic_write
 
+_DAMAGE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 INTERPOLATIONS = ("nearest", "bilinear")
 Colour = tuple[int, int, int]
 Record = tuple[str, Any]
@@ -92,8 +95,7 @@ class Plan:
                     continue
                 if name == "CutoutRel":
                     raise UserError(f"{where}: CutoutRel has no place; give Cutout a box.")
-                values[layer, i] = _number(value, op.name, where)
-                check_value(op, values[layer, i], where)
+                values[layer, i] = _number(value, op, where)
         return cls(ops, values, boxes if np.isin(ops, _BOXES).any() else None, fill, interpolation)
 
     def take(self, rows: slice | NDArray[np.int64]) -> Plan:
@@ -182,31 +184,43 @@ class Plan:
     def load(cls, path: Path) -> Plan:
         """Read a plan that `save` wrote, also by a version with other ops; runs no code from it."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                names = [str(name) for name in file["names"]]
-                codes = file["ops"]
-                if codes.ndim != 2 or codes.shape != file["values"].shape:
-                    raise ValueError("ops and values differ in shape")
-                for name in sorted({names[code] for code in np.unique(codes)}):
-                    find_op(name, str(path))
-                table = np.array([CODES.get(name, 0) for name in names], dtype=np.uint8)
-                boxes = file["boxes"] if file["boxes"].ndim == 3 else None
-                red, green, blue = (int(value) for value in file["fill"])
-                fill, interpolation = (red, green, blue), str(file["interpolation"])
-                return cls(table[codes], file["values"], boxes, fill, interpolation)
-        except (OSError, ValueError, KeyError, IndexError) as error:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
+                parts = {name: file[name] for name in file.files}
+            names = [str(name) for name in parts["names"]]
+            codes = parts["ops"].astype(np.int64, casting="safe")
+            values = parts["values"].astype(np.float64, casting="safe")
+            boxes = parts["boxes"] if parts["boxes"].size else None
+            if codes.ndim != 2 or codes.shape != values.shape or codes.min(initial=0) < 0:
+                raise ValueError("ops and values do not fit")
+            if boxes is not None and not (
+                boxes.shape == (*codes.shape, 4) and np.isfinite(boxes).all()
+            ):
+                raise ValueError("its boxes do not fit")
+            table = np.array([CODES.get(name, 0) for name in names], dtype=np.uint8)
+            for code in np.unique(codes):
+                op = find_op(names[code], str(path))
+                for value in (values[codes == code].min(), values[codes == code].max()):
+                    if op.kind not in (Kind.IDENTITY, Kind.BOX):
+                        check_value(op, float(value), str(path))
+                if op.kind == Kind.BOX and boxes is None:
+                    raise ValueError("its boxes are missing")
+            red, green, blue = (int(value) for value in parts["fill"])
+            fill, interpolation = (red, green, blue), str(parts["interpolation"])
+            return cls(table[codes], values, boxes, fill, interpolation)
+        except (*_DAMAGE, AttributeError, KeyError, IndexError, TypeError) as error:
             raise UserError(f"{path} holds no plan: {error}.") from error
 
 
 def check_fill(fill: Sequence[int], where: str) -> None:
     """Raise `UserError` unless `fill` is three values from 0 to 255."""
-    if len(fill) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in fill):
+    if len(fill) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in fill):
         raise UserError(f"{where}: a fill colour is three whole numbers from 0 to 255, not {fill}.")
 
 
-def _number(value: object, name: str, where: str) -> float:
+def _number(value: object, op: Op, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise UserError(f"{where}: {name} takes a number, not {value!r}.")
+        raise UserError(f"{where}: {op.name} takes a number, not {value!r}.")
+    check_value(op, value, where)  # type: ignore[arg-type]
     return float(value)
 
 
@@ -215,7 +229,7 @@ def _box(value: object, where: str) -> tuple[int, ...]:
         not isinstance(value, Sequence)
         or len(value) != 4
         or not all(isinstance(edge, int | np.integer) for edge in value)
-        or not (0 <= value[0] <= value[2] and 0 <= value[1] <= value[3])
+        or not (0 <= value[0] <= value[2] < 1 << 30 and 0 <= value[1] <= value[3] < 1 << 30)
     ):
         raise UserError(
             f"{where}: Cutout takes a box (left, top, right, bottom) in pixels, not {value!r}."

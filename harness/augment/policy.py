@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 
 from harness.augment.ops import CODES, OPS, Kind
 from harness.augment.plan import INTERPOLATIONS, Colour, Plan
-from harness.augment.spaces import Space, find_space
+from harness.augment.spaces import MOST_OPS, Space, find_space
 from harness.errors import UserError, nearest
 from harness.train import rng
 
-_TEXT = re.compile(r"\s*(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?\s*")
+_TEXT = re.compile(r"(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?")
 _ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")
-_MOST_OPS = 16
 _WORDS = 8  # random words of a layer: op, sign, applied?, magnitude (2), box (2), one to spare
 _UNIT = 2.0**-32
 
@@ -142,7 +141,7 @@ def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
 
 
 def _parse(text: str) -> tuple[Policy, dict[str, str]]:
-    match = _TEXT.fullmatch(text)
+    match = _TEXT.fullmatch(text.strip())
     if match is None:
         raise UserError(
             f"'{text}' is not a policy: write a space and its arguments, such as "
@@ -185,9 +184,15 @@ def _number(value: str | float) -> str:
 
 
 def _count(value: str, text: str) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= _MOST_OPS:
-        raise UserError(f"policy '{text}': n is a whole number from 1 to {_MOST_OPS}, not {value}.")
-    return int(value)
+    number = _whole(value)
+    if not 1 <= number <= MOST_OPS:
+        raise UserError(f"policy '{text}': n is a whole number from 1 to {MOST_OPS}, not {value}.")
+    return number
+
+
+def _whole(value: str) -> int:
+    """A small whole number, or -1; thousands of digits would be an error of Python's."""
+    return int(value) if value.isdecimal() and len(value) < 10 else -1
 
 
 def _magnitude(value: str | float, text: str) -> float:
@@ -217,9 +222,9 @@ def _spread(value: str, text: str) -> Literal["fixed", "uniform"] | float:
 
 def _fill(value: str, text: str) -> Colour:
     parts = value.split("/")
-    channels = [int(part) if part.isdecimal() else 256 for part in parts]
+    channels = [_whole(part) for part in parts]
     channels = channels * 3 if len(channels) == 1 else channels
-    if len(channels) != 3 or max(channels) > 255:
+    if len(channels) != 3 or not all(0 <= channel <= 255 for channel in channels):
         raise UserError(
             f"policy '{text}': fill is a grey value or red/green/blue from 0 to 255, such as 128 "
             f"or 124/116/104, not {value}."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from harness.augment.plan import Colour, check_fill
 from harness.errors import UserError, nearest
 
 ROUNDINGS = ("none", "nearest", "down")
+MOST_OPS = 16  # for one sample
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,8 @@ _ALL = (
 
 SPACES: dict[str, Space] = {space.name: space for space in _ALL}
 _SUFFIXES = (".yaml", ".yml", ".json")
+_HASHED = re.compile(r"(?P<path>.*)@(?P<digest>[0-9a-f]{8})")
+_LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table: YAML's parser is slow in both
 
 
 def find_space(name: str) -> Space:
@@ -202,9 +206,10 @@ def find_space(name: str) -> Space:
     identity of a training, changes when the table does. Raises `UserError` for an unknown name, a
     file that is not there or is no space, and a hash that does not fit.
     """
-    path, _, known = name.partition("@")
-    if path in SPACES and not known:
-        return SPACES[path]
+    if name in SPACES:
+        return SPACES[name]
+    hashed = _HASHED.fullmatch(name)
+    path, known = (hashed["path"], hashed["digest"]) if hashed else (name, "")
     if not path.endswith(_SUFFIXES):
         raise UserError(
             f"no augmentation space '{name}'{nearest(name, SPACES)}; "
@@ -221,36 +226,65 @@ def find_space(name: str) -> Space:
 
 
 def load_space(path: Path) -> Space:
-    """Read a table from YAML or JSON (docs/augment.md shows one). Runs no code from it."""
-    import yaml
+    """Read a table from YAML or JSON (docs/augment.md shows one). Runs no code from it.
 
-    try:
-        text = Path(path).expanduser().read_text()
-        # an alias of aliases of aliases, written out for the hash, would fill the memory
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise UserError(f"{path} uses YAML aliases: write the values out.")
-        table = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"no augmentation space at {path}: {error}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    Raises `UserError` for a file that is not there or is no space, with what is wrong in it.
+    """
+    table = _read(path)
     if not isinstance(table, dict) or not isinstance(table.get("ops"), dict) or not table["ops"]:
         raise UserError(f"{path}: a space is a mapping with a table `ops`, a row for each op.")
     _known(table, ("source", "ops", "n", "p", "spread", "fill"), str(path))
     rows = tuple(_row(str(op), entry or {}, path) for op, entry in table["ops"].items())
-    digest = hashlib.sha256(json.dumps(table, sort_keys=True, default=str).encode()).hexdigest()
+    # Unsorted: a draw is a position in the table, so other rows or the same in another order are
+    # another space.
+    digest = hashlib.sha256(json.dumps(table, default=str).encode()).hexdigest()
     space = Space(f"{path}@{digest[:8]}", str(table.get("source", path)), rows)
     n, p, spread = table.get("n", 2), table.get("p", 1.0), table.get("spread", "fixed")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise UserError(f"{path}: n is the number of ops for a sample, 1 or more, not {n!r}.")
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_OPS:
+        raise UserError(f"{path}: n is the number of ops, from 1 to {MOST_OPS}, not {n!r}.")
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p <= 1:
         raise UserError(f"{path}: p is the probability of each op, above 0 up to 1, not {p!r}.")
     if spread not in ("fixed", "uniform"):
         raise UserError(f"{path}: spread is fixed or uniform, not {spread!r}.")
     fill = table.get("fill", (0, 0, 0))
-    fill = (fill,) * 3 if isinstance(fill, int) else tuple(fill)
+    fill = tuple(fill) if isinstance(fill, list | tuple) else (fill,) * 3
     check_fill(fill, str(path))
     return replace(space, n=n, p=float(p), spread=spread, fill=fill)
+
+
+def _read(path: Path) -> object:
+    """What a small YAML file says, in plain values, each key once."""
+    import yaml
+
+    try:
+        with Path(path).expanduser().open(encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
+    except (OSError, ValueError, RuntimeError) as error:  # also no such user, no text, a zero byte
+        raise UserError(f"no augmentation space at {path}: {error}.") from error
+    if len(text) > _LONGEST:
+        raise UserError(f"{path} is no table of ops: it has more than {_LONGEST} characters.")
+    depth = 0
+    try:
+        for event in yaml.parse(text):
+            # an alias of aliases of aliases, written out for the hash, would fill the memory
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{path} uses YAML aliases: write the values out.")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise UserError(f"{path} is no table of ops: it is nested {depth} deep.")
+        nodes = [yaml.compose(text)]
+        for node in nodes:  # grows: breadth first
+            if isinstance(node, yaml.MappingNode):
+                keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+                if twice := {key for key in keys if keys.count(key) > 1}:
+                    raise UserError(f"{path} says '{min(twice)}' twice: only one would count.")
+                nodes += [value for _, value in node.value]
+            elif isinstance(node, yaml.SequenceNode):
+                nodes += node.value
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date or number that Python refuses
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
 
 
 def _known(entry: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
@@ -275,17 +309,25 @@ def _row(name: str, entry: Mapping[str, Any], path: Path) -> Row:
         raise UserError(
             f"{where}: `values` lists the value at m = 0, ..., at m = 1: two or more {op.unit}."
         )
+    if not isinstance(signed, bool):
+        raise UserError(f"{where}: signed is true or false, not {signed!r}.")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{where}: {value!r} is not a number.")
         check_value(op, value, where)
         if signed:
             check_value(op, 2 * values[0] - value, f"{where}, mirrored")
-    steps = np.diff(values)
-    if (steps > 0).any() and (steps < 0).any():
-        raise UserError(f"{where}: the values go up and down; strength must grow with m.")
-    if not isinstance(signed, bool):
-        raise UserError(f"{where}: signed is true or false, not {signed!r}.")
+    change = np.subtract(values, op.neutral or 0.0)
+    if change.min() < 0 < change.max() or (np.diff(np.abs(change)) < 0).any():
+        raise UserError(
+            f"{where}: strength must grow with m, so the values move away from {op.neutral:g}, "
+            f"which changes nothing, to one side; {values} do not."
+        )
+    if signed and change[0]:
+        raise UserError(
+            f"{where}: signed mirrors about the first value, so begin at {op.neutral:g}, which "
+            f"changes nothing, not at {values[0]:g}."
+        )
     if rounding not in ROUNDINGS or (op.whole and rounding == "none"):
         raise UserError(f"{where}: rounding '{rounding}'{nearest(str(rounding), ROUNDINGS[1:])}.")
     return Row(name, tuple(float(value) for value in values), signed, rounding)

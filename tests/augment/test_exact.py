@@ -70,6 +70,20 @@ def test_each_op_is_pillows_in_large_images(pictures, by_pillow, execute, size, 
     _assert_same(execute(images, plan), by_pillow(images, plan), plan)
 
 
+def halves() -> torch.Tensor:
+    """Grey images uint8 [255, 3, 6, 7] whose mean is v + 1/2: where Contrast rounds up."""
+    level = torch.arange(255, dtype=torch.uint8)[:, None].repeat(1, 42)
+    level[:, ::2] += 1
+    return level.view(-1, 1, 6, 7).repeat(1, 3, 1, 1)
+
+
+def test_contrast_rounds_a_mean_on_a_half_as_pillow_does(by_pillow, execute):
+    images = halves()
+    for factor in (0.0, 0.3, 1.9):
+        plan = Plan.of([[("Contrast", factor)]] * len(images))
+        _assert_same(execute(images, plan), by_pillow(images, plan), plan)
+
+
 @pytest.mark.parametrize("name", [name for name in SPACES if name != "none"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_chains_drawn_from_each_space_are_pillows(

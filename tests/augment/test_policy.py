@@ -76,6 +76,12 @@ def test_with_magnitude():
         ("", "not a policy"),
         ("__import__('os')", "no augmentation space"),
         ("absent.yaml(m=0.3)", "absent.yaml"),
+        ("../../etc/passwd(m=0.3)", "ending in .yaml"),
+        ("zero\0byte.yaml(m=0.3)", "null byte"),
+        ("~nobody-has-this-name/x.yaml(m=0.3)", "home directory"),
+        pytest.param("randaug(n=" + "9" * 5000 + ", m=0.3)", "from 1 to 16", id="huge n"),
+        pytest.param("randaug(m=0.3, fill=" + "9" * 5000 + ")", "grey value", id="huge fill"),
+        pytest.param("randaug" + " " * 50_000 + "x", "not a policy", id="blanks"),
     ],
 )
 def test_a_wrong_text_gets_a_sentence(text, word):
@@ -235,11 +241,20 @@ def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path)
     before = str(parse_policy(f"{path}(m=0.5)"))
     assert before.startswith(f"{path}@")
     assert str(parse_policy(before)) == before
-    path.write_text(TABLE.replace("40", "50"))
-    after = str(parse_policy(f"{path}(m=0.5)"))
-    assert after != before
-    with pytest.raises(UserError, match="has changed"):
-        parse_policy(before)
+    # another value, and the same rows in another order, which a draw picks by position
+    for other in (TABLE.replace("40", "50"), TABLE.replace("  Identity:\n", "") + "  Identity:\n"):
+        path.write_text(other)
+        assert str(parse_policy(f"{path}(m=0.5)")) != before
+        with pytest.raises(UserError, match="has changed"):
+            parse_policy(before)
+
+
+def test_a_table_may_lie_in_any_folder(tmp_path):
+    folder = tmp_path / "me@site"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(TABLE)
+    text = str(parse_policy(f"{folder}/mine.yaml(m=0.5)"))
+    assert str(parse_policy(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -247,14 +262,27 @@ def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path)
     [
         ("Rotate:", "Rotation:", "did you mean 'Rotate'"),
         ("signed: true", "sined: true", "did you mean 'signed'"),
-        ("[0, 10, 40]", "[0, 40, 10]", "up and down"),
+        ("[0, 10, 40]", "[0, 40, 10]", "strength must grow"),
+        ("[0, 10, 40]", "[40, 0]", "strength must grow"),
+        ("[0, 10, 40], signed: true", "[-30, 30]", "to one side"),
+        ("[0, 10, 40]", "[5, 10]", "begin at 0"),
         ("[0, 10, 40]", "[0]", "two or more"),
         ("[0, 10, 40]", "[0, fast]", "not a number"),
         ("[8, 2]", "[8, 0]", "from 1 to 8"),
         ("[8, 2]", "[8, 2], rounding: none", "rounding"),
         ("[0, 0.5]", "[0, 1.5]", "from -1 to 1"),
         ("Identity:", "Cutout: {values: [0, 1]}", "CutoutRel"),
-        ("n: 1", "n: 0", "1 or more"),
+        ("n: 1", "n: 0", "from 1 to 16"),
+        ("n: 1", "n: 1000000", "from 1 to 16"),
+        ("n: 1", "n: 1\nn: 2", "'n' twice"),
+        ("Identity:", "Rotate: {values: [0, 1]}", "'Rotate' twice"),
+        ("[0, 10, 40]", "[0, 1" + "0" * 400 + "]", "degrees"),
+        ("[0, 10, 40]", "[0, " + "1" * 5000 + "]", "not YAML"),
+        ("[0, 10, 40]", "[0, .inf]", "degrees"),
+        ("fill: 128", "fill: null", "from 0 to 255"),
+        ("fill: 128", "fill: [true, 1, 2]", "from 0 to 255"),
+        ("fill: 128", "source: " + "[" * 5000, "nested"),
+        ("fill: 128", "source: " + "x" * 70_000, "65536 characters"),
         ("n: 1", "p: 2", "probability"),
         ("n: 1", "spread: wide", "fixed or uniform"),
         ("fill: 128", "fill: 300", "from 0 to 255"),
@@ -264,6 +292,7 @@ def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path)
         ("n: 1", "n: &a 1\np: *a", "aliases"),
         ("n: 1", "n: !!python/object/apply:os.getcwd []", "not YAML"),
     ],
+    ids=lambda word: word[:30],
 )
 def test_a_wrong_table_gets_a_sentence(tmp_path, old, new, word):
     path = tmp_path / "mine.yaml"

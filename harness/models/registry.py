@@ -185,6 +185,7 @@ def build(
     """
     import torch
 
+    from harness.models.pointwise import mend
     from harness.train import rng
 
     module = _module(config)
@@ -207,4 +208,4 @@ def build(
         )
     finally:
         torch.set_rng_state(state)
-    return model
+    return mend(model)

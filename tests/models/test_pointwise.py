@@ -1,0 +1,70 @@
+"""The detour around torch's faulty strided 1x1 convolutions on a CPU."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from harness.models import registry
+from harness.models.pointwise import StridedPointwise, mend
+from harness.schema import ModelConfig
+
+TRAINING = """
+import torch
+from torch.nn import functional
+from harness.models import registry
+from harness.schema import ModelConfig
+torch.set_num_threads(1)
+model = registry.build(ModelConfig(family="cifar_resnet", depth=8, width=0.25), 10, seed=0)
+model = model.to(memory_format=torch.channels_last)
+for step in range(30):
+    images = torch.randn(64, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    functional.cross_entropy(model(images), torch.randint(0, 10, (64,))).backward()
+print("sound")
+"""
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("stride", "side"), [(2, 9), (3, 8), ((1, 2), 7)])
+def test_it_is_the_same_convolution(layout, stride, side):
+    plain = nn.Conv2d(6, 4, 1, stride=stride, groups=2).to(memory_format=layout)
+    other = mend(nn.Conv2d(6, 4, 1, stride=stride, groups=2)).to(memory_format=layout)
+    assert isinstance(other, StridedPointwise)
+    other.load_state_dict(plain.state_dict())
+    images = torch.randn(3, 6, side, side).contiguous(memory_format=layout)
+    results = []
+    for layer in (plain, other):
+        own = images.clone().requires_grad_()
+        out = layer(own)
+        out.square().sum().backward()
+        results.append((out, own.grad, layer.weight.grad, layer.bias.grad))
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_other_convolutions_are_left_alone():
+    kinds = [nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(3, 4, 1, 2, padding=1)]
+    assert all(type(mend(layer)) is nn.Conv2d for layer in kinds)
+
+
+@pytest.mark.parametrize("family", ["cifar_resnet", "resnet"])
+def test_models_are_built_without_the_fault(family):
+    depth = 8 if family == "cifar_resnet" else 18
+    model = registry.build(ModelConfig(family=family, depth=depth), 10, seed=0)
+    strided = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride != (1, 1)
+    ]
+    assert strided
+    assert all(isinstance(layer, StridedPointwise) for layer in strided)
+
+
+@pytest.mark.slow
+def test_a_training_that_used_to_corrupt_the_heap_ends():
+    said = subprocess.run(
+        [sys.executable, "-c", TRAINING], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert said.stdout == "sound\n", said.stderr[-500:]

@@ -22,6 +22,7 @@ from harness.schema import ClusterConfig, RunConfig, TrialConfig
 from harness.store.store import SWEEP_NAME
 from harness.sweep.grid import Grid, make_grid
 from harness.sweep.mistakes import Mistakes, of_validation
+from harness.teacher import names as teachers
 
 ROOT = Path(__file__).resolve().parent.parent
 GRIDS = ROOT / "grids"
@@ -80,11 +81,21 @@ def load(args: list[str], knobs: Mapping[str, type] | None = None) -> Launch:
         for line in str(error).splitlines()[1:]:
             mistakes.found.setdefault(line.strip())
         grid = None
+    for asked, data in _teachers(grid):
+        if problem := teachers.misfit(asked, Path(str(store)), data):
+            mistakes.add("teacher.name", problem)
     mistakes.raise_any(f"the grid {name} has")
     assert grid is not None
     assert run is not None
     assert cluster is not None
     return Launch(grid, run, cluster, Path(str(store)), values, said)
+
+
+def _teachers(grid: Grid | None) -> set[tuple[str, str]]:
+    """Each teacher's name, with the data sets that it is asked about."""
+    trials = () if grid is None else grid.trials
+    configs = (trial.config for trial in trials if trial.config.teacher.name is not None)
+    return {(str(config.teacher.name), config.dataset.name) for config in configs}
 
 
 def check_trial(config: TrialConfig) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
     from harness.train.pilot import measure
 
     for config in todo.values():
-        pilot = measure(config, sweep.launch.run, int(said))
+        pilot = measure(config, sweep.launch.run, int(said), root)
         cost.write_pilot(root, config, pilot)
         model = config.model
         print(

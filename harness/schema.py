@@ -207,6 +207,21 @@ class SurplusConfig(Frozen):
     expand: PositiveInt = 2  # fuse: channels inside the 1x1 - kxk branch, times the input's
 
 
+class TeacherConfig(Frozen):
+    """A trained network that labels, chooses or weighs augmented images (docs/difficulty.md).
+
+    Losses are the teacher's, in nats, against the true label.
+    """
+
+    name: str | None = None  # a stage's id, or timm:NAME; null: no teacher
+    labels: Literal["true", "hard", "soft"] = "true"
+    weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # share of its labels in the targets
+    candidates: PositiveInt = 1  # augmentations of an image to choose from
+    target: Annotated[float, Field(ge=0.0)] | None = None  # the loss that is chosen for
+    cap: Annotated[float, Field(gt=0.0)] | None = None  # the loss beyond which images count less
+    beyond: Literal["drop", "down_weight"] = "drop"
+
+
 class TrialConfig(Frozen):
     """One cell of a grid, fully resolved."""
 
@@ -217,6 +232,7 @@ class TrialConfig(Frozen):
     recipe: RecipeConfig
     compress: CompressConfig = CompressConfig()
     surplus: SurplusConfig = SurplusConfig()
+    teacher: TeacherConfig = TeacherConfig()
 
 
 class StageAugment(Frozen):
@@ -270,6 +286,7 @@ class StageConfig(Frozen):
     recipe: RecipeConfig  # `epochs` is this stage's own length
     prune: PruneConfig | None = None  # null for a dense stage
     surplus: StageSurplus | None = None
+    teacher: TeacherConfig | None = None
     rewind_epoch: int | None = None  # whose weights are kept for, or taken by, weight rewinding
 
 

@@ -25,7 +25,7 @@ FUSE_FAMILIES = ("cifar_resnet", "wide_resnet", "cifar_stem_resnet", "resnet")
 
 def misfits(trial: TrialConfig) -> list[Mistake]:
     """(key path, sentence) of everything that is wrong with a trial's compression and surplus."""
-    found = [*_pruning(trial), *_rewinding(trial), *_surplus(trial)]
+    found = [*_pruning(trial), *_rewinding(trial), *_surplus(trial), *_teacher(trial)]
     if found:
         return found
     try:
@@ -168,6 +168,30 @@ def _surplus(trial: TrialConfig) -> Iterator[Mistake]:
             (
                 f"{list(surplus.widths)}: wider networks around the small one are over 1 times as "
                 "wide, such as [1.5, 2]"
+            ),
+        )
+
+
+def _teacher(trial: TrialConfig) -> Iterator[Mistake]:
+    teacher, augment = trial.teacher, trial.augment
+    chooses, weighs = teacher.target is not None, teacher.cap is not None
+    does = teacher.labels != "true" or chooses or weighs
+    if does and teacher.name is None:
+        yield "teacher.name", "is missing: who labels, chooses or weighs? Name a stage or timm:NAME"
+    if teacher.name is not None and not does:
+        yield "teacher", "it does nothing: set teacher.labels, target with candidates, or cap"
+    if chooses != (teacher.candidates > 1):
+        yield "teacher.target", "to choose takes both a target and more than one of candidates"
+    if (chooses or weighs) and (augment.mixup or augment.cutmix):
+        yield "teacher", "it judges images with one true label: set mixup and cutmix to 0"
+    if weighs and trial.recipe.label_smoothing:
+        yield "teacher.cap", "weights the targets, which label_smoothing would undo: set it to 0"
+    if teacher.name is not None and ("/" in teacher.name or "@" in teacher.name):
+        yield (
+            "teacher.name",
+            (
+                f"{teacher.name} is a file, whose content no stage id would tell: training takes a "
+                "stage's id or timm:NAME"
             ),
         )
 

@@ -6,12 +6,15 @@ stages cost. What is not known yet is None. Columns are described in `docs/analy
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.augment.spaces import find_space
 from harness.cluster.state import StageState, stage_states, trial_state
 from harness.schema import TrialConfig
 from harness.store import provenance
+from harness.store.files import read_json
 from harness.store.store import Store
 from harness.sweep.plan import Plan
 
@@ -46,10 +49,29 @@ def rows(
     grid: str, plan: Plan, store: Store, states: Mapping[str, StageState]
 ) -> list[dict[str, Any]]:
     """One row per trial, in the grid's order."""
-    return [
-        _row(grid, trial.id, trial.cell, trial.config, plan.paths[trial.id], store, states)
-        for trial in plan.trials
-    ]
+    losses = _difficulties(store, grid)
+    found = []
+    for trial in plan.trials:
+        path = plan.paths[trial.id]
+        row = _row(grid, trial.id, trial.cell, trial.config, path, store, states)
+        policy = plan.stages[path[-1]].augment.policy
+        found.append({**row, "difficulty": losses.get(policy)} if losses else row)
+    return found
+
+
+def _difficulties(store: Store, grid: str) -> dict[str, float]:
+    """A teacher's loss on each policy of the sweep, where `harness.difficulty` measured it."""
+    try:
+        said = read_json(store.sweep_folder(grid) / "difficulty.json")
+    except FileNotFoundError:
+        return {}
+    return {policy: float(line["loss"]) for policy, line in said["policies"].items()}
+
+
+@functools.cache
+def _is_calibrated(policy: str) -> bool:
+    """Whether equal magnitude is equal difficulty in the policy's space."""
+    return find_space(policy.partition("(")[0].strip()).source.startswith("calibrated")
 
 
 def _row(
@@ -76,6 +98,7 @@ def _row(
         "magnitude": config.augment.magnitude,
         "schedule": config.compress.magnitude_schedule,
         "surplus": config.surplus.form,
+        "calibrated": _is_calibrated(config.augment.policy),
         "seed": config.seed,
         **cell,
         "precision": config.recipe.precision,

@@ -16,8 +16,6 @@ SHORT = {
     "family": "model.family",
     "sparsity": "compress.sparsity",
     "dense_long": "compress.dense_long",
-    "method": "compress.method",
-    "pruning": "compress.pruning",
     "schedule": "compress.magnitude_schedule",
     "surplus": "surplus.form",
     "magnitude": "augment.magnitude",

@@ -166,6 +166,7 @@ def stages_of(job: Job) -> list[str]:
 
 def wall_seconds(known: Mapping[Size, float], plan: Plan, processes: int) -> Seconds:
     """`seconds` for `make_chains` from device-seconds per epoch of each size (`cost`)."""
+
     def seconds(stage: str) -> float | None:
         config = plan.stages[stage]
         per_epoch = known.get(size_key(config))

@@ -91,8 +91,9 @@ def path(trial: TrialConfig, memo: dict[Any, Any] | None = None) -> list[Found]:
     found: list[Found] = []
     for step in memo[known]:
         parent = found[-1][0] if found else None
+        teacher = trial.teacher if trial.teacher.name else None
         shared = (trial.dataset, trial.model, trial.augment, step.recipe, step.prune, step.surplus)
-        key = (parent, trial.seed, step.magnitude, step.rewind_epoch, *map(id, shared))
+        key = (parent, trial.seed, step.magnitude, step.rewind_epoch, *map(id, (*shared, teacher)))
         named = memo.get(key)
         if named is None:
             config = StageConfig.model_construct(
@@ -104,6 +105,7 @@ def path(trial: TrialConfig, memo: dict[Any, Any] | None = None) -> list[Found]:
                 recipe=step.recipe,
                 prune=step.prune,
                 surplus=step.surplus,
+                teacher=teacher,
                 rewind_epoch=step.rewind_epoch,
             )
             named = memo[key] = (stage_id(config), config)

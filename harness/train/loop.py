@@ -35,6 +35,12 @@ class Member:
     config: StageConfig
     folder: Path
     parent_folder: Path | None
+    store: Path | None = None  # where a teacher is looked for; None: the store of `folder`
+
+    @property
+    def root(self) -> Path:
+        """The store."""
+        return self.store or self.folder.parents[2]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -23,20 +24,24 @@ WARM_UP_STEPS = 3  # first steps choose algorithms and fill caches
 LONGEST_SECONDS = 60.0
 
 
-def measure(config: StageConfig, run: RunConfig, steps: int) -> Pilot:
+def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
     """Train `steps` steps of a dense stage of this size in a scratch folder, on this device.
+
+    A teacher is taken from `store`.
 
     Raises UserError as training does.
     """
     with connected(run) as world, tempfile.TemporaryDirectory(prefix="pilot-") as scratch:
         folder = Path(scratch) / "stages" / "xx" / "pilot"
         folder.mkdir(parents=True)
-        before = _host_bytes()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # the most starts anew from here
+        before = _host_bytes("VmRSS")
         dataset = load(config.dataset, run.data_root)
         loader = make_loader(
             dataset, run, config.recipe.batch_size, world.rank, world.size, world.device
         )
-        member = Member(stage_id(config), config, folder, None)
+        member = Member(stage_id(config), config, folder, None, store)
         stage = Stage(member, dataset, loader, run, world, lambda: None)
         waited = spent = 0.0
         counted = done = 0
@@ -63,7 +68,7 @@ def measure(config: StageConfig, run: RunConfig, steps: int) -> Pilot:
             stage.close()
             loader.close()
         cuda = world.device.type == "cuda"
-        memory = torch.cuda.max_memory_allocated() if cuda else _host_bytes() - before
+        memory = torch.cuda.max_memory_allocated() if cuda else _host_bytes("VmHWM") - before
         return Pilot(
             seconds_per_epoch=spent / counted * loader.steps_per_epoch * world.size,
             data_share=waited / spent,
@@ -73,9 +78,10 @@ def measure(config: StageConfig, run: RunConfig, steps: int) -> Pilot:
         )
 
 
-def _host_bytes() -> int:
-    """Most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _host_bytes(line: Literal["VmRSS", "VmHWM"]) -> int:
+    """Memory of this process, now or at most. Not `ru_maxrss`: a child starts with its parent's."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition(f"{line}:")[2].split()[0]) * 1024
 
 
 def _device_bytes(device: torch.device) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from harness.models import registry
 from harness.models.counts import count
 from harness.schema import RunConfig
 from harness.store.files import append_line, atomic_write, read_lines
+from harness.teacher import load as teachers
+from harness.teacher.judge import judged
+from harness.teacher.load import Teacher
 from harness.train import checkpoint, rng
 from harness.train.distributed import World
 from harness.train.engine import Engine, make_engine
@@ -81,6 +85,9 @@ class Stage:
         self.macs_sum = 0  # over the steps so far
         self.complete: torch.nn.Module | None = None  # see `deployed`
         module = self._built().to(world.device)
+        self.teacher: Teacher | None = None
+        if (asked := self.config.teacher) is not None and asked.name is not None:
+            self.teacher = teachers.load(asked.name, member.root, dataset.info, world.device)
         self.pruner = Pruner(self.config, module, dataset.info.resolution, world)
         found = checkpoint.load_newest(self.folder, self.id, world, self.sharded)
         if found is None:
@@ -190,17 +197,12 @@ class Stage:
 
     def train_on(self, batch: Batch, epoch: int) -> None:
         """One optimizer step on this rank's share of a global batch."""
-        images, targets = train_batch(
-            batch.images,
-            batch.labels,
-            batch.ids,
-            policy=self.policy,
-            tail=self.tail,
-            seed=self.config.seed,
-            epoch=epoch,
-            num_classes=self.dataset.info.num_classes,
-            channels_last=self.run.channels_last,
-        )
+        draw = functools.partial(self._augmented, batch, epoch)
+        if self.teacher is None or self.config.teacher is None:
+            images, targets = draw(0)
+        else:
+            asked = self.config.teacher
+            images, targets = judged(asked, self.teacher, draw, batch.labels, self.tail)
         size = self.run.micro_batch_size or len(images)
         lr = self._lr(self.step)
         if self.graph is not None:
@@ -216,6 +218,20 @@ class Stage:
         )
         self.step += 1
         self._prune_further()
+
+    def _augmented(self, batch: Batch, epoch: int, later: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch as `later` epochs from now would augment it."""
+        return train_batch(
+            batch.images,
+            batch.labels,
+            batch.ids,
+            policy=self.policy,
+            tail=self.tail,
+            seed=self.config.seed,
+            epoch=epoch + later,
+            num_classes=self.dataset.info.num_classes,
+            channels_last=self.run.channels_last,
+        )
 
     def _lr(self, step: int) -> float:
         """Rewound weights meet the learning rates that followed them in the dense stage."""
@@ -326,6 +342,13 @@ class Stage:
             checkpoint.write_final(self.folder, self.id, weights, packed, self.rewind)
         return checkpoint.weights_hash(weights)
 
+    def _train_macs(self) -> int:
+        """Backward costs about two forwards; a teacher only goes forward, for each candidate."""
+        asked = self.config.teacher
+        asks = asked.candidates * self.step if asked is not None and self.teacher else 0
+        judging = asks * self.teacher.macs if self.teacher else 0
+        return (3 * self.macs_sum + judging) * self.config.recipe.batch_size
+
     def summary(self) -> dict[str, Any]:
         """Everything of a result but the scores."""
         counts = count(self.deployed(), self.dataset.resolution, self.masks)
@@ -336,7 +359,7 @@ class Stage:
             "examples": self.step * batch_size,
             "counts": dataclasses.asdict(counts),
             "params_training": sum(p.numel() for p in self.module.parameters()),
-            "train_macs": 3 * self.macs_sum * batch_size,  # backward costs about two forwards
+            "train_macs": self._train_macs(),
             "sparsity": self.pruner.sparsity(self.deployed(), self.masks),
             "mask_hash": None if self.masks is None else pruning.mask_hash(self.masks),
             "protected": self.pruner.protected,

@@ -131,13 +131,16 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
         ({"schedule": "falling", "magnitude": "none"}, "exclude such cells"),
         ({"compress.levels": [0.5, 0.4]}, "what is left must fall"),
         ({"compress.levels": [0.0, 0.4]}, "what is left must fall"),
-        ({"method": "nm"}, r"levels are 0\.25, 0\.5 and 0\.75, not 0\.875"),
-        ({"method": "channel"}, "set layer"),
-        ({"method": "channel", "compress.scope": "layer", "family": "cifar_shufflenetv2",
+        ({"compress.method": "nm"}, r"levels are 0\.25, 0\.5 and 0\.75, not 0\.875"),
+        ({"compress.method": "channel"}, "set layer"),
+        ({"compress.method": "channel", "compress.scope": "layer", "family": "cifar_shufflenetv2",
           "depth": None}, "does not suit the family cifar_shufflenetv2"),
-        ({"pruning": "gradual", "schedule": "rising"}, "no levels for a magnitude"),
-        ({"pruning": "gradual", "method": "channel"}, "gradual works with method magnitude"),
-        ({"pruning": "gradual", "compress.rewind": "weights"}, "retrains nothing"),
+        ({"compress.pruning": "gradual", "schedule": "rising"}, "no levels for a magnitude"),
+        (
+            {"compress.pruning": "gradual", "compress.method": "channel"},
+            "gradual works with method magnitude",
+        ),
+        ({"compress.pruning": "gradual", "compress.rewind": "weights"}, "retrains nothing"),
         ({"compress.rewind": "fine_tuning"}, "fine_tune_lr: is missing"),
         ({"compress.rewind": "weights", "compress.rewind_epoch": 4}, "not before the end"),
         ({"surplus": "slice"}, "surrounds a dense model"),
@@ -170,10 +173,10 @@ def prunes(**changes):
 
 
 def test_the_ways_to_prune():
-    assert [s.prune.sparsity for s in prunes(pruning="one_shot")[1:]] == [0.875]
+    assert [s.prune.sparsity for s in prunes(**{"compress.pruning": "one_shot"})[1:]] == [0.875]
     listed = prunes(**{"compress.levels": [0.3, 0.6, 0.95]})
     assert [s.prune.sparsity for s in listed[1:]] == [0.3, 0.6, 0.875]
-    (only,) = prunes(pruning="gradual")
+    (only,) = prunes(**{"compress.pruning": "gradual"})
     assert (only.parent, only.prune.sparsity, only.prune.gradual_end) == (None, 0.875, 0.75)
     dense, *levels = prunes(**{"compress.rewind": "fine_tuning", "compress.fine_tune_lr": 0.01})
     assert dense.recipe.optimizer.lr == 0.1
@@ -184,7 +187,10 @@ def test_the_ways_to_prune():
 
 def test_rewinding_to_the_start_and_all_methods_share_the_dense_stage():
     made = plan(
-        axes={"method": ["magnitude", "random"], "compress.rewind": ["learning_rate", "weights"]}
+        axes={
+            "compress.method": ["magnitude", "random"],
+            "compress.rewind": ["learning_rate", "weights"],
+        }
     )
     assert len({path[0] for path in made.paths.values()}) == 1
 

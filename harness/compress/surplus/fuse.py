@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from harness.errors import UserError
 from harness.models.counts import count
+from harness.models.pointwise import mend
 
 Norm = nn.modules.batchnorm._BatchNorm
 
@@ -36,6 +37,7 @@ class Branches(nn.Module):
         if inputs == outputs and stride == 1:
             norms["identity"] = nn.BatchNorm2d(outputs)
         self.norms = nn.ModuleDict(norms)
+        mend(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Sum of the branches."""
@@ -86,12 +88,20 @@ def _eligible(conv: nn.Module) -> bool:
     )
 
 
+class _Layers(torch.fx.Tracer):
+    """Looks into no convolution and no norm, also those of the project's own."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        layer = isinstance(m, nn.Conv2d | Norm)
+        return layer or super().is_leaf_module(m, module_qualified_name)
+
+
 def pairs(model: nn.Module) -> dict[str, str]:
     """Convolutions to branch, and the batch norm that alone takes each one's output, by name."""
-    traced = torch.fx.symbolic_trace(model)
+    graph = _Layers().trace(model)
     modules = dict(model.named_modules())
     found = {}
-    for node in traced.graph.nodes:
+    for node in graph.nodes:
         users = list(node.users)
         if node.op != "call_module" or not _eligible(modules[node.target]) or len(users) != 1:
             continue

@@ -1,0 +1,277 @@
+"""How difficult augmentations are, by a trained network's word: a table, a heat map and a file.
+
+    python -m harness.difficulty grid=quickstart teacher=0123456789abcdef out=out/difficulty
+    python -m harness.difficulty grid=... teacher=timm:resnet50.a1_in1k images=2000 draws=2
+    python -m harness.difficulty grid=... teacher=... calibrated=calibrated.yaml
+
+Per op and magnitude of the grid's policy, on validation images: the teacher's loss, accuracy,
+probability of the true class, KL to its clean prediction, spread of its mean probability
+(docs/difficulty.md). And for every policy of the grid its loss, which from then on is the column
+`difficulty` of the sweep's rows.
+
+teacher=ID|timm:NAME|timm:NAME@weights.pt|path/to/final.pt
+images=N      of validation (1000)      draws=N       augmentations of an image (1)
+out=FOLDER    ops.csv, policies.csv and heatmap.png as well
+calibrated=FILE   write a space in which equal magnitude is equal loss
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, command
+
+if TYPE_CHECKING:
+    from harness.config import Launch
+    from harness.teacher.measure import Images, Line
+
+KNOBS = {"teacher": str, "images": str, "draws": str, "out": str, "calibrated": str}
+MAGNITUDES = tuple(at / 10 for at in range(11))
+FEWEST_POLICIES = 5  # that a rank correlation is told of
+SHOWN = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def main(args: list[str]) -> int:
+    """The command."""
+    if not args or args[0] in ("--help", "-h"):
+        print(__doc__)
+        return 0
+    from harness import config
+
+    launch = config.load(args, KNOBS)
+    name, dataset, policy = _asked(launch)
+    table = Path(launch.knobs["calibrated"]) if "calibrated" in launch.knobs else None
+    if table is not None and table.suffix not in (".yaml", ".yml"):
+        raise UserError(f"calibrated={table}: a space is a YAML file, so name it {table.stem}.yaml")
+    lines, policies, clean = _measured(launch, name, policy)
+    record = {
+        "teacher": name,
+        "dataset": dataset,
+        "policy": policy,
+        "clean": clean.means,
+        "ops": [_plain(line) for line in lines],
+        "policies": {line.op: _plain(line) for line in policies},
+    }
+    _write(launch, record, lines, policies)
+    if table is not None:
+        _calibrate(table, policy, name, lines)
+    _show(name, clean, lines, policies)
+    _correlate(launch, policies)
+    return 0
+
+
+def _asked(launch: Launch) -> tuple[str, str, str]:
+    """Teacher, data set and policy. Raises UserError."""
+    from harness.teacher.names import misfit
+
+    if "teacher" not in launch.knobs:
+        raise UserError("whose word? Say teacher=STAGE_ID, teacher=timm:NAME or a final.pt")
+    configs = [trial.config for trial in launch.grid.trials]
+    for what, values in (
+        ("dataset", sorted({config.dataset.name for config in configs})),
+        ("augment.policy", sorted({config.augment.policy for config in configs})),
+    ):
+        if len(values) > 1:
+            raise UserError(
+                f"the grid {launch.grid.name} has several values of {what} ({', '.join(values)}): "
+                f"difficulty is told for one at a time, so fix it, as in {what}={values[0]}"
+            )
+    if configs[0].augment.policy == "none":
+        raise UserError("the grid's policy is none: there is no op whose difficulty could be told")
+    name, dataset = launch.knobs["teacher"], configs[0].dataset.name
+    if problem := misfit(name, launch.store, dataset):
+        raise UserError(f"teacher: {problem}")
+    return name, dataset, configs[0].augment.policy
+
+
+def _measured(launch: Launch, name: str, policy: str) -> tuple[list[Line], list[Line], Line]:
+    """Lines of the ops, of the grid's policies, and of clean images."""
+    import torch
+
+    from harness.augment.policy import parse_policy
+    from harness.data.catalog import CATALOG
+    from harness.sweep.plan import make_plan
+    from harness.teacher.load import load
+    from harness.teacher.measure import measure, op_policies
+    from harness.train.distributed import pick_device
+
+    torch.set_num_threads(launch.run.threads)
+    device = pick_device(launch.run, 0)
+    config = launch.grid.trials[0].config
+    teacher = load(name, launch.store, CATALOG[config.dataset.name], device)
+    images = _images(launch, device)
+    draws = _count(launch, "draws", 1)
+    texts = sorted({stage.augment.policy for stage in make_plan(launch.grid).stages.values()})
+    every = [(text, 0.0, parse_policy(text)) for text in texts]
+    clean = [("clean", 0.0, parse_policy("none"))]
+    ops = op_policies(policy, MAGNITUDES)
+    found = list(measure(teacher, images, [*ops, *every, *clean], draws))
+    return found[: len(ops)], found[len(ops) : -1], found[-1]
+
+
+def _images(launch: Launch, device: Any) -> Images:
+    """Of validation, up to `images=`: the same ones for every op."""
+    import numpy as np
+    import torch
+
+    from harness.data.datasets import load
+    from harness.data.loader import make_loader
+    from harness.teacher.measure import BATCH, Images
+
+    run, config = launch.run, launch.grid.trials[0].config
+    dataset = load(config.dataset, run.data_root, run.loader, run.data_cache)
+    loader = make_loader(dataset, run, 1, 0, 1, device)
+    wanted, batches, seen = _count(launch, "images", 1000), [], 0
+    try:
+        for batch in loader.evaluate("validation", BATCH):
+            batches.append((batch.images.clone(), batch.labels.clone(), batch.ids.copy()))
+            seen += len(batch.ids)
+            if seen >= wanted:
+                break
+    finally:
+        loader.close()
+    pixels, labels, ids = zip(*batches, strict=True)
+    return Images(
+        torch.cat(pixels)[:wanted], torch.cat(labels)[:wanted], np.concatenate(ids)[:wanted]
+    )
+
+
+def _count(launch: Launch, knob: str, default: int) -> int:
+    text = launch.knobs.get(knob, str(default))
+    if not text.isdecimal() or not 1 <= int(text) <= 10**7:
+        raise UserError(f"{knob}={text} is no number from 1 up")
+    return int(text)
+
+
+def _plain(line: Line) -> dict[str, Any]:
+    values = {"op": line.op, "magnitude": line.magnitude, **line.means}
+    return values | {f"{key}_half": half for key, half in line.halves.items()}
+
+
+def _write(
+    launch: Launch, record: dict[str, Any], lines: Sequence[Line], policies: Sequence[Line]
+) -> None:
+    from harness.store.files import atomic_write, make_folder, write_json
+    from harness.store.store import Store
+
+    folder = Store(launch.store).sweep_folder(launch.grid.name)
+    make_folder(folder)
+    write_json(folder / "difficulty.json", record)
+    if "out" not in launch.knobs:
+        return
+    out = Path(launch.knobs["out"])
+    make_folder(out)
+    for name, part in (("ops.csv", lines), ("policies.csv", policies)):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(_plain(part[0])))
+        writer.writeheader()
+        writer.writerows(map(_plain, part))
+        atomic_write(out / name, text.getvalue().encode())
+    _heat_map(out / "heatmap.png", lines)
+
+
+def _grid_of(lines: Sequence[Line]) -> dict[str, dict[float, Line]]:
+    found: dict[str, dict[float, Line]] = {}
+    for line in lines:
+        found.setdefault(line.op, {})[line.magnitude] = line
+    strongest = max(MAGNITUDES)
+    return dict(sorted(found.items(), key=lambda item: -item[1][strongest].means["loss"]))
+
+
+def _heat_map(path: Path, lines: Sequence[Line]) -> None:
+    """The teacher's loss by op (most difficult first) and magnitude."""
+    from matplotlib.figure import Figure
+
+    table = _grid_of(lines)
+    figure = Figure(figsize=(6, 0.35 * len(table) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    losses = [[row[m].means["loss"] for m in MAGNITUDES] for row in table.values()]
+    drawn = axes.imshow(losses, aspect="auto", cmap="viridis")
+    axes.set_yticks(range(len(table)), list(table))
+    axes.set_xticks(range(len(MAGNITUDES)), [f"{m:g}" for m in MAGNITUDES])
+    axes.set_xlabel("magnitude")
+    figure.colorbar(drawn, label="teacher's loss (nats)")
+    figure.savefig(path, dpi=100)
+
+
+def _calibrate(path: Path, policy: str, teacher: str, lines: Sequence[Line]) -> None:
+    import yaml
+
+    from harness.augment.spaces import find_space, load_space
+    from harness.store.files import atomic_write, make_folder
+    from harness.teacher.calibrate import calibrated
+
+    space = find_space(policy.partition("(")[0].strip())
+    curves = {op: [row[m].means["loss"] for m in MAGNITUDES] for op, row in _grid_of(lines).items()}
+    table = calibrated(space, curves, MAGNITUDES, teacher)
+    make_folder(path.parent)
+    atomic_write(path, yaml.safe_dump(table, sort_keys=False, default_flow_style=None).encode())
+    load_space(path)
+    print(f"wrote {path}: augment.policy={path}(n={space.n})")
+
+
+def _show(name: str, clean: Line, lines: Sequence[Line], policies: Sequence[Line]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    wide = Console(width=None if sys.stdout.isatty() else 120)
+    said = f"clean: loss {clean.means['loss']:.3f}, accuracy {clean.means['accuracy']:.3f}"
+    table = Table(title=f"Loss of {name} by op and magnitude, nats ({said})")
+    table.add_column("op")
+    for m in SHOWN:
+        table.add_column(f"{m:g}", justify="right")
+    table.add_column("at 1: accuracy, true prob., KL, spread", justify="right")
+    for op, row in _grid_of(lines).items():
+        last = row[1.0]
+        losses = [f"{row[m].means['loss']:.3f}" for m in SHOWN]
+        losses[-1] += f" ± {last.halves['loss']:.3f}"
+        rest = [f"{last.means[key]:.3f}" for key in ("accuracy", "true_prob", "kl", "spread")]
+        table.add_row(op, *losses, " ".join(rest))
+    wide.print(table)
+    of_grid = Table(title="The grid's policies")
+    for column in ("policy", "loss", "accuracy", "affinity", "KL"):
+        of_grid.add_column(column)
+    for line in sorted(policies, key=lambda line: line.means["loss"]):
+        affinity = line.means["accuracy"] / max(1e-9, clean.means["accuracy"])
+        loss = f"{line.means['loss']:.3f} ± {line.halves['loss']:.3f}"
+        rest = [f"{value:.3f}" for value in (line.means["accuracy"], affinity, line.means["kl"])]
+        of_grid.add_row(line.op, loss, *rest)
+    wide.print(of_grid)
+
+
+def _correlate(launch: Launch, policies: Sequence[Line]) -> None:
+    """Where the grid has results: each measure's rank correlation with accuracy, per size."""
+    from scipy.stats import spearmanr
+
+    from harness.cluster.state import stage_states
+    from harness.store.rows import rows
+    from harness.store.store import Store
+    from harness.sweep.plan import make_plan
+    from harness.teacher.measure import MEASURES
+
+    plan, store = make_plan(launch.grid), Store(launch.store)
+    said = {line.op: line.means for line in policies}
+    sizes: dict[str, dict[str, list[float]]] = {}
+    for row in rows(launch.grid.name, plan, store, stage_states(store, plan.stages)):
+        if row["val_top1"] is not None and row["surplus"] == "none" and row["dense_long"] is None:
+            size = f"width {row['width']:g}, sparsity {row['sparsity']:g}"
+            policy = plan.stages[row["stage"]].augment.policy
+            sizes.setdefault(size, {}).setdefault(policy, []).append(row["val_top1"])
+    for size, found in sizes.items():
+        if len(found) < FEWEST_POLICIES:
+            continue
+        accuracy = [sum(scores) / len(scores) for scores in found.values()]
+        told = []
+        for measured in MEASURES:
+            values = [said[policy][measured] for policy in found]
+            told.append(f"{measured} {spearmanr(values, accuracy).statistic:+.2f}")
+        print(f"rank correlation with validation accuracy, {size}: {', '.join(told)}")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,116 @@
+"""A teacher with its weights, ready to be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from harness.augment.tail import Tail
+from harness.compress.methods import channel
+from harness.data.catalog import DatasetInfo
+from harness.errors import UserError
+from harness.models import registry
+from harness.models.counts import count
+from harness.models.registry import TIMM
+from harness.teacher.names import misfit, stage_config, stage_folder
+from harness.train import checkpoint
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """`tail` normalises as the teacher was trained; `macs` are of one image's forward pass."""
+
+    module: nn.Module
+    tail: Tail
+    macs: int
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor, seen: Tail | None = None) -> torch.Tensor:
+        """Logits fp32 [N, classes] of images [N, 3, H, W] that were normalised by `seen`.
+
+        Without `seen`, by the teacher's own tail.
+        """
+        if seen is not None and (seen.mean, seen.std) != (self.tail.mean, self.tail.std):
+            images = images * _row(seen.std, images) + _row(seen.mean, images)
+            images = (images - _row(self.tail.mean, images)) / _row(self.tail.std, images)
+        logits: torch.Tensor = self.module(images).float()
+        return logits
+
+
+def _row(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
+
+
+def load(name: str, store: Path, dataset: DatasetInfo, device: torch.device) -> Teacher:
+    """The teacher of that name, in eval mode.
+
+    Raises:
+        UserError: one that is not there or does not suit the data set's classes or images.
+        Damaged: its weights.
+    """
+    if problem := misfit(name, store, dataset.name):
+        raise UserError(f"teacher: {problem}.")
+    if name.startswith(TIMM):
+        module, tail = _from_timm(name.removeprefix(TIMM), dataset)
+    else:
+        folder = stage_folder(name, store)
+        assert folder is not None
+        module, tail = _from_stage(folder, dataset)
+    module = module.to(device).eval().requires_grad_(False)
+    try:
+        resolution = dataset.resolution
+        with torch.no_grad():
+            said = module(torch.zeros(2, 3, resolution, resolution, device=device))
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"teacher: {name} does not take the images of {dataset.name}, 3 x {dataset.resolution} "
+            f"x {dataset.resolution}: {str(error).splitlines()[0]}."
+        ) from error
+    if said.shape != (2, dataset.num_classes):
+        raise UserError(
+            f"teacher: {name} tells {said.shape[-1]} classes apart and {dataset.name} has "
+            f"{dataset.num_classes}: choose a teacher trained on {dataset.name}."
+        )
+    return Teacher(module, tail, count(module, resolution).macs_dense)
+
+
+def _from_stage(folder: Path, dataset: DatasetInfo) -> tuple[nn.Module, Tail]:
+    config = stage_config(folder)
+    saved = checkpoint.read_final(folder, folder.name)["model"]
+    module = registry.build(
+        config.model, dataset.num_classes, seed=config.seed, resolution=dataset.resolution
+    )
+    channel.fit(module, saved)
+    module.load_state_dict(saved)
+    return module, Tail(mean=dataset.mean, std=dataset.std)
+
+
+def _from_timm(name: str, dataset: DatasetInfo) -> tuple[nn.Module, Tail]:
+    import timm
+
+    model, _, weights = name.partition("@")
+    try:
+        if not weights:
+            module = timm.create_model(model, pretrained=True)
+        else:
+            module = timm.create_model(model, num_classes=dataset.num_classes)
+            state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+            module.load_state_dict(state)
+    except Exception as error:  # the hub, files and shapes fail in many ways
+        raise UserError(
+            f"teacher: {name} cannot be loaded: {' '.join(str(error).split())[:300]}."
+        ) from error
+    said: dict[str, Any] = vars(module)["pretrained_cfg"]
+    if weights:
+        return module, Tail(mean=dataset.mean, std=dataset.std)
+    return module, Tail(mean=tuple(said["mean"]), std=tuple(said["std"]))
+
+
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Loss of each image, nats [N]; labels int64 [N]."""
+    return F.cross_entropy(logits, labels, reduction="none")

@@ -1,0 +1,231 @@
+"""A teacher in training: labels, choice, weights; and teachers that do not fit."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from harness import config, difficulty
+from harness.augment.tail import Tail
+from harness.errors import UserError
+from harness.schema import TeacherConfig
+from harness.store.files import write_json
+from harness.store.identity import stage_id
+from harness.store.rows import rows_of_grid
+from harness.teacher.judge import judged
+from harness.teacher.load import Teacher, load
+from harness.train.loop import Member
+
+TAIL = Tail(mean=(0.0,) * 3, std=(1.0,) * 3)
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+class Flat(torch.nn.Module):
+    """Logits are three pixels of the image."""
+
+    def forward(self, x):
+        return x[:, 0, 0, :3]
+
+
+TEACHER = Teacher(Flat(), TAIL, 0)
+
+
+def drawn(later):
+    """Candidate 0 pushes towards the label by 1, later ones by less."""
+    push = 1.0 if later == 0 else 1.0 - later / 2**24
+    images = torch.zeros(4, 3, 4, 4)
+    images[torch.arange(4), :, 0, LABELS] = 2.0 * push
+    return images, LABELS
+
+
+def ask(**said):
+    return judged(TeacherConfig(name="someone", **said), TEACHER, drawn, LABELS, TAIL)
+
+
+def test_soft_and_hard_labels_take_their_share_of_the_targets():
+    images, targets = ask(labels="soft")
+    torch.testing.assert_close(targets, TEACHER.logits(images).softmax(1))
+    _, mixed = ask(labels="soft", weight=0.25)
+    one_hot = F.one_hot(LABELS, 3).float()
+    torch.testing.assert_close(mixed, 0.75 * one_hot + 0.25 * targets)
+    _, hard = ask(labels="hard")
+    assert torch.equal(hard, one_hot)
+    wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TAIL, 0)
+    _, hard = judged(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TAIL)
+    assert torch.equal(hard.argmax(1), (LABELS + 1) % 3)
+
+
+class Roll(torch.nn.Module):
+    def forward(self, x):
+        return x.roll(1, 1)
+
+
+def losses(images):
+    return F.cross_entropy(TEACHER.logits(images), LABELS, reduction="none")
+
+
+def test_of_the_candidates_the_one_nearest_to_the_target_is_taken():
+    every = [losses(drawn(number * 2**24)[0])[0] for number in range(4)]
+    assert sorted(every) == every  # pushed less, lost more
+    for number, loss in enumerate(every):
+        images, targets = ask(candidates=4, target=float(loss))
+        assert torch.equal(images, drawn(number * 2**24)[0])
+        assert torch.equal(targets, LABELS)
+    images, _ = ask(candidates=2, target=99.0)
+    assert torch.equal(images, drawn(2**24)[0])
+
+
+def test_beyond_the_cap_images_are_dropped_or_count_less():
+    loss = float(losses(drawn(0)[0])[0])
+    _, kept = ask(cap=loss + 0.01)
+    assert torch.equal(kept, F.one_hot(LABELS, 3).float())
+    _, dropped = ask(cap=loss - 0.01)
+    assert not dropped.any()
+    _, less = ask(cap=loss / 2, beyond="down_weight")
+    torch.testing.assert_close(less.sum(1), torch.full((4,), 0.5))
+
+
+def test_a_teacher_sees_images_normalised_as_it_was_trained():
+    own = Teacher(Flat(), Tail(mean=(0.5,) * 3, std=(0.25,) * 3), 0)
+    seen = Tail(mean=(0.1,) * 3, std=(0.2,) * 3)
+    pixels = torch.rand(4, 3, 4, 4)
+    told = own.logits((pixels - 0.1) / 0.2, seen)
+    torch.testing.assert_close(told, own.logits((pixels - 0.5) / 0.25))
+
+
+class Named:
+    """Stages laid out as in a store, so that a teacher is found by its id."""
+
+    def __init__(self, stages, root):
+        self.stages, self.root = stages, root
+        stages.member = self.member
+
+    def member(self, config):
+        name = stage_id(config)
+        folder = self.folder(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config.model_dump(mode="json"))
+        parent = self.folder(config.parent) if config.parent else None
+        return Member(name, config, folder, parent)
+
+    def folder(self, name):
+        return self.root / "stages" / name[:2] / name
+
+
+@pytest.mark.parametrize(
+    ("engine", "asked"),
+    [("ddp", {"labels": "soft"}), ("deepspeed", {"candidates": 3, "target": 1.0, "cap": 2.0})],
+)
+def test_a_stage_with_a_teacher_differs_and_resumes_to_the_same_bits(
+    stages, tmp_path, engine, asked
+):
+    Named(stages, tmp_path / "store")
+    teacher = stages.toy({"model.width": 0.5})
+    stages.train(teacher)
+    plain = stages.toy({"recipe.label_smoothing": 0.0})
+    values = {**plain.model_dump(mode="json"), "teacher": {"name": stage_id(teacher), **asked}}
+    config = type(plain).model_validate(values)
+    (outcome,), (without,) = stages.train(config, engine=engine), stages.train(plain, engine=engine)
+    assert outcome.result["weights_sha256"] != without.result["weights_sha256"]
+    assert outcome.result["train_macs"] > without.result["train_macs"]
+    expected = stages.record(config, outcome)
+    for path in stages.folder(config).rglob("*.*"):
+        path.unlink()
+    stages.train_for(4, config, engine=engine)
+    stages.train_for(5, config, engine=engine)
+    (again,) = stages.train(config, engine=engine)
+    assert stages.record(config, again) == expected
+
+
+GRID = """defaults:
+  - override /dataset: {dataset}
+  - override /recipe: quick
+model: {{depth: 8}}
+teacher: {{name: {name}, {rest}}}
+axes: {{seed: [0]}}
+"""
+
+
+def planned(tmp_path, store, name, rest="labels: soft", dataset="digits"):
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID.format(dataset=dataset, name=name, rest=rest))
+    return config.load([f"grid={path}", f"store={store}"])
+
+
+def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, tmp_path):
+    store = tmp_path / "store"
+    Named(stages, store)
+    teacher = stages.toy()
+    name = stage_id(teacher)
+    stages.member(teacher)
+    with pytest.raises(UserError, match="no final weights"):
+        planned(tmp_path, store, name)
+    stages.train(teacher)
+    planned(tmp_path, store, name)
+    with pytest.raises(
+        UserError, match=r"trained on digits with 8 pixels and fashion_mnist has 28"
+    ):
+        planned(tmp_path, store, name, dataset="fashion_mnist")
+    with pytest.raises(UserError, match=r"100 classes|10 classes"):
+        planned(tmp_path, store, name, dataset="cifar100")
+    for said, rest, asked in (
+        (r"holds no readable config\.json", "labels: soft", "0123456789abcdef"),
+        (r"did you mean 'resnet50'", "labels: soft", "timm:resnet5o"),
+        ("it does nothing", "labels: 'true'", name),
+        ("is missing: who labels", "labels: hard", "null"),
+        ("both a target and more than one", "target: 1.0", name),
+        ("both a target and more than one", "candidates: 4", name),
+        ("takes a stage's id or timm:NAME", "labels: soft", "some/final.pt"),
+    ):
+        with pytest.raises(UserError, match=said):
+            planned(tmp_path, store, asked, rest)
+
+
+def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages):
+    import timm
+
+    from harness.data.catalog import CATALOG
+
+    model = timm.create_model("resnet10t", num_classes=10)
+    weights = tmp_path / "weights.pt"
+    torch.save(model.state_dict(), weights)
+    device = torch.device("cpu")
+    found = load(f"timm:resnet10t@{weights}", tmp_path, CATALOG["cifar10"], device)
+    assert found.logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(f"timm:resnet10t@{weights}", tmp_path, CATALOG["cifar100"], device)
+
+
+def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, capsys):
+    store = tmp_path / "store"
+    Named(stages, store)
+    teacher = stages.toy({"augment.policy": "none", "recipe.epochs": 6})
+    stages.train(teacher)
+    path = tmp_path / "asked.yaml"
+    path.write_text(
+        "defaults: [{override /dataset: digits}, {override /recipe: quick}]\n"
+        "model: {depth: 8}\naxes: {magnitude: [none, 0.2, 1.0]}\n"
+    )
+    made = tmp_path / "calibrated.yaml"
+    words = [f"grid={path}", f"store={store}", f"teacher={stage_id(teacher)}", "images=60"]
+    difficulty.main([*words, f"out={tmp_path}", f"calibrated={made}"])
+    assert "affinity" in capsys.readouterr().out
+    assert (tmp_path / "heatmap.png").stat().st_size > 1000
+    lines = (tmp_path / "ops.csv").read_text().splitlines()
+    assert len(lines) == 1 + 13 * 11
+    found = {row["magnitude"]: row for row in rows_of_grid([f"grid={path}", f"store={store}"])}
+    losses = [found[m]["difficulty"] for m in ("none", 0.2, 1.0)]
+    assert losses == sorted(losses)
+    assert losses[2] > losses[0] + 0.1
+    assert not any(row["calibrated"] for row in found.values())
+    policy = f"augment.policy='{made}(n=2)'"
+    again = rows_of_grid([f"grid={path}", f"store={store}", policy])
+    assert all(row["calibrated"] for row in again)
+    assert {row["difficulty"] for row in again} == {losses[0], None}  # only `none` was measured
+    for wrong, said in (
+        (words[:2], "whose word"),
+        ([*words, "images=0"], "is no number from 1 up"),
+        ([*words, f"calibrated={tmp_path}/x.txt"], "a space is a YAML file"),
+        ([*words, "axes={policy: ['randaug(n=2)', 'randaug(n=1)']}"], "several values of augment"),
+    ):
+        with pytest.raises(UserError, match=said):
+            difficulty.main(wrong)

@@ -45,10 +45,10 @@ check: setup
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@$(PY) -m pytest -m "not slow"
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
 test: setup test-system
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 testbed: setup
 	@slurm/testbed/testbed up

@@ -7,6 +7,7 @@ What is in a batch depends on nothing but (seed, epoch, step): not on threads, r
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,7 @@ from harness.data.crops import Centre, Crop, RandomResized, Whole, side_at
 from harness.data.datasets import Dataset, Split
 from harness.data.loader import Batch, SplitName, fixed_order, rank_part, training_order
 from harness.data.official import Bytes, Integers
-from harness.data.threads import Threads
+from harness.data.threads import Stalled, Threads
 
 AHEAD = 3  # batches under way besides the one in use
 _PIECE = (8, 64)  # images: enough that starting a piece is cheap, few enough to share
@@ -171,10 +172,12 @@ class Streamed:
         finally:
             for pending in waiting:
                 pending.cancelled = True
-            # threads skip what was cancelled, so this waits for single pieces at most
-            for pending in waiting:
-                self._threads.wait(pending.done, "an abandoned batch")
-                self._give_back(pending)
+            # Threads skip what was cancelled, so this waits for single pieces at most. A dead
+            # thread is the next batch's error: this runs where nobody could catch one.
+            with contextlib.suppress(Stalled):
+                for pending in waiting:
+                    self._threads.wait(pending.done, "an abandoned batch")
+                    self._give_back(pending)
 
     def _begin(
         self, split: Split, images: Coded, rows: Integers, crop: Crop, side: int

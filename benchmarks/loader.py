@@ -1,0 +1,172 @@
+"""Images per second of a loader: ours against plain FFCV and torchvision's ImageFolder.
+
+python benchmarks/loader.py [threads]
+
+Synthesised photographs with the sizes of ImageNet's (most are 500 pixels long, 110 kB). Everybody
+gives shuffled training batches of uint8 after a random resized crop, with the same number of
+threads (one, unless said) or worker processes, in turns: epoch by epoch, so that a noisy machine is
+noisy for all. FFCV files are written as they would be for that resolution; ImageFolder decodes
+the originals, and (last column) files shrunk to the same size. Ratios are medians over the turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from ffcv.fields.basics import IntDecoder
+from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
+from ffcv.loader import Loader, OrderOption
+from ffcv.transforms import ToTensor, ToTorchImage
+from PIL import Image
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from harness.data.catalog import CATALOG, image_folder
+from harness.data.datasets import load
+from harness.data.loader import make_loader
+from harness.data.write import main as write
+from harness.schema import DatasetConfig, RunConfig
+
+IMAGES, BATCH, TURNS = 640, 64, 7
+SCALE = (0.25, 1.0)
+# (width, height) of ImageNet's training images, by share; the rest are of any size
+SIZES = {(500, 375): 0.45, (375, 500): 0.13, (500, 333): 0.12, (333, 500): 0.06}
+CASES = {64: 128, 224: 500}  # resolution: max_resolution of the files written for it
+LIMITS = {"FFCV": 0.95, "ImageFolder at 64 px": 3.0}
+
+Epoch = Callable[[int], int]
+"""Goes through one epoch; how many images it gave."""
+
+
+def photograph(rng: np.random.Generator) -> Image.Image:
+    """Detail at all scales, as natural images have it, so that decoding costs what it should."""
+    width, height = rng.choice(list(SIZES), p=np.array(list(SIZES.values())) / sum(SIZES.values()))
+    if rng.random() > sum(SIZES.values()):
+        width, height = np.exp(rng.normal(np.log((420, 370)), 0.45)).astype(int).clip(60, 2000)
+    pixels = np.zeros((height, width, 3), np.float32)
+    for octave in range(2, 9):
+        noise = rng.normal(size=(2**octave, 2**octave, 3)).astype(np.float32)
+        pixels += cv2.resize(noise, (int(width), int(height)), interpolation=cv2.INTER_CUBIC) * (
+            70 / 1.2 ** (octave - 2)
+        )
+    return Image.fromarray(np.clip(pixels + 120, 0, 255).astype(np.uint8))
+
+
+def synthesise(root: Path) -> float:
+    """A tree of `IMAGES` training images; mean kilobytes."""
+    rng = np.random.default_rng(0)
+    total = 0
+    for part, count in (("train", IMAGES + 10), ("val", 10)):
+        for i in range(count):
+            path = root / part / f"c{i % 10}" / f"{i:05}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            photograph(rng).save(path, quality=92)
+            total += path.stat().st_size
+    return total / (IMAGES + 20) / 1000
+
+
+def shrink(source: Path, target: Path, longest: int) -> None:
+    for path in source.rglob("*.JPEG"):
+        image = Image.open(path)
+        image.thumbnail((longest, longest), Image.Resampling.BOX)
+        out = target / path.relative_to(source)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        image.save(out, quality=90)
+
+
+def ours(root: Path, side: int, threads: int, loader: str) -> Epoch:
+    config = DatasetConfig(name="bench", validation_size=10, resolution=side, crop_scale=SCALE)
+    run = RunConfig(loader_threads=threads)
+    stream = make_loader(load(config, str(root), loader), run, BATCH, 0, 1, torch.device("cpu"))
+    return lambda epoch: sum(len(batch.labels) for batch in stream.epoch(0, epoch))
+
+
+def plain_ffcv(path: Path, side: int, threads: int) -> Epoch:
+    loader = Loader(
+        str(path),
+        batch_size=BATCH,
+        num_workers=threads,
+        order=OrderOption.RANDOM,
+        os_cache=True,
+        pipelines={
+            "image": [
+                RandomResizedCropRGBImageDecoder((side, side), SCALE),
+                ToTensor(),
+                ToTorchImage(convert_back_int16=False),
+            ],
+            "label": [IntDecoder(), ToTensor()],
+            "id": None,
+        },
+    )
+    return lambda epoch: sum(len(labels) for _, labels in loader)
+
+
+def torchvision_folder(root: Path, side: int, threads: int) -> Epoch:
+    crop = transforms.RandomResizedCrop(side, SCALE)
+    data = ImageFolder(str(root / "train"), transforms.Compose([crop, transforms.PILToTensor()]))
+    loader = torch.utils.data.DataLoader(
+        data, BATCH, shuffle=True, num_workers=threads, persistent_workers=True, drop_last=True
+    )
+    return lambda epoch: sum(len(labels) for _, labels in loader)
+
+
+def turns(contenders: dict[str, Epoch]) -> dict[str, list[float]]:
+    """Images per second of each in each turn; the first turn, which compiles, is left out."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(TURNS + 1):
+        for name, epoch in contenders.items():
+            started = time.perf_counter()
+            images = epoch(turn)
+            if turn:
+                rates[name].append(images / (time.perf_counter() - started))
+    return rates
+
+
+def main(threads: int) -> int:
+    CATALOG["bench"] = image_folder("bench", 10, IMAGES + 10, 10)
+    failed = 0
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        root = Path(folder)
+        size = synthesise(root / "tree/bench")
+        print(f"{IMAGES} JPEGs of {size:.0f} kB, {threads} thread(s) each")
+        for side, longest in CASES.items():
+            written, small = root / f"b{side}", root / f"s{side}"
+            words = [f"source={root / 'tree/bench'}", f"out={written / 'bench'}"]
+            with (
+                contextlib.redirect_stderr(io.StringIO()),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                write(["dataset=bench", *words, f"max_resolution={longest}", "validation_size=10"])
+            shrink(root / "tree/bench", small / "bench", longest)
+            rates = turns(
+                {
+                    "ours": ours(written, side, threads, "ffcv"),
+                    "FFCV": plain_ffcv(written / "bench/train.beton", side, threads),
+                    "ImageFolder": torchvision_folder(root / "tree/bench", side, threads),
+                    "our imagefolder": ours(root / "tree", side, threads, "imagefolder"),
+                    "ImageFolder, shrunk": torchvision_folder(small / "bench", side, threads),
+                }
+            )
+            print(f"{side} px from files of at most {longest} px")
+            for name, values in rates.items():
+                ratio = statistics.median(a / b for a, b in zip(rates["ours"], values, strict=True))
+                print(f"  {name:20}{statistics.median(values):9,.0f} images/s   ours x {ratio:.2f}")
+                limit = LIMITS.get(name, LIMITS.get(f"{name} at {side} px", 0.0))
+                if ratio < limit:
+                    failed = 1
+                    print(f"    below {limit}")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1))

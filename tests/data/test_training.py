@@ -1,0 +1,166 @@
+"""Whole stages on image files: killed in the middle of an epoch they see what was left, no more."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.schema import RunConfig, StageConfig
+from harness.store import provenance
+from harness.store.identity import stage_id
+from harness.train.distributed import connected
+from harness.train.loop import Member, train_gang
+from harness.train.stage import Stage
+
+STAGE = {
+    "seed": 3,
+    "dataset": {
+        "name": "photos",
+        "validation_size": 9,
+        "resolution": 48,
+        "start_resolution": 32,
+        "crop_scale": [0.3, 1.0],
+    },
+    "model": {"family": "cifar_resnet", "depth": 8, "width": 0.25},
+    "augment": {"policy": "randaug(n=2, m=0.3)", "crop_padding": 0, "flip": True},
+    "recipe": {"epochs": 3, "batch_size": 8, "optimizer": {"lr": 0.1}},
+}  # 4 steps an epoch, 12 in all
+PRUNE = {
+    "sparsity": 0.5,
+    "method": "magnitude",
+    "scope": "global",
+    "protect": ["classifier"],
+    "rewind": "learning_rate",
+    "reestimate_batch_norm": True,
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    with connected(RunConfig(device="cpu")) as found:
+        yield found
+
+
+def config(**changes):
+    return StageConfig.model_validate({**json.loads(json.dumps(STAGE)), **changes})
+
+
+def train(world, folder, configs, root, loader, steps=10**6, **run):
+    """Outcomes of stages below `folder`, told to stop after so many steps."""
+    members = []
+    for stage in configs:
+        place = folder / stage_id(stage)
+        place.mkdir(parents=True, exist_ok=True)
+        parent = folder / stage.parent if stage.parent else None
+        members.append(Member(stage_id(stage), stage, place, parent))
+    left = [steps]
+
+    def stop():
+        left[0] -= 1
+        return left[0] <= 0
+
+    run = {"engine": "ddp", "data_root": str(root), "loader": loader, "loader_threads": 2, **run}
+    return train_gang(members, RunConfig(**run), world, stop, lambda: None)
+
+
+def facts(outcome):
+    """What must repeat to the bit."""
+    result = {key: value for key, value in outcome.result.items() if key != "timing"}
+    return result, {split: bits.tolist() for split, bits in outcome.correct.items()}
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The ids of every batch that a stage was trained on."""
+    ids = []
+    train_on = Stage.train_on
+
+    def watched(self, batch, epoch):
+        ids.append((epoch, batch.ids.tolist()))
+        return train_on(self, batch, epoch)
+
+    monkeypatch.setattr(Stage, "train_on", watched)
+    return ids
+
+
+@pytest.mark.parametrize("loader", ["ffcv", "imagefolder"])
+def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
+    world, tree, betons, tmp_path, seen, loader
+):
+    root = betons if loader == "ffcv" else tree
+    dense = config()
+    (unbroken,) = train(world, tmp_path / "a", [dense], root, loader)
+    expected = seen.copy()
+    assert len(expected) == 12
+    seen.clear()
+    for steps in (3, 4):
+        (stopped,) = train(world, tmp_path / "b", [dense], root, loader, steps)
+        assert stopped.status == "stopped"
+    (resumed,) = train(world, tmp_path / "b", [dense], root, loader, loader_threads=1)
+    assert seen == expected
+    assert facts(resumed) == facts(unbroken)
+    (record,) = provenance.records(tmp_path / "a" / stage_id(dense))
+    assert record["loader"] == loader
+
+
+def test_a_gang_on_one_stream_of_batches_ends_in_the_bits_of_each_alone(world, betons, tmp_path):
+    plain = {"policy": "none", "crop_padding": 0, "flip": False}
+    stages = [config(), config(augment=plain)]
+    together = train(world, tmp_path / "a", stages, betons, "ffcv")
+    for stage, outcome in zip(stages, together, strict=True):
+        (alone,) = train(world, tmp_path / "b", [stage], betons, "ffcv")
+        assert facts(alone) == facts(outcome)
+    assert together[0].result["weights_sha256"] != together[1].result["weights_sha256"]
+
+
+def test_a_child_prunes_and_estimates_batch_norm_from_the_files(world, betons, tmp_path):
+    dense = config()
+    train(world, tmp_path, [dense], betons, "ffcv")
+    child = config(parent=stage_id(dense), prune=PRUNE)
+    (outcome,) = train(world, tmp_path, [child], betons, "auto")
+    assert outcome.status == "done"
+    assert outcome.result["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert outcome.result["val_before"]["loss"] > 0
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import harness.data.catalog as catalog
+import test_training as t
+from harness.schema import RunConfig
+from harness.train.distributed import connected
+catalog.CATALOG["photos"] = catalog.image_folder("photos", 3, 48, 15, resolution=32)
+recipe = {**t.STAGE["recipe"], "epochs": 40}
+with connected(RunConfig(device="cpu")) as world:
+    arguments = [t.config(recipe=recipe)], sys.argv[3], "ffcv"
+    t.train(world, Path(sys.argv[2]), *arguments, checkpoint_seconds=0.05)
+"""
+
+
+@pytest.mark.slow
+def test_killed_it_ends_in_the_same_bits(world, betons, tmp_path):
+    long = config(recipe={**STAGE["recipe"], "epochs": 40})
+    (unbroken,) = train(world, tmp_path / "a", [long], betons, "ffcv")
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", PROGRAM, here, str(tmp_path / "b"), str(betons)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        folder = tmp_path / "b" / stage_id(long) / "checkpoint"
+        deadline = time.monotonic() + 120
+        while not list(folder.glob("step*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait(10)
+    saved = sorted(path.stem for path in folder.glob("step*"))
+    assert saved, "killed before the end"
+    assert not (folder / "final.pt").exists()
+    (resumed,) = train(world, tmp_path / "b", [long], betons, "ffcv")
+    assert facts(resumed) == facts(unbroken)

@@ -4,9 +4,10 @@ python benchmarks/loader.py [threads]
 
 Synthesised photographs with the sizes of ImageNet's (most are 500 pixels long, 110 kB). Everybody
 gives shuffled training batches of uint8 after a random resized crop, with the same number of
-threads (one, unless said) or worker processes, in turns: epoch by epoch, so that a noisy machine is
-noisy for all. FFCV files are written as they would be for that resolution; ImageFolder decodes
-the originals, and (last column) files shrunk to the same size. Ratios are medians over the turns.
+threads (one, unless said) or worker processes, in turns, so that a noisy machine is noisy for all.
+FFCV files are written as they would be for that resolution; ImageFolder decodes the originals, and
+(last line) files shrunk to the same size. Ratios are medians over the turns: of images per
+core-second, which hold on a busy machine, and per second, which show what does not overlap.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import torch
 from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
@@ -44,6 +46,7 @@ SIZES = {(500, 375): 0.45, (375, 500): 0.13, (500, 333): 0.12, (333, 500): 0.06}
 CASES = {64: 128, 224: 500}  # resolution: max_resolution of the files written for it
 LIMITS = {"FFCV": 0.95, "ImageFolder at 64 px": 3.0}
 
+SECONDS = 1.0  # of a turn, at least
 Epoch = Callable[[int], int]
 """Goes through one epoch; how many images it gave."""
 
@@ -120,16 +123,28 @@ def torchvision_folder(root: Path, side: int, threads: int) -> Epoch:
     return lambda epoch: sum(len(labels) for _, labels in loader)
 
 
-def turns(contenders: dict[str, Epoch]) -> dict[str, list[float]]:
-    """Images per second of each in each turn; the first turn, which compiles, is left out."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+def core_seconds() -> float:
+    """Of this process and its workers."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return time.process_time() + sum(spent.user + spent.system for spent in times)
+
+
+def turns(contenders: dict[str, Epoch]) -> dict[str, list[tuple[float, float]]]:
+    """Images per second and per core-second of each in each turn; the first turn compiles."""
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for turn in range(TURNS + 1):
         for name, epoch in contenders.items():
-            started = time.perf_counter()
-            images = epoch(turn)
+            images, begun, spent = 0, time.perf_counter(), core_seconds()
+            while not images or (turn and time.perf_counter() - begun < SECONDS):
+                images += epoch(turn)
             if turn:
-                rates[name].append(images / (time.perf_counter() - started))
+                cores = core_seconds() - spent
+                rates[name].append((images / (time.perf_counter() - begun), images / cores))
     return rates
+
+
+def ratio(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], kind: int) -> float:
+    return statistics.median(a[kind] / b[kind] for a, b in zip(ours, theirs, strict=True))
 
 
 def main(threads: int) -> int:
@@ -159,10 +174,14 @@ def main(threads: int) -> int:
             )
             print(f"{side} px from files of at most {longest} px")
             for name, values in rates.items():
-                ratio = statistics.median(a / b for a, b in zip(rates["ours"], values, strict=True))
-                print(f"  {name:20}{statistics.median(values):9,.0f} images/s   ours x {ratio:.2f}")
+                second, core = (ratio(rates["ours"], values, kind) for kind in (0, 1))
+                median = statistics.median(rate for rate, _ in values)
+                print(
+                    f"  {name:20}{median:9,.0f} images/s   ours x {core:.2f} per core-second, "
+                    f"{second:.2f} per second"
+                )
                 limit = LIMITS.get(name, LIMITS.get(f"{name} at {side} px", 0.0))
-                if ratio < limit:
+                if core < limit:
                     failed = 1
                     print(f"    below {limit}")
     return failed

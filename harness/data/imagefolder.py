@@ -6,8 +6,9 @@ id is its position in the list of paths, sorted by class and name, as torchvisio
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,15 @@ def read_image(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Pillow's errors as a sentence about this image."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"the image {path} does not decode ({error}): replace it.") from error
+
+
 class Folder:
     """Some images of a tree: `streamed.Coded`."""
 
@@ -115,20 +125,21 @@ class Folder:
         """See `streamed.Coded.job`."""
 
         def fill(part: slice, out: Bytes) -> None:
-            for row, sample, place in zip(rows[part], ids[part], out, strict=True):
-                path = self._root / self._paths[row]
-                try:
-                    image = read_image(path)
-                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                    raise UserError(
-                        f"the image {path} does not decode ({error}): replace it."
-                    ) from error
-                size = np.array([image.size], dtype=np.int64)
-                ((top, left, height, width),) = crop.boxes(
-                    np.array([sample]), size[:, 1], size[:, 0]
-                ).tolist()
-                # crop and then resize, as torchvision does: a pixel outside has no influence
-                image = image.crop((left, top, left + width, top + height))
-                place[:] = image.resize(place.shape[1::-1], Image.Resampling.BILINEAR)
+            paths = [self._root / self._paths[row] for row in rows[part]]
+            with contextlib.ExitStack() as files:
+                opened = []
+                for path in paths:  # which reads the size and no more
+                    with _named(path):
+                        opened.append(files.enter_context(Image.open(path)))
+                widths, heights = np.array([image.size for image in opened], dtype=np.int64).T
+                boxes = crop.boxes(ids[part], heights, widths).tolist()
+                for path, image, box, place in zip(paths, opened, boxes, out, strict=True):
+                    top, left, height, width = box
+                    with _named(path):
+                        decoded = image.convert("RGB")
+                    image.close()
+                    # crop and then resize, as torchvision does: a pixel outside has no influence
+                    decoded = decoded.crop((left, top, left + width, top + height))
+                    place[:] = decoded.resize(place.shape[1::-1], Image.Resampling.BILINEAR)
 
         return fill

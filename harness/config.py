@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.compress import check as compression
 from harness.errors import UserError, nearest
-from harness.schema import ClusterConfig, RunConfig, TrialConfig
+from harness.schema import ClusterConfig, DatasetConfig, RunConfig, TrialConfig
 from harness.store.store import SWEEP_NAME
 from harness.sweep.grid import Grid, make_grid
 from harness.sweep.mistakes import Mistakes, of_validation
@@ -91,11 +91,11 @@ def load(args: list[str], knobs: Mapping[str, type] | None = None) -> Launch:
     return Launch(grid, run, cluster, Path(str(store)), values, said)
 
 
-def _teachers(grid: Grid | None) -> set[tuple[str, str]]:
+def _teachers(grid: Grid | None) -> set[tuple[str, DatasetConfig]]:
     """Each teacher's name, with the data sets that it is asked about."""
     trials = () if grid is None else grid.trials
     configs = (trial.config for trial in trials if trial.config.teacher.name is not None)
-    return {(str(config.teacher.name), config.dataset.name) for config in configs}
+    return {(str(config.teacher.name), config.dataset) for config in configs}
 
 
 def check_trial(config: TrialConfig) -> list[tuple[str, str]]:

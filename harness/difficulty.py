@@ -4,12 +4,13 @@
     python -m harness.difficulty grid=... teacher=timm:resnet50.a1_in1k images=2000 draws=2
     python -m harness.difficulty grid=... teacher=... calibrated=calibrated.yaml
 
-Per op and magnitude of the grid's policy, on validation images: the teacher's loss, accuracy,
+Per op and magnitude of a policy, on validation images: the teacher's loss, accuracy,
 probability of the true class, KL to its clean prediction, spread of its mean probability
 (docs/difficulty.md). And for every policy of the grid its loss, which from then on is the column
 `difficulty` of the sweep's rows.
 
 teacher=ID|timm:NAME|timm:NAME@weights.pt|path/to/final.pt
+policy=TEXT   whose ops are told of (the grid's first), such as "randaug_strict(n=2)"
 images=N      of validation (1000)      draws=N       augmentations of an image (1)
 out=FOLDER    ops.csv, policies.csv and heatmap.png as well
 calibrated=FILE   write a space in which equal magnitude is equal loss
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from harness.config import Launch
     from harness.teacher.measure import Images, Line
 
-KNOBS = {"teacher": str, "images": str, "draws": str, "out": str, "calibrated": str}
+KNOBS = {"teacher": str, "policy": str, "images": str, "draws": str, "out": str, "calibrated": str}
 MAGNITUDES = tuple(at / 10 for at in range(11))
 FEWEST_POLICIES = 5  # that a rank correlation is told of
 SHOWN = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -67,26 +68,26 @@ def main(args: list[str]) -> int:
 
 def _asked(launch: Launch) -> tuple[str, str, str]:
     """Teacher, data set and policy. Raises UserError."""
+    from harness.augment.policy import with_magnitude
     from harness.teacher.names import misfit
 
     if "teacher" not in launch.knobs:
         raise UserError("whose word? Say teacher=STAGE_ID, teacher=timm:NAME or a final.pt")
     configs = [trial.config for trial in launch.grid.trials]
-    for what, values in (
-        ("dataset", sorted({config.dataset.name for config in configs})),
-        ("augment.policy", sorted({config.augment.policy for config in configs})),
-    ):
-        if len(values) > 1:
-            raise UserError(
-                f"the grid {launch.grid.name} has several values of {what} ({', '.join(values)}): "
-                f"difficulty is told for one at a time, so fix it, as in {what}={values[0]}"
-            )
-    if configs[0].augment.policy == "none":
-        raise UserError("the grid's policy is none: there is no op whose difficulty could be told")
-    name, dataset = launch.knobs["teacher"], configs[0].dataset.name
+    names = sorted({config.dataset.name for config in configs})
+    if len(names) > 1:
+        raise UserError(
+            f"the grid {launch.grid.name} has several data sets ({', '.join(names)}): difficulty "
+            f"is told for one at a time, so fix it, as in dataset={names[0]}"
+        )
+    policy = launch.knobs.get("policy", configs[0].augment.policy)
+    if policy == "none":
+        raise UserError("the policy is none: there is no op whose difficulty could be told")
+    with_magnitude(policy, 1.0)
+    name, dataset = launch.knobs["teacher"], configs[0].dataset
     if problem := misfit(name, launch.store, dataset):
         raise UserError(f"teacher: {problem}")
-    return name, dataset, configs[0].augment.policy
+    return name, dataset.name, policy
 
 
 def _measured(launch: Launch, name: str, policy: str) -> tuple[list[Line], list[Line], Line]:
@@ -94,7 +95,6 @@ def _measured(launch: Launch, name: str, policy: str) -> tuple[list[Line], list[
     import torch
 
     from harness.augment.policy import parse_policy
-    from harness.data.catalog import CATALOG
     from harness.sweep.plan import make_plan
     from harness.teacher.load import load
     from harness.teacher.measure import measure, op_policies
@@ -103,7 +103,7 @@ def _measured(launch: Launch, name: str, policy: str) -> tuple[list[Line], list[
     torch.set_num_threads(launch.run.threads)
     device = pick_device(launch.run, 0)
     config = launch.grid.trials[0].config
-    teacher = load(name, launch.store, CATALOG[config.dataset.name], device)
+    teacher = load(name, launch.store, config.dataset, device)
     images = _images(launch, device)
     draws = _count(launch, "draws", 1)
     texts = sorted({stage.augment.policy for stage in make_plan(launch.grid).stages.values()})
@@ -256,10 +256,11 @@ def _correlate(launch: Launch, policies: Sequence[Line]) -> None:
 
     plan, store = make_plan(launch.grid), Store(launch.store)
     said = {line.op: line.means for line in policies}
+    axes = [name for name in launch.grid.axes if name not in ("magnitude", "policy", "seed")]
     sizes: dict[str, dict[str, list[float]]] = {}
     for row in rows(launch.grid.name, plan, store, stage_states(store, plan.stages)):
-        if row["val_top1"] is not None and row["surplus"] == "none" and row["dense_long"] is None:
-            size = f"width {row['width']:g}, sparsity {row['sparsity']:g}"
+        if row["val_top1"] is not None:
+            size = ", ".join(f"{name} {row[name]}" for name in axes or ["width"])
             policy = plan.stages[row["stage"]].augment.policy
             sizes.setdefault(size, {}).setdefault(policy, []).append(row["val_top1"])
     for size, found in sizes.items():

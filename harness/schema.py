@@ -26,6 +26,7 @@ SCHEMA_NUMBER = 1
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+WIDEST = 64.0
 CropShare = Annotated[float, Field(ge=0.0, le=1.0)]
 Names = Annotated[tuple[str, ...], Strict(False)]
 
@@ -72,7 +73,7 @@ class ModelConfig(Frozen):
 
     family: str
     depth: PositiveInt | None = None
-    width: Annotated[float, Field(gt=0.0, le=64.0)] = 1.0
+    width: Annotated[float, Field(gt=0.0, le=WIDEST)] = 1.0
 
 
 Magnitude = Literal["none"] | float
@@ -204,7 +205,7 @@ class SurplusConfig(Frozen):
     weak: AnyMagnitude = "none"  # prune_away, weak_finish: what the small network ends with
     widths: Annotated[tuple[float, ...], Strict(False)] = (1.5, 2.0)  # slice: times the model's
     share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # slice: of the steps, with the wide ones
-    expand: PositiveInt = 2  # fuse: channels inside the 1x1 - kxk branch, times the input's
+    expand: Annotated[int, Field(gt=0, le=64)] = 2  # fuse: inner channels, times the input's
 
 
 class TeacherConfig(Frozen):

@@ -194,6 +194,8 @@ _ALL = (
 )
 
 SPACES: dict[str, Space] = {space.name: space for space in _ALL}
+TABLES = Path(__file__).resolve().parents[2] / "grids" / "spaces"
+"""Tables that are shipped: named without folder and suffix, from wherever a command is called."""
 _SUFFIXES = (".yaml", ".yml", ".json")
 _HASHED = re.compile(r"(?P<path>.*)@(?P<digest>[0-9a-f]{8})")
 _LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table: YAML's parser is slow in both
@@ -202,20 +204,22 @@ _LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table: YAML's par
 def find_space(name: str) -> Space:
     """A space by its name, or by its table's path, with or without a hash: `my.yaml@1f0c2a9b`.
 
-    A path without a hash gets that of the table's content, so that a policy's text, and with it the
-    identity of a training, changes when the table does. Raises `UserError` for an unknown name, a
-    file that is not there or is no space, and a hash that does not fit.
+    A table of `TABLES` goes by its name without suffix. A table without a hash gets that of its
+    content, so that a policy's text, and with it the identity of a training, changes when the table
+    does. Raises `UserError` for an unknown name, a file that is not there or is no space, and a
+    hash that does not fit.
     """
     if name in SPACES:
         return SPACES[name]
     hashed = _HASHED.fullmatch(name)
     path, known = (hashed["path"], hashed["digest"]) if hashed else (name, "")
-    if not path.endswith(_SUFFIXES):
+    shipped = {table.stem: table for table in sorted(TABLES.glob("*.yaml"))}
+    if path not in shipped and not path.endswith(_SUFFIXES):
         raise UserError(
-            f"no augmentation space '{name}'{nearest(name, SPACES)}; "
+            f"no augmentation space '{name}'{nearest(name, [*SPACES, *shipped])}; "
             "a table of your own is named by its path, ending in .yaml or .json."
         )
-    space = load_space(Path(path))
+    space = load_space(shipped.get(path, Path(path)))
     digest = space.name.rpartition("@")[2]
     if known not in ("", digest):
         raise UserError(

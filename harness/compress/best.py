@@ -28,10 +28,10 @@ def best_magnitude(path: str, trial: TrialConfig, sparsity: float) -> Magnitude:
     Raises:
         UserError: a file that is not there or no such table, or one that lacks the size.
     """
-    file = Path(path).expanduser()
     try:
+        file = Path(path).expanduser()
         modified = file.stat().st_mtime_ns
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:  # also no such user, a zero byte
         raise UserError(
             f"compress.magnitude_schedule: there is no table {path} (from {Path.cwd()}); "
             "python -m analysis.rows grid=NAME out=FOLDER writes one."

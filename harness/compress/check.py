@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.compress.levels import trial_levels
-from harness.errors import UserError
+from harness.errors import UserError, nearest
 from harness.models.registry import FAMILIES
-from harness.schema import TrialConfig
+from harness.schema import WIDEST, TrialConfig
 from harness.sweep.stage import steps
 
 Mistake = tuple[str, str]
+ROLES = ("classifier", "first_conv")
+"""What `registry.roles` knows of every family."""
 CHANNEL_FAMILIES = (
     "cifar_resnet", "wide_resnet", "cifar_stem_resnet", "cifar_mobilenetv2", "resnet",
     "mobilenetv2", "mobilenetv3_large", "mobilenetv3_small", "efficientnet",
@@ -40,6 +42,17 @@ def _pruning(trial: TrialConfig) -> Iterator[Mistake]:
     compress = trial.compress
     if compress.sparsity == 0.0 and compress.dense_long is None:
         return
+    for name in compress.protect:
+        if name not in ROLES and not name.endswith(".weight"):
+            yield (
+                "compress.protect",
+                (f"'{name}' is no role{nearest(name, ROLES)} and no weight, such as conv1.weight"),
+            )
+    if compress.levels is not None and compress.pruning != "iterative":
+        yield (
+            "compress.levels",
+            (f"pruning {compress.pruning} passes through no list of levels: leave it out"),
+        )
     if compress.pruning == "gradual":
         if compress.dense_long is not None:
             yield (
@@ -162,13 +175,21 @@ def _surplus(trial: TrialConfig) -> Iterator[Mistake]:
             yield "surplus.form", _unsuited(f"surplus {surplus.form}", trial, families)
     if surplus.form == "slice" and trial.recipe.sync_bn:
         yield "recipe.sync_bn", "surplus slice takes batch norm per rank: set it to false"
-    if surplus.form == "slice" and (not surplus.widths or min(surplus.widths) <= 1.0):
+    widths = surplus.widths
+    if surplus.form != "slice":
+        return
+    if not widths or min(widths) <= 1.0 or len(set(widths)) < len(widths):
         yield (
             "surplus.widths",
             (
-                f"{list(surplus.widths)}: wider networks around the small one are over 1 times as "
-                "wide, such as [1.5, 2]"
+                f"{list(widths)}: wider networks around the small one are over 1 times as wide, "
+                "each of its own width, such as [1.5, 2]"
             ),
+        )
+    elif trial.model.width * max(widths) > WIDEST:
+        yield (
+            "surplus.widths",
+            f"{max(widths):g} times width {trial.model.width:g} is more than {WIDEST:g}",
         )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from harness.errors import UserError
 from harness.schema import CompressConfig
 
+MOST_LEVELS = 200
+
 
 def levels(sparsity: float, level_share: float) -> tuple[float, ...]:
     """Sparsity after each level, last one exactly `sparsity`; none for sparsity 0.
@@ -12,6 +14,9 @@ def levels(sparsity: float, level_share: float) -> tuple[float, ...]:
     Each level removes `level_share` of the weights that are left, so level k is at
     1 - (1 - level_share)^k whatever the target: sparser trials share their first levels.
     A target within a millionth of a level is that level.
+
+    Raises:
+        UserError: a share that needs more than `MOST_LEVELS`.
     """
     found: list[float] = []
     if sparsity <= 0.0:
@@ -21,6 +26,11 @@ def levels(sparsity: float, level_share: float) -> tuple[float, ...]:
         if level >= sparsity - 1e-6:
             return (*found, sparsity)
         found.append(level)
+        if len(found) == MOST_LEVELS:
+            raise UserError(
+                f"compress.level_share: {level_share:g} of what is left at each level takes more "
+                f"than {MOST_LEVELS} levels to sparsity {sparsity:g}; remove a greater share."
+            )
 
 
 def trial_levels(compress: CompressConfig) -> tuple[float, ...]:

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from harness.augment.tail import Tail
 from harness.compress.methods import channel
-from harness.data.catalog import DatasetInfo
+from harness.data.catalog import CATALOG, DatasetInfo
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
 from harness.models.registry import TIMM
+from harness.schema import DatasetConfig
 from harness.teacher.names import misfit, stage_config, stage_folder
 from harness.train import checkpoint
 
@@ -46,51 +47,56 @@ def _row(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
 
 
-def load(name: str, store: Path, dataset: DatasetInfo, device: torch.device) -> Teacher:
+def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -> Teacher:
     """The teacher of that name, in eval mode.
 
     Raises:
         UserError: one that is not there or does not suit the data set's classes or images.
         Damaged: its weights.
     """
-    if problem := misfit(name, store, dataset.name):
+    if problem := misfit(name, store, dataset):
         raise UserError(f"teacher: {problem}.")
+    info = CATALOG[dataset.name]
+    resolution = dataset.resolution or info.resolution
     if name.startswith(TIMM):
-        module, tail = _from_timm(name.removeprefix(TIMM), dataset)
+        module, tail = _from_timm(name.removeprefix(TIMM), info)
     else:
         folder = stage_folder(name, store)
         assert folder is not None
-        module, tail = _from_stage(folder, dataset)
+        module, tail = _from_stage(folder, info)
     module = module.to(device).eval().requires_grad_(False)
     try:
-        resolution = dataset.resolution
         with torch.no_grad():
             said = module(torch.zeros(2, 3, resolution, resolution, device=device))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"teacher: {name} does not take the images of {dataset.name}, 3 x {dataset.resolution} "
-            f"x {dataset.resolution}: {str(error).splitlines()[0]}."
+            f"teacher: {name} does not take the images of {dataset.name}, 3 x {resolution} "
+            f"x {resolution}: {str(error).splitlines()[0]}."
         ) from error
-    if said.shape != (2, dataset.num_classes):
+    if said.shape != (2, info.num_classes):
         raise UserError(
             f"teacher: {name} tells {said.shape[-1]} classes apart and {dataset.name} has "
-            f"{dataset.num_classes}: choose a teacher trained on {dataset.name}."
+            f"{info.num_classes}: choose a teacher trained on {dataset.name}."
         )
     return Teacher(module, tail, count(module, resolution).macs_dense)
 
 
-def _from_stage(folder: Path, dataset: DatasetInfo) -> tuple[nn.Module, Tail]:
+def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, Tail]:
     config = stage_config(folder)
     saved = checkpoint.read_final(folder, folder.name)["model"]
     module = registry.build(
-        config.model, dataset.num_classes, seed=config.seed, resolution=dataset.resolution
+        config.model,
+        info.num_classes,
+        seed=config.seed,
+        resolution=config.dataset.resolution or CATALOG[config.dataset.name].resolution,
     )
     channel.fit(module, saved)
     module.load_state_dict(saved)
-    return module, Tail(mean=dataset.mean, std=dataset.std)
+    own = CATALOG[config.dataset.name]
+    return module, Tail(mean=own.mean, std=own.std)
 
 
-def _from_timm(name: str, dataset: DatasetInfo) -> tuple[nn.Module, Tail]:
+def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, Tail]:
     import timm
 
     model, _, weights = name.partition("@")
@@ -98,7 +104,7 @@ def _from_timm(name: str, dataset: DatasetInfo) -> tuple[nn.Module, Tail]:
         if not weights:
             module = timm.create_model(model, pretrained=True)
         else:
-            module = timm.create_model(model, num_classes=dataset.num_classes)
+            module = timm.create_model(model, num_classes=info.num_classes)
             state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
             module.load_state_dict(state)
     except Exception as error:  # the hub, files and shapes fail in many ways
@@ -107,7 +113,7 @@ def _from_timm(name: str, dataset: DatasetInfo) -> tuple[nn.Module, Tail]:
         ) from error
     said: dict[str, Any] = vars(module)["pretrained_cfg"]
     if weights:
-        return module, Tail(mean=dataset.mean, std=dataset.std)
+        return module, Tail(mean=info.mean, std=info.std)
     return module, Tail(mean=tuple(said["mean"]), std=tuple(said["std"]))
 
 

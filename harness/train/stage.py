@@ -19,7 +19,7 @@ from harness.compress.surplus import Graph, make_graph
 from harness.data.datasets import Dataset
 from harness.data.loader import Batch, Loader, SplitName
 from harness.models import registry
-from harness.models.counts import count
+from harness.models.counts import Counts, count
 from harness.schema import RunConfig
 from harness.store.files import append_line, atomic_write, read_lines
 from harness.teacher import load as teachers
@@ -83,12 +83,13 @@ class Stage:
         self.rewound = False
         self.macs: dict[str, int] = {}  # of one image's forward, by what is trained at a step
         self.macs_sum = 0  # over the steps so far
+        self.counts: Counts | None = None  # of the network with the masks of now
         self.complete: torch.nn.Module | None = None  # see `deployed`
         module = self._built().to(world.device)
         self.teacher: Teacher | None = None
         if (asked := self.config.teacher) is not None and asked.name is not None:
-            self.teacher = teachers.load(asked.name, member.root, dataset.info, world.device)
-        self.pruner = Pruner(self.config, module, dataset.info.resolution, world)
+            self.teacher = teachers.load(asked.name, member.root, dataset.config, world.device)
+        self.pruner = Pruner(self.config, module, dataset.resolution, world)
         found = checkpoint.load_newest(self.folder, self.id, world, self.sharded)
         if found is None:
             self._begin(module, member)
@@ -246,11 +247,15 @@ class Stage:
         if name not in self.macs:
             resolution = self.dataset.resolution
             self.macs[name] = (
-                count(self.module, resolution, self.masks).macs_nonzero
-                if self.graph is None
-                else self.graph.macs(resolution)
+                self._counted().macs_nonzero if self.graph is None else self.graph.macs(resolution)
             )
         return self.macs[name]
+
+    def _counted(self) -> Counts:
+        """Of the network of the result; counting takes a tenth of a second."""
+        if self.counts is None:
+            self.counts = count(self.deployed(), self.dataset.resolution, self.masks)
+        return self.counts
 
     def _prune_further(self) -> None:
         """Gradual pruning: new masks, where they are due."""
@@ -259,6 +264,7 @@ class Stage:
             self.masks = masks
             self.engine.mask(masks)
             self.macs.clear()
+            self.counts = None
 
     def end_epoch(self, epoch: int) -> None:
         """Write the epoch's line; notice a loss that is no number any more."""
@@ -351,13 +357,12 @@ class Stage:
 
     def summary(self) -> dict[str, Any]:
         """Everything of a result but the scores."""
-        counts = count(self.deployed(), self.dataset.resolution, self.masks)
         batch_size = self.config.recipe.batch_size
         return {
             "epochs": self.config.recipe.epochs,
             "steps": self.step,
             "examples": self.step * batch_size,
-            "counts": dataclasses.asdict(counts),
+            "counts": dataclasses.asdict(self._counted()),
             "params_training": sum(p.numel() for p in self.module.parameters()),
             "train_macs": self._train_macs(),
             "sparsity": self.pruner.sparsity(self.deployed(), self.masks),

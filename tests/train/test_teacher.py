@@ -7,12 +7,13 @@ from torch.nn import functional as F
 from harness import config, difficulty
 from harness.augment.tail import Tail
 from harness.errors import UserError
-from harness.schema import TeacherConfig
+from harness.schema import DatasetConfig, StageConfig, TeacherConfig
 from harness.store.files import write_json
 from harness.store.identity import stage_id
 from harness.store.rows import rows_of_grid
 from harness.teacher.judge import judged
 from harness.teacher.load import Teacher, load
+from harness.teacher.names import misfit
 from harness.train.loop import Member
 
 TAIL = Tail(mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -170,6 +171,11 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
     for said, rest, asked in (
         (r"holds no readable config\.json", "labels: soft", "0123456789abcdef"),
         (r"did you mean 'resnet50'", "labels: soft", "timm:resnet5o"),
+        (
+            r"resnet50\.a1_in1k tell 1,000 classes .* digits has 10",
+            "labels: soft",
+            "timm:resnet50.a1_in1k",
+        ),
         ("it does nothing", "labels: 'true'", name),
         ("is missing: who labels", "labels: hard", "null"),
         ("both a target and more than one", "target: 1.0", name),
@@ -183,16 +189,39 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
 def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages):
     import timm
 
-    from harness.data.catalog import CATALOG
-
     model = timm.create_model("resnet10t", num_classes=10)
     weights = tmp_path / "weights.pt"
     torch.save(model.state_dict(), weights)
     device = torch.device("cpu")
-    found = load(f"timm:resnet10t@{weights}", tmp_path, CATALOG["cifar10"], device)
+    ten, hundred = (DatasetConfig(name=f"cifar{n}", validation_size=100) for n in (10, 100))
+    found = load(f"timm:resnet10t@{weights}", tmp_path, ten, device)
     assert found.logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     with pytest.raises(UserError, match="cannot be loaded"):
-        load(f"timm:resnet10t@{weights}", tmp_path, CATALOG["cifar100"], device)
+        load(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
+
+
+def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_path):
+    def stage(family, depth):
+        augment = {"policy": "none", "crop_padding": 0, "flip": True}
+        said = {"parent": None, "seed": 0, "augment": augment}
+        said["dataset"] = {"name": "imagenet", "validation_size": 5000, "resolution": 160}
+        said["model"] = {"family": family, "depth": depth}
+        said["recipe"] = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}}
+        config = StageConfig.model_validate(said)
+        folder = tmp_path / "stages" / stage_id(config)[:2] / stage_id(config)
+        (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config.model_dump(mode="json"))
+        (folder / "checkpoint" / "final.pt").touch()
+        return stage_id(config)
+
+    def asked(family, depth, **dataset):
+        data = DatasetConfig(name="imagenet", validation_size=5000, **dataset)
+        return misfit(stage(family, depth), tmp_path, data)
+
+    assert "with 160 pixels and imagenet has 224" in asked("vit", 12)
+    assert "images of one size" in asked("vit", 12, resolution=160, start_resolution=96)
+    assert asked("vit", 12, resolution=160) is None
+    assert asked("resnet", 50) is None
 
 
 def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, capsys):
@@ -225,7 +254,13 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
         (words[:2], "whose word"),
         ([*words, "images=0"], "is no number from 1 up"),
         ([*words, f"calibrated={tmp_path}/x.txt"], "a space is a YAML file"),
-        ([*words, "axes={policy: ['randaug(n=2)', 'randaug(n=1)']}"], "several values of augment"),
+        ([*words, "policy=none"], "there is no op whose difficulty"),
+        ([*words, "policy=randaug(n=2, m=0.1)"], "already has a magnitude"),
+        ([*words, "policy=randog"], "did you mean 'randaug'"),
+        (
+            [words[0], *words[1:], "axes={dataset.name: [digits, fashion_mnist]}"],
+            "several data sets",
+        ),
     ):
         with pytest.raises(UserError, match=said):
             difficulty.main(wrong)

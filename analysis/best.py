@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from analysis import callable_module, stats
+from analysis import stats
 from analysis.checks import flat
 from analysis.rows import AXES, is_axis
 from harness.errors import UserError, nearest
+from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from analysis import callable_module, render, stats
+from analysis import render, stats
 from analysis.best import METRICS, MIXED, TOP1, Cell, Metric, cells_per_size, size_columns, warnings
 from analysis.checks import flat
 from analysis.rows import choice, load, names, split_args
 from analysis.table import selected
 from harness.errors import UserError, command
+from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from analysis import callable_module
 from analysis.best import METRICS, NONE, TOP1, Best, Cell, Metric, best_per_size
 from analysis.curves import MOST_PANELS, difficulty_against_accuracy, metric_against_sparsity
 from analysis.drawing import (
@@ -38,6 +37,7 @@ from analysis.render import interval, number, place
 from analysis.rows import choice, load, names, split_args
 from analysis.stats import half_width
 from harness.errors import command
+from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd

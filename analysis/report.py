@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import callable_module, page, render, sections
+from analysis import page, render, sections
 from analysis.best import METRICS, TOP1, Best, Metric, best_per_size, size_columns, warnings
 from analysis.claims import claims
 from analysis.claims import table as claims_table
@@ -22,6 +22,7 @@ from analysis.figures import figures, left_out
 from analysis.rows import choice, load, names, split_args, write
 from analysis.table import selected
 from harness.errors import UserError, command
+from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd

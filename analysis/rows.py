@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from analysis import callable_module
 from analysis.checks import SCORES, STATES, check
 from harness.errors import UserError, command, nearest
+from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,6 +115,8 @@ def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
     """Rows of `rows=FILE[,FILE]` or, without files, of the sweeps that `rest` names; checked."""
     import pandas as pd
 
+    from harness.store.rows import rows_of_grid
+
     if files is not None:
         if rest:
             words = ", ".join(arg.partition("=")[0] for arg in rest)
@@ -124,25 +126,8 @@ def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
     if not grids:
         raise UserError("whose rows? Say grid=NAME, or rows=FILE (CSV or Parquet)")
     others = [arg for arg in rest if not arg.startswith("grid=")]
-    found = {grid: pd.DataFrame(_of_grid([f"grid={grid}", *others])) for grid in grids}
+    found = {grid: pd.DataFrame(rows_of_grid([f"grid={grid}", *others])) for grid in grids}
     return together({grid: check(frame, f"grid {grid}") for grid, frame in found.items()})
-
-
-def _of_grid(args: list[str]) -> list[dict[str, Any]]:
-    """Rows of one sweep, with the word `why` on every trial that has no result."""
-    from harness import config
-    from harness.cluster.state import stage_states, trial_state
-    from harness.store.rows import rows
-    from harness.store.store import Store
-    from harness.sweep.plan import make_plan
-
-    launch = config.load(args)
-    plan, store = make_plan(launch.grid), Store(launch.store)
-    states = stage_states(store, plan.stages)
-    return [
-        {**row, "why": trial_state(plan.paths[row["trial"]], states).why or None}
-        for row in rows(launch.grid.name, plan, store, states)
-    ]
 
 
 def names(text: str) -> list[str]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import callable_module, render
+from analysis import render
 from analysis.best import METRICS, best_per_size, warnings
 from analysis.rows import choice, load, names, split_args, write
 from harness.errors import UserError, command
+from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd

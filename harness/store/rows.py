@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.augment.spaces import find_space
+from harness.cluster import queued
 from harness.cluster.state import StageState, stage_states, trial_state
 from harness.schema import TrialConfig
 from harness.store import provenance
@@ -42,7 +43,8 @@ def rows_of_grid(args: list[str]) -> list[dict[str, Any]]:
     launch = load(args)
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    return rows(launch.grid.name, plan, store, stage_states(store, plan.stages))
+    states = stage_states(store, plan.stages, queued.ask(store.root))
+    return rows(launch.grid.name, plan, store, states)
 
 
 def rows(
@@ -88,6 +90,7 @@ def _row(
         "grid": grid,
         "trial": trial,
         "state": state.name,
+        "why": state.why or None,
         "dataset": config.dataset.name,
         "family": config.model.family,
         "depth": config.model.depth,

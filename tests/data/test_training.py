@@ -11,7 +11,6 @@ import pytest
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
-from harness.train.distributed import connected
 from harness.train.loop import Member, train_gang
 from harness.train.stage import Stage
 
@@ -36,12 +35,6 @@ PRUNE = {
     "rewind": "learning_rate",
     "reestimate_batch_norm": True,
 }
-
-
-@pytest.fixture(scope="module")
-def world():
-    with connected(RunConfig(device="cpu")) as found:
-        yield found
 
 
 def config(**changes):

@@ -12,7 +12,6 @@ import pytest
 
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
-from harness.train.distributed import connected
 from harness.train.loop import Member, train_gang
 
 TOY = {
@@ -98,12 +97,6 @@ class Stages:
     def saved(self, config):
         """Names of the files in the checkpoint folder."""
         return sorted(path.name for path in (self.folder(config) / "checkpoint").glob("*"))
-
-
-@pytest.fixture(scope="session")
-def world():
-    with connected(RunConfig(device="cpu")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from analysis import callable_module, render
+from analysis import render
 from analysis.best import METRICS, NONE, TOP1, Metric, size_columns, warnings
 from analysis.effects import (
     Effect,
@@ -25,6 +25,7 @@ from analysis.effects import (
 from analysis.rows import choice, load, split_args
 from analysis.stats import holm
 from harness.errors import command
+from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,6 +157,13 @@ def _difficulties(frame: pd.DataFrame) -> Selection:
     return rows, [*(name for name in ("policy",) if name in rows.columns), *columns]
 
 
+def _calibrations(frame: pd.DataFrame) -> Selection:
+    """Spaces, which are policies of their own; no policy at all is neither kind."""
+    rows, columns = _differing("calibrated")(frame)
+    named = [name for name in ("policy",) if name in rows.columns]
+    return rows[rows["magnitude"] != NONE], [*columns, *named]
+
+
 def _is_true(kind: Any) -> bool:
     return str(kind).lower() in ("true", "1", "1.0")  # CSV and Parquet differ about booleans
 
@@ -190,7 +198,7 @@ TESTS: dict[str, tuple[Callable[[pd.DataFrame], Selection], Test]] = {
     "A3": (_differing("schedule"), beats(lambda kind: kind != "constant", ("varying", "constant"))),
     "B": (_differing("surplus"), surplus_helps),
     "C1": (_difficulties, difficulty_orders),
-    "C2": (_differing("calibrated"), beats(_is_true, ("calibrated", "uncalibrated"))),
+    "C2": (_calibrations, beats(_is_true, ("calibrated", "uncalibrated"))),
 }
 
 

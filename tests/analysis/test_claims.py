@@ -136,6 +136,14 @@ def test_calibrated_spaces_are_told_from_uncalibrated_ones():
     assert verdict(frame, "C2").verdict == "supported"
     again = frame.assign(calibrated=[str(value) for value in frame["calibrated"]])
     assert verdict(again, "C2").verdict == "supported"
+    # as a sweep writes them: a policy for each, and `none`, which is neither
+    for arm, policy in zip(arms, ("randaug_strict(n=2)", "mine.yaml(n=2)"), strict=True):
+        arm["policy"] = policy
+    frame = sweep(random.Random(10), lambda n, m: 0.9 + 0.02 * n, arms, [0.1, 0.3])
+    none = sweep(random.Random(11), lambda n, m: 0.99, arms[:1], ["none"])
+    found = verdict(pd.concat([frame, none], ignore_index=True).assign(trial=None), "C2")
+    assert found.verdict == "supported"
+    assert found.reason.endswith("(4 arms)")
 
 
 def test_groups_are_tested_apart_and_corrected_together():

@@ -81,8 +81,12 @@ def load(args: list[str], knobs: Mapping[str, type] | None = None) -> Launch:
         for line in str(error).splitlines()[1:]:
             mistakes.found.setdefault(line.strip())
         grid = None
-    for asked, data in _teachers(grid):
-        if problem := teachers.misfit(asked, Path(str(store)), data):
+    asked = set() if grid is None else {trial.config.teacher for trial in grid.trials}
+    if any(teacher.name for teacher in asked) and not any(teacher.acts for teacher in asked):
+        sentence = "it does nothing: set teacher.labels, target with candidates, or cap"
+        mistakes.add("teacher", sentence)
+    for teacher, data in sorted(_teachers(grid), key=str):
+        if problem := teachers.misfit(teacher, Path(str(store)), data):
             mistakes.add("teacher.name", problem)
     mistakes.raise_any(f"the grid {name} has")
     assert grid is not None
@@ -94,7 +98,7 @@ def load(args: list[str], knobs: Mapping[str, type] | None = None) -> Launch:
 def _teachers(grid: Grid | None) -> set[tuple[str, DatasetConfig]]:
     """Each teacher's name, with the data sets that it is asked about."""
     trials = () if grid is None else grid.trials
-    configs = (trial.config for trial in trials if trial.config.teacher.name is not None)
+    configs = (trial.config for trial in trials if trial.config.teacher.acts)
     return {(str(config.teacher.name), config.dataset) for config in configs}
 
 

@@ -222,6 +222,17 @@ class TeacherConfig(Frozen):
     cap: Annotated[float, Field(gt=0.0)] | None = None  # the loss beyond which images count less
     beyond: Literal["drop", "down_weight"] = "drop"
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _yaml_true(cls, value: object) -> object:
+        return "true" if value is True else value
+
+    @property
+    def acts(self) -> bool:
+        """Whether it changes a training: arms of a grid name it and take the true labels only."""
+        does = self.labels != "true" or self.target is not None or self.cap is not None
+        return self.name is not None and does
+
 
 class TrialConfig(Frozen):
     """One cell of a grid, fully resolved."""

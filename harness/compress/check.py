@@ -199,8 +199,6 @@ def _teacher(trial: TrialConfig) -> Iterator[Mistake]:
     does = teacher.labels != "true" or chooses or weighs
     if does and teacher.name is None:
         yield "teacher.name", "is missing: who labels, chooses or weighs? Name a stage or timm:NAME"
-    if teacher.name is not None and not does:
-        yield "teacher", "it does nothing: set teacher.labels, target with candidates, or cap"
     if chooses != (teacher.candidates > 1):
         yield "teacher.target", "to choose takes both a target and more than one of candidates"
     if (chooses or weighs) and (augment.mixup or augment.cutmix):

@@ -91,7 +91,7 @@ def path(trial: TrialConfig, memo: dict[Any, Any] | None = None) -> list[Found]:
     found: list[Found] = []
     for step in memo[known]:
         parent = found[-1][0] if found else None
-        teacher = trial.teacher if trial.teacher.name else None
+        teacher = trial.teacher if trial.teacher.acts else None
         shared = (trial.dataset, trial.model, trial.augment, step.recipe, step.prune, step.surplus)
         key = (parent, trial.seed, step.magnitude, step.rewind_epoch, *map(id, (*shared, teacher)))
         named = memo.get(key)

@@ -1,0 +1,165 @@
+"""The shipped grids of the claims: what they share, what their arms cost, what they refuse."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.augment.spaces import TABLES, find_space
+from harness.cluster.state import StageState
+from harness.store.rows import rows
+from harness.store.store import Store
+from harness.sweep import cost, describe
+from harness.sweep.cost import Pilot
+from harness.sweep.plan import make_plan
+
+SHARING = {
+    "size_vs_magnitude": (72, 72),
+    "sparsity_vs_magnitude": (84, 210),
+    "pruning_schedules": (132, 150),
+}
+
+
+def planned(name, *words, store="nowhere"):
+    launch = config.load([f"grid={name}", f"store={store}", *words])
+    return launch, make_plan(launch.grid)
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_path):
+    launch, plan = planned(name, store=tmp_path)
+    epochs = {stage: plan.stages[stage].recipe.epochs for stage in plan.stages}
+    alone = [epochs[stage] for path in plan.paths.values() for stage in path]
+    assert (len(epochs), len(alone)) == SHARING[name]
+    states = dict.fromkeys(plan.stages, StageState("waiting"))
+    for stage in plan.stages.values():
+        cost.write_pilot(tmp_path, stage, Pilot(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
+    said = describe.dry_run(launch, plan, states, list(plan.stages))
+    saved = sum(alone) - sum(epochs.values())
+    if saved:
+        told = f"sharing saves {saved:,} epochs of training, {saved / 100:.2f} device-hours"
+    else:
+        told = "no stage is shared"
+    assert told in said
+    header = Path(config.GRIDS / "grid" / f"{name}.yaml").read_text()
+    assert re.search(rf"cost +{len(epochs)} (stages|trainings)", header)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("size_vs_magnitude", ("width",)),
+        ("pruning_schedules", ()),
+        ("additional_parameters", ()),
+        ("difficulty_policies", ()),
+    ],
+)
+def test_rows_record_the_whole_path_and_compared_arms_spend_the_same(name, same, tmp_path):
+    launch, plan = planned(name)
+    states = {}
+    for number, (stage, found) in enumerate(plan.stages.items()):
+        result = {"epochs": found.recipe.epochs, "examples": 10 * found.recipe.epochs}
+        result |= {"train_macs": 1 + number, "timing": {"gpu_seconds": 2.0}}
+        states[stage] = StageState("done", result=result)
+    budgets = {}
+    for row in rows(launch.grid.name, plan, Store(tmp_path), states):
+        path = plan.paths[row["trial"]]
+        on_path = [states[stage].result for stage in path]
+        for column in ("epochs", "examples", "train_macs"):
+            assert row[column] == sum(result[column] for result in on_path)
+        assert row["gpu_seconds"] == 2.0 * len(path)
+        budgets.setdefault(tuple(row[n] for n in same), set()).add((row["epochs"], row["examples"]))
+    assert all(len(spent) == 1 for spent in budgets.values())
+
+
+def test_the_policies_of_difficulty_are_paired_and_their_teacher_is_the_shipped_one():
+    _, plan = planned("difficulty_policies")
+    counts = Counter(stage.augment.policy.partition("(")[0] for stage in plan.stages.values())
+    calibrated = find_space("fashion_mnist_calibrated")
+    assert counts == {"none": 4, "randaug_strict": 12, calibrated.name: 12}
+    ((teacher, _),) = planned("difficulty_teacher")[1].stages.items()
+    assert calibrated.source.startswith(f"calibrated on {teacher} from randaug_strict")
+    header = (config.GRIDS / "grid" / "difficulty_policies.yaml").read_text()
+    docs = (config.ROOT / "docs" / "difficulty.md").read_text()
+    assert f"teacher={teacher}" in header
+    assert f"teacher={teacher}" in docs
+
+
+def test_a_shipped_space_has_one_name_wherever_it_is_called_from(tmp_path, monkeypatch):
+    (here,) = {find_space(table.stem).name for table in TABLES.glob("*.yaml")}
+    monkeypatch.chdir(tmp_path)
+    assert find_space("fashion_mnist_calibrated").name == here
+    assert find_space(here).rows == find_space("fashion_mnist_calibrated").rows
+    assert re.fullmatch(r"fashion_mnist_calibrated@[0-9a-f]{8}", here)
+
+
+def test_what_the_literature_controls_for_can_be_an_axis(tmp_path):
+    axes = {
+        "epochs": [2, 4],
+        "train_size": [500, 1000],
+        "label_smoothing": [0.0, 0.1],
+        "teacher.labels": [True, "hard", "soft"],
+    }
+    words = [f"axes.{name}={values}" for name, values in list(axes.items())[:3]]
+    _, plain = planned("difficulty_teacher", *words)
+    assert len(plain.stages) == 8
+    folder = Store(tmp_path).folder(next(iter(plain.stages)))
+    (folder / "checkpoint").mkdir(parents=True)
+    (folder / "checkpoint" / "final.pt").touch()
+    known = next(iter(plain.stages.values())).model_dump(mode="json")
+    (folder / "config.json").write_text(json.dumps(known))
+    said = ", ".join(f"{name}: {values}" for name, values in axes.items())
+    words = [f"axes={{{said}}}", f"teacher.name='{folder.name}'"]
+    launch, plan = planned("difficulty_teacher", *words, store=tmp_path)
+    assert len(plan.stages) == 24
+    assert len(set(plan.stages) & set(plain.stages)) == 8  # true labels: no teacher at all
+    assert {"epochs", "train_size", "label_smoothing", "teacher.labels"} < set(launch.grid.axes)
+
+
+REFUSED = {
+    "teacher.name='0123456789abcdef' teacher.labels=soft": "no readable config.json",
+    "teacher.name='timm:resnet50.a1_in1k' teacher.labels=soft": "tell 1,000 classes",
+    "axes.schedule=['matched:TABLE']": "lacks sparsity 0.5",
+    "compress.levels=[0.5,0.4]": "what is left must fall",
+    "surplus.form=fuse compress.sparsity=0 model.family=cifar_vit model.depth=4": "does not suit",
+}
+ASK = """
+import sys
+sys.modules["torch"] = None  # an import of it fails
+from harness.errors import command
+from harness.launch import main
+for line in sys.stdin.read().splitlines():
+    sys.argv = ["launch", *line.split(" ")]
+    try:
+        command(main)
+    except SystemExit as left:
+        print("left with", left.code, file=sys.stderr)
+"""
+
+
+def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("sparsity,magnitude\n0.75,0.2\n")
+    store = tmp_path / "store"
+    fixed = f"grid=pruning_schedules store={store} axes.magnitude=[0.4] axes.schedule=[constant]"
+    lines = []
+    for number, words in enumerate(REFUSED):
+        changed = fixed.replace(" axes.schedule=[constant]", "") if "schedule" in words else fixed
+        dry = "dry_run=true" if number else "dry_run=false"
+        lines.append(f"{changed} {words} {dry}".replace("TABLE", str(table)))
+    ran = subprocess.run(
+        [sys.executable, "-c", ASK], input="\n".join(lines), text=True, capture_output=True
+    )
+    told = ran.stderr.split("left with 2")
+    assert ran.returncode == 0
+    assert len(told) == len(lines) + 1, ran.stderr
+    for number, sentence in enumerate(REFUSED.values()):
+        assert sentence in told[number]
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout == ""
+    assert not store.exists()

@@ -154,7 +154,8 @@ def _differing(name: str) -> Callable[[pd.DataFrame], Selection]:
 
 def _difficulties(frame: pd.DataFrame) -> Selection:
     rows, columns = _differing("difficulty")(frame)
-    return rows, [*(name for name in ("policy",) if name in rows.columns), *columns]
+    spaces = [name for name in ("policy", "calibrated") if name in rows.columns]
+    return rows, [*spaces, *columns]
 
 
 def _calibrations(frame: pd.DataFrame) -> Selection:

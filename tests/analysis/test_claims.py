@@ -74,6 +74,14 @@ def test_the_effect_is_the_change_of_slope_per_size():
     assert abs(estimate.effect - 0.03) < estimate.half
 
 
+def test_a_size_that_has_hardly_begun_does_not_stop_the_others():
+    frame = sweep(random.Random(3), shifting(0.1), WIDTHS)
+    begun = frame[(frame["width"] < 8) | (frame["magnitude"] == 0.0)]
+    claim = verdict(begun, "A1")
+    assert "3 x 8 cells" in claim.effect.compared
+    assert claim.verdict == "supported"
+
+
 def schedules(chance, gain, varying=3, **constant):
     arms = [{"schedule": "constant"}, {"schedule": "falling"}]
     frame = sweep(chance, lambda n, m: 0.9 + gain * n, arms, [0.1, 0.3, 0.5], **constant)
@@ -128,6 +136,13 @@ def test_difficulty_that_orders_accuracy_is_a_rank_correlation():
     assert found.effect.estimate.effect > 0.9
     frame["difficulty"] = -frame["difficulty"]
     assert verdict(frame, "C1").verdict == "contradicted"
+    # few policies of each of two spaces are ranked together
+    arms = [{"policy": f"space{n}", "calibrated": bool(n)} for n in range(2)]
+    frame = sweep(random.Random(9), lambda n, m: 0.9 - 0.1 * m, arms, MAGNITUDES[:3])
+    frame["difficulty"] = [
+        1 + m + 0.01 * k for m, k in zip(frame["magnitude"], frame["calibrated"])
+    ]
+    assert verdict(frame, "C1").reason == "rank correlation over 6 policies"
 
 
 def test_calibrated_spaces_are_told_from_uncalibrated_ones():

@@ -51,13 +51,17 @@ Epoch = Callable[[int], int]
 """Goes through one epoch; how many images it gave."""
 
 
-def photograph(rng: np.random.Generator) -> Image.Image:
-    """Detail at all scales, as natural images have it, so that decoding costs what it should."""
+def photograph(rng: np.random.Generator, times: int) -> Image.Image:
+    """Detail at all scales, as natural images have it, so that decoding costs what it should.
+
+    It is so many times as long as one of ImageNet's.
+    """
     width, height = rng.choice(list(SIZES), p=np.array(list(SIZES.values())) / sum(SIZES.values()))
     if rng.random() > sum(SIZES.values()):
         width, height = np.exp(rng.normal(np.log((420, 370)), 0.45)).astype(int).clip(60, 2000)
+    height, width = times * height, times * width
     pixels = np.zeros((height, width, 3), np.float32)
-    for octave in range(2, 9):
+    for octave in range(2, 8 + times):
         noise = rng.normal(size=(2**octave, 2**octave, 3)).astype(np.float32)
         pixels += cv2.resize(noise, (int(width), int(height)), interpolation=cv2.INTER_CUBIC) * (
             70 / 1.2 ** (octave - 2)
@@ -65,17 +69,17 @@ def photograph(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(pixels + 120, 0, 255).astype(np.uint8))
 
 
-def synthesise(root: Path) -> float:
-    """A tree of `IMAGES` training images; mean kilobytes."""
+def synthesise(root: Path, images: int = IMAGES, times: int = 1) -> float:
+    """A tree of so many training images, beside 10 for validation; mean kilobytes."""
     rng = np.random.default_rng(0)
     total = 0
-    for part, count in (("train", IMAGES + 10), ("val", 10)):
+    for part, count in (("train", images + 10), ("val", 10)):
         for i in range(count):
             path = root / part / f"c{i % 10}" / f"{i:05}.JPEG"
             path.parent.mkdir(parents=True, exist_ok=True)
-            photograph(rng).save(path, quality=92)
+            photograph(rng, times).save(path, quality=92)
             total += path.stat().st_size
-    return total / (IMAGES + 20) / 1000
+    return total / (images + 20) / 1000
 
 
 def shrink(source: Path, target: Path, longest: int) -> None:

@@ -11,9 +11,10 @@ from typing import Literal
 
 import torch
 
+from harness.data.crops import side_at
 from harness.data.datasets import load
-from harness.data.loader import make_loader
-from harness.schema import RunConfig, StageConfig
+from harness.data.loader import Loader, make_loader
+from harness.schema import DatasetConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.sweep.cost import Pilot
 from harness.train.distributed import connected
@@ -27,7 +28,7 @@ LONGEST_SECONDS = 60.0
 def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
     """Train `steps` steps of a dense stage of this size in a scratch folder, on this device.
 
-    A teacher is taken from `store`.
+    Of images that grow while training, as many of each size. A teacher is taken from `store`.
 
     Raises UserError as training does.
     """
@@ -37,45 +38,63 @@ def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pil
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the most starts anew from here
         before = _host_bytes("VmRSS")
-        dataset = load(config.dataset, run.data_root)
+        dataset = load(config.dataset, run.data_root, run.loader, run.data_cache)
+        epochs = config.recipe.epochs
         loader = make_loader(
-            dataset, run, config.recipe.batch_size, world.rank, world.size, world.device
+            dataset, run, config.recipe.batch_size, world.rank, world.size, world.device, epochs
         )
         member = Member(stage_id(config), config, folder, None, store)
         stage = Stage(member, dataset, loader, run, world, lambda: None)
-        waited = spent = 0.0
-        counted = done = 0
-        epoch, end = 0, time.monotonic() + LONGEST_SECONDS
+        spent = waited = 0.0  # of a step, mean over the training
         try:
-            while done < WARM_UP_STEPS + steps and (not counted or time.monotonic() < end):
-                batches = loader.epoch(config.seed, epoch)
-                while done < WARM_UP_STEPS + steps:
-                    begun = time.perf_counter()
-                    batch = next(batches, None)
-                    got = time.perf_counter()
-                    if batch is None:
-                        break
-                    stage.train_on(batch, epoch)
-                    if world.device.type == "cuda":
-                        torch.cuda.synchronize()
-                    done += 1
-                    if done > WARM_UP_STEPS:
-                        counted += 1
-                        waited += got - begun
-                        spent += time.perf_counter() - begun
-                epoch += 1
+            for epoch, alike in _unlike(config.dataset, dataset.resolution, epochs).items():
+                step = _step(stage, loader, epoch, steps)
+                spent += step[0] * alike / epochs
+                waited += step[1] * alike / epochs
         finally:
             stage.close()
             loader.close()
         cuda = world.device.type == "cuda"
         memory = torch.cuda.max_memory_allocated() if cuda else _host_bytes("VmHWM") - before
         return Pilot(
-            seconds_per_epoch=spent / counted * loader.steps_per_epoch * world.size,
+            seconds_per_epoch=spent * loader.steps_per_epoch * world.size,
             data_share=waited / spent,
             memory_bytes=max(1, memory),
             device_bytes=_device_bytes(world.device),
             device=torch.cuda.get_device_name() if cuda else "cpu",
         )
+
+
+def _unlike(config: DatasetConfig, resolution: int, epochs: int) -> dict[int, int]:
+    """An epoch for each size of training images, and how many epochs have that size."""
+    sides = [
+        side_at(epoch, epochs, resolution, config.start_resolution, config.ramp)
+        for epoch in range(epochs)
+    ]
+    return {sides.index(side): sides.count(side) for side in dict.fromkeys(sides)}
+
+
+def _step(stage: Stage, loader: Loader, epoch: int, steps: int) -> tuple[float, float]:
+    """Seconds of a training step, and what of it went by waiting for the batch."""
+    spent = waited = 0.0
+    done = -WARM_UP_STEPS
+    end = time.monotonic() + LONGEST_SECONDS
+    while done < steps and (done < 1 or time.monotonic() < end):
+        batches = loader.epoch(stage.config.seed, epoch)
+        while done < steps:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            got = time.perf_counter()
+            if batch is None:
+                break
+            stage.train_on(batch, epoch)
+            if stage.world.device.type == "cuda":
+                torch.cuda.synchronize()
+            done += 1
+            if done > 0:
+                waited += got - begun
+                spent += time.perf_counter() - begun
+    return spent / done, waited / done
 
 
 def _host_bytes(line: Literal["VmRSS", "VmHWM"]) -> int:

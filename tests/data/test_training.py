@@ -1,5 +1,6 @@
 """Whole stages on image files: killed in the middle of an epoch they see what was left, no more."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
+from harness.train import pilot
 from harness.train.loop import Member, train_gang
 from harness.train.stage import Stage
 
@@ -157,3 +159,24 @@ def test_killed_it_ends_in_the_same_bits(world, betons, tmp_path):
     assert not (folder / "final.pt").exists()
     (resumed,) = train(world, tmp_path / "b", [long], betons, "ffcv")
     assert facts(resumed) == facts(unbroken)
+
+
+def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
+    world, tree, tmp_path, monkeypatch
+):
+    """Whoever asks for one loader, or ends with larger images, must not pay for another guess."""
+    shown = []
+    train_on = Stage.train_on
+
+    def watched(self, batch, epoch):
+        shown.append((self.loader.name, batch.images.shape[-1]))
+        return train_on(self, batch, epoch)
+
+    monkeypatch.setattr(Stage, "train_on", watched)
+    monkeypatch.setattr(pilot, "connected", lambda run: contextlib.nullcontext(world))
+    grown = {**STAGE["dataset"], "ramp": [0.0, 0.5]}
+    run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
+    measured = pilot.measure(config(dataset=grown), run, 2, tmp_path)
+    assert shown == [("imagefolder", 32)] * 5 + [("imagefolder", 48)] * 5
+    assert measured.seconds_per_epoch > 0
+    assert 0 <= measured.data_share < 1

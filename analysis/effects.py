@@ -74,15 +74,21 @@ def optimum_moves(direction: int) -> Test:
 
 
 def _complete(sizes: Sequence[tuple[Cell, ...]]) -> list[list[Cell]]:
-    """Cells by size and magnitude, of the magnitudes that are usable in every size."""
+    """Cells by size and magnitude, without gaps: sizes that have little yet are left out.
+
+    Of the sizes with the most magnitudes, as many as leave the most independent interactions.
+    """
     usable = [
         {c.magnitude: c for c in cells if c.usable and c.magnitude != NONE} for cells in sizes
     ]
-    usable = [cells for cells in usable if cells]
-    shared = [m for m in usable[0] if all(m in cells for cells in usable)] if usable else []
-    if len(usable) < 2 or len(shared) < 2:
-        return []
-    return [[cells[m] for m in shared] for cells in usable]
+    fullest = sorted(range(len(usable)), key=lambda at: -len(usable[at]))
+    grids = []
+    for count in range(2, len(usable) + 1):
+        chosen = [usable[at] for at in sorted(fullest[:count])]
+        shared = [m for m in chosen[0] if all(m in cells for cells in chosen)]
+        grids.append([[cells[m] for m in shared] for cells in chosen])
+    grids = [grid for grid in grids if len(grid[0]) > 1]
+    return max(grids, key=lambda grid: (len(grid) - 1) * (len(grid[0]) - 1), default=[])
 
 
 def beats(is_new: Callable[[Any], bool], words: tuple[str, str]) -> Test:

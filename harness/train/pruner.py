@@ -10,6 +10,7 @@ from torch import nn
 from harness.compress import gradual, methods
 from harness.compress import masks as pruning
 from harness.compress.methods import channel
+from harness.errors import UserError
 from harness.models import registry
 from harness.schema import StageConfig
 from harness.train import checkpoint
@@ -25,7 +26,10 @@ class Pruner:
         self.names: list[str] = []  # of the weights to prune
         self.protected: list[str] = []
         if (prune := config.prune) is not None:
-            named = pruning.prunable(dense, prune.protect, registry.roles(config.model))
+            # a removed output of the classifier would be a class
+            more = ("classifier",) if prune.method == "channel" else ()
+            roles = registry.roles(config.model)
+            named = pruning.prunable(dense, (*prune.protect, *more), roles)
             self.names = methods.suited(prune.method, dense, named)
             every = pruning.prunable(dense, (), {})
             self.protected = [name for name in every if name not in self.names]
@@ -42,6 +46,7 @@ class Pruner:
 
         Raises:
             RuntimeError: ranks that do not come to the same.
+            UserError: no weight would be left.
         """
         prune = self.config.prune
         assert prune is not None
@@ -55,6 +60,12 @@ class Pruner:
             self.resolution,
         )
         masks = methods.compress(prune.method, module, request)
+        if masks and not any(mask.any() for mask in masks.values()):
+            number = sum(mask.numel() for mask in masks.values())
+            raise UserError(
+                f"compress.sparsity: {sparsity:g} leaves none of the {number:,} prunable weights "
+                f"of this {self.config.model.family}; lower it."
+            )
         made = pruning.mask_hash(masks) if masks else checkpoint.weights_hash(module.state_dict())
         hashes = set(self.world.gather(made))
         if len(hashes) > 1:

@@ -107,5 +107,7 @@ def test_the_wide_part_learns_with_the_small_one_and_is_gone_for_the_last_part()
 def test_a_model_that_the_form_does_not_suit_is_refused():
     with pytest.raises(UserError, match=r"fuse finds no convolution"):
         make_graph(FUSE, torch.nn.Sequential(torch.nn.Linear(3, 3)), lambda times: None)
+    with pytest.raises(UserError, match=r"is no wider than without"):
+        make_graph(SLICE, build(0.5), lambda times: build(0.5 if times < 2 else 1.0))
     with pytest.raises(UserError, match=r"differ in their layers"):
         make_graph(SLICE, build(0.5), lambda times: build(0.5, "wide_resnet"))

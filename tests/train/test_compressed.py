@@ -10,6 +10,7 @@ from harness.compress import masks as pruning
 from harness.compress.methods import channel
 from harness.data.datasets import load
 from harness.data.loader import make_loader
+from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
 from harness.schema import RunConfig
@@ -100,6 +101,18 @@ def test_channels_are_gone_from_the_deployed_model_and_from_what_is_trained(
     for path in others.folder(second).rglob("*.*"):
         path.unlink()
     stopped_and_resumed(stages, others, second, expected, **run)
+
+
+def test_classes_are_never_pruned_away_nor_the_last_weight(stages):
+    dense = stages.toy({**WIDE, "recipe.epochs": 1})
+    stages.train(dense)
+    config = pruned(stages, dense, method="channel", scope="layer", protect=["first_conv"])
+    (outcome,) = stages.train(config)
+    assert outcome.status == "done"
+    assert outcome.result["protected"] == ["conv1.weight", "fc.weight"]
+    for changes in ({"sparsity": 0.9999999}, {"sparsity": 0.9999999, "method": "random"}):
+        with pytest.raises(UserError, match=r"leaves none of the [\d,]+ prunable weights"):
+            stages.train(pruned(stages, dense, **changes))
 
 
 @pytest.mark.parametrize("engine", ["ddp", "deepspeed"])

@@ -49,6 +49,12 @@ class Sliced(nn.Module):
                     "surplus.form: slice needs wider networks with the small one's layers and at "
                     "least its channels; these widths of the family differ in their layers."
                 )
+        size = sum(p.numel() for p in small.parameters())
+        if any(sum(p.numel() for p in model.parameters()) == size for model in wider):
+            raise UserError(
+                "surplus.widths: at one of them this model, whose channels are whole numbers, is "
+                "no wider than without; choose greater ones."
+            )
         with torch.no_grad():
             for name, p in small.named_parameters():
                 _cut(own[name], p.shape).copy_(p)

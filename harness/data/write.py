@@ -3,8 +3,18 @@
     python -m harness.data.write dataset=imagenet source=/data/ILSVRC out=data/imagenet
 
 `source` is a tree with train/<class>/* and val/<class>/*, or where the files of another data set
-lie. Threads decode, shrink and encode; one writes in the order of ids, so that the same settings
-give the same bytes with any number of threads. Files get their names when they are complete, the
+lie. Further words, with what they are if they are not said:
+
+    validation_size=N         images of train for validation: what grids/dataset/NAME.yaml says
+    split_seed=0              of that cut
+    max_resolution=           pixels; larger images are shrunk until no side is longer
+    jpeg_quality=90           of images that are encoded
+    compress_probability=     share stored as JPEG, the others raw: 1 for trees, 0 for other sets
+    workers=                  threads: the cores that this process may use
+    skip_bad=false            leave out images that do not decode
+
+Threads decode, shrink and encode; one writes in the order of ids, so that the same settings give
+the same bytes with any number of threads. Files get their names when they are complete, the
 manifest comes last: what has no manifest is not a data set.
 """
 
@@ -248,6 +258,9 @@ def _words(arguments: list[str]) -> _Words:
 
 def main(arguments: list[str]) -> int:
     """The command; see the module's docstring."""
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(__doc__)
+        return 0
     words = _words(arguments)
     if (info := CATALOG.get(words.dataset)) is None:
         raise UserError(_unknown(words.dataset, words.source))

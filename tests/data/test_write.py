@@ -332,3 +332,9 @@ def test_a_tree_that_the_catalog_does_not_know_comes_with_its_line(tree):
     line = str(caught.value).splitlines()[1].strip().rstrip(",")
     info = eval(line, vars(catalog))
     assert (info.name, info.num_classes, info.train_size, info.test_size) == ("pets", 3, 48, 15)
+
+
+def test_help_names_every_word(capsys):
+    assert write.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name}=" in said for name in write._Words.__dataclass_fields__)

@@ -47,8 +47,7 @@ def main(args: list[str]) -> int:
     launch = config.load(args, KNOBS)
     name, dataset, policy = _asked(launch)
     table = Path(launch.knobs["calibrated"]) if "calibrated" in launch.knobs else None
-    if table is not None and table.suffix not in (".yaml", ".yml"):
-        raise UserError(f"calibrated={table}: a space is a YAML file, so name it {table.stem}.yaml")
+    _check_outputs(launch, policy)
     lines, policies, clean = _measured(launch, name, policy)
     record = {
         "teacher": name,
@@ -64,6 +63,31 @@ def main(args: list[str]) -> int:
     _show(name, clean, lines, policies)
     _correlate(launch, policies)
     return 0
+
+
+def _check_outputs(launch: Launch, policy: str) -> None:
+    """Refuse before minutes are spent what could not be written after them. Raises UserError."""
+    from harness.augment.spaces import find_space
+    from harness.store.files import make_folder
+    from harness.teacher.calibrate import refuse_chains
+
+    folders = {
+        knob: Path(launch.knobs[knob]) for knob in ("out", "calibrated") if knob in launch.knobs
+    }
+    if (table := folders.get("calibrated")) is not None:
+        if table.suffix not in (".yaml", ".yml"):
+            raise UserError(
+                f"calibrated={table}: a space is a YAML file, so name it {table.stem}.yaml"
+            )
+        refuse_chains(find_space(policy.partition("(")[0].strip()))
+        folders["calibrated"] = table.parent
+    for knob, folder in folders.items():
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise UserError(f"{knob}: the folder {folder} cannot be made: {error}.") from error
+    for knob, fewest in (("images", 2), ("draws", 1)):  # one image has no spread
+        _count(launch, knob, fewest, fewest)
 
 
 def _asked(launch: Launch) -> tuple[str, str, str]:
@@ -141,10 +165,10 @@ def _images(launch: Launch, device: Any) -> Images:
     )
 
 
-def _count(launch: Launch, knob: str, default: int) -> int:
+def _count(launch: Launch, knob: str, default: int, fewest: int = 1) -> int:
     text = launch.knobs.get(knob, str(default))
-    if not text.isdecimal() or not 1 <= int(text) <= 10**7:
-        raise UserError(f"{knob}={text} is no number from 1 up")
+    if not text.isdecimal() or not fewest <= int(text) <= 10**7:
+        raise UserError(f"{knob}={text} is no number from {fewest} up")
     return int(text)
 
 

@@ -6,18 +6,20 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+MOST_SHOWN = 200  # names; timm has over a thousand models
+
 
 class UserError(Exception):
     """A mistake of the user or of the machine's state. Commands print it and exit with code 2."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest of `choices`, else all of them, ready to append."""
+    """` (did you mean 'x'?)` for the closest of `choices`, else all that fit, ready to append."""
     known = sorted(choices)
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if close:
         return f" (did you mean '{close[0]}'?)"
-    return f" (valid: {', '.join(known)})" if known else ""
+    return f" (valid: {', '.join(known)})" if 0 < len(known) <= MOST_SHOWN else ""
 
 
 def command(main: Callable[[list[str]], int]) -> None:

@@ -203,6 +203,11 @@ def _teacher(trial: TrialConfig) -> Iterator[Mistake]:
         yield "teacher.target", "to choose takes both a target and more than one of candidates"
     if (chooses or weighs) and (augment.mixup or augment.cutmix):
         yield "teacher", "it judges images with one true label: set mixup and cutmix to 0"
+    if teacher.cap is not None and (teacher.target or 0.0) > teacher.cap:
+        yield (
+            "teacher.cap",
+            f"{teacher.cap:g} is below the target {teacher.target:g}: no chosen image would count",
+        )
     if weighs and trial.recipe.label_smoothing:
         yield "teacher.cap", "weights the targets, which label_smoothing would undo: set it to 0"
     if teacher.name is not None and ("/" in teacher.name or "@" in teacher.name):

@@ -50,6 +50,15 @@ def rescaled(
     return [float(value) for value in np.maximum.accumulate(found)]
 
 
+def refuse_chains(space: Space) -> None:
+    """Raise UserError for a space whose magnitudes are those of its sub-policies."""
+    if space.chains:
+        raise UserError(
+            f"{space.name} is made of chains whose levels are its own, so its ops cannot be "
+            "re-scaled: calibrate a space of single ops, such as randaug_strict."
+        )
+
+
 def calibrated(
     space: Space,
     curves: Mapping[str, Sequence[float]],
@@ -61,11 +70,7 @@ def calibrated(
     Raises:
         UserError: a space of chains, whose magnitudes are those of its sub-policies.
     """
-    if space.chains:
-        raise UserError(
-            f"{space.name} is made of chains whose levels are its own, so its ops cannot be "
-            "re-scaled: calibrate a space of single ops, such as randaug_strict."
-        )
+    refuse_chains(space)
     wanted = np.interp(np.linspace(0, 1, POINTS), magnitudes, targets(curves))
     ops: dict[str, Any] = {}
     for row in space.rows:

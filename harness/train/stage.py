@@ -18,6 +18,7 @@ from harness.compress import masks as pruning
 from harness.compress.surplus import Graph, make_graph
 from harness.data.datasets import Dataset
 from harness.data.loader import Batch, Loader, SplitName
+from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import Counts, count
 from harness.schema import RunConfig
@@ -271,6 +272,11 @@ class Stage:
         per_epoch = self.loader.steps_per_epoch
         mean = sum(self.world.gather(float(self.loss_sum))) / self.world.size / per_epoch
         self.loss_sum.zero_()
+        if mean == 0.0 and self.config.teacher is not None and self.config.teacher.cap is not None:
+            raise UserError(
+                f"teacher.cap: the teacher's loss on every image of epoch {epoch + 1} is above "
+                f"{self.config.teacher.cap:g}, so none was learned from; raise the cap."
+            )
         if not math.isfinite(mean):
             self.diverged = True
         self.last_loss = None if self.diverged else mean

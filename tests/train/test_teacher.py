@@ -137,6 +137,16 @@ def test_a_stage_with_a_teacher_differs_and_resumes_to_the_same_bits(
     assert stages.record(config, again) == expected
 
 
+def test_a_cap_that_drops_every_image_is_refused(stages, tmp_path):
+    Named(stages, tmp_path / "store")
+    teacher = stages.toy()
+    stages.train(teacher)
+    values = stages.toy({"recipe.label_smoothing": 0.0}).model_dump(mode="json")
+    values["teacher"] = {"name": stage_id(teacher), "cap": 1e-9}
+    with pytest.raises(UserError, match=r"on every image of epoch 1 is above 1e-09"):
+        stages.train(type(teacher).model_validate(values))
+
+
 GRID = """defaults:
   - override /dataset: {dataset}
   - override /recipe: quick
@@ -180,6 +190,7 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
         ("is missing: who labels", "labels: hard", "null"),
         ("both a target and more than one", "target: 1.0", name),
         ("both a target and more than one", "candidates: 4", name),
+        ("is below the target 2", "target: 2.0, candidates: 4, cap: 1.0", name),
         ("takes a stage's id or timm:NAME", "labels: soft", "some/final.pt"),
     ):
         with pytest.raises(UserError, match=said):
@@ -252,7 +263,12 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     assert {row["difficulty"] for row in again} == {losses[0], None}  # only `none` was measured
     for wrong, said in (
         (words[:2], "whose word"),
-        ([*words, "images=0"], "is no number from 1 up"),
+        ([*words[:3], "images=1"], "is no number from 2 up"),
+        ([*words, "draws=0"], "is no number from 1 up"),
+        ([*words, f"out={path}"], "cannot be made"),
+        ([*words, f"calibrated={path}/x.yaml"], "cannot be made"),
+        ([*words, "policy=augmix", "calibrated=x.yaml", "teacher=0123456789abcdef"], "no readable"),
+        ([*words, "policy=autoaugment_cifar10", "calibrated=x.yaml"], "made of chains"),
         ([*words, f"calibrated={tmp_path}/x.txt"], "a space is a YAML file"),
         ([*words, "policy=none"], "there is no op whose difficulty"),
         ([*words, "policy=randaug(n=2, m=0.1)"], "already has a magnitude"),

@@ -1,10 +1,11 @@
 """Trials per core-second of a gang of eight small stages on JPEGs against eight single runs.
 
-python benchmarks/gang.py [resolution=32] [width=0.25] [photographs=2] [device=cpu]
+python benchmarks/gang.py [resolution=32] [width=0.25] [photographs=2] [copies=1] [device=cpu]
 
 The photographs are those of `benchmarks/loader.py`, so many times as long, read through FFCV and
 cropped to a small resolution: decoding is most of a single run, as it is where GPUs train small
-models. Also says whether the bits are equal. With device=cuda seconds of the clock are compared.
+models. Also says whether the bits are equal. With device=cuda all cores decode, and seconds of the
+clock are compared; `copies` of each photograph make an epoch longer.
 """
 
 import contextlib
@@ -62,19 +63,20 @@ def main(args):
     said = dict(arg.split("=") for arg in args)
     side, width = int(said.get("resolution", "32")), float(said.get("width", "0.25"))
     device, times = said.get("device", "cpu"), int(said.get("photographs", "2"))
-    CATALOG["bench"] = image_folder("bench", 10, IMAGES + 10, 10)
+    copies = int(said.get("copies", "1"))
+    CATALOG["bench"] = image_folder("bench", 10, (IMAGES + 10) * copies, 10)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
         contextlib.redirect_stderr(io.StringIO()),
     ):
         root = Path(name)
-        size = photographs.synthesise(root / "tree/bench", IMAGES, times)
+        size = photographs.synthesise(root / "tree/bench", IMAGES, times, copies)
         words = [f"source={root / 'tree/bench'}", f"out={root / 'beton/bench'}"]
         with contextlib.redirect_stdout(io.StringIO()):
             write(["dataset=bench", *words, "compress_probability=1", "validation_size=10"])
         run = RunConfig(
-            engine="ddp", device=device, loader="ffcv", loader_threads=1,
-            data_root=str(root / "beton"),
+            engine="ddp", device=device, loader="ffcv", data_root=str(root / "beton"),
+            loader_threads=1 if device == "cpu" else None,
         )  # fmt: skip
         configs = [config(0.1 * number, side, width) for number in range(1, MEMBERS + 1)]
         with connected(run) as world:
@@ -89,7 +91,10 @@ def main(args):
     # s = d + c alone, d + 8 c together: what of a single run is shared
     shared = (single - gang) / (MEMBERS - 1) / (single / MEMBERS)
     unit = "core-second" if device == "cpu" else "second"
-    print(f"{MEMBERS} stages of {EPOCHS} epochs of {IMAGES} JPEGs of {size:.0f} kB at {side} px")
+    print(
+        f"{MEMBERS} stages of {EPOCHS} epochs of {IMAGES * copies} JPEGs of {size:.0f} kB "
+        f"at {side} px"
+    )
     print(f"  one by one {single:7.1f} {unit}s, {shared:.0%} of each is shared by a gang")
     print(f"  a gang     {gang:7.1f} {unit}s: {single / gang:.2f} x the trials per {unit}")
     print(f"  bits {'equal' if same else 'DIFFER'}")

@@ -4,6 +4,9 @@ Equality of CPU and GPU to the bit, no synchronisation, speed and memory of augm
 and gangs. Prints a line per part; exit code 1 where something does not hold, 2 without a device.
 """
 
+import contextlib
+import io
+import os
 import statistics
 import subprocess
 import sys
@@ -11,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import loader as photographs
 import numpy as np
 import torch
 
@@ -18,9 +22,17 @@ from harness.augment.apply import apply
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES
 from harness.augment.tail import Tail, train_batch
+from harness.data.catalog import CATALOG, image_folder
+from harness.data.write import main as write
+from harness.schema import RunConfig, StageConfig
+from harness.train.pilot import measure
 
 ROOT = Path(__file__).resolve().parent.parent
 WANTED = 200_000  # images/s at 224 px, two ops, batch 512
+PHOTOGRAPHS, COPIES = 160, 40  # distinct ones are slow to make
+NETWORKS = ((18, 0.25), (18, 1.0), (50, 1.0))  # ResNets: depth, width
+SECONDS = 460  # for everything
+END = time.monotonic() + SECONDS
 MOST_MEMORY = 1 << 30  # bytes beside the images, batch 1024
 GRID = """# Gangs on a GPU.
 defaults:
@@ -101,7 +113,7 @@ def memory():
 
 def peers():
     """`benchmarks/augment.py` on this device."""
-    return _script("augment.py", 120)
+    return _script("augment.py", 60)
 
 
 def gangs():
@@ -115,7 +127,7 @@ def gangs():
             said = subprocess.run(
                 [sys.executable, "-m", "harness.launch", f"grid={grid}", f"run.gang={size}",
                  f"store={folder}/{size}", "run.device=cuda"],
-                cwd=ROOT, capture_output=True, text=True, timeout=150, check=False,
+                cwd=ROOT, capture_output=True, text=True, timeout=_left(90), check=False,
             )  # fmt: skip
             if said.returncode:
                 return False, (said.stdout + said.stderr).strip().splitlines()[-1]
@@ -130,26 +142,71 @@ def gangs():
     return True, f"{gain:.2f} x the trials per second; {same} of {len(weights[0])} bit-identical"
 
 
+def decoding_gangs():
+    """The same on JPEGs, which a gang decodes and copies once."""
+    return _script("gang.py", 90, "device=cuda", "resolution=64", "photographs=1", "copies=8")
+
+
+def fed(device="cuda"):
+    """Images per second, and the share of a step that waits for images, at 224 px by FFCV."""
+    CATALOG["bench"] = image_folder("bench", 10, (PHOTOGRAPHS + 10) * COPIES, 10)
+    lines = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        tree, out = Path(folder, "tree"), Path(folder, "beton")
+        photographs.synthesise(tree, PHOTOGRAPHS, copies=COPIES)
+        words = [f"source={tree}", f"out={out / 'bench'}", "max_resolution=500"]
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            write(["dataset=bench", *words, "validation_size=10"])
+        run = RunConfig(engine="ddp", device=device, loader="ffcv", data_root=str(out))
+        for depth, width in NETWORKS:
+            config = StageConfig.model_validate(
+                {
+                    "seed": 0,
+                    "dataset": {"name": "bench", "validation_size": 10},
+                    "model": {"family": "resnet", "depth": depth, "width": width},
+                    "augment": {"policy": "randaug(n=2, m=0.3)", "crop_padding": 0, "flip": True},
+                    "recipe": {
+                        "epochs": 1, "batch_size": 128, "optimizer": {"lr": 0.1},
+                        "precision": "bf16_autocast",
+                    },
+                }
+            )  # fmt: skip
+            found = measure(config, run, 60 if device == "cuda" else 2, Path(folder))
+            rate = 128 * ((PHOTOGRAPHS + 10) * COPIES // 128) / found.seconds_per_epoch
+            lines.append(
+                f"ResNet-{depth} width {width:g}: {rate:,.0f} images/s, {found.data_share:.0%} of "
+                f"a step waits for data, {found.memory_bytes / 1e9:.1f} GB"
+            )
+    return True, "\n    " + "\n    ".join([f"{os.cpu_count()} cores decode", *lines])
+
+
 def loader():
     """`benchmarks/loader.py` on this machine."""
-    return _script("loader.py", 120)
+    return _script("loader.py", 150)
 
 
 def training():
     """`benchmarks/train.py` on this device."""
-    return _script("train.py", 120)
+    return _script("train.py", 90)
 
 
-def _script(name, seconds):
+def _left(seconds):
+    """So many seconds, or what is left of all."""
+    return max(1.0, min(seconds, END - time.monotonic()))
+
+
+def _script(name, seconds, *words):
     said = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / name],
-        cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False,
+        [sys.executable, ROOT / "benchmarks" / name, *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=_left(seconds), check=False,
     )  # fmt: skip
     text = (said.stdout if said.returncode == 0 else said.stdout + said.stderr).rstrip()
     return said.returncode == 0, "\n    " + text.replace("\n", "\n    ")
 
 
-PARTS = (equality, no_synchronisation, speed, memory, gangs, peers, loader, training)
+PARTS = (
+    equality, no_synchronisation, speed, memory, gangs, decoding_gangs, fed, peers, loader, training
+)  # fmt: skip
 
 
 def main():
@@ -161,7 +218,7 @@ def main():
     for part in PARTS:
         begun = time.monotonic()
         try:
-            holds, text = part()
+            holds, text = part() if begun < END else (False, f"no time left of {SECONDS} s")
         except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
             holds, text = False, f"{type(error).__name__}: {error}"
         failed += not holds

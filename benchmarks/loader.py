@@ -39,7 +39,7 @@ from harness.data.loader import make_loader
 from harness.data.write import main as write
 from harness.schema import DatasetConfig, RunConfig
 
-IMAGES, BATCH, TURNS = 640, 64, 7
+IMAGES, BATCH, TURNS = 640, 64, 5
 SCALE = (0.25, 1.0)
 # (width, height) of ImageNet's training images, by share; the rest are of any size
 SIZES = {(500, 375): 0.45, (375, 500): 0.13, (500, 333): 0.12, (333, 500): 0.06}
@@ -69,8 +69,8 @@ def photograph(rng: np.random.Generator, times: int) -> Image.Image:
     return Image.fromarray(np.clip(pixels + 120, 0, 255).astype(np.uint8))
 
 
-def synthesise(root: Path, images: int = IMAGES, times: int = 1) -> float:
-    """A tree of so many training images, beside 10 for validation; mean kilobytes."""
+def synthesise(root: Path, images: int = IMAGES, times: int = 1, copies: int = 1) -> float:
+    """A tree of (`images` + 10) x `copies` training images and 10 for test; mean kilobytes."""
     rng = np.random.default_rng(0)
     total = 0
     for part, count in (("train", images + 10), ("val", 10)):
@@ -79,6 +79,8 @@ def synthesise(root: Path, images: int = IMAGES, times: int = 1) -> float:
             path.parent.mkdir(parents=True, exist_ok=True)
             photograph(rng, times).save(path, quality=92)
             total += path.stat().st_size
+            for copy in range(1, copies if part == "train" else 1):
+                path.with_name(f"{i:05}-{copy}.JPEG").hardlink_to(path)
     return total / (images + 20) / 1000
 
 

@@ -1,0 +1,112 @@
+"""Image files over two nodes with two ranks each: both engines, ZeRO 0 and 1, micro-batches."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.store.files import read_lines
+
+ROOT = Path(__file__).parents[2]
+CLASSES, TRAIN, VAL = 3, 16, 7  # images of each class
+ROW = '\n    image_folder("photos", num_classes=3, train_size=48, test_size=21, resolution=32),'
+GRID = """# A vision transformer, whose numbers do not depend on how a batch is shared.
+defaults:
+  - override /dataset: imagenet
+  - override /model: cifar_vit
+  - override /recipe: quick
+dataset:
+  {name: photos, validation_size: 9, resolution: 32, crop_scale: [0.3, 1]}
+model: {depth: 2, width: 0.25}
+augment: {policy: randaug(n=1), flip: true}
+recipe: {epochs: 2, batch_size: 16, optimizer: {name: adamw, lr: 1e-3}}
+run: {device: cpu, micro_batch_size: 2, loader_threads: 1}
+axes: {magnitude: [0.3], seed: [0]}
+"""
+WIDE = (
+    "cluster=testbed",
+    "cluster.slurm.nodes=2",
+    "cluster.slurm.mem_gb=4",
+    "run.processes=4",
+    "cluster.gpus_per_node=2",
+)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The harness with one data set more, as docs/datasets.md adds it."""
+    checkout = tmp_path / "checkout"
+    for room in ("harness", "grids", "slurm"):
+        shutil.copytree(ROOT / room, checkout / room)
+    catalog = checkout / "harness" / "data" / "catalog.py"
+    catalog.write_text(catalog.read_text().replace("_ROWS = (", f"_ROWS = ({ROW}", 1))
+    return checkout
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A tree of JPEGs and PNGs of many sizes."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", TRAIN), ("val", VAL)):
+        for label in range(CLASSES):
+            folder = tmp_path / "tree" / "photos" / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                coarse = random.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+                size = random.integers(40, 90, 2).tolist()
+                image = Image.fromarray(coarse).resize(size)
+                image.save(folder / f"{i:02}.{'png' if i == 0 else 'JPEG'}")
+    return tmp_path / "tree"
+
+
+def outcome(store):
+    """Result, epochs' losses, provenance, and which test images were right."""
+    (done,) = store.glob("stages/*/*/result.json")
+    folder = done.parent
+    losses = [line["train_loss"] for line in read_lines(folder / "metrics.jsonl")]
+    (record,) = json.loads((folder / "provenance.json").read_text())["records"]
+    with np.load(folder / "correct.npz") as correct:
+        right = np.unpackbits(correct["test"])
+    return json.loads(done.read_text()), losses, record, right
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_nodes_with_two_ranks_each_train_as_one_process_does(bed, checkout, photos, tmp_path):
+    grid, betons = tmp_path / "photos.yaml", tmp_path / "betons"
+    grid.write_text(GRID)
+    said = bed.run(
+        "harness.data.write", "dataset=photos", f"source={photos / 'photos'}", "validation_size=9",
+        f"out={betons / 'photos'}", "compress_probability=0", cwd=checkout,
+    )  # fmt: skip
+    assert "39 train, 9 validation, 21 test" in said
+
+    def launch(name, *words):
+        store = tmp_path / name
+        base = f"grid={grid}", f"store={store}", f"run.data_root={betons}"
+        bed.run("harness.launch", *base, *words, cwd=checkout, seconds=200)
+        return store
+
+    stores = {
+        (engine, zero): launch(
+            f"{engine}{zero}", *WIDE, f"run.engine={engine}", f"run.zero_stage={zero}"
+        )
+        for engine, zero in (("ddp", 0), ("deepspeed", 0), ("deepspeed", 1))
+    }
+    alone = launch("alone", "cluster=local", "run.engine=ddp")  # while the others queue
+    bed.drain(400)
+    expected, expected_losses, record, right = outcome(alone)
+    assert (record["loader"], record["world_size"]) == ("ffcv", 1)
+    assert expected["test"]["top1"] == pytest.approx(right.sum() / 21)
+    for (engine, zero), store in stores.items():
+        result, losses, record, found = outcome(store)
+        facts = [record[k] for k in ("engine", "zero_stage", "world_size", "micro_batch_size")]
+        assert facts == [engine, zero, 4, 2]
+        assert losses == pytest.approx(expected_losses, rel=1e-4)
+        for split in ("val", "test"):
+            assert result[split]["loss"] == pytest.approx(expected[split]["loss"], rel=1e-3)
+        assert result["test"]["top1"] == pytest.approx(found.sum() / 21)
+        assert result["split_hash"] == expected["split_hash"]

@@ -219,6 +219,7 @@ class TeacherConfig(Frozen):
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # share of its labels in the targets
     candidates: PositiveInt = 1  # augmentations of an image to choose from
     target: Annotated[float, Field(ge=0.0)] | None = None  # the loss that is chosen for
+    target_table: str | None = None  # a CSV with the target of each size, instead
     cap: Annotated[float, Field(gt=0.0)] | None = None  # the loss beyond which images count less
     beyond: Literal["drop", "down_weight"] = "drop"
 
@@ -230,7 +231,8 @@ class TeacherConfig(Frozen):
     @property
     def acts(self) -> bool:
         """Whether it changes a training: arms of a grid name it and take the true labels only."""
-        does = self.labels != "true" or self.target is not None or self.cap is not None
+        chooses = self.target is not None or self.target_table is not None
+        does = self.labels != "true" or chooses or self.cap is not None
         return self.name is not None and does
 
 

@@ -37,14 +37,8 @@ def best_magnitude(path: str, trial: TrialConfig, sparsity: float) -> Magnitude:
             "python -m analysis.rows grid=NAME out=FOLDER writes one."
         ) from error
     lines = _lines(str(file), modified)
-    size = {
-        "dataset": trial.dataset.name,
-        "family": trial.model.family,
-        "depth": trial.model.depth,
-        "width": trial.model.width,
-        "policy": trial.augment.policy,
-    }
-    alike = [line for line in lines if all(_agrees(line, name, v) for name, v in size.items())]
+    size = size_of(trial)
+    alike = [line for line in lines if all(agrees(line, name, v) for name, v in size.items())]
     fitting = [line for line in alike if abs(float(line["sparsity"]) - sparsity) < SAME]
     found = _best(path, fitting)
     if found is None:
@@ -59,6 +53,17 @@ def best_magnitude(path: str, trial: TrialConfig, sparsity: float) -> Magnitude:
     return found
 
 
+def size_of(trial: TrialConfig) -> dict[str, Any]:
+    """What tells dense sizes apart, by the names of columns."""
+    return {
+        "dataset": trial.dataset.name,
+        "family": trial.model.family,
+        "depth": trial.model.depth,
+        "width": trial.model.width,
+        "policy": trial.augment.policy,
+    }
+
+
 @functools.lru_cache(maxsize=8)
 def _lines(path: str, modified: int) -> list[dict[str, str]]:
     try:
@@ -69,7 +74,7 @@ def _lines(path: str, modified: int) -> list[dict[str, str]]:
     for column in ("sparsity", "magnitude"):
         if not lines or column not in lines[0]:
             raise UserError(f"the table {path} has no column `{column}`, or no line.")
-    plain = [line for line in lines if all(_agrees(line, n, v) for n, v in PLAIN.items())]
+    plain = [line for line in lines if all(agrees(line, n, v) for n, v in PLAIN.items())]
     for line in plain:
         try:
             valid = line["magnitude"] == "none" or 0.0 <= float(line["magnitude"]) <= 1.0
@@ -84,7 +89,7 @@ def _lines(path: str, modified: int) -> list[dict[str, str]]:
     return plain
 
 
-def _agrees(line: Mapping[str, Any], name: str, value: object) -> bool:
+def agrees(line: Mapping[str, Any], name: str, value: object) -> bool:
     """Whether a line is about this value; an absent column says nothing."""
     said = line.get(name)
     if said is None or (said == "" and value in (None, "", *PLAIN.values())):

@@ -9,6 +9,7 @@ from harness.errors import UserError, nearest
 from harness.models.registry import FAMILIES
 from harness.schema import WIDEST, TrialConfig
 from harness.sweep.stage import steps
+from harness.teacher import targets
 
 Mistake = tuple[str, str]
 ROLES = ("classifier", "first_conv")
@@ -32,6 +33,7 @@ def misfits(trial: TrialConfig) -> list[Mistake]:
         return found
     try:
         steps(trial)
+        targets.resolved(trial)
     except UserError as error:
         key, _, sentence = str(error).partition(": ")
         found.append((key, sentence) if sentence else ("compress", key))
@@ -196,6 +198,10 @@ def _surplus(trial: TrialConfig) -> Iterator[Mistake]:
 def _teacher(trial: TrialConfig) -> Iterator[Mistake]:
     teacher, augment = trial.teacher, trial.augment
     chooses, weighs = teacher.target is not None, teacher.cap is not None
+    if teacher.target_table is not None:
+        if chooses:
+            yield "teacher.target_table", "says the target, so leave teacher.target out"
+        chooses = True
     does = teacher.labels != "true" or chooses or weighs
     if does and teacher.name is None:
         yield "teacher.name", "is missing: who labels, chooses or weighs? Name a stage or timm:NAME"

@@ -27,6 +27,7 @@ from harness.schema import (
     TrialConfig,
 )
 from harness.store.identity import stage_id
+from harness.teacher import targets
 
 Found = tuple[str, StageConfig]
 
@@ -91,7 +92,7 @@ def path(trial: TrialConfig, memo: dict[Any, Any] | None = None) -> list[Found]:
     found: list[Found] = []
     for step in memo[known]:
         parent = found[-1][0] if found else None
-        teacher = trial.teacher if trial.teacher.acts else None
+        teacher = targets.resolved(trial) if trial.teacher.acts else None
         shared = (trial.dataset, trial.model, trial.augment, step.recipe, step.prune, step.surplus)
         key = (parent, trial.seed, step.magnitude, step.rewind_epoch, *map(id, (*shared, teacher)))
         named = memo.get(key)

@@ -11,6 +11,7 @@ from harness.schema import DatasetConfig, StageConfig, TeacherConfig
 from harness.store.files import write_json
 from harness.store.identity import stage_id
 from harness.store.rows import rows_of_grid
+from harness.sweep.plan import make_plan
 from harness.teacher.judge import judged
 from harness.teacher.load import Teacher, load
 from harness.teacher.names import misfit
@@ -195,6 +196,46 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
     ):
         with pytest.raises(UserError, match=said):
             planned(tmp_path, store, asked, rest)
+
+
+def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
+    store = tmp_path / "store"
+    Named(stages, store)
+    teacher = stages.toy()
+    stages.train(teacher)
+    table = tmp_path / "targets.csv"
+    table.write_text("width,target\n0.5,0.7\n1,1.25\n")
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "defaults: [{override /dataset: digits}, {override /recipe: quick}]\n"
+        f"model: {{depth: 8}}\nteacher: {{name: {stage_id(teacher)}, candidates: 2}}\n"
+    )
+
+    def stages_of(*words):
+        launch = config.load([f"grid={path}", f"store={store}", *words])
+        return make_plan(launch.grid).stages
+
+    asked = ("axes.width=[0.5,1]", f"teacher.target_table={table}")
+    made = stages_of(*asked)
+    assert {s.model.width: s.teacher.target for s in made.values()} == {0.5: 0.7, 1.0: 1.25}
+    table.rename(tmp_path / "moved.csv")
+    with pytest.raises(UserError, match="is no table with numbers in a column `target`"):
+        stages_of(*asked)
+    # by the number, not by the table's name
+    assert stages_of(asked[0], f"teacher.target_table={tmp_path}/moved.csv").keys() == made.keys()
+    said = ["zip=[{width: [0.5, 1], teacher.target: [0.7, 1.25]}]"]
+    assert stages_of(*said).keys() == made.keys()
+    for text, wrong in (
+        ("width,target\n0.5,0.7\n", r"lacks .*width 1\.0"),
+        ("width,target\n0.5,0.7\n1,1\n1,2\n", "has several targets"),
+        ("width,target\n0.5,0.7\n1,-1\n", "no loss from 0 up"),
+        ("width,target\n0.5,0.7\n1,much\n", "no table with numbers"),
+    ):
+        table.write_text(text)
+        with pytest.raises(UserError, match=wrong):
+            stages_of(*asked)
+    with pytest.raises(UserError, match=r"leave teacher\.target out"):
+        stages_of(*asked, "teacher.target=1.0")
 
 
 def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages):

@@ -44,8 +44,8 @@ _TAIL_BYTES = 4096
 def classify(error: BaseException) -> str:
     """Class of an exception that ended a stage."""
     names = {cls.__name__ for cls in type(error).__mro__}
-    if names & {"OutOfMemoryError", "MemoryError"}:
-        return "out_of_memory"
+    if names & {"OutOfMemoryError", "MemoryError"} or "can't allocate memory" in str(error):
+        return "out_of_memory"  # the words are those of torch's allocator on a CPU
     if isinstance(error, UserError):
         return "config"
     if names & {"DistBackendError", "DistNetworkError", "DistStoreError", "ConnectionError"}:

@@ -56,6 +56,9 @@ def test_torch_says_out_of_memory_in_a_class_of_its_own():
     import torch
 
     assert failure.classify(torch.OutOfMemoryError("CUDA out of memory")) == "out_of_memory"
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert failure.classify(caught.value) == "out_of_memory"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import config
+from harness import config, launch
 from harness.augment.spaces import TABLES, find_space
 from harness.cluster.state import StageState
 from harness.store.rows import rows
@@ -26,20 +26,20 @@ SHARING = {
 
 
 def planned(name, *words, store="nowhere"):
-    launch = config.load([f"grid={name}", f"store={store}", *words])
-    return launch, make_plan(launch.grid)
+    asked = config.load([f"grid={name}", f"store={store}", *words])
+    return asked, make_plan(asked.grid)
 
 
 @pytest.mark.parametrize("name", SHARING)
 def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_path):
-    launch, plan = planned(name, store=tmp_path)
+    asked, plan = planned(name, store=tmp_path)
     epochs = {stage: plan.stages[stage].recipe.epochs for stage in plan.stages}
     alone = [epochs[stage] for path in plan.paths.values() for stage in path]
     assert (len(epochs), len(alone)) == SHARING[name]
     states = dict.fromkeys(plan.stages, StageState("waiting"))
     for stage in plan.stages.values():
         cost.write_pilot(tmp_path, stage, Pilot(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
-    said = describe.dry_run(launch, plan, states, list(plan.stages))
+    said = describe.dry_run(asked, plan, states, list(plan.stages))
     saved = sum(alone) - sum(epochs.values())
     if saved:
         told = f"sharing saves {saved:,} epochs of training, {saved / 100:.2f} device-hours"
@@ -60,14 +60,14 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     ],
 )
 def test_rows_record_the_whole_path_and_compared_arms_spend_the_same(name, same, tmp_path):
-    launch, plan = planned(name)
+    asked, plan = planned(name)
     states = {}
     for number, (stage, found) in enumerate(plan.stages.items()):
         result = {"epochs": found.recipe.epochs, "examples": 10 * found.recipe.epochs}
         result |= {"train_macs": 1 + number, "timing": {"gpu_seconds": 2.0}}
         states[stage] = StageState("done", result=result)
     budgets = {}
-    for row in rows(launch.grid.name, plan, Store(tmp_path), states):
+    for row in rows(asked.grid.name, plan, Store(tmp_path), states):
         path = plan.paths[row["trial"]]
         on_path = [states[stage].result for stage in path]
         for column in ("epochs", "examples", "train_macs"):
@@ -115,10 +115,10 @@ def test_what_the_literature_controls_for_can_be_an_axis(tmp_path):
     (folder / "config.json").write_text(json.dumps(known))
     said = ", ".join(f"{name}: {values}" for name, values in axes.items())
     words = [f"axes={{{said}}}", f"teacher.name='{folder.name}'"]
-    launch, plan = planned("difficulty_teacher", *words, store=tmp_path)
+    asked, plan = planned("difficulty_teacher", *words, store=tmp_path)
     assert len(plan.stages) == 24
     assert len(set(plan.stages) & set(plain.stages)) == 8  # true labels: no teacher at all
-    assert {"epochs", "train_size", "label_smoothing", "teacher.labels"} < set(launch.grid.axes)
+    assert {"epochs", "train_size", "label_smoothing", "teacher.labels"} < set(asked.grid.axes)
 
 
 REFUSED = {
@@ -163,3 +163,15 @@ def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_p
     assert "Traceback" not in ran.stderr
     assert ran.stdout == ""
     assert not store.exists()
+
+
+def test_help_lists_every_shipped_grid_with_what_it_is(capsys):
+    assert launch.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    listed = dict(line.split(maxsplit=1) for line in lines[lines.index("grids") + 1 : -2])
+    assert listed == config.grid_files()
+    assert {*SHARING, "additional_parameters", "difficulty_policies"} < listed.keys()
+    assert all(listed.values())
+    for name in listed:
+        header = (config.GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
+        assert f"python -m harness.launch grid={name}" in header

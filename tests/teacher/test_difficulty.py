@@ -1,17 +1,23 @@
 """Difficulty: planted truths, intervals, calibrated spaces."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from harness import config, difficulty
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES, Row, find_space, load_space
 from harness.augment.tail import Tail
 from harness.errors import UserError
+from harness.store.claims import try_claim
+from harness.store.store import Store
+from harness.sweep.plan import make_plan
 from harness.teacher.calibrate import calibrated, rescaled, targets
 from harness.teacher.load import Teacher
-from harness.teacher.measure import MEASURES, Images, measure, op_policies
+from harness.teacher.measure import MEASURES, Images, Line, measure, op_policies
 
 MAGNITUDES = tuple(at / 10 for at in range(11))
 
@@ -147,3 +153,29 @@ def test_intervals_hold_the_truth_as_often_as_they_say(table):
             off = abs(line.means[name] - truth.means[name])
             inside[name] += off <= line.halves[name] + 1e-12
     assert all(35 <= number <= 40 for number in inside.values()), inside
+
+
+def test_each_measure_s_rank_correlation_with_accuracy_is_told_for_each_size(tmp_path, capsys):
+    path = tmp_path / "planted.yaml"
+    path.write_text(
+        "defaults: [{override /dataset: digits}, {override /recipe: quick}]\nmodel: {depth: 8}\n"
+        "axes: {width: [0.5, 1], magnitude: [none, 0.1, 0.3, 0.5, 0.7], seed: [0, 1]}\n"
+    )
+    launch = config.load([f"grid={path}", f"store={tmp_path}/store"])
+    plan, store = make_plan(launch.grid), Store(launch.store)
+    policies = sorted({stage.augment.policy for stage in plan.stages.values()})
+    hard = {policy: 0.0 if policy == "none" else float(policy[-4:-1]) for policy in policies}
+    for name, stage in plan.stages.items():
+        claim = try_claim(store.prepare(name, stage), "test")
+        top1 = 0.9 - (0.1 if stage.model.width == 1 else -0.1) * hard[stage.augment.policy]
+        scores = {
+            split: {"top1": top1 + 0.001 * stage.seed, "loss": 1.0} for split in ("val", "test")
+        }
+        store.finish(name, claim, {"status": "done", "timing": {"gpu_seconds": 1.0}, **scores})
+        claim.release()
+    signs = {"loss": 1, "accuracy": -1, "true_prob": -1, "kl": 1, "spread": 1}
+    said = {name: {key: sign * m for key, sign in signs.items()} for name, m in hard.items()}
+    difficulty._correlate(launch, [Line(name, math.nan, means, {}) for name, means in said.items()])
+    narrow, wide = capsys.readouterr().out.splitlines()
+    assert "width 0.5: loss +1.00, accuracy -1.00, true_prob -1.00, kl +1.00" in narrow
+    assert "width 1.0: loss -1.00, accuracy +1.00, true_prob +1.00, kl -1.00" in wide

@@ -279,15 +279,13 @@ def main(arguments: list[str]) -> int:
         compress = 1.0 if info.module is None else 0.0
     config = DatasetConfig(name=info.name, validation_size=size, split_seed=words.split_seed)
     settings = Settings(words.max_resolution, words.jpeg_quality, compress)
-    manifest = write(
-        info,
-        config,
-        words.source,
-        Path(words.out).expanduser(),
-        settings,
-        words.workers or usable_cores(),
-        words.skip_bad,
-    )
+    out, workers = Path(words.out).expanduser(), words.workers or usable_cores()
+    try:
+        manifest = write(info, config, words.source, out, settings, workers, words.skip_bad)
+    except OSError as error:  # a full disk, a place that is not ours, storage that hangs
+        raise UserError(
+            f"{out} was not finished, and does not count as a data set: {error}"
+        ) from error
     counts = ", ".join(f"{part['count']:,} {name}" for name, part in manifest["parts"].items())
     print(f"{words.out}: {counts}; split {manifest['split']['hash']}")
     for entry in manifest["skipped"]:

@@ -15,7 +15,6 @@ from harness.data.catalog import CATALOG, MANIFEST, missing
 from harness.data.crops import Centre
 from harness.data.datasets import load
 from harness.data.imagefolder import read_image, scan_both
-from harness.data.threads import Stalled
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 
@@ -205,7 +204,7 @@ def test_an_image_that_never_ends_is_named_within_the_deadline(tree, tmp_path, m
     monkeypatch.setattr(write, "read_image", stuck)
     monkeypatch.setattr(encode, "IMAGE_SECONDS", 0.5)
     threading.Timer(1.5, release.set).start()
-    with pytest.raises(Stalled, match=r"dog_05\.JPEG did not come within 0\.5 s"):
+    with pytest.raises(UserError, match=r"not finished.*dog_05\.JPEG did not come within 0\.5 s"):
         command(tree / "photos", tmp_path / "out")
     assert not any((tmp_path / "out").iterdir())
 
@@ -332,6 +331,12 @@ def test_a_tree_that_the_catalog_does_not_know_comes_with_its_line(tree):
     line = str(caught.value).splitlines()[1].strip().rstrip(",")
     info = eval(line, vars(catalog))
     assert (info.name, info.num_classes, info.train_size, info.test_size) == ("pets", 3, 48, 15)
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(tree, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"photos was not finished.*Not a directory"):
+        command(tree / "photos", tmp_path / "file" / "photos")
 
 
 def test_help_names_every_word(capsys):

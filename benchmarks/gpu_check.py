@@ -1,7 +1,8 @@
 """Everything that only a CUDA device can show, in one command: `make gpu-check`.
 
-Equality of CPU and GPU to the bit, no synchronisation, speed and memory of augmentation, the loader
-and gangs. Prints a line per part; exit code 1 where something does not hold, 2 without a device.
+Equality of CPU and GPU to the bit, no synchronisation, speed and memory of augmentation, loaders, the
+share of a step that waits for data, gangs. Prints a line per part, and ends within eight minutes;
+exit code 1 where something does not hold, 2 without a device.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from harness.augment.spaces import SPACES
 from harness.augment.tail import Tail, train_batch
 from harness.data.catalog import CATALOG, image_folder
 from harness.data.write import main as write
+from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
 from harness.train.pilot import measure
 
@@ -219,7 +221,7 @@ def main():
         begun = time.monotonic()
         try:
             holds, text = part() if begun < END else (False, f"no time left of {SECONDS} s")
-        except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+        except (RuntimeError, OSError, ValueError, UserError, subprocess.SubprocessError) as error:
             holds, text = False, f"{type(error).__name__}: {error}"
         failed += not holds
         took = time.monotonic() - begun

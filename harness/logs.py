@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.cluster.queued import last_logs
 from harness.cluster.select import Sweep, again, look_at
 from harness.errors import UserError, command
 from harness.store.files import read_lines
@@ -39,7 +40,11 @@ def main(args: list[str]) -> int:
 
 
 def _logs(sweep: Sweep) -> dict[Path, list[str]]:
-    """Log files by the stages whose last attempt they belong to, the newest last."""
+    """Log files by the stages whose last attempt they belong to, the newest last.
+
+    Of a stage that none of its jobs began, the last job's: it may tell why.
+    """
+    handed = last_logs(sweep.store.root, sweep.stages())
     found: dict[Path, tuple[float, list[str]]] = {}
     for stage in sweep.stages():
         attempts = read_lines(sweep.store.folder(stage) / "attempts.jsonl")
@@ -47,6 +52,10 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
             last = attempts[-1]
             when, stages = found.get(Path(last["log"]), (0.0, []))
             found[Path(last["log"])] = max(when, float(last["time"])), [*stages, stage]
+        elif not attempts and stage in handed and handed[stage][1].exists():
+            log = handed[stage][1]
+            when, stages = found.get(log, (0.0, []))
+            found[log] = max(when, log.stat().st_mtime), [*stages, stage]
     return {path: stages for path, (_, stages) in sorted(found.items(), key=lambda i: i[1][0])}
 
 

@@ -336,6 +336,7 @@ Minutes = Annotated[int, Field(gt=0, le=60 * 24 * 365)]
 OWN_OPTIONS = frozenset(
     {"array", "dependency", "output", "error", "job-name", "time", "requeue", "no-requeue"}
     | {"wrap", "chdir", "signal", "open-mode", "test-only", "parsable", "input", "export"}
+    | {"nodes", "ntasks-per-node", "cpus-per-task", "wait", "quiet", "help", "usage", "version"}
 )
 """Options of sbatch that the harness sets itself, or that would change what it reads back."""
 
@@ -361,7 +362,8 @@ class SlurmConfig(Frozen):
     @field_validator("extra")
     @classmethod
     def _not_our_own(cls, value: dict[str, object]) -> dict[str, object]:
-        if taken := sorted(OWN_OPTIONS & set(value)):
+        # sbatch takes unambiguous beginnings of its options for the whole
+        if taken := sorted(k for k in value if any(own.startswith(k) for own in OWN_OPTIONS)):
             raise ValueError(f"{', '.join(taken)}: set by the harness itself, leave it out")
         return value
 

@@ -7,13 +7,14 @@ element of which starts after the same element of the first (`aftercorr`), and s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -35,10 +36,17 @@ from harness.sweep.jobs import Chains, Job, stages_of
 Answer = TypeVar("Answer")
 DOWN_SECONDS = 120.0
 """How long a controller that does not answer is tried again."""
-LIMITS = ("MaxSubmitJob", "MaxJobsPU", "SubmitLimit", "MaxArraySize", "job array specification")
+LIMITS = (
+    "SubmitJob", "MaxJobsPU", "SubmitLimit", "MaxArraySize",
+    "job array specification", "temporarily unable to accept",
+)  # fmt: skip
 """In SLURM's reason when a smaller array, or a later one, might pass."""
 UNSURE = "Requested node configuration is not available"
+NEVER = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
+LATER = ("begin", "hold")  # of held jobs SLURM checks nothing
 FOR_EVER = 1_000_000  # requeues that submitit lets pass
+SITE = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
+CHOICES = ("partition", "account", "qos", "constraint")
 
 
 @dataclass
@@ -79,8 +87,8 @@ class Submitter:
         """
         try:
             for group in groups:
-                check(group.cluster, group.run, self.folder, self.snapshot)
-            size = min(_answered(slurm.largest_array), 10_000)
+                check(group.cluster, group.run, self.folder, self.snapshot, self.beat)
+            size = min(_answered(slurm.largest_array, self.beat), 10_000)
             for group in groups:
                 chains = list(group.chains)
                 random.Random(self.folder.name).shuffle(chains)
@@ -141,13 +149,19 @@ class Submitter:
         folder = private_folder(self.folder / str(self.arrays))
         self.arrays += 1
         queued.note(self.sweep_folder, name, [stages_of(job) for job in jobs], folder)
-        job = send(submission, folder, name, dependency)
+        job = send(submission, folder, name, dependency, self.beat)
         queued.note_id(self.sweep_folder, name, job)
         self.queue.jobs += [f"{job}_{i}" for i in range(len(jobs))] if len(jobs) > 1 else [job]
         return job
 
 
-def send(submission: Submission, folder: Path, name: str, dependency: str | None = None) -> str:
+def send(
+    submission: Submission,
+    folder: Path,
+    name: str,
+    dependency: str | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> str:
     """Write a submission and queue its parts; the id of the job or array.
 
     What a failed attempt left behind, in the folder or in the queue, is taken away first.
@@ -176,8 +190,11 @@ def send(submission: Submission, folder: Path, name: str, dependency: str | None
         return str(made[0].job_id).partition("_")[0]
 
     try:
-        return _answered(attempt)
+        with as_from_login_node(submission.cluster):
+            return _answered(attempt, beat)
     except (FailedJobError, FailedSubmissionError, ValueError) as error:
+        with contextlib.suppress(SlurmDown):
+            slurm.cancel_named(name)  # taken, but its answer not understood
         shutil.rmtree(folder, ignore_errors=True)
         reason = _reason(error)
         if any(word in reason for word in LIMITS):
@@ -194,32 +211,59 @@ def resubmit(submission: Submission, part: int) -> str:
     name = f"{submission.sweep}-{fresh.name.rpartition('-')[2]}-0"
     folder = private_folder(fresh / "0")
     queued.note(sweep_folder, name, [stages_of(submission.parts[part])], folder)
-    config = {key: os.environ[key] for key in ("SLURM_CONF",) if key in os.environ}
-    with clean_env():  # or sbatch takes this job's variables for options
-        os.environ.update(config)
-        job = send(successor, folder, name)
+    job = send(successor, folder, name)
     queued.note_id(sweep_folder, name, job)
     return job
 
 
-def check(cluster: ClusterConfig, run: RunConfig, folder: Path, snapshot: Path) -> None:
+@contextlib.contextmanager
+def as_from_login_node(cluster: ClusterConfig) -> Iterator[None]:
+    """No variables of a job around us, which sbatch takes for options, nor of the user's `SBATCH_`.
+
+    Those are stronger than a profile (`SBATCH_JOB_NAME` would hide jobs from the next launch); of
+    partition, account, qos and constraint they count where the profile leaves the choice open.
+    """
+    free = [f"SBATCH_{key.upper()}" for key in CHOICES if getattr(cluster.slurm, key) is None]
+    kept = {key: os.environ[key] for key in (*SITE, *free) if key in os.environ}
+    with clean_env():
+        os.environ.update(kept)
+        yield
+
+
+def check(
+    cluster: ClusterConfig,
+    run: RunConfig,
+    folder: Path,
+    snapshot: Path,
+    beat: Callable[[], None] = lambda: None,
+) -> None:
     """Ask SLURM whether it would take such a job (`sbatch --test-only`).
 
     Raises UserError with SLURM's own reason; what only its queue can tell is not asked for.
     """
-    executor = _executor(cluster, run, folder, snapshot, "check")
+    extra = {key: value for key, value in cluster.slurm.extra.items() if key not in LATER}
+    at_once = cluster.model_copy(
+        update={"slurm": cluster.slurm.model_copy(update={"extra": extra})}
+    )
+    executor = _executor(at_once, run, folder, snapshot, "check")
     script = folder / "check.sh"
     script.write_text(executor._make_submission_file_text("true", "check"))
     try:
-        try:
-            _answered(lambda: slurm.call("sbatch", "--test-only", str(script)))
-        except RuntimeError as error:
-            if UNSURE not in str(error):
-                raise
-            # said of nodes that are down for the moment, too: a real submission tells them apart
-            # (of held jobs SLURM checks nothing); should it start, it runs `true`
-            job = _answered(lambda: slurm.call("sbatch", "--parsable", str(script)))
-            slurm.call("scancel", job.strip().partition(";")[0])
+        with as_from_login_node(cluster):
+            try:
+                _answered(lambda: slurm.call("sbatch", "--test-only", str(script)), beat)
+            except RuntimeError as error:
+                if UNSURE not in str(error):
+                    raise
+                # said of nodes that are down for the moment, too: a real submission tells them
+                # apart; should it start, it runs `true`
+                job = _answered(lambda: slurm.call("sbatch", "--parsable", str(script)), beat)
+                job = job.strip().partition(";")[0]
+                with contextlib.suppress(SlurmDown):
+                    why = slurm.call("squeue", "--noheader", "--format=%r", "--jobs", job).strip()
+                    slurm.call("scancel", job)
+                    if why in NEVER:  # queued all the same, where EnforcePartLimits is off
+                        raise RuntimeError(f"{error} ({why})") from error
     except RuntimeError as error:
         reason = str(error).removeprefix("sbatch: ").replace("sbatch: error: ", "")
         raise UserError(
@@ -268,7 +312,9 @@ def _executor(
         stderr_to_stdout=True,
         # the snapshot comes before the checkout that a job may be started in
         setup=[
-            f"export PYTHONPATH={shlex.quote(str(snapshot))}:$PYTHONPATH PYTHONSAFEPATH=1",
+            # (an empty entry would be that folder)
+            f"export PYTHONPATH={shlex.quote(str(snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            "export PYTHONSAFEPATH=1",
             *asked.setup,
         ],
         # without the first a rank whose sibling was killed runs on; SLURM 22.05 to 23.02 do not
@@ -289,8 +335,8 @@ def _reason(error: Exception) -> str:
     return " ".join(told or lines[-1:])
 
 
-def _answered(ask: Callable[[], Answer]) -> Answer:
-    """`ask()`, again while the controller is down, until a deadline."""
+def _answered(ask: Callable[[], Answer], beat: Callable[[], None]) -> Answer:
+    """`ask()`, again while the controller is down, until a deadline; `beat` keeps the lock ours."""
     deadline = time.monotonic() + DOWN_SECONDS
     while True:
         try:
@@ -305,4 +351,5 @@ def _answered(ask: Callable[[], Answer]) -> Answer:
                     f"({_reason(error)}); nothing more was queued: launch again when it is back"
                 ) from error
             print("the SLURM controller does not answer, trying again", file=sys.stderr)
+            beat()
             time.sleep(5.0)

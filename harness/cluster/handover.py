@@ -21,19 +21,27 @@ from harness.sweep.jobs import make_chains, wall_seconds
 from harness.sweep.plan import Plan
 
 HELD = "requeued held"
+UNFIT = ":%\\\n"  # in a path that is a PYTHONPATH and that SLURM expands (%j) for its log files
 
 
 def require_sbatch(cluster: ClusterConfig) -> None:
     """Raise UserError where jobs cannot be submitted from."""
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+    absent = [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]
+    if absent:
         raise UserError(
-            f"cluster={cluster.name} needs SLURM and sbatch is not installed here: launch from a "
-            "login node, or with cluster=local"
+            f"cluster={cluster.name} needs SLURM and {', '.join(absent)} is not installed here: "
+            "launch from a login node, or with cluster=local"
         )
 
 
 def release(scheduler: Scheduler) -> None:
-    """Let go of jobs that SLURM holds because a node failed to start them: for ever, otherwise."""
+    """Let go of jobs that SLURM holds because a node failed to start them: for ever, otherwise.
+
+    Says, too, which are ending: a job that was just cancelled still counts as one that is there.
+    """
+    ending = {job for job, word in scheduler.stages.values() if word.state == "COMPLETING"}
+    if ending:
+        print(f"note: {len(ending):,} jobs are ending; launch again in a minute for what they left")
     for job in {job for job, word in scheduler.stages.values() if HELD in word.reason}:
         try:
             slurm.call("scontrol", "release", job)
@@ -80,6 +88,11 @@ def submit(
     lock: Claim,
 ) -> Queue:
     """Queue jobs for the stages `left`."""
+    if unfit := set(UNFIT) & set(str(store.root)):
+        raise UserError(
+            f"the store {store.root} has {' '.join(map(repr, sorted(unfit)))} in its path, which "
+            "SLURM does not keep as it is: choose another with store=PATH; nothing was queued"
+        )
     ready = [stage for stage in left if not failure.blocks(store.failures(stage))]
     run = _with_whole_paths(launch.run)
     held = {

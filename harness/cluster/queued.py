@@ -18,10 +18,11 @@ from typing import Any
 from harness.cluster import slurm
 from harness.cluster.slurm import Queued, SlurmDown
 from harness.errors import UserError
-from harness.store.claims import Claim, try_claim
+from harness.store.claims import Claim, ClaimLost, try_claim
 from harness.store.files import append_line, make_folder, read_lines
 
 LOCK_SECONDS = 300.0
+GAVE_UP = "gave-up"  # a file beside a submission: why none of its jobs should go on
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Scheduler:
 
     stages: Mapping[str, tuple[str, Queued]] = field(default_factory=dict)
     jobs: Mapping[str, Queued] = field(default_factory=dict)
+    gone: Mapping[str, str] = field(default_factory=dict)  # stage -> last job, no longer there
     asked: bool = False  # False: nothing was ever handed over, or squeue is not installed
 
     def parts(self) -> dict[str, list[str]]:
@@ -62,7 +64,8 @@ def ask(store: Path) -> Scheduler:
 
     Raises UserError when its controller does not answer.
     """
-    handed = {line["name"]: line["parts"] for line in records(store) if "parts" in line}
+    lines = records(store)
+    handed = {line["name"]: line for line in lines if "parts" in line}
     if not handed:
         return Scheduler()
     try:
@@ -76,12 +79,24 @@ def ask(store: Path) -> Scheduler:
         return Scheduler()
     stages = {}
     for job, word in jobs.items():
-        parts = handed.get(word.name, [])
+        record = handed.get(word.name)
+        if record is None or (Path(record["folder"]) / GAVE_UP).exists():
+            continue  # what was given up would end as soon as it begins
+        parts = record["parts"]
         element = job.partition("_")[2]
         number = int(element) if element.isdecimal() else 0
         for stage in parts[number] if number < len(parts) else []:
             stages[stage] = job, word
-    return Scheduler(stages, jobs, asked=True)
+    ids = {line["name"]: str(line["job"]) for line in lines if "job" in line}
+    last = {
+        stage: name
+        for name in ids
+        if name in handed
+        for part in handed[name]["parts"]
+        for stage in part
+    }
+    gone = {stage: ids[name] for stage, name in last.items() if stage not in stages}
+    return Scheduler(stages, jobs, gone, asked=True)
 
 
 def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]:
@@ -118,5 +133,10 @@ def submitting(store: Path) -> Iterator[Claim]:
         time.sleep(0.2)
     try:
         yield claim
+    except ClaimLost as lost:
+        raise UserError(
+            f"this launch was silent for too long and another took its place ({lost}): launch "
+            "again for what neither has queued"
+        ) from lost
     finally:
         claim.release()

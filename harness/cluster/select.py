@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +12,13 @@ from harness.cluster import queued
 from harness.cluster.queued import Scheduler
 from harness.cluster.state import StageState, stage_states, trial_state
 from harness.config import Launch, load
+from harness.errors import UserError
 from harness.store.store import Store
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.where import parse
+
+AWAY_SECONDS = 600.0
+RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,26 @@ def look_at(args: list[str], knobs: Mapping[str, type]) -> Sweep:
     """The sweep that a command line names; `where` is among its knobs."""
     launch = load(args, {**knobs, "where": str})
     plan = make_plan(launch.grid)
-    return again(launch, plan)
+    return _look(launch, plan)
 
 
 def again(launch: Launch, plan: Plan) -> Sweep:
-    """Another look at the same sweep."""
+    """Another look at the same sweep; a controller that is away is waited for, up to a deadline.
+
+    Raises UserError when it does not come back.
+    """
+    deadline = time.monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return _look(launch, plan)
+        except UserError as error:
+            if time.monotonic() > deadline:
+                raise
+            print(f"note: {error}", file=sys.stderr)
+            time.sleep(RETRY_SECONDS)
+
+
+def _look(launch: Launch, plan: Plan) -> Sweep:
     store = Store(launch.store)
     scheduler = queued.ask(store.root)
     states = stage_states(store, plan.stages, scheduler)

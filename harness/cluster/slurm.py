@@ -16,7 +16,12 @@ from dataclasses import dataclass
 
 CALL_SECONDS = 30.0
 REQUEUE_TRIES = 5
-DOWN = ("Unable to contact slurm controller", "Connection refused", "Connection timed out")
+DOWN = (
+    "Unable to contact slurm controller", "Connection refused", "Connection timed out",
+    "Connection reset", "Socket timed out", "Zero Bytes were transmitted", "in standby mode",
+)  # fmt: skip
+OWN_TASTE = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
+"""What users set to see other jobs, or columns, than those asked for here."""
 
 
 class SlurmDown(Exception):
@@ -34,8 +39,11 @@ class Queued:
 
 def call(*command: str, seconds: float = CALL_SECONDS) -> str:
     """Output of a command. Raises SlurmDown, FileNotFoundError, or RuntimeError with its words."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(OWN_TASTE)}
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        said = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=seconds, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise SlurmDown(f"{command[0]} did not answer within {seconds:.0f} s") from error
     if said.returncode:
@@ -77,14 +85,20 @@ def largest_array(default: int = 1001) -> int:
 
 
 def this_job() -> str | None:
-    """The job that this process runs in, as SLURM's commands name it: `12` or `12_3`."""
+    """The job that this process is the worker of, as SLURM's commands name it: `12` or `12_3`.
+
+    None for workers of a launch on this machine, which may itself run inside of a job: that one is
+    the user's own, not ours to requeue.
+    """
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        return None
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def restarts() -> int:
     """How often SLURM has requeued this job."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) if this_job() else 0
 
 
 def seconds_left() -> float | None:
@@ -106,16 +120,18 @@ def seconds_left() -> float | None:
 
 def is_running(job: str) -> bool:
     """Whether SLURM takes the job to be running: neither cancelled nor being requeued."""
-    found = re.search(r"JobState=(\w+)", call("scontrol", "show", "job", job))
-    return found is not None and found[1] == "RUNNING"
+    return call("squeue", "--noheader", "--format=%T", "--jobs", job).strip() == "RUNNING"
 
 
 def requeue(job: str) -> bool:
-    """Put exactly this job back into the queue, unless it is being cancelled or ended already."""
+    """Put exactly this job back into the queue, unless it is being cancelled or ended already.
+
+    False where that cannot be: SLURM refuses it, or scontrol is not installed.
+    """
     for _ in range(REQUEUE_TRIES):  # the signal that stopped this job may hit scontrol, too
         try:
             if not is_running(job):  # cancelled, or requeued by SLURM itself
-                return False
+                return True
             call("scontrol", "requeue", job)
             return True
         except (RuntimeError, SlurmDown) as error:
@@ -123,7 +139,6 @@ def requeue(job: str) -> bool:
             time.sleep(1.0)
         except FileNotFoundError:
             break
-    print("note: not requeued; the next launch goes on", flush=True)
     return False
 
 

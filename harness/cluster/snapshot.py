@@ -9,7 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from harness.store.files import make_folder, write_json
+from harness.cluster.submit import private_folder
+from harness.store.files import write_json
 from harness.store.provenance import SOURCE, code_version, commit
 
 
@@ -17,7 +18,7 @@ def take(sweep_folder: Path) -> Path:
     """Folder for PYTHONPATH with this code in it: `code/<digest of all source files>`."""
     target = sweep_folder / "code" / code_version()
     if not target.exists():
-        make_folder(target.parent)
+        private_folder(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             copy = Path(scratch) / "copy"
             ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.nbi", "*.nbc")

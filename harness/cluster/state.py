@@ -28,6 +28,9 @@ class StageState:
     job: str = ""
 
 
+NEVER_BEGUN = StageState("waiting")
+
+
 def stage_states(
     store: Store, stages: Mapping[str, StageConfig], scheduler: Scheduler | None = None
 ) -> dict[str, StageState]:
@@ -56,6 +59,9 @@ def stage_states(
         if states[stage].name == "waiting" and stage in scheduler.stages:
             job, word = scheduler.stages[stage]
             states[stage] = StageState("queued", f"job {job} {word.state} ({word.reason})", job=job)
+        elif states[stage] == NEVER_BEGUN and stage in scheduler.gone:
+            why = f"{AFTER}job {scheduler.gone[stage]} ended before it began this: see harness.logs"
+            states[stage] = StageState("waiting", why)
     return states
 
 

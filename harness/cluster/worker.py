@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from submitit.helpers import Checkpointable
 
 from harness.cluster import failure, rendezvous, slurm
+from harness.cluster.queued import GAVE_UP
 from harness.cluster.stop import StopFlag
 from harness.cluster.submission import Submission
 from harness.errors import UserError
@@ -33,7 +34,6 @@ STOPPED = 85
 """Reserved exit code of a job that was stopped and has more to do."""
 STORAGE_TRIES = 50
 """Requeues after which a job gives a store up that it cannot write to."""
-GAVE_UP = "gave-up"  # a file beside the submission: why none of its jobs should go on
 Ended = tuple[str, str]
 
 
@@ -110,9 +110,8 @@ def trip_others(submission: Submission, store: Store, folder: Path, record: dict
 
 
 def _continue(submission: Submission, part: int, job: str) -> None:
-    """Requeue exactly this job, or submit its successor where requeueing is not allowed."""
-    if submission.cluster.slurm.requeue:
-        slurm.requeue(job)
+    """Requeue exactly this job, or submit its successor where requeueing is not possible."""
+    if submission.cluster.slurm.requeue and slurm.requeue(job):
         return
     from harness.cluster.arrays import Full, resubmit
 

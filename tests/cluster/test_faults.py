@@ -164,6 +164,7 @@ def test_out_of_host_memory_asks_for_more(bed, make_grid, tmp_path):
 
 def test_a_controller_that_dies_takes_nothing_along(bed, training):
     grid, store, _ = training()
+    watch = bed.command("harness.status", *args(grid, store, "watch=true"))
     time.sleep(8)  # it saves its state every few seconds
     bed.testbed("kill-controller")
     said = bed.run("harness.status", *args(grid, store), code=2)
@@ -171,6 +172,25 @@ def test_a_controller_that_dies_takes_nothing_along(bed, training):
     assert "Traceback" not in said
     bed.testbed("start-controller")
     finish(bed, grid, store)
+    watched, _ = watch.communicate(timeout=60)
+    assert watch.returncode == 0, watched
+    assert "SLURM does not answer" in watched
+
+
+def test_a_job_that_the_controller_forgot_is_queued_again(bed, make_grid, tmp_path):
+    """Killed before it saved its state, it gives the job's id to the next one."""
+    grid, store = make_grid(**LONG), tmp_path / "store"
+    bed.run("harness.launch", *args(grid, store))
+    bed.testbed("kill-controller")
+    bed.testbed("start-controller")
+
+    def done():
+        bed.testbed("up")  # an admin's part: a node whose job was forgotten is drained
+        return "nothing left to do" in bed.run("harness.launch", *args(grid, store))
+
+    bed.wait(done, 150)  # a job that is started twice is held for ever: launch releases it
+    (log,) = [p for p in store.glob("sweeps/*/logs/*/*/*_log.out") if "\nfinished" in p.read_text()]
+    assert log.read_text().count("\nfinished") == len(results(store)) == 1
 
 
 def test_a_submission_waits_for_the_controller_and_leaves_nothing_behind(bed, make_grid, tmp_path):

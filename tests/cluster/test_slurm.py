@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.cluster.queued import GAVE_UP
+from harness.store.claims import look
 from harness.store.files import read_lines
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +28,11 @@ def stage_parts(store):
     return [part for line in lines for part in line.get("parts", [])]
 
 
+def live(store):
+    """Whether a worker holds a claim and trains."""
+    return any(look(path.parent).live for path in store.glob("stages/*/*/claim"))
+
+
 def test_many_stages_are_split_at_the_sites_limit_and_queued_once(bed, make_grid, tmp_path):
     grid, store = make_grid(seeds=seeds(3000)), tmp_path / "store"
     said = bed.run("harness.launch", *args(grid, store, HELD))
@@ -40,6 +47,9 @@ def test_many_stages_are_split_at_the_sites_limit_and_queued_once(bed, make_grid
     assert len(bed.jobs()) == 3000
     parts = stage_parts(store)
     assert len(parts) == len({stage for part in parts for stage in part}) == 3000
+    planned = [line["stages"] for line in read_lines(store / "sweeps/tiny/trials.jsonl")]
+    assert parts != planned  # in random order
+    assert sorted(parts) == sorted(planned)
     cancelled = bed.run("harness.cancel", *args(grid, store, "where=seed >= 10"))
     assert "cancelled 2,990 jobs" in cancelled
     bed.wait(lambda: len(bed.jobs()) == 10)
@@ -59,6 +69,9 @@ def test_limits_on_submitted_jobs_leave_the_rest_for_later(bed, make_grid, tmp_p
         said = bed.run("harness.launch", *args(grid, store, HELD, *account))
         assert "6 stages found no room" in said
         assert len(bed.jobs()) == 4
+        modify = ("sacctmgr", "-i", "modify")
+        bed.slurm(*modify, "user", user, "where", "account=few", "set", "MaxSubmitJobs=-1")
+        bed.slurm(*modify, "account", "few", "set", "GrpSubmitJobs=4")  # the same for all its users
         bed.slurm("scancel", *list(bed.jobs())[:2])
         bed.wait(lambda: len(bed.jobs()) == 2)
         said = bed.run("harness.launch", *args(grid, store, HELD, *account))
@@ -70,7 +83,7 @@ def test_limits_on_submitted_jobs_leave_the_rest_for_later(bed, make_grid, tmp_p
 
 
 def test_two_sweeps_that_share_stages_train_each_once(bed, make_grid, tmp_path):
-    store = tmp_path / "store"
+    store = tmp_path / "a 'quoted' store"
     first = make_grid("first", sparsity="0.5", seeds="0, 1")
     second = make_grid("second", sparsity="0.5, 0.75", seeds="0, 1")
     both = [bed.command("harness.launch", *args(grid, store)) for grid in (first, second)]
@@ -96,6 +109,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     (snapshot,) = store.glob("sweeps/*/code/*/snapshot.json")
     version = snapshot.parent.name
     (checkout / "harness" / "cluster" / "worker.py").write_text("raise SystemExit(1)\n")
+    (checkout / "logging.py").write_text("raise SystemExit(1)\n")  # where the job starts
     (job,) = bed.jobs()
     bed.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
     bed.drain()
@@ -108,6 +122,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     [
         ("cluster.slurm.partition=nowhere", "invalid partition"),
         ("cluster.gpus_per_node=3", "Requested node configuration is not available"),
+        ("cluster.slurm={extra: {hold: true}, cpus_per_task: 99}", "(PartitionConfig)"),
         ("cluster.slurm.mem_gb=4000", "Memory specification can not be satisfied"),
         ("cluster.slurm.extra={reservation: night}", "Requested reservation is invalid"),
         ("cluster.timeout_min=0", "greater than 0"),
@@ -116,6 +131,8 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
         ("cluster.slurm.constraint='a;rm'", "should match pattern"),
         ("cluster.slurm.partition='main\\n#SBATCH --x'", "should match pattern"),
         ("cluster.slurm.extra={array: 1-9}", "set by the harness itself"),
+        ("cluster.slurm.extra={arr: 1-9}", "set by the harness itself"),
+        ("cluster.slurm.extra={wait: true}", "set by the harness itself"),
         ("cluster.slurm.extra={no-such-option: 1}", "unrecognized option"),
         ("cluster.slurm.nodes=2", "make it a multiple"),
         ("cluster.resources=[{where: 'size > 1'}]", "asks for 'size'"),
@@ -151,6 +168,10 @@ def test_everything_works_without_accounting_and_without_scontrol(bed, make_grid
         bed.run("harness.cancel", *args(grid, store), env=poor)
         bed.wait(lambda: not bed.jobs(), 40)
         bed.run("harness.launch", *args(grid, store), env=poor)
+        bed.wait(lambda: live(store), 90)
+        (job,) = bed.jobs()
+        bed.slurm("scancel", "--signal=USR2", job)  # which then cannot requeue itself
+        bed.wait(lambda: set(bed.jobs()) - {job}, 60)
         bed.drain()
         assert len(list(store.glob("stages/*/*/result.json"))) == 1
     finally:
@@ -226,3 +247,37 @@ def test_stages_that_fail_alike_stop_the_whole_submission(bed, make_grid, tmp_pa
     assert 3 <= len(begun) < 8
     said = bed.run("harness.status", *args(grid, store))
     assert "no CUDA device can be used here" in said
+
+
+def test_a_job_that_dies_before_it_begins_is_told(bed, make_grid, tmp_path):
+    grid, store = make_grid(), tmp_path / "store"
+    bed.run("harness.launch", *args(grid, store, "cluster.slurm.python=/none/python"))
+    bed.drain()
+    said = bed.run("harness.status", *args(grid, store))
+    assert "ended before it began this: see harness.logs" in said
+    assert "/none/python: No such file" in bed.run("harness.logs", *args(grid, store))
+
+
+def test_jobs_of_a_submission_that_gave_up_keep_no_stage_from_being_queued(
+    bed, make_grid, tmp_path
+):
+    grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
+    bed.run("harness.launch", *args(grid, store, HELD))
+    (submission,) = store.glob("sweeps/*/logs/*/*/submission.json")
+    (submission.parent / GAVE_UP).write_text("3 stages failed and none is done")
+    assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, HELD))
+
+
+def test_variables_of_the_users_shell_hide_no_job_from_the_next_launch(bed, make_grid, tmp_path):
+    grid, store = make_grid(), tmp_path / "store"
+    shell = {"SQUEUE_STATES": "RUNNING", "SBATCH_JOB_NAME": "mine", "SBATCH_PARTITION": "nowhere"}
+    words, env = args(grid, store, HELD), {**bed.env, **shell}
+    bed.run("harness.launch", *words, env=env)
+    assert "nothing to add" in bed.run("harness.launch", *words, env=env)
+    assert len(bed.jobs()) == 1
+
+
+def test_a_path_that_slurm_would_expand_is_refused(bed, make_grid, tmp_path):
+    said = bed.run("harness.launch", *args(make_grid(), tmp_path / "store%j", HELD), code=2)
+    assert "'%' in its path" in said
+    assert not bed.jobs()

@@ -1,8 +1,8 @@
 """Everything that only a CUDA device can show, in one command: `make gpu-check`.
 
 Equality of CPU and GPU to the bit, no synchronisation, speed and memory of augmentation, loaders,
-the share of a step that waits for data, gangs. Prints a line per part, and ends within eight minutes;
-exit code 1 where something does not hold, 2 without a device.
+the share of a step that waits for data, gangs. Prints a line per part, and ends within eight
+minutes; exit code 1 where something does not hold, 2 without a device.
 """
 
 import contextlib

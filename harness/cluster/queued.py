@@ -78,11 +78,13 @@ def ask(store: Path) -> Scheduler:
     if jobs is None:
         return Scheduler()
     stages = {}
+    named = {word.name for word in jobs.values()} & set(handed)
+    # what was given up ends as soon as it begins
+    alive = {name for name in named if not (Path(handed[name]["folder"]) / GAVE_UP).exists()}
     for job, word in jobs.items():
-        record = handed.get(word.name)
-        if record is None or (Path(record["folder"]) / GAVE_UP).exists():
-            continue  # what was given up would end as soon as it begins
-        parts = record["parts"]
+        if word.name not in alive:
+            continue
+        parts = handed[word.name]["parts"]
         element = job.partition("_")[2]
         number = int(element) if element.isdecimal() else 0
         for stage in parts[number] if number < len(parts) else []:

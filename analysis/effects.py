@@ -82,13 +82,14 @@ def _complete(sizes: Sequence[tuple[Cell, ...]]) -> list[list[Cell]]:
         {c.magnitude: c for c in cells if c.usable and c.magnitude != NONE} for cells in sizes
     ]
     fullest = sorted(range(len(usable)), key=lambda at: -len(usable[at]))
-    grids = []
-    for count in range(2, len(usable) + 1):
-        chosen = [usable[at] for at in sorted(fullest[:count])]
-        shared = [m for m in chosen[0] if all(m in cells for cells in chosen)]
-        grids.append([[cells[m] for m in shared] for cells in chosen])
-    grids = [grid for grid in grids if len(grid[0]) > 1]
-    return max(grids, key=lambda grid: (len(grid) - 1) * (len(grid[0]) - 1), default=[])
+    best, most, shared = 0, 0, dict.fromkeys(usable[fullest[0]])
+    for count, at in enumerate(fullest, 1):
+        shared = {magnitude: None for magnitude in shared if magnitude in usable[at]}
+        if (count - 1) * (len(shared) - 1) > most:
+            best, most = count, (count - 1) * (len(shared) - 1)
+    chosen = [usable[at] for at in sorted(fullest[:best])]
+    common = [m for m in chosen[0] if all(m in cells for cells in chosen)] if chosen else []
+    return [[cells[m] for m in common] for cells in chosen]
 
 
 def beats(is_new: Callable[[Any], bool], words: tuple[str, str]) -> Test:

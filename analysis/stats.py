@@ -8,6 +8,7 @@ as independent: the noise of a training is mostly chaos, not its seed (Jordan 20
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -159,7 +160,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
 def _ranks(values: Sequence[float]) -> list[float]:
     ordered = sorted(values)
     first = {value: at for at, value in reversed(list(enumerate(ordered)))}
-    return [first[value] + (ordered.count(value) + 1) / 2 for value in values]
+    ties = Counter(ordered)
+    return [first[value] + (ties[value] + 1) / 2 for value in values]
 
 
 def _pearson(x: Sequence[float], y: Sequence[float]) -> float:

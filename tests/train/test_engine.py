@@ -50,16 +50,19 @@ def losses(stepper, count, lr=0.1):
     return [float(stepper.train_step([batch], lr)) for batch in batches(count)]
 
 
-@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
+# Small learning rates: at larger ones a training is chaotic, and the last bits that ZeRO 1's flat
+# buffer moves grow to a percent within 50 steps on some kinds of CPU.
+CALM = [SGD.model_copy(update={"lr": 0.02}), ADAMW.model_copy(update={"lr": 1e-4})]
+
+
+@pytest.mark.parametrize("optimizer", CALM, ids=["sgd", "adamw"])
 def test_deepspeed_and_ddp_lose_alike_over_50_steps(world, optimizer):
     twin = engine(world, ("ddp", 0), resnet(), recipe(optimizer))
     expected = losses(twin, 50, optimizer.lr)
     for zero in (0, 1):
         stepper = engine(world, ("deepspeed", zero), resnet(), recipe(optimizer))
         found = losses(stepper, 50, optimizer.lr)
-        # weights in ZeRO 1's flat buffer are aligned otherwise, which moves last bits, and AdamW's
-        # first steps go by the sign of gradients near zero
-        assert found == pytest.approx(expected, rel=1e-4 if zero and optimizer is ADAMW else 1e-5)
+        assert found == pytest.approx(expected, rel=1e-5)
         if zero == 0:
             assert found == expected
 

@@ -7,11 +7,13 @@ GOLDEN = Path(__file__).parent / "golden_losses.json"
 
 
 def test_a_toy_run_loses_as_it_always_did(stages):
-    """Train loss of each epoch, then validation and test loss. CPUs differ in last bits only.
+    """Train loss of each epoch, then validation and test loss.
 
-    After a change that moves them on purpose, delete the file: this test writes it anew.
+    CPUs differ in last bits only, and at this learning rate they stay last bits (1e-7); at the
+    toy's own 0.1 they would grow to a percent. After a change that moves them on purpose, delete
+    the file: this test writes it anew.
     """
-    longer = {"recipe.epochs": 4}
+    longer = {"recipe.epochs": 4, "recipe.optimizer.lr": 0.02}
     dense = stages.toy(longer)
     found = {}
     for name, config in (("dense", dense), ("sparse", stages.child(dense, changes=longer))):
@@ -25,4 +27,4 @@ def test_a_toy_run_loses_as_it_always_did(stages):
     golden = json.loads(GOLDEN.read_text())
     assert found.keys() == golden.keys()
     for name, losses in golden.items():
-        assert found[name] == pytest.approx(losses, rel=1e-4)
+        assert found[name] == pytest.approx(losses, rel=1e-5)

@@ -2,14 +2,17 @@
 
 Plain torch (`kernels.py`) is the reference and runs everywhere. On a CPU, loops compiled by Numba
 (it comes with FFCV; `compiled.py`) give the same bits several times as fast, once a process has
-worked long enough to earn back the seconds that Numba takes to start. Nothing here draws a random
-number, waits for the device or changes the input.
+worked long enough to earn back the seconds that Numba takes to start. On a GPU kernels of Triton
+(it comes with torch; `fused.py`) do, where they can be built. Nothing here draws a random number,
+waits for the device or changes the input.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable
 
 import torch
@@ -38,8 +41,46 @@ def fast_executor() -> Executor | None:
     return compiled.run
 
 
+_NO_TRITON = (ImportError, RuntimeError, OSError, subprocess.SubprocessError, AssertionError)
+
+
+@functools.cache
+def gpu_executor(device: torch.device) -> Executor:
+    """The kernels of Triton if `device` takes them, else plain torch, with a word on stderr.
+
+    Triton builds its launcher by a C compiler, which a cluster's nodes may lack, and keeps it in
+    the home folder, and it asserts that it finds the driver: one image shows whether it can.
+    """
+    sample = Plan.of([[("Equalize", 1.0), ("Color", 0.5)]])
+    try:
+        from triton.errors import TritonError
+
+        from harness.augment import fused
+    except _NO_TRITON as error:
+        return _slowly(f"Triton cannot be imported ({error})")
+    try:
+        images = torch.zeros((1, 3, 4, 4), dtype=torch.uint8, device=device)
+        fused.run(images, lower(sample, 4, 4), sample.fill, sample.interpolation)
+    except torch.OutOfMemoryError:
+        raise
+    except (*_NO_TRITON, TritonError) as error:
+        return _slowly(f"Triton cannot build kernels ({' '.join(str(error).split())[:200]})")
+    return fused.run
+
+
+def _slowly(why: str) -> Executor:
+    print(
+        f"note: {why}: images are augmented by plain torch, to the same bits but slower; a C "
+        "compiler on the node (CC names one) is what Triton needs.",
+        file=sys.stderr,
+    )
+    return kernels.run
+
+
 def _executor(images: Tensor) -> Executor:
     global _torch_bytes
+    if images.device.type == "cuda":
+        return gpu_executor(images.device)
     if images.device.type != "cpu":
         return kernels.run
     if _torch_bytes < _PATIENCE:

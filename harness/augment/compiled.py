@@ -31,6 +31,9 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
     """Images uint8 [N, 3, H, W] on the CPU after all layers, in new contiguous memory."""
     source = images.contiguous()
     out = torch.empty_like(source)
+    bilinear = interpolation == "bilinear"
+    matrices = lowered.maps if bilinear else np.zeros((0, 6))
+    fixed = np.zeros((0, 6), dtype=np.int64) if bilinear else lowered.maps.astype(np.int64)
     arguments = (
         source.numpy(),
         out.numpy(),
@@ -38,11 +41,11 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
         lowered.weights,
         lowered.slots,
         lowered.tables,
-        lowered.fixed,
-        lowered.matrices,
+        fixed,
+        matrices,
         lowered.boxes,
         np.array(fill, dtype=np.uint8),
-        interpolation == "bilinear",
+        bilinear,
     )
     try:
         _run(*arguments)
@@ -262,9 +265,9 @@ def _batch(  # type: ignore[no-untyped-def]
             if kind == _TABLE:
                 _look_up(src.reshape(-1), dst.reshape(-1), tables[slots[layer, i]])
             elif kind == _WARP and bilinear:
-                _warp_bilinear(src, dst, matrices[layer, i], fill, height, width)
+                _warp_bilinear(src, dst, matrices[slots[layer, i]], fill, height, width)
             elif kind == _WARP:
-                _warp_nearest(src, dst, fixed[layer, i], fill, height, width)
+                _warp_nearest(src, dst, fixed[slots[layer, i]], fill, height, width)
             elif kind == _COLOR:
                 _color(src, dst, weight, grey)
             elif kind == _CONTRAST:

@@ -47,10 +47,10 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
                     slots = upload(lowered.slots[layer, part].astype(np.int64), out.device)
                     result = look_up(group, tables[slots][:, None])
                 elif kind == Kind.WARP and interpolation == "nearest":
-                    maps = upload(lowered.fixed[layer, part].astype(np.int32), out.device)
+                    maps = upload(lowered.maps[lowered.slots[layer, part]], out.device)
                     result = warp_nearest(group, maps, colour)
                 elif kind == Kind.WARP:
-                    maps = upload(lowered.matrices[layer, part], out.device)
+                    maps = upload(lowered.maps[lowered.slots[layer, part]], out.device)
                     result = warp_bilinear(group, maps, colour)
                 elif kind == Kind.BOX:
                     boxes = upload(lowered.boxes[layer, part], out.device)

@@ -109,17 +109,14 @@ class Plan:
         Translations become whole pixels, cut towards zero as torchvision does; boxes are clipped to
         the image.
         """
-        values = self.values.copy()
-        for code, side in ((_TRANSLATE_X, width), (_TRANSLATE_Y, height)):
-            chosen = self.ops == code
-            values[chosen] = np.trunc(values[chosen] * side)
+        ops, values = in_pixels(self.ops, self.values, height, width)
         boxes = self.boxes
         if boxes is not None:
             sides = np.array([width, height, width, height], dtype=np.float64)
             relative = (self.ops == CODES["CutoutRel"])[..., None]
             boxes = np.where(relative, np.floor(boxes * sides + 0.5), boxes)
             boxes = np.clip(boxes, 0, sides)
-        return Plan(_RESOLVED[self.ops], values, boxes, self.fill, self.interpolation)
+        return Plan(ops, values, boxes, self.fill, self.interpolation)
 
     def records(self, i: int, size: tuple[int, int] | None = None) -> list[Record]:
         """What sample `i` gets, Identity left out: [(op, value in Pillow's units), ...].
@@ -209,6 +206,17 @@ class Plan:
             return cls(table[codes], values, boxes, fill, interpolation)
         except (*_DAMAGE, AttributeError, KeyError, IndexError, TypeError) as error:
             raise UserError(f"{path} holds no plan: {error}.") from error
+
+
+def in_pixels(
+    ops: NDArray[np.uint8], values: NDArray[np.float64], height: int, width: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Ops and values of any shape, with translations by a share of the side in whole pixels."""
+    values = values.copy()
+    for code, side in ((_TRANSLATE_X, width), (_TRANSLATE_Y, height)):
+        chosen = ops == code
+        values[chosen] = np.trunc(values[chosen] * side)
+    return _RESOLVED[ops], values
 
 
 def check_fill(fill: Sequence[int], where: str) -> None:

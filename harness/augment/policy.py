@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from harness.augment.ops import CODES, OPS, Kind
 from harness.augment.plan import INTERPOLATIONS, Colour, Plan
-from harness.augment.spaces import MOST_OPS, Space, find_space
+from harness.augment.spaces import MOST_OPS, Row, Space, find_space
 from harness.errors import UserError, nearest
 from harness.train import rng
 
@@ -33,6 +33,22 @@ _TEXT = re.compile(r"(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?")
 _ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")
 _WORDS = 8  # random words of a layer: op, sign, applied?, magnitude (2), box (2), one to spare
 _UNIT = 2.0**-32
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What a draw picks from: the rows of the space, or the steps of its chains one after another.
+
+    codes: uint8 [S] of ops. p: probabilities [S]. level: factors [S] of the magnitude. values:
+    [S, 2] at magnitude m, with a negative and a positive sign. boxed: codes of ops that cut out.
+    """
+
+    codes: NDArray[np.uint8]
+    rows: tuple[Row, ...]
+    p: NDArray[np.float64]
+    level: NDArray[np.float64]
+    values: NDArray[np.float64]
+    boxed: list[int]
 
 
 @dataclass(frozen=True)
@@ -67,44 +83,64 @@ class Policy:
         """
         words = rng.bits(seed, "policy", epoch, indices, _WORDS * self.n)
         words = words.reshape(len(indices), self.n, _WORDS).transpose(2, 1, 0)  # [word, layer, N]
-        rows, applied, magnitude = self._choose(words)
-        sign = np.where(words[1] >> 31, 1.0, -1.0)
-        ops = np.zeros(rows.shape, dtype=np.uint8)
-        values = np.zeros(rows.shape)
+        steps, chains = self._steps, len(self.space.chains)
+        if chains:  # of one chain, the first step in the first layer, ...
+            first = rng.scale(words[0, :1], chains) * self.n
+            chosen = first + np.arange(self.n)[:, None]
+        else:
+            chosen = rng.scale(words[0], max(1, len(steps.codes)))
+        ops, positive = steps.codes[chosen], words[1] >> 31
+        if self.spread == "fixed":
+            values = steps.values[chosen, positive]
+        else:
+            values = self._vary(words, chosen, positive)
+        left_out = words[2] * _UNIT >= steps.p[chosen]
+        ops[left_out], values[left_out] = 0, 0.0
         boxes = None
-        for position, row in enumerate(self.space.rows):
-            chosen = applied & (rows == position)
-            ops[chosen] = CODES[row.op]
-            values[chosen] = row.at(magnitude[chosen], sign[chosen])
-            if OPS[row.op].kind == Kind.BOX:
-                boxes = np.zeros((*rows.shape, 4))
-                centre = np.stack([words[5], words[6]] * 2, axis=-1) * _UNIT
-                half = values[..., None] * np.array([-0.5, -0.5, 0.5, 0.5])
-                boxes[chosen] = (centre + half)[chosen]
+        if steps.boxed:
+            centre = np.stack([words[5], words[6]] * 2, axis=-1) * _UNIT
+            half = values[..., None] * np.array([-0.5, -0.5, 0.5, 0.5])
+            boxed = np.isin(ops, steps.boxed)[..., None]
+            boxes = np.where(boxed, centre + half, 0.0)
         return Plan(ops, values, boxes, self.fill, self.interpolation)
 
-    def _choose(
-        self, words: NDArray[np.uint32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]:
-        """For each layer and sample: position of its row, whether it is applied, its magnitude."""
-        magnitude: NDArray[np.float64] = np.full(words.shape[1:], self.m)
+    @functools.cached_property
+    def _steps(self) -> _Steps:
+        rows, p, level = self.space.rows, [self.space.p] * len(self.space.rows), [1.0]
+        if self.space.chains:
+            flat = [step for steps in self.space.chains for step in steps]
+            by_op = {row.op: row for row in rows}
+            rows = tuple(by_op[step.op] for step in flat)
+            p, level = [step.p for step in flat], [step.level for step in flat]
+        levels = np.broadcast_to(level, len(rows))
+        sign = np.array([-1.0, 1.0])
+        values = [row.at(np.full(2, self.m * share), sign) for row, share in zip(rows, levels)]
+        return _Steps(
+            codes=np.array([CODES[row.op] for row in rows], dtype=np.uint8),
+            rows=rows,
+            p=np.array(p),
+            level=levels,
+            values=np.reshape(values, (-1, 2)),
+            boxed=[CODES[row.op] for row in rows if OPS[row.op].kind == Kind.BOX],
+        )
+
+    def _vary(
+        self, words: NDArray[np.uint32], chosen: NDArray[np.int64], positive: NDArray[np.uint32]
+    ) -> NDArray[np.float64]:
+        """Values [layers, N] of the chosen steps, at magnitudes that differ by sample."""
         if self.spread == "uniform":
             magnitude = self.m * words[3] * _UNIT
-        elif self.spread != "fixed":
+        else:
+            assert self.spread != "fixed"
             noise = rng.box_muller(np.stack([words[3], words[4]], axis=-1))[..., 0]
             magnitude = np.clip(self.m + self.spread * noise, 0.0, 1.0)
-        chance = words[2] * _UNIT
-        if not self.space.chains:
-            rows = rng.scale(words[0], max(1, len(self.space.rows)))
-            return rows, chance < self.space.p, magnitude
-        position = {row.op: i for i, row in enumerate(self.space.rows)}
-        chains = self.space.chains
-        chain = rng.scale(words[0, 0], len(chains))
-        rows, p, level = (
-            np.array([[value(step) for step in steps] for steps in chains])[chain].T
-            for value in (lambda s: position[s.op], lambda s: s.p, lambda s: s.level)
-        )
-        return rows, chance < p, magnitude * level
+        magnitude = magnitude * self._steps.level[chosen]
+        sign = np.where(positive, 1.0, -1.0)
+        values = np.zeros(chosen.shape)
+        for step, row in enumerate(self._steps.rows):
+            here = chosen == step
+            values[here] = row.at(magnitude[here], sign[here])
+        return values
 
 
 def parse_policy(text: str) -> Policy:

@@ -10,7 +10,7 @@ from harness.augment.lower import lower
 from harness.augment.replay import replay
 
 
-def _kinds(height: int, width: int) -> list[np.ndarray]:
+def kinds_of_image(height: int, width: int) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     blocks = random.integers(90, 140, (-(-height // 8), -(-width // 8), 3))
@@ -30,7 +30,7 @@ def pictures():
     """(height, width) -> uint8 [6, 3, H, W]: ramps, noise, low contrast, constant, two levels."""
 
     def make(height: int, width: int) -> torch.Tensor:
-        stacked = np.stack(_kinds(height, width)).astype(np.uint8)
+        stacked = np.stack(kinds_of_image(height, width)).astype(np.uint8)
         return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
 
     return make

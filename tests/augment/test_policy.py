@@ -1,5 +1,6 @@
 """What policies draw: the right ops, signs and magnitudes, per sample, monotone; and their text."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -200,6 +201,33 @@ def test_magnitudes_are_compared_on_the_same_draws():
 def test_more_layers_keep_the_first_ones():
     two, three = (parse_policy(f"randaug(n={n}, m=0.5)").draw(0, 0, IDS) for n in (2, 3))
     assert np.array_equal(three.ops[:2], two.ops)
+
+
+# SHA-256 of plans: results that are kept were made by exactly these draws.
+DRAWN = {
+    "randaug": "a35e58136c09534b",
+    "randaug_strict": "3364a18230efa70a",
+    "randaug_timm_inc": "113f8d6df02ba70f",
+    "trivial_wide": "53b3f690a5be473b",
+    "uniform": "7139ffd6ae54fcb3",
+    "augmix": "cd27ba3dec315e03",
+    "autoaugment_imagenet": "dc4801090de9d808",
+    "autoaugment_cifar10": "3e2871c412ca78d1",
+}
+
+
+def test_draws_are_those_that_kept_results_were_made_by():
+    found = {}
+    for name in NAMED:
+        digest = hashlib.sha256()
+        for spread in ("fixed", "uniform"):
+            for m in (0.3, 1.0):
+                policy = parse_policy(f"{name}(m={m}, spread={spread})")
+                plan = policy.draw(1, 2, np.arange(5, 205))
+                for part in (plan.ops, plan.values, plan.boxes):
+                    digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
+        found[name] = digest.hexdigest()[:16]
+    assert found == DRAWN
 
 
 # --- a table of one's own ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
+BENCH_STAMP := .venv/.bench-installed
 
 # What must be on the system: a package per line, with the test that shows it is there.
 SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
@@ -37,6 +38,11 @@ $(STAMP): pyproject.toml constraints.txt | system
 	@touch $@
 	@echo "installed into .venv"
 
+# Peers to compare with, on top.
+$(BENCH_STAMP): $(STAMP)
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev,bench]'
+	@touch $@
+
 quickstart: setup
 	@$(PY) -m harness.launch grid=quickstart
 	@$(PY) -m analysis.table grid=quickstart out=out/quickstart
@@ -57,10 +63,10 @@ testbed: setup
 testbed-down:
 	@slurm/testbed/testbed down
 
-bench: setup
+bench: setup $(BENCH_STAMP)
 	@for file in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; OMP_NUM_THREADS=1 $(PY) $$file || exit 1; done
 
-gpu-check: setup
+gpu-check: setup $(BENCH_STAMP)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/gpu_check.py
 
 clean:

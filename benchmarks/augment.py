@@ -3,14 +3,18 @@
 python benchmarks/augment.py [rounds=5]
 
 RandAugment with two ops at a fixed magnitude (0.3 of the scale), nearest. Competitors take turns in
-one process; on a CPU one thread and CPU seconds. Peers that are not installed are named and left
-out (extra `bench`). On a CUDA device also the share of the measured copy bandwidth and the
-peak of memory.
+one process; on a CPU one thread and CPU seconds. Each of ours draws what a peer draws: timm's ops,
+each applied, against timm; torchvision's, of which Identity costs nothing, against torchvision.
+Peers that are not installed are named and left out (extra `bench`). On a CUDA device also the share
+of the measured copy bandwidth and the peak of memory.
+
+Exits with 1 where ours is slower than WANTED times timm on PIL on a CPU.
 """
 
 import importlib.util
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,7 +27,7 @@ from harness.augment.apply import apply
 from harness.augment.policy import parse_policy
 
 SIZES = {32: 256, 64: 128, 224: 32}  # pixels -> batch
-TEXT = "randaug(n=2, m=0.3)"
+WANTED = {32: 1.5, 64: 1.5, 224: 1.0}  # times timm on PIL, on a CPU
 BINS = 9  # torchvision's of 31, timm's 3 of 10: magnitude 0.3
 
 
@@ -38,14 +42,19 @@ def photographs(count, side):
     return torch.from_numpy(np.clip(images, 0, 255).astype(np.uint8))
 
 
-def ours(images):
-    policy, epoch = parse_policy(TEXT), iter(range(1 << 30))
-    ids = np.arange(len(images))
+def ours(text):
+    policy = parse_policy(text)
+    policy = replace(policy, space=replace(policy.space, p=1.0))  # timm's p1.0
 
-    def run():
-        apply(images, policy.draw(0, next(epoch), ids))
+    def make(images):
+        epoch, ids = iter(range(1 << 30)), np.arange(len(images))
 
-    return run
+        def run():
+            apply(images, policy.draw(0, next(epoch), ids))
+
+        return run
+
+    return make
 
 
 def timm_on_pil(images):
@@ -83,10 +92,13 @@ def kornia_batch(images):
     return lambda: transform(images.float() / 255)
 
 
+OURS, AS_TIMM = "this harness, torchvision's ops", "this harness, timm's ops"
+TIMM, TORCHVISION = "timm on PIL", "torchvision v2, each image"
 PEERS = {
-    "this harness": (ours, "per sample"),
-    "timm on PIL": (timm_on_pil, "per sample"),
-    "torchvision v2, each image": (torchvision_each, "per sample"),
+    OURS: (ours("randaug(n=2, m=0.3)"), "per sample"),
+    AS_TIMM: (ours("randaug_timm_inc(n=2, m=0.3, fill=0)"), "per sample"),
+    TIMM: (timm_on_pil, "per sample"),
+    TORCHVISION: (torchvision_each, "per sample"),
     "torchvision v2, whole batch": (torchvision_batch, "one op for all"),
     "kornia": (kornia_batch, "one op for all"),
 }
@@ -98,7 +110,7 @@ def measure(images, rounds):
     clock = time.perf_counter if cuda else time.process_time
     names = [name for name in PEERS if name != "kornia" or importlib.util.find_spec("kornia")]
     if cuda:
-        names.remove("timm on PIL")
+        names.remove(TIMM)
     running = {name: PEERS[name][0](images) for name in names}
     seconds = {name: [] for name in names}
     for number in range(rounds + 2):  # the first two warm up
@@ -131,29 +143,31 @@ def on_gpu(rounds):
     print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e9:.0f} GB/s, read and write")
     for side, batch in ((32, 4096), (64, 2048), (224, 512)):
         images = photographs(64, side).repeat(batch // 64, 1, 1, 1).cuda()
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        report(side, measure(images, rounds), "timm on PIL")
-        run = ours(images)
-        begun = time.perf_counter()
-        for _ in range(rounds):
-            run()
-        torch.cuda.synchronize()
-        rate = rounds * batch / (time.perf_counter() - begun)
+        report(side, measure(images, rounds), TORCHVISION)
         limit = bandwidth / (2 * images[0].numel())  # one read and one write of each image
-        peak = torch.cuda.max_memory_allocated() - held
-        print(
-            f"  {rate:,.0f} images/s in a row, {rate / limit:.1%} of what one copy of each image "
-            f"allows; {peak / 1e6:.0f} MB of temporary memory"
-        )
+        for name in (OURS, AS_TIMM):
+            run = PEERS[name][0](images)
+            run()
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
+            begun = time.perf_counter()
+            for _ in range(10 * rounds):
+                run()
+            torch.cuda.synchronize()
+            rate = 10 * rounds * batch / (time.perf_counter() - begun)
+            peak = torch.cuda.max_memory_allocated() - held - images.numel()  # less the result
+            print(
+                f"  {name}: {rate:,.0f} images/s in a row, {rate / limit:.1%} of what one copy of "
+                f"each image allows; {peak / 1e6:.0f} MB of temporary memory"
+            )
 
 
 def report(side, rates, peer):
     print(f"{side} px")
-    base = rates.get(peer)
     for name, rate in rates.items():
-        ratio = f"{rate / base:5.2f} x {peer}" if base else ""
-        print(f"  {name:<28} {rate:>11,.0f} images/s  {ratio:<20} {PEERS[name][1]}")
+        ratio = f"{rate / rates[peer]:7.2f} x {peer}"
+        print(f"  {name:<32} {rate:>11,.0f} images/s  {ratio}, {PEERS[name][1]}")
 
 
 def main(args):
@@ -163,12 +177,18 @@ def main(args):
         print("kornia is not installed: left out")
     if torch.cuda.is_available():
         on_gpu(rounds)
-        return
+        return 0
     torch.set_num_threads(1)
     ours_module._torch_bytes = ours_module._PATIENCE  # a run is long enough for the compiled loops
+    slow = 0
     for side, batch in SIZES.items():
-        report(side, measure(photographs(batch, side), rounds), "timm on PIL")
+        rates = measure(photographs(batch, side), rounds)
+        report(side, rates, TIMM)
+        ratio = rates[AS_TIMM] / rates[TIMM]
+        slow += ratio < WANTED[side]
+        print(f"  {'BAD' if ratio < WANTED[side] else 'ok'}: {ratio:.2f} x, {WANTED[side]} wanted")
+    return 1 if slow else 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -3,13 +3,18 @@
 Imported by `apply` only when it pays. A sample goes through all its layers while it is in the
 cache. There is one specialisation: arrays are C-contiguous, parameters have one type each. It is
 compiled once for a machine and kept beside this file, or in Numba's own cache folder where that
-cannot be written, or (no folder at all) for this process alone.
+cannot be written, or (no folder at all, or what it holds is damaged) for this process alone.
 
 Loops are shaped for the vectoriser: few arrays each, float32 throughout. Constants are wrapped,
 since Numba would widen to float64; fast-math is off, so no multiply-add is fused.
 """
 
 from __future__ import annotations
+
+import functools
+import pickle
+import sys
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -19,9 +24,12 @@ from torch import Tensor
 from harness.augment.lower import Lowered
 from harness.augment.ops import Kind
 
-_IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = map(
-    int, Kind
-)
+# Literals: what Numba keeps is stamped by this file alone, and would outlive other numbers.
+_IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = range(9)
+_NAMES = (
+    "IDENTITY", "TABLE", "WARP", "COLOR", "CONTRAST", "AUTOCONTRAST", "EQUALIZE", "SHARPNESS", "BOX"
+)  # fmt: skip
+assert {kind.name: int(kind) for kind in Kind} == {name: i for i, name in enumerate(_NAMES)}
 _ONE = 65536  # 1 in 16.16 fixed point
 _loop = numba.njit(nogil=True, error_model="numpy")
 f32 = np.float32
@@ -47,11 +55,40 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
         np.array(fill, dtype=np.uint8),
         bilinear,
     )
+    if _kept_is_damaged:
+        _run_unkept()(*arguments)
+        return out
     try:
         _run(*arguments)
     except OSError:  # compiled, but not kept: a full disk, a quota; now it is in memory
         _run(*arguments)
+    except _DAMAGE as error:
+        _compile_anew(error)
+        _run_unkept()(*arguments)
     return out
+
+
+# What unpickling Numba's files raises where they were cut off or overwritten.
+_DAMAGE = (
+    EOFError, pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    ImportError,
+)  # fmt: skip
+_kept_is_damaged = False
+
+
+def _compile_anew(error: Exception) -> None:
+    global _kept_is_damaged
+    _kept_is_damaged = True
+    print(
+        f"note: the compiled loops that Numba kept in {_run.stats.cache_path} cannot be read "
+        f"({type(error).__name__}), so this process compiles them again: remove that folder.",
+        file=sys.stderr,
+    )
+
+
+@functools.cache
+def _run_unkept() -> Callable[..., None]:
+    return numba.njit(nogil=True, error_model="numpy")(_batch)
 
 
 @_loop

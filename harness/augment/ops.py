@@ -126,7 +126,7 @@ def _share(name: str, unit: str) -> Op:
 
 
 def _enhance(name: str, kind: Kind, table: Callable[[Floats], Tables] | None = None) -> Op:
-    return Op(name, kind, "factor", low=0.0, neutral=1.0, table=table)
+    return Op(name, kind, "factor", low=0.0, high=1e6, neutral=1.0, table=table)  # fits float32
 
 
 def _blended(name: str, kind: Kind, table: Callable[[Floats], Tables] | None = None) -> Op:

@@ -1,7 +1,7 @@
 """A plan: which ops, at which values, for each sample of a batch. Small, printable, on the host.
 
     plan = parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(4))
-    print(plan); plan.records(0, size=(32, 32))   # [("Rotate", -9.0), ("TranslateX", 4.0)]
+    print(plan); plan.records(3, size=(32, 32))  # [("TranslateX", 4.0), ("Solarize", 179.2)]
     Plan.of([[("Rotate", 12.4)], [("Posterize", 4), ("Color", 1.3)]])
 
 Signs are resolved in it. Values that are shares of the side stay shares (`TranslateXRel`), because
@@ -31,7 +31,7 @@ Colour = tuple[int, int, int]
 Record = tuple[str, Any]
 
 _TRANSLATE_X, _TRANSLATE_Y = CODES["TranslateXRel"], CODES["TranslateYRel"]
-_BOXES = (CODES["Cutout"], CODES["CutoutRel"])
+_BOXED = np.array([op.kind == Kind.BOX for op in OPS.values()])  # by code
 _RESOLVED = np.array(
     [CODES[OPS[name].relative_to or name] for name in NAMES], dtype=np.uint8
 )  # code -> code of the op in pixels
@@ -59,6 +59,20 @@ class Plan:
                 f"{nearest(self.interpolation, INTERPOLATIONS)}."
             )
         check_fill(self.fill, "a plan")
+        ops, values, boxes = self.ops, self.values, self.boxes
+        if not isinstance(ops, np.ndarray) or ops.dtype != np.uint8 or ops.ndim != 2:
+            raise UserError("a plan's ops are an array uint8 [layers, N]; Plan.of makes a plan.")
+        if not isinstance(values, np.ndarray) or values.shape != ops.shape:
+            raise UserError(
+                f"a plan's ops and values do not fit: one of each for {ops.shape[0]} layers and "
+                f"{ops.shape[1]} samples."
+            )
+        if ops.max(initial=0) >= len(NAMES):
+            raise UserError(f"a plan's ops are positions in ops.NAMES, below {len(NAMES)}.")
+        if boxes is None and _BOXED[ops].any():
+            raise UserError("a plan's boxes are missing, and it cuts out.")
+        if boxes is not None and boxes.shape != (*ops.shape, 4):
+            raise UserError("a plan's boxes do not fit: four edges for each op.")
 
     def __len__(self) -> int:
         return int(self.ops.shape[1])
@@ -79,13 +93,17 @@ class Plan:
 
         Raises `UserError` for an unknown op or a value that it does not take.
         """
+        for i, records in enumerate(samples):
+            if isinstance(records, str) or not isinstance(records, Sequence):
+                raise UserError(f"sample {i} of a plan is a list of records, not {records!r}.")
         shape = (max((len(records) for records in samples), default=0), len(samples))
         ops = np.zeros(shape, dtype=np.uint8)
         values = np.zeros(shape)
         boxes = np.zeros((*shape, 4))
         for i, records in enumerate(samples):
-            for layer, (name, value) in enumerate(records):
+            for layer, record in enumerate(records):
                 where = f"sample {i} of a plan"
+                name, value = _record(record, where)
                 op = find_op(name, where)
                 ops[layer, i] = CODES[name]
                 if name == "Identity":
@@ -96,7 +114,7 @@ class Plan:
                 if name == "CutoutRel":
                     raise UserError(f"{where}: CutoutRel has no place; give Cutout a box.")
                 values[layer, i] = _number(value, op, where)
-        return cls(ops, values, boxes if np.isin(ops, _BOXES).any() else None, fill, interpolation)
+        return cls(ops, values, boxes if _BOXED[ops].any() else None, fill, interpolation)
 
     def take(self, rows: slice | NDArray[np.int64]) -> Plan:
         """The plan of a part of the samples."""
@@ -196,7 +214,7 @@ class Plan:
             table = np.array([CODES.get(name, 0) for name in names], dtype=np.uint8)
             for code in np.unique(codes):
                 op = find_op(names[code], str(path))
-                for value in (values[codes == code].min(), values[codes == code].max()):
+                for value in np.unique(values[codes == code]):
                     if op.kind not in (Kind.IDENTITY, Kind.BOX):
                         check_value(op, float(value), str(path))
                 if op.kind == Kind.BOX and boxes is None:
@@ -223,6 +241,12 @@ def check_fill(fill: Sequence[int], where: str) -> None:
     """Raise `UserError` unless `fill` is three values from 0 to 255."""
     if len(fill) != 3 or not all(type(v) is int and 0 <= v <= 255 for v in fill):
         raise UserError(f"{where}: a fill colour is three whole numbers from 0 to 255, not {fill}.")
+
+
+def _record(record: object, where: str) -> Record:
+    if isinstance(record, tuple | list) and len(record) == 2 and isinstance(record[0], str):
+        return record[0], record[1]
+    raise UserError(f'{where}: a record is a pair such as ("Rotate", 12.4), not {record!r}.')
 
 
 def _number(value: object, op: Op, where: str) -> float:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from harness.augment.ops import CODES, OPS, Kind
 from harness.augment.plan import INTERPOLATIONS, Colour, Plan
-from harness.augment.spaces import MOST_OPS, Row, Space, find_space
+from harness.augment.spaces import MOST_OPS, SPACES, SUFFIXES, Row, Space, find_space
 from harness.errors import UserError, nearest
 from harness.train import rng
 
@@ -61,6 +61,9 @@ class Policy:
     spread: Literal["fixed", "uniform"] | float = "fixed"
     fill: Colour = (0, 0, 0)
     interpolation: str = "nearest"
+
+    def __post_init__(self) -> None:
+        _magnitude(self.m, self.space.name)
 
     def __str__(self) -> str:
         if not self.space.rows:
@@ -154,12 +157,17 @@ def parse_policy(text: str) -> Policy:
     return policy
 
 
-@functools.lru_cache(maxsize=4096)  # a grid asks for the same few policies in each of its trials
 def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
     """The complete text of a policy at a magnitude; "none" for the magnitude "none".
 
     Raises `UserError` as `parse_policy` does, and where the text already has an m.
     """
+    name = policy_text.partition("(")[0].strip()
+    complete = _kept_complete if name in SPACES else _complete  # a table's file may change
+    return complete(policy_text, magnitude)
+
+
+def _complete(policy_text: str, magnitude: Literal["none"] | float) -> str:
     policy, given = _parse(policy_text)
     if "m" in given:
         raise UserError(
@@ -176,8 +184,17 @@ def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
     return str(replace(policy, m=_magnitude(magnitude, policy_text)))
 
 
+# a grid asks for the same few policies in each of its trials
+_kept_complete = functools.lru_cache(maxsize=4096)(_complete)
+
+
 def _parse(text: str) -> tuple[Policy, dict[str, str]]:
     match = _TEXT.fullmatch(text.strip())
+    if match is None and any(suffix in text for suffix in SUFFIXES):
+        raise UserError(
+            f"'{text}' is not a policy: the path of a table has neither blanks nor parentheses in "
+            "it, and arguments follow as in my.yaml(n=2, m=0.3); rename the file or its folder."
+        )
     if match is None:
         raise UserError(
             f"'{text}' is not a policy: write a space and its arguments, such as "
@@ -241,7 +258,7 @@ def _magnitude(value: str | float, text: str) -> float:
     return number + 0.0  # -0.0 would print differently
 
 
-def _spread(value: str, text: str) -> Literal["fixed", "uniform"] | float:
+def _spread(value: str | float, text: str) -> Literal["fixed", "uniform"] | float:
     if value in ("fixed", "uniform"):
         return value  # type: ignore[return-value]
     try:

@@ -14,6 +14,7 @@ from harness.augment.apply import apply
 from harness.augment.ops import CODES, OPS, Kind
 from harness.augment.plan import Plan
 from harness.augment.policy import Policy, parse_policy, with_magnitude
+from harness.errors import UserError
 
 MAGNITUDES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _TILE = 56  # pixels at least; smaller images are enlarged by a whole factor
@@ -27,6 +28,8 @@ def by_op(image: Tensor, policy_text: str) -> tuple[list[str], Tensor]:
     """
     policy = _at(policy_text, 0.0)
     rows = [row for row in policy.space.rows if OPS[row.op].kind != Kind.IDENTITY]
+    if not rows:
+        raise UserError(f"policy '{policy_text}' has no op to show: its space is Identity alone.")
     tiles = []
     for row in rows:
         plans = np.full((1, len(MAGNITUDES)), CODES[row.op], dtype=np.uint8)

@@ -8,13 +8,14 @@ libraries. A table of your own is a YAML or JSON file, named in the policy: `my.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ class Space:
     rows: tuple[Row, ...]
     n: int = 2
     p: float = 1.0
-    spread: str = "fixed"
+    spread: Literal["fixed", "uniform"] | float = "fixed"
     fill: Colour = (0, 0, 0)
     chains: tuple[tuple[Step, ...], ...] = ()
 
@@ -157,7 +158,12 @@ _ALL = (
         "Mueller and Hutter 2021 (arXiv 2103.10158) with the ranges of torchvision 0.29's "
         "TrivialAugmentWide; magnitudes uniform in [0, m] where torchvision has 31 bins",
         _IDENTITY
-        + _rows(shear=0.99, translate=("", 32.0), rotate=135.0, factor=0.99, posterize=_TO_2_BITS)
+        + tuple(
+            replace(row, rounding="down") if row.op.startswith("Translate") else row  # as there
+            for row in _rows(
+                shear=0.99, translate=("", 32.0), rotate=135.0, factor=0.99, posterize=_TO_2_BITS
+            )
+        )
         + _WHOLE,
         n=1,
         spread="uniform",
@@ -196,7 +202,7 @@ _ALL = (
 SPACES: dict[str, Space] = {space.name: space for space in _ALL}
 TABLES = Path(__file__).resolve().parents[2] / "grids" / "spaces"
 """Tables that are shipped: named without folder and suffix, from wherever a command is called."""
-_SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
 _HASHED = re.compile(r"(?P<path>.*)@(?P<digest>[0-9a-f]{8})")
 _LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table: YAML's parser is slow in both
 
@@ -210,11 +216,15 @@ def find_space(name: str) -> Space:
     hash that does not fit.
     """
     if name in SPACES:
+        if (TABLES / f"{name}.yaml").exists():
+            raise UserError(
+                f"{TABLES / name}.yaml has the name of a space that is built in: give it another."
+            )
         return SPACES[name]
     hashed = _HASHED.fullmatch(name)
     path, known = (hashed["path"], hashed["digest"]) if hashed else (name, "")
     shipped = {table.stem: table for table in sorted(TABLES.glob("*.yaml"))}
-    if path not in shipped and not path.endswith(_SUFFIXES):
+    if path not in shipped and not path.endswith(SUFFIXES):
         raise UserError(
             f"no augmentation space '{name}'{nearest(name, [*SPACES, *shipped])}; "
             "a table of your own is named by its path, ending in .yaml or .json."
@@ -234,32 +244,56 @@ def load_space(path: Path) -> Space:
 
     Raises `UserError` for a file that is not there or is no space, with what is wrong in it.
     """
-    table = _read(path)
+    return _space(path, _text(path))
+
+
+@functools.lru_cache(maxsize=256)  # a grid asks for the same few in each of its trials
+def _space(path: Path, text: str) -> Space:
+    table = _table(path, text)
     if not isinstance(table, dict) or not isinstance(table.get("ops"), dict) or not table["ops"]:
         raise UserError(f"{path}: a space is a mapping with a table `ops`, a row for each op.")
     _known(table, ("source", "ops", "n", "p", "spread", "fill"), str(path))
     rows = tuple(_row(str(op), entry or {}, path) for op, entry in table["ops"].items())
-    # Unsorted: a draw is a position in the table, so other rows or the same in another order are
-    # another space.
-    digest = hashlib.sha256(json.dumps(table, default=str).encode()).hexdigest()
-    space = Space(f"{path}@{digest[:8]}", str(table.get("source", path)), rows)
+    source = table.get("source", str(path))
+    if not isinstance(source, str):
+        raise UserError(f"{path}: source is a text that says where the ranges are from.")
     n, p, spread = table.get("n", 2), table.get("p", 1.0), table.get("spread", "fixed")
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_OPS:
         raise UserError(f"{path}: n is the number of ops, from 1 to {MOST_OPS}, not {n!r}.")
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p <= 1:
-        raise UserError(f"{path}: p is the probability of each op, above 0 up to 1, not {p!r}.")
-    if spread not in ("fixed", "uniform"):
-        raise UserError(f"{path}: spread is fixed or uniform, not {spread!r}.")
+        raise UserError(
+            f"{path}: p is the probability of each op, above 0 up to 1, not {p!r}{_plainly(p)}."
+        )
+    if spread not in ("fixed", "uniform") and not _is_share(spread):
+        raise UserError(
+            f"{path}: spread is fixed, uniform or a standard deviation above 0 up to 1, not "
+            f"{spread!r}{_plainly(spread)}."
+        )
     fill = table.get("fill", (0, 0, 0))
     fill = tuple(fill) if isinstance(fill, list | tuple) else (fill,) * 3
     check_fill(fill, str(path))
-    return replace(space, n=n, p=float(p), spread=spread, fill=fill)
+    # Unsorted: a draw is a position in the table, so other rows or the same in another order are
+    # another space.
+    digest = hashlib.sha256(json.dumps(table).encode()).hexdigest()
+    name = f"{path}@{digest[:8]}"
+    return Space(name, source, rows, n=n, p=float(p), spread=spread, fill=fill)
 
 
-def _read(path: Path) -> object:
-    """What a small YAML file says, in plain values, each key once."""
-    import yaml
+def _is_share(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value <= 1
 
+
+def _plainly(value: object) -> str:
+    """A hint, where YAML 1.1 reads a number such as 1e-3 as text."""
+    try:
+        number = float(value) if isinstance(value, str) else np.nan
+    except ValueError:
+        return ""
+    plain = np.format_float_positional(number, trim="-")
+    return f" but text in YAML: write {plain}" if np.isfinite(number) else ""
+
+
+def _text(path: Path) -> str:
     try:
         with Path(path).expanduser().open(encoding="utf-8") as file:
             text = file.read(_LONGEST + 1)
@@ -267,6 +301,15 @@ def _read(path: Path) -> object:
         raise UserError(f"no augmentation space at {path}: {error}.") from error
     if len(text) > _LONGEST:
         raise UserError(f"{path} is no table of ops: it has more than {_LONGEST} characters.")
+    return text
+
+
+def _table(path: Path, text: str) -> object:
+    """What a small YAML or JSON file says, in plain values, each key once."""
+    if path.suffix == ".json":
+        return _json(path, text)
+    import yaml
+
     depth = 0
     try:
         for event in yaml.parse(text):
@@ -289,6 +332,19 @@ def _read(path: Path) -> object:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # a date or number that Python refuses
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+
+
+def _json(path: Path, text: str) -> object:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise UserError(f"{path} says '{min(twice)}' twice: only one would count.")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}.") from error
 
 
 def _known(entry: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
@@ -317,7 +373,7 @@ def _row(name: str, entry: Mapping[str, Any], path: Path) -> Row:
         raise UserError(f"{where}: signed is true or false, not {signed!r}.")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{where}: {value!r} is not a number.")
+            raise UserError(f"{where}: {value!r} is not a number{_plainly(value)}.")
         check_value(op, value, where)
         if signed:
             check_value(op, 2 * values[0] - value, f"{where}, mirrored")

@@ -13,6 +13,7 @@ import torch
 from harness.augment import apply as apply_module
 from harness.augment import compiled, kernels
 from harness.augment.apply import apply, fast_executor
+from harness.augment.lower import lower
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 from harness.errors import UserError
@@ -42,9 +43,10 @@ def test_a_batch_of_one_equals_a_batch_of_many_in_any_order(batch, execute):
 @pytest.mark.parametrize("images_a_chunk", [1, 3, 1000])
 def test_the_size_of_a_chunk_does_not_matter(batch, monkeypatch, images_a_chunk):
     images, plan = batch
-    whole = apply(images, plan)
+    arguments = images, lower(plan, *images.shape[2:]), plan.fill, plan.interpolation
+    whole = kernels.run(*arguments)
     monkeypatch.setitem(kernels._CHUNK_BYTES, "cpu", images_a_chunk * images[0].numel())
-    assert torch.equal(apply(images, plan), whole)
+    assert torch.equal(kernels.run(*arguments), whole)
 
 
 def test_memory_layout_does_not_matter_and_the_input_is_left_alone(batch, execute):
@@ -153,6 +155,24 @@ def test_loops_compile_where_nothing_can_be_kept(tmp_path, before):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     code = SMALL.format(before=before)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_loops_compile_where_what_was_kept_is_damaged(tmp_path, suffix):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    words = [sys.executable, "-c", SMALL.format(before="")]
+    subprocess.run(words, check=True, cwd=ROOT, env=environment, timeout=300)
+    kept = [*tmp_path.rglob(f"compiled._batch*.{suffix}")]
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 3 if suffix == "nbc" else 0])
+    said = subprocess.run(
+        words, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.startswith("note: the compiled loops")
+    assert str(tmp_path) in said.stderr
 
 
 def test_spaces_policies_and_plans_import_neither_torch_nor_numba():

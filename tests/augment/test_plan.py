@@ -64,6 +64,37 @@ def test_a_record_that_no_op_takes_gets_a_sentence(records, word):
         Plan.of([records])
 
 
+@pytest.mark.parametrize(
+    ("samples", "word"),
+    [
+        ([("Rotate", 12.4)], "a record is a pair"),
+        ([[("Rotate",)]], "a record is a pair"),
+        ([[([], 1.0)]], "a record is a pair"),
+        ([[("Rotate", 1.0)], 5], "sample 1 of a plan is a list of records"),
+        ([[("Brightness", 1e39)]], "factor from 0 to 1e\\+06"),
+    ],
+)
+def test_what_is_no_list_of_records_gets_a_sentence(samples, word):
+    with pytest.raises(UserError, match=word):
+        Plan.of(samples)
+
+
+@pytest.mark.parametrize(
+    ("parts", "word"),
+    [
+        ((np.zeros((1, 2), np.uint8), np.zeros((1, 3))), "do not fit"),
+        ((np.zeros((1, 2), np.int64), np.zeros((1, 2))), "uint8"),
+        ((np.zeros(2, np.uint8), np.zeros(2)), "uint8"),
+        ((np.full((1, 2), 99, np.uint8), np.zeros((1, 2))), "ops.NAMES"),
+        ((np.full((1, 2), NAMES.index("Cutout"), np.uint8), np.zeros((1, 2))), "boxes are missing"),
+        ((np.zeros((1, 2), np.uint8), np.zeros((1, 2)), np.zeros((1, 2))), "boxes do not fit"),
+    ],
+)
+def test_arrays_that_make_no_plan_get_a_sentence(parts, word):
+    with pytest.raises(UserError, match=word):
+        Plan(*parts)
+
+
 def test_a_saved_plan_gives_the_same_pixels(tmp_path, pictures, by_pillow):
     images = pictures(47, 61)[IDS % 6]
     plan = DRAWN.draw(0, 0, IDS)
@@ -86,6 +117,16 @@ def test_a_plan_of_a_version_with_other_ops_is_read_by_name(tmp_path):
     saved["names"][saved["ops"][0, 0]] = "Swirl"
     np.savez(path, **saved)
     with pytest.raises(UserError, match="no op 'Swirl'"):
+        Plan.load(path)
+
+
+def test_every_value_of_a_file_is_checked(tmp_path):
+    path = tmp_path / "plan.npz"
+    Plan.of([[("Posterize", bits)] for bits in (4, 6, 8)]).save(path)
+    saved = parts(path)
+    saved["values"][0, 1] = 4.5
+    np.savez(path, **saved)
+    with pytest.raises(UserError, match="whole number"):
         Plan.load(path)
 
 

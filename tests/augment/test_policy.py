@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from harness.augment import spaces
 from harness.augment.apply import apply
 from harness.augment.ops import NAMES
 from harness.augment.policy import parse_policy, with_magnitude
@@ -78,6 +80,8 @@ def test_with_magnitude():
         ("__import__('os')", "no augmentation space"),
         ("absent.yaml(m=0.3)", "absent.yaml"),
         ("../../etc/passwd(m=0.3)", "ending in .yaml"),
+        ("my spaces/mine.yaml(m=0.3)", "neither blanks nor"),
+        ("spaces (old)/mine.yaml(m=0.3)", "neither blanks nor"),
         ("zero\0byte.yaml(m=0.3)", "null byte"),
         ("~nobody-has-this-name/x.yaml(m=0.3)", "home directory"),
         pytest.param("randaug(n=" + "9" * 5000 + ", m=0.3)", "from 1 to 16", id="huge n"),
@@ -208,7 +212,7 @@ DRAWN = {
     "randaug": "a35e58136c09534b",
     "randaug_strict": "3364a18230efa70a",
     "randaug_timm_inc": "113f8d6df02ba70f",
-    "trivial_wide": "53b3f690a5be473b",
+    "trivial_wide": "d7cb0f4da8c9e930",
     "uniform": "7139ffd6ae54fcb3",
     "augmix": "cd27ba3dec315e03",
     "autoaugment_imagenet": "dc4801090de9d808",
@@ -277,6 +281,68 @@ def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path)
             parse_policy(before)
 
 
+def test_a_table_edited_in_the_session_is_read_again(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(TABLE)
+    before = with_magnitude(str(path), 0.5)
+    path.write_text(TABLE.replace("40", "50"))
+    after = with_magnitude(str(path), 0.5)
+    assert after != before
+    assert str(parse_policy(after)) == after
+
+
+def test_a_table_is_not_hidden_by_a_space_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "randaug.yaml").write_text(TABLE)
+    monkeypatch.setattr(spaces, "TABLES", tmp_path)
+    with pytest.raises(UserError, match="built in: give it another"):
+        parse_policy("randaug(m=0.3)")
+
+
+def test_a_table_may_set_what_a_policy_may(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(TABLE.replace("n: 1", "n: 3\np: 0.25\nspread: 0.1"))
+    text = with_magnitude(str(path), 0.5)
+    assert text.endswith("(n=3, m=0.5, spread=0.1)")
+    assert str(parse_policy(text)) == text
+    plan = parse_policy(text).draw(0, 0, IDS)
+    share = (plan.ops > 0).mean() / (4 / 5)  # one op of five is Identity
+    assert abs(share - 0.25) < 0.01
+    rotations = np.abs(plan.values[plan.ops == NAMES.index("Rotate")])
+    assert len(np.unique(rotations)) > 100
+
+
+def test_json_has_numbers_that_yaml_reads_as_text(tmp_path):
+    row = '{"ops": {"Rotate": {"values": [0, 1e-3]}}}'
+    for suffix in ("json", "yaml"):
+        (tmp_path / f"mine.{suffix}").write_text(row)
+    assert find_space(f"{tmp_path}/mine.json").rows[0].values == (0.0, 0.001)
+    with pytest.raises(UserError, match=r"'1e-3' is not a number but text in YAML: write 0\.001"):
+        find_space(f"{tmp_path}/mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ('{"n": 1, "n": 2}', "'n' twice"),
+        ('{"n": 1,', "not JSON"),
+        ("[" * 60_000, "not JSON"),
+        ("ops:", "not JSON"),
+    ],
+    ids=lambda word: word[:10],
+)
+def test_a_wrong_json_table_gets_a_sentence(tmp_path, content, word):
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=word):
+        find_space(str(path))
+
+
+@pytest.mark.parametrize("m", [2.0, -0.1, float("nan")])
+def test_a_policy_holds_no_magnitude_out_of_range(m):
+    with pytest.raises(UserError, match="from 0 to 1"):
+        replace(parse_policy("randaug(n=2, m=0.3)"), m=m)
+
+
 def test_a_table_may_lie_in_any_folder(tmp_path):
     folder = tmp_path / "me@site"
     folder.mkdir()
@@ -312,9 +378,13 @@ def test_a_table_may_lie_in_any_folder(tmp_path):
         ("fill: 128", "source: " + "[" * 5000, "nested"),
         ("fill: 128", "source: " + "x" * 70_000, "65536 characters"),
         ("n: 1", "p: 2", "probability"),
-        ("n: 1", "spread: wide", "fixed or uniform"),
+        ("n: 1", "spread: wide", "fixed, uniform or"),
         ("fill: 128", "fill: 300", "from 0 to 255"),
         ("fill: 128", "fil: 128", "did you mean 'fill'"),
+        ("fill: 128", "2020-01-01: 128", "unknown key"),
+        ("source: calibrated on our validation set", "source: {2020-01-01: a}", "source is a text"),
+        ("n: 1", "p: 1e-1", "write 0.1"),
+        ("n: 1", "spread: 1.5", "standard deviation"),
         ("ops:", "op:", "table `ops`"),
         ("n: 1", "n: [", "not YAML"),
         ("n: 1", "n: &a 1\np: *a", "aliases"),

@@ -21,14 +21,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import psutil
 import torch
 from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
 from ffcv.transforms import ToTensor, ToTorchImage
+from pictures import synthesise
 from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -41,47 +40,12 @@ from harness.schema import DatasetConfig, RunConfig
 
 IMAGES, BATCH, TURNS = 640, 64, 5
 SCALE = (0.25, 1.0)
-# (width, height) of ImageNet's training images, by share; the rest are of any size
-SIZES = {(500, 375): 0.45, (375, 500): 0.13, (500, 333): 0.12, (333, 500): 0.06}
 CASES = {64: 128, 224: 500}  # resolution: max_resolution of the files written for it
 LIMITS = {"FFCV": 0.95, "ImageFolder at 64 px": 3.0}
 
 SECONDS = 1.0  # of a turn, at least
 Epoch = Callable[[int], int]
 """Goes through one epoch; how many images it gave."""
-
-
-def photograph(rng: np.random.Generator, times: int) -> Image.Image:
-    """Detail at all scales, as natural images have it, so that decoding costs what it should.
-
-    It is so many times as long as one of ImageNet's.
-    """
-    width, height = rng.choice(list(SIZES), p=np.array(list(SIZES.values())) / sum(SIZES.values()))
-    if rng.random() > sum(SIZES.values()):
-        width, height = np.exp(rng.normal(np.log((420, 370)), 0.45)).astype(int).clip(60, 2000)
-    height, width = times * height, times * width
-    pixels = np.zeros((height, width, 3), np.float32)
-    for octave in range(2, 8 + times):
-        noise = rng.normal(size=(2**octave, 2**octave, 3)).astype(np.float32)
-        pixels += cv2.resize(noise, (int(width), int(height)), interpolation=cv2.INTER_CUBIC) * (
-            70 / 1.2 ** (octave - 2)
-        )
-    return Image.fromarray(np.clip(pixels + 120, 0, 255).astype(np.uint8))
-
-
-def synthesise(root: Path, images: int = IMAGES, times: int = 1, copies: int = 1) -> float:
-    """A tree of (`images` + 10) x `copies` training images and 10 for test; mean kilobytes."""
-    rng = np.random.default_rng(0)
-    total = 0
-    for part, count in (("train", images + 10), ("val", 10)):
-        for i in range(count):
-            path = root / part / f"c{i % 10}" / f"{i:05}.JPEG"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            photograph(rng, times).save(path, quality=92)
-            total += path.stat().st_size
-            for copy in range(1, copies if part == "train" else 1):
-                path.with_name(f"{i:05}-{copy}.JPEG").hardlink_to(path)
-    return total / (images + 20) / 1000
 
 
 def shrink(source: Path, target: Path, longest: int) -> None:
@@ -158,7 +122,7 @@ def main(threads: int) -> int:
     failed = 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         root = Path(folder)
-        size = synthesise(root / "tree/bench")
+        size = synthesise(root / "tree/bench", IMAGES)
         print(f"{IMAGES} JPEGs of {size:.0f} kB, {threads} thread(s) each")
         for side, longest in CASES.items():
             written, small = root / f"b{side}", root / f"s{side}"

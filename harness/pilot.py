@@ -46,10 +46,10 @@ def main(args: list[str]) -> int:
     if not todo:
         print("every size is known already; again=true measures them anew")
         return 0
-    from harness.train.pilot import measure
+    from harness.train.pilot import measure_alone
 
     for config in todo.values():
-        pilot = measure(config, sweep.launch.run, int(said), root)
+        pilot = measure_alone(config, sweep.launch.run, int(said), root)
         cost.write_pilot(root, config, pilot)
         model = config.model
         print(

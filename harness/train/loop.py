@@ -6,6 +6,7 @@ config, so a stage ends in the same bits alone or in a gang, unbroken or resumed
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,30 @@ class Pulse:
                 self.heartbeat()
             except ClaimLost as lost:
                 self.lost = lost
+
+
+class Lanes:
+    """CUDA streams for stages that step side by side; none on a CPU, or where not asked for.
+
+    Entering, each waits for what the caller's stream was told so far (the batch has come); leaving,
+    that stream waits for all of them. So whatever the caller frees or reads is done with.
+    """
+
+    def __init__(self, count: int, device: torch.device):
+        on_gpu = device.type == "cuda" and count > 1
+        self.streams = [torch.cuda.Stream(device) for _ in range(count)] if on_gpu else []
+
+    def __enter__(self) -> None:
+        for stream in self.streams:
+            stream.wait_stream(torch.cuda.current_stream())
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self.streams:
+            torch.cuda.current_stream().wait_stream(stream)
+
+    def of(self, number: int) -> contextlib.AbstractContextManager[Any]:
+        """Work in here goes to the stream of this number."""
+        return torch.cuda.stream(self.streams[number]) if self.streams else contextlib.nullcontext()
 
 
 def train_gang(
@@ -164,14 +189,17 @@ def _train(
     """All steps that are left; False when stopped, or the claim was lost, before the end."""
     config = stages[0].config
     per_epoch = loader.steps_per_epoch
+    lanes = Lanes(len(stages) if run.streams and world.size == 1 else 0, world.device)
     step = min(stage.step for stage in stages)
     saved = clock = time.monotonic()
     for epoch in range(step // per_epoch, config.recipe.epochs):
         for batch in loader.epoch(config.seed, epoch, step - epoch * per_epoch):
             # a stage that was saved later waits here for its turn
             active = [stage for stage in stages if stage.step == step and not stage.diverged]
-            for stage in active:
-                stage.train_on(batch, epoch)
+            with lanes:
+                for stage in active:
+                    with lanes.of(stages.index(stage)):
+                        stage.train_on(batch, epoch)
             step += 1
             for stage in active:
                 if step % per_epoch == 0:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import multiprocessing
 import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +18,7 @@ import torch
 from harness.data.crops import side_at
 from harness.data.datasets import load
 from harness.data.loader import Loader, make_loader
+from harness.errors import UserError
 from harness.schema import DatasetConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.sweep.cost import Pilot
@@ -22,19 +27,26 @@ from harness.train.loop import Member
 from harness.train.stage import Stage
 
 WARM_UP_STEPS = 3  # first steps choose algorithms and fill caches
-LONGEST_SECONDS = 60.0
+LONGEST_SECONDS = 60.0  # for each size of images, once there is a step to tell of
 
 
 def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
     """Train `steps` steps of a dense stage of this size in a scratch folder, on this device.
 
     Of images that grow while training, as many of each size. A teacher is taken from `store`.
+    Memory on a CPU is what this process grew by: right in a fresh one only, since the memory that
+    an earlier size gave back to the process is used again unseen (`measure_alone`).
 
     Raises UserError as training does.
     """
     with connected(run) as world, tempfile.TemporaryDirectory(prefix="pilot-") as scratch:
         folder = Path(scratch) / "stages" / "xx" / "pilot"
         folder.mkdir(parents=True)
+        cuda = world.device.type == "cuda"
+        if cuda:  # what was there before is no part of this
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the most starts anew from here
         before = _host_bytes("VmRSS")
@@ -54,7 +66,6 @@ def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pil
         finally:
             stage.close()
             loader.close()
-        cuda = world.device.type == "cuda"
         memory = torch.cuda.max_memory_allocated() if cuda else _host_bytes("VmHWM") - before
         return Pilot(
             seconds_per_epoch=spent * loader.steps_per_epoch * world.size,
@@ -63,6 +74,23 @@ def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pil
             device_bytes=_device_bytes(world.device),
             device=torch.cuda.get_device_name() if cuda else "cpu",
         )
+
+
+def measure_alone(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
+    """`measure` in a fresh process, so that one size says nothing about the next.
+
+    Raises UserError as training does, and where the process dies.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, fresh) as pool:
+        try:
+            return pool.submit(measure, config, run, steps, store).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"the pilot of {config.model.family} width {config.model.width:g} died without a "
+                "word, for want of memory perhaps: ask for more, or for a smaller "
+                "run.micro_batch_size."
+            ) from error
 
 
 def _unlike(config: DatasetConfig, resolution: int, epochs: int) -> dict[int, int]:
@@ -79,9 +107,13 @@ def _step(stage: Stage, loader: Loader, epoch: int, steps: int) -> tuple[float, 
     spent = waited = 0.0
     done = -WARM_UP_STEPS
     end = time.monotonic() + LONGEST_SECONDS
-    while done < steps and (done < 1 or time.monotonic() < end):
+
+    def on() -> bool:
+        return done < steps and (done < 1 or time.monotonic() < end)
+
+    while on():
         batches = loader.epoch(stage.config.seed, epoch)
-        while done < steps:
+        while on():
             begun = time.perf_counter()
             batch = next(batches, None)
             got = time.perf_counter()

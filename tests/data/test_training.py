@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.data import streamed
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
@@ -180,3 +181,46 @@ def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
     assert shown == [("imagefolder", 32)] * 5 + [("imagefolder", 48)] * 5
     assert measured.seconds_per_epoch > 0
     assert 0 <= measured.data_share < 1
+
+
+def test_a_pilot_ends_when_its_time_is_over(world, tree, tmp_path, monkeypatch):
+    """Of a size whose steps take long, one is enough to tell."""
+    monkeypatch.setattr(pilot, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(pilot, "connected", lambda run: contextlib.nullcontext(world))
+    run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
+    trained = []
+    train_on = Stage.train_on
+    monkeypatch.setattr(Stage, "train_on", lambda *a: trained.append(train_on(*a)))
+    grown = {**STAGE["dataset"], "ramp": [0.0, 0.5]}
+    measured = pilot.measure(config(dataset=grown), run, 10_000, tmp_path)
+    assert len(trained) == 2 * (pilot.WARM_UP_STEPS + 1)  # at 32 and at 48 pixels
+    assert measured.seconds_per_epoch > 0
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_gang_decodes_and_copies_each_training_batch_once(
+    world, betons, tmp_path, monkeypatch, members
+):
+    decoded, sent = [], []
+    drawn, send = streamed._drawn, streamed.Streamed._send
+
+    def watched(split, images, rows, crop):
+        for batch, fill in drawn(split, images, rows, crop):
+
+            def counted(part, out, batch=batch, fill=fill):
+                decoded.extend(split.ids[batch][part].tolist())
+                fill(part, out)
+
+            yield batch, counted
+
+    monkeypatch.setattr(streamed, "_drawn", watched)
+    monkeypatch.setattr(
+        streamed.Streamed, "_send", lambda self, batch: sent.append(batch.ids) or send(self, batch)
+    )
+    plain = {"policy": "none", "crop_padding": 0, "flip": False}
+    stages = [config(), config(augment=plain)][:members]
+    outcomes = train(world, tmp_path, stages, betons, "ffcv")
+    assert all(outcome.status == "done" for outcome in outcomes)
+    scored = members * (9 + 15)  # each is evaluated by itself
+    assert len(decoded) == 12 * 8 + scored
+    assert sum(map(len, sent)) == 12 * 8 + scored

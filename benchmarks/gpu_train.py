@@ -1,0 +1,262 @@
+"""Training on a CUDA device, a part a command: the parts of `gpu_check.py` for it.
+
+python benchmarks/gpu_train.py streamed | gangs | graphs | fed
+
+Exit code 1 where something does not hold.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA may add up in any order
+
+import numpy as np
+import torch
+from pictures import fashion_mnist, synthesise
+from torch.nn import functional as F
+
+from harness.models import registry
+from harness.schema import ModelConfig, RunConfig, StageConfig
+from harness.store.identity import stage_id
+from harness.train.distributed import connected
+from harness.train.loop import Member, train_gang
+
+MEMBERS, BATCH, STEPS = 8, 128, 100
+NETWORKS = ((18, 0.25), (18, 1.0), (50, 1.0))  # ResNets: depth, width
+SECONDS = 50.0  # for the networks
+
+
+def write_bench(folder, distinct, copies, side):
+    """JPEGs like ImageNet's as `.beton` files; the catalog gets them as `bench`."""
+    from harness.data.catalog import CATALOG, image_folder
+    from harness.data.write import main as write
+
+    CATALOG["bench"] = image_folder("bench", 10, (distinct + 10) * copies, 10)
+    synthesise(folder / "tree", distinct, copies=copies)
+    words = [f"source={folder / 'tree'}", f"out={folder / 'bench'}", f"max_resolution={side}"]
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        write(["dataset=bench", *words, "validation_size=10"])
+
+
+def streamed():
+    """Every batch that the loader copies on its side stream, against the CPU's loader."""
+    from harness.data.datasets import load
+    from harness.data.loader import make_loader
+    from harness.schema import DatasetConfig
+
+    config = DatasetConfig(
+        name="bench", validation_size=10, resolution=96, start_resolution=64, crop_scale=(0.25, 1)
+    )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        write_bench(folder, 40, 16, 160)
+        dataset = load(config, name, "ffcv")
+        there, here = (
+            make_loader(dataset, RunConfig(), 64, 0, 1, torch.device(device), 4)
+            for device in ("cuda", "cpu")
+        )
+        busy = torch.randn(4096, 4096, device="cuda")
+        count = wrong = 0
+        for _ in range(3):  # abandoned with batches under way
+            next(there.epoch(1, 0))
+        passes = [lambda loader, e=epoch: loader.epoch(0, e, 2 * (e == 1)) for epoch in range(4)]
+        passes += [lambda loader: loader.evaluate("test", 4), lambda loader: loader.fixed(128, 64)]
+        for batches in passes:
+            found = []
+            for batch in batches(there):
+                busy = (busy @ busy).clamp_(-1, 1)  # this stream lags: a copy could overtake it
+                found.append((batch.images.clone(), batch.labels.clone(), batch.ids.copy()))
+            for (images, labels, ids), batch in zip(found, batches(here), strict=True):
+                count += 1
+                wrong += not (
+                    torch.equal(images.cpu(), batch.images)
+                    and torch.equal(labels.cpu(), batch.labels)
+                    and np.array_equal(ids, batch.ids)
+                )
+        there.close()
+        here.close()
+    print(f"{wrong} of {count} batches differ from the CPU's")
+    return count > 30 and not wrong
+
+
+def small(magnitude):
+    return StageConfig.model_validate(
+        {
+            "seed": 0,
+            "dataset": {
+                "name": "fashion_mnist", "train_size": BATCH * STEPS, "validation_size": 500,
+                "test_size": 500,
+            },
+            "model": {"family": "cifar_resnet", "depth": 8, "width": 0.5},
+            "augment": {
+                "policy": f"randaug(n=2, m={magnitude})", "crop_padding": 2, "flip": True,
+            },
+            "recipe": {"epochs": 2, "batch_size": BATCH, "optimizer": {"lr": 0.1}},
+        }
+    )  # fmt: skip
+
+
+def trained(folder, configs, run, world):
+    """Milliseconds of a step of a member, and the hashes of the final weights."""
+    members = []
+    for config in configs:
+        place = folder / stage_id(config)
+        place.mkdir(parents=True)
+        members.append(Member(stage_id(config), config, place, None))
+    results = [one.result for one in train_gang(members, run, world, lambda: False, lambda: None)]
+    seconds = sum(result["timing"]["seconds"] for result in results)
+    steps = sum(result["steps"] for result in results)
+    return 1e3 * seconds / steps, [result["weights_sha256"] for result in results]
+
+
+def gangs():
+    """Eight small stages alone, in a gang on one stream, in a gang with a stream for each."""
+    torch.backends.cudnn.deterministic = True  # as the CPU is in any training
+    holds = True
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root = fashion_mnist(folder / "data")
+        configs = [small(0.1 * number) for number in range(1, MEMBERS + 1)]
+        for engine in ("ddp", "deepspeed"):
+            run = RunConfig(engine=engine, device="cuda", data_root=root)
+            lanes = run.model_copy(update={"streams": True})
+            with connected(run) as world:
+                trained(folder / f"{engine}-warm-up", configs[:1], run, world)
+                alone = [
+                    trained(folder / f"{engine}-{number}", [config], run, world)
+                    for number, config in enumerate(configs)
+                ]
+                one = trained(folder / f"{engine}-one", configs, run, world)
+                each = trained(folder / f"{engine}-each", configs, lanes, world)
+            single = sum(step for step, _ in alone) / MEMBERS
+            expected = [weights for _, (weights,) in alone]
+            print(
+                f"{engine}: a step alone {single:.2f} ms, in a gang {one[0]:.2f} ms "
+                f"({single / one[0]:.2f} x), with a stream each {each[0]:.2f} ms "
+                f"({one[0] / each[0]:.2f} x one stream)", flush=True,
+            )  # fmt: skip
+            for what, weights in (("one stream", one[1]), ("a stream each", each[1])):
+                equal = sum(a == b for a, b in zip(expected, weights, strict=True))
+                print(f"  {what}: {equal} of {MEMBERS} end in the bits of the run alone")
+                holds &= equal == MEMBERS
+    return holds
+
+
+def graphs():
+    """Forward, backward and step of eight small networks without any harness around them."""
+    torch.backends.cudnn.deterministic = True
+    images = torch.randn(BATCH, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
+    labels = torch.arange(BATCH, device="cuda") % 10
+    config = ModelConfig(family="cifar_resnet", depth=8, width=0.5)
+
+    def networks():
+        made = []
+        for seed in range(MEMBERS):
+            model = registry.build(config, 10, seed=seed, resolution=32).cuda().train()
+            model = model.to(memory_format=torch.channels_last)
+            made.append((model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)))
+        return made
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    def one_stream(made):
+        return lambda: [step(*network) for network in made]
+
+    def stream_each(made):
+        streams = [torch.cuda.Stream() for _ in made]
+
+        def turn():
+            for stream, network in zip(streams, made, strict=True):
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    step(*network)
+            for stream in streams:
+                torch.cuda.current_stream().wait_stream(stream)
+
+        return turn
+
+    def graph_each(made):
+        recorded = []
+        for network in made:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                step(*network)
+            recorded.append(graph)
+        return lambda: [graph.replay() for graph in recorded]
+
+    times, ends = {}, {}
+    for way in (one_stream, stream_each, graph_each):
+        made = networks()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # first steps choose algorithms and make momentum
+            for network in made:
+                for _ in range(3):
+                    step(*network)
+        torch.cuda.current_stream().wait_stream(side)
+        turn = way(made)
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        for _ in range(STEPS):
+            turn()
+        torch.cuda.synchronize()
+        times[way.__name__] = 1e3 * (time.perf_counter() - begun) / STEPS / MEMBERS
+        ends[way.__name__] = [
+            torch.cat([p.detach().flatten() for p in model.parameters()]) for model, _ in made
+        ]
+    for name, milliseconds in times.items():
+        same = all(map(torch.equal, ends[name], ends["one_stream"]))
+        print(
+            f"{name}: {milliseconds:.3f} ms a step, {times['one_stream'] / milliseconds:.2f} x one "
+            f"stream, weights {'equal' if same else 'DIFFER'}"
+        )
+    return True
+
+
+def fed(device="cuda"):
+    """Images per second, and the share of a step that waits for images, at 224 px by FFCV."""
+    from harness.train.pilot import measure
+
+    end, distinct, copies = time.monotonic() + SECONDS, 80, 80
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        write_bench(Path(name), distinct, copies, 500)
+        run = RunConfig(engine="ddp", device=device, loader="ffcv", data_root=name)
+        print(f"{len(os.sched_getaffinity(0))} cores decode", flush=True)
+        for depth, width in NETWORKS:
+            if time.monotonic() > end:
+                print(f"ResNet-{depth} width {width:g}: no time left")
+                return False
+            config = StageConfig.model_validate(
+                {
+                    "seed": 0,
+                    "dataset": {"name": "bench", "validation_size": 10},
+                    "model": {"family": "resnet", "depth": depth, "width": width},
+                    "augment": {"policy": "randaug(n=2, m=0.3)", "crop_padding": 0, "flip": True},
+                    "recipe": {
+                        "epochs": 1, "batch_size": 128, "optimizer": {"lr": 0.1},
+                        "precision": "bf16_autocast",
+                    },
+                }
+            )  # fmt: skip
+            found = measure(config, run, 60 if device == "cuda" else 2, Path(name))
+            images = 128 * (((distinct + 10) * copies - 10) // 128)
+            rate = images / found.seconds_per_epoch
+            print(
+                f"ResNet-{depth} width {width:g}: {rate:,.0f} images/s, "
+                f"{found.data_share:.0%} of a step waits for data, "
+                f"{found.memory_bytes / 1e9:.1f} GB", flush=True,
+            )  # fmt: skip
+    return True
+
+
+if __name__ == "__main__":
+    part = {f.__name__: f for f in (streamed, gangs, graphs, fed)}[sys.argv[1]]
+    sys.exit(0 if part() else 1)

@@ -1,0 +1,103 @@
+"""Images for benchmarks: like photographs, odd ones, JPEGs of ImageNet's sizes, a stand-in set."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# (width, height) of ImageNet's training images, by share; the rest are of any size
+SIZES = {(500, 375): 0.45, (375, 500): 0.13, (500, 333): 0.12, (333, 500): 0.06}
+
+
+def spectral(count: int, side: int) -> torch.Tensor:
+    """Uint8 [N, 3, side, side] with the spectrum of photographs (amplitude falls as 1/f)."""
+    random = np.random.default_rng(0)
+    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None]
+    falling = 1.0 / np.maximum(np.hypot(fy, fx), 1 / side)
+    waves = np.fft.fft2(random.normal(size=(count, 3, side, side))) * falling
+    images = np.fft.ifft2(waves).real
+    images = 128 + 45 * images / images.std(axis=(1, 2, 3), keepdims=True)
+    return torch.from_numpy(np.clip(images, 0, 255).astype(np.uint8))
+
+
+def odd(height: int, width: int) -> torch.Tensor:
+    """Uint8 [6, 3, H, W] that find mistakes: ramps, noise, low contrast, one level, two levels."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    blocks = random.integers(90, 140, (3, math.ceil(height / 8), math.ceil(width / 8)))
+    diagonal = (x + y) * 255 // max(1, height + width - 2)
+    kinds = [
+        np.stack([x * 255 // max(1, width - 1)] * 3),
+        np.stack([diagonal, 255 - diagonal, (x * 7 + y * 3) % 256]),
+        random.integers(0, 256, (3, height, width)),
+        blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width],
+        np.full((3, height, width), 93),
+        random.integers(0, 2, (3, height, width)) * 255,
+    ]
+    return torch.from_numpy(np.stack(kinds).astype(np.uint8))
+
+
+def halves() -> torch.Tensor:
+    """Grey images uint8 [255, 3, 6, 7] whose mean is v + 1/2: where Contrast rounds up."""
+    level = torch.arange(255, dtype=torch.uint8)[:, None].repeat(1, 42)
+    level[:, ::2] += 1
+    return level.view(-1, 1, 6, 7).repeat(1, 3, 1, 1)
+
+
+def photograph(rng: np.random.Generator, times: int) -> np.ndarray:
+    """Uint8 [H, W, 3] with detail at all scales, so that decoding costs what it should.
+
+    It is so many times as long as one of ImageNet's.
+    """
+    import cv2
+
+    width, height = rng.choice(list(SIZES), p=np.array(list(SIZES.values())) / sum(SIZES.values()))
+    if rng.random() > sum(SIZES.values()):
+        width, height = np.exp(rng.normal(np.log((420, 370)), 0.45)).astype(int).clip(60, 2000)
+    height, width = times * height, times * width
+    pixels = np.zeros((height, width, 3), np.float32)
+    for octave in range(2, 8 + times):
+        noise = rng.normal(size=(2**octave, 2**octave, 3)).astype(np.float32)
+        pixels += cv2.resize(noise, (int(width), int(height)), interpolation=cv2.INTER_CUBIC) * (
+            70 / 1.2 ** (octave - 2)
+        )
+    return np.clip(pixels + 120, 0, 255).astype(np.uint8)
+
+
+def synthesise(root: Path, images: int, times: int = 1, copies: int = 1) -> float:
+    """A tree of (`images` + 10) x `copies` training images and 10 for test; mean kilobytes."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    total = 0
+    for part, count in (("train", images + 10), ("val", 10)):
+        for i in range(count):
+            path = root / part / f"c{i % 10}" / f"{i:05}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photograph(rng, times)).save(path, quality=92)
+            total += path.stat().st_size
+            for copy in range(1, copies if part == "train" else 1):
+                path.with_name(f"{i:05}-{copy}.JPEG").hardlink_to(path)
+    return total / (images + 20) / 1000
+
+
+def fashion_mnist(folder: Path) -> str | None:
+    """The data root of Fashion-MNIST: null where it is installed, else noise in its files."""
+    from harness.data.catalog import CATALOG, missing
+
+    info = CATALOG["fashion_mnist"]
+    if missing(info, None) is None:
+        return None
+    random = np.random.default_rng(0)
+    place = folder / str(info.folder)
+    place.mkdir(parents=True)
+    sizes = (info.train_size, info.train_size, info.test_size, info.test_size)
+    for name, count in zip(info.files, sizes, strict=True):
+        shape = (count, 28, 28) if "images" in name else (count,)
+        values = random.integers(0, 256 if "images" in name else 10, shape, dtype=np.uint8)
+        header = bytes((0, 0, 8, len(shape))) + np.array(shape, ">u4").tobytes()
+        (place / name).write_bytes(header + values.tobytes())
+    return str(folder)

@@ -4,10 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from harness.augment.spaces import SPACES
+from harness.augment.spaces import SPACES, TABLES
 
 ROOT = Path(__file__).parents[2]
 SHEETS = ROOT / "docs" / "sheets"
@@ -50,9 +51,31 @@ def test_wrong_words_get_a_sentence(words, sentence):
     assert sentence in run(*words, code=2)
 
 
-def test_there_is_a_small_sheet_of_every_shipped_space():
-    for name in SPACES:
-        if name != "none":
-            path = SHEETS / f"{name}.png"
-            assert path.stat().st_size < 200_000, path
-            assert name in (ROOT / "docs" / "augment.md").read_text()
+def test_a_space_of_identity_alone_has_nothing_to_show(tmp_path):
+    table = tmp_path / "id.yaml"
+    table.write_text("ops: {Identity: }")
+    assert "no op to show" in run(f"policy={table}", "dataset=digits", "out=x.png", code=2)
+
+
+def test_there_is_a_small_sheet_of_every_shipped_space_and_each_is_linked():
+    text = (ROOT / "docs" / "augment.md").read_text()
+    shipped = {name for name in SPACES if name != "none"} | {p.stem for p in TABLES.glob("*.yaml")}
+    sheets = {path.stem: path for path in SHEETS.glob("*.png")}
+    assert sheets.keys() == shipped | {"samples"}
+    for name, path in sheets.items():
+        assert path.stat().st_size < 200_000, path
+        assert f"(sheets/{name}.png)" in text
+        assert name == "samples" or f"`{name}`" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trivial_wide", "fashion_mnist_calibrated"])
+def test_a_sheet_shows_what_the_space_does_now(tmp_path, name):
+    out = tmp_path / "sheet.png"
+    run(f"policy={name}", "dataset=fashion_mnist", f"out={out}")
+    drawn, shipped = (
+        np.asarray(Image.open(path).convert("RGB")) for path in (out, SHEETS / f"{name}.png")
+    )
+    tiles = np.s_[40:, 110:]  # without words, whose pixels are the font's
+    assert drawn.shape == shipped.shape
+    assert np.array_equal(drawn[tiles], shipped[tiles])

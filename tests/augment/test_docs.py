@@ -1,0 +1,92 @@
+"""What docs/augment.md shows works as it is shown, and so do the examples in the modules."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness.augment import ops, replay
+from harness.augment import plan as plan_module
+from harness.augment.policy import parse_policy, with_magnitude
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "augment.md").read_text()
+
+
+def snippets(heading: str, language: str) -> list[str]:
+    part = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", part, flags=re.DOTALL)
+
+
+def test_a_space_of_your_own(tmp_path):
+    (table,) = snippets("A space of your own", "yaml")
+    path = tmp_path / "gentle.yaml"
+    path.write_text(table)
+    policy = parse_policy(with_magnitude(f"{path}(n=2)", 0.5))
+    assert (policy.n, policy.fill) == (2, (128, 128, 128))
+    drawn = policy.draw(0, 0, np.arange(200))
+    kept = drawn.values[drawn.ops == ops.CODES["Posterize"]]
+    assert np.unique(kept).tolist() == [6.0]
+
+
+OWN_OP = """
+import sys, types
+import numpy as np, torch
+from PIL import Image
+for name, file in (("ops", sys.argv[1]), ("replay", sys.argv[2])):
+    module = types.ModuleType(f"harness.augment.{name}")
+    sys.modules[module.__name__] = module
+    exec(compile(open(file).read(), file, "exec"), module.__dict__)
+from harness.augment.apply import apply
+from harness.augment.plan import Plan
+from harness.augment.policy import parse_policy
+from harness.augment.replay import replay
+VALUES = {}
+exec(open(sys.argv[3]).read())
+images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (60, 3, 9, 7), dtype=np.uint8))
+values = VALUES["Gamma"]
+plans = [
+    Plan.of([[("Gamma", values[i % len(values)])] for i in range(60)]),
+    parse_policy(sys.argv[4] + "(m=0.6)").draw(0, 0, np.arange(60)),
+]
+for plan in plans:
+    result = apply(images, plan)
+    assert not torch.equal(result, images)
+    for i, image in enumerate(images):
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy().copy())
+        expected = np.asarray(replay(picture, plan.records(i, size=(9, 7)))).transpose(2, 0, 1)
+        assert np.array_equal(result[i].numpy(), expected), plan.records(i)
+"""
+
+
+def test_an_op_of_your_own(tmp_path):
+    function, row, counterpart, values = snippets("An op of your own", "python")
+    (table,) = snippets("An op of your own", "yaml")
+    source, pillow = Path(ops.__file__).read_text(), Path(replay.__file__).read_text()
+    before, end = "\n# Position in this tuple", '    Op("CutoutRel"'
+    assert before in source
+    assert end in source
+    source = source.replace(before, f"\n{function}\n{before}").replace(
+        end, f"    {row.strip()},\n{end}"
+    )
+    pillow += counterpart
+    files = ["ops.py", "replay.py", "values", "own.yaml"]
+    for name, content in zip(files, (source, pillow, values, table)):
+        (tmp_path / name).write_text(content)
+    words = [str(tmp_path / name) for name in files]
+    subprocess.run([sys.executable, "-c", OWN_OP, *words], check=True, cwd=ROOT, timeout=120)
+
+
+def test_plans_are_those_that_are_shown():
+    shown, indices = {}, {"ids": np.arange(8)}
+    (code,) = snippets("Plans", "python")
+    images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    exec(code, {**indices, "images_u8": images}, shown)
+    said = re.search(r"plan\.records\(3, size=\(32, 32\)\)  # (\[.*?\])", code)
+    assert str(shown["plan"].records(3, size=(32, 32))) == said[1].replace('"', "'")
+    said = re.search(r"draw\((.*?)\)\n.*plan\.records\(3.*?# (\[.*\])", plan_module.__doc__)
+    drawn = eval(f'parse_policy("randaug(n=2, m=0.3)").draw({said[1]})')
+    assert str(drawn.records(3, size=(32, 32))) == said[2].replace('"', "'")

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from analysis.optimum import Optimum
 
-MIXED = ("code", "engine", "zero_stage", "world_size", "loader", "memory_format", "device", "torch")
+MIXED = (
+    "code", "engine", "zero_stage", "world_size", "loader", "stored", "memory_format", "device",
+    "torch",
+)  # fmt: skip
 """Columns in which the rows of one table should agree."""
 NONE = "none"
 MOST_OPTIMA = 500  # sizes for which the smooth optimum is worked out: some 2 ms each

@@ -64,6 +64,8 @@ COLUMNS = {
     "world_size": "ranks",
     "micro_batch_size": "of a rank, where set",
     "loader": "what fed the images",
+    "stored": "what a writer did to them: sizes, JPEG quality, images left out; or original",
+    "split_hash": "of the ids of the images in train, validation and test",
     "memory_format": "contiguous or channels_last",
     "device": "cpu, or the GPU's name",
     "threads": "torch threads of a rank on CPU",
@@ -78,7 +80,9 @@ AXES = (
     "schedule", "surplus", "calibrated",
 )  # fmt: skip
 """Columns that may tell trials apart besides magnitude and seed; dotted names may, too."""
-TEXT = ("magnitude", "trial", "stage", "code", "why", "torch", "deepspeed")
+TEXT = (
+    "magnitude", "trial", "stage", "code", "why", "stored", "split_hash", "torch", "deepspeed",
+)  # fmt: skip
 
 
 def split_args(args: Sequence[str], knobs: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -25,7 +25,6 @@ from harness.store.store import Store
 
 Finding = tuple[str, str, str]  # "ok", "note" or "bad"; what was looked at; what is so, and to do
 NEEDED = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
-OPTIONAL = {"ffcv": "loader=ffcv falls back to imagefolder", "numba": "augmentation is slower"}
 FREE_GB = 5.0
 
 
@@ -61,9 +60,10 @@ def machine() -> Iterator[Finding]:
             yield "bad", name, "not installed: make setup"
         else:
             yield "ok", name, importlib.metadata.version(name)
-    for name, loss in OPTIONAL.items():
-        if importlib.util.find_spec(name) is None:
-            yield "note", name, f"not installed: {loss}"
+    if (trouble := _ffcv_trouble()) is not None:
+        yield "note", "ffcv", f"{trouble}; run.loader=auto reads image files, ffcv would fail"
+    if importlib.util.find_spec("numba") is None:
+        yield "note", "numba", "not installed: augmentation is slower"
     yield "ok", "CPU cores", str(len(os.sched_getaffinity(0)))
     if shutil.which("nvidia-smi") is None:
         yield "note", "GPU", "no nvidia-smi here: CPU training only, or GPUs on the nodes"
@@ -137,18 +137,29 @@ def _preemption(settings: dict[str, str]) -> Iterator[Finding]:
 
 
 def data(launch: Launch) -> Iterator[Finding]:
-    """Every data set of the grid."""
+    """Every data set of the grid, as the run would read it."""
     from harness.data.catalog import CATALOG, missing
+    from harness.data.source import problem
 
-    for name in sorted({trial.config.dataset.name for trial in launch.grid.trials}):
+    run = launch.run
+    found: dict[tuple[str, str | None], None] = {}
+    for config in sorted({trial.config.dataset for trial in launch.grid.trials}, key=str):
+        found[config.name, problem(config, run.data_root, run.loader, _ffcv_trouble)] = None
+    for name, said in found:
         info = CATALOG[name]
-        problem = missing(info, launch.run.data_root)
-        if problem is None:
+        if said is None:
             yield "ok", name, "there"
-        elif info.torchvision is not None:
+        elif info.torchvision is not None and said == missing(info, run.data_root):
             yield "note", name, "not there; launch downloads it"
         else:
-            yield "bad", name, problem
+            yield "bad", name, said
+
+
+def _ffcv_trouble() -> str | None:
+    """Imported, because what it needs of the system shows only then."""
+    from harness.data.datasets import ffcv_trouble
+
+    return ffcv_trouble()
 
 
 def store(launch: Launch) -> Iterator[Finding]:

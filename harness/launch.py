@@ -19,6 +19,7 @@ from harness.cluster.queued import Scheduler
 from harness.cluster.state import StageState, stage_states
 from harness.config import Launch, grid_files, load
 from harness.errors import UserError, command, nearest
+from harness.schema import RunConfig
 from harness.store.claims import process_start
 from harness.store.files import atomic_write, make_folder
 from harness.store.store import Store
@@ -117,16 +118,15 @@ def _require_data(launch: Launch) -> None:
     """Say now what a worker would find out later; download here, where there may be a network."""
     from harness.data.catalog import CATALOG, missing
 
-    for name in sorted({trial.config.dataset.name for trial in launch.grid.trials}):
-        info = CATALOG[name]
-        problem = missing(info, launch.run.data_root)
-        if problem is None:
-            continue
-        if info.torchvision is None or importlib.util.find_spec("torchvision") is None:
+    downloads = importlib.util.find_spec("torchvision") is not None
+    for config, problem in describe.data_problems(launch):
+        info = CATALOG[config.name]
+        absent = problem == missing(info, launch.run.data_root)
+        if info.torchvision is None or not downloads or not absent:
             raise UserError(problem)
         from harness.data.download import download
 
-        print(f"the data set {name} is not there, downloading it", flush=True)
+        print(f"the data set {info.name} is not there, downloading it", flush=True)
         download(info, launch.run.data_root)
 
 
@@ -165,6 +165,12 @@ def _queue(launch: Launch, plan: Plan, store: Store) -> int:
     return 0
 
 
+def _sharing(run: RunConfig, workers: int) -> RunConfig:
+    """A worker cannot tell how many others decode on this machine; their launcher can."""
+    cores = len(os.sched_getaffinity(0)) // (workers * run.processes)
+    return run.model_copy(update={"loader_threads": run.loader_threads or max(1, cores)})
+
+
 def _run_here(
     launch: Launch,
     plan: Plan,
@@ -180,17 +186,17 @@ def _run_here(
 
     begun = time.monotonic()
     groups = gangs(plan, left, launch.run.gang)
+    workers = min(launch.cluster.workers, len(groups))
     needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
     submission = Submission(
         store=store.root,
         sweep=launch.grid.name,
-        run=launch.run,
+        run=_sharing(launch.run, workers),
         cluster=launch.cluster,
         stages={stage: config for stage, config in plan.stages.items() if stage in needed},
         parts=[groups],
         launcher=(os.getpid(), process_start(os.getpid()) or ""),
     )
-    workers = min(launch.cluster.workers, len(groups))
     print(describe.starting(plan, states, left, workers), flush=True)
     stop = StopFlag().install()
     jobs = LocalJobs(submission, launch.cluster, store.sweep_folder(launch.grid.name))

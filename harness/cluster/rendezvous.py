@@ -20,7 +20,7 @@ WAIT_SECONDS = 120.0
 
 
 def export(folder: Path) -> None:
-    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for this task of a job.
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a task.
 
     A job of one task needs none. Raises UserError when rank 0 does not show up in time.
     """
@@ -48,6 +48,7 @@ def export(folder: Path) -> None:
         RANK=str(job.global_rank),
         WORLD_SIZE=str(job.num_tasks),
         LOCAL_RANK=str(job.local_rank),
+        LOCAL_WORLD_SIZE=str(-(-job.num_tasks // job.num_nodes)),
         MASTER_ADDR=said["address"],
         MASTER_PORT=str(said["port"]),
     )

@@ -10,7 +10,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import nearest
+from harness.errors import UserError, nearest
 from harness.schema import DatasetConfig
 
 
@@ -265,3 +265,17 @@ def check(config: DatasetConfig, data_root: str | None) -> list[str]:
     problems = misfits(config)
     absent = missing(CATALOG[config.name], data_root) if config.name in CATALOG else None
     return [*problems, f"dataset.name: {absent}"] if absent else problems
+
+
+def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: object) -> None:
+    """Raise `UserError` unless these are the numbers of the catalog."""
+    expected, found = (info.train_size, info.test_size, info.num_classes), (train, test, classes)
+    if expected != found:
+        said, is_there = (
+            "{:,} training images, {:,} test images and {:,} classes".format(*numbers)
+            for numbers in (expected, found)
+        )
+        raise UserError(
+            f"{info.name} should have {said}, and {place} holds {is_there}; complete it, or "
+            "correct its line in harness/data/catalog.py."
+        )

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.data.catalog import CATALOG, DatasetInfo, find, misfits, missing, tree, written
+from harness.data.catalog import CATALOG, DatasetInfo, check_counts, find, misfits, missing
 from harness.data.download import download
+from harness.data.manifest import ORIGINAL
 from harness.data.official import Bytes, Integers, Official
+from harness.data.source import INSTALL_FFCV, choose
 from harness.data.splits import cut, split_hash
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -47,7 +49,8 @@ class Split:
 class Dataset:
     """The three parts of one data set, which share no image, and the hash of their ids.
 
-    `why` says how its images are read, and what that was chosen for.
+    `why` says how its images are read, and what that was chosen for; `stored` what a writer did to
+    them before (`manifest.Manifest.stored`).
     """
 
     train: Split
@@ -57,6 +60,7 @@ class Dataset:
     split_hash: str
     config: DatasetConfig
     why: str = "in memory"
+    stored: str = ORIGINAL
 
     @property
     def resolution(self) -> int:
@@ -114,8 +118,10 @@ def load(
     if problems := misfits(config):
         raise UserError(" ".join(problems))
     info = CATALOG[config.name]
-    if loader in ("ffcv", "imagefolder") or info.module is None:
-        return _coded(config, info, data_root, loader, cache)
+    found = choose(info, data_root, loader, ffcv_trouble)
+    if found.folder is not None:
+        read = _from_betons if found.loader == "ffcv" else _from_tree
+        return read(config, info, found.folder, f"{found.loader}: {found.why}", cache)
     official = read_official(info, data_root)
     train, validation, test = cut_as(config, official.train_labels, official.test_labels)
     return Dataset(
@@ -168,76 +174,29 @@ def first_images(dataset: Dataset, count: int) -> Bytes:
     return np.ascontiguousarray(out.transpose(0, 3, 1, 2))
 
 
-def _coded(
-    config: DatasetConfig, info: DatasetInfo, data_root: str | None, loader: str, cache: str
-) -> Dataset:
-    """A set whose images are decoded when they are needed, read as `loader` asks."""
-    betons, files = written(info, data_root), tree(info, data_root)
-    if loader == "resident":
-        raise UserError(
-            f"run.loader=resident holds a whole data set in memory, and the images of {info.name} "
-            "come in any size: use ffcv, imagefolder or auto."
-        )
-    if loader == "auto":
-        if betons is None and files is None:
-            raise UserError(str(missing(info, data_root)))
-        broken = _ffcv_trouble()
-        if betons is not None and broken is None:
-            return _from_betons(config, info, betons, cache, f"{betons} holds .beton files")
-        if files is None:
-            raise UserError(
-                f"{betons} holds .beton files, and {broken}; or put the folders train/ and val/ "
-                "there, for run.loader=imagefolder."
-            )
-        why = f"{files} holds no .beton files" if betons is None else str(broken)
-        return _from_tree(config, info, files, why)
-    if loader == "ffcv":
-        if betons is None:
-            raise UserError(
-                f"run.loader=ffcv needs .beton files of {info.name} under run.data_root or data/: "
-                f"write them with `python -m harness.data.write dataset={info.name} source=DIR "
-                f"out=ROOT/{info.name}`."
-            )
-        if (broken := _ffcv_trouble()) is not None:
-            raise UserError(f"run.loader=ffcv: {broken}; or use run.loader=imagefolder.")
-        return _from_betons(config, info, betons, cache, "run.loader asks for it")
-    if info.module is not None:
-        raise UserError(
-            f"run.loader=imagefolder reads a tree of image files, and {info.name} is none: use "
-            "resident or auto."
-        )
-    if files is None:
-        raise UserError(
-            f"run.loader=imagefolder needs the folders train/ and val/ of {info.name} in "
-            f"<root>/{info.name}, with run.data_root=<root> or under data/."
-        )
-    return _from_tree(config, info, files, "run.loader asks for it")
-
-
 @functools.cache
-def _ffcv_trouble() -> str | None:
-    """Why FFCV cannot be used here, and what to do about it; None if it can."""
+def ffcv_trouble() -> str | None:
+    """Why FFCV cannot be used here, and what to do about it; None if it can. Takes seconds."""
     try:
         importlib.import_module("harness.data.ffcv")
     except (ImportError, OSError) as error:
-        return (
-            f"FFCV cannot be imported ({error}): install it with `pip install '.[ffcv]'`, which "
-            "needs g++, pkg-config, libopencv-dev and libturbojpeg0-dev"
-        )
+        return f"FFCV cannot be imported ({error}): {INSTALL_FFCV}"
     return None
 
 
 def _from_betons(
-    config: DatasetConfig, info: DatasetInfo, folder: Path, cache: str, why: str
+    config: DatasetConfig, info: DatasetInfo, folder: Path, why: str, cache: str
 ) -> Dataset:
     from harness.data.beton import open_parts
 
-    train, validation, test = open_parts(folder, config, info, cache)
+    (train, validation, test), stored = open_parts(folder, config, info, cache)
     hashed = split_hash(train.ids, validation.ids, test.ids)
-    return Dataset(train, validation, test, info, hashed, config, f"ffcv: {why}")
+    return Dataset(train, validation, test, info, hashed, config, why, stored)
 
 
-def _from_tree(config: DatasetConfig, info: DatasetInfo, folder: Path, why: str) -> Dataset:
+def _from_tree(
+    config: DatasetConfig, info: DatasetInfo, folder: Path, why: str, _cache: str
+) -> Dataset:
     from harness.data.imagefolder import Folder, scan_both
 
     official, test_set = scan_both(folder)
@@ -250,19 +209,5 @@ def _from_tree(config: DatasetConfig, info: DatasetInfo, folder: Path, why: str)
         info=info,
         split_hash=split_hash(train, validation, test),
         config=config,
-        why=f"imagefolder: {why}",
+        why=why,
     )
-
-
-def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: object) -> None:
-    """Raise `UserError` unless these are the numbers of the catalog."""
-    expected, found = (info.train_size, info.test_size, info.num_classes), (train, test, classes)
-    if expected != found:
-        said, is_there = (
-            "{:,} training images, {:,} test images and {:,} classes".format(*numbers)
-            for numbers in (expected, found)
-        )
-        raise UserError(
-            f"{info.name} should have {said}, and {place} holds {is_there}; complete it, or "
-            "correct its line in harness/data/catalog.py."
-        )

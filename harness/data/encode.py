@@ -7,12 +7,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from harness.data.imagefolder import BadImage
+from harness.data.manifest import Settings, Skipped
 from harness.data.official import Integers
 from harness.data.threads import Threads
 from harness.train import rng
@@ -26,25 +28,15 @@ _Entry = tuple[int, threading.Event, list[Any]]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How images are stored. `compress_probability` of them are JPEGs, the others are raw."""
-
-    max_resolution: int | None  # pixels: larger images are shrunk until no side is longer
-    jpeg_quality: int
-    compress_probability: float
-
-
-@dataclass
 class Part:
-    """One file: which images, and what has become of them."""
+    """One file: which images it gets."""
 
     name: str
-    official: str  # "train" or "test": which ids are meant
+    official: Literal["train", "test"]  # which ids are meant
     ids: Integers
     labels: Integers  # of the official set, by id
     read: Read
     place: Callable[[int], str]  # what an image is called
-    skipped: list[dict[str, Any]] = field(default_factory=list)
 
 
 def encode(image: np.ndarray, id: int, settings: Settings) -> tuple[int, int, int, bytes]:
@@ -56,19 +48,22 @@ def encode(image: np.ndarray, id: int, settings: Settings) -> tuple[int, int, in
     jpeg = draw < settings.compress_probability
     raw = encode_jpeg(image, settings.jpeg_quality) if jpeg else np.ascontiguousarray(image)
     if raw.nbytes > PAGE_SIZE:
-        raise ValueError(f"it takes {raw.nbytes:,} bytes of {PAGE_SIZE:,}; set max_resolution")
+        raise BadImage(f"it takes {raw.nbytes:,} bytes of {PAGE_SIZE:,}; set max_resolution")
     return IMAGE_MODES["jpg" if jpeg else "raw"], *image.shape[:2], raw.tobytes()
 
 
 def _encoded(part: Part, settings: Settings, threads: Threads) -> Iterator[tuple[int, Any]]:
-    """(id, encoded image or the exception it ended in), in order; a few are under way."""
+    """(id, encoded image or `BadImage`), in order; a few are under way.
+
+    What else goes wrong is raised: it is no fault of the image.
+    """
     waiting: deque[_Entry] = deque()
     left = iter(part.ids.tolist())
 
     def job(id: int, done: threading.Event, box: list[Any]) -> None:
         try:
             box.append(encode(part.read(id), id, settings))
-        except Exception as error:  # noqa: BLE001 — reported with the image's name
+        except BaseException as error:  # noqa: BLE001 — raised or reported where it is waited for
             box.append(error)
         done.set()
 
@@ -81,6 +76,8 @@ def _encoded(part: Part, settings: Settings, threads: Threads) -> Iterator[tuple
             return
         id, done, box = waiting.popleft()
         threads.wait(done, f"the image {part.place(id)}", IMAGE_SECONDS)
+        if isinstance(box[0], BaseException) and not isinstance(box[0], BadImage):
+            raise box[0]
         yield id, box[0]
 
 
@@ -90,11 +87,12 @@ def write_part(
     settings: Settings,
     threads: Threads,
     progress: Callable[[], None],
-) -> dict[str, Any]:
+    skip: Callable[[Skipped], None],
+) -> dict[str, int]:
     """Write one `.beton` file (temporary name, sync, rename); what the manifest says of it.
 
     The layout is FFCV 1.0.2's: header, fields, an entry per image, pages of images, and the table
-    of where each image lies. Bad images are left out and listed in `part.skipped`.
+    of where each image lies. Bad images are left out and told to `skip`.
     """
     from ffcv.fields import IntField, RGBImageField
     from ffcv.types import (
@@ -116,13 +114,13 @@ def write_part(
     at = -(-index_end // PAGE_SIZE) * PAGE_SIZE
     table = np.zeros(len(part.ids), dtype=ALLOC_TABLE_TYPE)
     count = 0
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             for id, result in _encoded(part, settings, threads):
                 progress()
-                if isinstance(result, Exception):
-                    _skip(part, id, result)
+                if isinstance(result, BadImage):
+                    skip(_skipped(part, id, result))
                     continue
                 mode, height, width, data = result
                 if at // PAGE_SIZE != (at + len(data) - 1) // PAGE_SIZE:
@@ -156,13 +154,11 @@ def write_part(
     }
 
 
-def _skip(part: Part, id: int, error: Exception) -> None:
-    part.skipped.append(
-        {
-            "part": part.official,
-            "id": id,
-            "label": int(part.labels[id]),
-            "image": part.place(id),
-            "because": " ".join(str(error).split()) or type(error).__name__,
-        }
+def _skipped(part: Part, id: int, error: BadImage) -> Skipped:
+    return Skipped(
+        part=part.official,
+        id=id,
+        label=int(part.labels[id]),
+        image=part.place(id),
+        because=str(error),
     )

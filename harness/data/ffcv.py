@@ -9,12 +9,15 @@ Importing FFCV takes seconds; this module is imported only where it is used.
 from __future__ import annotations
 
 import threading
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from harness.data import node
 from harness.data.crops import Crop
 from harness.data.official import Bytes, Integers
 from harness.errors import UserError
@@ -30,6 +33,7 @@ torch.set_num_threads(_torch_threads)  # the import of FFCV sets one thread for 
 _JPEG = IMAGE_MODES["jpg"]
 _imdecode, _resize = library.ctypes_imdecode, library.ctypes_resize
 _mine = threading.local()
+_held: weakref.WeakValueDictionary[tuple[str, int, int], Bytes] = weakref.WeakValueDictionary()
 
 
 @njit(nogil=True, error_model="numpy")
@@ -78,9 +82,7 @@ class Beton:
         at = np.searchsorted(table["ptr"], self._image["data_ptr"])
         self._sizes: Integers = table["size"][at].astype(np.int64)
         if cache == "process":
-            _require_memory(path)
-            self._data: Bytes = np.fromfile(path, dtype=np.uint8)
-            self._data.setflags(write=False)  # one type, so that the loop is compiled once
+            self._data: Bytes = _in_memory(path)
         else:
             self._data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
         self._chosen: Integers = np.arange(len(self.ids))
@@ -125,12 +127,35 @@ class Beton:
         return scratch
 
 
-def _require_memory(path: Path) -> None:
-    """Refuse a process cache that does not fit."""
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    if path.stat().st_size > 0.9 * free:
+def _key(path: Path) -> tuple[str, int, int]:
+    found = path.stat()
+    return str(path.resolve()), found.st_mtime_ns, found.st_size
+
+
+def _in_memory(path: Path) -> Bytes:
+    """All bytes of a file, once in this process however many data sets are cut from it."""
+    data = _held.get(_key(path))
+    if data is None:
+        data = np.fromfile(path, dtype=np.uint8)
+        data.setflags(write=False)  # one type, so that the loop is compiled once
+        _held[_key(path)] = data
+    return data
+
+
+def require_memory(paths: Iterable[Path]) -> None:
+    """Refuse a process cache that does not fit, into this process and into all ranks of the node.
+
+    Other ranks may have read theirs already or not, so what all need is compared with the memory
+    that there is, and what this one needs with the memory that is free.
+    """
+    size = sum(path.stat().st_size for path in paths if _key(path) not in _held)
+    total, free = node.host_memory()
+    limit = node.memory_limit() or total
+    total, free = min(total, limit), min(free, limit)
+    ranks = node.ranks_here()
+    if size > 0.9 * free or ranks * size > 0.9 * total:
         raise UserError(
-            f"run.data_cache=process would read {path} ({path.stat().st_size / 1e9:.1f} GB) into "
-            f"memory, and {free / 1e9:.1f} GB are free: use run.data_cache=page."
+            f"run.data_cache=process would read {size / 1e9:.1f} GB of .beton files into each of "
+            f"{ranks} processes on this node, which may use {total / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free: use run.data_cache=page."
         )

@@ -7,6 +7,7 @@ id is its position in the list of paths, sorted by class and name, as torchvisio
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from PIL import Image
 
 from harness.data.crops import Crop
 from harness.data.official import Bytes, Integers
+from harness.data.threads import Stalled
 from harness.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -93,22 +95,56 @@ def scan_both(folder: Path) -> tuple[Tree, Tree]:
     return train, test
 
 
+class BadImage(Exception):
+    """A file that was read and is not an image that Pillow decodes."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content. What goes wrong here says nothing about the image in it.
+
+    Raises:
+        UserError: the file is gone.
+        Stalled: storage, or this machine, would not give it.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"the image {path} was there when its folder was listed and is gone: put it back."
+        ) from error
+    except OSError as error:
+        raise Stalled(f"the image {path} cannot be read ({error.strerror or error}).") from error
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """What Pillow raises about content that is in memory; a damaged file can raise anything."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
+
+
 def read_image(path: Path) -> Image.Image:
     """The image in RGB, decoded.
 
     Raises:
-        OSError, ValueError, SyntaxError: Pillow's word for a file that does not decode.
+        BadImage: a file that does not decode.
+        UserError, Stalled: see `read_bytes`.
     """
-    with Image.open(path) as image:
+    content = read_bytes(path)
+    with _decoding(), Image.open(io.BytesIO(content)) as image:
         return image.convert("RGB")
 
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Pillow's errors as a sentence about this image."""
+    """A bad image as a sentence about this one."""
     try:
         yield
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except BadImage as error:
         raise UserError(f"the image {path} does not decode ({error}): replace it.") from error
 
 
@@ -126,20 +162,20 @@ class Folder:
 
         def fill(part: slice, out: Bytes) -> None:
             paths = [self._root / self._paths[row] for row in rows[part]]
-            with contextlib.ExitStack() as files:
-                opened = []
-                for path in paths:  # which reads the size and no more
-                    with _named(path):
-                        opened.append(files.enter_context(Image.open(path)))
-                widths, heights = np.array([image.size for image in opened], dtype=np.int64).T
-                boxes = crop.boxes(ids[part], heights, widths).tolist()
-                for path, image, box, place in zip(paths, opened, boxes, out, strict=True):
-                    top, left, height, width = box
-                    with _named(path):
-                        decoded = image.convert("RGB")
-                    image.close()
-                    # crop and then resize, as torchvision does: a pixel outside has no influence
-                    decoded = decoded.crop((left, top, left + width, top + height))
-                    place[:] = decoded.resize(place.shape[1::-1], Image.Resampling.BILINEAR)
+            opened = []
+            for path in paths:  # whole files, so that never more than one of a thread is open
+                content = read_bytes(path)
+                with _named(path), _decoding():  # which reads the size and no more
+                    opened.append(Image.open(io.BytesIO(content)))
+            widths, heights = np.array([image.size for image in opened], dtype=np.int64).T
+            boxes = crop.boxes(ids[part], heights, widths).tolist()
+            for i, (path, box, place) in enumerate(zip(paths, boxes, out, strict=True)):
+                top, left, height, width = box
+                with _named(path), _decoding():
+                    decoded = opened[i].convert("RGB")
+                opened[i].close()
+                # crop and then resize, as torchvision does: a pixel outside has no influence
+                decoded = decoded.crop((left, top, left + width, top + height))
+                place[:] = decoded.resize(place.shape[1::-1], Image.Resampling.BILINEAR)
 
         return fill

@@ -94,9 +94,9 @@ def make_loader(
     Raises:
         UserError: a batch that the ranks cannot share equally, or larger than the training set.
     """
+    from harness.data.node import usable_cores
     from harness.data.resident import Resident
     from harness.data.streamed import Streamed
-    from harness.data.threads import usable_cores
 
     if batch_size % world_size:
         raise UserError(
@@ -110,6 +110,5 @@ def make_loader(
         )
     if isinstance(dataset.train.images, np.ndarray):
         return Resident(dataset, batch_size, rank, world_size, device)
-    gpus = torch.cuda.device_count() if device.type == "cuda" else world_size
-    threads = run.loader_threads or usable_cores(min(world_size, gpus))
+    threads = run.loader_threads or usable_cores()
     return Streamed(dataset, batch_size, rank, world_size, device, threads, epochs)

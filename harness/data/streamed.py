@@ -22,7 +22,7 @@ from harness.data.crops import Centre, Crop, RandomResized, Whole, side_at
 from harness.data.datasets import Dataset, Split
 from harness.data.loader import Batch, SplitName, fixed_order, rank_part, training_order
 from harness.data.official import Bytes, Integers
-from harness.data.threads import Stalled, Threads
+from harness.data.threads import STALL_SECONDS, Stalled, Threads
 
 AHEAD = 3  # batches under way besides the one in use
 _PIECE = (8, 64)  # images: enough that starting a piece is cheap, few enough to share
@@ -167,11 +167,16 @@ class Streamed:
                 if not waiting:
                     return
                 pending = waiting[0]
-                self._threads.wait(pending.done, "the next batch")
+                self._threads.wait(pending.done, "the next batch", STALL_SECONDS)
                 if pending.error is not None:
                     raise pending.error
                 yield self._arrived(pending)
                 self._give_back(waiting.popleft())
+        except Stalled:
+            for pending in waiting:
+                pending.cancelled = True
+            waiting.clear()  # it has been waited for long enough
+            raise
         finally:
             for pending in waiting:
                 pending.cancelled = True
@@ -179,7 +184,7 @@ class Streamed:
             # thread is the next batch's error: this runs where nobody could catch one.
             with contextlib.suppress(Stalled):
                 for pending in waiting:
-                    self._threads.wait(pending.done, "an abandoned batch")
+                    self._threads.wait(pending.done, "an abandoned batch", STALL_SECONDS)
                     self._give_back(pending)
 
     def _begin(self, split: Split, rows: Integers, fill: Fill, side: int) -> _Pending:

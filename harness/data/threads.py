@@ -6,18 +6,21 @@ nothing is copied between processes, and nothing is forked beside a GPU or anoth
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable
 
+from harness.store.claims import STALE_SECONDS
+
 GLANCE_SECONDS = 0.2  # how often a waiting thread looks after the others
-STALL_SECONDS = 300.0  # without any job done: storage that hangs, not storage that is slow
+STALL_SECONDS = 0.75 * STALE_SECONDS
+"""Without any job done: storage that hangs, not storage that is slow. Nothing touches the claim and
+nothing hears a signal meanwhile, so the wait ends before the stage would be another worker's."""
 
 
 class Stalled(ConnectionError):
-    """Data stopped coming: a thread died, or storage hangs. Worth another try (`failure.py`)."""
+    """Data stopped coming: a thread died, storage hangs or fails. Worth a try (`failure.py`)."""
 
 
 class Threads:
@@ -25,8 +28,9 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._ended = time.monotonic()  # when a job last did
         self._threads = [
-            threading.Thread(target=_work, args=(self._jobs,), name=f"decode-{i}", daemon=True)
+            threading.Thread(target=self._work, name=f"decode-{i}", daemon=True)
             for i in range(count)
         ]
         for thread in self._threads:
@@ -39,18 +43,18 @@ class Threads:
         """Have a thread run `job`, after all that were submitted before."""
         self._jobs.put(job)
 
-    def wait(self, done: threading.Event, what: str, seconds: float = STALL_SECONDS) -> None:
+    def wait(self, done: threading.Event, what: str, seconds: float) -> None:
         """Until `done` is set; `what` is waited for, in words.
 
         Raises:
-            Stalled: a thread is dead, or nothing has come for `seconds`.
+            Stalled: a thread is dead, or none has ended a job for `seconds`.
         """
-        deadline = time.monotonic() + seconds
+        begun = time.monotonic()
         while not done.wait(GLANCE_SECONDS):
             dead = [thread.name for thread in self._threads if not thread.is_alive()]
             if dead:
                 raise Stalled(f"the thread {dead[0]} that decodes images is dead, and {what} lost.")
-            if time.monotonic() > deadline:
+            if time.monotonic() > max(begun, self._ended) + seconds:
                 raise Stalled(f"{what} did not come within {seconds:g} s: its storage may hang.")
 
     def close(self) -> None:
@@ -61,18 +65,8 @@ class Threads:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-
-def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    while (job := jobs.get()) is not None:
-        job()
-        del job  # or it would keep its batch alive until the next one comes
-
-
-def usable_cores(ranks_here: int = 1) -> int:
-    """Cores for one of `ranks_here` ranks of this node.
-
-    SLURM binds a task to its cores; ranks that are not bound share all of the machine's.
-    """
-    mine = len(os.sched_getaffinity(0))
-    bound = mine < (os.cpu_count() or mine)
-    return max(1, mine if bound else mine // ranks_here)
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            self._ended = time.monotonic()
+            del job  # or it would keep its batch alive until the next one comes

@@ -15,34 +15,51 @@ lie. Further words, with what they are if they are not said:
 
 Threads decode, shrink and encode; one writes in the order of ids, so that the same settings give
 the same bytes with any number of threads. Files get their names when they are complete, the
-manifest comes last: what has no manifest is not a data set.
+manifest comes last: what has no manifest is not a data set. One writer at a time has a folder; what
+a killed one left there goes when the next begins.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from harness.config import GRIDS
-from harness.data.catalog import CATALOG, MANIFEST, DatasetInfo
-from harness.data.datasets import check_counts, cut_as, read_official
-from harness.data.encode import Part, Read, Settings, write_part
+from harness.data.catalog import CATALOG, MANIFEST, DatasetInfo, check_counts, misfits
+from harness.data.datasets import cut_as, read_official
+from harness.data.encode import Part, Read, write_part
 from harness.data.imagefolder import Tree, read_image, scan_both
+from harness.data.manifest import (
+    AGAIN,
+    FORMAT,
+    PARTS,
+    Cut,
+    File,
+    Files,
+    Manifest,
+    Official,
+    Settings,
+    Skipped,
+)
+from harness.data.node import usable_cores
 from harness.data.official import Integers
+from harness.data.source import INSTALL_FFCV
 from harness.data.splits import split_hash
-from harness.data.threads import Threads, usable_cores
+from harness.data.threads import Threads
 from harness.errors import UserError, command, nearest
 from harness.schema import DatasetConfig
+from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 from harness.store.files import make_folder, write_json
 
-MOST_BAD = 100  # more bad images than this are no accident
+MOST_BAD = 100  # more bad images than this are no accident; nobody asked to leave them out
 USAGE = "usage: python -m harness.data.write dataset=NAME source=DIR out=DIR [KEY=VALUE ...]"
 
 
@@ -105,16 +122,16 @@ def write(
     settings: Settings,
     workers: int,
     skip_bad: bool,
-) -> dict[str, Any]:
+) -> Manifest:
     """Write the three parts and the manifest, which is returned.
 
     Raises:
-        UserError: a source that is not the data set, bad images that should not be skipped, or a
-            folder that holds a finished set.
-        Stalled: an image that takes longer than `IMAGE_SECONDS`.
+        UserError: a source that is not the data set, a split that it does not allow, bad images
+            that should not be skipped, or a folder that is finished or being written.
+        Stalled: an image that takes longer than `IMAGE_SECONDS`, or that storage does not give.
     """
-    from harness.data.beton import AGAIN, FORMAT, PARTS, index_digest
-
+    if problems := misfits(config):
+        raise UserError(" ".join(problems))
     if (out / MANIFEST).exists():
         raise UserError(f"{out} holds a finished data set: remove it first, or name another out.")
     classes: Sequence[str] = [str(i) for i in range(info.num_classes)]
@@ -132,57 +149,95 @@ def write(
         Part(name, "test" if name == "test" else "train", ids[name], *official)
         for name, official in zip(PARTS, (train, train, test), strict=True)
     ]
-    make_folder(out)
-    cv2.setNumThreads(1)  # the threads are ours
-    progress = _Progress(sum(len(part.ids) for part in parts))
-    threads = Threads(workers)
-    facts = {}
-    try:
+    with _alone(out) as claim:
+        written, bad = _write_parts(out, parts, settings, workers, skip_bad, claim)
+        held = []
         for part in parts:
-            path = out / f"{part.name}.beton"
-            facts[part.name] = write_part(path, part, settings, threads, progress)
-            bad = [entry for other in parts for entry in other.skipped]
-            if len(bad) > MOST_BAD or (part is parts[-1] and bad and not skip_bad):
-                raise UserError(_about(bad))
-    finally:
-        threads.close()
-    held = []
-    for part in parts:
-        path, about = out / f"{part.name}.beton", facts[part.name]
-        about["index_sha256"] = index_digest(path, about["index_end"], about["table_start"])
-        gone = [entry["id"] for entry in part.skipped]
-        held.append(np.setdiff1d(part.ids, gone, assume_unique=True))
-        if not len(held[-1]):
-            raise UserError(
-                f"no image of the part {part.name} is good; mend the source and {AGAIN}."
-            )
-    manifest = {
-        "format": FORMAT,
-        "dataset": info.name,
-        "official": {
-            "train": len(train[0]),
-            "test": len(test[0]),
-            "classes": len(classes),
-        },
-        "classes": list(classes),
-        "split": {
-            "validation_size": config.validation_size,
-            "split_seed": config.split_seed,
-            "hash": split_hash(held[0], held[1], held[2]),
-        },
-        "settings": asdict(settings),
-        "parts": facts,
-        "skipped": bad,
-    }
-    write_json(out / MANIFEST, manifest)
+            gone = [entry.id for entry in bad if entry.part == part.official]
+            held.append(np.setdiff1d(part.ids, gone, assume_unique=True))
+            if not len(held[-1]):
+                raise UserError(
+                    f"no image of the part {part.name} is good; mend the source and {AGAIN}."
+                )
+        manifest = Manifest(
+            format=FORMAT,
+            dataset=info.name,
+            official=Official(train=len(train[0]), test=len(test[0]), classes=len(classes)),
+            classes=tuple(classes),
+            split=Cut(
+                validation_size=config.validation_size,
+                split_seed=config.split_seed,
+                hash=split_hash(held[0], held[1], held[2]),
+            ),
+            settings=settings,
+            parts=Files(**written),
+            skipped=tuple(bad),
+        )
+        write_json(out / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
 
 
-def _about(bad: Sequence[dict[str, Any]]) -> str:
-    named = "\n".join(f"  {entry['image']}: {entry['because']}" for entry in bad[:MOST_BAD])
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[Claim]:
+    """Hold the folder, without what a killed writer left in it."""
+    make_folder(out)
+    claim = try_claim(out, f"write-{os.getpid()}")
+    if claim is None:
+        raise UserError(
+            f"another process writes to {out}: name another out, or wait. If it was killed, on "
+            f"another machine, this holds for {STALE_SECONDS:.0f} s."
+        )
+    try:
+        for name in PARTS:
+            (out / f".{name}.beton.tmp").unlink(missing_ok=True)
+        yield claim
+    except ClaimLost as error:
+        raise UserError(f"{out} was not finished: another process writes to it now.") from error
+    finally:
+        claim.release()
+
+
+def _write_parts(
+    out: Path, parts: Sequence[Part], settings: Settings, workers: int, skip_bad: bool, claim: Claim
+) -> tuple[dict[str, File], list[Skipped]]:
+    """The files' lines of the manifest, by part, and the images that were left out."""
+    import cv2
+
+    from harness.data.beton import index_digest
+
+    cv2.setNumThreads(1)  # the threads are ours
+    progress = _Progress(sum(len(part.ids) for part in parts))
+    bad: list[Skipped] = []
+
+    def step() -> None:
+        progress()
+        claim.heartbeat()
+
+    def skip(entry: Skipped) -> None:
+        bad.append(entry)
+        if len(bad) > MOST_BAD and not skip_bad:
+            raise UserError(_about(bad, "these are the first"))
+
+    threads = Threads(workers)
+    written = {}
+    try:
+        for part in parts:
+            path = out / f"{part.name}.beton"
+            said = write_part(path, part, settings, threads, step, skip)
+            digest = index_digest(path, said["index_end"], said["table_start"])
+            written[part.name] = File.model_validate({**said, "index_sha256": digest})
+    finally:
+        threads.close()
+    if bad and not skip_bad:
+        raise UserError(_about(bad, "these are all"))
+    return written, bad
+
+
+def _about(bad: Sequence[Skipped], which: str) -> str:
+    named = "\n".join(f"  {entry.image}: {entry.because}" for entry in bad)
     return (
         f"{len(bad)} images do not decode, so nothing is finished; replace them, or leave them out "
-        f"with skip_bad=true:\n{named}"
+        f"with skip_bad=true; {which}:\n{named}"
     )
 
 
@@ -268,17 +323,22 @@ def main(arguments: list[str]) -> int:
     if size is None:
         raise UserError(f"how many images for validation? Say validation_size=N. {USAGE}")
     try:
+        import cv2  # noqa: F401
         import ffcv  # noqa: F401
     except (ImportError, OSError) as error:
         raise UserError(
-            f"writing .beton files needs FFCV, which cannot be imported ({error}): install it with "
-            "`pip install '.[ffcv]'`, or train from the image files with run.loader=imagefolder."
+            f"writing .beton files needs FFCV, which cannot be imported ({error}): {INSTALL_FFCV}; "
+            "or train from the image files with run.loader=imagefolder."
         ) from error
     compress = words.compress_probability
     if compress is None:  # small images are not worth a decoder
         compress = 1.0 if info.module is None else 0.0
     config = DatasetConfig(name=info.name, validation_size=size, split_seed=words.split_seed)
-    settings = Settings(words.max_resolution, words.jpeg_quality, compress)
+    settings = Settings(
+        max_resolution=words.max_resolution,
+        jpeg_quality=words.jpeg_quality,
+        compress_probability=compress,
+    )
     out, workers = Path(words.out).expanduser(), words.workers or usable_cores()
     try:
         manifest = write(info, config, words.source, out, settings, workers, words.skip_bad)
@@ -286,10 +346,10 @@ def main(arguments: list[str]) -> int:
         raise UserError(
             f"{out} was not finished, and does not count as a data set: {error}"
         ) from error
-    counts = ", ".join(f"{part['count']:,} {name}" for name, part in manifest["parts"].items())
-    print(f"{words.out}: {counts}; split {manifest['split']['hash']}")
-    for entry in manifest["skipped"]:
-        print(f"skipped {entry['image']}: {entry['because']}")
+    counts = ", ".join(f"{getattr(manifest.parts, name).count:,} {name}" for name in PARTS)
+    print(f"{words.out}: {counts}; split {manifest.split.hash}")
+    for entry in manifest.skipped:
+        print(f"skipped {entry.image}: {entry.because}")
     return 0
 
 

@@ -12,7 +12,10 @@ from typing import Any
 
 from harness.store.files import Damaged, read_json, write_json
 
-PACKAGES = ("torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit")
+PACKAGES = (
+    "torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit", "pillow",
+    "opencv-python",
+)  # fmt: skip
 SOURCE = Path(__file__).resolve().parent.parent
 
 
@@ -62,8 +65,8 @@ def versions() -> dict[str, str]:
 def record(folder: Path, facts: dict[str, Any]) -> None:
     """Add this run of the stage to `provenance.json`, unless the last one was the same.
 
-    `facts`: engine, zero_stage, world_size, micro_batch_size, loader, memory_format, device,
-    threads; code and package versions are added here.
+    `facts`: engine, zero_stage, world_size, micro_batch_size, loader, stored, split_hash,
+    memory_format, device, threads; code and package versions are added here.
     """
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
     path = folder / "provenance.json"

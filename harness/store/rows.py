@@ -26,6 +26,8 @@ RECORDED = (
     ("world_size", ("world_size",)),
     ("micro_batch_size", ("micro_batch_size",)),
     ("loader", ("loader",)),
+    ("stored", ("stored",)),
+    ("split_hash", ("split_hash",)),
     ("memory_format", ("memory_format",)),
     ("device", ("device",)),
     ("threads", ("threads",)),

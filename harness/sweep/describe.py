@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.schema import StageConfig
+from harness.schema import DatasetConfig, StageConfig
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
 from harness.sweep.jobs import make_chains, wall_seconds
@@ -103,13 +103,23 @@ def _jobs(
 
 def problems(launch: Launch) -> list[str]:
     """What would keep the sweep from running on this machine."""
-    from harness.data.catalog import CATALOG, missing
     from harness.train import trackers
 
-    names = sorted({trial.config.dataset.name for trial in launch.grid.trials})
-    found = [missing(CATALOG[name], launch.run.data_root) for name in names]
-    found.append(trackers.missing(launch.run.tracker))
-    return [f"  note: {sentence}" for sentence in found if sentence]
+    found = [problem for _, problem in data_problems(launch)]
+    found.append(trackers.missing(launch.run.tracker) or "")
+    return [f"  note: {sentence}" for sentence in dict.fromkeys(found) if sentence]
+
+
+def data_problems(launch: Launch) -> Iterator[tuple[DatasetConfig, str]]:
+    """The grid's data sets whose images this run could not read, and why."""
+    from harness.data.source import ffcv_absent, problem
+
+    run = launch.run
+    contained = launch.cluster.slurm.python is not None  # where FFCV is, only the container knows
+    for config in sorted({trial.config.dataset for trial in launch.grid.trials}, key=str):
+        trouble = (lambda: None) if contained else ffcv_absent
+        if said := problem(config, run.data_root, run.loader, trouble):
+            yield config, said
 
 
 def starting(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.datasets import load
+from harness.data.datasets import Dataset, load
 from harness.data.loader import Loader, make_loader
 from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
@@ -141,7 +141,7 @@ def train_gang(
             if loader.name != "resident":
                 print(f"loader {dataset.why}", flush=True)
             for member in members:
-                provenance.record(member.folder, facts(run, world, loader))
+                provenance.record(member.folder, facts(run, world, loader, dataset))
         for member in members:
             stages.append(Stage(member, dataset, loader, run, world, pulse))
         finished = _train(stages, loader, run, world, should_stop, pulse)
@@ -159,7 +159,7 @@ def train_gang(
         loader.close()
 
 
-def facts(run: RunConfig, world: World, loader: Loader) -> dict[str, Any]:
+def facts(run: RunConfig, world: World, loader: Loader, dataset: Dataset) -> dict[str, Any]:
     """What is recorded beside a result: it may move low bits, and is not part of the identity."""
     cuda = world.device.type == "cuda"
     return {
@@ -168,6 +168,8 @@ def facts(run: RunConfig, world: World, loader: Loader) -> dict[str, Any]:
         "world_size": world.size,
         "micro_batch_size": run.micro_batch_size,
         "loader": loader.name,
+        "stored": dataset.stored,
+        "split_hash": dataset.split_hash,
         "memory_format": "channels_last" if run.channels_last else "contiguous",
         "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
         "threads": None if cuda else run.threads,

@@ -2,18 +2,22 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from analysis.best import warnings
 from harness.data import streamed
+from harness.data.write import main as write
 from harness.schema import RunConfig, StageConfig
-from harness.store import provenance
+from harness.store import provenance, rows
 from harness.store.identity import stage_id
-from harness.train import pilot
+from harness.train import checkpoint, pilot
 from harness.train.loop import Member, train_gang
 from harness.train.stage import Stage
 
@@ -84,7 +88,7 @@ def seen(monkeypatch):
 
 @pytest.mark.parametrize("loader", ["ffcv", "imagefolder"])
 def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
-    world, tree, betons, tmp_path, seen, loader
+    world, tree, betons, tmp_path, seen, capsys, loader
 ):
     root = betons if loader == "ffcv" else tree
     dense = config()
@@ -99,7 +103,25 @@ def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
     assert seen == expected
     assert facts(resumed) == facts(unbroken)
     (record,) = provenance.records(tmp_path / "a" / stage_id(dense))
-    assert record["loader"] == loader
+    stored = {"ffcv": "compress_probability=0", "imagefolder": "original"}[loader]
+    made = [record[key] for key in ("loader", "stored", "split_hash")]
+    assert made == [loader, stored, unbroken.result["split_hash"]]
+    assert {"pillow", "opencv-python"} < set(record["packages"])  # which decode and resize
+    said = capsys.readouterr().out.splitlines()
+    assert f"loader {loader}: run.loader asks for it" in said
+
+
+def test_pixels_stored_in_other_ways_are_flagged(world, tree, betons, tmp_path):
+    """One stage, trained in turn on files of both kinds: along its path, and between rows."""
+    words = ["dataset=photos", f"source={tree / 'photos'}", "validation_size=9"]
+    write([*words, f"out={tmp_path / 'small/photos'}", "max_resolution=64"])
+    for root, steps in ((betons, 3), (tmp_path / "small", 10**6)):
+        train(world, tmp_path / "a", [config()], root, "ffcv", steps)
+    made = provenance.records(tmp_path / "a" / stage_id(config()))
+    assert rows._flags([made]) == ["mixed_stored"]
+    frame = pd.DataFrame([{"state": "done", "stored": record["stored"]} for record in made])
+    small = "max_resolution=64 jpeg_quality=90 compress_probability=1"
+    assert warnings(frame) == [f"the rows differ in stored: compress_probability=0, {small}"]
 
 
 def test_a_gang_on_one_stream_of_batches_ends_in_the_bits_of_each_alone(world, betons, tmp_path):
@@ -138,6 +160,11 @@ with connected(RunConfig(device="cpu")) as world:
 """
 
 
+def newest(folder):
+    """The step of the newest checkpoint, or 0."""
+    return max(checkpoint.steps(folder), default=0)
+
+
 @pytest.mark.slow
 def test_killed_it_ends_in_the_same_bits(world, betons, tmp_path):
     long = config(recipe={**STAGE["recipe"], "epochs": 40})
@@ -146,18 +173,19 @@ def test_killed_it_ends_in_the_same_bits(world, betons, tmp_path):
     command = [sys.executable, "-c", PROGRAM, here, str(tmp_path / "b"), str(betons)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        folder = tmp_path / "b" / stage_id(long) / "checkpoint"
+        folder = tmp_path / "b" / stage_id(long)
         deadline = time.monotonic() + 120
-        while not list(folder.glob("step*")):
+        while newest(folder) % 4 == 0:  # of 4 steps an epoch: no checkpoint within one yet
+            process.send_signal(signal.SIGCONT)
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.005)
+            process.send_signal(signal.SIGSTOP)  # so that it is still so when it is killed
     finally:
         process.kill()
         process.wait(10)
-    saved = sorted(path.stem for path in folder.glob("step*"))
-    assert saved, "killed before the end"
-    assert not (folder / "final.pt").exists()
+    assert newest(folder) % 4
+    assert not (folder / "checkpoint" / "final.pt").exists()
     (resumed,) = train(world, tmp_path / "b", [long], betons, "ffcv")
     assert facts(resumed) == facts(unbroken)
 

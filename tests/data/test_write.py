@@ -1,22 +1,27 @@
 """Written sets: what they hold, and what is said when the source or the files are bad."""
 
+import dataclasses
+import itertools
 import json
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from harness.data import catalog, encode, write
 from harness.data.catalog import CATALOG, MANIFEST, missing
-from harness.data.crops import Centre
+from harness.data.crops import Centre, Whole
 from harness.data.datasets import load
 from harness.data.imagefolder import read_image, scan_both
 from harness.errors import UserError
 from harness.schema import DatasetConfig
+from harness.store.claims import try_claim
 
 CONFIG = DatasetConfig(name="photos", validation_size=9)
 
@@ -32,14 +37,6 @@ def copy(tree, tmp_path):
     """A tree of one's own, to be spoiled."""
     shutil.copytree(tree / "photos", tmp_path / "source")
     return tmp_path / "source"
-
-
-@pytest.fixture
-def set_copy(betons, tmp_path):
-    """A written set of one's own, to be spoiled."""
-    command = ["cp", "-r", "--sparse=always", betons / "photos", tmp_path / "photos"]
-    subprocess.run(command, check=True)
-    return tmp_path / "photos"
 
 
 def test_each_part_holds_the_images_of_its_split(tree, betons):
@@ -149,6 +146,23 @@ def test_bad_images_are_left_out_if_asked_and_the_rest_stays_as_it_is(copy, tree
     assert rest.split_hash != whole.split_hash
 
 
+def test_too_many_bad_images_end_a_write_at_once_unless_they_may_be_skipped(
+    copy, tmp_path, monkeypatch, capsys
+):
+    names = [str(copy / f"train/cat/cat_{i:02}.JPEG") for i in (3, 4, 5, 6)]
+    for name in names:
+        Path(name).write_text("no image")
+    monkeypatch.setattr(write, "MOST_BAD", 2)
+    with pytest.raises(UserError, match=r"3 images do not decode.*these are the first") as caught:
+        command(copy, tmp_path / "out")
+    assert sum(name in str(caught.value) for name in names) == 3
+    assert not any((tmp_path / "out").iterdir())
+    command(copy, tmp_path / "photos", "skip_bad=true")
+    said = capsys.readouterr().out
+    assert all(f"skipped {name}" in said for name in names)
+    assert len(load(CONFIG, str(tmp_path), "ffcv").test) == 15
+
+
 def test_an_interrupted_write_leaves_nothing_that_looks_finished(tree, tmp_path, monkeypatch):
     calls = []
 
@@ -171,25 +185,35 @@ def test_an_interrupted_write_leaves_nothing_that_looks_finished(tree, tmp_path,
 @pytest.mark.slow
 def test_a_killed_write_leaves_nothing_that_looks_finished_and_can_be_repeated(tree, tmp_path):
     program = (
-        "import os, sys, harness.data.write as w\n"
+        "import os, sys, harness.data.encode as e, harness.data.write as w\n"
         "from harness.data.catalog import CATALOG, image_folder\n"
         "CATALOG['photos'] = image_folder('photos', 3, 48, 15, resolution=32)\n"
-        "part = w.write_part\n"
-        "def killed(path, *rest):\n"
-        "    if path.name == 'validation.beton': os.kill(os.getpid(), 9)\n"
-        "    return part(path, *rest)\n"
-        "w.write_part = killed\n"
-        "w.main(sys.argv[1:])\n"
+        "encode, done = e.encode, []\n"
+        "def killed(*rest):\n"
+        "    done.append(1)\n"
+        "    if len(done) == 45: os.kill(os.getpid(), 9)\n"  # in the second part
+        "    return encode(*rest)\n"
+        "e.encode = killed\n"
+        "w.main([*sys.argv[1:], 'workers=1'])\n"
     )
     out = tmp_path / "photos"
     words = ["dataset=photos", f"source={tree / 'photos'}", f"out={out}", "validation_size=9"]
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True)
     assert done.returncode == -9, done.stderr
-    assert (out / "train.beton").exists()
+    assert {"train.beton", ".validation.beton.tmp"} < {path.name for path in out.iterdir()}
     with pytest.raises(UserError):
         load(CONFIG, str(tmp_path))
     command(tree / "photos", out)
     assert len(load(CONFIG, str(tmp_path), "ffcv").train) == 39
+    names = {MANIFEST, "train.beton", "validation.beton", "test.beton"}
+    assert {path.name for path in out.iterdir()} == names
+
+
+def test_two_writers_do_not_share_a_folder(tree, tmp_path):
+    claim = try_claim(tmp_path, "another")
+    with pytest.raises(UserError, match="another process writes to"):
+        command(tree / "photos", tmp_path)
+    claim.release()
 
 
 def test_an_image_that_never_ends_is_named_within_the_deadline(tree, tmp_path, monkeypatch):
@@ -241,71 +265,56 @@ def test_another_tree_than_the_catalogs_is_refused(copy, tmp_path, change, words
     assert words in str(caught.value)
 
 
-def truncate(folder):
-    path = folder / "train.beton"
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 1)
+def test_colour_arrays_are_written_as_they_are(tmp_path, monkeypatch):
+    """A set in CIFAR's own files: what comes out of the .beton files is what training would see."""
+    info = dataclasses.replace(
+        CATALOG["cifar10"], name="small", folder="files", train_size=200, test_size=40,
+        files=("data_batch_1", "test_batch"), torchvision=None,
+    )  # fmt: skip
+    monkeypatch.setitem(CATALOG, "small", info)
+    random = np.random.default_rng(0)
+    (tmp_path / "files").mkdir()
+    for name, size in zip(info.files, (200, 40), strict=True):
+        pixels = random.integers(0, 256, (size, 3 * 32 * 32), dtype=np.uint8)
+        batch = {"data": pixels, "labels": [i % 10 for i in range(size)]}
+        (tmp_path / "files" / name).write_bytes(pickle.dumps(batch))
+    words = ["dataset=small", f"source={tmp_path}", f"out={tmp_path / 'small'}"]
+    write.main([*words, "validation_size=50"])
+    config = DatasetConfig(name="small", validation_size=50)
+    arrays, files = load(config, str(tmp_path)), load(config, str(tmp_path), "ffcv")
+    assert files.split_hash == arrays.split_hash
+    for one, other in ((arrays.train, files.train), (arrays.test, files.test)):
+        out = np.empty((len(one), 32, 32, 3), np.uint8)
+        other.images.job(np.arange(len(one)), one.ids, Whole())(slice(0, len(one)), out)
+        assert np.array_equal(out.transpose(0, 3, 1, 2), one.images)
+        assert np.array_equal(one.labels, other.labels)
 
 
-def damage_index(folder):
-    with (folder / "test.beton").open("r+b") as file:
-        file.seek(3200)
-        file.write(b"\x77")
+def test_progress_says_how_much_is_left(tree, tmp_path, monkeypatch, capsys):
+    clock = itertools.count(0, 61)  # of seconds: 61 for each image
+    monkeypatch.setattr(write, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    command(tree / "photos", tmp_path / "out")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 63
+    assert lines[0] == "1 of 63 images (2%), 0 a second, 1:03:02 left"
+    assert lines[62] == "63 of 63 images (100%), 0 a second, 0:00:00 left"
 
 
-def another_split(folder):
-    path = folder / MANIFEST
-    manifest = json.loads(path.read_text())
-    manifest["split"]["hash"] = "0" * 16
-    path.write_text(json.dumps(manifest))
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (truncate, r"train\.beton has [\d,]+ bytes where its manifest says"),
-        (damage_index, r"the index of .*test\.beton is not the one"),
-        (lambda folder: (folder / "validation.beton").unlink(), r"validation\.beton is not there"),
-        (another_split, "hold another split than their manifest"),
-        (lambda folder: (folder / MANIFEST).write_text("{"), r"manifest\.json cannot be read"),
-    ],
-)
-def test_a_spoiled_set_is_named_when_it_is_loaded(set_copy, change, words):
-    change(set_copy)
-    with pytest.raises(UserError, match=words):
-        load(CONFIG, str(set_copy.parent), "ffcv")
-
-
-def test_another_split_than_the_written_one_is_refused(betons):
-    config = DatasetConfig(name="photos", validation_size=12, split_seed=1)
-    with pytest.raises(UserError) as caught:
-        load(config, str(betons), "ffcv")
-    for words in ("validation_size=9, split_seed=0", "validation_size=12, split_seed=1"):
-        assert words in str(caught.value)
-
-
-def test_a_jpeg_that_is_damaged_in_the_file_is_named_by_its_id(tree, tmp_path):
-    command(tree / "photos", tmp_path / "photos", "compress_probability=1")
-    dataset = load(CONFIG, str(tmp_path), "ffcv")
-    images = dataset.test.images
-    start = int(images._image["data_ptr"][4])
-    with images.path.open("r+b") as file:
-        file.seek(start)
-        file.write(bytes(20))
-    job = images.job(np.arange(15), dataset.test.ids, Centre())
-    with pytest.raises(UserError, match=r"image 4 in .*test\.beton does not decode"):
-        job(slice(0, 15), np.empty((15, 32, 32, 3), np.uint8))
-
-
-def test_a_cache_that_does_not_fit_is_refused(betons, monkeypatch):
-    meminfo = Path.read_text
-    monkeypatch.setattr(
-        Path,
-        "read_text",
-        lambda path, *a: "MemAvailable: 10 kB" if path.name == "meminfo" else meminfo(path, *a),
+def test_without_ffcv_it_is_a_sentence():
+    program = (
+        "import sys\n"
+        "sys.modules['ffcv'] = sys.modules['cv2'] = None\n"
+        "from harness.data.write import main\n"
+        "from harness.errors import command\n"
+        "command(main)\n"
     )
-    with pytest.raises(UserError, match=r"data_cache=process would read .* 0\.0 GB are free"):
-        load(CONFIG, str(betons), "ffcv", "process")
+    words = ["dataset=digits", "out=x", "validation_size=200"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "error: writing .beton files needs FFCV, which cannot be imported"
+    )
+    assert "libturbojpeg0-dev; or train from the image files" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -317,6 +326,8 @@ def test_a_cache_that_does_not_fit_is_refused(betons, monkeypatch):
         (["dataset=photos", "out=x", "jpeg_quality=101"], "jpeg_quality=101 is outside 1 to 100"),
         (["dataset=photos", "out=x"], "Say validation_size=N"),
         (["dataset=photos", "out=x", "validation_size=9"], "say source=DIR"),
+        (["dataset=digits", "out=x", "validation_size=1437"], "leaves nothing to train on"),
+        (["dataset=digits", "out=x", "validation_size=5000"], "leaves nothing to train on"),
     ],
 )
 def test_wrong_words_are_explained(words, said):

@@ -1,0 +1,116 @@
+"""Mistakes about data are said before anything is queued, in the words a worker would use."""
+
+import json
+
+import pytest
+
+from harness import doctor, launch
+from harness.config import load as load_grid
+from harness.data import datasets, source
+from harness.data.catalog import MANIFEST
+from harness.data.datasets import load
+from harness.errors import UserError
+from harness.schema import DatasetConfig
+
+CONFIG = DatasetConfig(name="photos", validation_size=9)
+GRID = """# Photographs.
+defaults:
+  - override /dataset: imagenet
+  - override /model: cifar_resnet
+  - override /recipe: quick
+dataset: {name: photos, validation_size: 9, resolution: 32}
+model: {depth: 8, width: 0.25}
+recipe: {epochs: 1, batch_size: 8}
+run: {device: cpu, engine: ddp}
+axes: {magnitude: [none], seed: [0]}
+"""
+
+
+def spoiled(betons, tmp_path, **said):
+    """A root whose manifest says so; its files are not needed to see that."""
+    manifest = json.loads((betons / "photos" / MANIFEST).read_text()) | said
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / MANIFEST).write_text(json.dumps(manifest))
+    return tmp_path
+
+
+@pytest.fixture
+def no_ffcv(monkeypatch):
+    monkeypatch.setattr(source.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(datasets, "ffcv_trouble", lambda: "FFCV cannot be imported (none here)")
+    load.cache_clear()
+
+
+def test_a_set_that_can_be_read_has_no_problem(tree, betons):
+    for root, loaders in ((tree, ("auto", "imagefolder")), (betons, ("auto", "ffcv"))):
+        for loader in loaders:
+            assert source.problem(CONFIG, str(root), loader) is None
+
+
+def test_a_manifest_that_does_not_fit_is_a_problem(betons, tmp_path):
+    root = spoiled(betons, tmp_path, settings={"max_resolution": 16, "jpeg_quality": 90,
+                                               "compress_probability": 1})  # fmt: skip
+    assert "max_resolution=16" in str(source.problem(CONFIG, str(root), "auto"))
+    another = CONFIG.model_copy(update={"split_seed": 3})
+    assert "split_seed=0" in str(source.problem(another, str(betons), "ffcv"))
+
+
+@pytest.mark.parametrize(("at", "loader"), [("tree", "ffcv"), ("betons", "imagefolder")])
+def test_files_that_the_loader_does_not_read_are_a_problem(tree, betons, at, loader):
+    root = str({"tree": tree, "betons": betons}[at])
+    said = source.problem(CONFIG, root, loader)
+    assert said is not None
+    assert f"run.loader={loader} needs" in said
+    with pytest.raises(UserError) as caught:
+        load(CONFIG, root, loader)
+    assert str(caught.value) == said
+
+
+@pytest.mark.usefixtures("no_ffcv")
+def test_without_ffcv_only_a_tree_can_be_read(tree, betons):
+    assert source.problem(CONFIG, str(tree), "auto") is None
+    for loader in ("auto", "ffcv"):
+        assert "FFCV is not installed" in str(source.problem(CONFIG, str(betons), loader))
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """The words of a launch on a root, and its store."""
+    grid, store = tmp_path / "photos_grid.yaml", tmp_path / "store"
+    grid.write_text(GRID)
+    return lambda root: [f"grid={grid}", f"store={store}", f"run.data_root={root}"], store
+
+
+def test_launch_dry_run_and_doctor_say_it(tree, launched, capsys):
+    words, store = launched
+    asked = [*words(tree), "run.loader=ffcv"]
+    with pytest.raises(UserError, match=r"run\.loader=ffcv needs \.beton files of photos"):
+        launch.main(asked)
+    assert not store.exists()
+    launch.main([*asked, "dry_run=true"])
+    assert "note: run.loader=ffcv needs .beton files of photos" in capsys.readouterr().out
+    ((state, name, why),) = doctor.data(load_grid(asked))
+    assert (state, name) == ("bad", "photos")
+    assert "run.loader=ffcv needs" in why
+    assert list(doctor.data(load_grid(words(tree)))) == [("ok", "photos", "there")]
+
+
+@pytest.mark.usefixtures("no_ffcv")
+def test_the_doctor_imports_ffcv_rather_than_look_for_it(betons, launched):
+    words, _ = launched
+    ((state, _, why),) = doctor.data(load_grid(words(betons)))
+    assert state == "bad"
+    assert "FFCV cannot be imported (none here)" in why
+    said = {what: (state, why) for state, what, why in doctor.machine()}
+    assert said["ffcv"][0] == "note"
+    assert "run.loader=auto reads image files" in said["ffcv"][1]
+
+
+def test_in_a_container_ffcv_is_not_looked_for_here(betons, launched, no_ffcv, capsys):
+    words, _ = launched
+    launch.main([*words(betons), "dry_run=true"])
+    assert "FFCV is not installed" in capsys.readouterr().out
+    launch.main(
+        [*words(betons), "dry_run=true", "cluster.slurm.python=apptainer exec x.sif python"]
+    )
+    assert "FFCV" not in capsys.readouterr().out

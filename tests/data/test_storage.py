@@ -1,0 +1,256 @@
+"""Storage and the machine fail or fall short: that is said of them, and not of the images."""
+
+import os
+import resource
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import launch
+from harness.cluster import failure
+from harness.data import node, streamed, write
+from harness.data.catalog import MANIFEST
+from harness.data.datasets import load
+from harness.data.ffcv import require_memory
+from harness.data.loader import make_loader
+from harness.data.threads import STALL_SECONDS, Stalled, Threads
+from harness.errors import UserError
+from harness.schema import DatasetConfig, RunConfig
+from harness.store.claims import STALE_SECONDS
+
+CONFIG = DatasetConfig(name="photos", validation_size=9)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def mine(tree, tmp_path):
+    """A root with a tree of one's own, to be spoiled."""
+    shutil.copytree(tree / "photos", tmp_path / "photos")
+    return tmp_path
+
+
+@pytest.fixture
+def loader_of():
+    """Make loaders; they are closed at the end."""
+    made = []
+
+    def make(root, threads=2, config=CONFIG, **how):
+        dataset = load(config, str(root), **how)
+        made.append(make_loader(dataset, RunConfig(loader_threads=threads), 12, 0, 1, CPU))
+        return made[-1]
+
+    yield make
+    for loader in made:
+        loader.close()
+
+
+def first_image(loader):
+    """The file of an image in the first batch of an epoch."""
+    images = loader._splits["train"][1]
+    ids = loader._dataset.train.ids.tolist()
+    sample = next(loader.epoch(0, 0)).ids[0]
+    return images._root / images._paths[ids.index(sample)]
+
+
+def test_a_file_that_storage_does_not_give_is_worth_another_try(mine, loader_of):
+    loader = loader_of(mine)
+    path = first_image(loader)
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(Stalled, match=r"cannot be read .*symbolic links") as caught:
+        list(loader.epoch(0, 0))
+    assert str(path) in str(caught.value)
+    assert failure.classify(caught.value) == "transport"
+
+
+def test_an_image_that_does_not_decode_is_the_users_to_replace(mine, loader_of):
+    loader = loader_of(mine)
+    path = first_image(loader)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"does not decode .*: replace it") as caught:
+        list(loader.epoch(0, 0))
+    assert str(path) in str(caught.value)
+
+
+def test_a_thread_opens_one_file_at_a_time(tree, loader_of):
+    loader = loader_of(tree)
+    assert len(list(loader.epoch(0, 0))) == 3  # what is imported when it is needed is there now
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+    free = [number for number in range(len(taken) + 3) if number not in taken]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[2] + 1, hard))  # for two threads and one more
+    try:
+        assert len(list(loader.epoch(0, 1))) == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_storage_does_not_give_is_not_left_out_as_bad(mine, tmp_path):
+    path = mine / "photos/train/dog/dog_05.JPEG"
+    path.unlink()
+    path.symlink_to(path)
+    words = ["dataset=photos", f"source={mine / 'photos'}", "validation_size=9", "skip_bad=true"]
+    with pytest.raises(UserError, match=r"not finished.*dog_05\.JPEG cannot be read"):
+        write.main([*words, f"out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_a_file_that_hangs_ends_the_wait_once(mine, loader_of, monkeypatch):
+    loader = loader_of(mine)
+    path = first_image(loader)
+    path.unlink()
+    os.mkfifo(path)  # to open it for reading waits for a writer
+    monkeypatch.setattr(streamed, "STALL_SECONDS", 0.5)
+    waited = []
+    wait = Threads.wait
+
+    def watched(self, done, what, seconds):
+        waited.append(what)
+        return wait(self, done, what, seconds)
+
+    monkeypatch.setattr(Threads, "wait", watched)
+    try:
+        with pytest.raises(Stalled, match=r"the next batch did not come within 0\.5 s"):
+            next(loader.epoch(0, 0))
+    finally:
+        path.open("wb").close()
+    assert waited == ["the next batch"]
+
+
+def test_a_wait_ends_before_the_claim_is_anyones():
+    assert STALL_SECONDS < STALE_SECONDS
+
+
+def test_slow_storage_is_waited_for_as_long_as_something_comes():
+    threads, last = Threads(1), threading.Event()
+    for _ in range(5):
+        threads.submit(lambda: time.sleep(0.4))
+    threads.submit(last.set)
+    threads.wait(last, "the last job", seconds=1.0)
+    threads.submit(lambda: last.wait(0.0) and time.sleep(2))
+    with pytest.raises(Stalled, match=r"the image x\.jpg did not come within 0\.3 s"):
+        threads.wait(threading.Event(), "the image x.jpg", seconds=0.3)
+    threads.close()
+
+
+def test_the_process_cache_gives_the_batches_of_the_page_cache(betons, loader_of):
+    page, process = (loader_of(betons, cache=cache) for cache in ("page", "process"))
+    for one, other in zip(page.epoch(1, 2), process.epoch(1, 2), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert np.array_equal(one.ids, other.ids)
+
+
+def test_data_sets_cut_from_one_folder_are_in_memory_once(betons):
+    smaller = CONFIG.model_copy(update={"train_size": 20})
+    one, other = (load(config, str(betons), cache="process") for config in (CONFIG, smaller))
+    assert np.shares_memory(one.train.images._data, other.train.images._data)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Say what this machine has: cores that may be used, bytes in all and free."""
+
+    def say(cores=8, total=10**9, free=10**9):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+        monkeypatch.setattr(node, "host_memory", lambda: (total, free))
+        monkeypatch.setattr(node, "memory_limit", lambda: None)
+
+    for name in ("SLURM_CPUS_PER_TASK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    return say
+
+
+def test_a_cache_fits_if_all_ranks_of_the_node_can_hold_it(tmp_path, machine, monkeypatch):
+    path = tmp_path / "x.beton"
+    path.write_bytes(bytes(1000))
+    machine(total=3000, free=3000)
+    for ranks in ("1", "2"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        require_memory([path])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(UserError, match=r"each of 3 processes .* use run\.data_cache=page"):
+        require_memory([path])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(node, "memory_limit", lambda: 2000)  # of the job, on a larger machine
+    with pytest.raises(UserError, match=r"may use 0\.0 GB"):
+        require_memory([path])
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/job/step", {"job/memory.max": "5000", "job/step/memory.max": "max"}, 5000),
+        ("0::/job/step", {"job/memory.max": "5000", "job/step/memory.max": "700"}, 700),
+        ("5:cpu:/a\n4:memory:/job\n0::/", {"memory/job/memory.limit_in_bytes": "900"}, 900),
+        ("0::/", {}, None),
+    ],
+)
+def test_the_limit_of_a_job_is_that_of_its_control_groups(
+    tmp_path, monkeypatch, membership, files, limit
+):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda p, *a: membership if p.name == "cgroup" else read(p, *a)
+    )
+    monkeypatch.setattr(node, "CGROUPS", tmp_path)
+    assert node.memory_limit() == limit
+
+
+@pytest.mark.parametrize(
+    ("environment", "cores"),
+    [
+        ({}, 8),
+        ({"WORLD_SIZE": "2"}, 4),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, 4),  # the others are on another node
+        ({"WORLD_SIZE": "16"}, 1),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "2"}, 2),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "8"}, 8),
+        ({"SLURM_CPUS_PER_TASK": "64"}, 8),
+    ],
+)
+def test_a_rank_decodes_on_the_cores_it_was_given_or_on_its_share(
+    machine, monkeypatch, environment, cores
+):
+    machine(cores=8)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert node.usable_cores() == cores
+
+
+def test_workers_of_one_machine_share_its_cores(machine):
+    machine(cores=8)
+    assert launch._sharing(RunConfig(processes=2), workers=2).loader_threads == 2
+    assert launch._sharing(RunConfig(), workers=20).loader_threads == 1
+    assert launch._sharing(RunConfig(loader_threads=5), workers=2).loader_threads == 5
+
+
+def test_ranks_are_told_how_many_share_their_node(tmp_path, monkeypatch):
+    from harness.cluster import rendezvous
+
+    said = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "3"}
+    said |= {"SUBMITIT_LOCAL_JOB_ID": "1", "SUBMITIT_LOCAL_LOCALID": "0"}
+    said |= {"SUBMITIT_LOCAL_GLOBALID": "0", "SUBMITIT_LOCAL_NODEID": "0"}
+    said |= {"SUBMITIT_LOCAL_NNODES": "1", "SUBMITIT_LOCAL_NODELIST": "here"}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")  # put back afterwards
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "0")
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    rendezvous.export(tmp_path)
+    assert node.ranks_here() == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups")
+def test_this_machines_memory_can_be_read():
+    total, free = node.host_memory()
+    assert 0 < free <= total
+    assert node.memory_limit() is None or node.memory_limit() > 0

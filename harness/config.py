@@ -111,9 +111,9 @@ def check_trial(config: TrialConfig) -> list[tuple[str, str]]:
     found = []
     data = CATALOG.get(config.dataset.name)
     side = config.dataset.resolution or (data.resolution if data else None)
-    family = registry.FAMILIES.get(config.model.family)
-    if config.dataset.start_resolution is not None and family is not None and family.patch:
-        sentence = f"{family.name} learns a position for each patch of one size of images"
+    family = config.model.family
+    if config.dataset.start_resolution is not None and registry.takes_one_size(family):
+        sentence = f"{family} learns a position for each patch of one size of images"
         found.append(("dataset.start_resolution", f"{sentence}; leave it out."))
     for path, sentences in (
         ("dataset", misfits(config.dataset)),

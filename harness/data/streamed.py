@@ -12,7 +12,7 @@ import itertools
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -116,6 +116,7 @@ class Streamed:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._threads = Threads(threads)
         self._free: list[torch.Tensor] = []
+        self._next_order: tuple[tuple[int, int], Integers] | None = None
 
     def side(self, epoch: int) -> int:
         """Pixels of a training image's side in this epoch."""
@@ -126,11 +127,34 @@ class Streamed:
 
     def epoch(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """See `Loader.epoch`."""
-        order = training_order(seed, epoch, len(self._dataset.train), self._batch_size)
+        order = self._order(seed, epoch)
         mine = rank_part(self._batch_size, self._rank, self._world_size)
         scale = self._dataset.crop_scale
         crop = Whole() if scale is None else RandomResized(seed, epoch, scale)
-        return self._batches("train", order[start_step:, mine], crop, self.side(epoch))
+        batches = self._batches("train", order[start_step:, mine], crop, self.side(epoch))
+        return self._with_next_order(batches, seed, epoch + 1)
+
+    def _order(self, seed: int, epoch: int) -> Integers:
+        held = self._next_order
+        if held is not None and held[0] == (seed, epoch):
+            return held[1]
+        return training_order(seed, epoch, len(self._dataset.train), self._batch_size)
+
+    def _with_next_order(
+        self, batches: Iterator[Batch], seed: int, epoch: int
+    ) -> Generator[Batch, None, None]:
+        """Behind the first batches, a thread sorts the next epoch: 0.9 s for ImageNet."""
+
+        def sort() -> None:
+            order = training_order(seed, epoch, len(self._dataset.train), self._batch_size)
+            self._next_order = (seed, epoch), order
+
+        for first in batches:
+            if epoch < self._epochs:
+                self._threads.submit(sort)
+            yield first
+            break
+        yield from batches
 
     def evaluate(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """See `Loader.evaluate`."""

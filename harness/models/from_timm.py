@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+import torch
 from timm.models import get_pretrained_cfg
 from torch import nn
+
+from harness.errors import UserError
 
 
 class Named:
@@ -28,10 +31,23 @@ class Named:
     def build(
         self, depth: None, width: float, num_classes: int, in_channels: int, resolution: int
     ) -> nn.Module:
-        """The model without pretrained weights, initialised from torch's default generator."""
+        """The model without pretrained weights, initialised from torch's default generator.
+
+        Raises UserError where it does not take images of this resolution.
+        """
         fixed = getattr(self.facts, "fixed_input_size", False)
         size: dict[str, Any] = {"img_size": resolution} if fixed else {}
-        model: nn.Module = timm.create_model(
-            self.name, num_classes=num_classes, in_chans=in_channels, **size
-        )
-        return model
+        try:
+            model: nn.Module = timm.create_model(
+                self.name, num_classes=num_classes, in_chans=in_channels, **size
+            ).eval()
+            with torch.no_grad():  # the least size that it takes is written nowhere
+                model(torch.zeros(1, in_channels, resolution, resolution))
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            if "allocate memory" in str(error):
+                raise
+            raise UserError(
+                f"model.family: timm's {self.name} does not take images of {resolution} pixels "
+                f"({' '.join(str(error).split())}): set dataset.resolution, or choose another."
+            ) from error
+        return model.train()

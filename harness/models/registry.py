@@ -77,6 +77,22 @@ def _family(name: str) -> Family | None:
     return FAMILIES.get(name)
 
 
+@functools.cache
+def takes_one_size(name: str) -> bool:
+    """Whether a family learns positions for one size of images.
+
+    Only timm knows it of its models: it is imported, which takes seconds; False where it cannot.
+    """
+    if not name.startswith(TIMM):
+        return name in FAMILIES and FAMILIES[name].patch is not None
+    try:
+        from timm.models import get_pretrained_cfg
+    except ImportError:
+        return False
+    facts = get_pretrained_cfg(name.removeprefix(TIMM))
+    return bool(getattr(facts, "fixed_input_size", False))
+
+
 def check(config: ModelConfig, resolution: int | None = None) -> list[str]:
     """Sentences about everything that is wrong with a model's config, for images of `resolution`.
 

@@ -80,7 +80,7 @@ def test_two_nodes_with_two_ranks_each_train_as_one_process_does(bed, checkout, 
     grid.write_text(GRID)
     said = bed.run(
         "harness.data.write", "dataset=photos", f"source={photos / 'photos'}", "validation_size=9",
-        f"out={betons / 'photos'}", "compress_probability=0", cwd=checkout,
+        f"out={betons / 'photos'}", "compress_probability=0.5", cwd=checkout,
     )  # fmt: skip
     assert "39 train, 9 validation, 21 test" in said
 

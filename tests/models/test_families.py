@@ -8,10 +8,11 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from harness.compress import masks as pruning
+from harness.config import check_trial
 from harness.errors import UserError
 from harness.models import registry, shufflenetv2
 from harness.models.counts import count
-from harness.schema import ModelConfig, OptimizerConfig
+from harness.schema import ModelConfig, OptimizerConfig, TrialConfig
 from harness.train.optim import make_optimizer
 
 
@@ -266,6 +267,38 @@ def test_timms_names_are_read_without_importing_it():
     import timm
 
     assert set(timm.list_models()) <= registry.timm_names()
+
+
+@pytest.mark.parametrize(("name", "side"), [("vgg11", 8), ("inception_v3", 8)])
+def test_a_timm_model_says_which_images_it_does_not_take(name, side):
+    config = ModelConfig(family=f"timm:{name}")
+    with pytest.raises(UserError, match=rf"timm's {name} does not take images of {side} pixels"):
+        registry.build(config, 10, seed=0, resolution=side)
+
+
+def test_looking_whether_a_timm_model_takes_the_images_leaves_no_trace():
+    """Neither in its statistics nor in its mode."""
+    model = registry.build(ModelConfig(family="timm:test_efficientnet"), 10, seed=0, resolution=32)
+    counted = [value for name, value in model.state_dict().items() if "num_batches" in name]
+    assert counted
+    assert not any(counted)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("family", "refused"),
+    [("timm:vit_tiny_patch16_224", True), ("timm:resnet18", False), ("vit", True)],
+)
+def test_images_that_grow_are_refused_by_models_of_one_size(family, refused):
+    dataset = {"name": "imagenet", "validation_size": 50_000}
+    said = {
+        "dataset": {**dataset, "resolution": 192, "start_resolution": 160},
+        "model": {"family": family, "depth": 12 if family == "vit" else None},
+        "augment": {},
+        "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}},
+    }
+    found = check_trial(TrialConfig.model_validate(said))
+    assert [key for key, _ in found] == ["dataset.start_resolution"] * refused
 
 
 def test_a_timm_model_with_two_classifiers_has_no_such_role():

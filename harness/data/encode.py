@@ -114,7 +114,7 @@ def write_part(
     at = -(-index_end // PAGE_SIZE) * PAGE_SIZE
     table = np.zeros(len(part.ids), dtype=ALLOC_TABLE_TYPE)
     count = 0
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             for id, result in _encoded(part, settings, threads):

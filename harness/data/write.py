@@ -188,8 +188,8 @@ def _alone(out: Path) -> Iterator[Claim]:
             f"another machine, this holds for {STALE_SECONDS:.0f} s."
         )
     try:
-        for name in PARTS:
-            (out / f".{name}.beton.tmp").unlink(missing_ok=True)
+        for half in out.glob(".*.beton.*.tmp"):
+            half.unlink(missing_ok=True)
         yield claim
     except ClaimLost as error:
         raise UserError(f"{out} was not finished: another process writes to it now.") from error

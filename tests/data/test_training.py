@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -174,13 +175,17 @@ def test_killed_it_ends_in_the_same_bits(world, betons, tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         folder = tmp_path / "b" / stage_id(long)
-        deadline = time.monotonic() + 120
-        while newest(folder) % 4 == 0:  # of 4 steps an epoch: no checkpoint within one yet
-            process.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + 300
+        while True:
             assert process.poll() is None
             assert time.monotonic() < deadline
+            if newest(folder) % 4:  # of 4 steps an epoch
+                process.send_signal(signal.SIGSTOP)  # so that it is still so when it is killed
+                os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+                if newest(folder) % 4:
+                    break
+                process.send_signal(signal.SIGCONT)
             time.sleep(0.005)
-            process.send_signal(signal.SIGSTOP)  # so that it is still so when it is killed
     finally:
         process.kill()
         process.wait(10)

@@ -56,8 +56,12 @@ def grid_files() -> dict[str, str]:
     return found
 
 
-def load(args: list[str], knobs: Mapping[str, type] | None = None) -> Launch:
-    """Compose, check and expand. Raises UserError naming every mistake."""
+def load(args: list[str], knobs: Mapping[str, type] | None = None, trains: bool = False) -> Launch:
+    """Compose, check and expand. Raises UserError naming every mistake.
+
+    With `trains`, for verbs that train, teachers have to be there and to fit. Those that only look
+    show a finished sweep also after its teacher's weights were deleted.
+    """
     words, overrides, values = _split(args, knobs or {})
     if "grid" not in words:
         raise UserError(
@@ -85,7 +89,7 @@ def load(args: list[str], knobs: Mapping[str, type] | None = None) -> Launch:
     if any(teacher.name for teacher in asked) and not any(teacher.acts for teacher in asked):
         sentence = "it does nothing: set teacher.labels, target with candidates, or cap"
         mistakes.add("teacher", sentence)
-    for teacher, data in sorted(_teachers(grid), key=str):
+    for teacher, data in sorted(_teachers(grid) if trains else (), key=str):
         if problem := teachers.misfit(teacher, Path(str(store)), data):
             mistakes.add("teacher.name", problem)
     mistakes.raise_any(f"the grid {name} has")

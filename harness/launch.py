@@ -36,7 +36,7 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("--help", "-h", "help"):
         print(describe.usage(grid_files()))
         return 0
-    launch = load(args, KNOBS)
+    launch = load(args, KNOBS, trains=True)
     retry = launch.knobs.get("retry")
     if retry is not None and retry not in RETRY:
         raise UserError(f"retry={retry} is not known{nearest(retry, RETRY)}")
@@ -62,6 +62,8 @@ def main(args: list[str]) -> int:
     if not left:
         print(describe.nothing_left(plan, states))
         return 1 if any(state.name == "failed" for state in states.values()) else 0
+    for sentence in describe.unchecked(launch):
+        print(f"note: {sentence}")
     _require_data(launch)
     _write_sweep(launch, plan, store)
     if launch.cluster.executor == "slurm":

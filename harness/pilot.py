@@ -24,7 +24,7 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("--help", "-h"):
         print(__doc__)
         return 0
-    sweep = look_at(args, KNOBS)
+    sweep = look_at(args, KNOBS, trains=True)
     said = sweep.launch.knobs.get("steps", str(STEPS))
     if not said.isdecimal() or not 1 <= int(said) <= 10_000:
         raise UserError(f"steps={said} is no number of steps from 1 to 10000")

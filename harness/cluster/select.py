@@ -38,9 +38,9 @@ class Sweep:
         return [stage for stage in self.plan.stages if stage in wanted]
 
 
-def look_at(args: list[str], knobs: Mapping[str, type]) -> Sweep:
-    """The sweep that a command line names; `where` is among its knobs."""
-    launch = load(args, {**knobs, "where": str})
+def look_at(args: list[str], knobs: Mapping[str, type], trains: bool = False) -> Sweep:
+    """The sweep that a command line names; `where` is among its knobs, `trains` as in `load`."""
+    launch = load(args, {**knobs, "where": str}, trains)
     plan = make_plan(launch.grid)
     return _look(launch, plan)
 

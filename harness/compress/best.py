@@ -1,8 +1,9 @@
 """The best magnitude of a size, from the rows of an earlier sweep or from a table by hand.
 
 A file of rows (`analysis.rows out=...`, CSV) has `val_top1`: the best magnitude of a size is the
-one whose mean over seeds is highest on validation; those with a diverged seed cannot win. A table
-by hand has one line per size: `sparsity,magnitude`, and further columns that tell sizes apart.
+one whose mean over seeds is highest on validation; those with a diverged seed cannot win. Lines of
+different experiments, and a sweep that is not finished, are refused. A table by hand has one line
+per size: `sparsity,magnitude`, and further columns that tell sizes apart.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.schema import Magnitude, TrialConfig
+from harness.sweep.axes import SHORT
 
 PLAIN = {"schedule": "constant", "surplus": "none", "dense_long": "", "calibrated": "False"}
 """Columns, and what a line has in them that was trained in the plain way."""
+AXES = frozenset({*SHORT, "dataset", "precision"})
+"""Columns, besides those with a dotted name, that tell experiments apart."""
 SAME = 1e-6  # sparsities and widths closer than this are one
 
 
@@ -40,6 +44,7 @@ def best_magnitude(path: str, trial: TrialConfig, sparsity: float) -> Magnitude:
     size = size_of(trial)
     alike = [line for line in lines if all(agrees(line, name, v) for name, v in size.items())]
     fitting = [line for line in alike if abs(float(line["sparsity"]) - sparsity) < SAME]
+    _refuse_mixtures(path, fitting)
     found = _best(path, fitting)
     if found is None:
         has = sorted({float(line["sparsity"]) for line in alike})
@@ -102,14 +107,40 @@ def agrees(line: Mapping[str, Any], name: str, value: object) -> bool:
     return bool(said == value)
 
 
+def _refuse_mixtures(path: str, lines: list[dict[str, str]]) -> None:
+    """Raise UserError where lines of one size are no replicates, or not all there yet."""
+    for name in lines[0] if lines else ():
+        axis = name in AXES or "." in (name or "")
+        values = sorted({line.get(name) or "" for line in lines}) if axis else []
+        if len(values) > 1 and name not in ("sparsity", "magnitude", "seed"):
+            raise UserError(
+                f"the table {path} has lines of one size that differ in `{name}` "
+                f"({', '.join(map(repr, values[:5]))}): leave the lines of one experiment in it."
+            )
+    seen: set[tuple[str, str]] = set()
+    for line in lines:
+        state = line.get("state", "done")
+        if state not in ("done", "diverged"):
+            raise UserError(
+                f"the table {path} has a cell of sparsity {line['sparsity']} at magnitude "
+                f"{line['magnitude']} that is {state}: finish that sweep, and write its rows again."
+            )
+        cell = line["magnitude"], line.get("seed", "")
+        if cell in seen and cell[1]:
+            raise UserError(
+                f"the table {path} has two lines of sparsity {line['sparsity']}, magnitude "
+                f"{cell[0]} and seed {cell[1]}: take one out."
+            )
+        seen.add(cell)
+
+
 def _best(path: str, lines: list[dict[str, str]]) -> Magnitude | None:
     """Highest mean of validation; without such a column, the only magnitude there is."""
     diverged = {line["magnitude"] for line in lines if line.get("state") == "diverged"}
-    done = [line for line in lines if line.get("state", "done") == "done"]
-    done = [line for line in done if line["magnitude"] not in diverged]
     seeds: dict[str, list[float]] = {}
-    for line in done:
-        seeds.setdefault(line["magnitude"], []).append(float(line.get("val_top1") or "nan"))
+    for line in lines:
+        if line["magnitude"] not in diverged:
+            seeds.setdefault(line["magnitude"], []).append(_accuracy(path, line))
     means = {magnitude: sum(scores) / len(scores) for magnitude, scores in seeds.items()}
     if len(means) > 1 and any(map(math.isnan, means.values())):
         raise UserError(
@@ -120,3 +151,18 @@ def _best(path: str, lines: list[dict[str, str]]) -> Magnitude | None:
         return None
     best = max(means, key=lambda magnitude: means[magnitude])
     return "none" if best == "none" else float(best)
+
+
+def _accuracy(path: str, line: Mapping[str, str]) -> float:
+    """On validation, a share; NaN where the table has none."""
+    said = line.get("val_top1") or "nan"
+    try:
+        value = float(said)
+    except ValueError:
+        value = math.inf
+    if not math.isnan(value) and not 0.0 <= value <= 1.0:
+        raise UserError(
+            f"the table {path} has the `val_top1` {said!r} at sparsity {line['sparsity']} and "
+            f"magnitude {line['magnitude']}: write a share from 0 to 1."
+        )
+    return value

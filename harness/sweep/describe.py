@@ -107,6 +107,7 @@ def problems(launch: Launch) -> list[str]:
 
     found = [problem for _, problem in data_problems(launch)]
     found.append(trackers.missing(launch.run.tracker) or "")
+    found += unchecked(launch)
     return [f"  note: {sentence}" for sentence in dict.fromkeys(found) if sentence]
 
 
@@ -120,6 +121,15 @@ def data_problems(launch: Launch) -> Iterator[tuple[DatasetConfig, str]]:
         trouble = (lambda: None) if contained else ffcv_absent
         if said := problem(config, run.data_root, run.loader, trouble):
             yield config, said
+
+
+def unchecked(launch: Launch) -> list[str]:
+    """What could not be looked at beforehand."""
+    from harness.teacher import names as teachers
+
+    asked = {trial.config.teacher for trial in launch.grid.trials}
+    said = [teachers.unchecked(str(teacher.name)) for teacher in asked if teacher.acts]
+    return sorted({sentence for sentence in said if sentence})
 
 
 def starting(

@@ -18,6 +18,8 @@ from harness.models import registry
 from harness.models.counts import count
 from harness.models.registry import TIMM
 from harness.schema import DatasetConfig
+from harness.store.files import Damaged, read_json
+from harness.store.identity import digest
 from harness.teacher.names import misfit, stage_config, stage_folder
 from harness.train import checkpoint
 
@@ -51,8 +53,8 @@ def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -
     """The teacher of that name, in eval mode.
 
     Raises:
-        UserError: one that is not there or does not suit the data set's classes or images.
-        Damaged: its weights.
+        UserError: one that is not there, is damaged, or does not suit the data set's classes or
+            images.
     """
     if problem := misfit(name, store, dataset):
         raise UserError(f"teacher: {problem}.")
@@ -83,7 +85,14 @@ def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -
 
 def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, Tail]:
     config = stage_config(folder)
-    saved = checkpoint.read_final(folder, folder.name)["model"]
+    try:
+        # its config names the stage: a folder from elsewhere may be called anything
+        saved = checkpoint.read_final(folder, digest(read_json(folder / "config.json")))["model"]
+    except Damaged as error:
+        raise UserError(
+            f"teacher: its weights cannot be read: {error}. Train that stage again (delete its "
+            "folder and launch its grid), copy the file again, or name another teacher."
+        ) from error
     module = registry.build(
         config.model,
         info.num_classes,

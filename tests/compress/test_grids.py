@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from analysis.rows import main as write_rows
 from harness import config, launch
 from harness.augment.spaces import TABLES, find_space
 from harness.cluster.state import StageState
+from harness.store.claims import try_claim
 from harness.store.rows import rows
 from harness.store.store import Store
 from harness.sweep import cost, describe
@@ -90,6 +92,31 @@ def test_the_policies_of_difficulty_are_paired_and_their_teacher_is_the_shipped_
     assert f"teacher={teacher}" in docs
 
 
+def test_the_rows_of_one_grid_are_the_table_that_another_matches(tmp_path):
+    """The two commands in the header of pruning_schedules."""
+    _, plan = planned("sparsity_vs_magnitude")
+    store = Store(tmp_path / "store")
+    best = {0.0: "none", 0.5: 0.6, 0.75: 0.4, 0.875: 0.4, 0.9375: 0.2}
+    for trial in plan.trials:
+        name = plan.paths[trial.id][-1]
+        won = trial.config.augment.magnitude == best[trial.config.compress.sparsity]
+        scores = {"top1": 0.9 if won else 0.8, "loss": 1.0}
+        if store.is_done(name):
+            continue
+        for stage in plan.paths[trial.id]:
+            claim = try_claim(store.prepare(stage, plan.stages[stage]), "test")
+            result = {"status": "done", "timing": {"gpu_seconds": 1.0}, "epochs": 6}
+            if not store.is_done(stage) or stage == name:
+                store.finish(stage, claim, {**result, "val": scores, "test": scores})
+            claim.release()
+    write_rows(["grid=sparsity_vs_magnitude", f"store={store.root}", f"out={tmp_path}"])
+    words = [f"axes.schedule=['matched:{tmp_path}/rows.csv']", "axes.magnitude=[0.4]"]
+    _, matched = planned("pruning_schedules", *words)
+    for trial in matched.trials:
+        policies = [matched.stages[s].augment.policy for s in matched.paths[trial.id]]
+        assert [text[-4:-1] for text in policies] == ["0.4", "0.6", "0.4", "0.4", "0.2"]
+
+
 def test_a_shipped_space_has_one_name_wherever_it_is_called_from(tmp_path, monkeypatch):
     (here,) = {find_space(table.stem).name for table in TABLES.glob("*.yaml")}
     monkeypatch.chdir(tmp_path)
@@ -122,7 +149,7 @@ def test_what_the_literature_controls_for_can_be_an_axis(tmp_path):
 
 
 REFUSED = {
-    "teacher.name='0123456789abcdef' teacher.labels=soft": "no readable config.json",
+    "teacher.name='0123456789abcdef' teacher.labels=soft": "has no stage 0123456789abcdef",
     "teacher.name='timm:resnet50.a1_in1k' teacher.labels=soft": "tell 1,000 classes",
     "axes.schedule=['matched:TABLE']": "lacks sparsity 0.5",
     "compress.levels=[0.5,0.4]": "what is left must fall",

@@ -32,6 +32,23 @@ done,cifar_resnet,8,1.0,digits,0.875,constant,none,0.70
 """
 
 
+MIXTURES = {
+    "compress.method": ("magnitude", "random"),
+    "compress.pruning": ("gradual", "iterative"),
+    "epochs": ("10", "20"),
+    "train_size": ("100", "200"),
+    "lr": ("0.1", "0.2"),
+    "label_smoothing": ("0.0", "0.1"),
+    "teacher.labels": ("soft", "true"),
+}
+
+
+def mixed(column, one, other):
+    """A table that pools two experiments."""
+    lines = [f"0.5,{m},0,{said},0.9" for m in (0.1, 0.2) for said in (one, other)]
+    return "\n".join([f"sparsity,magnitude,seed,{column},val_top1", *lines])
+
+
 def plan(**language):
     said = {**FIXED, **language}
     return make_plan(make_grid("test", said, config.check_trial, misfits))
@@ -110,6 +127,28 @@ def test_matched_trains_each_level_as_the_table_found_best_on_validation(tmp_pat
         ("sparsity,magnitude\n0.5,0.1\n0.5,0.2\n", "several magnitudes for one size"),
         ("sparsity,magnitude\n0.5,7\n", "magnitude '7'"),
         ("width,val_top1\n1,0.1\n", "no column `sparsity`"),
+        *(
+            (
+                ROWS.replace("0.89", wrong),
+                rf"`val_top1` '{wrong}' at sparsity 0\.5 and magnitude 0\.3",
+            )
+            for wrong in ("n/a", "90%", "inf", "-inf", "89")
+        ),
+        (
+            ROWS.replace(
+                "done,cifar_resnet,8,1.0,digits,0.5,constant,0.3",
+                "waiting,cifar_resnet,8,1.0,digits,0.5,constant,0.3",
+            ),
+            r"sparsity 0\.5 at magnitude 0\.3 that is waiting",
+        ),
+        *(
+            (mixed(column, *values), rf"differ in `{column}` \('{values[0]}', '{values[1]}'\)")
+            for column, values in MIXTURES.items()
+        ),
+        (
+            "sparsity,magnitude,seed,val_top1\n0.5,0.1,3,0.9\n0.5,0.1,3,0.8\n",
+            "and seed 3: take one",
+        ),
         (None, "there is no table"),
     ],
 )

@@ -1,16 +1,21 @@
 """A teacher in training: labels, choice, weights; and teachers that do not fit."""
 
+import shutil
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from harness import config, difficulty
 from harness.augment.tail import Tail
+from harness.cluster import failure
 from harness.errors import UserError
 from harness.schema import DatasetConfig, StageConfig, TeacherConfig
 from harness.store.files import write_json
 from harness.store.identity import stage_id
 from harness.store.rows import rows_of_grid
+from harness.sweep import describe
 from harness.sweep.plan import make_plan
 from harness.teacher.judge import judged
 from harness.teacher.load import Teacher, load
@@ -99,7 +104,15 @@ class Named:
 
     def __init__(self, stages, root):
         self.stages, self.root = stages, root
-        stages.member = self.member
+        stages.member, self.trains, stages.train = self.member, stages.train, self.train
+
+    def train(self, *configs, **run):
+        outcomes = self.trains(*configs, **run)
+        for stage, outcome in zip(map(stage_id, configs), outcomes, strict=True):
+            if outcome.result is not None:
+                result = {"stage": stage, "status": outcome.status, **outcome.result}
+                write_json(self.folder(stage) / "result.json", result)
+        return outcomes
 
     def member(self, config):
         name = stage_id(config)
@@ -151,16 +164,17 @@ def test_a_cap_that_drops_every_image_is_refused(stages, tmp_path):
 GRID = """defaults:
   - override /dataset: {dataset}
   - override /recipe: quick
+dataset: {{validation_size: 100}}
 model: {{depth: 8}}
 teacher: {{name: {name}, {rest}}}
 axes: {{seed: [0]}}
 """
 
 
-def planned(tmp_path, store, name, rest="labels: soft", dataset="digits"):
+def planned(tmp_path, store, name, rest="labels: soft", dataset="digits", words=()):
     path = tmp_path / "grid.yaml"
     path.write_text(GRID.format(dataset=dataset, name=name, rest=rest))
-    return config.load([f"grid={path}", f"store={store}"])
+    return config.load([f"grid={path}", f"store={store}", *words], trains=True)
 
 
 def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, tmp_path):
@@ -168,11 +182,31 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
     Named(stages, store)
     teacher = stages.toy()
     name = stage_id(teacher)
-    stages.member(teacher)
-    with pytest.raises(UserError, match="no final weights"):
+    with pytest.raises(UserError, match=f"has no stage {name}"):
+        planned(tmp_path, store, name)
+    stages.train_for(3, teacher)
+    with pytest.raises(UserError, match="has no result: it is not finished"):
         planned(tmp_path, store, name)
     stages.train(teacher)
     planned(tmp_path, store, name)
+    for key, value in (("dataset.validation_size", 150), ("dataset.split_seed", 1)):
+        with pytest.raises(
+            UserError, match=f"{key} .* it is {value}, .*images that are validation here"
+        ):
+            planned(tmp_path, store, name, words=[f"{key}={value}"])
+    weights = stages.folder(teacher) / "checkpoint" / "final.pt"
+    hidden = weights.rename(weights.with_name("hidden.txt"))
+    with pytest.raises(UserError, match="no final weights"):
+        planned(tmp_path, store, name)
+    path = tmp_path / "grid.yaml"
+    assert config.load([f"grid={path}", f"store={store}"]).grid.trials  # to look, they can be gone
+    assert "is no file checkpoint/final.pt" in misfit(str(hidden), store, teacher.dataset)
+    hidden.rename(weights)
+    result = stages.folder(teacher) / "result.json"
+    result.write_text(result.read_text().replace('"done"', '"diverged"'))
+    with pytest.raises(UserError, match="diverged: choose another"):
+        planned(tmp_path, store, name)
+    result.write_text(result.read_text().replace('"diverged"', '"done"'))
     with pytest.raises(
         UserError, match=r"trained on digits with 8 pixels and fashion_mnist has 28"
     ):
@@ -180,7 +214,7 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
     with pytest.raises(UserError, match=r"100 classes|10 classes"):
         planned(tmp_path, store, name, dataset="cifar100")
     for said, rest, asked in (
-        (r"holds no readable config\.json", "labels: soft", "0123456789abcdef"),
+        ("has no stage 0123456789abcdef", "labels: soft", "0123456789abcdef"),
         (r"did you mean 'resnet50'", "labels: soft", "timm:resnet5o"),
         (
             r"resnet50\.a1_in1k tell 1,000 classes .* digits has 10",
@@ -208,11 +242,12 @@ def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text(
         "defaults: [{override /dataset: digits}, {override /recipe: quick}]\n"
+        "dataset: {validation_size: 100}\n"
         f"model: {{depth: 8}}\nteacher: {{name: {stage_id(teacher)}, candidates: 2}}\n"
     )
 
     def stages_of(*words):
-        launch = config.load([f"grid={path}", f"store={store}", *words])
+        launch = config.load([f"grid={path}", f"store={store}", *words], trains=True)
         return make_plan(launch.grid).stages
 
     asked = ("axes.width=[0.5,1]", f"teacher.target_table={table}")
@@ -252,6 +287,67 @@ def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages):
         load(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
 
 
+IMAGENET = GRID.replace("validation_size: 100", "validation_size: 100, resolution: {side}")
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "words", "said"),
+    [
+        ("vit_small_patch16_224", 192, [], "takes images of 224 pixels and imagenet has 192 here"),
+        ("vit_small_patch16_224.augreg_in21k", 224, [], "tell 21,843 classes apart"),
+        ("vit_small_patch16_224.augreg_in21k_ft_in1k", 224, [], None),
+        ("vit_small_patch16_224", 224, ["dataset.start_resolution=128"], "images of one size"),
+        ("convnext_tiny.in12k", 192, [], "tell 11,821 classes apart"),
+        ("resnet50.a1_in1", 192, [], r"no weights resnet50\.a1_in1 .*did you mean 'resnet50\.a1"),
+        ("resnet50.a1_in1k", 192, ["dataset.start_resolution=128"], None),
+    ],
+)
+def test_a_teacher_of_timms_is_looked_up_before_anything_is_queued(
+    tmp_path, name, side, words, said
+):
+    path = tmp_path / "grid.yaml"
+    text = IMAGENET.format(dataset="imagenet", name=f"timm:{name}", rest="labels: soft", side=side)
+    path.write_text(text.replace("model: {depth: 8}", "model: {family: resnet, depth: 18}"))
+    asked = [f"grid={path}", f"store={tmp_path}/store", *words]
+    if said is None:
+        config.load(asked, trains=True)
+        return
+    with pytest.raises(UserError, match=said):
+        config.load(asked, trains=True)
+
+
+def test_what_could_not_be_looked_up_without_timm_is_said(tmp_path, monkeypatch):
+    path = tmp_path / "grid.yaml"
+    text = IMAGENET.format(dataset="imagenet", name="timm:vit_small_patch16_224", side=192,
+                           rest="labels: soft")  # fmt: skip
+    path.write_text(text.replace("model: {depth: 8}", "model: {family: resnet, depth: 18}"))
+    monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
+    monkeypatch.setitem(sys.modules, "timm.models", None)
+    launch = config.load([f"grid={path}", f"store={tmp_path}/store"], trains=True)
+    (note,) = describe.unchecked(launch)
+    assert "timm:vit_small_patch16_224 exists and fits" in note
+    assert f"  note: {note}" in describe.problems(launch)
+
+
+def test_a_damaged_teacher_is_the_user_s_to_mend_and_its_folder_may_have_any_name(
+    stages, tmp_path, capsys
+):
+    Named(stages, tmp_path / "store")
+    teacher = stages.toy()
+    stages.train(teacher)
+    device = torch.device("cpu")
+    elsewhere = shutil.copytree(stages.folder(teacher), tmp_path / "my teacher")
+    copy = elsewhere / "checkpoint" / "final.pt"
+    same = load(str(copy), tmp_path, teacher.dataset, device)
+    known = load(stage_id(teacher), tmp_path / "store", teacher.dataset, device)
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(same.logits(images), known.logits(images))
+    copy.write_bytes(copy.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"final\.pt is damaged.*name another teacher") as caught:
+        load(str(copy), tmp_path, teacher.dataset, device)
+    assert failure.classify(caught.value) == "config"
+
+
 def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_path):
     def stage(family, depth):
         augment = {"policy": "none", "crop_padding": 0, "flip": True}
@@ -264,6 +360,7 @@ def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_pat
         (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", config.model_dump(mode="json"))
         (folder / "checkpoint" / "final.pt").touch()
+        write_json(folder / "result.json", {"stage": stage_id(config), "status": "done"})
         return stage_id(config)
 
     def asked(family, depth, **dataset):
@@ -284,6 +381,7 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     path = tmp_path / "asked.yaml"
     path.write_text(
         "defaults: [{override /dataset: digits}, {override /recipe: quick}]\n"
+        "dataset: {validation_size: 100}\n"
         "model: {depth: 8}\naxes: {magnitude: [none, 0.2, 1.0]}\n"
     )
     made = tmp_path / "calibrated.yaml"
@@ -308,7 +406,7 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
         ([*words, "draws=0"], "is no number from 1 up"),
         ([*words, f"out={path}"], "cannot be made"),
         ([*words, f"calibrated={path}/x.yaml"], "cannot be made"),
-        ([*words, "policy=augmix", "calibrated=x.yaml", "teacher=0123456789abcdef"], "no readable"),
+        ([*words, "policy=augmix", "calibrated=x.yaml", "teacher=0123456789abcdef"], "no stage"),
         ([*words, "policy=autoaugment_cifar10", "calibrated=x.yaml"], "made of chains"),
         ([*words, f"calibrated={tmp_path}/x.txt"], "a space is a YAML file"),
         ([*words, "policy=none"], "there is no op whose difficulty"),

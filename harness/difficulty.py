@@ -10,9 +10,10 @@ probability of the true class, KL to its clean prediction, spread of its mean pr
 `difficulty` of the sweep's rows.
 
 teacher=ID|timm:NAME|timm:NAME@weights.pt|path/to/final.pt
+where=TEXT    which trials' policies and images, as in harness.status
 policy=TEXT   whose ops are told of (the grid's first), such as "randaug_strict(n=2)"
 images=N      of validation (1000)      draws=N       augmentations of an image (1)
-out=FOLDER    ops.csv, policies.csv and heatmap.png as well
+out=FOLDER    ops.csv, policies.csv, correlations.csv and heatmap.png as well
 calibrated=FILE   write a space in which equal magnitude is equal loss
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,27 +43,41 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("--help", "-h"):
         print(__doc__)
         return 0
-    from harness import config
-
-    launch = config.load(args, KNOBS)
+    launch = _chosen(args)
     name, dataset, policy = _asked(launch)
     table = Path(launch.knobs["calibrated"]) if "calibrated" in launch.knobs else None
     _check_outputs(launch, policy)
-    lines, policies, clean = _measured(launch, name, policy)
-    record = {
-        "teacher": name,
-        "dataset": dataset,
-        "policy": policy,
-        "clean": clean.means,
-        "ops": [_plain(line) for line in lines],
-        "policies": {line.op: _plain(line) for line in policies},
+    (lines, policies, clean), of = _measured(launch, name, policy)
+    correlations = _correlations(launch, policies)
+    tables = {
+        "ops": [_plain(line, clean) for line in lines],
+        "policies": [_plain(line, clean) for line in policies],
+        "correlations": correlations,
     }
-    _write(launch, record, lines, policies)
+    record = {"teacher": name, "dataset": dataset, **of, "policy": policy, "clean": clean.means}
+    record |= {**tables, "policies": {line["op"]: line for line in tables["policies"]}}
+    _write(launch, record, tables)
+    if "out" in launch.knobs:
+        _heat_map(Path(launch.knobs["out"]) / "heatmap.png", lines)
     if table is not None:
         _calibrate(table, policy, name, lines)
     _show(name, clean, lines, policies)
-    _correlate(launch, policies)
+    _tell(correlations)
     return 0
+
+
+def _chosen(args: list[str]) -> Launch:
+    """What is asked for, with those trials only that `where` holds for."""
+    from dataclasses import replace
+
+    from harness.cluster.select import look_at
+
+    sweep = look_at(args, KNOBS)
+    wanted = {trial["trial"] for trial in sweep.trials}
+    trials = tuple(trial for trial in sweep.launch.grid.trials if trial.id in wanted)
+    if not trials:
+        raise UserError(f"where={sweep.launch.knobs['where']} holds for no trial of the grid")
+    return replace(sweep.launch, grid=replace(sweep.launch.grid, trials=trials))
 
 
 def _check_outputs(launch: Launch, policy: str) -> None:
@@ -102,7 +117,7 @@ def _asked(launch: Launch) -> tuple[str, str, str]:
     if len(names) > 1:
         raise UserError(
             f"the grid {launch.grid.name} has several data sets ({', '.join(names)}): difficulty "
-            f"is told for one at a time, so fix it, as in dataset={names[0]}"
+            f"is told for one at a time, so choose: where=\"dataset.name == '{names[0]}'\""
         )
     policy = launch.knobs.get("policy", configs[0].augment.policy)
     if policy == "none":
@@ -114,8 +129,10 @@ def _asked(launch: Launch) -> tuple[str, str, str]:
     return name, dataset.name, policy
 
 
-def _measured(launch: Launch, name: str, policy: str) -> tuple[list[Line], list[Line], Line]:
-    """Lines of the ops, of the grid's policies, and of clean images."""
+def _measured(
+    launch: Launch, name: str, policy: str
+) -> tuple[tuple[list[Line], list[Line], Line], dict[str, Any]]:
+    """Lines of the ops, of the grid's policies, of clean images; and which images these were."""
     import torch
 
     from harness.augment.policy import parse_policy
@@ -128,18 +145,19 @@ def _measured(launch: Launch, name: str, policy: str) -> tuple[list[Line], list[
     device = pick_device(launch.run, 0)
     config = launch.grid.trials[0].config
     teacher = load(name, launch.store, config.dataset, device)
-    images = _images(launch, device)
+    images, split = _images(launch, device)
     draws = _count(launch, "draws", 1)
     texts = sorted({stage.augment.policy for stage in make_plan(launch.grid).stages.values()})
     every = [(text, 0.0, parse_policy(text)) for text in texts]
     clean = [("clean", 0.0, parse_policy("none"))]
     ops = op_policies(policy, MAGNITUDES)
     found = list(measure(teacher, images, [*ops, *every, *clean], draws))
-    return found[: len(ops)], found[len(ops) : -1], found[-1]
+    of = {"images": len(images.ids), "draws": draws, "split_hash": split}
+    return (found[: len(ops)], found[len(ops) : -1], found[-1]), of
 
 
-def _images(launch: Launch, device: Any) -> Images:
-    """Of validation, up to `images=`: the same ones for every op."""
+def _images(launch: Launch, device: Any) -> tuple[Images, str]:
+    """Of validation, up to `images=`: the same ones for every op. And the hash of the split."""
     import numpy as np
     import torch
 
@@ -160,9 +178,10 @@ def _images(launch: Launch, device: Any) -> Images:
     finally:
         loader.close()
     pixels, labels, ids = zip(*batches, strict=True)
-    return Images(
+    found = Images(
         torch.cat(pixels)[:wanted], torch.cat(labels)[:wanted], np.concatenate(ids)[:wanted]
     )
+    return found, dataset.split_hash
 
 
 def _count(launch: Launch, knob: str, default: int, fewest: int = 1) -> int:
@@ -172,13 +191,19 @@ def _count(launch: Launch, knob: str, default: int, fewest: int = 1) -> int:
     return int(text)
 
 
-def _plain(line: Line) -> dict[str, Any]:
+def _plain(line: Line, clean: Line) -> dict[str, Any]:
     values = {"op": line.op, "magnitude": line.magnitude, **line.means}
+    values["affinity"] = _affinity(line, clean)
     return values | {f"{key}_half": half for key, half in line.halves.items()}
 
 
+def _affinity(line: Line, clean: Line) -> float:
+    """Accuracy as a share of that on clean images."""
+    return line.means["accuracy"] / max(1e-9, clean.means["accuracy"])
+
+
 def _write(
-    launch: Launch, record: dict[str, Any], lines: Sequence[Line], policies: Sequence[Line]
+    launch: Launch, record: dict[str, Any], tables: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
     from harness.store.files import atomic_write, make_folder, write_json
     from harness.store.store import Store
@@ -188,15 +213,15 @@ def _write(
     write_json(folder / "difficulty.json", record)
     if "out" not in launch.knobs:
         return
-    out = Path(launch.knobs["out"])
-    make_folder(out)
-    for name, part in (("ops.csv", lines), ("policies.csv", policies)):
+    out = make_folder(Path(launch.knobs["out"]))
+    for name, lines in tables.items():
+        if not lines:  # a sweep without results has no correlations
+            continue
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(_plain(part[0])))
+        writer = csv.DictWriter(text, list(lines[0]))
         writer.writeheader()
-        writer.writerows(map(_plain, part))
-        atomic_write(out / name, text.getvalue().encode())
-    _heat_map(out / "heatmap.png", lines)
+        writer.writerows(lines)
+        atomic_write(out / f"{name}.csv", text.getvalue().encode())
 
 
 def _grid_of(lines: Sequence[Line]) -> dict[str, dict[float, Line]]:
@@ -224,13 +249,17 @@ def _heat_map(path: Path, lines: Sequence[Line]) -> None:
 
 
 def _calibrate(path: Path, policy: str, teacher: str, lines: Sequence[Line]) -> None:
+    from dataclasses import replace
+
     import yaml
 
-    from harness.augment.spaces import find_space, load_space
+    from harness.augment.policy import parse_policy, with_magnitude
+    from harness.augment.spaces import load_space
     from harness.store.files import atomic_write, make_folder
     from harness.teacher.calibrate import calibrated
 
-    space = find_space(policy.partition("(")[0].strip())
+    asked = parse_policy(with_magnitude(policy, 1.0))
+    space = replace(asked.space, n=asked.n, fill=asked.fill)  # as it was measured
     curves = {op: [row[m].means["loss"] for m in MAGNITUDES] for op, row in _grid_of(lines).items()}
     table = calibrated(space, curves, MAGNITUDES, teacher)
     make_folder(path.parent)
@@ -243,33 +272,39 @@ def _show(name: str, clean: Line, lines: Sequence[Line], policies: Sequence[Line
     from rich.console import Console
     from rich.table import Table
 
+    from harness.teacher.measure import MEASURES
+
     wide = Console(width=None if sys.stdout.isatty() else 120)
     said = f"clean: loss {clean.means['loss']:.3f}, accuracy {clean.means['accuracy']:.3f}"
     table = Table(title=f"Loss of {name} by op and magnitude, nats ({said})")
     table.add_column("op")
     for m in SHOWN:
         table.add_column(f"{m:g}", justify="right")
-    table.add_column("at 1: accuracy, true prob., KL, spread", justify="right")
     for op, row in _grid_of(lines).items():
-        last = row[1.0]
-        losses = [f"{row[m].means['loss']:.3f}" for m in SHOWN]
-        losses[-1] += f" ± {last.halves['loss']:.3f}"
-        rest = [f"{last.means[key]:.3f}" for key in ("accuracy", "true_prob", "kl", "spread")]
-        table.add_row(op, *losses, " ".join(rest))
+        table.add_row(op, *(_with_half(row[m], "loss") for m in SHOWN))
     wide.print(table)
-    of_grid = Table(title="The grid's policies")
-    for column in ("policy", "loss", "accuracy", "affinity", "KL"):
-        of_grid.add_column(column)
-    for line in sorted(policies, key=lambda line: line.means["loss"]):
-        affinity = line.means["accuracy"] / max(1e-9, clean.means["accuracy"])
-        loss = f"{line.means['loss']:.3f} ± {line.halves['loss']:.3f}"
-        rest = [f"{value:.3f}" for value in (line.means["accuracy"], affinity, line.means["kl"])]
-        of_grid.add_row(line.op, loss, *rest)
-    wide.print(of_grid)
+    strongest = [row[max(MAGNITUDES)] for row in _grid_of(lines).values()]
+    easiest_first = sorted(policies, key=lambda line: line.means["loss"])
+    for title, part in (("Ops at magnitude 1", strongest), ("The grid's policies", easiest_first)):
+        table = Table(title=title)
+        for column in ("", *MEASURES, "affinity"):
+            table.add_column(column, justify="right" if column else "left")
+        for line in part:
+            told = [_with_half(line, measured) for measured in MEASURES]
+            table.add_row(line.op, *told, f"{_affinity(line, clean):.3f}")
+        wide.print(table)
 
 
-def _correlate(launch: Launch, policies: Sequence[Line]) -> None:
-    """Where the grid has results: each measure's rank correlation with accuracy, per size."""
+def _with_half(line: Line, measured: str) -> str:
+    return f"{line.means[measured]:.3f} ± {line.halves[measured]:.3f}"
+
+
+def _correlations(launch: Launch, policies: Sequence[Line]) -> list[dict[str, Any]]:
+    """Where the grid has results: each measure's rank correlation with accuracy, per size.
+
+    Policies are counted; of fewer than `FEWEST_POLICIES` the correlations are None. Arms whose
+    images a teacher chooses or drops train with others than were measured, and are left out.
+    """
     from scipy.stats import spearmanr
 
     from harness.cluster.state import stage_states
@@ -282,20 +317,34 @@ def _correlate(launch: Launch, policies: Sequence[Line]) -> None:
     said = {line.op: line.means for line in policies}
     axes = [name for name in launch.grid.axes if name not in ("magnitude", "policy", "seed")]
     sizes: dict[str, dict[str, list[float]]] = {}
-    for row in rows(launch.grid.name, plan, store, stage_states(store, plan.stages)):
-        if row["val_top1"] is not None:
+    made = rows(launch.grid.name, plan, store, stage_states(store, plan.stages))
+    for trial, row in zip(plan.trials, made, strict=True):
+        if row["val_top1"] is not None and not trial.config.teacher.selects:
             size = ", ".join(f"{name} {row[name]}" for name in axes or ["width"])
             policy = plan.stages[row["stage"]].augment.policy
             sizes.setdefault(size, {}).setdefault(policy, []).append(row["val_top1"])
-    for size, found in sizes.items():
-        if len(found) < FEWEST_POLICIES:
-            continue
-        accuracy = [sum(scores) / len(scores) for scores in found.values()]
-        told = []
+    found = []
+    for size, scores in sizes.items():
+        accuracy = [sum(of_policy) / len(of_policy) for of_policy in scores.values()]
+        line: dict[str, Any] = {"size": size, "policies": len(scores)}
         for measured in MEASURES:
-            values = [said[policy][measured] for policy in found]
-            told.append(f"{measured} {spearmanr(values, accuracy).statistic:+.2f}")
-        print(f"rank correlation with validation accuracy, {size}: {', '.join(told)}")
+            values = [said[policy][measured] for policy in scores]
+            enough = len(scores) >= FEWEST_POLICIES and len({*values}) > 1 and len({*accuracy}) > 1
+            line[measured] = float(spearmanr(values, accuracy).statistic) if enough else None
+        found.append(line)
+    return found
+
+
+def _tell(correlations: Sequence[Mapping[str, Any]]) -> None:
+    from harness.teacher.measure import MEASURES
+
+    for line in correlations:
+        if line["policies"] < FEWEST_POLICIES:
+            said = f"not told, {line['policies']} of at least {FEWEST_POLICIES} policies are done"
+        else:
+            known = [(name, line[name]) for name in MEASURES]
+            said = ", ".join(f"{n} {'-' if v is None else format(v, '+.2f')}" for n, v in known)
+        print(f"rank correlation with validation accuracy, {line['size']}: {said}")
 
 
 if __name__ == "__main__":

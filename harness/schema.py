@@ -1,7 +1,7 @@
 """The frozen models behind every config: what a trial, a stage and a run are made of.
 
-Two kinds of keys live here. *Scientific* keys (dataset, model, augment, recipe, compress, seed)
-change the numbers and are part of a stage's identity. *Operational* keys (run, cluster, store)
+Two kinds of keys live here. *Scientific* keys (dataset, model, augment, recipe, compress, surplus,
+teacher, seed) change the numbers and are part of a stage's identity. *Operational* keys (run, cluster, store)
 say how the work is scheduled; they are recorded beside a result and never change its identity.
 
 This module imports neither torch nor Hydra: planning, status and analysis rest on it.
@@ -231,9 +231,13 @@ class TeacherConfig(Frozen):
     @property
     def acts(self) -> bool:
         """Whether it changes a training: arms of a grid name it and take the true labels only."""
+        return self.selects or (self.name is not None and self.labels != "true")
+
+    @property
+    def selects(self) -> bool:
+        """Whether it decides which augmented images are learned from."""
         chooses = self.target is not None or self.target_table is not None
-        does = self.labels != "true" or chooses or self.cap is not None
-        return self.name is not None and does
+        return self.name is not None and (chooses or self.cap is not None)
 
 
 class TrialConfig(Frozen):

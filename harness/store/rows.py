@@ -7,6 +7,7 @@ stages cost. What is not known yet is None. Columns are described in `docs/analy
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.cluster import queued
 from harness.cluster.state import StageState, stage_states, trial_state
 from harness.schema import TrialConfig
 from harness.store import provenance
-from harness.store.files import read_json
+from harness.store.files import Damaged, read_json
 from harness.store.store import Store
 from harness.sweep.plan import Plan
 
@@ -53,23 +54,37 @@ def rows(
     grid: str, plan: Plan, store: Store, states: Mapping[str, StageState]
 ) -> list[dict[str, Any]]:
     """One row per trial, in the grid's order."""
-    losses = _difficulties(store, grid)
+    told = _difficulties(store, grid)
     found = []
     for trial in plan.trials:
         path = plan.paths[trial.id]
         row = _row(grid, trial.id, trial.cell, trial.config, path, store, states)
-        policy = plan.stages[path[-1]].augment.policy
-        found.append({**row, "difficulty": losses.get(policy)} if losses else row)
+        if told is not None:
+            dataset, losses = told
+            # a teacher that selects makes other images of the policy than were measured
+            measured = trial.config.dataset.name == dataset and not trial.config.teacher.selects
+            policy = plan.stages[path[-1]].augment.policy
+            row["difficulty"] = losses.get(policy) if measured else None
+        found.append(row)
     return found
 
 
-def _difficulties(store: Store, grid: str) -> dict[str, float]:
-    """A teacher's loss on each policy of the sweep, where `harness.difficulty` measured it."""
+def _difficulties(store: Store, grid: str) -> tuple[str, dict[str, float]] | None:
+    """Data set, and a teacher's loss on each policy, where `harness.difficulty` measured them."""
+    path = store.sweep_folder(grid) / "difficulty.json"
     try:
-        said = read_json(store.sweep_folder(grid) / "difficulty.json")
+        said = read_json(path)
+        losses = {policy: float(line["loss"]) for policy, line in said["policies"].items()}
+        return str(said["dataset"]), losses
     except FileNotFoundError:
-        return {}
-    return {policy: float(line["loss"]) for policy, line in said["policies"].items()}
+        return None
+    except (Damaged, KeyError, TypeError, ValueError, AttributeError) as error:
+        print(
+            f"warning: {path} is not what harness.difficulty writes ({error!r}), so the rows have "
+            "no column `difficulty`: run that command again, or delete the file",
+            file=sys.stderr,
+        )
+        return None
 
 
 @functools.cache
@@ -109,6 +124,8 @@ def _row(
         "precision": config.recipe.precision,
         "stage": path[-1],
     }
+    if "epochs" in cell:  # that of the dense stage; the column `epochs` is the whole path's
+        row["recipe.epochs"] = cell["epochs"]
     found = [states[stage].result for stage in path]
     last = found[-1] or {}
     counts = last.get("counts") or {}

@@ -27,6 +27,7 @@ verbs, each with --help
   python -m harness.cancel  take jobs back           python -m analysis.figures curves
   python -m harness.logs    what jobs said           python -m analysis.rows    one line per trial
   python -m harness.doctor  what would not work      python -m harness.pilot    what sizes cost
+  python -m harness.difficulty  how difficult augmentations are, by a trained network's word
 
 knobs
   dry_run=true           say what would run, what is shared, what it costs; write nothing

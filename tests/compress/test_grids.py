@@ -7,12 +7,17 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from analysis.claims import claims
 from analysis.rows import main as write_rows
 from harness import config, launch
 from harness.augment.spaces import TABLES, find_space
 from harness.cluster.state import StageState
+from harness.compress.surplus import make_graph
+from harness.models import registry
+from harness.models.counts import count
 from harness.store.claims import try_claim
 from harness.store.rows import rows
 from harness.store.store import Store
@@ -57,7 +62,7 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     [
         ("size_vs_magnitude", ("width",)),
         ("pruning_schedules", ()),
-        ("additional_parameters", ()),
+        ("additional_parameters", ("sparsity", "recipe.epochs")),
         ("difficulty_policies", ()),
     ],
 )
@@ -77,6 +82,52 @@ def test_rows_record_the_whole_path_and_compared_arms_spend_the_same(name, same,
         assert row["gpu_seconds"] == 2.0 * len(path)
         budgets.setdefault(tuple(row[n] for n in same), set()).add((row["epochs"], row["examples"]))
     assert all(len(spent) == 1 for spent in budgets.values())
+
+
+def test_the_control_of_equal_multiply_adds_stands_beside_the_arms_of_claim_b():
+    """Longer training is a group of its own, so that the other arms are compared all the same."""
+    asked, plan = planned("additional_parameters")
+    states = {}
+    for number, (name, stage) in enumerate(plan.stages.items()):
+        result = {"epochs": stage.recipe.epochs, "timing": {"gpu_seconds": 1.0}}
+        scores = {"top1": 0.5 + 0.001 * (number % 7), "loss": 1.0}
+        states[name] = StageState("done", result={**result, "val": scores, "test": scores})
+    found = rows(asked.grid.name, plan, Store(Path("nowhere")), states)
+    told = [line for line in claims(pd.DataFrame(found)) if line.name == "B"]
+    tested = {(line.group, line.reason.partition(" ")[0]) for line in told if line.effect}
+    dense, pruned = "sparsity 0, recipe.epochs 12", "sparsity 0.8, recipe.epochs 6"
+    assert {(dense, "slice"), (dense, "fuse")} <= tested
+    assert {group for group, _ in tested} == {dense, pruned}
+    (control,) = [line for line in told if not line.effect]
+    assert control.group == "sparsity 0, recipe.epochs 40"
+    # which is as many multiply-adds as the dearer form takes, by the counts of one image
+    (small,) = {s.model for s in plan.stages.values()}
+    form = next(s.surplus for s in plan.stages.values() if s.surplus and s.surplus.form == "fuse")
+    plain = count(registry.build(small, 10, seed=0), 28).macs_dense
+    fused = make_graph(form, registry.build(small, 10, seed=0), lambda times: None)
+    assert 40 * plain == pytest.approx(12 * count(fused, 28).macs_dense, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("additional_parameters", "51 stages: 45 of 3, 6 or 12 epochs of 4,000 images, 6 of 40"),
+        ("difficulty_policies", "28 trainings of 6 epochs"),
+        ("difficulty_teacher", "one training of 10 epochs"),
+    ],
+)
+def test_a_header_counts_the_stages_of_its_grid(name, told):
+    _, plan = planned(name)
+    assert told in (config.GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
+    lengths = Counter(stage.recipe.epochs for stage in plan.stages.values())
+    assert (
+        lengths
+        == {
+            "additional_parameters": {3: 12, 6: 15, 12: 18, 40: 6},
+            "difficulty_policies": {6: 28},
+            "difficulty_teacher": {10: 1},
+        }[name]
+    )
 
 
 def test_the_policies_of_difficulty_are_paired_and_their_teacher_is_the_shipped_one():

@@ -1,6 +1,7 @@
 """Difficulty: planted truths, intervals, calibrated spaces."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -175,7 +176,13 @@ def test_each_measure_s_rank_correlation_with_accuracy_is_told_for_each_size(tmp
         claim.release()
     signs = {"loss": 1, "accuracy": -1, "true_prob": -1, "kl": 1, "spread": 1}
     said = {name: {key: sign * m for key, sign in signs.items()} for name, m in hard.items()}
-    difficulty._correlate(launch, [Line(name, math.nan, means, {}) for name, means in said.items()])
+    lines = [Line(name, math.nan, means, {}) for name, means in said.items()]
+    difficulty._tell(difficulty._correlations(launch, lines))
     narrow, wide = capsys.readouterr().out.splitlines()
     assert "width 0.5: loss +1.00, accuracy -1.00, true_prob -1.00, kl +1.00" in narrow
     assert "width 1.0: loss -1.00, accuracy +1.00, true_prob +1.00, kl -1.00" in wide
+    few = replace(launch, grid=replace(launch.grid, trials=launch.grid.trials[:4]))
+    found = difficulty._correlations(few, lines)
+    assert [(line["policies"], line["loss"]) for line in found] == [(2, None)]
+    difficulty._tell(found)
+    assert "not told, 2 of at least 5 policies are done" in capsys.readouterr().out

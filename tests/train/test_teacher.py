@@ -1,5 +1,7 @@
 """A teacher in training: labels, choice, weights; and teachers that do not fit."""
 
+import json
+import re
 import shutil
 import sys
 
@@ -391,6 +393,11 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     assert (tmp_path / "heatmap.png").stat().st_size > 1000
     lines = (tmp_path / "ops.csv").read_text().splitlines()
     assert len(lines) == 1 + 13 * 11
+    assert {"affinity", "loss_half", "spread_half"} < set(lines[0].split(","))
+    record = store / "sweeps" / "asked" / "difficulty.json"
+    said = json.loads(record.read_text())
+    assert (said["images"], said["draws"], said["dataset"]) == (60, 1, "digits")
+    assert re.fullmatch("[0-9a-f]{16}", said["split_hash"])
     found = {row["magnitude"]: row for row in rows_of_grid([f"grid={path}", f"store={store}"])}
     losses = [found[m]["difficulty"] for m in ("none", 0.2, 1.0)]
     assert losses == sorted(losses)
@@ -400,7 +407,23 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     again = rows_of_grid([f"grid={path}", f"store={store}", policy])
     assert all(row["calibrated"] for row in again)
     assert {row["difficulty"] for row in again} == {losses[0], None}  # only `none` was measured
+    # it speaks of no other data set, and of no images that a teacher chose among
+    other = rows_of_grid([f"grid={path}", f"store={store}", "dataset.name=fashion_mnist"])
+    assert {row["difficulty"] for row in other} == {None}
+    chosen = [f"teacher.name='{stage_id(teacher)}'", "teacher.cap=9", "recipe.label_smoothing=0"]
+    assert {r["difficulty"] for r in rows_of_grid([*words[:2], *chosen])} == {None}
+    soft = [chosen[0], "teacher.labels=soft"]
+    assert [r["difficulty"] for r in rows_of_grid([*words[:2], *soft])] == losses
+    whole = record.read_text()
+    for broken in (whole[:-30], '{"policies": []}', "[]", '{"policies": {"none": {}}}'):
+        record.write_text(broken)
+        assert "difficulty" not in rows_of_grid(words[:2])[0]
+        assert "is not what harness.difficulty writes" in capsys.readouterr().err
+    record.write_text(whole)
+    both = "axes={dataset.name: [digits, fashion_mnist]}"
+    difficulty.main([*words, both, "where=dataset.name == 'digits'"])
     for wrong, said in (
+        ([*words, "where=magnitude == 7"], "holds for no trial"),
         (words[:2], "whose word"),
         ([*words[:3], "images=1"], "is no number from 2 up"),
         ([*words, "draws=0"], "is no number from 1 up"),
@@ -414,7 +437,7 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
         ([*words, "policy=randog"], "did you mean 'randaug'"),
         (
             [words[0], *words[1:], "axes={dataset.name: [digits, fashion_mnist]}"],
-            "several data sets",
+            r"several data sets .*where=\"dataset\.name == 'digits'",
         ),
     ):
         with pytest.raises(UserError, match=said):

@@ -1,8 +1,9 @@
 """The frozen models behind every config: what a trial, a stage and a run are made of.
 
 Two kinds of keys live here. *Scientific* keys (dataset, model, augment, recipe, compress, surplus,
-teacher, seed) change the numbers and are part of a stage's identity. *Operational* keys (run, cluster, store)
-say how the work is scheduled; they are recorded beside a result and never change its identity.
+teacher, seed) change the numbers and are part of a stage's identity. *Operational* keys (run,
+cluster, store) say how the work is scheduled; they are recorded beside a result and never change
+its identity.
 
 This module imports neither torch nor Hydra: planning, status and analysis rest on it.
 """

@@ -131,6 +131,7 @@ def _row(
     counts = last.get("counts") or {}
     for name in ("params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero"):
         row[name] = counts.get(name)
+    row["sparsity_achieved"] = last.get("sparsity")
     for split in ("val", "test"):
         for score in ("top1", "loss"):
             row[f"{split}_{score}"] = (last.get(split) or {}).get(score)

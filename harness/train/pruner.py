@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -20,8 +20,16 @@ from harness.train.distributed import World
 class Pruner:
     """Made from the stage's model as it is built: dense. `protected` goes into the record."""
 
-    def __init__(self, config: StageConfig, dense: nn.Module, resolution: int, world: World):
-        self.config, self.resolution, self.world = config, resolution, world
+    def __init__(
+        self,
+        config: StageConfig,
+        dense: nn.Module,
+        resolution: int,
+        world: World,
+        build: Callable[[float], nn.Module],
+    ):
+        """`build` makes the stage's model so many times as wide."""
+        self.config, self.resolution, self.world, self.build = config, resolution, world, build
         self.widths = channel.widths(dense)
         self.names: list[str] = []  # of the weights to prune
         self.protected: list[str] = []
@@ -30,7 +38,7 @@ class Pruner:
             more = ("classifier",) if prune.method == "channel" else ()
             roles = registry.roles(config.model)
             named = pruning.prunable(dense, (*prune.protect, *more), roles)
-            self.names = methods.suited(prune.method, dense, named)
+            self.names = methods.suited(prune.method, dense, named, resolution)
             every = pruning.prunable(dense, (), {})
             self.protected = [name for name in every if name not in self.names]
 
@@ -56,7 +64,7 @@ class Pruner:
             previous,
             prune.scope,
             self.config.seed,
-            self.widths,
+            channel.widths(self.build(1 - sparsity)) if prune.method == "channel" else None,
             self.resolution,
         )
         masks = methods.compress(prune.method, module, request)

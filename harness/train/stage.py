@@ -90,7 +90,7 @@ class Stage:
         self.teacher: Teacher | None = None
         if (asked := self.config.teacher) is not None and asked.name is not None:
             self.teacher = teachers.load(asked.name, member.root, dataset.config, world.device)
-        self.pruner = Pruner(self.config, module, dataset.resolution, world)
+        self.pruner = Pruner(self.config, module, dataset.resolution, world, self._built)
         found = checkpoint.load_newest(self.folder, self.id, world, self.sharded)
         if found is None:
             self._begin(module, member)
@@ -131,7 +131,7 @@ class Stage:
         """The stage's model from its seed, `times` as wide."""
         config = self.config.model
         return registry.build(
-            config.model_copy(update={"width": config.width * times}),
+            config.model_copy(update={"width": round(config.width * times, 9)}),
             self.dataset.info.num_classes,
             seed=self.config.seed,
             resolution=self.dataset.resolution,

@@ -58,8 +58,8 @@ def test_random_is_drawn_from_the_seed_and_ignores_the_weights():
 
 def test_two_of_every_four_input_channels_go_and_always_the_smaller_ones():
     model, names = build()
-    assert suited("nm", model, names) == [name for name in names if name != "conv1.weight"]
-    names = suited("nm", model, names)
+    assert suited("nm", model, names, 32) == [name for name in names if name != "conv1.weight"]
+    names = suited("nm", model, names, 32)
     previous = None
     for sparsity, zeros in ((0.5, 2), (0.75, 3)):
         masks = compress("nm", model, Request(sparsity, names, previous))
@@ -74,25 +74,44 @@ def test_two_of_every_four_input_channels_go_and_always_the_smaller_ones():
         previous = masks
     narrow, few = build(0.04)
     with pytest.raises(UserError, match="multiple of 4"):
-        suited("nm", narrow, few)
+        suited("nm", narrow, few, 32)
 
 
-@pytest.mark.parametrize("family", ["cifar_resnet", "cifar_stem_resnet", "resnet"])
-def test_half_the_channels_leave_the_counts_of_half_the_width(family):
-    model, names = build(1.0, family)
-    widths = channel.widths(model)
-    for share in (0.25, 0.5):
+REFUSED = {("mobilenetv3_large", 1.0, (0.5,))}  # its stem stays at 16, its first block is at 8
+
+
+def narrowed(family, width, shares):
+    """A model of the family, pruned by channels in steps."""
+    model, names = build(width, family)
+    for share in shares:
+        widths = channel.widths(build(width * (1 - share), family)[0])
         request = Request(share, names, scope="layer", widths=widths, resolution=32)
         assert compress("channel", model, request) is None
-    assert count(model, 32) == count(build(0.5, family)[0], 32)
+    return model
+
+
+@pytest.mark.parametrize(("width", "shares"), [(1.0, (0.2, 0.25)), (2.0, (0.3,)), (1.0, (0.5,))])
+@pytest.mark.parametrize("family", CHANNEL_FAMILIES)
+def test_what_is_left_has_the_counts_of_the_plain_model_of_that_width(family, width, shares):
+    if (family, width, shares) in REFUSED or (family, width) == ("wide_resnet", 1.0):
+        with pytest.raises(UserError, match="layers that share them differ in the plain model"):
+            narrowed(family, width, shares)
+        return
+    plain = build(width * (1 - shares[-1]), family)[0]
+    assert count(narrowed(family, width, shares), 32) == count(plain, 32)
+
+
+def test_a_projection_that_the_plain_model_lacks_is_refused():
+    with pytest.raises(UserError, match=r"shortcut.* absent"):
+        narrowed("wide_resnet", 2.0, (0.5,))
 
 
 @pytest.mark.parametrize("family", CHANNEL_FAMILIES)
 def test_a_narrowed_model_works_and_can_be_built_anew(family):
     model, names = build(0.5, family)
     before = count(model, 32)
-    request = Request(0.5, names, scope="layer", widths=channel.widths(model), resolution=32)
-    compress("channel", model, request)
+    widths = channel.widths(build(0.25, family)[0])
+    compress("channel", model, Request(0.5, names, scope="layer", widths=widths, resolution=32))
     assert count(model, 32).macs_dense < 0.6 * before.macs_dense
     again = build(0.5, family)[0]
     channel.fit(again, model.state_dict())
@@ -112,7 +131,7 @@ def test_the_channels_of_least_weight_go_and_protected_layers_keep_theirs():
         inner.conv2.weight[:, 3] = 0.0
     kept = inner.conv1.weight.detach().clone()
     names = [name for name in names if name != "blocks.1.conv1.weight"]
-    widths = channel.widths(model)
+    widths = channel.widths(build(15 / 16)[0])
     request = Request(1 / 16, names, scope="layer", widths=widths, resolution=32)
     compress("channel", model, request)
     assert inner.conv1.weight.shape[0] == 15

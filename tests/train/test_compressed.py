@@ -109,7 +109,15 @@ def test_classes_are_never_pruned_away_nor_the_last_weight(stages):
     config = pruned(stages, dense, method="channel", scope="layer", protect=["first_conv"])
     (outcome,) = stages.train(config)
     assert outcome.status == "done"
-    assert outcome.result["protected"] == ["conv1.weight", "fc.weight"]
+    # with the first convolution all that shares its channels, the residual stream of its block
+    coupled = ["conv1.weight", "blocks.0.conv2.weight"]
+    assert outcome.result["protected"] == [*coupled, "fc.weight"]
+    model, _ = loaded(stages, config)
+    small = registry.build(stages.toy().model, 10, seed=0)
+    for name, weight in model.named_parameters():
+        if name.endswith("conv1.weight") or name in coupled:
+            narrow = small.get_parameter(name).shape[0]
+            assert weight.shape[0] == (2 * narrow if name in coupled else narrow)
     for changes in ({"sparsity": 0.9999999}, {"sparsity": 0.9999999, "method": "random"}):
         with pytest.raises(UserError, match=r"leaves none of the [\d,]+ prunable weights"):
             stages.train(pruned(stages, dense, **changes))

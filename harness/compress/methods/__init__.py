@@ -1,7 +1,7 @@
 """Ways to make a network smaller: a file each, with one function `compress(model, request)`.
 
 It returns the masks of what is pruned, or changes the model itself and returns None. A method may
-narrow what it can prune by a function `suited(model, names) -> names`.
+narrow what it can prune by a function `suited(model, names, resolution) -> names`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from harness.compress.masks import Masks
 class Request:
     """What is to be pruned, and how far.
 
-    `sparsity` is the share of the weights (of `channel`: of the channels of the dense model) that
-    are gone afterwards, `names` the weights to choose from, in the model's order, `previous` what
+    `sparsity` is the share of the weights (of `channel`: of the dense model's width) that are gone
+    afterwards, `names` the weights to choose from, in the model's order, `previous` what
     an earlier level has pruned of them.
     """
 
@@ -29,7 +29,7 @@ class Request:
     previous: Masks | None = None
     scope: str = "global"  # or "layer"
     seed: int = 0  # of methods that draw
-    widths: dict[str, int] | None = None  # channel: outputs of each layer of the dense model
+    widths: dict[str, int] | None = None  # channel: outputs of each layer of the plain model
     resolution: int = 0  # channel: pixels
 
 
@@ -39,10 +39,10 @@ def compress(method: str, model: nn.Module, request: Request) -> Masks | None:
     return found
 
 
-def suited(method: str, model: nn.Module, names: Sequence[str]) -> list[str]:
-    """Those of the prunable weights `names` that the method can prune."""
+def suited(method: str, model: nn.Module, names: Sequence[str], resolution: int) -> list[str]:
+    """Those of the prunable weights `names` that the method can prune; `resolution` in pixels."""
     narrowed = getattr(_module(method), "suited", None)
-    return list(names) if narrowed is None else narrowed(model, names)
+    return list(names) if narrowed is None else narrowed(model, names, resolution)
 
 
 def _module(method: str):  # type: ignore[no-untyped-def]

@@ -19,7 +19,7 @@ from harness.errors import UserError
 M = 4
 
 
-def suited(model: nn.Module, names: Sequence[str]) -> list[str]:
+def suited(model: nn.Module, names: Sequence[str], resolution: int) -> list[str]:
     """The weights whose input channels come in groups of 4. Raises UserError where none do."""
     parameters = dict(model.named_parameters())
     found = [name for name in names if parameters[name].shape[1] % M == 0]

@@ -17,6 +17,7 @@ from dataclasses import replace
 from harness.cluster import failure, queued
 from harness.cluster.queued import Scheduler
 from harness.cluster.state import StageState, stage_states
+from harness.compress.check import depends_on_layers
 from harness.config import Launch, grid_files, load
 from harness.errors import UserError, command, nearest
 from harness.schema import RunConfig
@@ -24,6 +25,7 @@ from harness.store.claims import process_start
 from harness.store.files import atomic_write, make_folder
 from harness.store.store import Store
 from harness.sweep import cost, describe
+from harness.sweep.mistakes import Mistakes
 from harness.sweep.plan import Plan, gangs, make_plan, todo
 from harness.verb import callable_module
 
@@ -62,7 +64,8 @@ def main(args: list[str]) -> int:
     if not left:
         print(describe.nothing_left(plan, states))
         return 1 if any(state.name == "failed" for state in states.values()) else 0
-    for sentence in describe.unchecked(launch):
+    notes = [*describe.unchecked(launch), *_check_layers(plan, left)]
+    for sentence in notes:
         print(f"note: {sentence}")
     _require_data(launch)
     _write_sweep(launch, plan, store)
@@ -114,6 +117,27 @@ def _forgive(
         elif failure.blocks(store.failures(stage)):
             store.record_failure(stage, {"class": failure.RETRY, "message": "retry=failed"})
     return stage_states(store, plan.stages, scheduler)
+
+
+def _check_layers(plan: Plan, left: list[str]) -> list[str]:
+    """Refuse what no layer of a model suits. Without torch a note says that it was not looked at.
+
+    Raises UserError, naming every such model.
+    """
+    wanted = [plan.stages[stage] for stage in left if depends_on_layers(plan.stages[stage])]
+    if not wanted:
+        return []
+    try:
+        from harness.compress import layers
+    except ImportError:
+        return ["torch cannot be imported here, so whether every model has layers that suit its "
+                "pruning and surplus was not checked"]  # fmt: skip
+    found = Mistakes()
+    for sentence in layers.misfits(wanted):
+        key, _, rest = sentence.partition(": ")
+        found.add(key, rest)
+    found.raise_any("the grid has")
+    return []
 
 
 def _require_data(launch: Launch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from harness.compress.levels import trial_levels
 from harness.errors import UserError, nearest
 from harness.models.registry import FAMILIES
-from harness.schema import WIDEST, TrialConfig
+from harness.schema import WIDEST, StageConfig, TrialConfig
 from harness.sweep.stage import steps
 from harness.teacher import targets
 
@@ -38,6 +38,15 @@ def misfits(trial: TrialConfig) -> list[Mistake]:
         key, _, sentence = str(error).partition(": ")
         found.append((key, sentence) if sentence else ("compress", key))
     return found
+
+
+def depends_on_layers(stage: StageConfig) -> bool:
+    """Whether only the model, once built, tells if a stage's pruning and surplus suit it."""
+    prune = stage.prune
+    chooses = prune is not None and (
+        prune.method not in ("magnitude", "random") or not set(prune.protect) <= set(ROLES)
+    )
+    return chooses or stage.surplus is not None
 
 
 def _pruning(trial: TrialConfig) -> Iterator[Mistake]:
@@ -98,6 +107,15 @@ def _pruning(trial: TrialConfig) -> Iterator[Mistake]:
 
 def _rewinding(trial: TrialConfig) -> Iterator[Mistake]:
     compress = trial.compress
+    late = compress.rewind == "weights" and compress.rewind_epoch >= trial.recipe.epochs
+    if late:  # also of a dense trial, which shares its stage with the pruned ones
+        yield (
+            "compress.rewind_epoch",
+            (
+                f"{compress.rewind_epoch} is not before the end of the dense stage, which has "
+                f"{trial.recipe.epochs} epochs"
+            ),
+        )
     if compress.sparsity == 0.0 and compress.dense_long is None:
         return
     if compress.rewind != "learning_rate" and compress.pruning == "gradual":
@@ -111,14 +129,6 @@ def _rewinding(trial: TrialConfig) -> Iterator[Mistake]:
             ),
         )
     if compress.rewind == "weights":
-        if compress.rewind_epoch >= trial.recipe.epochs:
-            yield (
-                "compress.rewind_epoch",
-                (
-                    f"{compress.rewind_epoch} is not before the end of the dense stage, which has "
-                    f"{trial.recipe.epochs} epochs"
-                ),
-            )
         if compress.method == "channel":
             yield (
                 "compress.rewind",

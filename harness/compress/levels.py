@@ -36,7 +36,8 @@ def levels(sparsity: float, level_share: float) -> tuple[float, ...]:
 def trial_levels(compress: CompressConfig) -> tuple[float, ...]:
     """Sparsities of a trial's levels; of a dense-long control, those that it stands beside.
 
-    Gradual pruning has none: it happens within one training.
+    Gradual pruning has none: it happens within one training. Of `compress.levels` those below the
+    trial's sparsity, and then that one: a list serves all sparsities of a sweep.
 
     Raises:
         UserError: `compress.levels` in which what is left does not fall from level to level.
@@ -49,6 +50,11 @@ def trial_levels(compress: CompressConfig) -> tuple[float, ...]:
     if compress.levels is None:
         return levels(target, compress.level_share)
     given = compress.levels
+    if not given:
+        raise UserError(
+            "compress.levels: [] lists no level: give the sparsities, null for geometric ones, or "
+            "compress.pruning=one_shot for a single one."
+        )
     for before, after in zip((0.0, *given), given, strict=False):
         if after <= before:
             raise UserError(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.compress.check import depends_on_layers
 from harness.schema import DatasetConfig, StageConfig
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
@@ -82,6 +83,8 @@ def dry_run(
     lines += cost.by_size(plan, states, left, launch.store)
     lines += [f"  damaged: {s.why}" for s in states.values() if s.name == "damaged"]
     lines += problems(launch)
+    if any(depends_on_layers(plan.stages[stage]) for stage in left):
+        lines.append("  note: layers are compared with pruning and surplus when this is launched")
     return "\n".join(lines)
 
 

@@ -49,7 +49,8 @@ def steps(trial: TrialConfig) -> tuple[Step, ...]:
     sparsities = trial_levels(compress)
     strengths = list(magnitudes(trial, sparsities))
     retrained = _retrained(trial.recipe, compress)
-    rewinds = compress.rewind == "weights" and bool(sparsities)
+    # a dense trial keeps the early weights too, so that it is the stage that pruned ones begin with
+    rewinds = compress.rewind == "weights" and surplus.form not in ("slice", "fuse")
     rewind_epoch = compress.rewind_epoch if rewinds and compress.rewind_epoch else None
     gradual = compress.pruning == "gradual" and compress.sparsity > 0.0
     if surplus.form == "prune_away":

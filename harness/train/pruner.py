@@ -9,9 +9,9 @@ from torch import nn
 
 from harness.compress import gradual, methods
 from harness.compress import masks as pruning
+from harness.compress.layers import to_prune
 from harness.compress.methods import channel
 from harness.errors import UserError
-from harness.models import registry
 from harness.schema import StageConfig
 from harness.train import checkpoint
 from harness.train.distributed import World
@@ -34,11 +34,7 @@ class Pruner:
         self.names: list[str] = []  # of the weights to prune
         self.protected: list[str] = []
         if (prune := config.prune) is not None:
-            # a removed output of the classifier would be a class
-            more = ("classifier",) if prune.method == "channel" else ()
-            roles = registry.roles(config.model)
-            named = pruning.prunable(dense, (*prune.protect, *more), roles)
-            self.names = methods.suited(prune.method, dense, named, resolution)
+            self.names = to_prune(prune, config.model, dense, resolution)
             every = pruning.prunable(dense, (), {})
             self.protected = [name for name in every if name not in self.names]
 

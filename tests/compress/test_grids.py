@@ -15,7 +15,9 @@ from analysis.rows import main as write_rows
 from harness import config, launch
 from harness.augment.spaces import TABLES, find_space
 from harness.cluster.state import StageState
+from harness.compress import layers
 from harness.compress.surplus import make_graph
+from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
 from harness.store.claims import try_claim
@@ -241,6 +243,34 @@ def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_p
     assert "Traceback" not in ran.stderr
     assert ran.stdout == ""
     assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("compress.protect=['nosuch.weight']", "'nosuch.weight' is neither a role"),
+        ("compress.protect=[classifier,conv1.weight] compress.method=nm compress.pruning=one_shot "
+         "compress.sparsity=0.5 model.width=0.04", r"nm finds no layer .*\(cifar_resnet of width"),
+        ("surplus.form=slice compress.sparsity=0 model.width=0.05 surplus.widths=[1.01]",
+         "no wider than without"),
+        ("compress.method=channel compress.scope=layer compress.pruning=one_shot "
+         "compress.sparsity=0.5 model.family=wide_resnet model.depth=10 model.width=2",
+         "layers that share them differ in the plain model"),
+    ],
+)  # fmt: skip
+def test_what_no_layer_suits_is_said_before_anything_is_queued(tmp_path, words, said):
+    fixed = ["grid=pruning_schedules", "axes.magnitude=[0.4]", "axes.schedule=[constant]"]
+    asked = [*fixed, f"store={tmp_path}/store", *words.split(" ")]
+    with pytest.raises(UserError, match=said):
+        launch.main(asked)
+    assert not (tmp_path / "store" / "sweeps").exists()
+    assert not (tmp_path / "store" / "stages").exists()
+
+
+@pytest.mark.parametrize("name", ["additional_parameters", "pruning_schedules"])
+def test_the_layers_of_shipped_grids_suit_them(name):
+    _, plan = planned(name)
+    assert layers.misfits(plan.stages.values()) == []
 
 
 def test_help_lists_every_shipped_grid_with_what_it_is(capsys):

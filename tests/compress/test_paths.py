@@ -170,6 +170,7 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
         ({"schedule": "falling", "magnitude": "none"}, "exclude such cells"),
         ({"compress.levels": [0.5, 0.4]}, "what is left must fall"),
         ({"compress.levels": [0.0, 0.4]}, "what is left must fall"),
+        ({"compress.levels": []}, "lists no level"),
         ({"compress.levels": [0.5], "compress.pruning": "one_shot"}, "passes through no list"),
         ({"compress.level_share": 1e-9}, "more than 200 levels"),
         ({"compress.protect": ["clasifier"]}, r"\(did you mean 'classifier'\?"),
@@ -187,6 +188,8 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
         ({"compress.pruning": "gradual", "compress.rewind": "weights"}, "retrains nothing"),
         ({"compress.rewind": "fine_tuning"}, "fine_tune_lr: is missing"),
         ({"compress.rewind": "weights", "compress.rewind_epoch": 4}, "not before the end"),
+        ({"compress.rewind": "weights", "compress.rewind_epoch": 4, "sparsity": 0.0},
+         "not before the end"),
         ({"surplus": "slice"}, "surrounds a dense model"),
         ({"surplus": "prune_away", "sparsity": 0.0}, "is a path of levels"),
         ({"surplus": "prune_away", "schedule": "falling"}, "says itself where"),
@@ -239,6 +242,14 @@ def test_rewinding_to_the_start_and_all_methods_share_the_dense_stage():
             "compress.rewind": ["learning_rate", "weights"],
         }
     )
+    assert len({path[0] for path in made.paths.values()}) == 1
+
+
+def test_a_dense_trial_is_the_stage_that_rewound_ones_begin_with():
+    made = plan(
+        axes={"sparsity": [0.0, 0.5], "compress.rewind": ["weights"], "compress.rewind_epoch": [2]}
+    )
+    assert len(made.stages) == 2
     assert len({path[0] for path in made.paths.values()}) == 1
 
 

@@ -164,10 +164,22 @@ def test_weights_are_rewound_to_the_start_or_to_an_early_epoch(stages, monkeypat
             for name, mask in masks.items():
                 assert torch.equal(starts[-1][name], torch.where(mask, early[name], 0.0))
                 assert not torch.equal(starts[-1][name], torch.where(mask, trained[name], 0.0))
-        lines = (stages.folder(level) / "metrics.jsonl").read_text()
-        assert '"step": 12' in lines
-    # the learning rates are those that followed the epoch: no warm-up again
-    assert '"lr": 0.1' not in lines
+        if epoch is None:
+            assert rates(stages, level) == rates(stages, dense)
+    # the learning rates are those that followed the epoch, where the level has the epochs left
+    short = pruned(stages, dense, rewind="weights", rewind_epoch=1, sparsity=0.6)
+    short = type(short).model_validate(
+        {**short.model_dump(mode="json"), "recipe": {**short.recipe.model_dump(), "epochs": 1}}
+    )
+    stages.train(short)
+    assert rates(stages, short) == rates(stages, dense)[1:]
+    assert len(set(rates(stages, dense))) == 2
+
+
+def rates(stages, config):
+    """The learning rate at the end of each epoch."""
+    lines = (stages.folder(config) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["lr"] for line in lines]
 
 
 @pytest.mark.parametrize(("engine", "zero"), ENGINES)
@@ -208,6 +220,8 @@ def test_two_ranks_prune_alike_and_stop_where_they_do_not(tmp_path, ranks, engin
     assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second
-    assert {"gradual", "nm", "random", "channel", "slice", "fuse"} < first.keys()
+    ways = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
+    assert ways < first.keys()
+    assert first["rewound"]["mask_hash"] != first["fine_tuning"]["mask_hash"]
     assert len({first[name]["mask_hash"] for name in ("gradual", "nm", "random")}) == 3
     assert "ranks pruned a cifar_resnet differently" in first["error"]

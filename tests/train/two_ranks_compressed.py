@@ -26,6 +26,16 @@ def main(folder, world, engine, zero):
         child = stages.child(dense, changes=WIDE).model_dump(mode="json")
         child["prune"] = {**PRUNE, "method": method}
         configs[method] = type(dense).model_validate(child)
+    early = stages.toy({**WIDE, "rewind_epoch": 1})
+    stages.train(early, **run)
+    for name, parent, epoch in (("rewound", early, 1), ("fine_tuning", dense, None)):
+        child = stages.child(parent, changes={**WIDE, "rewind_epoch": epoch})
+        child = child.model_dump(mode="json")
+        child["prune"] |= {"rewind": "weights" if epoch else name}
+        if epoch is None:
+            child["recipe"]["optimizer"]["lr"] = 0.01
+            child["recipe"]["schedule"] = {"name": "constant"}
+        configs[name] = type(dense).model_validate(child)
     for form in (
         {"form": "slice", "widths": [1.5, 2.0], "share": 0.5},
         {"form": "fuse", "expand": 2},

@@ -170,7 +170,7 @@ class CompressConfig(Frozen):
 
     sparsity: Share = 0.0
     dense_long: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    method: Literal["magnitude", "random", "nm", "channel"] = "magnitude"
+    method: str = "magnitude"  # a file of harness/compress/methods/
     scope: Literal["global", "layer"] = "global"
     pruning: Literal["iterative", "one_shot", "gradual"] = "iterative"
     level_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2

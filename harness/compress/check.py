@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.compress import methods
 from harness.compress.levels import trial_levels
 from harness.errors import UserError, nearest
 from harness.models.registry import FAMILIES
@@ -51,6 +52,10 @@ def depends_on_layers(stage: StageConfig) -> bool:
 
 def _pruning(trial: TrialConfig) -> Iterator[Mistake]:
     compress = trial.compress
+    if compress.method not in methods.known():
+        sentence = f"there is no method '{compress.method}'"
+        yield "compress.method", f"{sentence}{nearest(compress.method, methods.known())}"
+        return
     if compress.sparsity == 0.0 and compress.dense_long is None:
         return
     for name in compress.protect:

@@ -21,7 +21,7 @@ Masks = dict[str, torch.Tensor]
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights of convolutions and linear layers that are trained; never biases or batch norm."""
+    """Weights of convolutions and linear layers that ask for a gradient, no others."""
     return {
         f"{name}.weight": module.weight
         for name, module in model.named_modules()

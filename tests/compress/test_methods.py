@@ -1,11 +1,14 @@
 """Compression methods: how much goes, what goes, and what is left."""
 
 import itertools
+import re
 
 import pytest
 import torch
 
+from harness import config
 from harness.compress import masks as pruning
+from harness.compress import methods
 from harness.compress.check import CHANNEL_FAMILIES
 from harness.compress.gradual import UPDATES, end_step, is_due, sparsity_at
 from harness.compress.methods import Request, channel, compress, suited
@@ -13,15 +16,16 @@ from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
 from harness.schema import ModelConfig
+from harness.sweep.plan import make_plan
 
 DEPTHS = {"cifar_resnet": 8, "wide_resnet": 10, "cifar_stem_resnet": 18, "resnet": 18}
 DEPTHS["efficientnet"] = 16
 
 
 def build(width=0.5, family="cifar_resnet"):
-    config = ModelConfig(family=family, depth=DEPTHS.get(family), width=width)
-    model = registry.build(config, 10, seed=0, resolution=32)
-    return model, pruning.prunable(model, ("classifier",), registry.roles(config))
+    size = ModelConfig(family=family, depth=DEPTHS.get(family), width=width)
+    model = registry.build(size, 10, seed=0, resolution=32)
+    return model, pruning.prunable(model, ("classifier",), registry.roles(size))
 
 
 def gone(masks):
@@ -156,3 +160,24 @@ def test_gradual_pruning_follows_the_cubic_and_reaches_its_target_exactly():
     assert due[-1] == 750
     assert UPDATES <= len(due) <= UPDATES + 10
     assert end_step(1, 0.1) == 1
+
+
+def test_a_method_is_one_file(monkeypatch, tmp_path):
+    """What `docs/compress.md` promises: its example runs as printed, from the grid to the masks."""
+    page = (config.ROOT / "docs" / "compress.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    said = ["grid=pruning_schedules", "compress.method=largest"]
+    with pytest.raises(UserError, match=r"no method 'largest' \(valid: channel, magnitude, nm"):
+        config.load(said)
+    (tmp_path / "largest.py").write_text(code)
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    stages = make_plan(config.load(said).grid).stages
+    assert {stage.prune.method for stage in stages.values() if stage.prune} == {"largest"}
+    model, names = build()
+    previous = None
+    for sparsity in (0.5, 0.75):
+        previous = compress("largest", model, Request(sparsity, names, previous))
+    weights = torch.cat([model.get_parameter(name).detach().abs().flatten() for name in names])
+    kept = torch.cat([previous[name].flatten() for name in names])
+    assert int(kept.sum()) == round(0.25 * len(kept))
+    assert 0.0 < weights[kept].mean() < 0.5 * weights[~kept].mean()

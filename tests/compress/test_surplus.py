@@ -57,7 +57,7 @@ def test_fused_equals_its_training_graph_and_is_the_small_model(family):
     images = torch.randn(4, 3, 32, 32)
     small = found.deployed().eval()
     with torch.no_grad():
-        torch.testing.assert_close(small(images), found(images), rtol=1e-4, atol=1e-4)
+        assert (small(images) - found(images)).abs().max() < 1e-4
     same_graph(small, build(0.5, family))
     assert found.macs(32) > 2 * count(small, 32).macs_dense
 

@@ -7,12 +7,20 @@ narrow what it can prune by a function `suited(model, names, resolution) -> name
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:  # plans ask for names only, and do without torch
+    from torch import nn
 
-from harness.compress.masks import Masks
+    from harness.compress.masks import Masks
+
+
+def known() -> list[str]:
+    """Names of the methods: of the files here."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,6 @@ def test_two_ranks_prune_alike_and_stop_where_they_do_not(tmp_path, ranks, engin
     assert first == second
     ways = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
     assert ways < first.keys()
-    assert first["rewound"]["mask_hash"] != first["fine_tuning"]["mask_hash"]
+    assert first["rewound"]["weights_sha256"] != first["fine_tuning"]["weights_sha256"]
     assert len({first[name]["mask_hash"] for name in ("gradual", "nm", "random")}) == 3
     assert "ranks pruned a cifar_resnet differently" in first["error"]

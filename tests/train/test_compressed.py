@@ -216,7 +216,7 @@ def test_a_surplus_stage_is_scored_as_what_it_deploys(stages):
 @pytest.mark.parametrize(("engine", "zero"), ENGINES)
 def test_two_ranks_prune_alike_and_stop_where_they_do_not(tmp_path, ranks, engine, zero):
     processes = ranks.start("two_ranks_compressed.py", tmp_path, engine, zero)
-    printed = ranks.ended(240)
+    printed = ranks.ended(480)
     assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second

@@ -38,7 +38,7 @@ def main() -> None:
         store = Store(Path(folder))
         states = stage_states(store, plan.stages)
         left = todo(plan, {s: state.name for s, state in states.items()}, store.has_weights)
-        groups = gangs(plan, set(left), 4)
+        groups = gangs(plan, left, lambda gang, stage: len(gang) < 4)
     ended = time.perf_counter()
     print(
         f"{len(plan.trials):,} trials, {len(plan.stages):,} stages "

@@ -12,7 +12,6 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from harness.cluster import failure, queued
 from harness.cluster.queued import Scheduler
@@ -49,11 +48,7 @@ def main(args: list[str]) -> int:
     if retry is not None and not launch.knobs.get("dry_run"):
         states = _forgive(plan, store, states, scheduler, RETRY[retry])
     left = _left(launch, plan, store, states)
-    if launch.run.gang == "auto":
-        size = cost.gang_size(plan, left, store.root)
-        launch = replace(launch, run=launch.run.model_copy(update={"gang": size}))
-    if "budget" in launch.knobs:
-        cost.check_budget(plan, states, left, store.root, _hours(launch.knobs["budget"]))
+    _keep_budget(launch, plan, store, states, left)
     if launch.knobs.get("dry_run"):
         print(describe.dry_run(launch, plan, states, left))
         return 0
@@ -69,10 +64,31 @@ def main(args: list[str]) -> int:
         print(f"note: {sentence}")
     _require_data(launch)
     _write_sweep(launch, plan, store)
+    for line in describe.gang_lines(launch, plan, left):
+        print(line)
     if launch.cluster.executor == "slurm":
         return _queue(launch, plan, store)
     _set_aside(store, left, states)
     return _run_here(launch, plan, store, left, states)
+
+
+def _keep_budget(
+    launch: Launch,
+    plan: Plan,
+    store: Store,
+    states: Mapping[str, StageState],
+    left: list[str],
+) -> None:
+    """Raise UserError where the stages `left`, and those under way, cost more than `budget`."""
+    if "budget" not in launch.knobs:
+        return
+    under_way = [
+        stage
+        for stage, state in states.items()
+        if state.name in ("queued", "running", "disputed") and stage not in left
+    ]
+    hours = _hours(launch.knobs["budget"])
+    cost.check_budget(plan, states, [*left, *under_way], store.root, hours)
 
 
 def _hours(said: str) -> float:
@@ -176,6 +192,7 @@ def _queue(launch: Launch, plan: Plan, store: Store) -> int:
         scheduler = queued.ask(store.root)
         states = stage_states(store, plan.stages, scheduler)
         left = _left(launch, plan, store, states)
+        _keep_budget(launch, plan, store, states, left)  # another launch may have queued more
         _set_aside(store, left, states)
         handover.reap(store, left, scheduler)
         queue = handover.submit(launch, plan, store, left, states, scheduler, lock)
@@ -211,7 +228,8 @@ def _run_here(
     from harness.cluster.submit import LocalJobs
 
     begun = time.monotonic()
-    groups = gangs(plan, left, launch.run.gang)
+    measured = cost.pilots(store.root, plan)
+    groups = gangs(plan, left, cost.company(plan, launch.run, launch.cluster, measured))
     workers = min(launch.cluster.workers, len(groups))
     needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
     submission = Submission(

@@ -4,16 +4,18 @@ python -m harness.pilot grid=quickstart
 python -m harness.pilot grid=imagenet_resnet50 steps=50 where="width >= 1"
 
 Run it on the machine, or in an interactive job (`srun --gpus=1 --pty ...`), whose device the sweep
-will use; on one where another process is busy it measures that, too. Sizes that have a pilot, or a
-finished stage, are left out (`again=true` measures them all).
+will use; on one where another process is busy it measures that, too. Each size is measured in a
+process of its own, for `steps` steps (20) and a minute at most. Sizes that have a pilot are left
+out (`again=true` measures them all).
 """
 
 from __future__ import annotations
 
+from harness.augment.policy import parse_policy
 from harness.cluster.select import look_at
 from harness.errors import UserError, command
 from harness.schema import StageConfig
-from harness.sweep import cost
+from harness.sweep import cost, describe
 
 KNOBS = {"steps": str, "again": bool}
 STEPS = 20
@@ -31,13 +33,14 @@ def main(args: list[str]) -> int:
     if sweep.launch.run.processes > 1:
         raise UserError("a pilot measures one process: say run.processes=1")
     root = sweep.store.root
-    known = cost.seconds_per_epoch(sweep.plan, sweep.states, root)
+    known = cost.pilots(root, sweep.plan)
     sizes: dict[cost.Size, StageConfig] = {}
     for stage in sweep.stages():
         config = sweep.plan.stages[stage]
+        size = cost.size_key(config)
         # the strongest augmentation is the slowest; later stages of a size take no longer
         if config.parent is None:
-            sizes[cost.size_key(config)] = config
+            sizes[size] = max(sizes.get(size, config), config, key=_strength)
     todo = {
         size: config
         for size, config in sizes.items()
@@ -58,9 +61,17 @@ def main(args: list[str]) -> int:
             f"data, {pilot.memory_bytes / 1e9:.2f} GB, on {pilot.device}",
             flush=True,
         )
-    sweep_left = [s for s, state in sweep.states.items() if state.result is None]
-    print(cost.sentence(sweep.plan, sweep.states, sweep_left, 1, root))
+    left = [stage for stage, state in sweep.states.items() if state.result is None]
+    for line in describe.gang_lines(sweep.launch, sweep.plan, left):
+        print(line)
+    print(cost.sentence(sweep.plan, sweep.states, left, 1, root))
     return 0
+
+
+def _strength(config: StageConfig) -> tuple[bool, float]:
+    """Orders stages of a size by the strength of their augmentation, no policy first."""
+    policy = parse_policy(config.augment.policy)
+    return bool(policy.space.rows), policy.m
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@
 | transport     | 5 times at one step, with a pause    | connections between ranks break         |
 | host_memory   | 3 times, with twice the memory each  | up to `cluster.slurm.max_mem_gb`        |
 | out_of_memory | with half the micro-batch, down to 1 | the global batch stays what it was      |
-| gang          | each member alone                    | one of them failed, which one shows     |
+| gang          | each member alone                    | one of them failed, which one shows; or |
+|               |                                      | all together took too much host memory  |
 | config        | with `retry=failed`                  | a sentence says what to mend            |
 | code          | with `retry=failed`                  | an unexpected exception only repeats    |
 
@@ -28,6 +29,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store.claims import ClaimState
+from harness.store.files import read_lines
 from harness.store.store import Store
 
 RETRY = "retry"  # a record of this class is no failure but the user's word to try again
@@ -100,9 +102,19 @@ def record_lost(store: Store, stage: str, seen: ClaimState, job: str) -> None:
     """Note why an earlier owner is gone; a job that SLURM itself started again is no loss."""
     step = store.newest_step(stage)
     record = lost(seen, step)
+    if record["class"] == "host_memory" and _was_in_gang(store, stage, seen):
+        record |= {"class": "gang", "again": True}
     if seen.job == job and record["class"] == "lost":
         record |= {"class": "preempted", "message": f"SLURM started job {job} again"}
     store.record_failure(stage, record)
+
+
+def _was_in_gang(store: Store, stage: str, seen: ClaimState) -> bool:
+    """Whether that owner trained the stage beside others."""
+    attempts = read_lines(store.folder(stage) / "attempts.jsonl")
+    last = attempts[-1] if attempts else {}
+    mine = (last.get("job"), last.get("attempt")) == (seen.job, seen.attempt)
+    return mine and bool(last.get("gang"))
 
 
 def of_gang(error: BaseException, **where: Any) -> dict[str, Any]:

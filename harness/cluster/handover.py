@@ -108,6 +108,7 @@ def submit(
         wall_seconds(cost.seconds_per_epoch(plan, states, store.root), plan, run.processes),
         lambda stage: failure.memory_factor(store.failures(stage)),
         held,
+        cost.pilots(store.root, plan),
     )
     if not groups:
         return Queue()

@@ -288,6 +288,7 @@ class Worker:
 
         for stage in gang if self.world.rank == 0 else []:
             begun = {"job": self.job, "attempt": self.attempt, "log": self.log, "time": time.time()}
+            begun |= {"gang": gang} if len(gang) > 1 else {}
             append_line(self.store.folder(stage) / "attempts.jsonl", begun)
             print(f"begin {stage}", flush=True)
         try:
@@ -346,32 +347,32 @@ class Worker:
                     self._again(parent, str(error))
                 return
         where = {"job": self.job, "attempt": self.attempt, "rank": self.world.rank}
-        if len(gang) > 1:  # which member it was shows when each is tried alone
+        if len(gang) > 1 and failure.classify(error) != "transport":  # shows when each is alone
             for stage in gang:
                 self.store.record_failure(stage, failure.of_gang(error, **where))
             self.again = True
             return
-        stage = gang[0]
-        record = failure.describe(error, **where, step=self.store.newest_step(stage))
-        if record["class"] == "transport":
+        if failure.classify(error) == "transport":
             time.sleep(POLL_SECONDS)  # another rank that failed first tells more
-            last = self.store.failures(stage)[-1:]
+            last = self.store.failures(gang[0])[-1:]
             if last and all(last[0].get(key) == where[key] for key in ("job", "attempt")):
                 return
-        if record["class"] == "out_of_memory":
-            batch = self.submission.stages[stage].recipe.batch_size // self.world.size
-            half = (micro_batch_size or batch) // 2
-            if half >= 1:
-                record |= {"again": True, "micro_batch_size": half}
-        self.store.record_failure(stage, record)
-        self.again = not failure.blocks(self.store.failures(stage))
+        for stage in gang:
+            record = failure.describe(error, **where, step=self.store.newest_step(stage))
+            if record["class"] == "out_of_memory":
+                batch = self.submission.stages[stage].recipe.batch_size // self.world.size
+                half = (micro_batch_size or batch) // 2
+                record |= {"again": True, "micro_batch_size": half} if half >= 1 else {}
+            self.store.record_failure(stage, record)
+            if failure.blocks(self.store.failures(stage)):
+                self.blocked.add(stage)
+                if self.slurm:
+                    trip_others(self.submission, self.store, self.folder, record)
         self.alike.append(failure.signature(record))
-        if not self.again:
-            self.blocked.add(stage)
-            if self.slurm:
-                trip_others(self.submission, self.store, self.folder, record)
+        self.again = not self.blocked.issuperset(gang)
         print(record["traceback"], flush=True)
-        time.sleep(failure.pause_seconds(self.store.failures(stage)) if self.again else 0.0)
+        pause = failure.pause_seconds(self.store.failures(gang[0]))
+        time.sleep(pause if self.again else 0.0)
 
 
 def _log_path() -> str:

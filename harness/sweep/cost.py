@@ -3,34 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import BaseModel
 
 from harness.errors import UserError
-from harness.schema import DatasetConfig, ModelConfig, StageConfig, StageSurplus
+from harness.schema import (
+    ClusterConfig,
+    DatasetConfig,
+    ModelConfig,
+    RunConfig,
+    StageConfig,
+    StageSurplus,
+    TeacherConfig,
+)
 from harness.store.files import Damaged, make_folder, read_json, write_json
 from harness.store.identity import digest
-from harness.sweep.plan import Plan
+from harness.sweep.plan import Joins, Plan
 
 if TYPE_CHECKING:
     from harness.cluster.state import StageState
 
 MEMORY_SHARE = 0.8  # of a device's memory that a gang may fill
 LARGEST_GANG = 8
-WAITS_FOR_DATA = 0.2  # share of a step above which a gang pays on a CPU
-Size = tuple[DatasetConfig, ModelConfig, int, str, StageSurplus | None]
+WAITS_FOR_DATA = 0.2  # share of a step from which a gang pays: it shares data and nothing else
+
+
+class Size(NamedTuple):
+    """What decides how long an epoch of a stage takes."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    batch_size: int
+    precision: str
+    optimizer: str
+    surplus: StageSurplus | None
+    teacher: TeacherConfig | None
 
 
 def size_key(config: StageConfig) -> Size:
-    """Stages with equal keys take equally long per epoch: same data, model, batch, precision.
+    """Stages with equal keys take equally long per epoch.
 
     Narrowed channels are not told apart: what the dense model takes is an upper bound for them.
     """
     recipe = config.recipe
-    return config.dataset, config.model, recipe.batch_size, recipe.precision, config.surplus
+    return Size(
+        config.dataset,
+        config.model,
+        recipe.batch_size,
+        recipe.precision,
+        recipe.optimizer.name,
+        config.surplus,
+        config.teacher,
+    )
 
 
 @dataclass(frozen=True)
@@ -46,10 +76,11 @@ class Pilot:
 
 def pilot_path(store: Path, config: StageConfig) -> Path:
     """Where the pilot of a stage's size is kept."""
-    named = {"dataset", "model"} | ({"surplus"} if config.surplus else set())
-    parts = config.model_dump(mode="json", include=named)
-    recipe = {"batch_size": config.recipe.batch_size, "precision": config.recipe.precision}
-    return store / "pilots" / f"{digest({**parts, **recipe})}.json"
+    parts = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in size_key(config)._asdict().items()
+    }
+    return store / "pilots" / f"{digest(parts)}.json"
 
 
 def write_pilot(store: Path, config: StageConfig, pilot: Pilot) -> None:
@@ -156,10 +187,13 @@ def by_size(
 
 
 def _named(size: Size) -> str:
-    dataset, model, batch_size, _, surplus = size
+    model = size.model
     depth = f"-{model.depth}" if model.depth else ""
-    added = f" with {surplus.form}" if surplus else ""
-    return f"{dataset.name} {model.family}{depth} width {model.width:g}{added} batch {batch_size}"
+    added = f" with {size.surplus.form}" if size.surplus else ""
+    return (
+        f"{size.dataset.name} {model.family}{depth} width {model.width:g}{added} "
+        f"batch {size.batch_size}"
+    )
 
 
 def check_budget(
@@ -169,7 +203,10 @@ def check_budget(
     store: Path,
     hours: float,
 ) -> None:
-    """Raise UserError where the stages `left` would cost more device-hours, or nobody knows."""
+    """Raise UserError where the stages `left` would cost more device-hours, or nobody knows.
+
+    What is queued or running already is among `left`, and counts in full.
+    """
     known = seconds_per_epoch(plan, states, store)
     unknown = sum(size_key(plan.stages[stage]) not in known for stage in left)
     if unknown:
@@ -180,23 +217,70 @@ def check_budget(
     needed = sum(known[size_key(plan.stages[s])] * plan.stages[s].recipe.epochs for s in left)
     if needed / 3600 > hours:
         raise UserError(
-            f"the {len(left):,} stages to train would cost about {needed / 3600:.2f} device-hours "
-            f"and budget={hours:g}: narrow the grid, shorten recipe.epochs, or raise the budget; "
-            "nothing was queued"
+            f"the {len(left):,} stages that are not done would cost about {needed / 3600:.2f} "
+            f"device-hours and budget={hours:g}: narrow the grid, shorten recipe.epochs, or raise "
+            "the budget; nothing was queued"
         )
 
 
-def gang_size(plan: Plan, left: Sequence[str], store: Path) -> int:
-    """For run.gang=auto: as many stages side by side as pilots show to fit and to pay; else 1.
+def company(
+    plan: Plan, run: RunConfig, cluster: ClusterConfig, measured: Mapping[Size, Pilot]
+) -> Joins:
+    """Who trains beside whom: `run.gang` stages, or by `auto` what pilots show to fit and to pay.
 
-    On a CPU a gang shares decoding and nothing else.
+    What a gang shares is waiting for data; members that hardly wait train alone.
     """
-    measured = pilots(store, plan)
-    sizes = {size_key(plan.stages[stage]) for stage in left}
-    if not sizes or any(size not in measured for size in sizes):
-        return 1
-    found = [measured[size] for size in sizes]
-    if any(p.device == "cpu" and p.data_share < WAITS_FOR_DATA for p in found):
-        return 1
-    fits = min(int(MEMORY_SHARE * p.device_bytes / max(1, p.memory_bytes)) for p in found)
-    return max(1, min(LARGEST_GANG, fits))
+    most = run.gang if isinstance(run.gang, int) else LARGEST_GANG
+
+    def joins(gang: Sequence[str], stage: str) -> bool:
+        if len(gang) >= most:
+            return False
+        if isinstance(run.gang, int):
+            return True
+        found = [measured.get(size_key(plan.stages[member])) for member in (*gang, stage)]
+        pays = [pilot for pilot in found if pilot and pilot.data_share >= WAITS_FOR_DATA]
+        if len(pays) < len(found):
+            return False
+        needed = sum(pilot.memory_bytes for pilot in pays)
+        return needed <= MEMORY_SHARE * min(_room(pilot, run, cluster) for pilot in pays)
+
+    return joins
+
+
+def _room(pilot: Pilot, run: RunConfig, cluster: ClusterConfig) -> float:
+    """Bytes of the device, or of the host on a CPU, that one process may count on."""
+    here = float(pilot.device_bytes)
+    if cluster.executor == "local":
+        return here / math.ceil(cluster.workers / max(1, cluster.gpus_per_node))
+    if pilot.device != "cpu":
+        return here
+    if cluster.slurm.mem_gb is not None:  # of a node, whatever machine the pilot ran on
+        here = cluster.slurm.mem_gb * 2**30
+    return here / math.ceil(run.processes / cluster.slurm.nodes)
+
+
+def gang_lines(
+    plan: Plan,
+    left: Sequence[str],
+    run: RunConfig,
+    cluster: ClusterConfig,
+    measured: Mapping[Size, Pilot],
+) -> list[str]:
+    """What `run.gang=auto` chose for each size, and why."""
+    joins = company(plan, run, cluster, measured)
+    lines = []
+    for size, stage in {size_key(plan.stages[stage]): stage for stage in left}.items():
+        pilot = measured.get(size)
+        if pilot is None:
+            why = "1, no pilot: python -m harness.pilot"
+        else:
+            gang: list[str] = []
+            while joins(gang, stage):
+                gang.append(stage)
+            room = _room(pilot, run, cluster)
+            why = (
+                f"{max(1, len(gang))}, {pilot.data_share:.0%} of a step waits for data (pays from "
+                f"{WAITS_FOR_DATA:.0%}), {pilot.memory_bytes / 1e9:.2f} of {room / 1e9:.1f} GB each"
+            )
+        lines.append(f"  gang of {_named(size)}: {why}")
+    return lines

@@ -71,7 +71,8 @@ def dry_run(
     lines.append(f"  {len(plan.stages):>8,} stages ({alone:,} without sharing)")
     for name, count in sorted(Counter(state.name for state in states.values()).items()):
         lines.append(f"  {count:>8,} stages {name}")
-    groups = gangs(plan, left, launch.run.gang)
+    measured = cost.pilots(launch.store, plan)
+    groups = gangs(plan, left, cost.company(plan, launch.run, launch.cluster, measured))
     if launch.cluster.executor == "slurm":
         lines += _jobs(launch, plan, states, left)
     lines.append(
@@ -80,6 +81,7 @@ def dry_run(
     )
     lines.append("  " + cost.sentence(plan, states, left, launch.cluster.workers, launch.store))
     lines.append("  " + cost.saving(plan, states, launch.store))
+    lines += gang_lines(launch, plan, left)
     lines += cost.by_size(plan, states, left, launch.store)
     lines += [f"  damaged: {s.why}" for s in states.values() if s.name == "damaged"]
     lines += problems(launch)
@@ -96,13 +98,28 @@ def _jobs(
     seconds = wall_seconds(known, plan, launch.run.processes)
     chains = [
         (chain, group.cluster)
-        for group in make_chains(plan, left, launch.cluster, launch.run, seconds)
+        for group in make_chains(
+            plan,
+            left,
+            launch.cluster,
+            launch.run,
+            seconds,
+            measured=cost.pilots(launch.store, plan),
+        )
         for chain in group.chains
     ]
     jobs = sum(len(chain) for chain, _ in chains)
     limits = sorted({cluster.timeout_min for _, cluster in chains})
     minutes = " or ".join(f"{limit:,}" for limit in limits) or "0"
     return [f"  {jobs:>8,} jobs of {minutes} minutes, {len(chains):,} of which can start at once"]
+
+
+def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
+    """What `run.gang=auto` came to; nothing where the user gave a number."""
+    if launch.run.gang != "auto":
+        return []
+    measured = cost.pilots(launch.store, plan)
+    return cost.gang_lines(plan, left, launch.run, launch.cluster, measured)
 
 
 def problems(launch: Launch) -> list[str]:

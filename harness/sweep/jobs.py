@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.schema import ClusterConfig, ResourceRule, RunConfig, StageConfig
-from harness.sweep.cost import Size, size_key
-from harness.sweep.plan import Plan, gangs, stream_key, trees
+from harness.sweep.cost import Pilot, Size, company, size_key
+from harness.sweep.plan import Joins, Plan, gangs, stream_key, trees
 from harness.sweep.where import parse
 
 Seconds = Callable[[str], float | None]
@@ -40,12 +40,13 @@ def make_chains(
     seconds: Seconds,
     memory_factor: Callable[[str], int] = lambda stage: 1,
     held_by: Mapping[str, str] | None = None,
+    measured: Mapping[Size, Pilot] | None = None,
 ) -> list[Chains]:
     """The stages `left`, by resources and in chains of jobs.
 
     `seconds`: of a stage with one job's processes, None where nobody knows. `memory_factor`: how
     often the profile's memory a stage needs, after it ran out. `held_by`: stages that a job has
-    already, which is waited for where they are parents.
+    already, which is waited for where they are parents. `measured`: pilots, for `run.gang=auto`.
     """
     groups: dict[tuple[ResourceRule | None, int, frozenset[str]], list[list[str]]] = {}
     for tree in trees(plan, left):
@@ -57,10 +58,11 @@ def make_chains(
     found = []
     for (rule, factor, after), parts in groups.items():
         asked, how = _applied(cluster, run, rule, factor)
-        units = _units(plan, parts, run.gang)
+        joins = company(plan, how, asked, measured or {})
+        units = _units(plan, parts, joins)
         share = asked.timeout_min * 60 * asked.slurm.pack_share
         chains = _packed(units, share, asked.workers, seconds)
-        jobs = [[gangs(plan, job, run.gang) for job in chain] for chain in chains]
+        jobs = [[gangs(plan, job, joins) for job in chain] for chain in chains]
         found.append(Chains(asked, how, jobs, after))
     return found
 
@@ -97,20 +99,22 @@ def _applied(
     return asked, run.model_copy(update=taken(run))
 
 
-def _units(plan: Plan, parts: Iterable[list[str]], gang: int | str) -> list[list[str]]:
-    """Trees that one stream of batches can feed belong together, up to `gang` of them."""
-    most = gang if isinstance(gang, int) else 1
-    open_units: dict[tuple[object, ...], tuple[list[str], int]] = {}
-    found: list[list[str]] = []
-    for tree in parts:
-        key = stream_key(plan.stages[tree[0]])
-        unit, size = open_units.get(key, ([], most))
-        if size >= most:
-            unit, size = [], 0
-            found.append(unit)
-        unit += tree
-        open_units[key] = unit, size + 1
-    return found
+def _units(plan: Plan, parts: Iterable[list[str]], joins: Joins) -> list[list[str]]:
+    """Trees whose stages will train side by side belong together."""
+    by_first = {tree[0]: tree for tree in parts}
+    open_units: dict[tuple[object, ...], list[str]] = {}  # the first stages of a unit's trees
+    units: list[list[str]] = []
+    for first in by_first:
+        key = stream_key(plan.stages[first])
+        unit = open_units.get(key)
+        if not joins([], first):
+            units.append([first])
+        elif unit is None or not joins(unit, first):
+            open_units[key] = [first]
+            units.append(open_units[key])
+        else:
+            unit.append(first)
+    return [[stage for first in unit for stage in by_first[first]] for unit in units]
 
 
 def _packed(

@@ -79,19 +79,25 @@ def stream_key(config: StageConfig) -> tuple[object, ...]:
     return config.dataset, config.seed, config.recipe.batch_size, config.recipe.epochs
 
 
-def gangs(plan: Plan, todo: Sequence[str], size: int | str) -> list[list[str]]:
-    """The stages `todo`, parents first, in groups of up to `size` that one stream of batches feeds.
+Joins = Callable[[Sequence[str], str], bool]
+"""Whether a stage may train beside those of a gang; beside none: whether it may have company."""
+
+
+def gangs(plan: Plan, todo: Sequence[str], joins: Joins) -> list[list[str]]:
+    """The stages `todo`, parents first, in groups that one stream of batches feeds.
 
     Members share data, seed, batch size and epochs, and their place in the tree.
     """
-    most = size if isinstance(size, int) else 1  # `auto` that no pilot has made a number
     open_gangs: dict[tuple[object, ...], list[str]] = {}
     found: list[list[str]] = []
     for stage in todo:
         key = (_depth(plan.stages, stage), *stream_key(plan.stages[stage]))
         gang = open_gangs.get(key)
-        if gang is None or len(gang) >= most:
-            gang = open_gangs[key] = []
-            found.append(gang)
-        gang.append(stage)
+        if not joins([], stage):
+            found.append([stage])
+        elif gang is None or not joins(gang, stage):
+            open_gangs[key] = [stage]
+            found.append(open_gangs[key])
+        else:
+            gang.append(stage)
     return found

@@ -56,7 +56,8 @@ def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pil
             dataset, run, config.recipe.batch_size, world.rank, world.size, world.device, epochs
         )
         member = Member(stage_id(config), config, folder, None, store)
-        stage = Stage(member, dataset, loader, run, world, lambda: None)
+        untracked = run.model_copy(update={"tracker": "none"})  # the run of that id is the stage's
+        stage = Stage(member, dataset, loader, untracked, world, lambda: None)
         spent = waited = 0.0  # of a step, mean over the training
         try:
             for epoch, alike in _unlike(config.dataset, dataset.resolution, epochs).items():
@@ -136,6 +137,25 @@ def _host_bytes(line: Literal["VmRSS", "VmHWM"]) -> int:
 
 
 def _device_bytes(device: torch.device) -> int:
+    """What the device has; on a CPU what this job's control group leaves of the machine's."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *group_limits()])
+
+
+def group_limits(root: Path = Path("/")) -> list[int]:
+    """Limits of memory, in bytes, of this process's control group and those around it, v2 or v1."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            base, name = root / "sys/fs/cgroup", "memory.max"
+            if controllers == "memory":
+                base, name = base / "memory", "memory.limit_in_bytes"
+            for folder in (path, *map(str, Path(path).parents)):
+                with contextlib.suppress(OSError, ValueError):  # "max", or not to be seen from here
+                    limits.append(int((base / folder.lstrip("/") / name).read_text()))
+    return limits

@@ -82,7 +82,8 @@ class Stage:
         self.masks: pruning.Masks | None = None
         self.rewind: dict[str, torch.Tensor] | None = None  # the weights of `rewind_epoch`
         self.rewound = False
-        self.macs: dict[str, int] = {}  # of one image's forward, by what is trained at a step
+        # of one image's forward, by what is trained at a step and the image's side
+        self.macs: dict[tuple[str, int], int] = {}
         self.macs_sum = 0  # over the steps so far
         self.counts: Counts | None = None  # of the network with the masks of now
         self.complete: torch.nn.Module | None = None  # see `deployed`
@@ -209,7 +210,7 @@ class Stage:
         lr = self._lr(self.step)
         if self.graph is not None:
             self.graph.begin_step(self.config.seed, self.step, self.total_steps)
-        self.macs_sum += self._step_macs()
+        self.macs_sum += self._step_macs(batch.images.shape[-1])
         # what draws inside a model (dropout) is a function of the step too, and of nothing before
         seed = rng.derive(self.config.seed, f"step {self.step} rank {self.world.rank}")
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.1 ms for all devices
@@ -242,15 +243,17 @@ class Stage:
         recipe, total = self.config.recipe, self.total_steps + skipped
         return learning_rate(recipe.optimizer, recipe.schedule, step + skipped, total, per_epoch)
 
-    def _step_macs(self) -> int:
-        """Multiply-adds of one image's forward pass at this step."""
-        name = "" if self.graph is None else self.graph.active()
-        if name not in self.macs:
-            resolution = self.dataset.resolution
-            self.macs[name] = (
-                self._counted().macs_nonzero if self.graph is None else self.graph.macs(resolution)
-            )
-        return self.macs[name]
+    def _step_macs(self, side: int) -> int:
+        """Multiply-adds of the forward pass of one image of this side at this step."""
+        key = ("" if self.graph is None else self.graph.active(), side)
+        if key not in self.macs:
+            if self.graph is not None:
+                self.macs[key] = self.graph.macs(side)
+            elif side == self.dataset.resolution:
+                self.macs[key] = self._counted().macs_nonzero
+            else:
+                self.macs[key] = count(self.deployed(), side, self.masks).macs_nonzero
+        return self.macs[key]
 
     def _counted(self) -> Counts:
         """Of the network of the result; counting takes a tenth of a second."""

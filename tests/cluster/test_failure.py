@@ -5,6 +5,8 @@ import pytest
 from harness.cluster import failure
 from harness.errors import UserError
 from harness.store.claims import ClaimState
+from harness.store.files import append_line
+from harness.store.store import Store
 
 
 def records(*classes, step=7):
@@ -94,3 +96,23 @@ def test_smaller_micro_batches_and_more_memory_last_until_a_retry():
     again = [*past, *records("retry")]
     assert failure.micro_batch_size(again, None) is None
     assert failure.memory_factor(again) == 1
+
+
+@pytest.mark.parametrize(("gang", "name"), [(["a", "b"], "gang"), (None, "host_memory")])
+def test_a_gang_that_took_too_much_host_memory_goes_on_as_single_stages(tmp_path, gang, name):
+    store, stage = Store(tmp_path), "0123456789abcdef"
+    log = tmp_path / "4_0_log.out"
+    log.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=4.0")
+    folder = store.folder(stage)
+    folder.mkdir(parents=True)
+    line = {"job": "4", "attempt": 1, "log": str(log)} | ({"gang": gang} if gang else {})
+    append_line(folder / "attempts.jsonl", {"job": "4", "attempt": 0, "gang": ["a", "c"]})
+    append_line(folder / "attempts.jsonl", line)
+    seen = ClaimState("t", "4", 1, 500.0, dead=False, log=str(log))
+    failure.record_lost(store, stage, seen, "5")
+    (record,) = store.failures(stage)
+    assert record["class"] == name
+    assert "out of host memory" in record["message"]
+    assert failure.alone([record]) == (name == "gang")
+    assert failure.memory_factor([record]) == (1 if name == "gang" else 2)
+    assert not failure.blocks([record] * 3) or name == "host_memory"

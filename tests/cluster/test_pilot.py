@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.train.pilot import group_limits
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,6 +37,42 @@ def test_a_pilot_makes_costs_known_and_budgets_kept(make_grid, tmp_path):
     assert not (store / "stages").exists()  # a pilot leaves no stage
     assert "device-hours still to be spent" in run("harness.launch", *words, "dry_run=true")
     assert "nothing was queued" in run("harness.launch", *words, "budget=0", code=2)
-    run("harness.launch", *words, "budget=5", "run.gang=auto")
+    said = run("harness.launch", *words, "budget=5", "run.gang=auto")
+    assert "gang of digits cifar_resnet-8 width 0.25 batch 32: 1, " in said  # nothing to decode
     assert "by the pilot" in run("harness.status", *words)
+    kept.unlink()  # what finished stages took says nothing of memory, nor of waiting for data
+    assert "waiting for data" in run("harness.pilot", *words, "steps=1")
     assert "is no number" in run("harness.launch", *words, "budget=lots", code=2)
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_size_is_its_own_whatever_was_measured_before(make_grid, tmp_path):
+    """A heap that a large size grew would hide what the small one after it needs."""
+    grid = make_grid()
+    words = [f"grid={grid}", "run.tracker=tensorboard", "steps=1"]
+    found = {}
+    for name, widths in (("both", "8,0.25"), ("large", "8"), ("small", "0.25")):
+        store = tmp_path / name
+        run("harness.pilot", *words, f"store={store}", f"axes.width=[{widths}]")
+        assert not (store / "trackers").exists()  # the stage's own run is for the stage
+        sizes = [json.loads(path.read_text())["memory_bytes"] for path in store.glob("pilots/*")]
+        found[name] = sorted(sizes, reverse=True)
+    assert found["both"][0] == pytest.approx(found["large"][0], rel=0.2)
+    assert found["both"][1] == pytest.approx(found["small"][0], rel=0.2)
+    assert found["large"][0] > 1.5 * found["small"][0]
+
+
+def test_limits_of_the_control_group_bound_the_memory(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    assert group_limits(tmp_path) == []
+    write("proc/self/cgroup", "0::/slurm/job_7/step_0\n")
+    write("sys/fs/cgroup/slurm/job_7/step_0/memory.max", "max\n")
+    write("sys/fs/cgroup/slurm/job_7/memory.max", "4000000\n")
+    assert group_limits(tmp_path) == [4_000_000]
+    write("proc/self/cgroup", "5:cpu:/x\n4:memory:/slurm/job_7\n")
+    write("sys/fs/cgroup/memory/slurm/job_7/memory.limit_in_bytes", "3000000\n")
+    assert group_limits(tmp_path) == [3_000_000]

@@ -15,6 +15,8 @@ import pytest
 from analysis.best import warnings
 from harness.data import streamed
 from harness.data.write import main as write
+from harness.models import registry
+from harness.models.counts import count
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance, rows
 from harness.store.identity import stage_id
@@ -257,3 +259,12 @@ def test_a_gang_decodes_and_copies_each_training_batch_once(
     scored = members * (9 + 15)  # each is evaluated by itself
     assert len(decoded) == 12 * 8 + scored
     assert sum(map(len, sent)) == 12 * 8 + scored
+
+
+def test_multiply_adds_are_those_of_the_images_that_were_shown(world, tree, tmp_path):
+    grown = config(dataset={**STAGE["dataset"], "ramp": [0.0, 0.5]})  # 32 pixels, then 48 twice
+    (outcome,) = train(world, tmp_path, [grown], tree, "imagefolder")
+    model = registry.build(grown.model, 3, seed=0, resolution=48)
+    small, large = (count(model, side).macs_dense for side in (32, 48))
+    assert outcome.result["counts"]["macs_dense"] == large > 1.5 * small
+    assert outcome.result["train_macs"] == 3 * 8 * 4 * (small + 2 * large)

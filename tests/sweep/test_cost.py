@@ -3,23 +3,32 @@
 import pytest
 
 from harness.cluster.state import StageState
+from harness.config import Launch
 from harness.errors import UserError
+from harness.launch import _keep_budget
+from harness.schema import ClusterConfig, OptimizerConfig, RunConfig, SlurmConfig, TeacherConfig
+from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.cost import Pilot
 from harness.sweep.grid import make_grid
-from harness.sweep.plan import make_plan
+from harness.sweep.plan import gangs, make_plan
+
+BASE = {
+    "dataset": {"name": "digits", "validation_size": 200},
+    "model": {"family": "cifar_resnet", "depth": 8},
+    "recipe": {"epochs": 2, "batch_size": 32, "optimizer": {"lr": 0.1}},
+    "augment": {"policy": "randaug(n=2)"},
+}
+
+
+def plan_grid():
+    return make_grid("test", {**BASE, "axes": {"width": [1, 2], "seed": [0, 1]}})
 
 
 @pytest.fixture
 def plan():
     """Two widths, two seeds, two epochs each."""
-    return make_plan(make_grid("test", {
-        "dataset": {"name": "digits", "validation_size": 200},
-        "model": {"family": "cifar_resnet", "depth": 8},
-        "recipe": {"epochs": 2, "batch_size": 32, "optimizer": {"lr": 0.1}},
-        "augment": {"policy": "randaug(n=2)"},
-        "axes": {"width": [1, 2], "seed": [0, 1]},
-    }))  # fmt: skip
+    return make_plan(plan_grid())
 
 
 def states_of(plan, **seconds_of_width):
@@ -72,21 +81,103 @@ def test_a_budget_refuses_what_costs_more_or_is_unknown(plan, tmp_path):
         cost.check_budget(plan, states, left(states), tmp_path, 1.0)
 
 
+def test_a_budget_counts_what_is_under_way(plan, tmp_path):
+    """Two launches must not each spend the whole budget."""
+    for width in (1, 2):
+        cost.write_pilot(tmp_path, config_of(plan, width), pilot(900.0))
+    launch = Launch(
+        plan_grid(), RunConfig(), ClusterConfig(name="c"), tmp_path, knobs={"budget": "1.5"}
+    )
+    first, *others = plan.stages
+    done = dict.fromkeys(others, StageState("done", result={}))
+    _keep_budget(launch, plan, Store(tmp_path), {**done, first: StageState("waiting")}, [first])
+    for name in ("queued", "running", "disputed"):
+        states = {**dict.fromkeys(others, StageState(name)), first: StageState("waiting")}
+        for left in ([first], list(plan.stages)):  # here, workers wait for what others train
+            with pytest.raises(UserError, match=r"the 4 stages .* about 2\.00 device-hours"):
+                _keep_budget(launch, plan, Store(tmp_path), states, left)
+
+
+@pytest.fixture
+def wide_plan():
+    """One stream: eight magnitudes at each of two widths."""
+    return make_plan(make_grid("test", {
+        **BASE, "axes": {"magnitude": [i / 10 for i in range(8)], "width": [1, 2], "seed": [0]},
+    }))  # fmt: skip
+
+
+def gangs_of(plan, store, cluster=None, gang="auto"):
+    """The widths in each gang."""
+    run, cluster = RunConfig(gang=gang), cluster or ClusterConfig(name="c")
+    joins = cost.company(plan, run, cluster, cost.pilots(store, plan))
+    made = gangs(plan, list(plan.stages), joins)
+    assert sorted(stage for gang in made for stage in gang) == sorted(plan.stages)
+    return [[plan.stages[stage].model.width for stage in gang] for gang in made]
+
+
+SLURM = {"name": "s", "executor": "slurm"}
+
+
 @pytest.mark.parametrize(
-    ("more", "expected"),
+    ("more", "cluster", "most"),
     [
-        ({}, 8),
-        ({"memory_bytes": 3 << 30}, 2),
-        ({"memory_bytes": 20 << 30}, 1),
-        ({"device": "cpu"}, 8),
-        ({"device": "cpu", "data_share": 0.01}, 1),
+        ({}, {}, 8),
+        ({"memory_bytes": 3 << 30}, {}, 2),
+        ({"memory_bytes": 20 << 30}, {}, 1),
+        ({"data_share": 0.01}, {}, 1),  # on a GPU, too, a gang shares nothing but data
+        ({"device": "cpu"}, {}, 8),
+        ({"device": "cpu", "data_share": 0.01}, {}, 1),
+        ({"device": "cpu"}, {"workers": 2}, 4),  # each has half of the host
+        ({"device": "cpu"}, {**SLURM, "workers": 2}, 8),
+        ({"device": "cpu"}, {**SLURM, "slurm": SlurmConfig(mem_gb=5)}, 4),
+        ({}, {**SLURM, "slurm": SlurmConfig(mem_gb=5)}, 8),  # host memory is not the GPU's
     ],
 )
-def test_gangs_are_as_large_as_memory_and_use_allow(plan, tmp_path, more, expected):
-    assert cost.gang_size(plan, list(plan.stages), tmp_path) == 1  # nothing measured
+def test_gangs_are_as_large_as_memory_and_use_allow(wide_plan, tmp_path, more, cluster, most):
+    cluster = ClusterConfig(**{"name": "c", **cluster})
+    assert set(map(len, gangs_of(wide_plan, tmp_path, cluster))) == {1}  # nothing measured
     for width in (1, 2):
-        cost.write_pilot(tmp_path, config_of(plan, width), pilot(**more))
-    assert cost.gang_size(plan, list(plan.stages), tmp_path) == expected
+        cost.write_pilot(tmp_path, config_of(wide_plan, width), pilot(**more))
+    assert max(map(len, gangs_of(wide_plan, tmp_path, cluster))) == most
+
+
+def test_a_gang_is_filled_by_the_sum_of_its_members(wide_plan, tmp_path):
+    gigabytes = {1: 1, 2: 3}
+    for width, size in gigabytes.items():
+        cost.write_pilot(tmp_path, config_of(wide_plan, width), pilot(memory_bytes=size << 30))
+    made = gangs_of(wide_plan, tmp_path)
+    sums = [sum(gigabytes[width] for width in gang) for gang in made]
+    assert max(sums) == 8  # 0.8 of 10
+    assert max(map(len, made)) == 4
+
+
+def test_what_does_not_pay_or_is_unknown_trains_alone_beside_gangs_of_the_rest(wide_plan, tmp_path):
+    cost.write_pilot(tmp_path, config_of(wide_plan, 1), pilot())
+    assert sorted(gangs_of(wide_plan, tmp_path)) == [[1] * 8, *[[2]] * 8]
+    cost.write_pilot(tmp_path, config_of(wide_plan, 2), pilot(data_share=0.1))
+    assert sorted(gangs_of(wide_plan, tmp_path)) == [[1] * 8, *[[2]] * 8]
+    assert max(map(len, gangs_of(wide_plan, tmp_path, gang=3))) == 3
+    lines = cost.gang_lines(
+        wide_plan, list(wide_plan.stages), RunConfig(gang="auto"), ClusterConfig(name="c"),
+        cost.pilots(tmp_path, wide_plan),
+    )  # fmt: skip
+    assert "width 1 batch 32: 8, 50% of a step waits" in lines[0]
+    assert "width 2 batch 32: 1, 10% of a step waits" in lines[1]
+
+
+def test_a_size_is_all_that_decides_how_long_it_takes(plan, tmp_path):
+    config = config_of(plan, 1)
+    recipe = config.recipe
+    others = [
+        config.model_copy(update={"recipe": recipe.model_copy(update={"optimizer": optimizer})})
+        for optimizer in (OptimizerConfig(name="adamw", lr=0.1),)
+    ]
+    others.append(config.model_copy(update={"teacher": TeacherConfig(name="timm:resnet18")}))
+    paths = {cost.pilot_path(tmp_path, other) for other in (config, *others)}
+    assert len(paths) == 3
+    faster = recipe.model_copy(update={"optimizer": OptimizerConfig(lr=0.3)})
+    same = config.model_copy(update={"recipe": faster, "seed": 5})
+    assert cost.pilot_path(tmp_path, same) == cost.pilot_path(tmp_path, config)
 
 
 def test_a_damaged_pilot_counts_as_none(plan, tmp_path):

@@ -139,7 +139,7 @@ def test_a_changed_default_renames_every_stage_an_added_trial_none():
 
 def test_gangs_share_a_stream_and_hold_every_stage_once():
     plan = make_plan(grid(axes={**AXES, "sparsity": [0.0, 0.5]}))
-    made = gangs(plan, list(plan.stages), 3)
+    made = gangs(plan, list(plan.stages), lambda gang, stage: len(gang) < 3)
     assert sorted(s for gang in made for s in gang) == sorted(plan.stages)
     for gang in made:
         assert len(gang) <= 3

@@ -5,8 +5,6 @@ python benchmarks/gpu_train.py streamed | gangs | graphs | fed
 Exit code 1 where something does not hold.
 """
 
-import contextlib
-import io
 import os
 import sys
 import tempfile
@@ -17,7 +15,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA may add u
 
 import numpy as np
 import torch
-from pictures import fashion_mnist, synthesise
+from pictures import fashion_mnist, write_bench
 from torch.nn import functional as F
 
 from harness.models import registry
@@ -29,18 +27,6 @@ from harness.train.loop import Member, train_gang
 MEMBERS, BATCH, STEPS = 8, 128, 100
 NETWORKS = ((18, 0.25), (18, 1.0), (50, 1.0))  # ResNets: depth, width
 SECONDS = 50.0  # for the networks
-
-
-def write_bench(folder, distinct, copies, side):
-    """JPEGs like ImageNet's as `.beton` files; the catalog gets them as `bench`."""
-    from harness.data.catalog import CATALOG, image_folder
-    from harness.data.write import main as write
-
-    CATALOG["bench"] = image_folder("bench", 10, (distinct + 10) * copies, 10)
-    synthesise(folder / "tree", distinct, copies=copies)
-    words = [f"source={folder / 'tree'}", f"out={folder / 'bench'}", f"max_resolution={side}"]
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        write(["dataset=bench", *words, "validation_size=10"])
 
 
 def streamed():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from pathlib import Path
 
@@ -101,3 +103,15 @@ def fashion_mnist(folder: Path) -> str | None:
         header = bytes((0, 0, 8, len(shape))) + np.array(shape, ">u4").tobytes()
         (place / name).write_bytes(header + values.tobytes())
     return str(folder)
+
+
+def write_bench(folder: Path, distinct: int, copies: int, side: int) -> None:
+    """JPEGs like ImageNet's as `.beton` files; the catalog gets them as `bench`."""
+    from harness.data.catalog import CATALOG, image_folder
+    from harness.data.write import main as write
+
+    CATALOG["bench"] = image_folder("bench", 10, (distinct + 10) * copies, 10)
+    synthesise(folder / "tree", distinct, copies=copies)
+    words = [f"source={folder / 'tree'}", f"out={folder / 'bench'}", f"max_resolution={side}"]
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        write(["dataset=bench", *words, "validation_size=10"])

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from pictures import fashion_mnist
+from pictures import fashion_mnist, write_bench
 from torch.nn import functional as F
 
 from harness.augment.policy import parse_policy
@@ -39,25 +39,24 @@ LIMIT = 1.03  # the engine ddp against the bare loop
 # Nats that the mean losses may differ by. On a GPU, TF32 and other algorithms for another layout of
 # memory move each step a little, and a hundred steps move the loss more.
 SAME = {"cpu": 1e-4, "cuda": 2e-2}
-SIZES = {
+DECODED = "ResNet-8, JPEGs, batch 64"  # of 32 pixels, read through FFCV
+SIZES: dict[str, dict[str, object]] = {
     "ResNet-8, batch 64": {"family": "cifar_resnet", "depth": 8, "width": 0.5},
     "ResNet-20, batch 64": {"family": "cifar_resnet", "depth": 20, "width": 1.0},
     "ViT-Lite-2, batch 64": {"family": "cifar_vit", "depth": 2, "width": 0.5},
+    DECODED: {"family": "cifar_resnet", "depth": 8, "width": 0.5},
 }
 POLICIES = ("none", "randaug_strict(n=2, m=0.5)")
 ENGINES = ("ddp", "deepspeed")
 
 
-def stage(model: dict[str, object], policy: str) -> StageConfig:
+def stage(model: dict[str, object], policy: str, decoded: bool) -> StageConfig:
+    resident = {"name": "fashion_mnist", "validation_size": 100, "test_size": 100}
+    coded = {"name": "bench", "validation_size": 10, "resolution": 32, "crop_scale": [0.25, 1.0]}
     return StageConfig.model_validate(
         {
             "seed": 0,
-            "dataset": {
-                "name": "fashion_mnist",
-                "train_size": 64 * STEPS,
-                "validation_size": 100,
-                "test_size": 100,
-            },
+            "dataset": {**(coded if decoded else resident), "train_size": 64 * STEPS},
             "model": model,
             "augment": {"policy": policy, "crop_padding": 2, "flip": True},
             "recipe": {
@@ -161,22 +160,25 @@ def main() -> int:
     ratios = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        said = {"device": device, "checkpoint_seconds": 1e6, "data_root": fashion_mnist(folder)}
+        fashion_mnist(folder)
+        write_bench(folder, 70, 81, 128)
+        said = {"device": device, "checkpoint_seconds": 1e6, "data_root": str(folder)}
+        said |= {"loader_threads": 1} if device == "cpu" else {}
         runs = [RunConfig.model_validate({**said, "engine": engine}) for engine in ENGINES]
         world = stack.enter_context(connected(runs[0]))
         for (name, model), policy, run in itertools.product(SIZES.items(), POLICIES, runs):
-            harness, bare, ratio = measure(stage(model, policy), run, world)
+            harness, bare, ratio = measure(stage(model, policy, name == DECODED), run, world)
             ratios += [ratio] if run.engine == "ddp" else []
             print(
                 f"  {name:<22} {policy:<28} {run.engine:<10}"
                 f"{1e3 * harness:8.2f} /{1e3 * bare:8.2f} = {ratio:.3f}",
                 flush=True,
             )
-    middle = statistics.median(ratios)
     print(
-        f"engine ddp: {100 * (middle - 1):+.1f} % in the middle (limit {100 * (LIMIT - 1):.0f} %)"
+        f"engine ddp: {100 * (statistics.median(ratios) - 1):+.1f} % in the middle, "
+        f"{100 * (max(ratios) - 1):+.1f} % at most (limit {100 * (LIMIT - 1):.0f} % in each case)"
     )
-    return 0 if middle <= LIMIT else 1
+    return 0 if max(ratios) <= LIMIT else 1
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def train_gang(
         Damaged: a parent's weights.
         ClaimLost: from `heartbeat`, on rank 0; the other ranks return "stopped".
     """
+    begun = time.monotonic()
     first = members[0].config
     for member in members:
         if _stream(member.config) != _stream(first):
@@ -144,6 +145,8 @@ def train_gang(
                 provenance.record(member.folder, facts(run, world, loader, dataset))
         for member in members:
             stages.append(Stage(member, dataset, loader, run, world, pulse))
+        for stage in stages:
+            stage.besides = (time.monotonic() - begun) / len(stages)
         finished = _train(stages, loader, run, world, should_stop, pulse)
         outcomes = [_outcome(stage, finished, pulse) for stage in stages]
         if pulse.lost is not None:
@@ -232,6 +235,7 @@ def _outcome(stage: Stage, finished: bool, pulse: Pulse) -> Outcome:
         return Outcome(stage.id, "diverged", {**stage.summary(), "train": {"loss": None}})
     if not finished:
         return Outcome(stage.id, "stopped")
+    begun = time.monotonic()
     validation = stage.evaluate("validation")
     stage.tracker.log(
         {"step": stage.step, "val_top1": validation.top1, "val_loss": validation.loss}
@@ -239,11 +243,13 @@ def _outcome(stage: Stage, finished: bool, pulse: Pulse) -> Outcome:
     test = stage.evaluate("test")
     if stage.world.any(pulse.lost is not None)[0]:
         return Outcome(stage.id, "stopped")
+    weights = stage.write_final()
+    stage.besides += time.monotonic() - begun
     result = {
         "val": validation.summary(),
         "test": test.summary(),
         "train": {"loss": stage.last_loss},
-        "weights_sha256": stage.write_final(),
+        "weights_sha256": weights,
         **stage.summary(),
     }
     return Outcome(

@@ -44,7 +44,8 @@ REESTIMATE_BATCH = 256
 class Stage:
     """Built at its first step or at its newest checkpoint; `step` counts what it has trained.
 
-    `beat` is called while it evaluates. `seconds` is the loop's to count.
+    `beat` is called while it evaluates. `seconds` of its steps, and what went by `besides` since
+    this process took it on (start-up, evaluation), are the loop's to count.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Stage:
         self.sharded = run.engine == "deepspeed" and run.zero_stage > 0
         self.total_steps = loader.steps_per_epoch * self.config.recipe.epochs
         self.step = 0
-        self.seconds = 0.0
+        self.seconds = self.besides = 0.0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
         self.last_loss: float | None = None
         self.diverged = False
@@ -381,7 +382,7 @@ class Stage:
             "split_hash": self.dataset.split_hash,
             "timing": {
                 "seconds": self.seconds,
-                "gpu_seconds": self.seconds * self.world.size,
+                "gpu_seconds": (self.seconds + self.besides) * self.world.size,
                 "steps_per_second": self.step / self.seconds if self.seconds else None,
             },
         }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import grid_files, load
+from harness.config import GRIDS, grid_files, load
 from harness.errors import UserError
 from harness.sweep.plan import make_plan
 
@@ -44,6 +44,14 @@ def test_every_shipped_grid_composes_and_says_what_it_is(name):
     launch = load([f"grid={name}"])
     assert make_plan(launch.grid).stages
     assert grid_files()[name]
+    header = (GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
+    lines = header.splitlines()
+    said = [line.split() for line in lines]
+    for word in ("command", "reference", "expect", "cost"):
+        place = next((i for i, words in enumerate(said) if words[1:2] == [word]), None)
+        assert place is not None, word
+        assert len(said[place]) > 4, lines[place]
+    assert f"# command    python -m harness.launch grid={name}" in header
 
 
 def test_all_mistakes_are_listed_at_once(tmp_path):

@@ -15,6 +15,7 @@ from harness.models import registry
 from harness.store.claims import ClaimLost
 from harness.store.files import Damaged
 from harness.train import checkpoint
+from harness.train.stage import Stage
 
 STEPS = 12  # of a toy stage
 
@@ -56,6 +57,20 @@ def test_a_result_says_what_was_trained_and_how_well(stages):
     assert result["train"]["loss"] == losses[-1]["train_loss"] < losses[0]["train_loss"]
     assert stages.saved(config) == ["final.pt"]
     json.dumps(result, allow_nan=False)
+
+
+def test_device_seconds_hold_start_up_and_evaluation(stages, monkeypatch):
+    """They are what a budget is spent on; of short stages they are most."""
+    evaluate = Stage.evaluate
+
+    def slow(self, split):
+        time.sleep(0.2)
+        return evaluate(self, split)
+
+    monkeypatch.setattr(Stage, "evaluate", slow)
+    (outcome,) = stages.train(stages.toy())
+    timing = outcome.result["timing"]
+    assert timing["gpu_seconds"] - timing["seconds"] > 0.4
 
 
 def test_the_test_split_is_looked_at_once_after_the_last_step(stages, monkeypatch):

@@ -7,7 +7,7 @@ mean of the seeds that survived would flatter them. Missing seeds are shown too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ MIXED = (
 )  # fmt: skip
 """Columns in which the rows of one table should agree."""
 NONE = "none"
+POLICY = ("policy", "calibrated")
 MOST_OPTIMA = 500  # sizes for which the smooth optimum is worked out: some 2 ms each
 
 
@@ -58,6 +59,7 @@ class Cell:
     test: tuple[float, ...]  # in the same order
     seeds: int  # that the grid asks for
     diverged: int
+    runs: tuple[str, ...] = ()  # their last stages: arms may share them
 
     @property
     def missing(self) -> int:
@@ -95,6 +97,7 @@ class Best:
     gain: float = math.nan  # over `none`; positive is better, whatever the metric
     gain_half: float = math.nan
     spread: stats.Spread = field(default=stats.Spread(math.nan, 0))  # of test
+    none: Cell | None = None  # what gain is over: of this size, or of another policy
 
 
 def magnitude_key(magnitude: float | str) -> float:
@@ -105,7 +108,8 @@ def magnitude_key(magnitude: float | str) -> float:
 def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[str]:
     """The columns that sizes are told apart by: `by`, or every axis that varies.
 
-    Grids that differ in what is no axis are told apart by their name.
+    What only follows from the others is left out: `calibrated` from the policy, `epochs` from how
+    a trial of its kind is trained. Grids that differ in what is no axis are told apart by name.
     """
     if by is not None:
         for name in by:
@@ -113,7 +117,15 @@ def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[s
                 raise UserError(f"by: there is no column '{name}'{nearest(name, frame.columns)}")
         return list(by)
     axes = [*AXES, *(name for name in frame.columns if is_axis(name) and name not in AXES)]
-    varied = [n for n in axes if n in frame.columns and frame[n].nunique(dropna=False) > 1]
+    there = [n for n in axes if n in frame.columns and n != "epochs"]
+    varied = [n for n in there if frame[n].nunique(dropna=False) > 1]
+    if {"policy", "calibrated"} <= set(varied) and follows(frame, "calibrated", ["policy"]):
+        varied.remove("calibrated")
+    if "epochs" in frame.columns:
+        # a trial that diverged has not taken all of its epochs
+        known = frame[frame["epochs"].notna() & (frame["state"] != "diverged")]
+        if known["epochs"].nunique() > 1 and not follows(known, "epochs", varied):
+            varied.append("epochs")
     if (
         "grid" in frame.columns
         and frame["grid"].nunique(dropna=False) > 1
@@ -121,6 +133,14 @@ def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[s
     ):
         varied.append("grid")
     return varied or [name for name in ("width",) if name in frame.columns]
+
+
+def follows(frame: pd.DataFrame, name: str, others: Sequence[str]) -> bool:
+    """Whether rows that agree in `others` agree in the column `name`."""
+    if not others:
+        return bool(frame[name].nunique(dropna=False) <= 1)
+    groups = frame.groupby(list(others), dropna=False, sort=False)[name]
+    return bool((groups.nunique(dropna=False) <= 1).all())
 
 
 def best_per_size(
@@ -136,7 +156,20 @@ def best_per_size(
     """
     sizes = cells_per_size(frame, size_columns(frame, by), metric)
     wanted = optima and len(sizes) <= MOST_OPTIMA
-    return [_best(size, cells, params, metric, wanted) for size, cells, params in sizes]
+    without = {_but_policy(size): none for size, cells, _ in sizes if (none := _none(cells))}
+    return [
+        _best(size, cells, params, without.get(_but_policy(size)), metric, wanted)
+        for size, cells, params in sizes
+    ]
+
+
+def _none(cells: Sequence[Cell]) -> Cell | None:
+    return next((cell for cell in cells if cell.magnitude == NONE and cell.usable), None)
+
+
+def _but_policy(size: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What `none` is a size of: no augmentation is the same under every policy."""
+    return tuple(value for name, value in size.items() if name not in POLICY)
 
 
 def cells_per_size(
@@ -151,7 +184,9 @@ def cells_per_size(
     weights: dict[tuple[Any, ...], list[float]] = {}
     keys = [_known(frame[name].tolist()) for name in columns]
     sizes = list(zip(*keys, strict=True)) if keys else [()] * len(frame)
-    runs = zip(*(frame[name].tolist() for name in ("seed", "state", *scores)), strict=True)
+    told = ("seed", "state", *scores)
+    stages = frame["stage"].tolist() if "stage" in frame.columns else [None] * len(frame)
+    runs = zip(*(frame[name].tolist() for name in told), stages, strict=True)
     for size, magnitude, run in zip(sizes, frame["magnitude"].tolist(), runs, strict=True):
         groups.setdefault(size, {}).setdefault(magnitude, []).append(run)
     if "params_nonzero" in frame.columns:
@@ -179,15 +214,16 @@ def _cell(
 ) -> Cell:
     if len({seed for seed, *_ in runs}) < len(runs):
         raise UserError(_no_replicates(frame, size, magnitude))
-    done = sorted((seed, val, test) for seed, state, val, test in runs if state == "done")
-    if not all(math.isfinite(value) for _, *scores in done for value in scores):
+    done = sorted((run[0], *run[2:]) for run in runs if run[1] == "done")
+    if not all(math.isfinite(value) for _, *scores, _ in done for value in scores):
         raise UserError(f"metric={metric.name}: a row that is done has no finite number")
     return Cell(
         magnitude,
-        tuple(val for _, val, _ in done),
-        tuple(test for *_, test in done),
+        tuple(val for _, val, *_ in done),
+        tuple(test for _, _, test, _ in done),
         len(runs),
         sum(state == "diverged" for _, state, *_ in runs),
+        tuple(stage for *_, stage in done if isinstance(stage, str)),
     )
 
 
@@ -229,35 +265,41 @@ def _best(
     size: dict[str, Any],
     cells: tuple[Cell, ...],
     params: float | None,
+    elsewhere: Cell | None,
     metric: Metric,
     optima: bool,
 ) -> Best:
+    """`elsewhere`: the `none` cell of the same size under another policy."""
     running = {cell.magnitude: cell for cell in cells if cell.usable}
     if not running:
-        return Best(size, cells, params, None, ())
+        return Best(size, cells, params, None, (), none=elsewhere)
     best = max(running.values(), key=lambda cell: metric.sign * cell.mean_val)
     val_spread = stats.pooled([cell.val for cell in running.values()])
     tied = stats.ties({m: cell.val for m, cell in running.items()}, best.magnitude, val_spread)
     spread = stats.pooled([cell.test for cell in running.values()])
-    none = running.get(NONE)
+    none = running.get(NONE) or elsewhere
+    compared = [*running.values(), *([none] if none and NONE not in running else [])]
+    both = stats.pooled([cell.test for cell in compared])
     return Best(
         size,
         cells,
         params,
         best,
         tuple(sorted(tied, key=magnitude_key)),  # type: ignore[arg-type]
-        _optimum(list(running.values()), val_spread, metric) if optima else None,
+        smooth_optimum(list(running.values()), val_spread, metric) if optima else None,
         best.mean_test,
         stats.half_width(spread, len(best.test)),
         metric.sign * (best.mean_test - none.mean_test) if none else math.nan,
-        stats.half_width(spread, len(best.test), len(none.test))
+        stats.half_width(both, len(best.test), len(none.test))
         if none and none is not best
         else math.nan,
         spread,
+        none,
     )
 
 
-def _optimum(cells: Sequence[Cell], spread: stats.Spread, metric: Metric) -> Optimum | None:
+def smooth_optimum(cells: Sequence[Cell], spread: stats.Spread, metric: Metric) -> Optimum | None:
+    """Where between the magnitudes these cells of one size would be best on validation."""
     from analysis.optimum import optimum
 
     curve = [cell for cell in cells if cell.magnitude != NONE]

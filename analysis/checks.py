@@ -16,10 +16,10 @@ SCORES = ("val_top1", "test_top1")
 SHARES = ("sparsity", "dense_long")  # in [0, 1)
 COUNTS = (
     "params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero", "epochs",
-    "examples", "train_macs", "gpu_seconds",
+    "examples", "train_macs", "gpu_seconds", "estimated_seconds",
 )  # fmt: skip
 NUMBERS = (*SCORES, *SHARES, *COUNTS, "val_loss", "test_loss", "seed", "difficulty")
-STATES = ("done", "diverged", "failed", "damaged", "running", "queued", "waiting")
+STATES = ("done", "diverged", "failed", "damaged", "disputed", "running", "queued", "waiting")
 
 
 def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:

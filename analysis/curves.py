@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.best import TOP1, Best, Metric, best_per_size, cells_per_size, size_columns
+from analysis.best import POLICY, TOP1, Best, Metric, best_per_size, cells_per_size, size_columns
 from analysis.drawing import (
+    COLOURS,
+    MARKERS,
     POINTS,
     add_legend,
     canvas,
     colour_and_dash,
     dots,
     label,
+    names_of,
     panels,
     plain,
     tip,
@@ -27,9 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 12
+PANEL_LINE = 22  # characters above one of two panels
 
 
-def metric_against_sparsity(frame: pd.DataFrame, metric: Metric = TOP1) -> Figure | None:
+def metric_against_sparsity(
+    frame: pd.DataFrame, metric: Metric = TOP1, by: Sequence[str] | None = None
+) -> Figure | None:
     """Test result at the magnitude that validation chose, against sparsity; compression on top.
 
     A line per schedule (column `schedule`) and per remaining size. Dashed: the dense model of the
@@ -37,21 +43,22 @@ def metric_against_sparsity(frame: pd.DataFrame, metric: Metric = TOP1) -> Figur
     """
     if "sparsity" not in frame.columns or frame["sparsity"].nunique() < 2:
         return None
-    columns = [n for n in size_columns(frame) if n not in ("sparsity", "dense_long")]
+    columns = [n for n in size_columns(frame, by) if n not in ("sparsity", "dense_long")]
     long = "dense_long" in frame.columns
-    by = [*columns, "sparsity", *(["dense_long"] if long else [])]
+    sizes = [*columns, "sparsity", *(["dense_long"] if long else [])]
     lines: dict[tuple[Any, ...], list[Best]] = {}
-    for line in best_per_size(frame, by, metric, optima=False):
+    for line in best_per_size(frame, sizes, metric, optima=False):
         if line.best:
             lines.setdefault(tuple(line.size[name] for name in columns), []).append(line)
     figure, axes = canvas()
-    for position, (key, found) in enumerate(lines.items()):
+    names = names_of([found[0] for found in lines.values()], columns)
+    for position, (name, found) in enumerate(zip(names, lines.values(), strict=True)):
         colour, dash = colour_and_dash(position)
-        name = ", ".join(f"{n} {number(v)}" for n, v in zip(columns, key, strict=True)) or "all"
         sparse = [line for line in found if not (long and line.size["dense_long"])]
         x = [line.size["sparsity"] for line in sparse]
         y = [metric.scale * line.test for line in sparse]
-        axes.plot(x, y, dash, color=colour, label=plain(name), linewidth=1.2)
+        axes.plot(x, y, dash, color=colour, marker="o", markersize=4, label=plain(name),
+                  linewidth=1.2)  # fmt: skip
         for line in sparse:
             _mark(axes, line, line.size["sparsity"], name, position, "o", metric)
             if not line.size["sparsity"]:
@@ -82,29 +89,36 @@ def _mark(
     dots(axes, at, line.best.test, metric, position)
 
 
-def difficulty_against_accuracy(frame: pd.DataFrame, metric: Metric = TOP1) -> Figure | None:
+def difficulty_against_accuracy(
+    frame: pd.DataFrame, metric: Metric = TOP1, by: Sequence[str] | None = None
+) -> Figure | None:
     """Mean test result against a teacher's loss on the augmented images (column `difficulty`).
 
-    A dot per policy and magnitude, a panel per size, Spearman's rank correlation above it.
+    A dot per policy and magnitude, a colour per policy, a panel per size, with Spearman's rank
+    correlation above it.
     """
-    points = difficulty_points(frame, metric)
+    points = difficulty_points(frame, metric, by)
     if not points or len(points) > MOST_PANELS:
         return None
     figure, each = panels(len(points))
-    colour, _ = colour_and_dash(0)
+    policies = list(dict.fromkeys(spot.policy for _, spots in points for spot in spots))
     for axes, (name, spots) in zip(each, points, strict=True):
         for spot in spots:
-            mark = axes.plot([spot.difficulty], [metric.scale * spot.mean], "o", markersize=3,
-                             color=colour)  # fmt: skip
+            position = policies.index(spot.policy)
+            colour, _ = colour_and_dash(position)
+            shape = MARKERS[position // len(COLOURS) % len(MARKERS)]
+            mark = axes.plot([spot.difficulty], [metric.scale * spot.mean], shape, markersize=3,
+                             color=colour, label=plain(spot.policy or "all"))  # fmt: skip
             tip(mark[0], f"{name}, {spot.name}: {interval(spot.mean, math.nan, metric)}")
-            dots(axes, spot.difficulty, spot.test, metric, 0)
+            dots(axes, spot.difficulty, spot.test, metric, position)
         x, y = [spot.difficulty for spot in spots], [spot.mean for spot in spots]
         rho = rank_correlation(x, y).effect
-        told = f"{name}\nrho = {rho:.2f}" if rho == rho else name
-        axes.set_title(plain(told), fontsize=POINTS)
+        title = plain(name, PANEL_LINE)
+        axes.set_title(f"{title}\nrho = {rho:.2f}" if rho == rho else title, fontsize=POINTS)
     for axes in each[-2:]:
         axes.set_xlabel("difficulty (nats)")
     figure.supylabel(label("test", metric), fontsize=POINTS)
+    add_legend(figure, each)
     return figure
 
 
@@ -112,7 +126,8 @@ def difficulty_against_accuracy(frame: pd.DataFrame, metric: Metric = TOP1) -> F
 class Spot:
     """A policy at a magnitude: a teacher's loss on its images, and the test results."""
 
-    name: str
+    policy: str
+    name: str  # with its magnitude
     difficulty: float  # nats
     test: tuple[float, ...]
 
@@ -123,13 +138,13 @@ class Spot:
 
 
 def difficulty_points(
-    frame: pd.DataFrame, metric: Metric = TOP1
+    frame: pd.DataFrame, metric: Metric = TOP1, by: Sequence[str] | None = None
 ) -> list[tuple[str, Sequence[Spot]]]:
     """Per size its name and a spot for every cell that is done."""
     if "difficulty" not in frame.columns:
         return []
     known = frame[frame["difficulty"].notna()]
-    axes = [name for name in size_columns(known) if name != "policy"] if len(known) else []
+    axes = [name for name in size_columns(known, by) if name not in POLICY] if len(known) else []
     found: dict[str, list[Spot]] = {}
     inside = [*axes, *(["policy"] if "policy" in known.columns else []), "difficulty"]
     for size, cells, _ in cells_per_size(known, inside, metric) if len(known) else []:
@@ -137,6 +152,8 @@ def difficulty_points(
         for cell in cells:
             if cell.usable:
                 which = f"{size.get('policy', '')} magnitude {number(cell.magnitude)}".strip()
-                spot = Spot(which, float(size["difficulty"]), cell.test)
+                spot = Spot(
+                    str(size.get("policy") or ""), which, float(size["difficulty"]), cell.test
+                )
                 found.setdefault(name, []).append(spot)
     return list(found.items())

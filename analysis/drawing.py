@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from analysis.best import NONE, Best, Metric
@@ -19,7 +20,7 @@ DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "P")
 WIDTH_INCHES = 3.5  # a column of a two-column paper
 POINTS = 8  # of text
-LONGEST = 48  # characters of a name: two thirds of the width
+LINE, LINES = 44, 3  # characters of a name on a line, and its lines: two thirds of the width
 TIP = "tip:"  # a group id that becomes a tooltip in the report
 
 
@@ -54,9 +55,11 @@ def colour_and_dash(position: int) -> tuple[str, str]:
     return COLOURS[position % len(COLOURS)], DASHES[position // len(COLOURS) % len(DASHES)]
 
 
-def label(split: str, metric: Metric) -> str:
-    """`test top-1 (%)`."""
-    return f"{split} top-1 (%)" if metric.name == "top1" else f"{split} {metric.name} (nats)"
+def label(split: str, metric: Metric, difference: bool = False) -> str:
+    """`test top-1 (%)`; differences of percentages are points."""
+    if metric.name != "top1":
+        return f"{split} {metric.name} (nats)"
+    return f"{split} top-1 ({'points' if difference else '%'})"
 
 
 def place_of(magnitude: float | str, found: Sequence[Best]) -> float:
@@ -72,12 +75,20 @@ def _magnitudes(found: Sequence[Best]) -> list[float]:
     return sorted(float(m) for m in numbers)
 
 
-def finish_magnitudes(axes: Any, found: Sequence[Best], with_none: bool = True) -> None:
-    """Ticks of the magnitude axis."""
-    ticks = _magnitudes(found)
-    shown = with_none and any(c.magnitude == NONE for line in found for c in line.cells)
-    places = [place_of(NONE, found), *ticks] if shown else ticks
-    axes.set_xticks(places, [NONE, *map(number, ticks)] if shown else [*map(number, ticks)])
+def finish_magnitudes(axis: Any, found: Sequence[Best], with_none: bool = True) -> None:
+    """Ticks of a magnitude axis; of those that are too close to each other one is named."""
+    panels = sum(axes.axison for axes in axis.axes.figure.axes)
+    every: list[float | str] = [*_magnitudes(found)]
+    if with_none and any(cell.magnitude == NONE for line in found for cell in line.cells):
+        every.insert(0, NONE)
+    places = [place_of(magnitude, found) for magnitude in every]
+    least = (places[-1] - places[0]) / (6 if panels > 1 else 11) if places else 0.0
+    names, last = [], -math.inf
+    for at, magnitude in zip(places, every, strict=True):
+        named = at - last >= least
+        names.append(number(magnitude) if named else "")
+        last = at if named else last
+    axis.set_ticks(places, names)
 
 
 def dots(axes: Any, at: float, values: Sequence[float], metric: Metric, position: int) -> None:
@@ -94,18 +105,44 @@ def add_legend(figure: Figure, panels: Sequence[Any]) -> None:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             lines.setdefault(text, handle)
     if len(lines) > 1:
-        longest = max(map(len, lines))
-        columns = 3 if longest < 16 else 2 if longest < 28 else 1
-        height = figure.get_figheight() + 0.14 * math.ceil(len(lines) / columns)
-        figure.set_figheight(height)
+        longest = max(len(row) for text in lines for row in text.splitlines())
+        columns = 3 if longest < 14 else 2 if longest < 24 else 1
+        rows = [list(lines)[at : at + columns] for at in range(0, len(lines), columns)]
+        high = sum(max(text.count("\n") + 1 for text in row) for row in rows)
+        figure.set_figheight(figure.get_figheight() + 0.02 + 0.13 * high)
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns,
                       fontsize=POINTS - 2, frameon=False)  # fmt: skip
 
 
-def plain(text: str) -> str:
-    """Text in which matplotlib finds no formula, short enough to leave room for the figure."""
-    cut = text if len(text) <= LONGEST else f"{text[: LONGEST - 15]}...{text[-12:]}"
-    return cut.replace("$", r"\$")
+def plain(text: str, line: int = LINE) -> str:
+    """Text in which matplotlib finds no formula, in a few lines of at most `line` characters."""
+    text = " ".join(_broken(word, line) for word in text.split())
+    return "\n".join(wrap(text, line, max_lines=LINES, placeholder=" ...")).replace("$", r"\$")
+
+
+def _broken(word: str, line: int) -> str:
+    """A word longer than a line as several."""
+    parts = []
+    while len(word) > line:
+        at = max(word.rfind(mark, 0, line) for mark in "_(,/") + 1 or line
+        parts.append(word[:at])
+        word = word[at:]
+    return " ".join([*parts, word])
+
+
+def names_of(found: Sequence[Best], columns: Sequence[str] | None = None) -> list[str]:
+    """`width 0.5, sparsity 0.9` for each line, without the columns that only follow another."""
+    names: list[str] = []
+    for name in found[0].size if found and columns is None else columns or ():
+        pairs = [{(line.size[n], line.size[name]) for line in found} for n in names]
+        if not any(len(dict(pair)) == len(pair) for pair in pairs):
+            names.append(name)
+    return [name_of(line, names) for line in found]
+
+
+def name_of(line: Best, columns: Sequence[str]) -> str:
+    """`width 0.5, sparsity 0.9`."""
+    return ", ".join(f"{key} {number(line.size[key])}" for key in columns) or "all"
 
 
 def tip(artist: Any, text: str) -> None:

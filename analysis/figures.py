@@ -10,11 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from analysis.best import METRICS, NONE, TOP1, Best, Cell, Metric, best_per_size
-from analysis.curves import MOST_PANELS, difficulty_against_accuracy, metric_against_sparsity
+from analysis.best import METRICS, NONE, TOP1, Best, Metric, best_per_size
+from analysis.curves import (
+    MOST_PANELS,
+    PANEL_LINE,
+    difficulty_against_accuracy,
+    metric_against_sparsity,
+)
 from analysis.drawing import (
     COLOURS,
     DASHES,
@@ -27,13 +31,15 @@ from analysis.drawing import (
     finish_magnitudes,
     label,
     mark_interim,
+    name_of,
+    names_of,
     panels,
     place_of,
     plain,
     save,
     tip,
 )
-from analysis.render import interval, number, place
+from analysis.render import count, interval, number, place
 from analysis.rows import choice, load, names, split_args
 from analysis.stats import half_width
 from harness.errors import command
@@ -46,6 +52,8 @@ if TYPE_CHECKING:
 KNOBS = ("rows", "by", "where", "metric", "out")
 MOST_LINES = len(COLOURS) * len(DASHES)
 MOST_ROWS = 60  # of the heat map: a page
+MOST_COLUMNS = 7  # of it that have room for numbers side by side
+HEAT_LINE = 24  # characters of a name beside it
 
 
 def accuracy_against_magnitude(found: Sequence[Best], metric: Metric = TOP1) -> Figure:
@@ -62,23 +70,25 @@ def accuracy_against_magnitude(found: Sequence[Best], metric: Metric = TOP1) -> 
         halves = {cell.magnitude: half_width(line.spread, len(cell.test)) for cell in cells}
         _curve(axes, found, line, name, position, values, halves, metric)
         for cell in cells:
-            dots(axes, place_of(cell.magnitude, found), cell.test, metric, position)
+            at = place_of(cell.magnitude, found) + _aside(found, line, position)
+            dots(axes, at, cell.test, metric, position)
 
     figure = _panelled(found, found, draw, label("test", metric))
     for axes in figure.axes:
-        finish_magnitudes(axes, found)
+        finish_magnitudes(axes.xaxis, found)
     return figure
 
 
 def change_against_none(found: Sequence[Best], metric: Metric = TOP1) -> Figure | None:
     """Mean test result against the same size's own `none`: crossings show without the offset."""
-    lines = [line for line in found if any(_is_none(cell) and cell.val for cell in line.cells)]
+    lines = [line for line in found if line.none]
     if not lines:
         return None
 
     def draw(axes: Any, line: Best, name: str, position: int) -> None:
-        none = next(cell for cell in line.cells if _is_none(cell))
-        cells = [cell for cell in line.cells if cell.val and not _is_none(cell)]
+        none = line.none
+        assert none is not None
+        cells = [cell for cell in line.cells if cell.val and cell.magnitude != NONE]
         changes = {cell.magnitude: cell.mean_test - none.mean_test for cell in cells}
         halves = {
             cell.magnitude: half_width(line.spread, len(cell.test), len(none.test))
@@ -87,12 +97,15 @@ def change_against_none(found: Sequence[Best], metric: Metric = TOP1) -> Figure 
         _curve(axes, found, line, name, position, changes, halves, metric)
         for cell in cells:
             shifted = [value - none.mean_test for value in cell.test]
-            dots(axes, place_of(cell.magnitude, found), shifted, metric, position)
+            at = place_of(cell.magnitude, found) + _aside(found, line, position)
+            dots(axes, at, shifted, metric, position)
 
-    figure = _panelled(found, lines, draw, f"change from none, {label('test', metric)}")
+    figure = _panelled(found, lines, draw, label("against none, test", metric, True))
     for axes in figure.axes:
         axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
-        finish_magnitudes(axes, found, with_none=False)
+        finish_magnitudes(axes.xaxis, found, with_none=False)
+        if len(places := axes.get_xticks()) == 1:
+            axes.set_xlim(places[0] - 0.2, places[0] + 0.2)
     return figure
 
 
@@ -109,12 +122,12 @@ def _panelled(
     parted = _panel_column(found)
     columns = [name for name in (found[0].size if found else ()) if name != parted]
     values = list(dict.fromkeys(line.size[parted] for line in found)) if parted else [None]
-    names = {id(line): _name(line, columns) for line in found}
+    names = {id(line): name for line, name in zip(found, names_of(found, columns), strict=True)}
     looks = {name: at for at, name in enumerate(dict.fromkeys(names.values()))}
     figure, each = panels(len(values), 2.5 if len(values) == 1 else 1.7)
     for axes, value in zip(each, values, strict=True):
         if parted:
-            axes.set_title(plain(f"{parted} {number(value)}"), fontsize=POINTS)
+            axes.set_title(plain(f"{parted} {number(value)}", PANEL_LINE), fontsize=POINTS)
         for line in lines:
             if parted is None or line.size[parted] == value:
                 draw(axes, line, names[id(line)], looks[names[id(line)]])
@@ -137,35 +150,71 @@ def _panel_column(found: Sequence[Best]) -> str | None:
 
 
 def optimum_against_params(found: Sequence[Best]) -> Figure | None:
-    """Smooth optimum and its interval against non-zero parameters; the tie set as a thin bar.
+    """Smooth optimum and its interval against non-zero parameters, with what validation chose.
 
-    An arrow stands where the grid's end cuts the interval off.
+    An open circle is the magnitude chosen, short dashes are those that tie with it; `none` is a
+    level of its own. An arrow stands where the grid's end cuts the interval off.
     """
     lines = [line for line in found if line.optimum and line.params]
     if not lines:
         return None
     figure, axes = canvas()
-    for line in lines:
+    names = dict(zip(map(id, found), names_of(found), strict=True))
+    places = _side_by_side([float(line.params or 0) for line in lines])
+    for line, x in zip(lines, places, strict=True):
         position = found.index(line)
         colour, _ = colour_and_dash(position)
-        spot, x = line.optimum, float(line.params or 0)
+        spot, name = line.optimum, names[id(line)]
         assert spot is not None
-        tied = [float(m) for m in line.ties if m != NONE]
-        if tied:
-            axes.plot([x * 1.06] * 2, [min(tied), max(tied)], color=colour, linewidth=1, alpha=0.5)
         axes.plot([x, x], [spot.low, spot.high], color=colour, linewidth=2)
-        for cut, end, shape in zip(spot.censored, spot.ends, "v^", strict=True):
+        for cut, end, off, shape in zip(spot.censored, spot.ends, (-0.05, 0.05), "v^", strict=True):
             if cut:
-                axes.plot([x], [end], shape, color=colour, markersize=6)
+                axes.plot([x, x], [end, end + off], color=colour, linewidth=2)
+                axes.plot([x], [end + off], shape, color=colour, markersize=6)
         shape = MARKERS[position // len(COLOURS) % len(MARKERS)]
-        drawn = axes.plot([x], [spot.at], shape, color=colour, markersize=5,
-                          label=plain(_name(line)))  # fmt: skip
-        tip(drawn[0], f"{_name(line)}: optimum {place(spot)}")
+        drawn = axes.plot([x], [spot.at], shape, color=colour, mec="white", mew=0.7,
+                          markersize=5.5, label=plain(name), zorder=3)  # fmt: skip
+        tip(drawn[0], f"{name}: optimum {place(spot)}")
+        for magnitude in line.ties:
+            chosen = line.best is not None and magnitude == line.best.magnitude
+            word = "chosen" if chosen else "ties"
+            mark = axes.plot([x], [place_of(magnitude, found)], "o" if chosen else "_",
+                             color=colour, mfc="none", markersize=9 if chosen else 8)  # fmt: skip
+            tip(mark[0], f"{name}: magnitude {number(magnitude)} {word} on validation")
     axes.set_xscale("log")
+    axes.minorticks_off()
+    sizes = _apart(sorted({float(line.params or 0) for line in lines}), 1.25)
+    axes.set_xticks(sizes, [count(size) for size in sizes])
+    low, high = min(places), max(places)
+    axes.set_xlim(low / 1.6, high * 1.6)
     axes.set_xlabel("non-zero parameters")
     axes.set_ylabel("best magnitude (validation)")
+    finish_magnitudes(axes.yaxis, found)
+    ends = axes.get_yticks()
+    room = 0.07 * (ends[-1] - ends[0])
+    axes.set_ylim(ends[0] - room, ends[-1] + room)
     add_legend(figure, [axes])
     return figure
+
+
+def _side_by_side(sizes: Sequence[float]) -> list[float]:
+    """Places on a log axis: what has the same size stands beside each other around it."""
+    step = max(max(sizes) / min(sizes), 2.0) ** 0.04
+    found, seen = [], Counter[float]()
+    for size in sizes:
+        found.append(size * step ** (seen[size] - (sizes.count(size) - 1) / 2))
+        seen[size] += 1
+    return found
+
+
+def _apart(ticks: Sequence[float], factor: float) -> list[float]:
+    """Of rising ticks those that are far enough from the one before to be read."""
+    least = max(factor, (ticks[-1] / ticks[0]) ** 0.1)
+    kept: list[float] = []
+    for tick in ticks:
+        if not kept or tick >= kept[-1] * least:
+            kept.append(tick)
+    return kept
 
 
 def heat_map(found: Sequence[Best], metric: Metric = TOP1) -> Figure:
@@ -181,7 +230,9 @@ def heat_map(found: Sequence[Best], metric: Metric = TOP1) -> Figure:
             if cell.val and line.best:
                 at = magnitudes.index(cell.magnitude)
                 change[row, at] = metric.scale * (cell.mean_test - line.best.mean_test)
-    figure, axes = canvas(height=0.9 + 0.28 * len(found))
+    names = [plain(name, HEAT_LINE) for name in names_of(found)]
+    rows = max(name.count("\n") + 1 for name in names)
+    figure, axes = canvas(height=0.9 + max(0.28, 0.15 * rows) * len(found))
     most = float(np.nanmax(np.abs(change))) if not np.isnan(change).all() else 1.0
     axes.imshow(change, cmap="PuOr", vmin=-most or -1, vmax=most or 1, aspect="auto")
     for row, line in enumerate(found):
@@ -190,17 +241,21 @@ def heat_map(found: Sequence[Best], metric: Metric = TOP1) -> Figure:
             known = not math.isnan(change[row, column])
             text = f"{change[row, column]:+.{metric.digits}f}" if known else "-"
             dark = known and abs(change[row, column]) > 0.6 * most
-            axes.text(column, row, text, ha="center", va="center", fontsize=6,
-                      color="white" if dark else "black")  # fmt: skip
+            axes.text(column, row, text, ha="center", va="center", fontsize=POINTS - 2,
+                      color="white" if dark else "black",
+                      rotation=90 if len(magnitudes) > MOST_COLUMNS else 0)  # fmt: skip
             if cell.magnitude in line.ties:
                 thick = 1.6 if cell is line.best else 0.7
                 corner = (column - 0.46, row - 0.46)
                 axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, linewidth=thick))
-    axes.set_xticks(range(len(magnitudes)), [number(m) for m in magnitudes])
-    axes.set_yticks(range(len(found)), [fill(plain(_name(line)), 28) for line in found])
-    axes.set_xlabel("magnitude")
-    words = f"change from best, {label('test', metric)}; boxed: ties"
-    axes.set_title(fill(words, 36), fontsize=POINTS)
+    many = len(magnitudes) > MOST_COLUMNS
+    axes.set_xticks(
+        range(len(magnitudes)), [number(m) for m in magnitudes], rotation=90 if many else 0
+    )
+    axes.set_yticks(range(len(found)), names)
+    axes.set_xlabel("magnitude (boxed: ties)")
+    words = f"change from the best, {label('test', metric, True)}"
+    axes.set_title(plain(words, 30), fontsize=POINTS)
     return figure
 
 
@@ -226,26 +281,29 @@ def _curve(
         high = [value + width for value, width in zip(y, half, strict=True)]
         axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
     for magnitude, value in values.items():
-        at, shown = place_of(magnitude, found), metric.scale * value
+        at = place_of(magnitude, found) + _aside(found, line, position)
+        shown = metric.scale * value
         mark = axes.plot([at], [shown], "_" if magnitude == NONE else "o", color=colour,
                          markersize=8 if magnitude == NONE else 2.5)  # fmt: skip
         told = interval(value, halves[magnitude], metric)
-        tip(mark[0], f"{_name(line)}, magnitude {number(magnitude)}: {told}")
+        tip(mark[0], f"{name_of(line, list(line.size))}, magnitude {number(magnitude)}: {told}")
         if line.best and magnitude == line.best.magnitude:
-            axes.plot([at], [shown], "o", mec=colour, mfc="none", markersize=8)
+            axes.plot([at], [shown], "o", color=colour, mfc="none", markersize=8)
 
 
-def _is_none(cell: Cell) -> bool:
-    return cell.magnitude == NONE
+def _aside(found: Sequence[Best], line: Best, position: int) -> float:
+    """How far off its place a line of one magnitude is drawn: no curve tells it from others."""
+    if sum(cell.magnitude != NONE for cell in line.cells) > 1:
+        return 0.0
+    return 0.02 * (position - (min(len(found), len(COLOURS)) - 1) / 2)
 
 
-def _name(line: Best, columns: Sequence[str] | None = None) -> str:
-    """`width 0.5, sparsity 0.9`, of all size columns unless told which."""
-    shown = line.size if columns is None else columns
-    return ", ".join(f"{key} {number(line.size[key])}" for key in shown) or "all"
-
-
-def figures(frame: pd.DataFrame, found: Sequence[Best], metric: Metric = TOP1) -> dict[str, Figure]:
+def figures(
+    frame: pd.DataFrame,
+    found: Sequence[Best],
+    metric: Metric = TOP1,
+    by: Sequence[str] | None = None,
+) -> dict[str, Figure]:
     """Every figure that the rows allow, by name; none of more sizes than can be told apart."""
     made: dict[str, Figure | None] = {}
     if len(found) <= MOST_LINES:
@@ -257,8 +315,8 @@ def figures(frame: pd.DataFrame, found: Sequence[Best], metric: Metric = TOP1) -
     if len(found) <= MOST_ROWS:
         made |= {
             "heat_map": heat_map(found, metric),
-            "accuracy_against_sparsity": metric_against_sparsity(frame, metric),
-            "difficulty_against_accuracy": difficulty_against_accuracy(frame, metric),
+            "accuracy_against_sparsity": metric_against_sparsity(frame, metric, by),
+            "difficulty_against_accuracy": difficulty_against_accuracy(frame, metric, by),
         }
     drawn = {name: figure for name, figure in made.items() if figure is not None}
     for figure in drawn.values():
@@ -284,8 +342,9 @@ def main(args: list[str]) -> int:
     rest, own = split_args(args, KNOBS)
     metric = METRICS[choice(own, "metric", METRICS, "top1")]
     frame = selected(load(rest, own.get("rows")), own.get("where"))
-    found = best_per_size(frame, names(own["by"]) if "by" in own else None, metric)
-    for name, figure in figures(frame, found, metric).items():
+    by = names(own["by"]) if "by" in own else None
+    found = best_per_size(frame, by, metric)
+    for name, figure in figures(frame, found, metric, by).items():
         for path in save(figure, Path(own.get("out", "out")) / name):
             print(path)
     if said := left_out(found):

@@ -140,7 +140,7 @@ def figures(
     from analysis.figures import figures as draw
 
     known = _metric(metric)
-    return draw(frame, best_per_size(frame, by, known, optima=True), known)
+    return draw(frame, best_per_size(frame, by, known, optima=True), known, by)
 
 
 def report(

@@ -33,7 +33,8 @@ CAPTIONS = {
     "seeds; circle: the magnitude that validation chose; none: no augmentation.",
     "change_against_none": "The same as change from each size's own none.",
     "optimum_against_params": "Smooth optimum on validation with its 95 % interval against "
-    "non-zero parameters; thin bar: ties; arrow: cut off by the end of the grid.",
+    "non-zero parameters; circle: the magnitude that validation chose; dashes: its ties; arrow: "
+    "cut off by the end of the grid.",
     "heat_map": "Test result less that of the magnitude chosen on validation; boxed: ties.",
     "accuracy_against_sparsity": "Test result at the magnitude that validation chose, against "
     "sparsity. Dashed: dense; crosses: dense with the budget of that sparsity.",
@@ -54,7 +55,7 @@ def report(
     grids = _grids(frame)
     title = f"Sweep report: {', '.join(grids) or 'rows'}"
     done = int((frame["state"] == "done").sum())
-    drawn = figures(frame, found, metric)
+    drawn = figures(frame, found, metric, by)
     pictures = [page.figure(name, figure, CAPTIONS[name]) for name, figure in drawn.items()]
     parts = {
         "state": ("State", _state(frame, columns, found)),

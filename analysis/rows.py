@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = {
     "grid": "name of the sweep",
     "trial": "id of the trial: digest of its config",
-    "state": "done, diverged, failed, damaged, running, queued or waiting",
+    "state": "done, diverged, failed, damaged, disputed, running, queued or waiting",
     "why": "what stands between the trial and its result, where that needs a word",
     "dataset": "name of the data set",
     "family": "model family",
@@ -55,10 +55,11 @@ COLUMNS = {
     "val_loss": "cross entropy on validation, nats",
     "test_top1": "accuracy on test, a share",
     "test_loss": "cross entropy on test, nats",
-    "epochs": "epochs along the trial's whole path of stages",
+    "epochs": "epochs that the trial's whole path of stages is to take",
     "examples": "training examples seen along the path",
     "train_macs": "multiply-adds of training along the path: 3 x forward",
     "gpu_seconds": "device-seconds along the path, shared stages counted in full",
+    "estimated_seconds": "device-seconds that a pilot of each stage's size makes one expect",
     "code": "digest of the harness's source",
     "engine": "deepspeed or ddp",
     "zero_stage": "ZeRO stage",
@@ -78,7 +79,7 @@ COLUMNS = {
 AXES = (
     "dataset", "family", "depth", "width", "sparsity", "dense_long", "policy", "precision",
     "batch_size", "lr", "weight_decay", "label_smoothing", "train_size", "method", "pruning",
-    "schedule", "surplus", "calibrated",
+    "schedule", "surplus", "calibrated", "epochs",
 )  # fmt: skip
 """Columns that may tell trials apart besides magnitude and seed; dotted names may, too."""
 TEXT = (

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNEXPLAINED = ("code", "lost", "gang", "start")  # failures that no policy and no user explains
-URGENCY = ("unexplained", "damaged", "failed", "diverged", "running", "queued", "waiting")
+URGENCY = (
+    "unexplained", "damaged", "failed", "diverged", "disputed", "running", "queued", "waiting",
+)  # fmt: skip
 MADE_WITH = tuple(dict.fromkeys((*MIXED, "micro_batch_size", "threads", "deepspeed", "precision")))
 EXAMPLES = 2  # cells named for a reason
 
@@ -75,58 +77,58 @@ def completeness(found: Sequence[Best]) -> Table:
 
 
 def cost(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
-    """Device-hours by size: spent, estimated from the size's other trials, and still to be spent.
-
-    The estimate of a trial is its epochs times the mean device-seconds per epoch of the other
-    finished trials of its size, so that it can be held against what the trial then took.
-    """
-    spent: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
-    left: Counter[tuple[Any, ...]] = Counter()
-    names = [*columns, "state", "gpu_seconds", "epochs"]
-    for *size, state, seconds, epochs in zip(*(_column(frame, n) for n in names), strict=True):
+    """Device-hours by size: spent, what pilots made beforehand said, and still to be spent."""
+    spent: dict[tuple[str, ...], list[tuple[float, float | None]]] = {}
+    left: dict[tuple[str, ...], list[float | None]] = {}
+    names = [*columns, "state", "gpu_seconds", "estimated_seconds"]
+    for *size, state, seconds, guess in zip(*(_column(frame, n) for n in names), strict=True):
         key = tuple(number(value) for value in size)
-        spent.setdefault(key, [])
-        if state in ("done", "diverged"):
-            if seconds is not None:
-                spent[key].append((seconds, epochs or 1.0))
-        else:
-            left[key] += 1
+        trials = spent.setdefault(key, [])
+        # a trial that diverged has not taken all of its epochs
+        if state == "done" and seconds is not None:
+            trials.append((seconds, guess))
+        elif state not in ("done", "diverged"):
+            left.setdefault(key, []).append(guess)
     rows = []
     for key, trials in spent.items():
         actual = sum(seconds for seconds, _ in trials)
-        rates = [seconds / epochs for seconds, epochs in trials]
-        guessed = [
-            epochs * (sum(rates) - rate) / (len(rates) - 1)
-            for rate, (_, epochs) in zip(rates, trials, strict=True)
-            if len(rates) > 1
-        ]
+        pairs = [(seconds, guess) for seconds, guess in trials if guess is not None]
+        off = [abs(guess / seconds - 1) for seconds, guess in pairs if seconds]
         each = actual / len(trials) if trials else None
-        off = [abs(g / s - 1) for g, (s, _) in zip(guessed, trials, strict=False) if s]
+        ahead = [guess if each is None else each for guess in left.get(key, [])]
+        known = [seconds for seconds in ahead if seconds is not None]
         rows.append(
             (
                 *key,
                 str(len(trials)),
                 _hours(actual) if trials else "-",
-                _hours(sum(guessed)) if guessed else "-",
+                _estimate(pairs, len(trials)),
                 f"{100 * mean(off):.0f} %" if off else "-",
-                str(left[key]),
-                "unknown" if each is None else _hours(each * left[key]),
+                str(len(ahead)),
+                _hours(sum(known)) if len(known) == len(ahead) else "unknown",
             )
         )
     return Table(
         (*columns, "trials", "spent", "estimate", "off by", "left", "still to spend"),
         tuple(rows),
-        "Device-hours by size: what trials took, and what others of their size would have made one "
-        "expect.",
+        "Device-hours by size of the trials that are done, and what was expected of them.",
         (
             "spent: along each trial's whole path; stages that several trials share count in each "
             "of them, so that the sweep as a whole took less.",
-            "estimate: epochs times the mean of the other trials of the size; off by: mean "
-            "difference of estimate and actual of a trial.",
+            "estimate: the trial's epochs at the pace of the size's pilot (python -m harness.pilot "
+            "measures a few steps of each size before a sweep); off by: mean difference of "
+            "estimate and actual of a trial.",
+            "still to spend: at the pace of the size's trials that are done, else of its pilot.",
         ),
         name="cost",
         strong=None,
     )
+
+
+def _estimate(pairs: Sequence[tuple[float, float]], trials: int) -> str:
+    if not trials:
+        return "-"
+    return _hours(sum(guess for _, guess in pairs)) if len(pairs) == trials else "no estimate"
 
 
 def provenance(frame: pd.DataFrame) -> Table:

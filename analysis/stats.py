@@ -7,6 +7,7 @@ as independent: the noise of a training is mostly chaos, not its seed (Jordan 20
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 LEVEL = 0.95
 POWER = 0.8
+EXACT = 8  # pairs of a rank correlation whose permutations are all counted
 
 
 @dataclass(frozen=True)
@@ -145,16 +147,37 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
-    """Spearman's rho with mean ranks for ties; interval by Fisher's z (Bonett and Wright 2000)."""
-    if len(x) < 5 or len(set(x)) == 1 or len(set(y)) == 1:
+    """Spearman's rho with mean ranks for ties; interval by Fisher's z (Bonett and Wright 2000).
+
+    The p-value is exact for up to 8 pairs, over all permutations: Student's t, the approximation
+    for more, took 9 % of 5 pairs of noise for a correlation.
+    """
+    count = len(x)
+    if count < 5 or len(set(x)) == 1 or len(set(y)) == 1:
         return Estimate(math.nan, math.nan, math.nan, math.nan, 0)
-    rho = _pearson(_ranks(x), _ranks(y))
-    freedom = len(x) - 2
-    if abs(rho) > 1 - 1e-12:
-        return Estimate(rho, 0.0, 0.0, 0.0, freedom)
-    error = (1 - rho**2) * math.sqrt((1 + rho**2 / 2) / (len(x) - 3))  # delta method of the same z
-    p = t_tails(rho * math.sqrt(freedom / (1 - rho**2)), freedom)
+    a, b = _ranks(x), _ranks(y)
+    rho, freedom = _pearson(a, b), count - 2
+    perfect = abs(rho) > 1 - 1e-12
+    if count <= EXACT:
+        p = _permuted(a, b)
+    elif perfect:
+        p = 2 / math.factorial(count)  # what two orders of so many have
+    else:
+        p = t_tails(rho * math.sqrt(freedom / (1 - rho**2)), freedom)
+    if perfect:  # the delta method would give an interval of no width
+        return Estimate(rho, math.nan, p, math.nan, freedom)
+    error = (1 - rho**2) * math.sqrt((1 + rho**2 / 2) / (count - 3))  # delta method of the same z
     return Estimate(rho, t_quantile(0.5 + LEVEL / 2, math.inf) * error, p, error, freedom)
+
+
+def _permuted(a: Sequence[float], b: Sequence[float]) -> float:
+    """Share of the orders of `b` that go with `a`, or against it, at least as well as this one."""
+    import numpy as np
+
+    apart = np.asarray(a) - mean(a)
+    orders = np.array(list(itertools.permutations(b)))
+    products = np.abs((orders - mean(b)) @ apart)
+    return float(np.mean(products >= abs((np.asarray(b) - mean(b)) @ apart) - 1e-9))
 
 
 def _ranks(values: Sequence[float]) -> list[float]:

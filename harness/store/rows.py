@@ -14,11 +14,13 @@ from typing import Any
 from harness.augment.spaces import find_space
 from harness.cluster import queued
 from harness.cluster.state import StageState, stage_states, trial_state
-from harness.schema import TrialConfig
+from harness.schema import StageConfig
 from harness.store import provenance
 from harness.store.files import Damaged, read_json
 from harness.store.store import Store
+from harness.sweep import cost
 from harness.sweep.plan import Plan
+from harness.sweep.trial import Trial
 
 RECORDED = (
     ("code", ("code",)),
@@ -55,18 +57,34 @@ def rows(
 ) -> list[dict[str, Any]]:
     """One row per trial, in the grid's order."""
     told = _difficulties(store, grid)
+    measured = cost.pilots(store.root, plan)
     found = []
     for trial in plan.trials:
         path = plan.paths[trial.id]
-        row = _row(grid, trial.id, trial.cell, trial.config, path, store, states)
+        stages = [plan.stages[stage] for stage in path]
+        asked = {
+            "epochs": sum(stage.recipe.epochs for stage in stages),
+            "estimated_seconds": _estimate(stages, measured),
+        }
+        row = _row(grid, trial, path, asked, store, states)
         if told is not None:
             dataset, losses = told
             # a teacher that selects makes other images of the policy than were measured
-            measured = trial.config.dataset.name == dataset and not trial.config.teacher.selects
-            policy = plan.stages[path[-1]].augment.policy
-            row["difficulty"] = losses.get(policy) if measured else None
+            fits = trial.config.dataset.name == dataset and not trial.config.teacher.selects
+            row["difficulty"] = losses.get(stages[-1].augment.policy) if fits else None
         found.append(row)
     return found
+
+
+def _estimate(
+    stages: Sequence[StageConfig], measured: Mapping[cost.Size, cost.Pilot]
+) -> float | None:
+    """Device-seconds of a path by the pilots of its stages' sizes; None where one is missing."""
+    known = [measured.get(cost.size_key(stage)) for stage in stages]
+    if None in known:
+        return None
+    lengths = [stage.recipe.epochs for stage in stages]
+    return sum(p.seconds_per_epoch * n for p, n in zip(known, lengths, strict=True) if p)
 
 
 def _difficulties(store: Store, grid: str) -> tuple[str, dict[str, float]] | None:
@@ -95,17 +113,16 @@ def _is_calibrated(policy: str) -> bool:
 
 def _row(
     grid: str,
-    trial: str,
-    cell: Mapping[str, Any],
-    config: TrialConfig,
+    trial: Trial,
     path: Sequence[str],
+    asked: Mapping[str, Any],
     store: Store,
     states: Mapping[str, StageState],
 ) -> dict[str, Any]:
-    state = trial_state(path, states)
+    state, config = trial_state(path, states), trial.config
     row: dict[str, Any] = {
         "grid": grid,
-        "trial": trial,
+        "trial": trial.id,
         "state": state.name,
         "why": state.why or None,
         "dataset": config.dataset.name,
@@ -120,7 +137,7 @@ def _row(
         "surplus": config.surplus.form,
         "calibrated": _is_calibrated(config.augment.policy),
         "seed": config.seed,
-        **cell,
+        **trial.cell,
         "precision": config.recipe.precision,
         "stage": path[-1],
     }
@@ -137,11 +154,13 @@ def _row(
             row[f"{split}_{score}"] = (last.get(split) or {}).get(score)
     complete = [result for result in found if result is not None]
     whole = len(complete) == len(path)
-    for name in ("epochs", "examples", "train_macs"):
+    row["epochs"] = asked["epochs"]
+    for name in ("examples", "train_macs"):
         row[name] = sum(result.get(name) or 0 for result in complete) if whole else None
     row["gpu_seconds"] = (
         sum(result["timing"]["gpu_seconds"] for result in complete) if whole else None
     )
+    row["estimated_seconds"] = asked["estimated_seconds"]
     made = [provenance.records(store.folder(stage)) if whole else [] for stage in path]
     for column, keys in RECORDED:
         row[column] = _dig(made[-1][-1], keys) if made[-1] else None

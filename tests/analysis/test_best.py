@@ -3,6 +3,7 @@
 import math
 import statistics
 
+import pandas as pd
 import pytest
 
 from analysis import render
@@ -94,6 +95,25 @@ def test_rows_made_in_different_ways_are_flagged(planted):
     told = " ".join(warnings(table))
     assert "the rows differ in engine: ddp, deepspeed" in told
     assert "1 trials changed code" in told
+
+
+def test_no_augmentation_is_the_same_under_every_policy(planted):
+    plain = planted(policy="plain", calibrated=False)
+    none = plain["magnitude"] == "none"
+    other = plain[~none].assign(policy="mine", calibrated=True)
+    other["trial"] = [f"other {trial}" for trial in other["trial"]]
+    frame = pd.concat([plain, other], ignore_index=True)
+    lines = best_per_size(frame)
+    assert {tuple(line.size) for line in lines} == {("width", "policy")}
+    for width, mine, theirs in zip((0.5, 2.0), lines[::2], lines[1::2], strict=True):
+        level = plain[none & (plain["width"] == width)]["test_top1"].mean()
+        assert (mine.size["policy"], theirs.size["policy"]) == ("mine", "plain")
+        assert mine.gain == pytest.approx(mine.test - level)
+        assert mine.gain_half > 0
+        assert [cell.magnitude for cell in mine.cells] == [0.2, 0.5, 0.8]
+    # of another width it would be another model
+    apart = best_per_size(frame[~((frame["width"] == 0.5) & (frame["magnitude"] == "none"))])
+    assert [math.isnan(line.gain) for line in apart] == [True, True, False, False]
 
 
 def test_by_says_what_a_size_is(planted):

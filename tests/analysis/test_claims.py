@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 import subprocess
 import sys
 
@@ -41,8 +42,9 @@ SPARSITIES = [{"width": 1.0, "sparsity": share} for share in (0.0, 0.5, 0.8, 0.9
 
 
 def shifting(step):
-    """The optimum moves by one grid step a size; four steps off cost half a point."""
-    return lambda number, m: 0.9 - 0.005 * ((m - 0.2 - step * number) / 0.4) ** 2
+    """The optimum moves by one grid step a size, inside; four steps off cost half a point."""
+    first = 0.2 if step > 0 else 0.5
+    return lambda number, m: 0.9 - 0.005 * ((m - first - step * number) / 0.4) ** 2
 
 
 def one_optimum(number, magnitude):
@@ -65,6 +67,59 @@ def test_a_shift_of_one_grid_step_is_found_in_its_direction(name, arms, step):
     against = verdict(sweep(chance, shifting(-step), arms), name)
     assert against.verdict == "contradicted"
     assert against.effect.estimate.effect < 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "curve",
+    [
+        lambda n, m: 0.8 + 0.02 * n - (0.03 - 0.006 * n) * m,
+        lambda n, m: 0.8 + 0.02 * n - (0.06 - 0.014 * n) * m**2,
+        lambda n, m: 0.8 + 0.02 * n - (0.02 - 0.005 * n) * ((m - 0.2) / 0.4) ** 2,
+    ],
+)
+def test_slopes_that_differ_are_no_optimum_that_moves(curve):
+    chance = random.Random(1)
+    found = [verdict(sweep(chance, curve, WIDTHS), "A1") for _ in range(100)]
+    assert sum(claim.p < 0.05 for claim in found) > 90
+    assert sum(claim.verdict != "undecided" for claim in found) < 7
+
+
+def test_none_that_wins_everywhere_does_not_move(planted):
+    curves = {0.5: (0.80, 0.79, 0.75, 0.60), 2.0: (0.90, 0.89, 0.88, 0.86)}
+    line = verdict(planted(curves, spread=0.002), "A1")
+    assert line.p < 0.001
+    assert line.effect.estimate.effect > 0
+    assert line.verdict == "undecided"
+    assert line.reason.endswith("not shown to move: none at every width")
+    curves = {0.5: (0.80, 0.82, 0.78, 0.70), 2.0: (0.85, 0.87, 0.90, 0.88)}
+    assert verdict(planted(curves, spread=0.002), "A1").verdict == "supported"
+
+
+FLAT = {
+    "A1": (WIDTHS, MAGNITUDES),
+    "A2": (SPARSITIES, MAGNITUDES),
+    "A3": ([{"schedule": s} for s in ("constant", "falling", "[0.1, 0]", "rising")], [0.1, 0.3]),
+    "B": ([{"surplus": s} for s in ("none", "fuse", "prune_away", "weak_finish")], ["none", 0.6]),
+    "C1": ([{"width": 1.0}], MAGNITUDES[:5]),
+    "C2": ([{"calibrated": c} for c in (True, False)], [0.1, 0.3, 0.5]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("name", FLAT)
+def test_no_claim_raises_false_alarms_on_flat_curves(name, seeds):
+    arms, magnitudes = FLAT[name]
+    chance, alarms = random.Random(name), 0
+    for _ in range(300):
+        frame = sweep(chance, lambda n, m: 0.9, arms, magnitudes, seeds).assign(epochs=12)
+        if name == "C1":
+            frame["difficulty"] = frame["magnitude"]
+        lines = [claim for claim in claims(frame) if claim.name == name]
+        assert all(claim.effect for claim in lines)
+        alarms += any(claim.verdict in ("supported", "contradicted") for claim in lines)
+    assert alarms / 300 < 0.07
 
 
 def test_the_effect_is_the_change_of_slope_per_size():
@@ -103,13 +158,25 @@ def test_a_schedule_that_helps_is_supported_and_one_that_harms_contradicted():
     assert verdict(schedules(random.Random(5), -0.02), "A3").verdict == "contradicted"
 
 
-def test_unequal_budgets_are_refused_unless_told_to():
+@pytest.mark.parametrize(("column", "amounts"), [("epochs", (40, 60)), ("examples", (4e5, 6e5))])
+def test_unequal_budgets_are_refused_unless_told_to(column, amounts):
     frame = schedules(random.Random(6), 0.02)
-    frame["epochs"] = [40 if kind == "constant" else 60 for kind in frame["schedule"]]
+    frame[column] = [amounts[kind != "constant"] for kind in frame["schedule"]]
     refused = verdict(frame, "A3")
     assert refused.verdict == "not tested"
-    assert "40 to 60 epochs" in refused.reason
+    assert f"{amounts[0]:g} to {amounts[1]:g} {column}" in refused.reason
     assert verdict(frame, "A3", unequal_budgets=True).verdict == "supported"
+
+
+def test_budgets_that_are_unknown_and_unequal_work_are_told():
+    frame = schedules(random.Random(6), 0.02)
+    assert verdict(frame, "A3").reason.endswith("budgets unknown: no column epochs or examples")
+    frame = frame.assign(epochs=40)
+    assert "budgets" not in verdict(frame, "A3").reason
+    frame["train_macs"] = [100 if kind == "constant" else 105 for kind in frame["schedule"]]
+    assert "multiply-adds" not in verdict(frame, "A3").reason
+    frame["train_macs"] = [100 if kind == "constant" else 250 for kind in frame["schedule"]]
+    assert "multiply-adds differ up to 2.5 x" in verdict(frame, "A3").reason
 
 
 def test_arms_are_chosen_on_validation():
@@ -128,6 +195,80 @@ def test_surplus_that_takes_the_harm_away_is_an_interaction():
     assert sliced.effect.estimate.effect == pytest.approx(0.03, abs=0.01)
 
 
+def surplus_sweep(chance, harm, stages=None, **constant):
+    """Arms of `surplus` at magnitudes none and 0.6; `harm[form]`: what strength costs it."""
+    arms = [{"surplus": form, "form": form} for form in harm]
+    costs = list(harm.values())
+    frame = sweep(chance, lambda n, m: 0.9 - costs[n] * (m != "none"), arms, ["none", 0.6])
+    return frame.assign(epochs=12, **constant)
+
+
+def test_a_form_must_beat_its_control_too():
+    # surplus does nothing, the weak end does all
+    frame = surplus_sweep(random.Random(8), {"none": 0.03, "prune_away": 0.0, "weak_finish": 0.0})
+    (line,) = (claim for claim in claims(frame) if claim.name == "B")
+    assert line.verdict == "undecided"
+    assert line.reason.startswith("prune_away against weak_finish")
+    assert "against none +3.1 ±" in line.reason
+    frame = surplus_sweep(random.Random(8), {"none": 0.03, "prune_away": 0.0, "weak_finish": 0.03})
+    assert verdict(frame, "B").verdict == "supported"
+    started = (frame["surplus"] == "weak_finish") & (frame["magnitude"] == 0.6)
+    frame.loc[started, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]
+    open_ = verdict(frame, "B")
+    assert open_.verdict == "undecided"
+    assert "its control weak_finish is not done" in open_.reason
+    without = verdict(frame[frame["surplus"] != "weak_finish"], "B")
+    assert without.verdict == "supported"
+    assert without.reason == "prune_away against none, magnitude none to 0.6"
+
+
+def test_cells_of_the_same_stages_count_once():
+    frame = surplus_sweep(random.Random(8), {"none": 0.03, "prune_away": 0.0})
+    weak = frame["magnitude"] == "none"
+    shared = frame[weak & (frame["surplus"] == "none")]
+    scores = ["val_top1", "test_top1"]
+    frame.loc[weak & (frame["surplus"] == "prune_away"), scores] = shared[scores].to_numpy()
+    apart = verdict(frame, "B").effect.estimate
+    cells = zip(frame["magnitude"], frame["seed"], frame["surplus"], strict=True)
+    stages = [f"{m}-{s}" if m == "none" else f"{m}-{s}-{form}" for m, s, form in cells]
+    once = verdict(frame.assign(stage=stages), "B").effect.estimate
+    assert once.effect == pytest.approx(apart.effect)
+    strong = [frame.loc[~weak & (frame["surplus"] == form), "test_top1"] for form in
+              ("prune_away", "none")]  # fmt: skip
+    assert once.effect == pytest.approx(strong[0].mean() - strong[1].mean())
+    assert once.error < apart.error
+
+
+def test_arms_of_other_epochs_are_controls_of_equal_work():
+    frame = surplus_sweep(random.Random(8), {"none": 0.03, "fuse": 0.0})
+    frame["train_macs"] = [100 if form == "none" else 330 for form in frame["surplus"]]
+    assert "fuse takes 3.3 x the multiply-adds of none" in verdict(frame, "B").reason
+    longer = frame[frame["surplus"] == "none"].assign(epochs=36, train_macs=300, trial=None)
+    for loss, word in ((0.0, "supported"), (0.06, "undecided")):
+        strong = longer["magnitude"] == 0.6
+        other = longer.assign(
+            val_top1=longer["val_top1"] + loss / 2 * strong,
+            test_top1=longer["test_top1"] + loss / 2 * strong,
+        )
+        (line,) = (c for c in claims(pd.concat([frame, other], ignore_index=True)) if c.name == "B")
+        assert line.verdict == word
+        assert "none of 36 epochs" in line.reason
+        assert "none of 12 epochs" in line.reason
+        assert "fuse takes 3.3 x the multiply-adds of none of 12 epochs" in line.reason
+
+
+def test_controls_of_a_schedule_have_lines_of_their_own():
+    arms = [{"schedule": name} for name in ("constant", "rising", "[0.1, 0.2]", "shuffled")]
+    frame = sweep(random.Random(5), lambda n, m: 0.9 + 0.02 * (n % 2), arms, [0.1, 0.3])
+    lines = [claim for claim in claims(frame) if claim.name == "A3"]
+    assert sorted(line.verdict for line in lines) == ["control", "control", "undecided"]
+    told = {line.verdict: line.reason for line in lines if line.verdict != "control"}
+    assert told["undecided"].startswith("[0.1, 0.2] at")
+    assert all(line.p < 0.05 for line in lines if line.verdict == "control")
+    only = frame[frame["schedule"].isin(["constant", "rising", "shuffled"])]
+    assert verdict(only, "A3").verdict == "not tested"
+
+
 def test_difficulty_that_orders_accuracy_is_a_rank_correlation():
     frame = sweep(random.Random(9), lambda n, m: 0.9 - 0.1 * m, WIDTHS[:1])
     frame["difficulty"] = [1 + m for m in frame["magnitude"]]
@@ -142,7 +283,7 @@ def test_difficulty_that_orders_accuracy_is_a_rank_correlation():
     frame["difficulty"] = [
         1 + m + 0.01 * k for m, k in zip(frame["magnitude"], frame["calibrated"])
     ]
-    assert verdict(frame, "C1").reason == "rank correlation over 6 policies"
+    assert verdict(frame.assign(epochs=5), "C1").reason == "rank correlation over 6 policies"
 
 
 def test_calibrated_spaces_are_told_from_uncalibrated_ones():
@@ -158,7 +299,8 @@ def test_calibrated_spaces_are_told_from_uncalibrated_ones():
     none = sweep(random.Random(11), lambda n, m: 0.99, arms[:1], ["none"])
     found = verdict(pd.concat([frame, none], ignore_index=True).assign(trial=None), "C2")
     assert found.verdict == "supported"
-    assert found.reason.endswith("(4 arms)")
+    assert "(4 arms)" in found.reason
+    assert re.match(r"calibrated at 0\.\d against uncalibrated at 0\.\d", found.reason)
 
 
 def test_groups_are_tested_apart_and_corrected_together():

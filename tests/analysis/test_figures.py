@@ -1,11 +1,13 @@
 """Figures: what is drawn is what the rows say, and the same rows give the same bytes."""
 
+import itertools
 import math
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from analysis import drawing, figures, rows
 from analysis.best import best_per_size
@@ -84,6 +86,119 @@ def test_the_same_rows_give_the_same_bytes(planted, tmp_path):
         first = (tmp_path / "a").with_suffix(suffix).read_bytes()
         assert first == (tmp_path / "b").with_suffix(suffix).read_bytes()
         assert len(first) > 5000
+
+
+def long_names(planted):
+    """Sizes with long policies, of which two have equal parameters and `none` wins everywhere."""
+    parts = []
+    for policy in ("fashion_mnist_calibrated(n=2)", "randaug_strict(n=2,with=$much$ more)"):
+        part = planted(
+            {0.25: (0.8, 0.78, 0.75, 0.7), 1.0: (0.85, 0.84, 0.82, 0.8)}, policy=policy,
+            calibrated=policy.startswith("fashion"), magnitudes=("none", 0.11, 0.28, 0.54),
+        )  # fmt: skip
+        parts.append(part.assign(trial=[f"{policy} {trial}" for trial in part["trial"]]))
+    frame = pd.concat(parts, ignore_index=True)
+    frame["difficulty"] = [0.1 if m == "none" else m for m in frame["magnitude"]]
+    return frame
+
+
+def crowded(planted):
+    """Many magnitudes and many sizes, close to each other."""
+    magnitudes = ("none", *(n / 15 for n in range(16)))
+    curves = {1 + n / 5: [0.8 - 0.01 * n] * 17 for n in range(7)}
+    frame = planted(curves, magnitudes=magnitudes, difficulty=0.5)
+    frame["magnitude"] = [m if m == "none" else round(m, 2) for m in frame["magnitude"]]
+    return frame
+
+
+def parted(planted):
+    parts = [
+        grown(planted, family=f"family_of_models_{n}", depth=n).assign(trial=None) for n in (1, 2)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def two_magnitudes(planted):
+    forms = {f"form_{n}": (0.8 - 0.01 * n, 0.79) for n in range(6)}
+    parts = [planted({1.0: means}, magnitudes=("none", 0.6), surplus=form, trial=None)
+             for form, means in forms.items()]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("make", [grown, long_names, crowded, parted, two_magnitudes])
+def test_every_text_can_be_read(planted, make):
+    frame = make(planted)
+    made = figures.figures(frame, best_per_size(frame))
+    assert len(made) >= 3
+    for name, figure in made.items():
+        assert figure.get_figwidth() == drawing.WIDTH_INCHES, name
+        figure.draw_without_rendering()
+        page = figure.bbox
+        texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+        boxes = []
+        for text in texts:
+            box = text.get_window_extent()
+            if box.width and _is_drawn(text, figure):
+                assert 6 <= text.get_fontsize() <= 8, (name, text.get_text())
+                assert min(box.x0, box.y0) >= -1, (name, text.get_text())
+                assert max(box.x1 - page.x1, box.y1 - page.y1) <= 1, (name, text.get_text())
+                boxes.append((text.get_text(), box))
+        for (one, a), (other, b) in itertools.combinations(boxes, 2):
+            across = min(a.x1, b.x1) - max(a.x0, b.x0)
+            down = min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert across <= 0.5 or down <= 0.5, (name, one, other)
+
+
+def _is_drawn(text, figure):
+    """Whether a text is a part of the picture: ticks outside of the view are not."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if text in (tick.label1, tick.label2):
+                    low, high = sorted(axis.get_view_interval())
+                    return low <= tick.get_loc() <= high
+    return True
+
+
+def test_lines_are_of_the_colours_that_can_be_told_apart(planted):
+    frame = long_names(planted)
+    for name, figure in figures.figures(frame, best_per_size(frame)).items():
+        for axes in figure.axes:
+            shades = {line.get_color() for line in axes.lines}
+            assert shades <= {*drawing.COLOURS, "0.6"}, name
+
+
+def test_none_is_a_level_of_its_own_and_each_tie_is_marked(planted):
+    curves = {0.5: (0.82, 0.815, 0.78, 0.70), 2.0: (0.85, 0.80, 0.848, 0.70)}
+    found = best_per_size(planted(curves, spread=0.004))
+    assert [line.ties for line in found] == [("none", 0.2), ("none", 0.5)]
+    axes = figures.optimum_against_params(found).axes[0]
+    assert not axes.xaxis.get_minor_ticks()
+    labels = [text.get_text() for text in axes.get_xticklabels()]
+    assert labels == ["500", "2k"]
+    levels = dict(zip((t.get_text() for t in axes.get_yticklabels()), axes.get_yticks()))
+    assert levels["none"] < 0
+    marks = {shape: [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines
+                     if line.get_marker() == shape and line.get_markerfacecolor() == "none"]
+             for shape in "o_"}  # fmt: skip
+    assert marks["o"] == [(500, levels["none"]), (2000, levels["none"])]
+    assert marks["_"] == [(500, 0.2), (2000, 0.5)]
+
+
+def test_every_policy_of_a_size_is_in_one_panel_of_difficulty(planted):
+    frame = long_names(planted)
+    panels = figures.difficulty_against_accuracy(frame).axes
+    assert [axes.get_title().splitlines()[0] for axes in panels] == ["width 0.25", "width 1"]
+    for axes in panels:
+        assert "rho = " in axes.get_title()
+        assert len([line for line in axes.lines if line.get_marker() == "o"]) == 8
+
+
+def test_policies_without_none_are_drawn_against_that_of_another(planted):
+    frame = long_names(planted)
+    own = frame[(frame["magnitude"] != "none") | frame["calibrated"]]
+    axes = figures.change_against_none(best_per_size(own)).axes[0]
+    assert sum(line.get_label()[0] != "_" for line in axes.lines) == 4
 
 
 @pytest.mark.slow

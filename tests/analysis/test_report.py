@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import report, rows, sections
+from analysis import checks, report, rows, sections
 from analysis.best import best_per_size
+from harness.cluster.state import STATES
 from harness.errors import UserError
 
 NASTY = r"""50%_$x$ </script><img src=x onerror="alert(1)"> & \input{y} `rm -rf` $(id) --> "'"""
@@ -56,15 +57,26 @@ def test_seeds_done_are_counted_size_by_magnitude(planted):
     assert table.rows[0] == ("0.5", "1 of 3", "2 of 3", "2 of 3, 1 diverged", "1 of 3")
 
 
-def test_an_estimate_is_that_of_the_other_trials(planted):
+def test_what_was_spent_is_held_against_the_estimate_made_beforehand(planted):
     frame = planted({1.0: (0.8,)}, magnitudes=(0.2,), epochs=10)
     frame["gpu_seconds"] = [3600.0, 7200.0, 10800.0]
     (row,) = sections.cost(frame, ["width"]).rows
-    # others' means 9000, 7200, 5400 against 3600, 7200, 10800: off by 150, 0 and 50 %
-    assert row == ("1", "3", "6", "6", "67 %", "0", "0")
-    frame.loc[2, ["state", "gpu_seconds"]] = ["waiting", math.nan]
+    assert row == ("1", "3", "6", "no estimate", "-", "0", "0")
+    frame["estimated_seconds"] = 5400.0
     (row,) = sections.cost(frame, ["width"]).rows
-    assert row[1:3] + row[-2:] == ("2", "3", "1", "1.5")
+    # 5400 against 3600, 7200, 10800: off by 50, 25 and 50 %
+    assert row == ("1", "3", "6", "4.5", "42 %", "0", "0")
+    frame.loc[2, ["state", "gpu_seconds"]] = ["waiting", math.nan]
+    assert sections.cost(frame, ["width"]).rows[0][1:] == ("2", "3", "3", "38 %", "1", "1.5")
+    frame = frame.assign(state="waiting", gpu_seconds=math.nan)
+    assert sections.cost(frame, ["width"]).rows[0][1:] == ("0", "-", "-", "-", "3", "4.5")
+    unknown = sections.cost(frame.drop(columns="estimated_seconds"), ["width"]).rows[0]
+    assert unknown[-1] == "unknown"
+
+
+def test_every_state_of_a_trial_is_known_and_has_its_place():
+    assert set(STATES) <= set(checks.STATES)
+    assert set(STATES) - {"done"} <= set(sections.URGENCY)
 
 
 def test_differences_of_provenance_are_named(planted):

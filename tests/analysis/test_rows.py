@@ -120,8 +120,45 @@ def test_only_axes_make_sizes_unless_a_column_is_named(planted):
 
 
 def test_every_short_axis_is_known_to_the_analysis():
-    assert set(SHORT) - {"magnitude", "seed", "epochs"} <= set(rows.AXES)
+    assert set(SHORT) - {"magnitude", "seed"} <= set(rows.AXES)
     assert set(rows.AXES) <= set(rows.COLUMNS)
+
+
+def test_trials_of_other_epochs_are_sizes_of_their_own(planted):
+    table = planted().assign(epochs=10)
+    longer = planted(seed=1).assign(epochs=30, trial=[f"l{n}" for n in range(len(table))])
+    both = pd.concat([table, longer], ignore_index=True)
+    assert [(line.size["width"], line.size["epochs"]) for line in best_per_size(both)] == [
+        (0.5, 10), (0.5, 30), (2.0, 10), (2.0, 30),
+    ]  # fmt: skip
+    # levels of pruning take longer: that only follows, and parts nothing
+    deeper = longer.assign(sparsity=0.5)
+    found = best_per_size(pd.concat([table, deeper], ignore_index=True))
+    assert {tuple(line.size) for line in found} == {("width", "sparsity")}
+
+
+def test_a_sweep_over_epochs_goes_through_the_analysis(tmp_path):
+    words = ["grid=quickstart", f"store={tmp_path}", "axes.epochs=[2,3]", "axes.sparsity=[0.0]"]
+    frame = rows.load(words, None)
+    assert {line.size["epochs"] for line in best_per_size(frame)} == {2, 3}
+
+
+def test_a_pilot_becomes_an_estimate_in_the_rows(tmp_path):
+    from harness.config import load
+    from harness.sweep import cost
+    from harness.sweep.plan import make_plan
+
+    words = ["grid=quickstart", f"store={tmp_path}"]
+    assert rows.load(words, None)["estimated_seconds"].isna().all()
+    plan = make_plan(load(words).grid)
+    widths = {config.model.width for config in plan.stages.values()}
+    for config in plan.stages.values():
+        if config.model.width == min(widths):
+            cost.write_pilot(tmp_path, config, cost.Pilot(2.5, 0.0, 1, 1, "cpu"))
+    frame = rows.load(words, None)
+    known = frame["width"] == min(widths)
+    assert (frame[known]["estimated_seconds"] == 2.5 * frame[known]["epochs"]).all()
+    assert frame[~known]["estimated_seconds"].isna().all()
 
 
 def test_where_chooses_rows(planted):

@@ -36,14 +36,38 @@ def test_a_contrast_of_two_groups_is_the_test_of_welch():
 
 
 def test_rank_correlation_is_that_of_scipy():
-    from scipy.stats import spearmanr
+    from scipy.stats import permutation_test, spearmanr
 
-    x = [1.0, 2.0, 2.0, 4.0, 5.0, 7.0, 7.5]
-    y = [3.0, 1.0, 4.0, 4.0, 9.0, 8.0, 8.0]
+    x = [1.0, 2.0, 2.0, 4.0, 5.0, 7.0, 7.5, 8.0, 9.0]
+    y = [3.0, 1.0, 4.0, 4.0, 9.0, 8.0, 8.0, 2.0, 7.0]
     found, known = stats.rank_correlation(x, y), spearmanr(x, y)
     assert found.effect == pytest.approx(known.statistic)
     assert found.p == pytest.approx(known.pvalue)
+    x, y = x[:7], y[:7]
+    exact = permutation_test(
+        (x,), lambda order: abs(spearmanr(order, y).statistic), permutation_type="pairings",
+        n_resamples=math.inf, alternative="greater",
+    )  # fmt: skip
+    assert stats.rank_correlation(x, y).p == pytest.approx(exact.pvalue)
     assert math.isnan(stats.rank_correlation([1, 2, 3], [1, 2, 3]).effect)
+
+
+@pytest.mark.parametrize("count", [5, 8, 9])
+def test_a_perfect_order_has_the_chance_of_two_orders(count):
+    found = stats.rank_correlation(range(count), range(count))
+    assert found.effect == pytest.approx(1)
+    assert found.p == pytest.approx(2 / math.factorial(count))
+    assert math.isnan(found.half)
+
+
+@pytest.mark.parametrize("count", [5, 6, 8, 12])
+def test_noise_is_rarely_taken_for_a_rank_correlation(count):
+    chance = random.Random(count)
+    found = (
+        stats.rank_correlation(range(count), [chance.gauss(0, 1) for _ in range(count)]).p < 0.05
+        for _ in range(500)
+    )
+    assert sum(found) / 500 < 0.07
 
 
 def test_holm_is_that_of_the_paper():

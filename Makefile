@@ -7,7 +7,7 @@ BENCH_STAMP := .venv/.bench-installed
 # What must be on the system: a package per line, with the test that shows it is there.
 SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
 SLURM_SYSTEM := slurmctld slurmd slurmdbd slurm-client munge mariadb-server
-TEST_SYSTEM := texlive-latex-base texlive-latex-recommended chromium
+TEST_SYSTEM := texlive-latex-base texlive-latex-recommended texlive-science chromium
 
 .PHONY: help setup system test-system quickstart check test testbed testbed-down bench gpu-check clean
 

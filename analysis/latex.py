@@ -7,6 +7,7 @@ its own with `standalone`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from analysis.render import Table
@@ -29,11 +30,28 @@ ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\ttfamily\char34}",  # \textquotedbl is not in OT1, the encoding without fontenc
+    "µ": r"$\mu$",
+    "ß": r"\ss{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+    "œ": r"\oe{}",
+    "Œ": r"\OE{}",
+    "ı": r"\i{}",
     "[": "{[}",  # at the start of a row it would be the option of the line break before
     "]": "{]}",
 }
+ACCENTS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
+    "\u0307": ".", "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
+}  # fmt: skip
+"""Combining marks, and the commands that set them on a letter in any encoding."""
 LONG = 30  # characters of text that stay on one line
+ROOM = 50  # characters of a row that a column of `article` holds at its usual size
 VALUE = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
 
 
@@ -45,11 +63,18 @@ def escape(text: str) -> str:
             out.append(ESCAPES[character])
         elif not character.isprintable():
             out.append(" ")
-        elif character.isascii() or (character.isalpha() and ord(character) <= 0x17F):
-            out.append(character)
         else:
-            out.append("?")
+            out.append(character if character.isascii() else _accented(character))
     return "".join(out)
+
+
+def _accented(character: str) -> str:
+    r"""`é` as `\'{e}`; `?` for what is no letter of the alphabet with an accent."""
+    letter, *marks = list(unicodedata.normalize("NFD", character))
+    if len(marks) != 1 or marks[0] not in ACCENTS or not (letter.isascii() and letter.isalpha()):
+        return "?"
+    bare = rf"\{letter}" if letter in "ij" else letter  # an accent takes the place of the dot
+    return rf"\{ACCENTS[marks[0]]}{{{bare}}}"
 
 
 def latex(shown: Table) -> str:
@@ -60,7 +85,11 @@ def latex(shown: Table) -> str:
         for name, cells in zip(shown.header, columns, strict=True)
     ]
     wide = [max(map(len, cells), default=0) > LONG for cells in columns]
-    layouts = [f or ("p{5cm}" if long else "r") for f, long in zip(formats, wide, strict=True)]
+    layouts = [f or ("p{4cm}" if long else "r") for f, long in zip(formats, wide, strict=True)]
+    letters = sum(
+        min(max(map(len, (name, *cells))), LONG)
+        for name, cells in zip(shown.header, columns, strict=True)
+    )
     head = [
         rf"{{{escape(name)}}}" if layout else escape(name)
         for name, layout in zip(shown.header, formats, strict=True)
@@ -70,9 +99,10 @@ def latex(shown: Table) -> str:
         r"\begin{table}[t]",
         r"  \centering",
         r"  \sisetup{separate-uncertainty=true, retain-explicit-plus=true}",
+        *([r"  \footnotesize\setlength{\tabcolsep}{2.5pt}"] if letters > ROOM else []),
         rf"  \caption{{{escape(shown.caption)}}}",
         rf"  \label{{tab:{shown.name}}}",
-        rf"  \begin{{tabular}}{{{' '.join(layouts)}}}",
+        rf"  \begin{{tabular}}{{@{{}}{' '.join(layouts)}@{{}}}}",
         r"    \toprule",
         "    " + " & ".join(head) + r" \\",
         r"    \midrule",

@@ -9,27 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from analysis import render, rows
+from analysis import claims, compare, render, rows
 from analysis.best import best_per_size, warnings
-from analysis.latex import escape, number_format, standalone
+from analysis.latex import escape, latex, number_format, standalone
 from analysis.table import main
 from harness.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
-NASTY = r"50%_of $x$ & {y} #1 ~^ [2] \input{/etc/passwd} <b onload='x'> `rm` | ü € ± ≤"
+NASTY = r'50%_of $x$ & {y} #1 ~^ [2] \input{/etc/passwd} <b onload="x"> `rm` | ü € ± ≤ "ł" ŋ ð'
 
 
 def shown_table(frame):
     return render.table(best_per_size(frame), warnings(frame))
 
 
+def shown_claims(frame):
+    return claims.table(claims.claims(frame), warnings(frame))
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("table.tex", "latex"), ("table.md", "markdown"), ("table.csv", "csv"),
-     ("table.txt", "screen"), ("table.html", "html")],
+    [("claims.tex", "latex"), ("table.tex", "latex"), ("table.md", "markdown"),
+     ("table.csv", "csv"), ("table.txt", "screen"), ("table.html", "html")],
 )  # fmt: skip
 def test_golden_files(planted, name, shape):
-    made = render.show(shown_table(planted()), shape) + "\n"
+    shown = shown_claims if name.startswith("claims") else shown_table
+    made = render.show(shown(planted()), shape) + "\n"
     assert made == (GOLDEN / name).read_text(encoding="utf-8")
 
 
@@ -64,22 +69,57 @@ def test_numbers_stand_in_columns_of_their_own_width():
     assert number_format(["-", "-"]) is None
 
 
+def test_letters_are_those_of_any_encoding():
+    assert escape('"é" Łódź ıĵ') == (
+        r"{\ttfamily\char34}\'{e}{\ttfamily\char34} \L{}\'{o}d\'{z} \i{}\^{\j}"
+    )
+    assert escape("ð ŋ € 猫 ½") == "? ? ? ? ?"
+    assert all(ord(letter) < 128 for letter in escape("".join(map(chr, range(0xA0, 0x2000)))))
+
+
+def nasty(frame):
+    return frame.assign(family=[NASTY if w == 2.0 else "cifar_resnet" for w in frame["width"]])
+
+
+def unfinished(frame):
+    frame.loc[frame["width"] == 2.0, "state"] = "waiting"
+    return frame
+
+
+KINDS = {"plain": lambda frame: frame, "nasty": nasty, "unfinished": unfinished}
+TABLES = {
+    "best": shown_table,
+    "claims": shown_claims,
+    "compare": lambda frame: compare.table(
+        compare.compare(frame, frame.assign(val_top1=frame["val_top1"] / 2)),
+        compare.notes(frame, frame), every=True,
+    ),
+}  # fmt: skip
+
+
+def included(shown):
+    """A document that takes the table in as the docs say."""
+    head = r"\documentclass{article}\usepackage{booktabs,siunitx}\begin{document}"
+    return "\n".join([head, latex(shown), r"\end{document}"])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["plain", "nasty", "unfinished"])
-def test_the_latex_compiles_as_it_is(planted, tmp_path, kind):
+@pytest.mark.parametrize("document", [included, standalone])
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_latex_compiles(planted, tmp_path, kind, name, document):
     assert shutil.which("pdflatex"), "pdflatex is missing: make test-system installs it"
-    table = planted(seeds=1 if kind == "unfinished" else 3)
-    if kind == "nasty":
-        table["family"] = [NASTY if w == 2.0 else "cifar_resnet" for w in table["width"]]
-    if kind == "unfinished":
-        table.loc[table["width"] == 2.0, "state"] = "waiting"
-    (tmp_path / "table.tex").write_text(standalone(shown_table(table)), encoding="utf-8")
+    there = subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True, check=False)
+    assert there.stdout, "LaTeX has no siunitx: make test-system installs it"
+    shown = TABLES[name](KINDS[kind](planted(epochs=5)))
+    (tmp_path / "table.tex").write_text(document(shown), encoding="utf-8")
     said = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
         cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stdout[-2000:]
-    assert kind == "nasty" or "Overfull" not in said.stdout
+    fits = kind != "nasty" if document is standalone else (kind, name) == ("plain", "best")
+    assert not fits or "Overfull" not in said.stdout
     assert (tmp_path / "table.pdf").stat().st_size > 5000
 
 

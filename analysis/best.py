@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from analysis import stats
-from analysis.checks import flat
+from analysis.checks import COUNTS, flat
 from analysis.rows import AXES, is_axis
 from harness.errors import UserError, nearest
 from harness.verb import callable_module
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from analysis.optimum import Optimum
 
 MIXED = (
-    "code", "engine", "zero_stage", "world_size", "loader", "stored", "memory_format", "device",
-    "torch",
+    "code", "engine", "zero_stage", "world_size", "micro_batch_size", "loader", "stored",
+    "memory_format", "device", "threads", "torch", "deepspeed",
 )  # fmt: skip
 """Columns in which the rows of one table should agree."""
 NONE = "none"
@@ -97,6 +97,7 @@ class Best:
     gain: float = math.nan  # over `none`; positive is better, whatever the metric
     gain_half: float = math.nan
     spread: stats.Spread = field(default=stats.Spread(math.nan, 0))  # of test
+    mixed: tuple[str, ...] = ()  # columns of MIXED in which its rows differ; flags of its trials
     none: Cell | None = None  # what gain is over: of this size, or of another policy
 
 
@@ -115,7 +116,7 @@ def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[s
         for name in by:
             if name not in frame.columns:
                 raise UserError(f"by: there is no column '{name}'{nearest(name, frame.columns)}")
-        return list(by)
+        return list(dict.fromkeys(by))
     axes = [*AXES, *(name for name in frame.columns if is_axis(name) and name not in AXES)]
     there = [n for n in axes if n in frame.columns and n != "epochs"]
     varied = [n for n in there if frame[n].nunique(dropna=False) > 1]
@@ -154,13 +155,56 @@ def best_per_size(
     `optima=False` leaves the smooth optimum out. Raises UserError where rows of one cell are no
     replicates of each other.
     """
-    sizes = cells_per_size(frame, size_columns(frame, by), metric)
+    columns = size_columns(frame, by)
+    sizes = cells_per_size(frame, columns, metric)
+    mixed = _mixed(mean_counts(frame, columns), columns)
     wanted = optima and len(sizes) <= MOST_OPTIMA
     without = {_but_policy(size): none for size, cells, _ in sizes if (none := _none(cells))}
-    return [
+    lines = [
         _best(size, cells, params, without.get(_but_policy(size)), metric, wanted)
         for size, cells, params in sizes
     ]
+    return [replace(line, mixed=mixed.get(tuple(line.size.values()), ())) for line in lines]
+
+
+def mean_counts(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows; a count among `columns` becomes its mean over the rows of one size.
+
+    Masks differ from seed to seed, and with them what is left: a size is what the axes say.
+    """
+    counts = [name for name in columns if name in COUNTS and name != "epochs"]
+    if not counts:
+        return frame
+    axes = [frame[name] for name in size_columns(frame)]
+    one = [0] * len(frame)  # where nothing varies, all is one size
+    means = frame.groupby(axes or one, dropna=False, sort=False)[counts].transform("mean")
+    frame = frame.copy()
+    for name in counts:
+        whole = [None if v != v else round(v) for v in means[name]]
+        frame[name] = whole
+    return frame
+
+
+def _mixed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...], tuple[str, ...]]:
+    """Per size the columns in which its finished rows were made differently, and their flags."""
+    done = frame[frame["state"] == "done"]
+    keys = [_known(done[name].tolist()) for name in columns]
+    sizes = list(zip(*keys, strict=True)) if keys else [()] * len(done)
+    found: dict[tuple[Any, ...], dict[str, None]] = {}
+    for column in (name for name in MIXED if _differs(done, name)):
+        first: dict[tuple[Any, ...], Any] = {}
+        for size, value in zip(sizes, _known(done[column].tolist()), strict=True):
+            if first.setdefault(size, value) != value:
+                found.setdefault(size, {})[column] = None
+    if "flags" in done.columns:
+        for size, words in zip(sizes, done["flags"].tolist(), strict=True):
+            if isinstance(words, str) and words:
+                found.setdefault(size, {}).update(dict.fromkeys(words.split(";")))
+    return {size: tuple(words) for size, words in found.items()}
+
+
+def _differs(done: pd.DataFrame, name: str) -> bool:
+    return name in done.columns and done[name].nunique(dropna=False) > 1
 
 
 def _none(cells: Sequence[Cell]) -> Cell | None:
@@ -180,6 +224,7 @@ def cells_per_size(
     for name in scores:
         if name not in frame.columns:
             raise UserError(f"metric={metric.name}: the rows have no column '{name}'")
+    frame = mean_counts(frame, columns)
     groups: dict[tuple[Any, ...], dict[float | str, list[tuple[Any, ...]]]] = {}
     weights: dict[tuple[Any, ...], list[float]] = {}
     keys = [_known(frame[name].tolist()) for name in columns]
@@ -294,7 +339,7 @@ def _best(
         if none and none is not best
         else math.nan,
         spread,
-        none,
+        none=none,
     )
 
 
@@ -320,8 +365,9 @@ def warnings(frame: pd.DataFrame) -> list[str]:
         rest = ", ".join(f"{n} {state}" for state, n in counts.items() if state != "done")
         found.append(f"{len(done)} of {len(frame)} trials are done ({rest})")
     for column in MIXED:
-        if column in done.columns and done[column].nunique() > 1:
-            values = flat(", ".join(sorted(map(str, done[column].dropna().unique()))))
+        if _differs(done, column):
+            known = sorted(map(str, done[column].dropna().unique()))
+            values = flat(", ".join([*known, *(["unknown"] * done[column].hasnans)]))
             found.append(f"the rows differ in {column}: {values}")
     if "flags" in done.columns:
         flagged = sum(bool(words) and words == words for words in done["flags"])

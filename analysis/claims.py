@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from analysis import render
-from analysis.best import METRICS, NONE, TOP1, Metric, follows, size_columns, warnings
+from analysis.best import METRICS, NONE, TOP1, Metric, follows, mean_counts, size_columns, warnings
 from analysis.budgets import Untestable, check_budget, unequal_work
 from analysis.effects import (
     Effect,
@@ -22,7 +22,7 @@ from analysis.effects import (
     optimum_moves,
     surplus_helps,
 )
-from analysis.rows import choice, load, split_args
+from analysis.rows import choice, load, names, split_args
 from analysis.stats import holm
 from harness.errors import command
 from harness.verb import callable_module
@@ -30,7 +30,7 @@ from harness.verb import callable_module
 if TYPE_CHECKING:
     import pandas as pd
 
-KNOBS = ("rows", "format", "where", "metric", "unequal_budgets")
+KNOBS = ("rows", "format", "by", "where", "metric", "unequal_budgets")
 LEVEL = 0.05
 SIZES = ("width", "depth", "params_total")
 """What A1 orders sizes by: the first of these that varies among the dense trials."""
@@ -52,15 +52,19 @@ class Claim:
 
 
 def claims(
-    frame: pd.DataFrame, metric: Metric = TOP1, unequal_budgets: bool = False
+    frame: pd.DataFrame,
+    metric: Metric = TOP1,
+    unequal_budgets: bool = False,
+    by: Sequence[str] | None = None,
 ) -> list[Claim]:
     """Every claim's verdicts, a line per group (data set, family and whatever else varies).
 
-    Arms of unequal budget are not compared unless told to.
+    `by` says what a size is, and with its numbers what A1 orders sizes by. Arms of unequal budget
+    are not compared unless told to.
     """
     found: list[Claim] = []
     for name in PREDICTED:
-        lines = list(_tested(name, frame, metric, unequal_budgets))
+        lines = list(_tested(name, frame, metric, unequal_budgets, by))
         adjusted = holm([_p(line) if not _is_control(line) else math.nan for line in lines])
         found += [_judged(line, p) for line, p in zip(lines, adjusted, strict=True)]
     return found
@@ -74,18 +78,20 @@ def _p(line: Claim) -> float:
     return line.effect.p if line.effect else math.nan
 
 
-def _tested(name: str, frame: pd.DataFrame, metric: Metric, unequal: bool) -> Iterator[Claim]:
+def _tested(
+    name: str, frame: pd.DataFrame, metric: Metric, unequal: bool, by: Sequence[str] | None
+) -> Iterator[Claim]:
     """Per group of rows: the effect, not yet judged, or why there is none."""
     select, test = TESTS[name]
     try:
-        rows, columns = select(frame)
+        rows, columns = select(frame, by)
     except Untestable as reason:
         yield replace(Claim(name, "", "not tested", str(reason)), **_counts(frame))
         return
-    for key, part in _parts(rows, _outer(rows, columns)):
+    for key, part in _parts(rows, _outer(rows, columns, by)):
         group = ", ".join(f"{n} {render.number(None if v != v else v)}" for n, v in key.items())
         try:
-            within = [n for n in columns if n in (*SIZES, "sparsity", "epochs")]
+            within = columns if name in ("A1", "A2") else [n for n in columns if n == "epochs"]
             told = "" if unequal else check_budget(part, within)
             if name != "B":  # whose forms are told one by one
                 told += unequal_work(part, within)
@@ -100,11 +106,12 @@ def _counts(rows: pd.DataFrame) -> dict[str, Any]:
     return {"done": int((rows["state"] == "done").sum()), "trials": len(rows)}
 
 
-def _outer(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+def _outer(rows: pd.DataFrame, columns: Sequence[str], by: Sequence[str] | None) -> list[str]:
     """Axes that part the rows into groups; numbers that only follow the size (zip) do not."""
-    axes = [n for n in size_columns(rows) if n not in columns and rows[n].nunique(dropna=False) > 1]
-    sizes = [name for name in columns if name != "epochs"]
-    return [n for n in axes if rows[n].dtype.kind not in "if" or not follows(rows, n, sizes)]
+    sizes = size_columns(rows, by)
+    axes = [n for n in sizes if n not in columns and rows[n].nunique(dropna=False) > 1]
+    arms = [name for name in columns if name != "epochs"]
+    return [n for n in axes if rows[n].dtype.kind not in "if" or not follows(rows, n, arms)]
 
 
 def _parts(rows: pd.DataFrame, columns: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -131,6 +138,7 @@ def _judged(line: Claim, p: float) -> Claim:
 # --- which rows a claim is about, and the columns that it compares ------------------------------
 
 Selection = tuple["pd.DataFrame", list[str]]
+Select = Callable[["pd.DataFrame", "Sequence[str] | None"], Selection]
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
@@ -141,23 +149,25 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["dense_long"].isna()] if "dense_long" in frame.columns else frame
 
 
-def _dense_sizes(frame: pd.DataFrame) -> Selection:
+def _dense_sizes(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
     rows = _plain(frame)
     if "sparsity" in rows.columns:
         rows = rows[rows["sparsity"].isna() | (rows["sparsity"] == 0)]
-    for name in SIZES:
+    rows = mean_counts(rows, by or ())
+    numbers = [n for n in by or () if n in rows.columns and rows[n].dtype.kind in "if"]
+    for name in (*numbers, *SIZES):
         if name in rows.columns and rows[name].nunique() > 1:
             return rows, [name]
     raise Untestable("it needs dense trials of at least two sizes")
 
 
-def _sparsities(frame: pd.DataFrame) -> Selection:
-    rows, columns = _differing("sparsity")(_plain(frame))
+def _sparsities(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
+    rows, columns = _differing("sparsity")(_plain(frame), by)
     return rows, [*(name for name in ("width", "depth") if name in rows.columns), *columns]
 
 
-def _differing(name: str) -> Callable[[pd.DataFrame], Selection]:
-    def select(frame: pd.DataFrame) -> Selection:
+def _differing(name: str) -> Select:
+    def select(frame: pd.DataFrame, _: Sequence[str] | None) -> Selection:
         if name not in frame.columns or frame[name].nunique() < 2:
             raise Untestable(f"it needs rows that differ in the column `{name}`")
         return frame[frame[name].notna()], [name]
@@ -165,22 +175,22 @@ def _differing(name: str) -> Callable[[pd.DataFrame], Selection]:
     return select
 
 
-def _difficulties(frame: pd.DataFrame) -> Selection:
-    rows, columns = _differing("difficulty")(frame)
+def _difficulties(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
+    rows, columns = _differing("difficulty")(frame, by)
     spaces = [name for name in ("policy", "calibrated") if name in rows.columns]
     return rows, [*spaces, *columns]
 
 
-def _calibrations(frame: pd.DataFrame) -> Selection:
+def _calibrations(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
     """Spaces, which are policies of their own; no policy at all is neither kind."""
-    rows, columns = _differing("calibrated")(frame)
+    rows, columns = _differing("calibrated")(frame, by)
     named = [name for name in ("policy",) if name in rows.columns]
     return rows[rows["magnitude"] != NONE], [*columns, *named]
 
 
-def _surplus(frame: pd.DataFrame) -> Selection:
+def _surplus(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
     """Arms of other epochs stand apart: longer ones are controls of equal multiply-adds."""
-    rows, columns = _differing("surplus")(frame)
+    rows, columns = _differing("surplus")(frame, by)
     return rows, [*columns, *(["epochs"] if "epochs" in size_columns(rows) else [])]
 
 
@@ -201,7 +211,7 @@ PREDICTED = {
     "C1": "what a teacher finds difficult lowers accuracy",
     "C2": "a space calibrated by difficulty beats the uncalibrated one",
 }
-TESTS: dict[str, tuple[Callable[[pd.DataFrame], Selection], Test]] = {
+TESTS: dict[str, tuple[Select, Test]] = {
     "A1": (_dense_sizes, optimum_moves(1)),
     "A2": (_sparsities, optimum_moves(-1)),
     "A3": (_differing("schedule"), beats(_schedule_kind, "varying", "constant")),
@@ -281,7 +291,8 @@ def main(args: list[str]) -> int:
     metric = METRICS[choice(own, "metric", METRICS, "top1")]
     unequal = choice(own, "unequal_budgets", ("true", "false"), "false")
     frame = selected(load(rest, own.get("rows")), own.get("where"))
-    found = claims(frame, metric, unequal == "true")
+    by = names(own["by"]) if "by" in own else None
+    found = claims(frame, metric, unequal == "true", by)
     print(render.show(table(found, warnings(frame), metric), shape))
     return 0
 

@@ -42,6 +42,7 @@ class Change:
     after: float = math.nan
     half: float = math.nan  # of the 95 % interval of the change
     p: float = math.nan  # adjusted by Holm over all cells
+    test_too: bool = False  # whether test results differ, of which nothing else is told
 
     @property
     def told(self) -> bool:
@@ -92,7 +93,7 @@ def _columns(before: pd.DataFrame, after: pd.DataFrame, by: Sequence[str] | None
                     f"the {word} rows have no column '{name}', which tells sizes apart: name "
                     "columns that both have with by="
                 )
-    return list(by)
+    return list(dict.fromkeys(by))
 
 
 def _cells(
@@ -116,6 +117,7 @@ def _change(
             state = "diverged" if cell.diverged else "not done"
             return Change(size, magnitude, f"{state} in {word}")
     change = Change(size, magnitude, "", old.mean_val, new.mean_val)
+    change = replace(change, test_too=sorted(old.test) != sorted(new.test))
     if sorted(old.val) == sorted(new.val):
         return replace(change, verdict="identical", half=0.0)
     if not spread.freedom:
@@ -159,7 +161,8 @@ def table(
         "Cells that differ between the two." if not every else "Every cell of the two.",
         (
             f"{len(both):,} cells compared: {', '.join(counts) or 'none'}; "
-            f"{len(found) - len(both):,} cells are not in both, or not done in both.",
+            f"{len(found) - len(both):,} cells are not in both, or not done in both. Test results "
+            f"differ in {sum(change.test_too for change in both):,} cells.",
             f"{metric.words} on validation, mean over seeds; ± is half of a 95 % t interval with a "
             "standard deviation pooled over the size's cells in both; p: Holm over all cells.",
             *notes,
@@ -200,6 +203,8 @@ def main(args: list[str]) -> int:
     metric = METRICS[choice(own, "metric", METRICS, "top1")]
     every = choice(own, "show", ("changed", "all"), "changed") == "all"
     other = [arg for arg in rest if not arg.startswith("grid=")]
+    if not names(own["with"]):
+        raise UserError(f"with={own['with']} names neither a file nor a grid")
     files = all(name.endswith(SUFFIXES) for name in names(own["with"]))
     before = load(rest, own.get("rows"))
     after = load([], own["with"]) if files else load([f"grid={own['with']}", *other], None)

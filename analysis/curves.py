@@ -43,6 +43,7 @@ def metric_against_sparsity(
     """
     if "sparsity" not in frame.columns or frame["sparsity"].nunique() < 2:
         return None
+    frame = frame[frame["sparsity"].notna()]
     columns = [n for n in size_columns(frame, by) if n not in ("sparsity", "dense_long")]
     long = "dense_long" in frame.columns
     sizes = [*columns, "sparsity", *(["dense_long"] if long else [])]

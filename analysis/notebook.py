@@ -14,6 +14,7 @@ from analysis.best import METRICS, Metric, best_per_size, warnings
 from analysis.checks import check
 from analysis.rows import choice, load
 from analysis.table import selected
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,8 @@ def rows(source: Any = None, where: str | None = None, **words: Any) -> pd.DataF
     import pandas as pd
 
     if isinstance(source, pd.DataFrame):
+        if words:
+            raise UserError(f"with a DataFrame these words mean nothing: {', '.join(words)}")
         frame = check(source, "the DataFrame")
     else:
         paths = [source] if isinstance(source, str | Path) else source
@@ -81,7 +84,10 @@ def table(frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "t
 
 
 def claims(
-    frame: pd.DataFrame, metric: str = "top1", unequal_budgets: bool = False
+    frame: pd.DataFrame,
+    metric: str = "top1",
+    unequal_budgets: bool = False,
+    by: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Every claim's verdict, effect, interval and p-value, a line per claim and group."""
     import pandas as pd
@@ -89,7 +95,7 @@ def claims(
     from analysis.claims import claims as test
 
     lines = []
-    for claim in test(frame, _metric(metric), unequal_budgets):
+    for claim in test(frame, _metric(metric), unequal_budgets, by):
         estimate = claim.effect.estimate if claim.effect else None
         lines.append(
             {

@@ -83,6 +83,7 @@ def table(found: Sequence[Best], warnings: Sequence[str], metric: Metric = TOP1)
     """The table of the best magnitude for each size."""
     names = list(found[0].size) if found else []
     smooth = any(line.optimum for line in found)
+    mixed = any(line.mixed for line in found)
     header = [*names, "params", "best", "ties", "optimum", "val", "test", "gain", "seeds"]
     rows = []
     for line in found:
@@ -99,6 +100,7 @@ def table(found: Sequence[Best], warnings: Sequence[str], metric: Metric = TOP1)
                 interval(line.gain, line.gain_half, metric, signed=True),
                 _seeds(line),
                 _incomplete(line),
+                *([", ".join(map(flat, line.mixed)) or "-"] if mixed else []),
             ]
         )
     if not smooth:
@@ -106,7 +108,7 @@ def table(found: Sequence[Best], warnings: Sequence[str], metric: Metric = TOP1)
         for cells in (header, *rows):
             del cells[at]
     return Table(
-        (*header, "incomplete"),
+        (*header, "incomplete", *(["differs in"] if mixed else [])),
         tuple(map(tuple, rows)),
         "Best augmentation magnitude for each size, chosen on validation and reported on test.",
         (*_notes(metric, smooth), *warnings),

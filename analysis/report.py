@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis import page, render, sections
-from analysis.best import METRICS, TOP1, Best, Metric, best_per_size, size_columns, warnings
+from analysis.best import (
+    METRICS,
+    TOP1,
+    Best,
+    Metric,
+    best_per_size,
+    mean_counts,
+    size_columns,
+    warnings,
+)
 from analysis.claims import claims
 from analysis.claims import table as claims_table
 from analysis.figures import figures, left_out
@@ -50,6 +59,7 @@ def report(
 ) -> str:
     """The page as HTML. `words` (`metric=loss`, say) go into the command that makes it again."""
     columns = size_columns(frame, by)
+    counted = mean_counts(frame, columns)
     found = best_per_size(frame, by, metric)
     told = warnings(frame)
     grids = _grids(frame)
@@ -58,14 +68,17 @@ def report(
     drawn = figures(frame, found, metric, by)
     pictures = [page.figure(name, figure, CAPTIONS[name]) for name, figure in drawn.items()]
     parts = {
-        "state": ("State", _state(frame, columns, found)),
+        "state": ("State", _state(counted, columns, found)),
         "best": ("Best magnitude", page.sortable(render.table(found, told, metric))),
-        "verdicts": ("Claims", page.sortable(claims_table(claims(frame, metric), told, metric))),
+        "verdicts": (
+            "Claims",
+            page.sortable(claims_table(claims(frame, metric, by=by), told, metric)),
+        ),
         "figures": (
             "Figures",
             _note(left_out(found)) + f'<div class="figures">{"".join(pictures)}</div>',
         ),
-        "costs": ("Cost", page.sortable(sections.cost(frame, columns))),
+        "costs": ("Cost", page.sortable(sections.cost(counted, columns))),
         "made": (
             "Provenance",
             "".join(map(_note, told)) + page.sortable(sections.provenance(frame)),
@@ -126,8 +139,10 @@ def _again(grids: Sequence[str], words: Sequence[str]) -> str:
     asked = " ".join(map(shlex.quote, ["rows=rows.csv", *words, "out=."]))
     lines.append(f"python -m analysis.report {asked}")
     return (
-        "<p>The first commands train what the store lacks, with the code named above; the last "
-        "makes this page, byte for byte, from the rows beside it. Magnitudes were chosen on "
+        "<p>The first commands train what the store lacks, with the code named above. Words that "
+        "the sweep was launched with besides its name (store=, overrides such as epochs=5) are not "
+        "in the rows: add them; <code>dry_run=true</code> shows whether the trials are these. The "
+        "last makes this page, byte for byte, from the rows beside it. Magnitudes were chosen on "
         "validation; test numbers took part in no choice.</p>\n"
         f"<pre>{escape(chr(10).join(lines))}</pre>"
     )

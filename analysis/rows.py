@@ -127,6 +127,8 @@ def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
         if rest:
             words = ", ".join(arg.partition("=")[0] for arg in rest)
             raise UserError(f"with rows=FILE these words mean nothing: {words}")
+        if not names(files):
+            raise UserError(f"'{files}' names no file: say rows=FILE (CSV or Parquet)")
         return together({name: check(read(Path(name)), name) for name in names(files)})
     grids = [name for arg in rest if arg.startswith("grid=") for name in names(arg[5:])]
     if not grids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,16 @@ UNEXPLAINED = ("code", "lost", "gang", "start")  # failures that no policy and n
 URGENCY = (
     "unexplained", "damaged", "failed", "diverged", "disputed", "running", "queued", "waiting",
 )  # fmt: skip
-MADE_WITH = tuple(dict.fromkeys((*MIXED, "micro_batch_size", "threads", "deepspeed", "precision")))
+MADE_WITH = (*MIXED, "precision")
+VARIES = re.compile(r"\b(?:[0-9a-f]{8,}|\d+(?:\.\d+)?)\b")  # ids, seconds: no reason of its own
+AFTER = "tried before, "  # as harness.cluster.state says it
 EXAMPLES = 2  # cells named for a reason
 
 
 def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     """Trials without a result, by state and reason: what no one can explain first."""
     groups: dict[tuple[int, str, str], list[str]] = {}
+    words: dict[tuple[int, str, str], set[str]] = {}
     names = [*columns, "magnitude", "seed"]
     whys = frame["why"].tolist() if "why" in frame.columns else [None] * len(frame)
     cells = zip(*(frame[name].tolist() for name in names), strict=True)
@@ -32,14 +36,16 @@ def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
         if state == "done":
             continue
         reason = "" if why is None or why != why else " ".join(str(why).split())
-        kind = state
-        if state == "failed" and (not reason or reason.partition(":")[0] in UNEXPLAINED):
-            kind = "unexplained"
+        kind = "unexplained" if _is_unexplained(state, reason) else state
         told = ", ".join(f"{n} {number(v)}" for n, v in zip(names, cell, strict=True))
-        groups.setdefault((URGENCY.index(kind), state, reason), []).append(told)
+        key = URGENCY.index(kind), state, VARIES.sub("...", reason)
+        groups.setdefault(key, []).append(told)
+        words.setdefault(key, set()).add(reason)
     rows = []
     order = sorted(groups.items(), key=lambda item: (item[0][0], -len(item[1]), item[0][2]))
-    for (rank, state, reason), where in order:
+    for key, where in order:
+        rank, state, reason = key
+        reason = min(words[key]) if len(words[key]) == 1 else reason
         more = f"; and {len(where) - EXAMPLES:,} more" if len(where) > EXAMPLES else ""
         shown = "unexplained error" if URGENCY[rank] == "unexplained" else state
         rows.append((shown, reason or "-", str(len(where)), "; ".join(where[:EXAMPLES]) + more))
@@ -51,6 +57,14 @@ def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
         name="unfinished",
         strong="state",
     )
+
+
+def _is_unexplained(state: str, reason: str) -> bool:
+    """Whether no policy and no user explains it, also where it is about to be tried again."""
+    if reason.startswith(AFTER):
+        last = reason.removeprefix(AFTER)
+        return last.partition(":")[0] in UNEXPLAINED or last.startswith("job ")
+    return state == "failed" and (not reason or reason.partition(":")[0] in UNEXPLAINED)
 
 
 def completeness(found: Sequence[Best]) -> Table:

@@ -148,3 +148,27 @@ def test_sizes_are_in_order_whatever_their_type(planted):
     found = best_per_size(table, ["dense_long", "family", "width"])
     assert [line.size["width"] for line in found] == [2.0, 0.5]
     assert statistics.fmean(len(line.cells) for line in found) == 4
+
+
+def test_a_size_by_counts_is_what_the_axes_say_with_the_mean_count(planted):
+    table = planted(sparsity=0.8)
+    table["macs_nonzero"] = [1000 * w + s for w, s in zip(table["width"], table["seed"])]
+    found = best_per_size(table, ["macs_nonzero"])
+    assert [line.size for line in found] == [{"macs_nonzero": 501}, {"macs_nonzero": 2001}]
+    assert {cell.seeds for line in found for cell in line.cells} == {3}
+    one = table[table["width"] == 2.0].drop(columns="width")
+    assert [line.size for line in best_per_size(one, ["macs_nonzero"])] == [{"macs_nonzero": 2001}]
+
+
+def test_sizes_made_in_different_ways_say_so_on_their_line(planted):
+    table = planted(flags="", torch="2.1")
+    small = table["width"] == 0.5
+    table.loc[small & (table["seed"] == 0), "code"] = None
+    assert "the rows differ in code: abc, unknown" in warnings(table)
+    table.loc[small & (table["seed"] == 1), "flags"] = "mixed_torch;mixed_device"
+    table.loc[~small, "torch"] = "2.2"
+    found = best_per_size(table)
+    assert [line.mixed for line in found] == [("code", "mixed_torch", "mixed_device"), ()]
+    shown = render.table(found, [])
+    assert shown.header[-1] == "differs in"
+    assert [row[-1] for row in shown.rows] == ["code, mixed_torch, mixed_device", "-"]

@@ -94,3 +94,13 @@ def test_the_command_compares_files_in_every_metric_and_format(planted, tmp_path
     assert "identical" in capsys.readouterr().out
     with pytest.raises(UserError, match="compared with what"):
         main(words[:1])
+
+
+def test_cells_that_only_differ_on_test_are_counted(planted):
+    frame = planted()
+    other = frame.copy()
+    changed = (frame["width"] == 2.0) & (frame["magnitude"] == 0.5)
+    other.loc[changed, "test_top1"] -= 0.01
+    found = compare(frame, other)
+    assert {change.verdict for change in found} == {"identical"}
+    assert "Test results differ in 1 cells." in table(found, []).notes[0]

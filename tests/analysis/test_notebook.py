@@ -44,6 +44,8 @@ def test_files_are_read_alone_and_together(planted, tmp_path):
         rows(planted().drop(columns="seed"))
     with pytest.raises(UserError, match="did you mean 'top1'"):
         analysis.best(planted(), metric="top5")
+    with pytest.raises(UserError, match="these words mean nothing: nonsense"):
+        rows(planted(), nonsense=1)
 
 
 def test_importing_the_analysis_is_light():

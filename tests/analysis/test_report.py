@@ -51,6 +51,42 @@ def test_unexplained_errors_come_first_and_nothing_missing_is_left_out(planted):
     assert "interim" in made
 
 
+def test_errors_to_be_tried_again_are_unexplained_and_ids_make_no_reasons(planted):
+    frame = planted().assign(why=None)
+    whys = [
+        "tried before, lost: worker 3 gone for 61.5 s", "tried before, lost: worker 4 gone for 9 s",
+        "tried before, config: no such data set", "heartbeat 3 s ago of job 17",
+        "heartbeat 8 s ago of job 18", "its parent 0011aabbccddeeff is waiting",
+    ]  # fmt: skip
+    states = ["waiting", "waiting", "waiting", "running", "running", "waiting"]
+    for at, (state, why) in enumerate(zip(states, whys, strict=True)):
+        frame.loc[at, ["state", "why", "val_top1", "test_top1"]] = [state, why, math.nan, math.nan]
+    assert [row[:3] for row in sections.unfinished(frame, ["width"]).rows] == [
+        ("unexplained error", "tried before, lost: worker ... gone for ... s", "2"),
+        ("running", "heartbeat ... s ago of job ...", "2"),
+        ("waiting", "its parent 0011aabbccddeeff is waiting", "1"),
+        ("waiting", "tried before, config: no such data set", "1"),
+    ]
+    from harness.cluster.state import AFTER
+
+    assert sections.AFTER == AFTER
+
+
+def test_by_is_for_every_part_of_the_report(planted):
+    frame = grown(planted)
+    frame["macs_dense"] = [1000 * width for width in frame["width"]]
+    made = report.report(frame, ["macs_dense", "sparsity"])
+    assert "per step of macs_dense" in made
+    assert (
+        "width"
+        not in re.sub(
+            r"<style>.*?</style>|stroke-width|[a-z-]*width[=:]", "", made, flags=re.DOTALL
+        )
+        .split('id="costs"')[0]
+        .split("<main>")[1]
+    )
+
+
 def test_seeds_done_are_counted_size_by_magnitude(planted):
     table = sections.completeness(best_per_size(interim(planted)))
     assert table.header == ("width", "at none", "at 0.2", "at 0.5", "at 0.8")

@@ -113,6 +113,34 @@ def test_lines_longer_than_the_header_are_refused(tmp_path):
         rows.load([], str(tmp_path / "c.csv"))
 
 
+@pytest.mark.parametrize("files", [",", "[]", " , "])
+def test_lists_of_no_file_get_a_sentence(planted, tmp_path, files):
+    with pytest.raises(UserError, match="names no file"):
+        table.main([f"rows={files}"])
+    rows.write(planted(), tmp_path)
+    with pytest.raises(UserError, match="names neither a file nor a grid"):
+        compare.main([f"rows={tmp_path}/rows.csv", f"with={files}"])
+
+
+def test_a_column_named_twice_is_one(planted, tmp_path, capsys):
+    rows.write(planted(), tmp_path)
+    source = f"rows={tmp_path}/rows.csv"
+    compare.main([source, f"with={tmp_path}/rows.csv", "by=width,width", "show=all"])
+    table.main([source, "by=width,width"])
+    assert capsys.readouterr().out.count("width") == 2
+
+
+def test_rows_of_which_some_have_no_sparsity_are_drawn(planted):
+    frame = planted()
+    frame["sparsity"] = [None, 0.5, 0.0] * (len(frame) // 3)
+    frame = rows.check(frame, "FILE")
+    drawn = figures.figures(frame, table.best_per_size(frame))
+    (axes, *_) = drawn["accuracy_against_sparsity"].axes
+    assert {x for line in axes.lines if line.get_marker() == "o" for x in line.get_xdata()} == {
+        0.0, 0.5,
+    }  # fmt: skip
+
+
 def test_nonsense_never_ends_in_a_traceback(planted, tmp_path):
     chance = random.Random(0)
     words = ["", "nan", "inf", "-1", "1e999", "none", "done", "0.5", "NaN", "<b>", "\x00", "1;2"]
@@ -135,11 +163,15 @@ def test_nonsense_never_ends_in_a_traceback(planted, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["table", "claims", "compare"])
-def test_two_hundred_thousand_rows_make_any_table_in_seconds(planted, tmp_path, capsys, command):
+def test_two_hundred_thousand_rows_make_any_table_in_seconds(
+    planted, every_column, tmp_path, capsys, command
+):
     import time
 
     curves = {float(width): (0.8, 0.82, 0.81, 0.7) for width in range(5000)}
-    rows.write(planted(curves, seeds=10), tmp_path)
+    frame = planted(curves, seeds=10, **every_column)
+    assert set(frame.columns) >= set(rows.COLUMNS)
+    rows.write(frame, tmp_path)
     verb = {"table": table.main, "claims": claims.main, "compare": compare.main}[command]
     more = [f"with={tmp_path}/rows.parquet"] if command == "compare" else []
     begun = time.process_time()

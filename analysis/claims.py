@@ -23,7 +23,7 @@ from analysis.effects import (
     surplus_helps,
 )
 from analysis.rows import choice, load, names, split_args
-from analysis.stats import holm
+from analysis.stats import holm, seeds_to_settle
 from harness.errors import command
 from harness.verb import callable_module
 
@@ -47,6 +47,7 @@ class Claim:
     reason: str  # what was compared, or why nothing was
     effect: Effect | None = None
     p: float = math.nan  # adjusted by Holm over the groups of the claim
+    seeds: float = math.nan  # per cell, that would settle an effect of this size
     done: int = 0  # trials of the group that are done
     trials: int = 0
 
@@ -66,7 +67,8 @@ def claims(
     for name in PREDICTED:
         lines = list(_tested(name, frame, metric, unequal_budgets, by))
         adjusted = holm([_p(line) if not _is_control(line) else math.nan for line in lines])
-        found += [_judged(line, p) for line, p in zip(lines, adjusted, strict=True)]
+        tests = sum(not math.isnan(p) for p in adjusted)
+        found += [_judged(line, p, tests) for line, p in zip(lines, adjusted, strict=True)]
     return found
 
 
@@ -121,17 +123,19 @@ def _parts(rows: pd.DataFrame, columns: Sequence[str]) -> list[tuple[dict[str, A
     return [(dict(zip(columns, key, strict=True)), part) for key, part in groups]
 
 
-def _judged(line: Claim, p: float) -> Claim:
+def _judged(line: Claim, p: float, tests: int) -> Claim:
     """The verdict: significant after Holm's correction, and in which direction."""
-    if line.effect is None:
+    effect = line.effect
+    if effect is None:
         return line
-    if line.effect.control:
-        return replace(line, verdict="control", p=line.effect.p)
+    line = replace(line, seeds=seeds_to_settle(effect.estimate, effect.seeds, tests))
+    if effect.control:
+        return replace(line, verdict="control", p=effect.p)
     if math.isnan(p):
         return replace(line, reason=f"{line.reason}; one seed says nothing of the noise")
-    decided = "supported" if line.effect.estimate.effect > 0 else "contradicted"
-    if p < LEVEL and line.effect.doubt:
-        return replace(line, p=p, reason=f"{line.reason}; {line.effect.doubt}")
+    decided = "supported" if effect.estimate.effect > 0 else "contradicted"
+    if p < LEVEL and effect.doubt:
+        return replace(line, p=p, reason=f"{line.reason}; {effect.doubt}")
     return replace(line, verdict=decided if p < LEVEL else "undecided", p=p)
 
 
@@ -239,7 +243,7 @@ def table(found: Sequence[Claim], warnings: Sequence[str], metric: Metric = TOP1
                 line.group or "-",
                 render.interval(estimate.effect, estimate.half, shown, True) if estimate else "-",
                 render.p_value(line.p),
-                _seeds(line.effect.seeds if line.effect else math.nan),
+                _seeds(line.seeds),
                 line.verdict,
                 f"{line.done} of {line.trials}",
                 line.reason,
@@ -249,16 +253,26 @@ def table(found: Sequence[Claim], warnings: Sequence[str], metric: Metric = TOP1
         ("claim", "group", "effect", "p", "seeds to settle", "verdict", "trials", "compared"),
         tuple(rows),
         "The claims tested on these rows.",
-        (*(f"{name}: {says}." for name, says in PREDICTED.items()), *_notes(metric), *warnings),
+        (
+            *(f"{name}: {says}." for name, says in PREDICTED.items()),
+            *_notes(found, metric),
+            *warnings,
+        ),
         name="claims",
         strong="verdict",
     )
 
 
-def _notes(metric: Metric) -> list[str]:
+def _notes(found: Sequence[Claim], metric: Metric) -> list[str]:
+    counts = [line.effect.seeds for line in found if line.effect and line.effect.seeds > 0]
+    spread = f"{min(counts):.3g}" if counts else "no"
+    if counts and f"{max(counts):.3g}" != spread:
+        spread += f" to {max(counts):.3g}"
+    unit = "points of top-1" if metric.name == "top1" else "nats"
     return [
-        f"effect: positive as predicted; {metric.words}, C1 a rank correlation; ± is half of a "
-        "95 % t interval with a standard deviation per size.",
+        f"effect: positive as predicted, in {unit} (A1, A2: change, from one size to the next, of "
+        "the slope over the whole scale of magnitudes; C1: a rank correlation); ± is half of a "
+        f"95 % t interval with a standard deviation per size; {spread} seeds per cell.",
         "A1, A2: linear-by-linear interaction of size rank and magnitude (primary); a verdict "
         "also needs magnitudes chosen on validation that move its way, for slopes may differ "
         "while one magnitude is best everywhere.",
@@ -267,8 +281,8 @@ def _notes(metric: Metric) -> list[str]:
         "follow the sparsity, p uncorrected. B: the least of a form's effects, against none and "
         "against its controls.",
         "p: Holm over the groups of a claim; supported or contradicted below 0.05. seeds to "
-        "settle: per cell, for 80 % power if the effect is as large as it looks. trials: of the "
-        "group, that are done.",
+        "settle: per cell, for 80 % power if the effect is as large as it looks, corrected alike; "
+        "C1 is settled by more policies, not seeds. trials: of the group, that are done.",
     ]
 
 

@@ -29,7 +29,6 @@ from analysis.stats import (
     mean,
     pooled,
     rank_correlation,
-    seeds_to_settle,
     t_quantile,
 )
 
@@ -51,7 +50,7 @@ class Effect:
 
     estimate: Estimate
     p: float
-    seeds: float  # per cell, that would settle an effect of this size
+    seeds: float  # per cell, mean; NaN where more of them would settle nothing
     compared: str
     doubt: str = ""  # what keeps it from a verdict, however small its p
     control: bool = False  # of an arm that is there to be compared with, and is no claim
@@ -64,8 +63,7 @@ Arms = Mapping[Arm, Mapping[float | str, Cell]]
 
 
 def _effect(estimate: Estimate, cells: Sequence[Cell], compared: str) -> Effect:
-    seeds = seeds_to_settle(estimate, mean([len(cell.test) for cell in cells]))
-    return Effect(estimate, estimate.p, seeds, compared)
+    return Effect(estimate, estimate.p, mean([len(cell.test) for cell in cells]), compared)
 
 
 def optimum_moves(direction: int) -> Test:

@@ -105,7 +105,7 @@ def claims(
                 "effect": estimate.effect if estimate else math.nan,
                 "half": estimate.half if estimate else math.nan,
                 "p": claim.p,
-                "seeds_to_settle": claim.effect.seeds if claim.effect else math.nan,
+                "seeds_to_settle": claim.seeds,
                 "done": claim.done,
                 "trials": claim.trials,
                 "compared": claim.reason,

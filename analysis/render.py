@@ -111,17 +111,20 @@ def table(found: Sequence[Best], warnings: Sequence[str], metric: Metric = TOP1)
         (*header, "incomplete", *(["differs in"] if mixed else [])),
         tuple(map(tuple, rows)),
         "Best augmentation magnitude for each size, chosen on validation and reported on test.",
-        (*_notes(metric, smooth), *warnings),
+        (*_notes(found, metric, smooth), *warnings),
     )
 
 
-def _notes(metric: Metric, smooth: bool) -> list[str]:
+def _notes(lines: Sequence[Best], metric: Metric, smooth: bool) -> list[str]:
+    counts = sorted({len(cell.val) for line in lines for cell in line.cells if cell.val})
+    seeds = f"{counts[0]} to {counts[-1]}" if counts[1:] else str(counts[0] if counts else "no")
     better = "" if metric.sign > 0 else ", less is better, a positive gain is an improvement"
     found = [
-        f"{metric.words}, mean over seeds{better}; ± is half of a 95 % t interval with a "
+        f"{metric.words}, mean over {seeds} seeds{better}; ± is half of a 95 % t interval with a "
         "standard deviation pooled over the magnitudes of the size (none with one seed).",
         "ties: other magnitudes that cannot be told from the best on validation (one-sided t "
-        "tests at 5 %, Bonferroni); gain: test result against no augmentation (none).",
+        "tests at 5 %, Bonferroni); gain: test result against no augmentation (none)"
+        + (", in points." if metric.name == "top1" else "."),
     ]
     if smooth:
         found.append(

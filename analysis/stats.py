@@ -123,17 +123,28 @@ def contrast(groups: Sequence[Sequence[tuple[float, Sequence[float]]]]) -> Estim
     return Estimate(effect, half, t_tails(effect / error, freedom), error, freedom)
 
 
-def seeds_to_settle(estimate: Estimate, seeds: float) -> float:
+def seeds_to_settle(estimate: Estimate, seeds: float, tests: int = 1) -> float:
     """Seeds per cell at which an effect of the size seen would be found with 80 % power at 5 %.
 
-    Normal approximation from the error at `seeds` seeds; infinite for no effect.
+    From the error at `seeds` seeds; Student's t with the degrees of freedom that so many seeds
+    give, and 5 % shared by as many `tests` as are corrected together. Infinite for no effect.
     """
-    if not estimate.freedom:
+    if not estimate.freedom or not seeds > 1:
         return math.nan
     if not estimate.effect:
         return math.inf
-    wanted = t_quantile(0.5 + LEVEL / 2, math.inf) + t_quantile(POWER, math.inf)
-    return max(2.0, math.ceil(seeds * (wanted * estimate.error / estimate.effect) ** 2))
+    apart = (estimate.error / estimate.effect) ** 2 * seeds
+    per_seed = estimate.freedom / (seeds - 1)
+
+    def wanted(count: float) -> float:
+        freedom = per_seed * (count - 1)
+        level = (1 - LEVEL) / max(tests, 1)
+        return apart * (t_quantile(1 - level / 2, freedom) + t_quantile(POWER, freedom)) ** 2
+
+    found = max(2, math.ceil(wanted(math.inf)))
+    while found < wanted(found):  # the quantiles fall towards those of the normal distribution
+        found += 1
+    return float(found)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

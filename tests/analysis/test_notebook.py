@@ -74,4 +74,6 @@ def test_the_example_notebook_runs_and_shows_what_it_says():
     where = {"metadata": {"path": str(DOCS)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where).execute()
     assert outputs(notebook) == shown
-    assert len(shown) == 6
+    assert len(shown) == 9
+    assert "48 trials" in "".join(shown)
+    assert not (DOCS / "runs").exists()  # a dry run leaves nothing

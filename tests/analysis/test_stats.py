@@ -88,6 +88,9 @@ def test_the_seeds_to_settle_an_effect_find_it_four_times_of_five():
         a, b = ([chance.gauss(m, 1) for _ in range(seeds)] for m in (1.0, 0.0))
         hits += stats.contrast([[(1.0, a), (-1.0, b)]]).p < 0.05
     assert 0.75 <= hits / 500 <= 0.87
+    assert stats.seeds_to_settle(exact, 3, tests=4) > seeds  # the level is shared by four
+    few = stats.Estimate(1.0, math.nan, math.nan, 0.2, 2)  # two degrees of freedom are no normal
+    assert stats.seeds_to_settle(few, 2) > math.ceil(2 * (2.8 * 0.2) ** 2)
     assert stats.seeds_to_settle(stats.Estimate(0.0, 1, 1, 1.0, 4), 3) == math.inf
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from harness.cluster.state import stage_states
-from harness.config import check_trial
+from harness.config import check_cell, check_sections
 from harness.store.store import Store
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import gangs, make_plan, stages_before_sharing, todo
@@ -30,7 +30,7 @@ SAID = {
 
 def main() -> None:
     begun = time.perf_counter()
-    grid = make_grid("large", SAID, check_trial)
+    grid = make_grid("large", SAID, check_sections, check_cell)
     expanded = time.perf_counter()
     plan = make_plan(grid)
     shared = time.perf_counter()

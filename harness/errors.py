@@ -13,17 +13,25 @@ class UserError(Exception):
     """A mistake of the user or of the machine's state. Commands print it and exit with code 2."""
 
 
+def closest(name: str, choices: Iterable[str]) -> str | None:
+    """The one of `choices` that was probably meant, if any is near."""
+    close = difflib.get_close_matches(name, sorted(choices), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the closest of `choices`, else all that fit, ready to append."""
     known = sorted(choices)
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    if close:
-        return f" (did you mean '{close[0]}'?)"
+    if (meant := closest(str(name), known)) is not None:
+        return f" (did you mean '{meant}'?)"
     return f" (valid: {', '.join(known)})" if 0 < len(known) <= MOST_SHOWN else ""
 
 
 def command(main: Callable[[list[str]], int]) -> None:
-    """Run a command's main: `UserError` becomes its text on stderr and exit code 2."""
+    """Run a command's main: `UserError` becomes its text on stderr and exit code 2.
+
+    So do refusals of the system, and Ctrl-C where nothing has to be saved ends without a word.
+    """
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
@@ -32,3 +40,11 @@ def command(main: Callable[[list[str]], int]) -> None:
     except BrokenPipeError:  # the reader (`| head`) went away
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        print(
+            f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

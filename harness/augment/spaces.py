@@ -24,6 +24,7 @@ from harness.augment import autoaugment
 from harness.augment.ops import Kind, check_value, find_op
 from harness.augment.plan import Colour, check_fill
 from harness.errors import UserError, nearest
+from harness.plain_yaml import plain
 
 ROUNDINGS = ("none", "nearest", "down")
 MOST_OPS = 16  # for one sample
@@ -204,7 +205,7 @@ TABLES = Path(__file__).resolve().parents[2] / "grids" / "spaces"
 """Tables that are shipped: named without folder and suffix, from wherever a command is called."""
 SUFFIXES = (".yaml", ".yml", ".json")
 _HASHED = re.compile(r"(?P<path>.*)@(?P<digest>[0-9a-f]{8})")
-_LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table: YAML's parser is slow in both
+_LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table
 
 
 def find_space(name: str) -> Space:
@@ -289,8 +290,8 @@ def _plainly(value: object) -> str:
         number = float(value) if isinstance(value, str) else np.nan
     except ValueError:
         return ""
-    plain = np.format_float_positional(number, trim="-")
-    return f" but text in YAML: write {plain}" if np.isfinite(number) else ""
+    written = np.format_float_positional(number, trim="-")
+    return f" but text in YAML: write {written}" if np.isfinite(number) else ""
 
 
 def _text(path: Path) -> str:
@@ -300,7 +301,7 @@ def _text(path: Path) -> str:
     except (OSError, ValueError, RuntimeError) as error:  # also no such user, no text, a zero byte
         raise UserError(f"no augmentation space at {path}: {error}.") from error
     if len(text) > _LONGEST:
-        raise UserError(f"{path} is no table of ops: it has more than {_LONGEST} characters.")
+        raise UserError(f"{path} has more than {_LONGEST} characters: that is too long.")
     return text
 
 
@@ -308,30 +309,7 @@ def _table(path: Path, text: str) -> object:
     """What a small YAML or JSON file says, in plain values, each key once."""
     if path.suffix == ".json":
         return _json(path, text)
-    import yaml
-
-    depth = 0
-    try:
-        for event in yaml.parse(text):
-            # an alias of aliases of aliases, written out for the hash, would fill the memory
-            if isinstance(event, yaml.AliasEvent):
-                raise UserError(f"{path} uses YAML aliases: write the values out.")
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > _DEEPEST:
-                raise UserError(f"{path} is no table of ops: it is nested {depth} deep.")
-        nodes = [yaml.compose(text)]
-        for node in nodes:  # grows: breadth first
-            if isinstance(node, yaml.MappingNode):
-                keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-                if twice := {key for key in keys if keys.count(key) > 1}:
-                    raise UserError(f"{path} says '{min(twice)}' twice: only one would count.")
-                nodes += [value for _, value in node.value]
-            elif isinstance(node, yaml.SequenceNode):
-                nodes += node.value
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date or number that Python refuses
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    return plain(text, str(path), _LONGEST, _DEEPEST)
 
 
 def _json(path: Path, text: str) -> object:

@@ -29,16 +29,17 @@ FUSE_FAMILIES = ("cifar_resnet", "wide_resnet", "cifar_stem_resnet", "resnet")
 
 def misfits(trial: TrialConfig) -> list[Mistake]:
     """(key path, sentence) of everything that is wrong with a trial's compression and surplus."""
-    found = [*_pruning(trial), *_rewinding(trial), *_surplus(trial), *_teacher(trial)]
-    if found:
-        return found
-    try:
-        steps(trial)
-        targets.resolved(trial)
-    except UserError as error:
-        key, _, sentence = str(error).partition(": ")
-        found.append((key, sentence) if sentence else ("compress", key))
-    return found
+    found = [*_pruning(trial), *_rewinding(trial), *_surplus(trial)]
+    judged = list(_teacher(trial))
+    for wrong, attempt in ((found, steps), (judged, targets.resolved)):
+        if wrong:  # what it is made of is wrong already
+            continue
+        try:
+            attempt(trial)
+        except UserError as error:
+            key, _, sentence = str(error).partition(": ")
+            wrong.append((key, sentence) if sentence else ("compress", key))
+    return [*found, *judged]
 
 
 def depends_on_layers(stage: StageConfig) -> bool:

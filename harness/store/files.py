@@ -34,14 +34,23 @@ class CannotWrite(UserError):
     """The machine would not take a write: disk full, read-only, no permission."""
 
 
+def user_path(said: str, what: str) -> Path:
+    """A path as a user writes it, `~` allowed; `what` is the key. Raises UserError."""
+    try:
+        return Path(said).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{what}={said}: no such user here, so write the path out") from error
+
+
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Refusals of the system to write `path` become CannotWrite, a sentence with a remedy."""
     try:
         yield
     except OSError as error:
         remedy = _REMEDY.get(error.errno or 0)
         if remedy is None:
-            raise
+            remedy = f"{error.strerror or error}: correct that, or choose store=PATH"
         raise CannotWrite(
             f"cannot write {path}: {remedy}. Nothing that was finished is lost."
         ) from error
@@ -49,7 +58,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 def make_folder(path: Path) -> Path:
     """Create `path` and its parents; an existing folder is fine."""
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -57,7 +66,7 @@ def make_folder(path: Path) -> Path:
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _explained(path):
+    with explained(path):
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -88,7 +97,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises FileNotFoundError, or Damaged when it is not one."""
-    text = path.read_bytes()
+    try:
+        text = path.read_bytes()
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise Damaged(f"{path} is no file ({error.strerror})") from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -104,7 +116,7 @@ def append_line(path: Path, value: Any) -> None:
     A line that a killed writer left torn is closed first, so that it spoils only itself.
     """
     line = (json.dumps(value, allow_nan=False) + "\n").encode()
-    with _explained(path):
+    with explained(path):
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(descriptor).st_size
@@ -117,11 +129,11 @@ def append_line(path: Path, value: Any) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSON-lines file; a torn last line is left out; absent file: empty list."""
-    if not path.exists():
+    if not path.is_file():
         return []
     rows = []
     for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(line)
             if isinstance(value, dict):
                 rows.append(value)
@@ -133,7 +145,7 @@ def move_aside(path: Path, why: str) -> Path:
     number = 1
     while (target := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    with _explained(path):
+    with explained(path):
         path.rename(target)
     print(f"warning: {why}; moved to {target.name}, its work is done again", file=sys.stderr)
     return target

@@ -10,11 +10,12 @@
     exclude:                     conditions on the axes
       - width > 1 and magnitude == none
 
-Every mistake is collected with its key path before anything is expanded.
+Every mistake is collected with its key path: a wrong value keeps no other from being looked at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,23 +46,39 @@ class Grid:
 
 
 @dataclass
+class _Group:
+    """Axes that move together, mostly one: (column, key path, values); written at `place`."""
+
+    place: str
+    axes: list[tuple[str, str, list[Value]]]
+    bad: set[int] = field(default_factory=set)  # positions of wrong values
+
+    def choices(self) -> list[tuple[tuple[str, Value, str], ...]]:
+        """(key path, value, place) of each axis, at each position that is right."""
+        return [
+            tuple(
+                (path, values[i], f"{self.place}.{name}[{i}]") for name, path, values in self.axes
+            )
+            for i in range(len(self.axes[0][2]))
+            if i not in self.bad
+        ]
+
+
+@dataclass
 class _Block:
-    """One product of axes: groups of (column, key path, values); zipped ones share a group."""
+    """One product of axes over fixed keys; `sound` where its cells can be built."""
 
     place: str
     fixed: dict[str, Any]
-    groups: list[list[tuple[str, str, list[Value]]]] = field(default_factory=list)
+    groups: list[_Group] = field(default_factory=list)
+    sound: bool = True
 
     def columns(self) -> dict[str, str]:
-        return {column: path for group in self.groups for column, path, _ in group}
+        return {column: path for group in self.groups for column, path, _ in group.axes}
 
-    def points(self) -> Iterator[tuple[tuple[str, Value], ...]]:
-        """Key paths and values of every cell."""
-        choices = [
-            [tuple((path, values[i]) for _, path, values in group) for i in range(len(group[0][2]))]
-            for group in self.groups
-        ]
-        for choice in itertools.product(*choices):
+    def points(self) -> Iterator[tuple[tuple[str, Value, str], ...]]:
+        """Key paths, values and their places of every cell."""
+        for choice in itertools.product(*(group.choices() for group in self.groups)):
             yield tuple(itertools.chain.from_iterable(choice))
 
 
@@ -70,14 +87,29 @@ def make_grid(
 ) -> Grid:
     """Expand what a grid file says (plain dicts and lists) into its trials.
 
-    `check(trial_config) -> list[(key path, sentence)]` looks at what the models cannot: data sets,
-    families, policies; it is asked once for each distinct combination of those. `check_cell` looks
-    at keys that depend on each other: it is asked for the cells that no condition excludes.
-
     Raises:
         UserError: with every mistake on a line of its own.
     """
     mistakes = Mistakes()
+    grid = read_grid(name, said, mistakes, check, check_cell)
+    mistakes.raise_any(f"the grid {name} has")
+    return grid
+
+
+def read_grid(
+    name: str,
+    said: Mapping[str, Any],
+    mistakes: Mistakes,
+    check: Any = None,
+    check_cell: Any = None,
+) -> Grid:
+    """`make_grid` that collects; of a grid with mistakes it has the cells that are without one.
+
+    `check(sections) -> list[(key path, sentence)]` looks at what the models cannot: data sets,
+    families, policies. `sections` maps top-level keys to their models; wrong ones are left out, so
+    that the others are looked at all the same. `check_cell(trial_config)` looks at keys that depend
+    on each other. Both are asked for each distinct combination that no condition excludes.
+    """
     fixed = {key: said[key] for key in TrialConfig.model_fields if key in said}
     blocks = _blocks(said, fixed, mistakes)
     columns: dict[str, str] = {}
@@ -85,14 +117,19 @@ def make_grid(
         columns.update(block.columns())
     excludes = _excludes(said.get("exclude"), columns, mistakes)
     for block in blocks:
-        _validate(block, check, mistakes)
-    mistakes.raise_any(f"the grid {name} has")
-    return _expand(name, blocks, columns, excludes, mistakes, (check, check_cell))
+        _validate(block, mistakes)
+        block.sound &= excludes is not None and all(group.choices() for group in block.groups)
+        if check is not None and not block.sound:
+            _check_sections(block, check, mistakes)
+    whole = [block for block in blocks if block.sound]
+    return _expand(name, whole, columns, excludes or [], mistakes, (check, check_cell))
 
 
 def _blocks(said: Mapping[str, Any], fixed: dict[str, Any], mistakes: Mistakes) -> list[_Block]:
     main = _Block("", fixed)
+    before = len(mistakes.found)
     _groups(main, said.get("axes"), said.get("zip"), "", mistakes)
+    main.sound = len(mistakes.found) == before
     blocks = [main] if main.groups or not said.get("also") else []
     also = said.get("also") or []
     if not isinstance(also, list):
@@ -103,11 +140,13 @@ def _blocks(said: Mapping[str, Any], fixed: dict[str, Any], mistakes: Mistakes) 
         if not isinstance(entry, dict):
             mistakes.add(place[:-1], "must be a block with axes, zip or set")
             continue
+        before = len(mistakes.found)
         for key in entry:
             if key not in BLOCK_KEYS:
                 mistakes.unknown(place + str(key), str(key), BLOCK_KEYS)
         block = _Block(place, _with_set(fixed, entry.get("set"), place, mistakes))
         _groups(block, entry.get("axes"), entry.get("zip"), place, mistakes)
+        block.sound = len(mistakes.found) == before
         blocks.append(block)
     return blocks
 
@@ -167,7 +206,7 @@ def _groups(block: _Block, axes: Any, zipped: Any, place: str, mistakes: Mistake
             for i, value in enumerate(values):
                 if any(_same(value, other) for other in values[:i]):
                     mistakes.add(f"{place}axes.{axis[0]}[{i}]", f"{value!r} is there twice")
-            block.groups.append([axis])
+            block.groups.append(_Group(f"{place}axes", [axis]))
     if zipped is None:
         return
     if not isinstance(zipped, list):
@@ -189,50 +228,92 @@ def _groups(block: _Block, axes: Any, zipped: Any, place: str, mistakes: Mistake
             for i, row in enumerate(rows):
                 if any(all(map(_same, row, other)) for other in rows[:i]):
                     mistakes.add(f"{place}zip[{number}]", f"the values at {i} are there twice")
-            block.groups.append(group)
+            block.groups.append(_Group(f"{place}zip[{number}]", group))
 
 
 def _same(a: Value, b: Value) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
-def _excludes(said: Any, columns: Mapping[str, str], mistakes: Mistakes) -> list[Condition]:
+def _excludes(said: Any, columns: Mapping[str, str], mistakes: Mistakes) -> list[Condition] | None:
+    """The conditions; None where one is wrong, so that nobody knows which cells there are."""
     if said is None:
         return []
     if not isinstance(said, list):
         mistakes.add("exclude", "must be a list of conditions, such as ['width > 1']")
-        return []
+        return None
     found = []
     for number, text in enumerate(said):
         try:
             found.append(parse(text, set(columns)))
         except UserError as error:
             mistakes.add(f"exclude[{number}]", str(error))
+    return found if len(found) == len(said) else None
+
+
+def _first(block: _Block) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fixed rest with the first value of every axis, and where these values are written."""
+    said, places = block.fixed, {}
+    for group in block.groups:
+        for column, path, values in group.axes:
+            said = put(said, path, values[0])
+            places[path] = f"{group.place}.{column}[0]"
+    return said, places
+
+
+def _validate(block: _Block, mistakes: Mistakes) -> None:
+    """The fixed rest with the first value of every axis, then each other value by itself."""
+    first, places = _first(block)
+    found = Mistakes()
+    of_validation(TrialConfig, first, found, places)
+    # of values that do not fit together, the cells tell: they may be excluded
+    combined = {path.partition(".")[0] for path in places if "." in path}
+    for line in [line for line in found.found if any(found.at(top, line) for top in combined)]:
+        del found.found[line]
+    wrong = {place for place in places.values() if found.at(place)}
+    block.sound &= all(any(found.at(place, line) for place in wrong) for line in found.found)
+    mistakes.found.update(found.found)
+    for group in block.groups:
+        for column, path, values in group.axes:
+            if f"{group.place}.{column}[0]" in wrong:
+                group.bad.add(0)
+            for i, value in enumerate(values[1:], start=1):
+                found = Mistakes()
+                here = {path: f"{group.place}.{column}[{i}]"}
+                of_validation(TrialConfig, put(first, path, value), found, here, only=path)
+                if found.at(here[path]):
+                    group.bad.add(i)
+                    mistakes.found.update(found.found)
+
+
+def _check_sections(block: _Block, check: Any, mistakes: Mistakes) -> None:
+    """Of a block without cells: what is wrong with its sections, and with each value by itself."""
+    first, places = _first(block)
+    mistakes.extend(check(_sections(first)), places)
+    for group in block.groups:
+        for column, path, values in group.axes:
+            for i, value in enumerate(values[1:], start=1):
+                found = [m for m in check(_sections(put(first, path, value))) if m[0] == path]
+                mistakes.extend(found, {path: f"{group.place}.{column}[{i}]"})
+
+
+def _sections(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a trial's config that are right."""
+    found = {}
+    for name in TrialConfig.model_fields:
+        with contextlib.suppress(ValidationError):
+            found[name] = _part(name, said.get(name))
     return found
 
 
-def _validate(block: _Block, check: Any, mistakes: Mistakes) -> None:
-    """The fixed rest with the first value of every axis, then each other value by itself."""
-    first = block.fixed
-    places: dict[str, str] = {}
-    for number, group in enumerate(block.groups):
-        for column, path, values in group:
-            first = put(first, path, values[0])
-            zipped = len(group) > 1
-            places[path] = f"{block.place}{f'zip[{number}]' if zipped else 'axes'}.{column}"
-    base = of_validation(TrialConfig, first, mistakes, {p: f"{w}[0]" for p, w in places.items()})
-    if base is not None and check is not None:
-        mistakes.extend(check(base), {path: f"{where}[0]" for path, where in places.items()})
-    for group in block.groups:
-        for _, path, values in group:
-            for i, value in enumerate(values[1:], start=1):
-                here = {path: f"{places[path]}[{i}]"}
-                config = of_validation(
-                    TrialConfig, put(first, path, value), mistakes, here, only=path
-                )
-                if config is not None and check is not None:
-                    found = [m for m in check(config) if base is None or m not in check(base)]
-                    mistakes.extend(found, here)
+def _part(top: str, said: Any) -> Any:
+    model = TrialConfig.model_fields[top]
+    if said is None:
+        return model.get_default()
+    annotation = model.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_validate(said)
+    return said
 
 
 class _Builder:
@@ -242,27 +323,18 @@ class _Builder:
         self.fixed = fixed
         self.known: dict[tuple[Any, ...], Any] = {}
 
-    def trial(self, point: tuple[tuple[str, Value], ...]) -> TrialConfig:
+    def trial(self, point: tuple[tuple[str, Value, str], ...]) -> TrialConfig:
         parts: dict[str, Any] = {}
         for top in TrialConfig.model_fields:
-            mine = tuple((path, value) for path, value in point if path.split(".")[0] == top)
+            mine = tuple((path, value) for path, value, _ in point if path.split(".")[0] == top)
             key = (top, *((path, type(value), str(value)) for path, value in mine))
             if key not in self.known:
                 said = self.fixed
                 for path, value in mine:
                     said = put(said, path, value)
-                self.known[key] = self._part(top, said.get(top))
+                self.known[key] = _part(top, said.get(top))
             parts[top] = self.known[key]
         return TrialConfig.model_construct(**parts)
-
-    def _part(self, top: str, said: Any) -> Any:
-        model = TrialConfig.model_fields[top]
-        if said is None:
-            return model.get_default()
-        annotation = model.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation.model_validate(said)
-        return said
 
 
 def _expand(
@@ -276,9 +348,9 @@ def _expand(
     trials: dict[str, Trial] = {}
     rules: list[tuple[str, int]] = []
     removed = dict.fromkeys((condition.text for condition in excludes), 0)
-    checked: set[tuple[int, ...]] = set()
     check, check_cell = checks
     for block in blocks:
+        checked: set[tuple[int, ...]] = set()  # ids of parts, which the builder keeps alive
         builder = _Builder(block.fixed)
         made = repeated = 0
         for point in block.points():
@@ -286,7 +358,7 @@ def _expand(
             try:
                 config = builder.trial(point)
             except ValidationError as error:
-                cell = ", ".join(f"{axis_names.LONG.get(p, p)}={v}" for p, v in point)
+                cell = ", ".join(f"{axis_names.LONG.get(p, p)}={v}" for p, v, _ in point)
                 reason = error.errors()[0]["msg"].removeprefix("Value error, ")
                 mistakes.add(block.place + "axes", f"the cell {cell}: {reason} (or exclude it)")
                 continue
@@ -295,15 +367,15 @@ def _expand(
             if hit is not None:
                 removed[hit.text] += 1
                 continue
-            key = (id(config.dataset), id(config.model), id(config.augment))
+            key = tuple(map(id, (config.dataset, config.model, config.augment, config.recipe)))
             if check is not None and key not in checked:
                 checked.add(key)
-                mistakes.extend(check(config), {})
+                mistakes.extend(check(dict(config)), {path: place for path, _, place in point})
             shuffled = config.compress.magnitude_schedule == "shuffled"
             parts = tuple(id(part) for name, part in config if shuffled or name != "seed")
             if check_cell is not None and parts not in checked:
                 checked.add(parts)
-                mistakes.extend(check_cell(config), {})
+                mistakes.extend(check_cell(config), {path: place for path, _, place in point})
             trial = trial_id(config)
             if trial in trials:
                 repeated += 1
@@ -315,7 +387,6 @@ def _expand(
     rules += [(f"exclude {text}", -count) for text, count in removed.items()]
     if not trials and not mistakes.found:
         mistakes.add("exclude", "removes every cell of the grid")
-    mistakes.raise_any(f"the grid {name} has")
     return Grid(name, tuple(columns), tuple(trials.values()), tuple(rules))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import typing
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -21,6 +23,10 @@ class Mistakes:
     def add(self, place: str, sentence: str) -> None:
         """A mistake at a key path such as `axes.width[2]`."""
         self.found.setdefault(f"{place}: {sentence}")
+
+    def at(self, place: str, line: str | None = None) -> bool:
+        """Whether there is one at a key path; or whether `line` is one of there."""
+        return any(said.startswith(f"{place}: ") for said in ([line] if line else self.found))
 
     def unknown(self, place: str, name: str, choices: Collection[str]) -> None:
         """A key that does not exist, with the nearest that does."""
@@ -57,7 +63,9 @@ def of_validation(
             path = ".".join(names)
             if only is not None and not (only.startswith(path) or path.startswith(only)):
                 continue
-            place = (places or {}).get(path, prefix + path)
+            written = (at for at in places or {} if path == at or path.startswith(f"{at}."))
+            axis = next(written, None)
+            place = (places or {})[axis] if axis else re.sub(r"\.(\d+)\b", r"[\1]", prefix + path)
             if item["type"] == "extra_forbidden":
                 mistakes.unknown(place, names[-1], _fields(model, names[:-1]))
             else:
@@ -74,10 +82,14 @@ def _tag(part: Any, item: Mapping[str, Any]) -> bool:
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
+        if part.isdecimal():  # of a tuple of models
+            continue
         annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        inner = [annotation, *typing.get_args(annotation)]
+        nested = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if nested is None:
             return []
-        model = annotation
+        model = nested
     return list(model.model_fields)
 
 

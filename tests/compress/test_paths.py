@@ -51,7 +51,7 @@ def mixed(column, one, other):
 
 def plan(**language):
     said = {**FIXED, **language}
-    return make_plan(make_grid("test", said, config.check_trial, misfits))
+    return make_plan(make_grid("test", said, config.check_sections, misfits))
 
 
 def strengths(made, trial=0):

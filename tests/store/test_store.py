@@ -114,8 +114,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     atomic_write(path, b"n" * 5000)
-except OSError as error:
-    print(error.errno)
+except CannotWrite as error:
+    print(error)
 """
 
 
@@ -124,7 +124,8 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_no_litter(tmp_path):
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "file")],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert said.stdout.split() == [str(errno.EFBIG)]
+    assert "File too large" in said.stdout
+    assert "Nothing that was finished is lost" in said.stdout
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -133,7 +134,7 @@ def test_full_and_read_only_disks_become_a_sentence_with_the_place(tmp_path):
     for number, words in ((errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")):
         with (
             pytest.raises(CannotWrite, match=f"x: .*{words}.*Nothing that was finished is lost"),
-            files._explained(tmp_path / "x"),
+            files.explained(tmp_path / "x"),
         ):
             raise OSError(number, os.strerror(number))
 

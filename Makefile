@@ -4,8 +4,13 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 
-# What must be on the system: a package per line, with the test that shows it is there.
-SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
+# What must be on the system. The system's own Python keeps venv and pip in packages of their own.
+SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev
+ifneq ($(filter /usr/bin/%,$(realpath $(shell command -v $(PYTHON)))),)
+SYSTEM += python3-venv
+endif
+# Images without which torchvision downloads its own: another mirror may lack the package.
+DATA_SYSTEM := dataset-fashion-mnist
 SLURM_SYSTEM := slurmctld slurmd slurmdbd slurm-client munge mariadb-server
 TEST_SYSTEM := texlive-latex-base texlive-latex-recommended texlive-science chromium
 
@@ -24,6 +29,7 @@ setup: system $(STAMP)
 
 system:
 	@sh .ci/packages $(SYSTEM)
+	@sh .ci/packages $(DATA_SYSTEM) || echo "note: without $(DATA_SYSTEM) its images are downloaded" >&2
 
 test-system:
 	@sh .ci/packages $(TEST_SYSTEM) $(SLURM_SYSTEM)
@@ -31,7 +37,7 @@ test-system:
 $(STAMP): pyproject.toml constraints.txt | system
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14))' || \
 	  { echo "error: $(PYTHON) is not Python 3.11 to 3.13: install one and name it, make setup PYTHON=python3.12" >&2; exit 2; }
-	@test -x $(PY) || $(PYTHON) -m venv .venv || \
+	@test -x .venv/bin/uv || $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
 	  { echo "error: no venv module: install python3-venv, then make setup" >&2; exit 2; }
 	@test -x .venv/bin/uv || $(PY) -m pip install --quiet --constraint constraints.txt uv
 	@.venv/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev]'

@@ -88,6 +88,8 @@ def cluster(launch: Launch) -> Iterator[Finding]:
             "local workers",
             said + ("" if fits else ": fewer is faster"),
         )
+        if not asked.gpus_per_node and shutil.which("nvidia-smi") is not None:
+            yield "note", "local GPUs", "workers see none: say cluster.gpus_per_node=N"
         return
     absent = [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]
     if absent:

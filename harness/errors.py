@@ -27,6 +27,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f" (valid: {', '.join(known)})" if 0 < len(known) <= MOST_SHOWN else ""
 
 
+def printable(text: str) -> str:
+    """Text of someone else's without what a terminal would obey: control characters show as `?`."""
+    return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
+
+
 def command(main: Callable[[list[str]], int]) -> None:
     """Run a command's main: `UserError` becomes its text on stderr and exit code 2.
 

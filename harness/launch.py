@@ -20,8 +20,8 @@ from harness.compress.check import depends_on_layers
 from harness.config import Launch, grid_files, load
 from harness.errors import UserError, command, nearest
 from harness.schema import RunConfig
-from harness.store.claims import process_start
-from harness.store.files import atomic_write, make_folder
+from harness.store.claims import process_start, try_claim
+from harness.store.files import Damaged, atomic_write, make_folder
 from harness.store.store import Store
 from harness.sweep import cost, describe
 from harness.sweep.mistakes import Mistakes
@@ -111,11 +111,32 @@ def _left(launch: Launch, plan: Plan, store: Store, states: Mapping[str, StageSt
 
 
 def _set_aside(store: Store, left: list[str], states: Mapping[str, StageState]) -> None:
+    """Of the stages `left`, move away what is damaged, and results whose weights are gone."""
     for stage in left:
-        if states[stage].name == "damaged":
-            store.set_aside(stage, states[stage].why)
-        elif states[stage].name == "done":
+        if states[stage].name in ("damaged", "done"):
+            _move_result(store, stage, again=False)
+
+
+def _move_result(store: Store, stage: str, again: bool) -> None:
+    """Under a claim, and only what is so now: another launch may have done the stage since.
+
+    With `again`, also a result that nothing is wrong with.
+    """
+    claim = try_claim(store.folder(stage), f"launch-{os.getpid()}")
+    if claim is None:  # someone trains it, who has seen to it
+        return
+    try:
+        result = store.result(stage)
+        if again and result["status"] == "diverged":
+            store.set_aside(stage, f"{stage} diverged, and retry=all asks for it again")
+        elif not again and not store.has_weights(stage):
             store.set_aside(stage, f"the weights of {stage} were not kept and a child needs them")
+    except FileNotFoundError:
+        return
+    except Damaged as error:
+        store.set_aside(stage, str(error))
+    finally:
+        claim.release()
 
 
 def _forgive(
@@ -129,7 +150,7 @@ def _forgive(
         if state.name not in names:
             continue
         if state.result is not None:
-            store.set_aside(stage, f"{stage} {state.name}, and retry=all asks for it again")
+            _move_result(store, stage, again=True)
         elif failure.blocks(store.failures(stage)):
             store.record_failure(stage, {"class": failure.RETRY, "message": "retry=failed"})
     return stage_states(store, plan.stages, scheduler)
@@ -242,18 +263,19 @@ def _run_here(
         launcher=(os.getpid(), process_start(os.getpid()) or ""),
     )
     print(describe.starting(plan, states, left, workers), flush=True)
-    stop = StopFlag().install()
-    jobs = LocalJobs(submission, launch.cluster, store.sweep_folder(launch.grid.name))
-    progress = Progress(store, plan.stages, list(plan.paths.values()))
-    end, why = follow(jobs, workers, progress, stop)
+    with StopFlag() as stop:
+        jobs = LocalJobs(submission, launch.cluster, store.sweep_folder(launch.grid.name))
+        progress = Progress(store, plan.stages, list(plan.paths.values()))
+        end, why = follow(jobs, workers, progress, stop)
     states = stage_states(store, plan.stages)
     print(describe.ended(plan, states, duration(time.monotonic() - begun), jobs.folder))
     if end == "stopped":
         print("stopped; the same command goes on from here")
         return 130
     if end != "finished":
-        raise UserError(f"the sweep ended early ({end}): {why}")
-    return 1 if any(state.name == "failed" for state in states.values()) else 0
+        why = why.rstrip(".")
+        raise UserError(f"the sweep ended early ({end}): {why}. The same command goes on from here")
+    return 0 if all(state.name in ("done", "diverged") for state in states.values()) else 1
 
 
 callable_module(__name__)

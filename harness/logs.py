@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.cluster.queued import last_logs
 from harness.cluster.select import Sweep, again, look_at
-from harness.errors import UserError, command
+from harness.errors import UserError, command, printable
 from harness.store.files import read_lines
 
 KNOBS = {"follow": bool, "lines": str}
@@ -48,15 +48,20 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
     found: dict[Path, tuple[float, list[str]]] = {}
     for stage in sweep.stages():
         attempts = read_lines(sweep.store.folder(stage) / "attempts.jsonl")
-        if attempts and attempts[-1].get("log"):
-            last = attempts[-1]
-            when, stages = found.get(Path(last["log"]), (0.0, []))
-            found[Path(last["log"])] = max(when, float(last["time"])), [*stages, stage]
+        last = attempts[-1] if attempts else {}
+        own = sweep.store.own_log(last.get("log"))
+        if own is not None:
+            when, stages = found.get(own, (0.0, []))
+            found[own] = max(when, _seconds(last.get("time"))), [*stages, stage]
         elif not attempts and stage in handed and handed[stage][1].exists():
             log = handed[stage][1]
             when, stages = found.get(log, (0.0, []))
             found[log] = max(when, log.stat().st_mtime), [*stages, stage]
     return {path: stages for path, (_, stages) in sorted(found.items(), key=lambda i: i[1][0])}
+
+
+def _seconds(said: object) -> float:
+    return float(said) if isinstance(said, int | float) else 0.0
 
 
 def _tail(path: Path, lines: int, stages: Iterable[str]) -> int:
@@ -68,7 +73,7 @@ def _tail(path: Path, lines: int, stages: Iterable[str]) -> int:
         print(f"cannot be read: {error.strerror}")
         return 0
     shown = data.decode(errors="replace").splitlines()[-lines:] if lines else []
-    print("\n".join(shown), flush=True)
+    print(printable("\n".join(shown)), flush=True)
     return len(data)
 
 
@@ -82,7 +87,7 @@ def _follow(sweep: Sweep, places: dict[Path, int]) -> None:
                 if data:
                     if path != last:
                         print(f"==> {path} <==")
-                    sys.stdout.write(data.decode(errors="replace"))
+                    sys.stdout.write(printable(data.decode(errors="replace")))
                     sys.stdout.flush()
                     last = path
                     places[path] += len(data)

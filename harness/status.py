@@ -18,7 +18,7 @@ from harness.cluster import slurm
 from harness.cluster.queued import records
 from harness.cluster.select import Sweep, again, look_at
 from harness.cluster.state import AFTER, STATES
-from harness.errors import UserError, command, nearest
+from harness.errors import UserError, command, nearest, printable
 from harness.sweep import cost
 from harness.verb import callable_module
 
@@ -48,7 +48,7 @@ def main(args: list[str]) -> int:
     elif knobs.get("watch"):
         _watch(sweep, columns)
     else:
-        print(screen(sweep, columns))
+        print(printable(screen(sweep, columns)))
     return 0
 
 
@@ -62,7 +62,7 @@ def _watch(sweep: Sweep, columns: Sequence[str]) -> None:
     try:
         while True:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
-            print(f"{clear}{screen(sweep, columns)}", flush=True)
+            print(f"{clear}{printable(screen(sweep, columns))}", flush=True)
             if all(t["state"] not in ("running", "queued", "disputed") for t in sweep.trials):
                 return
             time.sleep(WATCH_SECONDS)

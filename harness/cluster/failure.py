@@ -30,11 +30,11 @@ from typing import Any
 from harness.errors import UserError
 from harness.store.claims import ClaimState
 from harness.store.files import read_lines
-from harness.store.store import Store
+from harness.store.store import UNREADABLE, Store
 
 RETRY = "retry"  # a record of this class is no failure but the user's word to try again
 BREAKER = 3
-FREE = ("preempted", RETRY)
+FREE = ("preempted", RETRY, UNREADABLE)
 TRIES = {"start": 3, "lost": 5, "transport": 5, "host_memory": 3, "time_limit": 3}
 MEMORY = re.compile(r"exceeded memory limit|oom[-_ ]?kill|Out Of Memory", re.IGNORECASE)
 _CONNECTION = re.compile(
@@ -72,10 +72,12 @@ def describe(error: BaseException, **where: Any) -> dict[str, Any]:
     }
 
 
-def memory_complaint(log: str) -> str:
+def memory_complaint(log: Path | None) -> str:
     """What SLURM or the kernel said of memory at the end of a log, if anything."""
+    if log is None:
+        return ""
     try:
-        with Path(log).open("rb") as file:
+        with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
             found = MEMORY.search(file.read().decode(errors="replace"))
     except OSError:
@@ -83,12 +85,13 @@ def memory_complaint(log: str) -> str:
     return found[0] if found else ""
 
 
-def lost(seen: ClaimState, step: int) -> dict[str, Any]:
+def lost(store: Store, seen: ClaimState, step: int) -> dict[str, Any]:
     """The record of an owner that left its claim behind, with what the end of its log tells."""
-    memory = memory_complaint(seen.log)
-    message = f"job {seen.job} ended without a word" + (f"; log in {seen.log}" if seen.log else "")
+    log = store.own_log(seen.log)
+    memory = memory_complaint(log)
+    message = f"job {seen.job} ended without a word" + (f"; log in {log}" if log else "")
     if memory:
-        message = f"job {seen.job} ran out of host memory ({memory}); log in {seen.log}"
+        message = f"job {seen.job} ran out of host memory ({memory}); log in {log}"
     return {
         "class": "host_memory" if memory else "lost",
         "message": message,
@@ -101,7 +104,7 @@ def lost(seen: ClaimState, step: int) -> dict[str, Any]:
 def record_lost(store: Store, stage: str, seen: ClaimState, job: str) -> None:
     """Note why an earlier owner is gone; a job that SLURM itself started again is no loss."""
     step = store.newest_step(stage)
-    record = lost(seen, step)
+    record = lost(store, seen, step)
     if record["class"] == "host_memory" and _was_in_gang(store, stage, seen):
         record |= {"class": "gang", "again": True}
     if seen.job == job and record["class"] == "lost":
@@ -133,8 +136,10 @@ def signature(record: dict[str, Any]) -> str:
 
 
 def _since_retry(failures: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Newest first, back to the user's last word."""
+    """Newest first, back to the user's last word; a torn record says nothing."""
     for record in reversed(failures):
+        if record.get("class") == UNREADABLE:
+            continue
         if record.get("class") == RETRY:
             return
         yield record

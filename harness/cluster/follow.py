@@ -87,33 +87,37 @@ def duration(seconds: float) -> str:
 
 
 def follow(jobs: LocalJobs, workers: int, progress: Progress, stop: StopFlag) -> tuple[str, str]:
-    """Until the workers are finished or told to stop; returns how it ended, and a sentence.
+    """Until the workers have ended or are told to stop; returns how it ended, and a sentence.
 
-    "finished", "stopped" (by a signal), "gave up" (the same failure again and again), "storage"
-    (the store cannot be written), "died" (workers die without finishing a stage).
+    "finished", "stopped" (by a signal to this process), "interrupted" (workers were stopped, and
+    not by this process), "gave up" (the same failure again and again), "storage" (the store cannot
+    be written), "died" (workers die without finishing a stage).
     """
     live = sys.stdout.isatty()
     printed = 0.0
     deaths, done_at_death = 0, -1
-    for _ in range(workers):
-        jobs.start()
+    interrupted = ""
     seen: set[str] = set()
     try:
+        for place in range(workers):
+            jobs.start(place)
         while True:
-            for job in jobs.jobs:
+            for job in list(jobs.jobs):
                 if job.job_id in seen or not job.done():
                     continue
                 seen.add(job.job_id)
                 end, why = jobs.ended(job)
                 if end in ("gave up", "storage"):
                     return end, why
+                if end == "stopped":
+                    interrupted = f"a worker was stopped {why}, as it is at cluster.timeout_min"
                 if end == "died":
                     progress.update()
                     deaths = deaths + 1 if len(progress.done) == done_at_death else 1
                     done_at_death = len(progress.done)
                     if deaths > RESTARTS:
                         return end, why
-                    jobs.start()
+                    jobs.start(jobs.places[job.job_id])
             looked = time.monotonic()
             progress.update()
             looked = time.monotonic() - looked
@@ -122,8 +126,8 @@ def follow(jobs: LocalJobs, workers: int, progress: Progress, stop: StopFlag) ->
             elif time.monotonic() - printed > LINE_SECONDS:
                 printed = time.monotonic()
                 print(progress.line(), flush=True)
-            if not jobs.running():
-                return "finished", ""
+            if len(seen) == len(jobs.jobs):  # not: none is alive. One may have ended unseen
+                return ("interrupted", interrupted) if interrupted else ("finished", "")
             if stop():
                 print(
                     ("\n" if live else "") + "stopping: workers save at their next step", flush=True

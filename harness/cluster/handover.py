@@ -71,7 +71,7 @@ def _reap_unborn(store: Store, stages: Sequence[str], scheduler: Scheduler) -> N
         if job not in scheduler.jobs:
             first.setdefault(job, (stage, log))
     for job, (stage, log) in first.items():
-        said = failure.memory_complaint(str(log))
+        said = failure.memory_complaint(log)
         if said and all(record.get("job") != job for record in store.failures(stage)):
             message = f"job {job} ran out of host memory ({said}); log in {log}"
             record = {"class": "host_memory", "message": message, "job": job}

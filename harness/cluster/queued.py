@@ -20,6 +20,7 @@ from harness.cluster.slurm import Queued, SlurmDown
 from harness.errors import UserError
 from harness.store.claims import Claim, ClaimLost, try_claim
 from harness.store.files import append_line, make_folder, read_lines
+from harness.store.store import Store
 
 LOCK_SECONDS = 300.0
 GAVE_UP = "gave-up"  # a file beside a submission: why none of its jobs should go on
@@ -54,9 +55,22 @@ def note_id(sweep_folder: Path, name: str, job: str) -> None:
 
 
 def records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
-    """Lines of `jobs.jsonl` of one sweep, or of all."""
+    """Lines of `jobs.jsonl` of one sweep, or of all, without what `note` cannot have written."""
     paths = sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl"))
-    return [line for path in paths for line in read_lines(path)]
+    lines = [line for path in paths for line in read_lines(path)]
+    return [line for line in lines if isinstance(line.get("name"), str) and _whole(store, line)]
+
+
+def _whole(store: Path, line: Mapping[str, Any]) -> bool:
+    """Whether its folder is among the store's logs, and its parts are lists of stages."""
+    if "parts" not in line:
+        return "job" in line
+    parts = line["parts"]
+    return (
+        isinstance(parts, list)
+        and all(isinstance(part, list) and all(isinstance(s, str) for s in part) for part in parts)
+        and Store(store).own_log(line.get("folder")) is not None
+    )
 
 
 def ask(store: Path) -> Scheduler:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import types
+from typing import Any
 
 from harness.store.claims import process_start
 
@@ -19,12 +20,21 @@ class StopFlag:
     def __init__(self) -> None:
         self.signal: str | None = None
         self._watched: tuple[int, str] | None = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def install(self) -> StopFlag:
         """Take the stop signals over; call from the main thread."""
         for number in SIGNALS:
-            signal.signal(number, self._raise)
+            self._before[number] = signal.signal(number, self._raise)
         return self
+
+    def __enter__(self) -> StopFlag:
+        return self.install()
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back: a notebook goes on after a launch, and wants its Ctrl-C."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def watch(self, pid: int, started: str) -> None:
         """Also stop when process `pid` with start time `started` (clock ticks) has ended."""

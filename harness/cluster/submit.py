@@ -19,7 +19,7 @@ from harness.cluster.worker import Work
 from harness.errors import UserError
 from harness.schema import ClusterConfig
 from harness.store.claims import process_start
-from harness.store.files import make_folder
+from harness.store.files import CannotWrite, atomic_write, explained, make_folder
 
 STOP_SECONDS = 60.0
 """How long a stopping worker may take to reach a step boundary and save."""
@@ -28,18 +28,46 @@ STOP_SECONDS = 60.0
 def private_folder(path: Path) -> Path:
     """A folder that only its owner can write: submitit's pickles lie there and run on loading.
 
-    Raises UserError when it exists and is another user's or writable by others.
+    Raises UserError when it exists and is another user's or writable by others, who could also
+    put another in its place where they can write the folder that it is in.
     """
     make_folder(path.parent)
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    found = path.stat()
+    with explained(path):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.stat()
     if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
         raise UserError(
             f"{path} is another user's or writable by others, and what lies there is executed: "
             f"make it yours alone (chown, chmod 700), or choose another store with store=PATH"
         )
     return path
+
+
+def devices(cluster: ClusterConfig, processes: int) -> list[tuple[int, ...]]:
+    """The GPUs that each worker of this machine sees: its own where there are enough of them.
+
+    `cluster.gpus_per_node` of them in all, of those that CUDA_VISIBLE_DEVICES leaves. Raises
+    UserError where there are fewer, or where it names them in another way than by number.
+    """
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    asked = cluster.gpus_per_node
+    numbers = [str(n) for n in range(asked)] if said is None else said.replace(" ", "").split(",")
+    if asked and not all(number.isdecimal() for number in numbers[:asked]):
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES={said} and cluster.gpus_per_node={asked}: name GPUs by number, "
+            "such as CUDA_VISIBLE_DEVICES=0,1, or leave it unset"
+        )
+    if len(numbers) < asked:
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES={said} leaves {len(numbers)} GPUs, and the workers ask for "
+            f"cluster.gpus_per_node={asked}: ask for fewer, or leave it unset"
+        )
+    each = min(asked, max(processes, asked // cluster.workers))
+    return [
+        tuple(int(numbers[(worker * each + i) % asked]) for i in range(each))
+        for worker in range(cluster.workers)
+    ]
 
 
 def job_folder(sweep_folder: Path) -> Path:
@@ -60,17 +88,26 @@ class LocalJobs:
             tasks_per_node=submission.run.processes,
             timeout_min=cluster.timeout_min,
             stderr_to_stdout=True,
-            gpus_per_node=cluster.gpus_per_node,
         )
+        self.devices = devices(cluster, submission.run.processes)
         self.jobs: list[Job[tuple[str, str]]] = []
+        self.places: dict[str, int] = {}  # job id -> which of the workers it is
 
-    def start(self) -> None:
-        """Start one more worker. It ignores Ctrl-C: its launcher hears that and stops it."""
+    def start(self, place: int) -> None:
+        """Start worker number `place`. It ignores Ctrl-C: its launcher hears that and stops it.
+
+        Raises CannotWrite where the store does not take its files.
+        """
+        seen = self.devices[place % len(self.devices)]
+        self.executor.update_parameters(gpus_per_node=len(seen), visible_gpus=seen)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            self.jobs.append(self.executor.submit(Work(), str(self.path)))
+            with explained(self.folder):
+                job = self.executor.submit(Work(), str(self.path))
         finally:
             signal.signal(signal.SIGINT, before)
+        self.jobs.append(job)
+        self.places[job.job_id] = place
 
     def running(self) -> int:
         """How many workers are alive."""
@@ -78,9 +115,13 @@ class LocalJobs:
 
     def ended(self, job: Job[tuple[str, str]]) -> tuple[str, str]:
         """How a worker that is no longer alive ended: a word and a sentence."""
-        if job.paths.result_pickle.exists():
-            with contextlib.suppress(FailedJobError, UncompletedJobError):
+        with contextlib.suppress(FailedJobError, UncompletedJobError, OSError):
+            if job.paths.result_pickle.exists():
                 return job.task(0).result()
+        try:  # a worker cannot say that it could not write where it could not write
+            atomic_write(self.folder / "probe", b"")
+        except CannotWrite as error:
+            return "storage", str(error)
         return "died", f"a worker died; the end of its log is in {job.paths.stdout}"
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:

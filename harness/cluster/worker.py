@@ -286,12 +286,12 @@ class Worker:
             for claim in claims.values():
                 claim.heartbeat()
 
-        for stage in gang if self.world.rank == 0 else []:
-            begun = {"job": self.job, "attempt": self.attempt, "log": self.log, "time": time.time()}
-            begun |= {"gang": gang} if len(gang) > 1 else {}
-            append_line(self.store.folder(stage) / "attempts.jsonl", begun)
-            print(f"begin {stage}", flush=True)
+        begun = {"job": self.job, "attempt": self.attempt, "log": self.log, "time": time.time()}
+        begun |= {"gang": gang} if len(gang) > 1 else {}
         try:
+            for stage in gang if self.world.rank == 0 else []:
+                append_line(self.store.folder(stage) / "attempts.jsonl", begun)
+                print(f"begin {stage}", flush=True)
             members = [member(stage) for stage in gang]
             outcomes = train_gang(members, run, self.world, self.stop, heartbeat)
             if self.world.rank == 0:
@@ -313,10 +313,13 @@ class Worker:
             if self.slurm and self.stop.signal is not None:
                 self._note_stop(outcome.stage_id)
             return
+        from harness.train import checkpoint
+
         folder = self.store.folder(outcome.stage_id)
         if outcome.correct is not None:
             atomic_write(folder / "correct.npz", _packed(outcome.correct))
         self.store.finish(outcome.stage_id, claim, {"status": outcome.status, **outcome.result})
+        checkpoint.drop_steps(folder)  # not before: a full disk would cost the whole training
         parents = {config.parent for config in self.submission.stages.values()}
         if self.submission.run.keep_weights == "needed" and outcome.stage_id not in parents:
             (folder / "checkpoint" / "final.pt").unlink(missing_ok=True)
@@ -368,8 +371,9 @@ class Worker:
                 self.blocked.add(stage)
                 if self.slurm:
                     trip_others(self.submission, self.store, self.folder, record)
-        self.alike.append(failure.signature(record))
         self.again = not self.blocked.issuperset(gang)
+        if not self.again:
+            self.alike.append(failure.signature(record))
         print(record["traceback"], flush=True)
         pause = failure.pause_seconds(self.store.failures(gang[0]))
         time.sleep(pause if self.again else 0.0)

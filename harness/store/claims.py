@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 import uuid
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.store.files import CannotWrite, atomic_write
+from harness.store.files import atomic_write, create
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 120.0
@@ -69,7 +70,16 @@ class ClaimState:
 
 
 def _server_now(folder: Path) -> float:
-    """The file system's own idea of now; the local clock where it cannot be asked."""
+    """The file system's own idea of now; the local clock where it cannot be asked.
+
+    A file without a name tells, where the file system has such files; NFS does not.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY)
+        try:
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
     probe = folder / f".now.{uuid.uuid4().hex}"
     try:
         probe.touch()
@@ -89,12 +99,19 @@ def look(folder: Path, now: float | None = None) -> ClaimState | None:
         touched = path.stat().st_mtime
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        return ClaimState("", "", 0, math.inf, dead=True)
     age = max(0.0, (_server_now(folder) if now is None else now) - touched)
     try:
         said: dict[str, Any] = json.loads(content)
         token, boot, pid, started = said["token"], said["boot"], int(said["pid"]), said["started"]
         job, attempt, log = str(said["job"]), int(said["attempt"]), str(said.get("log", ""))
-    except (ValueError, KeyError, TypeError):  # its writer died between create and write
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ):  # its writer died between create and write
         return ClaimState("", "", 0, age, dead=age > HEARTBEAT_SECONDS)
     dead = bool(boot) and boot == _boot() and process_start(pid) != started
     return ClaimState(str(token), job, attempt, age, dead, log)
@@ -156,13 +173,13 @@ def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim 
         }
     ).encode()
     path = folder / "claim"
-    if _create(path, content):
+    if create(path, content):
         return Claim(folder, token)
     seen = look(folder)
     if seen is None or (seen.live and not seen.before(job, attempt)):
         return None
     lock = folder / f"claim.takeover.{seen.token}"
-    if not _create(lock, content):
+    if not create(lock, content):
         with contextlib.suppress(OSError):  # a taker that died before it finished
             if _server_now(folder) - lock.stat().st_mtime > STALE_SECONDS:
                 lock.unlink()
@@ -177,25 +194,3 @@ def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim 
     finally:
         lock.unlink(missing_ok=True)
     return Claim(folder, token, seen)
-
-
-def _create(path: Path, content: bytes) -> bool:
-    """Create `path` with `content` if it does not exist; False where it does.
-
-    A hard link from a complete file is atomic on NFS too and never shows a half-written claim.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(content)
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise CannotWrite(
-            f"cannot write {path} ({error.strerror}): make room or give write permission, then "
-            "launch again. Nothing that was finished is lost."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return True

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,24 @@ def atomic_write(path: Path, data: bytes) -> None:
                 temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Create `path` with `data` if it does not exist; False where it does. Raises CannotWrite.
+
+    A hard link from a complete file is atomic on NFS too and never shows half of it.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with explained(path):
+        try:
+            temporary.write_bytes(data)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,18 +3,20 @@
     STORE/stages/ab/abcdef0123456789/
         config.json provenance.json metrics.jsonl checkpoint/ result.json correct.npz
         failures/NNN.json attempts.jsonl claim
-    STORE/sweeps/<grid name>/  grid.yaml trials.jsonl jobs.jsonl logs/
+    STORE/sweeps/<grid name>/  grid.json trials.jsonl jobs.jsonl logs/
 
 `result.json` exists <=> the stage is done. It is written last, so everything beside it is whole.
-Verbs that only look (status, rows) change nothing here; `launch` and its workers move damaged
-files aside and do their stage again.
+Verbs that only look (status, rows, a dry run) write nothing here; `launch` and its workers move
+damaged files aside and do their stage again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from harness.schema import StageConfig
 from harness.store.claims import Claim
 from harness.store.files import (
     Damaged,
+    create,
     make_folder,
     move_aside,
     read_json,
@@ -30,6 +33,9 @@ from harness.store.files import (
 )
 from harness.store.identity import STAGE_ID, digest, stage_id
 
+UNREADABLE = "unreadable"  # class of a failure's record that cannot be read
+SCORES = ("top1", "loss")
+COUNTS = ("params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero")
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -37,10 +43,18 @@ class Store:
     """The folder at `root`; it need not exist until something is written."""
 
     def __init__(self, root: Path):
-        self.root = root.expanduser().absolute()
-        if self.root.exists() and not self.root.is_dir():
+        self.root = root.absolute()
+        try:
+            there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        except OSError as error:
             raise UserError(
-                f"the store {self.root} is not a folder: choose another with store=PATH"
+                f"the store {str(self.root)[:80]}... cannot be used ({error.strerror}): choose "
+                "another with store=PATH"
+            ) from error
+        if not there.is_dir():
+            raise UserError(
+                f"the store {self.root} is not a folder, because {there} is a file: choose another "
+                "with store=PATH"
             )
 
     def folder(self, stage: str) -> Path:
@@ -89,6 +103,8 @@ class Store:
         result = read_json(folder / "result.json")
         if result.get("stage") != stage or result.get("status") not in ("done", "diverged"):
             raise Damaged(f"{folder / 'result.json'} is not a result of stage {stage}")
+        if problem := _misshapen(result):
+            raise Damaged(f"{folder / 'result.json'} is not what a worker writes: {problem}")
         try:
             found = digest(read_json(folder / "config.json"))
         except FileNotFoundError as error:
@@ -155,25 +171,58 @@ class Store:
         write_json(self.folder(stage) / "result.json", {"stage": stage, **result})
 
     def failures(self, stage: str) -> list[dict[str, Any]]:
-        """What went wrong with a stage so far, oldest first."""
+        """What went wrong with a stage so far, oldest first; each has a class and a message."""
         found = []
         for path in sorted((self.folder(stage) / "failures").glob("*.json")):
             try:
-                found.append(read_json(path))
+                record = read_json(path)
+                if not all(isinstance(record.get(key), str) for key in ("class", "message")):
+                    raise Damaged(f"{path} is no record of a failure")
+                found.append(record)
             except Damaged as error:
-                found.append({"class": "unreadable", "message": str(error), "time": 0.0})
+                found.append({"class": UNREADABLE, "message": str(error), "time": 0.0})
         return found
 
     def record_failure(self, stage: str, failure: dict[str, Any]) -> None:
         """Add `failures/NNN.json`; of two writers at once each gets a number of its own."""
         folder = make_folder(self.folder(stage) / "failures")
         number = len(list(folder.glob("*.json"))) + 1
-        while True:
-            path = folder / f"{number:03d}.json"
-            try:
-                path.touch(exist_ok=False)
-            except FileExistsError:
-                number += 1
-                continue
-            write_json(path, {"time": time.time(), **failure})
-            return
+        record = json.dumps({"time": time.time(), **failure}, indent=1, allow_nan=False)
+        while not create(folder / f"{number:03d}.json", f"{record}\n".encode()):
+            number += 1
+
+    def own_log(self, said: object) -> Path | None:
+        """A log as a file of the store names it, or None: what is not under its `logs` is no log.
+
+        A store may come from anyone, and what logs hold is printed.
+        """
+        if not isinstance(said, str | Path) or not str(said):
+            return None
+        try:
+            path = Path(said).resolve()
+            parts = path.relative_to(self.root.resolve()).parts
+        except (OSError, ValueError, RuntimeError):
+            return None
+        return path if parts[:1] == ("sweeps",) and parts[2:3] == ("logs",) else None
+
+
+def _misshapen(result: Mapping[str, Any]) -> str | None:
+    """What is wrong with the types of a result, where something is."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    timing = result.get("timing")
+    if not isinstance(timing, dict) or not number(timing.get("gpu_seconds")):
+        return "timing.gpu_seconds is no number"
+    for name in ("val", "test", "counts"):
+        part = result.get(name)
+        if part is not None and not isinstance(part, dict):
+            return f"{name} is no object"
+        for key, value in (part or {}).items():
+            if key in SCORES + COUNTS and value is not None and not number(value):
+                return f"{name}.{key} is no number"
+    for name in ("epochs", "examples", "train_macs"):
+        if result.get(name) is not None and not number(result[name]):
+            return f"{name} is no number"
+    return None

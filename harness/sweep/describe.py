@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.compress.check import depends_on_layers
+from harness.errors import printable
 from harness.schema import DatasetConfig, StageConfig
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
@@ -24,11 +25,14 @@ Run a sweep, or what is left of it: the same command. What is done is never done
 
 verbs, each with --help
   python -m harness.launch  run or resume            python -m analysis.table   best per size
-  python -m harness.status  every trial's state      python -m analysis.claims  tests of the claims
-  python -m harness.cancel  take jobs back           python -m analysis.figures curves
-  python -m harness.logs    what jobs said           python -m analysis.rows    one line per trial
-  python -m harness.doctor  what would not work      python -m harness.pilot    what sizes cost
-  python -m harness.difficulty  how difficult augmentations are, by a trained network's word
+  python -m harness.status  every trial's state      python -m analysis.report  one page of it all
+  python -m harness.cancel  take jobs back           python -m analysis.claims  tests of the claims
+  python -m harness.logs    what jobs said           python -m analysis.figures curves
+  python -m harness.doctor  what would not work      python -m analysis.rows    one line per trial
+  python -m harness.pilot   what sizes cost          python -m analysis.compare two tables of rows
+  python -m harness.difficulty     how difficult augmentations are, by a trained network's word
+  python -m harness.augment        images as a policy makes them
+  python -m harness.data.download  data sets         python -m harness.data.write  as one fast file
 
 knobs
   dry_run=true           say what would run, what is shared, what it costs; write nothing
@@ -36,7 +40,7 @@ knobs
   store=PATH             the folder of finished stages (runs/store)
   cluster=NAME           a profile of slurm/cluster/ (local)
   budget=HOURS           refuse to begin what would cost more device-hours
-  cluster.workers=N      processes that train at once
+  cluster.workers=N      processes that train at once; cluster.gpus_per_node=N GPUs for them all
   run.gang=N|auto        stages side by side in a process, on one stream of batches
   run.engine=ddp         instead of deepspeed; run.processes=N ranks; run.zero_stage=1
   run.micro_batch_size=N gradient accumulation; run.device=cpu|cuda; run.threads=N
@@ -83,7 +87,7 @@ def dry_run(
     lines.append("  " + cost.saving(plan, states, launch.store))
     lines += gang_lines(launch, plan, left)
     lines += cost.by_size(plan, states, left, launch.store)
-    lines += [f"  damaged: {s.why}" for s in states.values() if s.name == "damaged"]
+    lines += [printable(f"  damaged: {s.why}") for s in states.values() if s.name == "damaged"]
     lines += problems(launch)
     if any(depends_on_layers(plan.stages[stage]) for stage in left):
         lines.append("  note: layers are compared with pruning and surplus when this is launched")
@@ -194,4 +198,4 @@ def _counts(plan: Plan, states: Mapping[str, StageState]) -> str:
 def _failures(failed: Sequence[tuple[str, StageState]]) -> str:
     shown = [f"  {stage}: {state.why}" for stage, state in failed[:5]]
     more = [f"  and {len(failed) - 5} more: see harness.status"] if len(failed) > 5 else []
-    return "\n".join(["failed stages:", *shown, *more])
+    return printable("\n".join(["failed stages:", *shown, *more]))

@@ -71,7 +71,8 @@ def pick_device(run: RunConfig, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(
-            "run.device is cuda and no CUDA device can be used here: set run.device=cpu."
+            "run.device is cuda and this process sees no CUDA device. Workers see as many as they "
+            "ask for: say cluster.gpus_per_node=N, or run.device=cpu."
         )
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 

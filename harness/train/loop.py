@@ -23,7 +23,7 @@ from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance
 from harness.store.claims import ClaimLost
-from harness.train import checkpoint, trackers
+from harness.train import trackers
 from harness.train.distributed import World
 from harness.train.stage import Stage
 
@@ -151,10 +151,6 @@ def train_gang(
         outcomes = [_outcome(stage, finished, pulse) for stage in stages]
         if pulse.lost is not None:
             raise pulse.lost
-        if world.rank == 0:
-            for stage, outcome in zip(stages, outcomes, strict=True):
-                if outcome.status != "stopped":  # no evaluation is left that a kill would undo
-                    checkpoint.drop_steps(stage.folder)
         return outcomes
     finally:
         for stage in stages:

@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.cluster.state import stage_states
+from harness.config import load
+from harness.launch import _set_aside
+from harness.store.claims import try_claim
+from harness.store.store import Store
+from harness.sweep.plan import make_plan
+
 ROOT = Path(__file__).parents[2]
 GRID = """# Two tiny trials.
 defaults:
@@ -44,7 +51,7 @@ def copy(sweep, tmp_path):
 def verb(name, grid, store, *more):
     return subprocess.run(
         [sys.executable, "-m", f"harness.{name}", f"grid={grid}", f"store={store}", *more],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -120,20 +127,60 @@ def test_exactly_the_missing_stages_are_run(copy):
 
 
 def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy):
-    store = copy / "store"
-    wrong = "compress.protect=[classifer]"
-    first = verb("launch", copy / "tiny.yaml", store, wrong)
+    from harness.train import checkpoint
+
+    store, few = copy / "store", ["axes.seed=[5]", "axes.sparsity=[0.0]"]
+    plan = make_plan(load([f"grid={copy / 'tiny.yaml'}", *few]).grid)
+    (stage,) = plan.stages
+    # what only a worker looks at: a checkpoint of another engine
+    saved = Store(store).prepare(stage, plan.stages[stage]) / "checkpoint" / "step-00000001.pt"
+    step = {"step": 1, "world_size": 2, "sharded": True, "state": {}}
+    checkpoint.write(saved, {"stage": stage, **step})
+    first = verb("launch", copy / "tiny.yaml", store, *few)
     assert first.returncode == 1, first.stdout + first.stderr
-    assert "neither a role" in first.stdout
-    assert "did you mean 'classifier'" in first.stdout
-    again = verb("launch", copy / "tiny.yaml", store, wrong)
+    assert "cannot go on under an engine without ZeRO 1" in first.stdout
+    again = verb("launch", copy / "tiny.yaml", store, *few)
     assert again.returncode == 1
     assert "retry=failed" in again.stdout
-    status = verb("status", copy / "tiny.yaml", store, wrong)
-    assert "1 x failed: config: compress.protect" in status.stdout
-    retried = verb("launch", copy / "tiny.yaml", store, wrong, "retry=failed")
+    status = verb("status", copy / "tiny.yaml", store, *few)
+    assert "1 x failed: config: the checkpoint" in status.stdout
+    retried = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed")
+    assert retried.returncode == 1
     assert "1 to train" in retried.stdout
     assert len(list(store.glob("stages/*/*/failures/*.json"))) == 3  # failed, retry, failed
+    saved.unlink()
+    mended = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed")
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+
+
+def test_logs_outside_of_the_store_are_not_shown(copy):
+    (copy / "secret").write_text("the secret")
+    for folder in path_of(copy / "store"):
+        line = {"job": "1", "attempt": 0, "log": str(copy / "secret"), "time": 0.0}
+        (folder / "attempts.jsonl").write_text(json.dumps(line) + "\n")
+    said = verb("logs", copy / "tiny.yaml", copy / "store")
+    assert said.returncode == 0
+    assert "secret" not in said.stdout
+
+
+def test_a_result_that_was_made_since_is_not_moved_aside(copy):
+    """Two launches may find the same damage; the later one must not undo the first one's work."""
+    store, dense = Store(copy / "store"), path_of(copy / "store")[0]
+    whole = (dense / "result.json").read_bytes()
+    (dense / "result.json").write_bytes(whole[:40])
+    plan = make_plan(load([f"grid={copy / 'tiny.yaml'}"]).grid)
+    states = stage_states(store, plan.stages)
+    assert states[dense.name].name == "damaged"
+    (dense / "result.json").write_bytes(whole)
+    _set_aside(store, [dense.name], states)
+    assert (dense / "result.json").read_bytes() == whole
+    (dense / "result.json").write_bytes(whole[:40])
+    claim = try_claim(dense, "another")
+    _set_aside(store, [dense.name], states)
+    assert not list(dense.glob("*.damaged-*"))  # its owner sees to it
+    claim.release()
+    _set_aside(store, [dense.name], states)
+    assert list(dense.glob("result.json.damaged-1"))
 
 
 INSIDE = """
@@ -159,7 +206,7 @@ def in_own_mounts(tmp_path, size, before, after):
     )  # fmt: skip
     return subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
-        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
 
 
@@ -178,6 +225,65 @@ def test_a_read_only_store_is_told_and_the_next_launch_goes_on(tmp_path):
     assert codes == ["CODE 2", "CODE 0"], said.stdout + said.stderr
     assert "read-only" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+MIDWAY = """
+set -e
+mkdir -p {fs}
+mount -t tmpfs -o size=60m tmpfs {fs}
+set +e
+{python} -m harness.launch grid={grid} store={fs}/inner recipe.epochs=2000 \\
+    run.checkpoint_seconds=0.2 axes.sparsity=[0.0] &
+pid=$!
+for i in $(seq 600); do
+    ls {fs}/inner/stages/*/*/checkpoint/step-*.pt >/dev/null 2>&1 && break
+    sleep 0.1
+done
+head -c 100m /dev/zero > {fs}/filler 2>/dev/null
+wait $pid
+echo "CODE $?"
+rm {fs}/filler
+{python} -m harness.launch grid={grid} store={fs}/inner dry_run=true
+"""
+
+
+def test_a_disk_that_fills_up_while_a_worker_trains_is_told(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(GRID)
+    script = MIDWAY.format(fs=tmp_path / "fs", grid=tmp_path / "tiny.yaml", python=sys.executable)
+    said = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert "CODE 2" in said.stdout, said.stdout + said.stderr
+    assert "the disk is full" in said.stderr
+    assert "same command goes on from here" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_a_refused_last_write_costs_no_training(tmp_path):
+    """The result cannot be written, and the trained steps stay: none is trained again."""
+    (tmp_path / "tiny.yaml").write_text(GRID)
+    few = ["axes.sparsity=[0.0]", "recipe.epochs=3"]
+    plan = make_plan(load([f"grid={tmp_path / 'tiny.yaml'}", *few]).grid)
+    (stage,) = plan.stages
+    folder = Store(tmp_path / "store").prepare(stage, plan.stages[stage])
+    (folder / "correct.npz").mkdir()  # which no file can replace
+    refused = verb("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "correct.npz: Is a directory" in refused.stderr
+    trained = (folder / "metrics.jsonl").read_bytes()
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("checkpoint/step-*")}
+    assert times
+    assert not (folder / "result.json").exists()
+    refused = verb("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("checkpoint/step-*")} == times
+    (folder / "correct.npz").rmdir()
+    said = verb("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert (folder / "metrics.jsonl").read_bytes() == trained
+    assert not list(folder.glob("checkpoint/step-*"))
+    assert verb("launch", tmp_path / "tiny.yaml", tmp_path / "calm", *few).returncode == 0
+    assert results(tmp_path / "store") == results(tmp_path / "calm")
 
 
 def test_a_logs_folder_that_others_can_write_is_refused(copy):

@@ -1,5 +1,7 @@
 """What each class of failure leads to, and what survives in between."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.cluster import failure
@@ -19,6 +21,8 @@ def records(*classes, step=7):
         ([], False),
         (records("preempted") * 100, False),
         (records("code"), True),
+        (records("unreadable"), False),
+        (records("code", "unreadable"), True),
         (records("config"), True),
         (records("out_of_memory"), True),
         ([{"class": "out_of_memory", "again": True, "micro_batch_size": 8}], False),
@@ -75,11 +79,16 @@ def test_torch_says_out_of_memory_in_a_class_of_its_own():
     ],
 )
 def test_the_log_tells_why_an_owner_is_gone(tmp_path, tail, name):
-    log = tmp_path / "4_0_log.out"
-    log.write_text("x" * 10_000 + tail)
+    log = tmp_path / "sweeps" / "tiny" / "logs" / "4_0_log.out"
+    log.parent.mkdir(parents=True)
+    elsewhere = tmp_path / "4_0_log.out"
+    for path in (log, elsewhere):
+        path.write_text("x" * 10_000 + tail)
     seen = ClaimState("t", "4", 0, 500.0, dead=False, log=str(log))
-    record = failure.lost(seen, step=3)
+    record = failure.lost(Store(tmp_path), seen, step=3)
     assert record["class"] == name
+    foreign = replace(seen, log=str(elsewhere))  # no log of this store: never opened
+    assert failure.lost(Store(tmp_path), foreign, step=3)["class"] == "lost"
     assert "job 4" in record["message"]
 
 

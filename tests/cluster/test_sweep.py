@@ -101,8 +101,12 @@ KILLS = 10
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
-    grid.write_text(GRID.replace("epochs: 4", "epochs: 24").replace("epochs: 2}", "epochs: 12}"))
+@pytest.mark.parametrize("engine", ["deepspeed", "ddp"])
+def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path, engine):
+    text = GRID.replace("epochs: 4", "epochs: 24").replace("epochs: 2}", "epochs: 12}")
+    if engine == "deepspeed":  # half as many trials: it takes longer to start
+        text = text.replace("magnitude: [none, 0.5]", "magnitude: [0.5]")
+    grid.write_text(text.replace("engine: ddp", f"engine: {engine}"))
     calm, wild = tmp_path / "calm", tmp_path / "wild"
     run("harness.launch", f"grid={grid}", f"store={calm}", "cluster.workers=2")
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(2**31)))
@@ -131,7 +135,7 @@ def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
         assert not any(alive(pid) for pid in tree), "workers outlive their launcher"
     run("harness.launch", f"grid={grid}", f"store={wild}", "cluster.workers=2")
     expected = rows(grid, calm, tmp_path / "a")
-    assert len(expected) == TRIALS
+    assert len(expected) == (TRIALS if engine == "ddp" else TRIALS // 2)
     assert rows(grid, wild, tmp_path / "b") == expected
     for result in calm.glob("stages/*/*/result.json"):
         other = wild / result.relative_to(calm)
@@ -178,8 +182,39 @@ def test_ctrl_c_stops_cleanly_and_the_next_launch_goes_on(grid, tmp_path):
     assert not list(store.glob("stages/*/*/failures/*"))
     saved = sorted(store.glob("stages/*/*/checkpoint/step-*"))
     assert saved
+    steps = {path.parents[1]: int(path.stem.partition("-")[2]) for path in saved}  # the newest
     status = json.loads(run("harness.status", f"grid={grid}", f"store={store}", "format=json"))
     assert {trial["state"] for trial in status["trials"]} == {"waiting"}
+    process = command("harness.launch", f"grid={grid}", f"store={store}", start_new_session=True)
+    later = dict.fromkeys(steps, 0)
+    deadline = time.monotonic() + 90
+    while not any(later[stage] > steps[stage] for stage in steps) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        for stage in steps:
+            names = [path.stem for path in stage.glob("checkpoint/step-*")]
+            found = [int(name.partition("-")[2]) for name in names]
+            later[stage] = max([later[stage], *found])
+            assert not found or max(found) >= steps[stage]  # it did not begin again
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=20)
+    assert any(later[stage] > steps[stage] for stage in steps)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_told_to_stop_by_others_leaves_no_finished_sweep(grid, tmp_path):
+    """As submitit does at `cluster.timeout_min`."""
+    store = tmp_path / "store"
+    grid.write_text(GRID.replace("epochs: 4", "epochs: 400").replace("seed: [0, 1]", "seed: [0]"))
+    process = command("harness.launch", f"grid={grid}", f"store={store}")
+    deadline = time.monotonic() + 90
+    while not trained_or_begun(store) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(descendants(process.pid)[-1], signal.SIGUSR2)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert "interrupted" in output
+    assert "SIGUSR2" in output
+    assert "same command goes on from here" in output
 
 
 @pytest.mark.slow

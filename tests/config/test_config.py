@@ -8,6 +8,7 @@ import pytest
 
 from harness.config import GRIDS, grid_files, load
 from harness.errors import UserError
+from harness.sweep.describe import usage
 from harness.sweep.plan import make_plan
 
 INVALID = sorted((Path(__file__).parent / "invalid").glob("*.yaml"))
@@ -177,6 +178,17 @@ def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
     assert said.stderr.startswith("error: the grid mine has 1 mistake")
     assert "Traceback" not in said.stderr
     assert not (tmp_path / "store").exists()
+
+
+def test_the_help_names_every_command():
+    """A module that ends as commands do is one."""
+    root = Path(__file__).parents[2]
+    for package in ("harness", "analysis"):
+        for path in sorted((root / package).rglob("*.py")):
+            if "\n    command(main)" in path.read_text():
+                parts = path.relative_to(root).with_suffix("").parts
+                name = ".".join(parts).removesuffix(".__main__")
+                assert f"python -m {name} " in usage({}), name
 
 
 LIGHT = """

@@ -9,10 +9,12 @@ import pytest
 from harness.errors import UserError
 from harness.schema import StageConfig
 from harness.store import files
-from harness.store.claims import ClaimLost, try_claim
+from harness.store.claims import ClaimLost, look, try_claim
 from harness.store.files import CannotWrite, Damaged, append_line, atomic_write, read_lines
 from harness.store.identity import canonical_json, stage_id
 from harness.store.store import Store
+
+TIMING = {"gpu_seconds": 1.0}
 
 
 def config(**changes):
@@ -30,7 +32,7 @@ def finished(store, stage_config, result=None):
     stage = stage_id(stage_config)
     folder = store.prepare(stage, stage_config)
     claim = try_claim(folder, "test")
-    store.finish(stage, claim, result or {"status": "done", "val": {"top1": 0.5}})
+    store.finish(stage, claim, result or {"status": "done", "timing": TIMING, "val": {"top1": 0.5}})
     claim.release()
     return stage
 
@@ -75,6 +77,87 @@ def test_damaged_files_are_reported_moved_aside_and_never_read(tmp_path, capsys,
     assert "damaged-1" in capsys.readouterr().err
     assert finished(store, config()) == stage
     assert store.result(stage)["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"timing": None}, {"timing": {"gpu_seconds": "1"}}, {"val": 0.5}, {"test": {"top1": "high"}},
+     {"counts": []}, {"epochs": [1]}],
+)  # fmt: skip
+def test_a_result_of_another_shape_is_damaged(tmp_path, wrong):
+    store = Store(tmp_path)
+    stage = finished(store, config(), {"status": "done", "timing": TIMING, **wrong})
+    assert next(iter(wrong)) in store.results({stage})[1][stage]
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.json", "claim"])
+def test_a_folder_in_the_place_of_a_file_is_damage_and_no_traceback(tmp_path, name):
+    store = Store(tmp_path)
+    stage = finished(store, config())
+    (store.folder(stage) / name).unlink(missing_ok=True)
+    (store.folder(stage) / name).mkdir()
+    if name == "claim":
+        assert look(store.folder(stage)).dead
+        with pytest.raises(CannotWrite, match="claim"):
+            try_claim(store.folder(stage), "test")
+    else:
+        assert name in store.results({stage})[1][stage]
+
+
+def test_a_torn_record_of_a_failure_is_told_and_blocks_nothing(tmp_path):
+    store = Store(tmp_path)
+    stage = stage_id(config())
+    folder = store.prepare(stage, config()) / "failures"
+    store.record_failure(stage, {"class": "code", "message": "first"})
+    (folder / "002.json").write_text("")
+    (folder / "003.json").write_text('{"a": 1}')
+    store.record_failure(stage, {"class": "code", "message": "last"})
+    assert [r["class"] for r in store.failures(stage)] == [
+        "code", "unreadable", "unreadable", "code",
+    ]  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "001.json", "002.json", "003.json", "004.json",
+    ]  # fmt: skip
+
+
+def test_a_record_of_a_failure_is_whole_or_absent(tmp_path):
+    store = Store(tmp_path)
+    stage = stage_id(config())
+    store.prepare(stage, config())
+    with pytest.raises(ValueError, match="JSON"):
+        store.record_failure(stage, {"class": "code", "message": "x", "loss": float("nan")})
+    assert not list((store.folder(stage) / "failures").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("said", "own"),
+    [("sweeps/mine/logs/a/1_0_log.out", True), ("/etc/passwd", False), ("stages/x", False),
+     ("sweeps/mine/logs/../../../../x", False), ("sweeps/mine/trials.jsonl", False), (7, False),
+     ("", False), (None, False), ("x\0y", False), ("sweeps/mine/logs/link", False)],
+)  # fmt: skip
+def test_logs_are_only_looked_for_among_the_logs(tmp_path, said, own):
+    logs = tmp_path / "sweeps" / "mine" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "link").symlink_to("/etc/passwd")
+    path = str(tmp_path / said) if isinstance(said, str) and said else said
+    assert (Store(tmp_path).own_log(path) is not None) is own
+
+
+def test_looking_at_a_claim_changes_nothing(tmp_path):
+    store = Store(tmp_path)
+    folder = store.prepare(stage_id(config()), config())
+    claim = try_claim(folder, "test")
+    before = folder.stat().st_mtime_ns
+    assert look(folder).live
+    assert folder.stat().st_mtime_ns == before
+    claim.release()
+
+
+@pytest.mark.parametrize("path", ["file/x/store", "x" * 300])
+def test_a_path_that_can_be_no_store_gets_a_sentence(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="store=PATH"):
+        Store(tmp_path / path)
 
 
 def test_config_of_another_stage_is_not_believed(tmp_path):

@@ -1,0 +1,91 @@
+"""Workers of this machine: the GPUs that each sees, how they end, and what follows."""
+
+import signal
+
+import pytest
+
+from harness.cluster.follow import Progress, follow
+from harness.cluster.stop import SIGNALS, StopFlag
+from harness.cluster.submit import devices
+from harness.errors import UserError
+from harness.schema import ClusterConfig
+from harness.store.store import Store
+
+
+def cluster(gpus, workers):
+    return ClusterConfig(name="local", gpus_per_node=gpus, workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("said", "gpus", "workers", "processes", "expected"),
+    [
+        (None, 0, 2, 1, [(), ()]),
+        (None, 2, 2, 1, [(0,), (1,)]),
+        (None, 4, 2, 2, [(0, 1), (2, 3)]),
+        (None, 1, 2, 1, [(0,), (0,)]),  # they share it
+        (None, 2, 2, 2, [(0, 1), (0, 1)]),
+        (None, 2, 1, 1, [(0, 1)]),
+        ("3,1", 2, 2, 1, [(3,), (1,)]),
+        ("3, 1, 0", 2, 1, 2, [(3, 1)]),
+        ("", 0, 1, 1, [()]),
+    ],
+)
+def test_each_worker_sees_gpus_of_its_own(monkeypatch, said, gpus, workers, processes, expected):
+    if said is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert devices(cluster(gpus, workers), processes) == expected
+
+
+@pytest.mark.parametrize(("said", "word"), [("0", "leaves 1"), ("GPU-1f,GPU-2a", "by number")])
+def test_gpus_that_the_user_hid_are_not_taken(monkeypatch, said, word):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    with pytest.raises(UserError, match=word):
+        devices(cluster(2, 1), 1)
+
+
+class Ends:
+    """Workers that end between two looks: alive when examined, dead when they are counted."""
+
+    def __init__(self, how):
+        self.how, self.jobs, self.places, self.looks = how, [], {}, 0
+        self.job_id = "1"
+
+    def start(self, place):
+        self.jobs.append(self)
+
+    def done(self):
+        self.looks += 1
+        return self.looks > 1
+
+    def ended(self, job):
+        return self.how
+
+    def stop(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        (("finished", ""), "finished"),
+        (("gave up", "three alike"), "gave up"),
+        (("storage", "full"), "storage"),
+        (("stopped", "by SIGUSR2"), "interrupted"),
+    ],
+)
+def test_a_worker_that_ends_between_two_looks_is_heard(tmp_path, how, expected):
+    progress = Progress(Store(tmp_path), {}, [])
+    end, why = follow(Ends(how), 1, progress, StopFlag())
+    assert end == expected
+    assert how[1] in why
+
+
+def test_signals_are_given_back():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with StopFlag() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        assert stop.signal == "SIGINT"
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before

@@ -28,8 +28,7 @@ STOP_SECONDS = 60.0
 def private_folder(path: Path) -> Path:
     """A folder that only its owner can write: submitit's pickles lie there and run on loading.
 
-    Raises UserError when it exists and is another user's or writable by others, who could also
-    put another in its place where they can write the folder that it is in.
+    Raises UserError when it exists and is another user's or writable by others.
     """
     make_folder(path.parent)
     with explained(path):

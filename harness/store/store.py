@@ -6,7 +6,7 @@
     STORE/sweeps/<grid name>/  grid.json trials.jsonl jobs.jsonl logs/
 
 `result.json` exists <=> the stage is done. It is written last, so everything beside it is whole.
-Verbs that only look (status, rows, a dry run) write nothing here; `launch` and its workers move
+Verbs that only look (status, rows, a dry run) keep nothing here; `launch` and its workers move
 damaged files aside and do their stage again.
 """
 

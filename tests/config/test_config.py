@@ -180,6 +180,31 @@ def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    ("ends", "code", "text"),
+    [("raise KeyboardInterrupt", 130, "stopped"),
+     ("open('/etc/passwd/x')", 2, "error: /etc/passwd/x: Not a directory")],
+)  # fmt: skip
+def test_commands_end_without_a_traceback(ends, code, text):
+    body = f"from harness.errors import command\ndef main(args):\n    {ends}\ncommand(main)"
+    said = subprocess.run(
+        [sys.executable, "-c", body], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (said.returncode, said.stderr.strip()) == (code, text)
+
+
+@pytest.mark.parametrize("verb", ["launch", "status"])
+@pytest.mark.parametrize("store", ["/etc/passwd/x", "/" + "x" * 300])
+def test_a_store_that_cannot_be_gets_a_sentence_from_each_verb(verb, store):
+    said = subprocess.run(
+        [sys.executable, "-m", f"harness.{verb}", "grid=quickstart", f"store={store}"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert said.returncode == 2
+    assert "store=PATH" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
 def test_the_help_names_every_command():
     """A module that ends as commands do is one."""
     root = Path(__file__).parents[2]

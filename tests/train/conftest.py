@@ -12,6 +12,7 @@ import pytest
 
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
+from harness.train import checkpoint
 from harness.train.loop import Member, train_gang
 
 TOY = {
@@ -72,7 +73,11 @@ class Stages:
     def train(self, *configs, stop=lambda: False, beat=lambda: None, **run):
         run = RunConfig(**{"engine": "ddp", "processes": self.world.size, **run})
         members = [self.member(config) for config in configs]
-        return train_gang(members, run, self.world, stop, beat)
+        outcomes = train_gang(members, run, self.world, stop, beat)
+        for member, outcome in zip(members, outcomes, strict=True):
+            if outcome.status != "stopped" and self.world.rank == 0:
+                checkpoint.drop_steps(member.folder)  # as a worker does that wrote the result
+        return outcomes
 
     def train_for(self, steps, *configs, **run):
         """Train and be told to stop after so many steps."""

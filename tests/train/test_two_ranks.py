@@ -85,7 +85,8 @@ def test_no_pruned_weight_comes_back_and_ranks_agree(said, engine, precision):
 @pytest.mark.parametrize("zero", [0, 1])
 def test_deepspeed_and_ddp_lose_alike_on_two_ranks(said, zero):
     for rank in said:
-        for kind in ("fp32", "cut"):
+        assert len(rank["ddp 0 long"]["losses"]) == 50
+        for kind in ("fp32", "cut", "long"):
             found, twin = (rank[f"{name} {kind}"] for name in (f"deepspeed {zero}", "ddp 0"))
             assert found["losses"] == pytest.approx(twin["losses"], rel=1e-5)
         found, twin = (rank[f"{name} gradient"] for name in (f"deepspeed {zero}", "ddp 0"))

@@ -97,6 +97,8 @@ def main(folder, world):
         said[f"{kind[0]} {kind[1]} cut"] = steps(dense, world, kind, sgd, "fp32", 7)
         found = steps(dense, world, kind, plain, "bf16_autocast", count=1)
         said[f"{kind[0]} {kind[1]} gradient"] = found["moved"]
+        calm = sgd.model_copy(update={"lr": 0.02})  # as in test_engine.py
+        said[f"{kind[0]} {kind[1]} long"] = steps(dense, world, kind, calm, "fp32", count=50)
     adamw = OptimizerConfig(name="adamw", lr=0.001, weight_decay=0.05)
     said["adamw"] = steps(dense, world, ENGINES[2], adamw, "fp32")
 

@@ -59,8 +59,9 @@ check: setup
 	@.venv/bin/mypy
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
+# files in the order of their names: sorted by size, the longest single tests come last, side by side
 test: setup test-system
-	@$(PY) -m pytest -n 2 --dist loadfile
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 testbed: setup
 	@slurm/testbed/testbed up

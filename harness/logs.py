@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.cluster.queued import last_logs
 from harness.cluster.select import Sweep, again, look_at
 from harness.errors import UserError, command, printable
+from harness.store.claims import look
 from harness.store.files import read_lines
 
 KNOBS = {"follow": bool, "lines": str}
@@ -82,6 +83,7 @@ def _follow(sweep: Sweep, places: dict[Path, int]) -> None:
     last = None
     try:
         while True:
+            ended = not _is_open(sweep)  # first, so that what was said until then is read
             for path in list(places):
                 data = _rest(path, places[path])
                 if data:
@@ -91,7 +93,7 @@ def _follow(sweep: Sweep, places: dict[Path, int]) -> None:
                     sys.stdout.flush()
                     last = path
                     places[path] += len(data)
-            if all(trial["state"] not in ("running", "queued") for trial in sweep.trials):
+            if ended:
                 return
             time.sleep(POLL_SECONDS)
             sweep = again(sweep.launch, sweep.plan)
@@ -99,6 +101,14 @@ def _follow(sweep: Sweep, places: dict[Path, int]) -> None:
                 places.setdefault(path, 0)
     except KeyboardInterrupt:
         print()
+
+
+def _is_open(sweep: Sweep) -> bool:
+    """Whether a selected trial goes on, or the worker of one still holds what it has finished."""
+    if any(trial["state"] in ("running", "queued") for trial in sweep.trials):
+        return True
+    claims = [look(sweep.store.folder(stage)) for stage in sweep.stages()]
+    return any(claim is not None and claim.live for claim in claims)
 
 
 def _rest(path: Path, start: int) -> bytes:

@@ -36,12 +36,13 @@ class Bed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.env = dict(os.environ)
+        self.processes: list[subprocess.Popen] = []
 
     def testbed(self, *verb: str) -> str:
         """Run a verb of the testbed."""
         said = subprocess.run(
             [str(TESTBED), "--dir", str(self.folder), *verb],
-            capture_output=True, text=True, timeout=180, check=False,
+            capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert said.returncode == 0, said.stdout + said.stderr
         return said.stdout
@@ -53,45 +54,66 @@ class Bed:
         key, _, value = line.partition("=")
         self.env[key] = value
 
-    def slurm(self, *words: str, check: bool = True) -> str:
-        """A command of SLURM. Without `check` it may fail, or be given up after a while."""
-        try:
-            said = subprocess.run(
-                words, env=self.env, capture_output=True, text=True, check=False,
-                timeout=60 if check else 15,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            assert not check, words
-            return ""
-        assert not check or said.returncode == 0, said.stdout + said.stderr
+    def slurm(self, *words: str) -> str:
+        """Output of a command of SLURM, which must succeed."""
+        said = subprocess.run(
+            words, env=self.env, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert said.returncode == 0, (words, said.stdout + said.stderr)
         return said.stdout
 
+    def attempt(self, *words: str) -> bool:
+        """Whether a command of SLURM succeeds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            said = subprocess.run(words, env=self.env, capture_output=True, check=False, timeout=15)
+            return said.returncode == 0
+        return False
+
     def jobs(self) -> dict[str, str]:
-        """State of every job in the queue, by id."""
-        lines = self.slurm("squeue", "--noheader", "--array", "--format=%i %T").split("\n")
-        return dict(line.split() for line in lines if line.strip())
+        """State of every job in the queue, by id. A busy controller is asked again."""
+        ask = ("squeue", "--noheader", "--array", "--format=%i %T")
+        for _ in range(5):
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                return dict(line.split() for line in self.slurm(*ask).splitlines() if line.strip())
+            time.sleep(2.0)
+        pytest.fail("squeue does not answer")
 
     def command(self, module: str, *args: object, **options) -> subprocess.Popen:
         """Start a verb of the harness."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", module, *map(str, args)],
             cwd=options.pop("cwd", ROOT), env=options.pop("env", self.env), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
+            stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.STDOUT, **options,
         )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def end(self, process: subprocess.Popen) -> str:
+        """End a verb that may still run; what it said last."""
+        output = None
+        for how in (process.terminate, process.kill):  # a launch tells its workers first
+            how()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = process.communicate(timeout=30)
+                break
+        return output or ""
 
     def run(self, module: str, *args: object, code: int = 0, **options) -> str:
         """Run a verb of the harness to its end."""
-        seconds = options.pop("seconds", 120)
+        seconds = options.pop("seconds", 240)
         process = self.command(module, *args, **options)
-        output, _ = process.communicate(timeout=seconds)
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{module} took over {seconds:.0f} s: {self.end(process)}")
         assert process.returncode == code, output
         return output
 
-    def drain(self, seconds: float = 150.0) -> None:
+    def drain(self, seconds: float = 400.0) -> None:
         """Wait until the queue is empty; a requeued job is held for 11 s."""
         self.wait(lambda: not self.jobs(), seconds)
 
-    def wait(self, test, seconds: float = 60.0) -> None:
+    def wait(self, test, seconds: float = 120.0) -> None:
         """Wait for something, with a deadline."""
         end = time.monotonic() + seconds
         while not test():
@@ -117,10 +139,14 @@ def bed(_bed):
     """The running SLURM, with an empty queue and healthy nodes before and after."""
     _bed.testbed("up")
     yield _bed
+    for process in _bed.processes:
+        if process.poll() is None:
+            _bed.end(process)
+    _bed.processes.clear()
     _bed.testbed("up")
-    _bed.slurm("scancel", "--me", check=False)
+    _bed.attempt("scancel", "--me")
     with contextlib.suppress(AssertionError):
-        _bed.wait(lambda: not _bed.jobs(), 30)
+        _bed.wait(lambda: not _bed.jobs(), 60)
 
 
 @pytest.fixture

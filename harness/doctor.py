@@ -101,19 +101,12 @@ def cluster(launch: Launch) -> Iterator[Finding]:
         settings = {key.strip(): value.strip() for key, _, value in pairs}
     except FileNotFoundError:
         settings = {}
-        yield "note", "scontrol", "not installed: jobs are not requeued, the next launch goes on"
+        yield "note", "scontrol", "not installed: a stopped job submits its successor"
     except (SlurmDown, RuntimeError) as error:
         yield "bad", "controller", f"does not answer ({error}): ask the site, or check SLURM_CONF"
         return
     yield "ok", "SLURM", settings.get("SLURM_VERSION", "answers")
-    from harness.cluster import arrays
-
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            arrays.check(asked, launch.run, Path(folder), Path(folder))
-        yield "ok", f"profile {asked.name}", "SLURM would take its jobs"
-    except UserError as error:
-        yield "bad", f"profile {asked.name}", str(error)
+    yield from _accepted(launch)
     if settings.get("JobRequeue") == "0" and asked.slurm.requeue:
         yield (
             "note",
@@ -127,6 +120,25 @@ def cluster(launch: Launch) -> Iterator[Finding]:
         yield "ok", "accounting", "sacct answers"
     if asked.slurm.signal_seconds * 2 > asked.timeout_min * 60:
         yield "bad", "signal_seconds", "more than half of timeout_min: jobs would only ever save"
+
+
+def _accepted(launch: Launch) -> Iterator[Finding]:
+    """Whether SLURM would take jobs of the profile as it is, and with each rule for sizes."""
+    from harness.cluster import arrays
+    from harness.sweep.jobs import RULE_NAMES, applied
+    from harness.sweep.where import parse
+
+    for rule in (None, *launch.cluster.resources):
+        what = f"profile {launch.cluster.name}" + (f", {rule.where}" if rule else "")
+        try:
+            if rule is not None:
+                parse(rule.where, RULE_NAMES)
+            asked, run = applied(launch.cluster, launch.run, rule)
+            with tempfile.TemporaryDirectory() as folder:
+                arrays.check(asked, run, Path(folder), Path(folder))
+            yield "ok", what, "SLURM would take its jobs"
+        except UserError as error:
+            yield "bad", what, str(error)
 
 
 def _preemption(settings: dict[str, str]) -> Iterator[Finding]:

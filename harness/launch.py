@@ -2,7 +2,7 @@
 
 python -m harness.launch grid=quickstart dry_run=true
 python -m harness.launch grid=quickstart cluster.workers=2
-python -m harness.launch grid=quickstart retry=failed
+python -m harness.launch grid=quickstart retry=failed where="width < 1"
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from harness.cluster import failure, queued
 from harness.cluster.queued import Scheduler
+from harness.cluster.select import select
 from harness.cluster.state import StageState, stage_states
 from harness.compress.check import depends_on_layers
 from harness.config import Launch, grid_files, load
@@ -28,7 +29,7 @@ from harness.sweep.mistakes import Mistakes
 from harness.sweep.plan import Plan, gangs, make_plan, todo
 from harness.verb import callable_module
 
-KNOBS = {"dry_run": bool, "retry": str, "budget": str}
+KNOBS = {"dry_run": bool, "retry": str, "budget": str, "where": str}
 RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
 
 
@@ -43,11 +44,12 @@ def main(args: list[str]) -> int:
         raise UserError(f"retry={retry} is not known{nearest(retry, RETRY)}")
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    scheduler = queued.ask(store.root)
+    scheduler = queued.ask(store.root, None if launch.knobs.get("dry_run") else _wait)
     states = stage_states(store, plan.stages, scheduler)
+    wanted = {stage for trial in select(plan, states, launch) for stage in trial["stages"]}
     if retry is not None and not launch.knobs.get("dry_run"):
-        states = _forgive(plan, store, states, scheduler, RETRY[retry])
-    left = _left(launch, plan, store, states)
+        states = _forgive(plan, store, states, scheduler, RETRY[retry], wanted)
+    left = _left(launch, plan, store, states, wanted)
     _keep_budget(launch, plan, store, states, left)
     if launch.knobs.get("dry_run"):
         print(describe.dry_run(launch, plan, states, left))
@@ -58,7 +60,7 @@ def main(args: list[str]) -> int:
         handover.release(scheduler)
     if not left:
         print(describe.nothing_left(plan, states))
-        return 1 if any(state.name == "failed" for state in states.values()) else 0
+        return 1 if any(states[stage].name == "failed" for stage in wanted) else 0
     notes = [*describe.unchecked(launch), *_check_layers(plan, left)]
     for sentence in notes:
         print(f"note: {sentence}")
@@ -67,7 +69,7 @@ def main(args: list[str]) -> int:
     for line in describe.gang_lines(launch, plan, left):
         print(line)
     if launch.cluster.executor == "slurm":
-        return _queue(launch, plan, store)
+        return _queue(launch, plan, store, wanted)
     _set_aside(store, left, states)
     return _run_here(launch, plan, store, left, states)
 
@@ -101,10 +103,23 @@ def _hours(said: str) -> float:
     return hours
 
 
-def _left(launch: Launch, plan: Plan, store: Store, states: Mapping[str, StageState]) -> list[str]:
-    """Stages to train. Workers here also stay for what others train; jobs are not queued for it."""
+def _wait() -> None:
+    """While the controller is away: nothing is held that would have to be kept alive."""
+
+
+def _left(
+    launch: Launch,
+    plan: Plan,
+    store: Store,
+    states: Mapping[str, StageState],
+    wanted: Collection[str],
+) -> list[str]:
+    """Stages to train, of those `wanted`.
+
+    Workers here also stay for what others train; jobs are not queued for it.
+    """
     names = {stage: state.name for stage, state in states.items()}
-    left = todo(plan, names, store.has_weights)
+    left = [stage for stage in todo(plan, names, store.has_weights) if stage in wanted]
     if launch.cluster.executor == "slurm":
         return [stage for stage in left if names[stage] != "running"]
     return left
@@ -145,9 +160,10 @@ def _forgive(
     states: Mapping[str, StageState],
     scheduler: Scheduler,
     names: tuple[str, ...],
+    wanted: Collection[str],
 ) -> dict[str, StageState]:
     for stage, state in states.items():
-        if state.name not in names:
+        if state.name not in names or stage not in wanted:
             continue
         if state.result is not None:
             _move_result(store, stage, again=True)
@@ -204,15 +220,15 @@ def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:
     atomic_write(folder / "trials.jsonl", "".join(lines).encode())
 
 
-def _queue(launch: Launch, plan: Plan, store: Store) -> int:
+def _queue(launch: Launch, plan: Plan, store: Store, wanted: Collection[str]) -> int:
     """Hand the work to SLURM and leave; undisturbed by other launches of the same store."""
     from harness.cluster import handover
 
     handover.require_sbatch(launch.cluster)
     with queued.submitting(store.root) as lock:
-        scheduler = queued.ask(store.root)
+        scheduler = queued.ask(store.root, lock.heartbeat)
         states = stage_states(store, plan.stages, scheduler)
-        left = _left(launch, plan, store, states)
+        left = _left(launch, plan, store, states, wanted)
         _keep_budget(launch, plan, store, states, left)  # another launch may have queued more
         _set_aside(store, left, states)
         handover.reap(store, left, scheduler)

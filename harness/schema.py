@@ -341,6 +341,7 @@ Gigabytes = Annotated[float, Field(gt=0.0, le=1e6)]
 Minutes = Annotated[int, Field(gt=0, le=60 * 24 * 365)]
 OWN_OPTIONS = frozenset(
     {"array", "dependency", "output", "error", "job-name", "time", "requeue", "no-requeue"}
+    | {"clusters", "export-file"}  # squeue would then ask another cluster
     | {"wrap", "chdir", "signal", "open-mode", "test-only", "parsable", "input", "export"}
     | {"nodes", "ntasks-per-node", "cpus-per-task", "wait", "quiet", "help", "usage", "version"}
 )

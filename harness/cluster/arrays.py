@@ -13,11 +13,9 @@ import random
 import shlex
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
@@ -33,9 +31,6 @@ from harness.store.store import Store
 from harness.sweep.describe import lineage
 from harness.sweep.jobs import Chains, Job, stages_of
 
-Answer = TypeVar("Answer")
-DOWN_SECONDS = 120.0
-"""How long a controller that does not answer is tried again."""
 LIMITS = (
     "SubmitJob", "MaxJobsPU", "SubmitLimit", "MaxArraySize",
     "job array specification", "temporarily unable to accept",
@@ -86,9 +81,12 @@ class Submitter:
         Raises UserError with SLURM's own reason, before anything is queued where SLURM can tell.
         """
         try:
+            asked: list[tuple[ClusterConfig, RunConfig]] = []
             for group in groups:
-                check(group.cluster, group.run, self.folder, self.snapshot, self.beat)
-            size = min(_answered(slurm.largest_array, self.beat), 10_000)
+                if (group.cluster, group.run) not in asked:
+                    asked.append((group.cluster, group.run))
+                    check(group.cluster, group.run, self.folder, self.snapshot, self.beat)
+            size = min(slurm.patiently(slurm.largest_array, self.beat), 10_000)
             for group in groups:
                 chains = list(group.chains)
                 random.Random(self.folder.name).shuffle(chains)
@@ -105,9 +103,9 @@ class Submitter:
         if self.queue.refused:  # nothing after the first that found no room
             self._refuse(chains, self.queue.why)
             return
-        after = f"afterany:{':'.join(sorted(group.after))}" if group.after else None
+        after = f"afterany:{':'.join(_whole(group.after))}" if group.after else None
         try:
-            previous = self._array(group, [chain[0] for chain in chains], after)
+            previous = self._array(group, chains, after)
         except Full as full:
             if len(chains) == 1:
                 self._refuse(chains, str(full))
@@ -118,24 +116,29 @@ class Submitter:
             return
         was_array = len(chains) > 1
         for level in range(1, len(chains[0])):
-            jobs = [chain[level] for chain in chains if len(chain) > level]
-            kind = "aftercorr" if len(jobs) > 1 else "afterany"
-            element = "_0" if was_array and len(jobs) == 1 else ""
+            rests = [chain[level:] for chain in chains if len(chain) > level]
+            kind = "aftercorr" if len(rests) > 1 else "afterok"
+            element = "_0" if was_array and len(rests) == 1 else ""
             try:
-                previous = self._array(group, jobs, f"{kind}:{previous}{element}")
+                previous = self._array(group, rests, f"{kind}:{previous}{element}")
             except Full as full:
-                self._refuse([chain[level:] for chain in chains if len(chain) > level], str(full))
+                self._refuse(rests, str(full))
                 return
-            was_array = len(jobs) > 1
+            was_array = len(rests) > 1
 
     def _refuse(self, chains: list[list[Job]], why: str) -> None:
         self.queue.refused += sum(len(stages_of(job)) for chain in chains for job in chain)
         self.queue.why = why
 
-    def _array(self, group: Chains, jobs: list[Job], dependency: str | None) -> str:
-        """One sbatch; its id. Raises Full, or UserError with SLURM's reason."""
+    def _array(self, group: Chains, chains: list[list[Job]], dependency: str | None) -> str:
+        """One sbatch for the first job of each chain; its id.
+
+        Raises Full, or UserError with SLURM's reason.
+        """
         self.beat()
-        needed = {a for job in jobs for s in stages_of(job) for a in lineage(self.stages, s)}
+        jobs = [chain[0] for chain in chains]
+        whole = [stage for chain in chains for job in chain for stage in stages_of(job)]
+        needed = {a for stage in whole for a in lineage(self.stages, stage)}
         submission = Submission(
             store=self.store.root,
             sweep=self.sweep,
@@ -143,6 +146,7 @@ class Submitter:
             cluster=group.cluster,
             stages={stage: config for stage, config in self.stages.items() if stage in needed},
             parts=jobs,
+            later=[chain[1:] for chain in chains],
             snapshot=self.snapshot,
         )
         name = f"{self.sweep}-{self.folder.name.rpartition('-')[2]}-{self.arrays}"
@@ -186,12 +190,17 @@ def send(
         if dependency is not None:
             executor.update_parameters(dependency=dependency)
             executor.parameters["additional_parameters"]["kill-on-invalid-dep"] = "yes"
-        made = executor.map_array(Work(), [str(path)] * len(numbers), numbers)
+        try:
+            made = executor.map_array(Work(), [str(path)] * len(numbers), numbers)
+        except (FailedJobError, FailedSubmissionError) as error:
+            if any(text in str(error) for text in slurm.DOWN):
+                raise SlurmDown(_reason(error)) from error
+            raise
         return str(made[0].job_id).partition("_")[0]
 
     try:
         with as_from_login_node(submission.cluster):
-            return _answered(attempt, beat)
+            return slurm.patiently(attempt, beat)
     except (FailedJobError, FailedSubmissionError, ValueError) as error:
         with contextlib.suppress(SlurmDown):
             slurm.cancel_named(name)  # taken, but its answer not understood
@@ -202,18 +211,37 @@ def send(
         raise UserError(f"SLURM refused the job: {reason}") from error
 
 
-def resubmit(submission: Submission, part: int) -> str:
-    """Queue what is left of one part again, from within its own job; the new job's id."""
-    store = Store(submission.store)
-    sweep_folder = store.sweep_folder(submission.sweep)
-    successor = replace(submission, parts=[submission.parts[part]])
+def resubmit(submission: Submission, part: int, attempts: int) -> str:
+    """Queue one part again, from within its own job, and the rest of its chain; the new job's id.
+
+    SLURM takes the jobs that waited for this one away, since it does not end well. `attempts`: how
+    often this job, too, was put back.
+    """
+    sweep_folder = Store(submission.store).sweep_folder(submission.sweep)
     fresh = job_folder(sweep_folder)
-    name = f"{submission.sweep}-{fresh.name.rpartition('-')[2]}-0"
-    folder = private_folder(fresh / "0")
-    queued.note(sweep_folder, name, [stages_of(submission.parts[part])], folder)
-    job = send(successor, folder, name)
-    queued.note_id(sweep_folder, name, job)
-    return job
+    chain = [submission.parts[part], *submission.later[part]]
+    ids: list[str] = []
+    for level, content in enumerate(chain):
+        successor = replace(
+            submission,
+            parts=[content],
+            later=[chain[level + 1 :]],
+            attempts=attempts + 1 if level == 0 else 0,
+        )
+        name = f"{submission.sweep}-{fresh.name.rpartition('-')[2]}-{level}"
+        folder = private_folder(fresh / str(level))
+        queued.note(sweep_folder, name, [stages_of(content)], folder)
+        ids.append(send(successor, folder, name, f"afterok:{ids[-1]}" if ids else None))
+        queued.note_id(sweep_folder, name, ids[-1])
+    return ids[0]
+
+
+def _whole(jobs: Collection[str]) -> list[str]:
+    """Jobs to wait for, in few words: an array where it is more than one of its elements."""
+    elements: dict[str, list[str]] = {}
+    for job in sorted(jobs):
+        elements.setdefault(job.partition("_")[0], []).append(job)
+    return [found[0] if len(found) == 1 else array for array, found in elements.items()]
 
 
 @contextlib.contextmanager
@@ -251,13 +279,13 @@ def check(
     try:
         with as_from_login_node(cluster):
             try:
-                _answered(lambda: slurm.call("sbatch", "--test-only", str(script)), beat)
+                slurm.patiently(lambda: slurm.call("sbatch", "--test-only", str(script)), beat)
             except RuntimeError as error:
                 if UNSURE not in str(error):
                     raise
                 # said of nodes that are down for the moment, too: a real submission tells them
                 # apart; should it start, it runs `true`
-                job = _answered(lambda: slurm.call("sbatch", "--parsable", str(script)), beat)
+                job = slurm.patiently(lambda: slurm.call("sbatch", "--parsable", str(script)), beat)
                 job = job.strip().partition(";")[0]
                 with contextlib.suppress(SlurmDown):
                     why = slurm.call("squeue", "--noheader", "--format=%r", "--jobs", job).strip()
@@ -285,10 +313,16 @@ def _executor(
             f"{asked.nodes}: make it a multiple"
         )
     tasks = run.processes // asked.nodes
-    if cluster.gpus_per_node and tasks > cluster.gpus_per_node:
+    if cluster.gpus_per_node and tasks != cluster.gpus_per_node:
         raise UserError(
-            f"run.processes={run.processes} on {asked.nodes} node(s) are {tasks} ranks for "
-            f"cluster.gpus_per_node={cluster.gpus_per_node}: each rank needs a GPU of its own"
+            f"run.processes={run.processes} on {asked.nodes} node(s) are {tasks} rank(s) for "
+            f"cluster.gpus_per_node={cluster.gpus_per_node}, and each rank uses one GPU: say "
+            f"run.processes={asked.nodes * cluster.gpus_per_node} or cluster.gpus_per_node={tasks}"
+        )
+    if asked.signal_seconds >= cluster.timeout_min * 60:
+        raise UserError(
+            f"cluster.slurm.signal_seconds={asked.signal_seconds} is not less than the time limit "
+            f"of {cluster.timeout_min} minutes: jobs would only ever save"
         )
     executor = SlurmExecutor(
         folder=folder, max_num_timeout=FOR_EVER, python=asked.python or shlex.quote(sys.executable)
@@ -298,7 +332,7 @@ def _executor(
         "account": asked.account,
         "qos": asked.qos,
         "constraint": asked.constraint,
-        "mem": f"{int(asked.mem_gb * 1024)}M" if asked.mem_gb else None,
+        "mem": f"{max(1, int(asked.mem_gb * 1024))}M" if asked.mem_gb else None,
         "gpus_per_node": cluster.gpus_per_node or None,
     }
     executor.update_parameters(
@@ -333,23 +367,3 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if "error:" in line]
     return " ".join(told or lines[-1:])
-
-
-def _answered(ask: Callable[[], Answer], beat: Callable[[], None]) -> Answer:
-    """`ask()`, again while the controller is down, until a deadline; `beat` keeps the lock ours."""
-    deadline = time.monotonic() + DOWN_SECONDS
-    while True:
-        try:
-            return ask()
-        except (SlurmDown, FailedJobError, FailedSubmissionError) as error:
-            down = isinstance(error, SlurmDown) or any(text in str(error) for text in slurm.DOWN)
-            if not down:
-                raise
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"the SLURM controller did not answer for {DOWN_SECONDS:.0f} s "
-                    f"({_reason(error)}); nothing more was queued: launch again when it is back"
-                ) from error
-            print("the SLURM controller does not answer, trying again", file=sys.stderr)
-            beat()
-            time.sleep(5.0)

@@ -15,6 +15,7 @@ from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import ClusterConfig, RunConfig
 from harness.store.claims import Claim, look, try_claim
+from harness.store.provenance import commit
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import make_chains, wall_seconds
@@ -113,6 +114,8 @@ def submit(
     if not groups:
         return Queue()
     code = snapshot.take(store.sweep_folder(launch.grid.name))
+    if (commit() or "").endswith("+changes"):
+        print(f"jobs run this code with its uncommitted changes: a copy in {code}")
     submitter = arrays.Submitter(store, launch.grid.name, plan.stages, code, lock.heartbeat)
     return submitter.submit(groups)
 

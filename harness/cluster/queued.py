@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,17 +73,18 @@ def _whole(store: Path, line: Mapping[str, Any]) -> bool:
     )
 
 
-def ask(store: Path) -> Scheduler:
+def ask(store: Path, beat: Callable[[], None] | None = None) -> Scheduler:
     """One question to the scheduler, and only where a sweep was ever handed to it.
 
-    Raises UserError when its controller does not answer.
+    With `beat`, called meanwhile, a controller that is down is waited for. Raises UserError when it
+    does not answer.
     """
     lines = records(store)
     handed = {line["name"]: line for line in lines if "parts" in line}
     if not handed:
         return Scheduler()
     try:
-        jobs = slurm.queue()
+        jobs = slurm.queue() if beat is None else slurm.patiently(slurm.queue, beat)
     except (SlurmDown, RuntimeError) as error:
         raise UserError(
             f"SLURM does not answer ({error}), so what it has queued is unknown: try again when "

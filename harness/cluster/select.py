@@ -65,14 +65,14 @@ def _look(launch: Launch, plan: Plan) -> Sweep:
     store = Store(launch.store)
     scheduler = queued.ask(store.root)
     states = stage_states(store, plan.stages, scheduler)
-    trials = _select(plan, states, launch.grid.axes, launch.knobs.get("where"))
+    trials = select(plan, states, launch)
     return Sweep(launch, plan, store, scheduler, states, trials)
 
 
-def _select(
-    plan: Plan, states: Mapping[str, StageState], axes: Sequence[str], where: str | None
-) -> list[dict[str, Any]]:
-    condition = parse(where, {*axes, "state", "trial"}) if where else None
+def select(plan: Plan, states: Mapping[str, StageState], launch: Launch) -> list[dict[str, Any]]:
+    """The trials that the launch's `where` holds for, with their states and stages."""
+    where = launch.knobs.get("where")
+    condition = parse(where, {*launch.grid.axes, "state", "trial"}) if where else None
     found = []
     for trial in plan.trials:
         state = trial_state(plan.paths[trial.id], states)

@@ -10,11 +10,18 @@ import contextlib
 import os
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from harness.errors import UserError
+
+Answer = TypeVar("Answer")
 CALL_SECONDS = 30.0
+DOWN_SECONDS = 120.0
+"""How long a controller that does not answer is tried again."""
 REQUEUE_TRIES = 5
 DOWN = (
     "Unable to contact slurm controller", "Connection refused", "Connection timed out",
@@ -52,6 +59,26 @@ def call(*command: str, seconds: float = CALL_SECONDS) -> str:
             raise SlurmDown(words)
         raise RuntimeError(f"{command[0]}: {words}")
     return said.stdout
+
+
+def patiently(ask: Callable[[], Answer], beat: Callable[[], None]) -> Answer:
+    """`ask()`, again while the controller is down; `beat` keeps alive what is held meanwhile.
+
+    Raises UserError after `DOWN_SECONDS`.
+    """
+    deadline = time.monotonic() + DOWN_SECONDS
+    while True:
+        try:
+            return ask()
+        except SlurmDown as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"the SLURM controller did not answer for {DOWN_SECONDS:.0f} s ({error}); "
+                    "nothing more was queued: launch again when it is back"
+                ) from error
+            print("the SLURM controller does not answer, trying again", file=sys.stderr, flush=True)
+            beat()
+            time.sleep(5.0)
 
 
 def queue() -> dict[str, Queued] | None:

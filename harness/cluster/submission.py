@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.schema import ClusterConfig, RunConfig, StageConfig
 from harness.store.files import atomic_write
+from harness.sweep.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Submission:
     run: RunConfig
     cluster: ClusterConfig
     stages: dict[str, StageConfig]  # parents before children
-    parts: list[list[list[str]]]
+    parts: list[Job]
+    later: list[list[Job]] = field(default_factory=list)  # of each part, what follows in its chain
+    attempts: int = 0  # of jobs that could not be requeued and that this one goes on for
     launcher: tuple[int, str] | None = None  # pid and start time: local workers end with it
     snapshot: Path | None = None  # the code that jobs run
 
@@ -35,6 +38,8 @@ class Submission:
             "cluster": self.cluster.model_dump(mode="json"),
             "stages": {i: config.model_dump(mode="json") for i, config in self.stages.items()},
             "parts": self.parts,
+            "later": self.later,
+            "attempts": self.attempts,
             "launcher": self.launcher,
             "snapshot": str(self.snapshot) if self.snapshot else None,
         }
@@ -54,6 +59,8 @@ class Submission:
                 for i, config in said["stages"].items()
             },
             parts=said["parts"],
+            later=said["later"],
+            attempts=said["attempts"],
             launcher=tuple(said["launcher"]) if said["launcher"] else None,
             snapshot=Path(said["snapshot"]) if said["snapshot"] else None,
         )

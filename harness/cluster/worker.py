@@ -33,7 +33,7 @@ IDLE_SECONDS = STALE_SECONDS + 30.0  # of a job that waits for another's stage: 
 STOPPED = 85
 """Reserved exit code of a job that was stopped and has more to do."""
 STORAGE_TRIES = 50
-"""Requeues after which a job gives a store up that it cannot write to."""
+"""Requeues, and successors, after which a job gives a store up that it cannot write to."""
 Ended = tuple[str, str]
 
 
@@ -109,16 +109,21 @@ def trip_others(submission: Submission, store: Store, folder: Path, record: dict
         atomic_write(folder / GAVE_UP, text.encode())
 
 
-def _continue(submission: Submission, part: int, job: str) -> None:
+def _continue(submission: Submission, part: int, job: str, folder: Path) -> None:
     """Requeue exactly this job, or submit its successor where requeueing is not possible."""
     if submission.cluster.slurm.requeue and slurm.requeue(job):
         return
     from harness.cluster.arrays import Full, resubmit
 
+    attempts = submission.attempts + slurm.restarts()
     try:
         if slurm.is_running(job):
-            print(f"goes on as job {resubmit(submission, part)}", flush=True)
-    except (UserError, Full, FileNotFoundError, RuntimeError, slurm.SlurmDown) as error:
+            # of ranks that fail side by side, one
+            (folder / f"successor-{job}-{attempts}").touch(exist_ok=False)
+            print(f"goes on as job {resubmit(submission, part, attempts)}", flush=True)
+    except FileExistsError:
+        return
+    except (UserError, Full, OSError, RuntimeError, slurm.SlurmDown) as error:
         print(f"note: no successor ({error}); the next launch goes on", flush=True)
 
 
@@ -150,11 +155,12 @@ class Worker:
             ended = "storage", str(error)
         except Exception:
             if self.again and self.slurm:  # the others hang: only a fresh start helps
-                _continue(self.submission, part, self.job)
+                _continue(self.submission, part, self.job, self.folder)
             raise
-        full = ended[0] == "storage" and self.attempt < STORAGE_TRIES
+        tries = self.submission.attempts + self.attempt
+        full = ended[0] == "storage" and tries < STORAGE_TRIES
         if self.slurm and self.world.rank == 0 and (ended[0] == "stopped" or full):
-            _continue(self.submission, part, self.job)
+            _continue(self.submission, part, self.job, self.folder)
         return ended
 
     def run(self) -> Ended:

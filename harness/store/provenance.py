@@ -31,26 +31,29 @@ def code_version() -> str:
 
 @functools.cache
 def commit() -> str | None:
-    """Commit of the checkout that runs, with `+changes` when it has uncommitted edits.
+    """Commit of the checkout that runs, with `+changes` when `harness` has uncommitted ones.
 
-    A snapshot (`cluster/snapshot.py`) says what it was taken from.
+    New files are changes, too: they run. The rest of the checkout does not count. A snapshot
+    (`cluster/snapshot.py`) says what it was taken from.
     """
     taken = SOURCE.parent / "snapshot.json"
     if taken.exists():
         with contextlib.suppress(Damaged):
             return read_json(taken).get("commit")
     try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"],
-            cwd=SOURCE,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        head = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+        changes = _git("status", "--porcelain", "--untracked-files=all", "--", ".")
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip() or None
+    return head + ("+changes" if changes else "") if head else None
+
+
+def _git(*words: str) -> str:
+    """What git says of the folder of the source files."""
+    said = subprocess.run(
+        ["git", *words], cwd=SOURCE, capture_output=True, text=True, timeout=10, check=True
+    )
+    return said.stdout.strip()
 
 
 def versions() -> dict[str, str]:

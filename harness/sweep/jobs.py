@@ -48,23 +48,35 @@ def make_chains(
     often the profile's memory a stage needs, after it ran out. `held_by`: stages that a job has
     already, which is waited for where they are parents. `measured`: pilots, for `run.gang=auto`.
     """
-    groups: dict[tuple[ResourceRule | None, int, frozenset[str]], list[list[str]]] = {}
+    groups: dict[tuple[ResourceRule | None, int, bool], list[list[str]]] = {}
+    held = held_by or {}
+    waits: dict[tuple[ResourceRule | None, int, bool], set[str]] = {}
     for tree in trees(plan, left):
-        rule = _rule(plan.stages[tree[0]], cluster)
+        rule = _rule(plan.stages[_root(plan, tree[0])], cluster)
         factor = max(memory_factor(stage) for stage in tree)
-        parents = {plan.stages[stage].parent for stage in tree}
-        after = frozenset(job for stage, job in (held_by or {}).items() if stage in parents)
-        groups.setdefault((rule, factor, after), []).append(tree)
+        parents = {parent for stage in tree if (parent := plan.stages[stage].parent)}
+        after = {held[parent] for parent in parents if parent in held}
+        # one group whatever they wait for: the running cap is of a group's array
+        key = rule, factor, bool(after)
+        groups.setdefault(key, []).append(tree)
+        waits.setdefault(key, set()).update(after)
     found = []
-    for (rule, factor, after), parts in groups.items():
-        asked, how = _applied(cluster, run, rule, factor)
+    for (rule, factor, waiting), parts in groups.items():
+        asked, how = applied(cluster, run, rule, factor)
         joins = company(plan, how, asked, measured or {})
         units = _units(plan, parts, joins)
         share = asked.timeout_min * 60 * asked.slurm.pack_share
         chains = _packed(units, share, asked.workers, seconds)
         jobs = [[gangs(plan, job, joins) for job in chain] for chain in chains]
-        found.append(Chains(asked, how, jobs, after))
+        found.append(Chains(asked, how, jobs, frozenset(waits[rule, factor, waiting])))
     return found
+
+
+def _root(plan: Plan, stage: str) -> str:
+    """The dense stage that a stage descends from, which rules are about."""
+    while (parent := plan.stages[stage].parent) is not None:
+        stage = parent
+    return stage
 
 
 def _rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule | None:
@@ -82,8 +94,8 @@ def _rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule | None:
     return None
 
 
-def _applied(
-    cluster: ClusterConfig, run: RunConfig, rule: ResourceRule | None, factor: int
+def applied(
+    cluster: ClusterConfig, run: RunConfig, rule: ResourceRule | None, factor: int = 1
 ) -> tuple[ClusterConfig, RunConfig]:
     """Profile and run with what a rule says, and memory for stages that ran out of it."""
     said = {} if rule is None else rule.model_dump(exclude_none=True, exclude={"where"})

@@ -109,11 +109,11 @@ class Bed:
         assert process.returncode == code, output
         return output
 
-    def drain(self, seconds: float = 400.0) -> None:
+    def drain(self, seconds: float = 900.0) -> None:
         """Wait until the queue is empty; a requeued job is held for 11 s."""
         self.wait(lambda: not self.jobs(), seconds)
 
-    def wait(self, test, seconds: float = 120.0) -> None:
+    def wait(self, test, seconds: float = 240.0) -> None:
         """Wait for something, with a deadline."""
         end = time.monotonic() + seconds
         while not test():

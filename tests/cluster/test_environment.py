@@ -1,12 +1,15 @@
 """What is around a verb or a worker: variables of jobs and shells, answers of a busy controller."""
 
+import os
+import socket
+
 import pytest
 from pydantic import ValidationError
 
-from harness.cluster import arrays, handover, slurm
+from harness.cluster import arrays, handover, rendezvous, slurm
 from harness.cluster.queued import Scheduler, submitting
 from harness.errors import UserError
-from harness.schema import ClusterConfig, SlurmConfig
+from harness.schema import ClusterConfig, RunConfig, SlurmConfig
 
 
 @pytest.fixture
@@ -50,7 +53,9 @@ def test_a_busy_controller_is_asked_again(answer):
         slurm.call("sh", "-c", f"echo '{answer}' >&2; exit 1")
 
 
-@pytest.mark.parametrize("option", ["arr", "wra", "depend", "job", "ntasks", "wait", "no"])
+@pytest.mark.parametrize(
+    "option", ["arr", "wra", "depend", "job", "ntasks", "wait", "no", "cluster"]
+)
 def test_beginnings_of_options_are_no_way_around_the_harness(option):
     with pytest.raises(ValidationError, match="set by the harness itself"):
         SlurmConfig(extra={option: "1"})
@@ -79,3 +84,62 @@ def test_without_squeue_nothing_is_queued_that_could_be_there_already(tmp_path, 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="squeue is not installed here"):
         handover.require_sbatch(ClusterConfig(name="p"))
+
+
+def test_a_rank_gets_a_free_port_and_keeps_the_gpu_that_slurm_gave_it(monkeypatch, tmp_path):
+    for key, value in {
+        "SLURM_JOB_ID": "5", "SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "1", "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "CUDA_VISIBLE_DEVICES": "3",
+        "SUBMITIT_EXECUTOR": "slurm",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(key, "unset")
+    ports = set()
+    for restart in range(3):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        rendezvous.export(tmp_path)
+        ports.add(os.environ["MASTER_PORT"])
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", int(os.environ["MASTER_PORT"])))
+    assert len(ports) > 1  # no function of the job's id
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert [os.environ[key] for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["0", "2", "0"]
+
+
+def script(tmp_path, run=None, **asked):
+    """The text that sbatch gets."""
+    gpus = asked.pop("gpus_per_node", 0)
+    profile = ClusterConfig(name="p", gpus_per_node=gpus, slurm=SlurmConfig(**asked))
+    executor = arrays._executor(profile, run or RunConfig(), tmp_path, tmp_path, "name")
+    return executor._make_submission_file_text("true", "1")
+
+
+def test_what_a_job_asks_for_reaches_sbatch_and_srun(monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    text = script(tmp_path, RunConfig(processes=2), cpus_per_task=3, gpus_per_node=2)
+    for line in ("--cpus-per-task=3", "--ntasks-per-node=2", "--gpus-per-node=2", "--requeue"):
+        assert f"#SBATCH {line}\n" in text
+    (srun,) = [line for line in text.splitlines() if line.startswith("srun")]
+    assert "--kill-on-bad-exit=1" in srun
+    assert "--cpus-per-task=3" in srun
+    assert "#SBATCH --mem=1M\n" in script(tmp_path, mem_gb=0.0005)  # 0M would be a whole node
+
+
+def test_an_array_is_waited_for_as_a_whole_where_several_of_its_elements_are():
+    assert sorted(arrays._whole({"7_1", "7_2", "8_5", "9"})) == ["7", "8_5", "9"]
+
+
+def test_a_controller_that_comes_back_is_answered(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    answers = iter([slurm.SlurmDown("away"), slurm.SlurmDown("away"), 7])
+    beats = []
+
+    def ask():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert slurm.patiently(ask, lambda: beats.append(1)) == 7
+    assert len(beats) == 2  # what is held meanwhile is kept alive

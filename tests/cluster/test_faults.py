@@ -13,7 +13,7 @@ import pytest
 
 from harness.store.files import read_lines
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LONG = {"epochs": 350}  # outlasts a wait for the scheduler
 
 
@@ -83,7 +83,7 @@ def finish(bed, grid, store, *more):
 
 
 def test_the_signal_before_a_time_limit_saves_and_requeues(bed, training):
-    grid, store, job = training(epochs=800)
+    grid, store, job = training()
     before = step(store)
     for _ in range(4):  # more than submitit lets pass, left to itself
         bed.slurm("scancel", "--signal=USR2", job)
@@ -98,6 +98,20 @@ def test_the_signal_before_a_time_limit_saves_and_requeues(bed, training):
     assert failures(store) == ["preempted"] * 4
     said = bed.run("harness.status", *args(grid, store))
     assert "so far: 4 preempted" in said
+
+
+def test_a_real_time_limit_saves_requeues_and_goes_on(bed, training):
+    """SLURM looks at limits every 30 s or so, and gives the signal up to a minute early."""
+    grid, store, job = training(
+        "cluster.timeout_min=2", "cluster.slurm.signal_seconds=40", epochs=3000
+    )
+    bed.wait(lambda: bed.jobs().get(job) == "PENDING", 240)
+    saved = step(store)
+    assert failures(store) == ["time_limit"]
+    assert saved > 0
+    bed.wait(lambda: step(store) > saved, 240)
+    assert not results(store)
+    bed.run("harness.cancel", *args(grid, store))
 
 
 @pytest.mark.parametrize("partition", ["main", "grace"])
@@ -126,15 +140,18 @@ def test_an_admin_may_requeue(bed, training):
     assert failures(store).count("preempted") == 1
 
 
-def test_a_dead_node_gives_its_job_to_another(bed, training):
-    grid, store, job = training()
+@pytest.mark.parametrize("requeue", ["true", "false"])
+def test_a_dead_node_gives_its_job_to_another(bed, training, requeue):
+    grid, store, job = training(f"cluster.slurm.requeue={requeue}")
     (node,) = bed.slurm("squeue", "--noheader", "--format=%N").split()
     bed.testbed("kill-node", node)
     status = bed.run("harness.status", *args(grid, store))
     assert "done" not in status.splitlines()[1]
     bed.wait(lambda: bed.jobs().get(job) in (None, "PENDING"))
+    assert not results(store)
     bed.testbed("revive-node", node)
-    finish(bed, grid, store)
+    finish(bed, grid, store, f"cluster.slurm.requeue={requeue}")
+    assert len(results(store)) == 1
 
 
 def test_one_rank_of_two_killed_ends_the_other_and_the_job_starts_afresh(bed, training):
@@ -172,7 +189,7 @@ def test_out_of_host_memory_asks_for_more(bed, make_grid, tmp_path):
 
 
 def test_a_controller_that_dies_takes_nothing_along(bed, training, tmp_path):
-    grid, store, _ = training(epochs=600)
+    grid, store, _ = training()
     said = tmp_path / "watch.txt"
     with said.open("w") as file:
         watch = bed.command("harness.status", *args(grid, store, "watch=true"), stdout=file)
@@ -182,10 +199,19 @@ def test_a_controller_that_dies_takes_nothing_along(bed, training, tmp_path):
     once = bed.run("harness.status", *args(grid, store), code=2)
     assert "SLURM does not answer" in once
     assert "Traceback" not in once
+    cancel = bed.run("harness.cancel", *args(grid, store), code=2)
+    assert "SLURM does not answer" in cancel
+    more = tmp_path / "launch.txt"
+    with more.open("w") as file:
+        launch = bed.command("harness.launch", *args(grid, store), stdout=file)
+    until("trying again", more)
     until("SLURM does not answer", said)
     bed.testbed("start-controller")
     finish(bed, grid, store)
+    assert len(results(store)) == 1
     assert watch.wait(120) == 0, said.read_text()
+    assert launch.wait(120) == 0, more.read_text()
+    assert "nothing to add" in more.read_text()
 
 
 def test_a_job_that_the_controller_forgot_is_queued_again(bed, make_grid, tmp_path):
@@ -221,13 +247,13 @@ def test_a_submission_waits_for_the_controller_and_leaves_nothing_behind(bed, ma
 def test_a_controller_that_stays_away_ends_the_launch_in_a_sentence(
     bed, make_grid, tmp_path, monkeypatch
 ):
-    from harness.cluster import arrays
+    from harness.cluster import slurm
     from harness.errors import UserError
     from harness.launch import main
 
     grid, store = make_grid(), tmp_path / "store"
     monkeypatch.setenv("SLURM_CONF", bed.env["SLURM_CONF"])
-    monkeypatch.setattr(arrays, "DOWN_SECONDS", 0.0)
+    monkeypatch.setattr(slurm, "DOWN_SECONDS", 0.0)
     bed.testbed("kill-controller")
     try:
         with pytest.raises(UserError, match=r"did not answer for 0 s .*launch again"):
@@ -266,6 +292,39 @@ def test_where_requeueing_is_forbidden_a_stopped_job_submits_its_successor(bed, 
     assert len(results(store)) == 1
     again = bed.run("harness.launch", *args(grid, store, "cluster.slurm.requeue=false"))
     assert "nothing left to do" in again
+
+
+def test_without_requeueing_a_stopped_job_takes_the_rest_of_its_chain_along(
+    bed, make_grid, tmp_path
+):
+    store = tmp_path / "store"
+    bed.run("harness.launch", f"grid={make_grid(epochs=1)}", f"store={store}")
+    (done,) = results(store)
+    result = json.loads(done.read_text())
+    result["timing"]["gpu_seconds"] = 10.0  # an epoch: so the dense stage fills a job of its own
+    done.write_text(json.dumps(result))
+    grid = make_grid("chain", LONG["epochs"], 1, sparsity="0.5", seeds="1, 2")
+    words = args(grid, store, "cluster.slurm.requeue=false", "cluster.timeout_min=40")
+    assert "queued 4 jobs" in bed.run("harness.launch", *words)
+    jobs = bed.jobs()
+    bed.wait(lambda: len(list(store.glob("stages/*/*/checkpoint/step-*.pt"))) >= 2)
+    running = next(job for job, state in bed.jobs().items() if state == "RUNNING")
+    bed.slurm("scancel", "--signal=USR2", running)
+    bed.wait(lambda: running not in bed.jobs())
+    assert len(set(bed.jobs()) - set(jobs)) == 2  # one successor, and what waits for it
+    bed.drain()
+    assert len(results(store)) == 5, failures(store)  # no launch was needed
+
+
+def test_of_two_ranks_that_fail_one_submits_the_successor(bed, training):
+    more = ("run.processes=2", "cluster.slurm.requeue=false")
+    grid, store, job = training(*more)
+    bed.wait(lambda: len(pids(store, bed)) >= 2)
+    os.kill(pids(store, bed)[-1], signal.SIGKILL)
+    bed.wait(lambda: job not in bed.jobs())
+    assert len(bed.jobs()) <= 1
+    finish(bed, grid, store, *more)
+    assert len(results(store)) == 1
 
 
 def test_a_hanging_job_is_disputed_not_believed(bed, training):

@@ -96,7 +96,7 @@ def test_two_nodes_with_two_ranks_each_train_as_one_process_does(bed, checkout, 
         )
         for engine, zero in (("ddp", 0), ("deepspeed", 0), ("deepspeed", 1))
     }
-    bed.drain(600)
+    bed.drain()
     alone = launch("alone", "cluster=local", "run.engine=ddp")
     expected, expected_losses, record, right = outcome(alone)
     assert (record["loader"], record["world_size"]) == ("ffcv", 1)

@@ -11,7 +11,7 @@ from harness.store.claims import look
 from harness.store.files import read_lines
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 HELD = "cluster.slurm.extra={begin: now+1hour}"
 
 
@@ -105,7 +105,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     checkout = tmp_path / "checkout"
     for room in ("harness", "grids", "slurm"):
         shutil.copytree(ROOT / room, checkout / room)
-    grid, store = make_grid(), tmp_path / "store"
+    grid, store = make_grid(epochs=350), tmp_path / "store"
     bed.run("harness.launch", *args(grid, store, HELD), cwd=checkout)
     (snapshot,) = store.glob("sweeps/*/code/*/snapshot.json")
     version = snapshot.parent.name
@@ -113,16 +113,28 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     (checkout / "logging.py").write_text("raise SystemExit(1)\n")  # where the job starts
     (job,) = bed.jobs()
     bed.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
+    bed.wait(lambda: list(store.glob("stages/*/*/checkpoint/step-*")))
+    bed.slurm("scancel", "--signal=USR2", job)  # requeued, it runs the same code
+    bed.wait(lambda: bed.jobs().get(job) == "PENDING")
     bed.drain()
+    assert len(list(store.glob("stages/*/*/result.json"))) == 1
     (provenance,) = store.glob("stages/*/*/provenance.json")
-    assert json.loads(provenance.read_text())["records"][0]["code"] == version
+    assert {r["code"] for r in json.loads(provenance.read_text())["records"]} == {version}
 
 
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
         ("cluster.slurm.partition=nowhere", "invalid partition"),
-        ("cluster.gpus_per_node=3", "Requested node configuration is not available"),
+        ("cluster.gpus_per_node=3 run.processes=3", "Requested node configuration is not"),
+        ("cluster.gpus_per_node=2", "say run.processes=2 or cluster.gpus_per_node=1"),
+        ("cluster.timeout_min=1 cluster.slurm.signal_seconds=60", "jobs would only ever save"),
+        ("cluster.slurm.extra={clusters: other}", "set by the harness itself"),
+        ("cluster.slurm.extra={export-file: x}", "set by the harness itself"),
+        ("cluster.slurm.qos='a b'", "should match pattern"),
+        ("cluster.slurm.extra={comment: 'a b'}", "should match pattern"),
+        ("cluster.slurm.setup=['true\\n#SBATCH --x']", "should match pattern"),
+        ("cluster.slurm.python='python\\nrm'", "should match pattern"),
         ("cluster.slurm={extra: {hold: true}, cpus_per_task: 99}", "(PartitionConfig)"),
         ("cluster.slurm.mem_gb=4000", "Memory specification can not be satisfied"),
         ("cluster.slurm.extra={reservation: night}", "Requested reservation is invalid"),
@@ -143,7 +155,8 @@ def test_a_bad_profile_is_refused_before_anything_is_queued(
     bed, make_grid, tmp_path, word, sentence
 ):
     grid, store = make_grid(seeds=seeds(3)), tmp_path / "store"
-    said = bed.run("harness.launch", *args(grid, store, word), code=2)
+    words = word.split() if word.count("=") > 1 else [word]
+    said = bed.run("harness.launch", *args(grid, store, *words), code=2)
     assert sentence in said
     assert "Traceback" not in said
     assert not bed.jobs()
@@ -225,6 +238,41 @@ def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
     assert bed.run("harness.doctor", *args(grid, store)).endswith("nothing stands in the way\n")
     bad = bed.run("harness.doctor", *args(grid, store, "cluster.slurm.partition=nope"), code=1)
     assert "invalid partition" in bad
+    rule = "cluster.resources=[{where: 'width > 1', partition: nope}]"
+    bad = bed.run("harness.doctor", *args(grid, store, rule), code=1)
+    assert "profile testbed, width > 1: " in bad
+    assert "invalid partition" in bad
+
+
+def test_a_selector_chooses_what_launch_queues_and_tries_again(bed, make_grid, tmp_path):
+    grid, store = make_grid(seeds="0, 1, 2"), tmp_path / "store"
+    broken = ("run.device=cuda", "where=seed < 2")
+    assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, *broken))
+    bed.drain()
+    listed = json.loads(bed.run("harness.status", *args(grid, store, "format=json")))
+    states = {trial["seed"]: trial["state"] for trial in listed["trials"]}
+    assert states == {0: "failed", 1: "failed", 2: "waiting"}
+    again = ("retry=all", "where=state == 'failed' and seed == 1")
+    assert "queued 1 jobs" in bed.run("harness.launch", *args(grid, store, *again))
+    bed.drain()
+    listed = json.loads(bed.run("harness.status", *args(grid, store, "format=json")))
+    states = {trial["seed"]: trial["state"] for trial in listed["trials"]}
+    assert states == {0: "failed", 1: "done", 2: "waiting"}
+    said = bed.run("harness.launch", *args(grid, store, "where=seed == 1"))
+    assert "queued" not in said
+
+
+def test_levels_added_to_a_sweep_under_way_are_one_array_with_one_cap(bed, make_grid, tmp_path):
+    store = tmp_path / "store"
+    bed.run("harness.launch", *args(make_grid(seeds=seeds(9)), store, HELD))
+    before = set(bed.jobs())
+    grid = make_grid(sparsity="0.0, 0.5", seeds=seeds(9))
+    assert "queued 9 jobs" in bed.run("harness.launch", *args(grid, store, HELD))
+    new = set(bed.jobs()) - before
+    assert len({job.partition("_")[0] for job in new}) == 1
+    shown = bed.slurm("squeue", "--noheader", "--array", "--format=%i %E").splitlines()
+    waiting = [line for line in shown if line.split()[0] in new]
+    assert all("afterany" in line for line in waiting)
 
 
 def test_a_submission_that_died_half_way_is_not_forgotten(bed, make_grid, tmp_path):

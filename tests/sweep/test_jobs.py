@@ -23,7 +23,7 @@ def plan():
         "dataset": {"name": "digits", "validation_size": 200},
         "model": {"family": "cifar_resnet", "depth": 8},
         "recipe": {"epochs": 2, "batch_size": 32, "optimizer": {"lr": 0.1}},
-        "compress": {"level_share": 0.5},
+        "compress": {"level_share": 0.5, "level_epochs": 1},
         "augment": {"policy": "randaug(n=2)"},
         "axes": {
             "width": [0.5, 1, 2], "sparsity": [0.0, 0.75], "magnitude": ["none", 0.5],
@@ -121,6 +121,25 @@ def test_children_of_what_another_sweep_trains_wait_for_its_job(plan):
     stages = [s for group in waiting for chain in group.chains for s in stages_of(chain[0])]
     assert any(plan.stages[stage].parent == parent for stage in stages)
     assert sum(len(group.chains) for group in groups) == 12
+
+
+def test_however_many_jobs_are_waited_for_the_running_cap_is_one(plan):
+    parents = [s for s, config in plan.stages.items() if config.parent is None]
+    held = {parent: f"7_{number}" for number, parent in enumerate(parents)}
+    left = [stage for stage in plan.stages if stage not in held]
+    (group,) = make_chains(plan, left, cluster(), RUN, lambda s: None, held_by=held)
+    assert group.after == set(held.values())
+    assert len(group.chains) == 12
+
+
+def test_rules_are_about_the_dense_stage_when_only_levels_are_left(plan):
+    dense = {c.recipe.epochs for c in plan.stages.values() if c.parent is None}
+    left = [stage for stage, config in plan.stages.items() if config.parent is not None]
+    assert dense == {2}
+    assert all(plan.stages[stage].recipe.epochs != 2 for stage in left)
+    rules = (ResourceRule(where="epochs == 2", mem_gb=64.0),)
+    (group,) = make_chains(plan, left, cluster(resources=rules), RUN, lambda s: None)
+    assert group.cluster.slurm.mem_gb == 64.0
 
 
 def test_gangs_are_kept_together(plan):

@@ -19,22 +19,24 @@ from harness.store.files import write_json
 WAIT_SECONDS = 120.0
 
 
-def export(folder: Path) -> None:
+def export(folder: Path, word: str | None = None) -> str | None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a task.
 
-    A job of one task needs none. Raises UserError when rank 0 does not show up in time.
+    A job of one task needs none. Returns the `word` of rank 0, so that all ranks act on the same.
+    Raises UserError when rank 0 does not show up in time.
     """
     from submitit import JobEnvironment
 
     job = JobEnvironment()
     if job.num_tasks == 1:
-        return
+        return word
     path = folder / f"rendezvous-{job.job_id}-{slurm.restarts()}.json"
     if job.global_rank == 0:
         address = "127.0.0.1" if job.num_nodes == 1 else socket.gethostname()
         with socket.socket() as probe:
             probe.bind(("", 0) if job.num_nodes > 1 else (address, 0))
-            write_json(path, {"address": address, "port": probe.getsockname()[1]})
+            port = probe.getsockname()[1]
+            write_json(path, {"address": address, "port": port, "word": word})
     deadline = time.monotonic() + WAIT_SECONDS
     while not path.exists():
         if time.monotonic() > deadline:
@@ -52,3 +54,4 @@ def export(folder: Path) -> None:
         MASTER_ADDR=said["address"],
         MASTER_PORT=str(said["port"]),
     )
+    return said["word"]

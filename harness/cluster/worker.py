@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from submitit.helpers import Checkpointable
 
 from harness.cluster import failure, rendezvous, slurm
-from harness.cluster.queued import GAVE_UP
+from harness.cluster.breaker import gave_up, trip_others
 from harness.cluster.stop import StopFlag
 from harness.cluster.submission import Submission
 from harness.errors import UserError
@@ -51,13 +51,13 @@ class Work(Checkpointable):
         submission = Submission.read(Path(path))
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
-        if (why := gave_up(Path(path).parent)) is not None:
-            return "gave up", why
         from harness.train.distributed import connected
 
         with contextlib.ExitStack() as stack:
             try:
-                rendezvous.export(Path(path).parent)
+                why = rendezvous.export(Path(path).parent, gave_up(Path(path).parent))
+                if why is not None:
+                    return "gave up", why
                 world = stack.enter_context(connected(submission.run))
             except Exception as error:
                 if slurm.this_job() is None and isinstance(error, UserError):
@@ -84,29 +84,6 @@ def _no_start(submission: Submission, part: int, error: Exception, folder: Path)
         record = failure.describe(error, job=slurm.this_job(), attempt=slurm.restarts(), step=0)
         store.record_failure(stage, {**record, "class": "start"})
         trip_others(submission, store, folder, record)
-
-
-def gave_up(folder: Path) -> str | None:
-    """Why no job of this submission should go on; None where nothing speaks against it."""
-    try:
-        return (folder / GAVE_UP).read_text()
-    except OSError:
-        return None
-
-
-def trip_others(submission: Submission, store: Store, folder: Path, record: dict[str, Any]) -> None:
-    """Stop all jobs of a submission where its first stages fail alike and none is done."""
-    stages = [s for part in submission.parts for gang in part for s in gang]
-    if any(store.is_done(stage) for stage in stages):
-        return
-    said = failure.signature(record)
-    alike = 0
-    for stage in stages:
-        last = store.failures(stage)[-1:]
-        alike += bool(last) and failure.signature(last[0]) == said
-    if alike >= failure.BREAKER:
-        text = f"{alike} stages failed and none is done: {said}"
-        atomic_write(folder / GAVE_UP, text.encode())
 
 
 def _continue(submission: Submission, part: int, job: str, folder: Path) -> None:
@@ -173,6 +150,7 @@ class Worker:
                 tripped = self._tripped()
                 if not tripped:
                     claims, waiting = self._claim_next()
+                    waiting = waiting and time.monotonic() - busy < self._patience()
             found = (self.stop(), tripped, waiting, list(claims))
             stopping, tripped, waiting, gang = self.world.broadcast(found)
             if stopping:
@@ -183,7 +161,7 @@ class Worker:
             if gang:
                 self._train(gang, claims)
                 busy = time.monotonic()
-            elif waiting and time.monotonic() - busy < self._patience():
+            elif waiting:
                 time.sleep(POLL_SECONDS)
             else:
                 return "finished", ""

@@ -50,6 +50,10 @@ class Bed:
     def up(self) -> None:
         """Start it."""
         self.testbed("up")
+        self.enter()
+
+    def enter(self) -> None:
+        """Have SLURM's commands mean it."""
         line = self.testbed("env").strip().removeprefix("export ")
         key, _, value = line.partition("=")
         self.env[key] = value

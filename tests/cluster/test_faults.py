@@ -114,8 +114,16 @@ def test_a_real_time_limit_saves_requeues_and_goes_on(bed, training):
     bed.run("harness.cancel", *args(grid, store))
 
 
+@pytest.fixture(params=["signal", "term"])
+def warning(request, bed):
+    """What a site sends to jobs that it preempts."""
+    bed.testbed("preempt", request.param)
+    yield
+    bed.testbed("preempt", "signal")
+
+
 @pytest.mark.parametrize("partition", ["main", "grace"])
-def test_a_preempted_job_saves_and_comes_back(bed, training, partition):
+def test_a_preempted_job_saves_and_comes_back(bed, warning, training, partition):
     _, store, job = training(f"cluster.slurm.partition={partition}")
     bed.slurm(
         "sbatch", "-p", "high", "-N", "2", "--exclusive", "-t", "1", "-o", "/dev/null",

@@ -1,6 +1,7 @@
 """Submission to a real SLURM: arrays, limits, profiles, shared stages, snapshots, verbs."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,21 @@ def live(store):
     """Whether a worker holds a claim and trains."""
     claims = [look(path.parent) for path in store.glob("stages/*/*/claim")]
     return any(claim is not None and claim.live for claim in claims)
+
+
+def test_a_thousand_stages_are_queued_and_shown_with_little_work(bed, make_grid, tmp_path):
+    """In CPU seconds of the verb and all that it starts: the clock tells of other processes."""
+    grid, store = make_grid(seeds=seeds(1000)), tmp_path / "store"
+    spent = []
+    for verb, more in (("launch", [HELD]), ("status", [])):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        said = bed.run(f"harness.{verb}", *args(grid, store, *more))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert "1,000" in said
+    launch, status = spent  # 2.4 and 1.8 s with eight times as many processes as cores
+    assert launch < 10
+    assert status < 3, f"{status:.1f} s; to be under 2 on an idle machine"
 
 
 def test_many_stages_are_split_at_the_sites_limit_and_queued_once(bed, make_grid, tmp_path):
@@ -133,8 +149,8 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
         ("cluster.slurm.extra={export-file: x}", "set by the harness itself"),
         ("cluster.slurm.qos='a b'", "should match pattern"),
         ("cluster.slurm.extra={comment: 'a b'}", "should match pattern"),
-        ("cluster.slurm.setup=['true\\n#SBATCH --x']", "should match pattern"),
-        ("cluster.slurm.python='python\\nrm'", "should match pattern"),
+        ("cluster.slurm.setup=['true\n#SBATCH --x']", "should match pattern"),
+        ("cluster.slurm.python='python\nrm'", "should match pattern"),
         ("cluster.slurm={extra: {hold: true}, cpus_per_task: 99}", "(PartitionConfig)"),
         ("cluster.slurm.mem_gb=4000", "Memory specification can not be satisfied"),
         ("cluster.slurm.extra={reservation: night}", "Requested reservation is invalid"),
@@ -296,6 +312,17 @@ def test_stages_that_fail_alike_stop_the_whole_submission(bed, make_grid, tmp_pa
     assert 3 <= len(begun) < 8
     said = bed.run("harness.status", *args(grid, store))
     assert "no CUDA device can be used here" in said
+
+
+def test_arrays_of_a_launch_give_up_together(bed, make_grid, tmp_path):
+    """Two stages are too few to stop their array; those of the other size speak for them, too."""
+    grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
+    rules = "cluster.resources=[{where: 'width > 1', mem_gb: 3}]"
+    words = ("axes.width=[0.25,0.5,2]", rules, "run.device=cuda", "cluster.workers=1")
+    assert "queued 6 jobs" in bed.run("harness.launch", *args(grid, store, *words))
+    bed.drain()
+    assert len(list(store.glob("sweeps/*/logs/*/*/submission.json"))) == 2
+    assert len(list(store.glob(f"sweeps/*/logs/*/*/{GAVE_UP}"))) == 2
 
 
 def test_a_job_that_dies_before_it_begins_is_told(bed, make_grid, tmp_path):

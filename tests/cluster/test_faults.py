@@ -322,6 +322,10 @@ def test_without_requeueing_a_stopped_job_takes_the_rest_of_its_chain_along(
     assert len(set(bed.jobs()) - set(jobs)) == 2  # one successor, and what waits for it
     bed.drain()
     assert len(results(store)) == 5, failures(store)  # no launch was needed
+    written = [
+        json.loads(p.read_text()) for p in store.glob("sweeps/chain/logs/*/*/submission.json")
+    ]
+    assert sorted(submission["attempts"] for submission in written) == [0, 0, 0, 1]
 
 
 def test_of_two_ranks_that_fail_one_submits_the_successor(bed, training):

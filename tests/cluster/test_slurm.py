@@ -195,6 +195,9 @@ def test_everything_works_without_accounting_and_without_scontrol(bed, make_grid
         assert "1 RUNNING; elapsed -" in said
         assert "nothing to add" in bed.run("harness.launch", *args(grid, store), env=poor)
         assert "begin" in bed.run("harness.logs", *args(grid, store), env=poor)
+        doctor = bed.run("harness.doctor", *args(grid, store), env=poor)
+        assert "scontrol: not installed: a stopped job submits its successor" in doctor
+        assert "sacct does not answer: status shows no elapsed hours" in doctor
         bed.run("harness.cancel", *args(grid, store), env=poor)
         bed.wait(lambda: not bed.jobs())
         bed.run("harness.launch", *args(grid, store), env=poor)
@@ -258,6 +261,12 @@ def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
     bad = bed.run("harness.doctor", *args(grid, store, rule), code=1)
     assert "profile testbed, width > 1: " in bad
     assert "invalid partition" in bad
+    short = ("cluster.timeout_min=1", "cluster.slurm.signal_seconds=40")
+    bad = bed.run("harness.doctor", *args(grid, store, *short), code=1)
+    assert "more than half of timeout_min" in bad
+    nothing = {**bed.env, "PATH": str(tmp_path)}
+    bad = bed.run("harness.doctor", *args(grid, store), env=nothing, code=1)
+    assert "sbatch, srun, squeue not installed: launch from a login node" in bad
 
 
 def test_a_selector_chooses_what_launch_queues_and_tries_again(bed, make_grid, tmp_path):

@@ -37,6 +37,7 @@ verbs, each with --help
 knobs
   dry_run=true           say what would run, what is shared, what it costs; write nothing
   retry=failed|all       try failed (all: and diverged) stages again
+  where="width < 1"      only trials that this holds for: of axes, state, trial
   store=PATH             the folder of finished stages (runs/store)
   cluster=NAME           a profile of slurm/cluster/ (local)
   budget=HOURS           refuse to begin what would cost more device-hours

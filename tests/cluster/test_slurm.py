@@ -271,7 +271,7 @@ def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
 
 def test_a_selector_chooses_what_launch_queues_and_tries_again(bed, make_grid, tmp_path):
     grid, store = make_grid(seeds="0, 1, 2"), tmp_path / "store"
-    broken = ("run.device=cuda", "where=seed < 2")
+    broken = ("run.processes=3", "where=seed < 2")  # which cannot share a batch of 32
     assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, *broken))
     bed.drain()
     listed = json.loads(bed.run("harness.status", *args(grid, store, "format=json")))

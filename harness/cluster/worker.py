@@ -101,7 +101,7 @@ def _continue(submission: Submission, part: int, job: str, folder: Path) -> None
     except FileExistsError:
         return
     except (UserError, Full, OSError, RuntimeError, slurm.SlurmDown) as error:
-        print(f"note: no successor ({error}); the next launch goes on", flush=True)
+        print(f"note: no successor for all of it ({error}); launch again", flush=True)
 
 
 class Worker:

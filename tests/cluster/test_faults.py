@@ -173,9 +173,9 @@ def test_one_rank_of_two_killed_ends_the_other_and_the_job_starts_afresh(bed, tr
     assert len(results(store)) == 1
     (attempts,) = store.glob("stages/*/*/attempts.jsonl")
     assert len(read_lines(attempts)) > 1
-    (submission,) = {path.parent for path in store.glob("sweeps/*/logs/*/0/*_submission.sh")}
-    (script,) = submission.glob("*_submission.sh")
-    assert "--kill-on-bad-exit=1" in script.read_text()
+    scripts = list(store.glob("sweeps/*/logs/*/*/*_submission.sh"))
+    assert scripts
+    assert all("--kill-on-bad-exit=1" in script.read_text() for script in scripts)
 
 
 def test_out_of_host_memory_asks_for_more(bed, make_grid, tmp_path):

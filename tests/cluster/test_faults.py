@@ -14,7 +14,8 @@ import pytest
 from harness.store.files import read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-LONG = {"epochs": 350}  # outlasts a wait for the scheduler
+LONG = {"epochs": 150}
+LONGER = {"epochs": 300}  # outlasts waits for the scheduler
 
 
 def args(grid, store, *more):
@@ -83,7 +84,7 @@ def finish(bed, grid, store, *more):
 
 
 def test_the_signal_before_a_time_limit_saves_and_requeues(bed, training):
-    grid, store, job = training()
+    grid, store, job = training(**LONGER)
     before = step(store)
     for _ in range(4):  # more than submitit lets pass, left to itself
         bed.slurm("scancel", "--signal=USR2", job)
@@ -124,7 +125,7 @@ def warning(request, bed):
 
 @pytest.mark.parametrize("partition", ["main", "grace"])
 def test_a_preempted_job_saves_and_comes_back(bed, warning, training, partition):
-    _, store, job = training(f"cluster.slurm.partition={partition}")
+    _, store, job = training(f"cluster.slurm.partition={partition}", **LONGER)
     bed.slurm(
         "sbatch", "-p", "high", "-N", "2", "--exclusive", "-t", "1", "-o", "/dev/null",
         "--wrap", "sleep 3",
@@ -197,7 +198,7 @@ def test_out_of_host_memory_asks_for_more(bed, make_grid, tmp_path):
 
 
 def test_a_controller_that_dies_takes_nothing_along(bed, training, tmp_path):
-    grid, store, _ = training()
+    grid, store, _ = training(**LONGER)
     said = tmp_path / "watch.txt"
     with said.open("w") as file:
         watch = bed.command("harness.status", *args(grid, store, "watch=true"), stdout=file)

@@ -121,7 +121,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     checkout = tmp_path / "checkout"
     for room in ("harness", "grids", "slurm"):
         shutil.copytree(ROOT / room, checkout / room)
-    grid, store = make_grid(epochs=350), tmp_path / "store"
+    grid, store = make_grid(epochs=150), tmp_path / "store"
     bed.run("harness.launch", *args(grid, store, HELD), cwd=checkout)
     (snapshot,) = store.glob("sweeps/*/code/*/snapshot.json")
     version = snapshot.parent.name

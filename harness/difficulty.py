@@ -83,7 +83,7 @@ def _chosen(args: list[str]) -> Launch:
 def _check_outputs(launch: Launch, policy: str) -> None:
     """Refuse before minutes are spent what could not be written after them. Raises UserError."""
     from harness.augment.spaces import find_space
-    from harness.store.files import make_folder
+    from harness.store.files import CannotWrite, make_folder
     from harness.teacher.calibrate import refuse_chains
 
     folders = {
@@ -99,7 +99,7 @@ def _check_outputs(launch: Launch, policy: str) -> None:
     for knob, folder in folders.items():
         try:
             make_folder(folder)
-        except OSError as error:
+        except CannotWrite as error:
             raise UserError(f"{knob}: the folder {folder} cannot be made: {error}.") from error
     for knob, fewest in (("images", 2), ("draws", 1)):  # one image has no spread
         _count(launch, knob, fewest, fewest)

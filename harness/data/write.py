@@ -57,7 +57,7 @@ from harness.data.threads import Threads
 from harness.errors import UserError, command, nearest
 from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
-from harness.store.files import make_folder, write_json
+from harness.store.files import CannotWrite, make_folder, write_json
 
 MOST_BAD = 100  # more bad images than this are no accident; nobody asked to leave them out
 USAGE = "usage: python -m harness.data.write dataset=NAME source=DIR out=DIR [KEY=VALUE ...]"
@@ -342,7 +342,7 @@ def main(arguments: list[str]) -> int:
     out, workers = Path(words.out).expanduser(), words.workers or usable_cores()
     try:
         manifest = write(info, config, words.source, out, settings, workers, words.skip_bad)
-    except OSError as error:  # a full disk, a place that is not ours, storage that hangs
+    except (OSError, CannotWrite) as error:  # no place, storage that hangs
         raise UserError(
             f"{out} was not finished, and does not count as a data set: {error}"
         ) from error

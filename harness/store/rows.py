@@ -141,8 +141,6 @@ def _row(
         "precision": config.recipe.precision,
         "stage": path[-1],
     }
-    if "epochs" in trial.cell:  # that of the dense stage; the column `epochs` is the whole path's
-        row["recipe.epochs"] = trial.cell["epochs"]
     found = [states[stage].result for stage in path]
     last = found[-1] or {}
     counts = last.get("counts") or {}

@@ -120,16 +120,21 @@ def _tensorboard(folder: Path, stage: str, config: dict[str, Any], step: int) ->
 def _wandb(folder: Path, stage: str, config: dict[str, Any], step: int) -> tuple[Log, Close]:
     import wandb
 
+    settings = wandb.Settings(
+        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]  # it checks the word
+        silent=True,
+        console="off",
+        x_disable_stats=True,
+    )
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", EXPERIMENT),
         id=stage,
         name=stage,
         config=config,
         dir=str(folder.parent),  # wandb makes its own folder in it, of that very name
-        mode=os.environ.get("WANDB_MODE", "offline"),
         resume="allow",
         reinit="create_new",  # a gang has several at once
-        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        settings=settings,
     )
     return lambda at, numbers: run.log(numbers, step=at), run.finish
 

@@ -117,7 +117,8 @@ def test_smaller_micro_batches_and_more_memory_last_until_a_retry():
 @pytest.mark.parametrize(("gang", "name"), [(["a", "b"], "gang"), (None, "host_memory")])
 def test_a_gang_that_took_too_much_host_memory_goes_on_as_single_stages(tmp_path, gang, name):
     store, stage = Store(tmp_path), "0123456789abcdef"
-    log = tmp_path / "4_0_log.out"
+    log = store.sweep_folder("mine") / "logs" / "4_0_log.out"
+    log.parent.mkdir(parents=True)
     log.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=4.0")
     folder = store.folder(stage)
     folder.mkdir(parents=True)

@@ -17,7 +17,10 @@ from harness.sweep.plan import make_plan
 
 PAGES = [config.ROOT / "README.md", *sorted((config.ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python -m harness\.launch( [^`#\n]*)")
-MINE = "defaults: [{override /dataset: digits}, {override /recipe: quick}]\nmodel: {depth: 8}\n"
+MINE = (
+    "defaults: [{override /dataset: digits}, {override /recipe: quick}]\nmodel: {depth: 8}\n"
+    "axes: {width: [0.5, 8]}\n"
+)
 PLACEHOLDERS = {"grid=...": "grid=quickstart", "grid=mine": "grid=mine.yaml"}
 
 

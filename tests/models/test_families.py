@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from harness.compress import masks as pruning
-from harness.config import check_trial
+from harness.config import check_sections
 from harness.errors import UserError
 from harness.models import registry, shufflenetv2
 from harness.models.counts import count
@@ -297,7 +297,7 @@ def test_images_that_grow_are_refused_by_models_of_one_size(family, refused):
         "augment": {},
         "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}},
     }
-    found = check_trial(TrialConfig.model_validate(said))
+    found = check_sections(dict(TrialConfig.model_validate(said)))
     assert [key for key, _ in found] == ["dataset.start_resolution"] * refused
 
 

@@ -17,6 +17,12 @@ def test_a_shipped_grid_without_results_has_its_table(name, tmp_path, capsys):
     assert not (tmp_path / "store").exists()
 
 
-def test_an_axis_of_epochs_does_not_hide_behind_the_epochs_of_the_path(tmp_path):
-    words = ["grid=quickstart", "axes.epochs=[2,4]", f"store={tmp_path}"]
-    assert {row["recipe.epochs"] for row in rows_of_grid(words)} == {2, 4}
+def test_rows_of_trials_that_wait_know_the_epochs_of_their_path(tmp_path):
+    words = [
+        "grid=quickstart",
+        "axes.epochs=[2,4]",
+        "axes.sparsity=[0.0, 0.5]",
+        f"store={tmp_path}",
+    ]
+    found = {(row["sparsity"], row["epochs"]) for row in rows_of_grid(words)}
+    assert found == {(0.0, 2), (0.0, 4), (0.5, 4), (0.5, 6)}  # a level trains for two

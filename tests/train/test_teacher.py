@@ -362,7 +362,9 @@ def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_pat
         (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", config.model_dump(mode="json"))
         (folder / "checkpoint" / "final.pt").touch()
-        write_json(folder / "result.json", {"stage": stage_id(config), "status": "done"})
+        timing = {"gpu_seconds": 1.0}
+        done = {"stage": stage_id(config), "status": "done", "timing": timing}
+        write_json(folder / "result.json", done)
         return stage_id(config)
 
     def asked(family, depth, **dataset):

@@ -1,6 +1,6 @@
 """Images per second of a loader: ours against plain FFCV and torchvision's ImageFolder.
 
-python benchmarks/loader.py [threads]
+python benchmarks/loader.py [threads [turns]]
 
 Synthesised photographs with the sizes of ImageNet's (most are 500 pixels long, 110 kB). Everybody
 gives shuffled training batches of uint8 after a random resized crop, with the same number of
@@ -99,10 +99,10 @@ def core_seconds() -> float:
     return time.process_time() + sum(spent.user + spent.system for spent in times)
 
 
-def turns(contenders: dict[str, Epoch]) -> dict[str, list[tuple[float, float]]]:
+def turns(contenders: dict[str, Epoch], count: int) -> dict[str, list[tuple[float, float]]]:
     """Images per second and per core-second of each in each turn; the first turn compiles."""
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for turn in range(TURNS + 1):
+    for turn in range(count + 1):
         for name, epoch in contenders.items():
             images, begun, spent = 0, time.perf_counter(), core_seconds()
             while not images or (turn and time.perf_counter() - begun < SECONDS):
@@ -117,7 +117,7 @@ def ratio(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], ki
     return statistics.median(a[kind] / b[kind] for a, b in zip(ours, theirs, strict=True))
 
 
-def main(threads: int) -> int:
+def main(threads: int = 1, count: int = TURNS) -> int:
     CATALOG["bench"] = image_folder("bench", 10, IMAGES + 10, 10)
     failed = 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -140,7 +140,8 @@ def main(threads: int) -> int:
                     "ImageFolder": torchvision_folder(root / "tree/bench", side, threads),
                     "our imagefolder": ours(root / "tree", side, threads, "imagefolder"),
                     "ImageFolder, shrunk": torchvision_folder(small / "bench", side, threads),
-                }
+                },
+                count,
             )
             print(f"{side} px from files of at most {longest} px")
             for name, values in rates.items():
@@ -158,4 +159,4 @@ def main(threads: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1))
+    sys.exit(main(*map(int, sys.argv[1:])))

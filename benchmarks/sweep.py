@@ -31,6 +31,7 @@ dataset: {{train_size: 1000, validation_size: 500, test_size: 500}}
 recipe: {{epochs: {epochs}}}
 compress: {{level_share: 0.5, level_epochs: {epochs}}}
 run: {{engine: ddp, tracker: none, device: {device}, data_root: {root}, gang: {gang}}}
+cluster: {{gpus_per_node: {gpus}}}
 axes:
   width: {width}
   sparsity: {sparsity}
@@ -78,6 +79,7 @@ def measure(folder, epochs, count, gang, seeds, device, root):
     others = list(itertools.product(MAGNITUDES, seeds))
     chosen = [(*cells[i % len(cells)], *others[(5 * i) % len(others)]) for i in range(count)]
     same = {"epochs": epochs, "device": device, "root": root or "null"}
+    same["gpus"] = int(device == "cuda")  # a local launch hides those that it is not given
     whole = cpu_seconds(
         folder, f"whole{epochs}", ["-m", "harness.launch"], gang=gang,
         width=WIDTHS, sparsity=SPARSITIES, magnitude=MAGNITUDES, seed=seeds, **same,

@@ -8,6 +8,7 @@ are zero again. Nothing of ours hooks into the model.
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -142,20 +143,22 @@ class Ddp:
             self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
         examples = sum(len(images) for images, _ in micro_batches)
-        total = torch.zeros((), device=self.world.device)
+        losses = []
         for images, targets in micro_batches[:-1]:
             with self.ddp.no_sync() if self.ddp else contextlib.nullcontext():
-                total += self._backward(images, targets, len(images) / examples)
+                losses.append(self._backward(images, targets, len(images) / examples))
         images, targets = micro_batches[-1]
-        total += self._backward(images, targets, len(images) / examples)
+        losses.append(self._backward(images, targets, len(images) / examples))
         self.optimizer.step()
         hold(self.places, self.optimizer)
-        return total
+        return functools.reduce(torch.add, losses)
 
     def _backward(self, images: torch.Tensor, targets: torch.Tensor, share: float) -> torch.Tensor:
         with autocast(self.recipe, self.world.device):
             logits = (self.ddp or self.module)(images)
-        loss = loss_function(self.recipe, logits, targets) * share
+        loss = loss_function(self.recipe, logits, targets)
+        if share < 1.0:  # a small model's step on a GPU is all launches: this spares some
+            loss = loss * share
         loss.backward()
         return loss.detach()
 

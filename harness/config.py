@@ -16,7 +16,8 @@ from typing import Any
 from harness.compose import GRIDS, GROUPS, ROOT, choices, compose, grid_files
 from harness.compress import check as compression
 from harness.errors import UserError, nearest
-from harness.schema import ClusterConfig, DatasetConfig, RunConfig, TrialConfig
+from harness.profile import ClusterConfig
+from harness.schema import DatasetConfig, RunConfig, TrialConfig
 from harness.store.files import user_path
 from harness.sweep.grid import Grid, read_grid
 from harness.sweep.jobs import RULE_NAMES

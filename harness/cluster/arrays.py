@@ -26,7 +26,8 @@ from harness.cluster.slurm import SlurmDown
 from harness.cluster.submission import Submission
 from harness.cluster.submit import job_folder, private_folder
 from harness.errors import UserError
-from harness.schema import ClusterConfig, RunConfig, StageConfig
+from harness.profile import ClusterConfig
+from harness.schema import RunConfig, StageConfig
 from harness.store.store import Store
 from harness.sweep.describe import lineage
 from harness.sweep.jobs import Chains, Job, stages_of

@@ -13,7 +13,8 @@ from harness.cluster.slurm import SlurmDown
 from harness.cluster.state import StageState
 from harness.config import Launch
 from harness.errors import UserError
-from harness.schema import ClusterConfig, RunConfig
+from harness.profile import ClusterConfig
+from harness.schema import RunConfig
 from harness.store.claims import Claim, look, try_claim
 from harness.store.provenance import commit
 from harness.store.store import Store

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.schema import ClusterConfig, RunConfig, StageConfig
+from harness.profile import ClusterConfig
+from harness.schema import RunConfig, StageConfig
 from harness.store.files import atomic_write
 from harness.sweep.jobs import Job
 

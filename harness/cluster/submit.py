@@ -17,7 +17,7 @@ from submitit.local.local import LocalExecutor
 from harness.cluster.submission import Submission
 from harness.cluster.worker import Work
 from harness.errors import UserError
-from harness.schema import ClusterConfig
+from harness.profile import ClusterConfig
 from harness.store.claims import process_start
 from harness.store.files import CannotWrite, atomic_write, explained, make_folder
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import BaseModel
 
 from harness.errors import UserError
+from harness.profile import ClusterConfig
 from harness.schema import (
-    ClusterConfig,
     DatasetConfig,
     ModelConfig,
     RunConfig,

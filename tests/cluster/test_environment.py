@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from harness.cluster import arrays, handover, rendezvous, slurm
 from harness.cluster.queued import Scheduler, submitting
 from harness.errors import UserError
-from harness.schema import ClusterConfig, RunConfig, SlurmConfig
+from harness.profile import ClusterConfig, SlurmConfig
+from harness.schema import RunConfig
 
 
 @pytest.fixture

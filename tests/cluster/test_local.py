@@ -8,7 +8,7 @@ from harness.cluster.follow import Progress, follow
 from harness.cluster.stop import SIGNALS, StopFlag
 from harness.cluster.submit import devices
 from harness.errors import UserError
-from harness.schema import ClusterConfig
+from harness.profile import ClusterConfig
 from harness.store.store import Store
 
 

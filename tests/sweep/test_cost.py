@@ -6,7 +6,8 @@ from harness.cluster.state import StageState
 from harness.config import Launch
 from harness.errors import UserError
 from harness.launch import _keep_budget
-from harness.schema import ClusterConfig, OptimizerConfig, RunConfig, SlurmConfig, TeacherConfig
+from harness.profile import ClusterConfig, SlurmConfig
+from harness.schema import OptimizerConfig, RunConfig, TeacherConfig
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.cost import Pilot

@@ -3,7 +3,8 @@
 import pytest
 
 from harness.errors import UserError
-from harness.schema import ClusterConfig, ResourceRule, RunConfig, SlurmConfig
+from harness.profile import ClusterConfig, ResourceRule, SlurmConfig
+from harness.schema import RunConfig
 from harness.sweep.grid import make_grid
 from harness.sweep.jobs import make_chains, stages_of
 from harness.sweep.plan import make_plan

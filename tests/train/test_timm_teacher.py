@@ -1,0 +1,104 @@
+"""Teachers that take images of one size, or come from timm: looked at before anything is queued."""
+
+import sys
+
+import pytest
+import torch
+
+from harness import config
+from harness.errors import UserError
+from harness.schema import DatasetConfig, StageConfig
+from harness.store.files import write_json
+from harness.store.identity import stage_id
+from harness.sweep import describe
+from harness.teacher.load import load
+from harness.teacher.names import misfit
+
+IMAGENET = """defaults:
+  - override /dataset: {dataset}
+  - override /recipe: quick
+dataset: {{validation_size: 100, resolution: {side}}}
+model: {{depth: 8}}
+teacher: {{name: {name}, {rest}}}
+axes: {{seed: [0]}}
+"""
+
+
+def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages):
+    import timm
+
+    model = timm.create_model("resnet10t", num_classes=10)
+    weights = tmp_path / "weights.pt"
+    torch.save(model.state_dict(), weights)
+    device = torch.device("cpu")
+    ten, hundred = (DatasetConfig(name=f"cifar{n}", validation_size=100) for n in (10, 100))
+    found = load(f"timm:resnet10t@{weights}", tmp_path, ten, device)
+    assert found.logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "words", "said"),
+    [
+        ("vit_small_patch16_224", 192, [], "takes images of 224 pixels and imagenet has 192 here"),
+        ("vit_small_patch16_224.augreg_in21k", 224, [], "tell 21,843 classes apart"),
+        ("vit_small_patch16_224.augreg_in21k_ft_in1k", 224, [], None),
+        ("vit_small_patch16_224", 224, ["dataset.start_resolution=128"], "images of one size"),
+        ("convnext_tiny.in12k", 192, [], "tell 11,821 classes apart"),
+        ("resnet50.a1_in1", 192, [], r"no weights resnet50\.a1_in1 .*did you mean 'resnet50\.a1"),
+        ("resnet50.a1_in1k", 192, ["dataset.start_resolution=128"], None),
+    ],
+)
+def test_a_teacher_of_timms_is_looked_up_before_anything_is_queued(
+    tmp_path, name, side, words, said
+):
+    path = tmp_path / "grid.yaml"
+    text = IMAGENET.format(dataset="imagenet", name=f"timm:{name}", rest="labels: soft", side=side)
+    path.write_text(text.replace("model: {depth: 8}", "model: {family: resnet, depth: 18}"))
+    asked = [f"grid={path}", f"store={tmp_path}/store", *words]
+    if said is None:
+        config.load(asked, trains=True)
+        return
+    with pytest.raises(UserError, match=said):
+        config.load(asked, trains=True)
+
+
+def test_what_could_not_be_looked_up_without_timm_is_said(tmp_path, monkeypatch):
+    path = tmp_path / "grid.yaml"
+    text = IMAGENET.format(dataset="imagenet", name="timm:vit_small_patch16_224", side=192,
+                           rest="labels: soft")  # fmt: skip
+    path.write_text(text.replace("model: {depth: 8}", "model: {family: resnet, depth: 18}"))
+    monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
+    monkeypatch.setitem(sys.modules, "timm.models", None)
+    launch = config.load([f"grid={path}", f"store={tmp_path}/store"], trains=True)
+    (note,) = describe.unchecked(launch)
+    assert "timm:vit_small_patch16_224 exists and fits" in note
+    assert f"  note: {note}" in describe.problems(launch)
+
+
+def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_path):
+    def stage(family, depth):
+        augment = {"policy": "none", "crop_padding": 0, "flip": True}
+        said = {"parent": None, "seed": 0, "augment": augment}
+        said["dataset"] = {"name": "imagenet", "validation_size": 5000, "resolution": 160}
+        said["model"] = {"family": family, "depth": depth}
+        said["recipe"] = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}}
+        config = StageConfig.model_validate(said)
+        folder = tmp_path / "stages" / stage_id(config)[:2] / stage_id(config)
+        (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config.model_dump(mode="json"))
+        (folder / "checkpoint" / "final.pt").touch()
+        timing = {"gpu_seconds": 1.0}
+        done = {"stage": stage_id(config), "status": "done", "timing": timing}
+        write_json(folder / "result.json", done)
+        return stage_id(config)
+
+    def asked(family, depth, **dataset):
+        data = DatasetConfig(name="imagenet", validation_size=5000, **dataset)
+        return misfit(stage(family, depth), tmp_path, data)
+
+    assert "with 160 pixels and imagenet has 224" in asked("vit", 12)
+    assert "images of one size" in asked("vit", 12, resolution=160, start_resolution=96)
+    assert asked("vit", 12, resolution=160) is None
+    assert asked("resnet", 50) is None

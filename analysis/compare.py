@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from analysis import render, stats
 from analysis.best import METRICS, MIXED, TOP1, Cell, Metric, cells_per_size, size_columns, warnings
 from analysis.checks import flat
-from analysis.rows import choice, load, names, split_args
+from analysis.rows import AXES, choice, is_axis, load, names, split_args
 from analysis.table import selected
 from harness.errors import UserError, command
 from harness.verb import callable_module
@@ -82,7 +82,8 @@ def _columns(before: pd.DataFrame, after: pd.DataFrame, by: Sequence[str] | None
     import pandas as pd
 
     if by is None:
-        shared = [name for name in before.columns if name in after.columns]
+        asked = {*AXES, "grid", "magnitude", "seed", "state"}  # the rest would be copied in vain
+        shared = [n for n in before.columns if n in after.columns and (n in asked or is_axis(n))]
         both = pd.concat([before[shared].astype(object), after[shared].astype(object)])
         found = [*size_columns(before), *size_columns(after), *size_columns(both)]
         by = list(dict.fromkeys(name for name in found if name != "grid"))
@@ -181,7 +182,8 @@ def notes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
     told = []
     for column in (name for name in MIXED if name in before.columns and name in after.columns):
         values = [
-            ", ".join(sorted({str(v) for v in frame[column].dropna()})) for frame in (before, after)
+            ", ".join(sorted(map(str, frame[column].dropna().unique())))
+            for frame in (before, after)
         ]
         if values[0] != values[1]:
             first, second = (flat(value) or "-" for value in values)

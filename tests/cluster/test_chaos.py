@@ -198,6 +198,7 @@ def test_chaos(small_disk, bed, make_grid, tmp_path):  # the disk goes last, aft
             bed.testbed("up")
             healed = time.monotonic()
         time.sleep(0.3)
+    bed.slurm("scancel", "--me", "--state=PENDING")  # each would look, find nothing, and end
     bed.wait(lambda: not bed.jobs(), 240)
     print(chaos.dealt, "tried:", chaos.tried)
     assert chaos.dealt.total() >= 30, f"too few faults fitted in (CHAOS_SEED={seed}): {chaos.dealt}"

@@ -142,7 +142,10 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     ("word", "sentence"),
     [
         ("cluster.slurm.partition=nowhere", "invalid partition"),
-        ("cluster.gpus_per_node=3 run.processes=3", "Requested node configuration is not"),
+        (
+            "cluster.gpus_per_node=3 run.processes=3 recipe.batch_size=48",
+            "Requested node configuration is not",
+        ),
         ("cluster.gpus_per_node=2", "say run.processes=2 or cluster.gpus_per_node=1"),
         ("cluster.timeout_min=1 cluster.slurm.signal_seconds=60", "jobs would only ever save"),
         ("cluster.slurm.extra={clusters: other}", "set by the harness itself"),
@@ -271,7 +274,8 @@ def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
 
 def test_a_selector_chooses_what_launch_queues_and_tries_again(bed, make_grid, tmp_path):
     grid, store = make_grid(seeds="0, 1, 2"), tmp_path / "store"
-    broken = ("run.processes=3", "where=seed < 2")  # which cannot share a batch of 32
+    three = "cluster.resources=[{where:'depth > 0',processes:3}]"  # cannot share a batch of 32
+    broken = (three, "where=seed < 2")
     assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, *broken))
     bed.drain()
     listed = json.loads(bed.run("harness.status", *args(grid, store, "format=json")))
@@ -320,7 +324,7 @@ def test_stages_that_fail_alike_stop_the_whole_submission(bed, make_grid, tmp_pa
     begun = list(store.glob("stages/*/*/failures"))
     assert 3 <= len(begun) < 8
     said = bed.run("harness.status", *args(grid, store))
-    assert "no CUDA device can be used here" in said
+    assert "this process sees no CUDA device" in said
 
 
 def test_arrays_of_a_launch_give_up_together(bed, make_grid, tmp_path):

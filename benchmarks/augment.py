@@ -17,7 +17,9 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pictures
 import torch
+from gpu_augment import bandwidth
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from torchvision.transforms import InterpolationMode, v2
@@ -29,17 +31,6 @@ from harness.augment.policy import parse_policy
 SIZES = {32: 256, 64: 128, 224: 32}  # pixels -> batch
 WANTED = {32: 1.5, 64: 1.5, 224: 1.0}  # times timm on PIL, on a CPU
 BINS = 9  # torchvision's of 31, timm's 3 of 10: magnitude 0.3
-
-
-def photographs(count, side):
-    """Uint8 [N, 3, side, side] with the spectrum of photographs (amplitude falls as 1/f)."""
-    random = np.random.default_rng(0)
-    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None]
-    falling = 1.0 / np.maximum(np.hypot(fy, fx), 1 / side)
-    waves = np.fft.fft2(random.normal(size=(count, 3, side, side))) * falling
-    images = np.fft.ifft2(waves).real
-    images = 128 + 45 * images / images.std(axis=(1, 2, 3), keepdims=True)
-    return torch.from_numpy(np.clip(images, 0, 255).astype(np.uint8))
 
 
 def ours(text):
@@ -124,27 +115,13 @@ def measure(images, rounds):
     return {name: len(images) / float(np.median(times)) for name, times in seconds.items()}
 
 
-def copy_bandwidth():
-    """Bytes per second that a plain copy reads and writes on this CUDA device."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    for _ in range(3):
-        target.copy_(source)
-    torch.cuda.synchronize()
-    begun = time.perf_counter()
-    for _ in range(20):
-        target.copy_(source)
-    torch.cuda.synchronize()
-    return 20 * 2 * source.numel() / (time.perf_counter() - begun)
-
-
 def on_gpu(rounds):
-    bandwidth = copy_bandwidth()
-    print(f"{torch.cuda.get_device_name()}: copies {bandwidth / 1e9:.0f} GB/s, read and write")
+    copied = bandwidth()
+    print(f"{torch.cuda.get_device_name()}: copies {copied / 1e9:.0f} GB/s, read and write")
     for side, batch in ((32, 4096), (64, 2048), (224, 512)):
-        images = photographs(64, side).repeat(batch // 64, 1, 1, 1).cuda()
+        images = pictures.spectral(64, side).repeat(batch // 64, 1, 1, 1).cuda()
         report(side, measure(images, rounds), TORCHVISION)
-        limit = bandwidth / (2 * images[0].numel())  # one read and one write of each image
+        limit = copied / (2 * images[0].numel())  # one read and one write of each image
         for name in (OURS, AS_TIMM):
             run = PEERS[name][0](images)
             run()
@@ -182,7 +159,7 @@ def main(args):
     ours_module._torch_bytes = ours_module._PATIENCE  # a run is long enough for the compiled loops
     slow = 0
     for side, batch in SIZES.items():
-        rates = measure(photographs(batch, side), rounds)
+        rates = measure(pictures.spectral(batch, side), rounds)
         report(side, rates, TIMM)
         ratio = rates[AS_TIMM] / rates[TIMM]
         slow += ratio < WANTED[side]

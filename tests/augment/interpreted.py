@@ -10,8 +10,9 @@ os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
 
 import numpy as np
 import torch
-from conftest import kinds_of_image
-from test_exact import VALUES, halves
+from pictures import halves
+from pictures import odd as pictures
+from test_exact import VALUES
 
 from harness.augment import fused, kernels
 from harness.augment.apply import gpu_executor
@@ -21,11 +22,6 @@ from harness.augment.policy import parse_policy
 
 STATISTICS = ("Contrast", "AutoContrast", "Equalize")
 compared = 0
-
-
-def pictures(height, width):
-    stacked = np.stack(kinds_of_image(height, width)).astype(np.uint8)
-    return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
 
 
 def check(what, images, plan):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pictures import halves
 
 from harness.augment.ops import OPS
 from harness.augment.plan import Plan
@@ -68,13 +69,6 @@ def test_each_op_is_pillows(pictures, by_pillow, execute, size, interpolation):
 def test_each_op_is_pillows_in_large_images(pictures, by_pillow, execute, size, interpolation):
     images, plan = _every_op(pictures(*size), interpolation)
     _assert_same(execute(images, plan), by_pillow(images, plan), plan)
-
-
-def halves() -> torch.Tensor:
-    """Grey images uint8 [255, 3, 6, 7] whose mean is v + 1/2: where Contrast rounds up."""
-    level = torch.arange(255, dtype=torch.uint8)[:, None].repeat(1, 42)
-    level[:, ::2] += 1
-    return level.view(-1, 1, 6, 7).repeat(1, 3, 1, 1)
 
 
 def test_contrast_rounds_a_mean_on_a_half_as_pillow_does(by_pillow, execute):

@@ -1,6 +1,7 @@
 """The kernels for a GPU give the bits of plain torch; where they cannot be built, that serves."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.augment import kernels
 from harness.augment.apply import gpu_executor
 
 HERE = Path(__file__).parent
+PICTURES = HERE.parents[1] / "benchmarks"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton does not come with this torch"
 )
@@ -22,6 +24,7 @@ needs_triton = pytest.mark.skipif(
 def test_fused_kernels_give_the_bits_of_plain_torch():
     said = subprocess.run(
         [sys.executable, HERE / "interpreted.py"],
+        env={**os.environ, "PYTHONPATH": str(PICTURES)},
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr[-2000:]

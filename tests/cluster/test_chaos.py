@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -209,12 +208,13 @@ def test_chaos(small_disk, bed, make_grid, tmp_path):  # the disk goes last, aft
     assert rows(bed, grid, wild, tmp_path / "b") == expected, f"CHAOS_SEED={seed}"
     for path, inode in first_seen.items():
         assert path.stat().st_ino == inode  # written once
-        mine, theirs = (
-            json.loads(p.read_text()) for p in (path, calm / Path(path).relative_to(wild))
-        )
+        both = (path, calm / path.relative_to(wild))
+        mine, theirs = (json.loads(result.read_text()) for result in both)
         mine.pop("timing")
         theirs.pop("timing")
         assert mine == theirs, f"CHAOS_SEED={seed}"
+        bits = [(result.parent / "correct.npz").read_bytes() for result in both]
+        assert bits[0] == bits[1], f"CHAOS_SEED={seed}"
     logs = "\n".join(path.read_text() for path in wild.glob("sweeps/*/logs/*/*/*.out"))
     finished = [line for line in logs.splitlines() if line.startswith("finished")]
     assert len(finished) == len(set(finished))

@@ -57,11 +57,12 @@ check: setup
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow"
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
-# Twice as many processes as cores: tests of clusters wait for schedulers most of their time.
+# A process more than cores: tests of clusters wait for schedulers. Files in the order of their
+# names: sorted by size, the longest single tests come last, side by side.
 test: setup test-system
-	@$(PY) -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 testbed: setup
 	@slurm/testbed/testbed up

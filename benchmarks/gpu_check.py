@@ -31,7 +31,7 @@ PARTS = {  # by importance: seconds at most, and the command
     ),
     "fed": (80, "gpu_train.py", "fed"),
     "training": (60, "train.py", "cuda"),
-    "sweep": (100, "sweep.py", "device=cuda", "epochs=1", "trials=3", "seeds=1"),
+    "sweep": (100, "sweep.py", "data=resident", "device=cuda", "epochs=1", "trials=3", "seeds=1"),
     "peers": (40, "augment.py"),
     "loader": (100, "loader.py", "1", "2"),
 }  # fmt: skip

@@ -148,28 +148,27 @@ MANIFEST = "manifest.json"  # of a written set; it is written last (`write.py`)
 
 def written(info: DatasetInfo, data_root: str | None) -> Path | None:
     """The first folder `<root>/<name>` with `.beton` files of this data set that are finished."""
-    return next((p for p in _roots(info, data_root) if (p / MANIFEST).is_file()), None)
+    return next((p for p in _under(data_root, info.name) if (p / MANIFEST).is_file()), None)
 
 
 def tree(info: DatasetInfo, data_root: str | None) -> Path | None:
     """The first folder `<root>/<name>` with the image files of this data set."""
     parts = ("train", "val")
-    roots = _roots(info, data_root)
-    return next((p for p in roots if all((p / part).is_dir() for part in parts)), None)
+    folders = _under(data_root, info.name)
+    return next((p for p in folders if all((p / part).is_dir() for part in parts)), None)
 
 
-def _roots(info: DatasetInfo, data_root: str | None) -> list[Path]:
-    roots = [Path(root).expanduser() for root in (data_root, "data") if root is not None]
-    return [root / info.name for root in roots]
+def _under(data_root: str | None, name: str) -> list[Path]:
+    """The folder of this name in the data root, then in `data/` here."""
+    return [Path(root).expanduser() / name for root in (data_root, "data") if root is not None]
 
 
 def places(info: DatasetInfo, data_root: str | None) -> list[Path]:
     """Where the files are looked for, first to last: the data root, `data/` here, the package's."""
     if info.folder is None:
         return []
-    roots = [Path(root).expanduser() for root in (data_root, "data") if root is not None]
     system = [Path(info.system_folder)] if info.system_folder else []
-    return [root / info.folder for root in roots] + system
+    return _under(data_root, info.folder) + system
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -23,6 +23,7 @@ from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance
 from harness.store.claims import ClaimLost
+from harness.sweep.plan import stream_key
 from harness.train import trackers
 from harness.train.distributed import World
 from harness.train.stage import Stage
@@ -118,7 +119,7 @@ def train_gang(
     begun = time.monotonic()
     first = members[0].config
     for member in members:
-        if _stream(member.config) != _stream(first):
+        if stream_key(member.config) != stream_key(first):
             raise UserError(
                 f"stages {members[0].stage_id} and {member.stage_id} cannot train side by side: "
                 "a gang shares data, seed, batch size and epochs."
@@ -173,10 +174,6 @@ def facts(run: RunConfig, world: World, loader: Loader, dataset: Dataset) -> dic
         "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
         "threads": None if cuda else run.threads,
     }
-
-
-def _stream(config: StageConfig) -> tuple[Any, ...]:
-    return config.dataset, config.seed, config.recipe.batch_size, config.recipe.epochs
 
 
 def _train(

@@ -1,7 +1,7 @@
 """Core-seconds of one grid: this harness (sharing, one process for many stages, gangs) against one
 process per trial with the same training code.
 
-python benchmarks/sweep.py [data=jpegs,resident] [epochs=2] [trials=12] [gang=8] [seeds=2]
+python benchmarks/sweep.py [data=jpegs] [epochs=2] [trials=12] [gang=8] [seeds=2]
                            [device=cpu]
 
 3 widths x 4 sparsities x 4 magnitudes x 2 seeds. `jpegs`: of ImageNet's sizes, read through FFCV
@@ -133,7 +133,7 @@ def main(args):
     trials, seeds = int(said.get("trials", "12")), list(range(int(said.get("seeds", "2"))))
     ratios = []
     with tempfile.TemporaryDirectory() as name:
-        for data in said.get("data", ",".join(DATA)).split(","):
+        for data in said.get("data", "jpegs").split(","):
             device = said.get("device", "cpu")
             ratios.append(measure(Path(name), data, epochs, trials, gang, seeds, device))
     print(f"{min(ratios):.2f} times fewer core-seconds (at least {LIMIT:g} asked for)")

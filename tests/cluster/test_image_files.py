@@ -1,18 +1,16 @@
 """Image files over two nodes with two ranks each: both engines, ZeRO 0 and 1, micro-batches."""
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import checkout as copy_with
 from PIL import Image
 
 from harness.store.files import read_lines
 
-ROOT = Path(__file__).parents[2]
 CLASSES, TRAIN, VAL = 3, 16, 7  # images of each class
-ROW = '\n    image_folder("photos", num_classes=3, train_size=48, test_size=21, resolution=32),'
+ROW = 'image_folder("photos", num_classes=3, train_size=48, test_size=21, resolution=32)'
 GRID = """# A vision transformer, whose numbers do not depend on how a batch is shared.
 defaults:
   - override /dataset: imagenet
@@ -38,12 +36,8 @@ WIDE = (
 @pytest.fixture
 def checkout(tmp_path):
     """The harness with one data set more, as docs/datasets.md adds it."""
-    checkout = tmp_path / "checkout"
-    for room in ("harness", "grids", "slurm"):
-        shutil.copytree(ROOT / room, checkout / room)
-    catalog = checkout / "harness" / "data" / "catalog.py"
-    catalog.write_text(catalog.read_text().replace("_ROWS = (", f"_ROWS = ({ROW}", 1))
-    return checkout
+    copy_with(tmp_path / "checkout", ROW)
+    return tmp_path / "checkout"
 
 
 @pytest.fixture

@@ -82,6 +82,18 @@ def test_two_testbeds_keep_to_themselves(bed, three):
         bystander.wait()
 
 
+def test_a_node_kept_for_a_waiting_job_counts_as_well(bed):
+    """The scheduler plans for it, which sinfo shows instead of idle, for as long as it waits."""
+    quiet = ("-p", "high", "-o", "/dev/null")
+    bed.slurm("sbatch", *quiet, "-t", "5", "--wrap", "sleep 300")
+    bed.wait(lambda: "RUNNING" in bed.jobs().values())
+    bed.slurm("sbatch", *quiet, "-t", "1", "-N", "2", "--exclusive", "--wrap", "true")
+    states = ("sinfo", "--noheader", "-p", "main", "-o", "%t")
+    bed.wait(lambda: "plnd" in bed.slurm(*states).split())
+    bed.testbed("up")
+    assert "plnd" in bed.slurm(*states).split()  # it was, all the while
+
+
 def jobs_of(mark):
     """Processes of jobs that have this in their environment."""
     found = []

@@ -109,7 +109,7 @@ def gangs():
         root = fashion_mnist(folder / "data")
         configs = [small(0.1 * number) for number in range(1, MEMBERS + 1)]
         for engine in ("ddp", "deepspeed"):
-            run = RunConfig(engine=engine, device="cuda", data_root=root)
+            run = RunConfig(engine=engine, device="cuda", data_root=root, streams=False)
             lanes = run.model_copy(update={"streams": True})
             with connected(run) as world:
                 trained(folder / f"{engine}-warm-up", configs[:1], run, world)

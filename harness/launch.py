@@ -20,7 +20,6 @@ from harness.cluster.state import StageState, stage_states
 from harness.compress.check import depends_on_layers
 from harness.config import Launch, grid_files, load
 from harness.errors import UserError, command, nearest
-from harness.schema import RunConfig
 from harness.store.claims import process_start, try_claim
 from harness.store.files import Damaged, atomic_write, make_folder
 from harness.store.store import Store
@@ -245,12 +244,6 @@ def _queue(launch: Launch, plan: Plan, store: Store, wanted: Collection[str]) ->
     return 0
 
 
-def _sharing(run: RunConfig, workers: int) -> RunConfig:
-    """A worker cannot tell how many others decode on this machine; their launcher can."""
-    cores = len(os.sched_getaffinity(0)) // (workers * run.processes)
-    return run.model_copy(update={"loader_threads": run.loader_threads or max(1, cores)})
-
-
 def _run_here(
     launch: Launch,
     plan: Plan,
@@ -272,8 +265,8 @@ def _run_here(
     submission = Submission(
         store=store.root,
         sweep=launch.grid.name,
-        run=_sharing(launch.run, workers),
-        cluster=launch.cluster,
+        run=launch.run,
+        cluster=launch.cluster.model_copy(update={"workers": workers}),
         stages={stage: config for stage, config in plan.stages.items() if stage in needed},
         parts=[groups],
         launcher=(os.getpid(), process_start(os.getpid()) or ""),

@@ -5,7 +5,8 @@ python -m harness.pilot grid=imagenet_resnet50 steps=50 where="width >= 1"
 
 Run it on the machine, or in an interactive job (`srun --gpus=1 --pty ...`), whose device the sweep
 will use; on one where another process is busy it measures that, too. Each size is measured in a
-process of its own, for `steps` steps (20) and a minute at most. Sizes that have a pilot are left
+process of its own, for `steps` steps (20) and a minute at most, with the run's engine and its
+micro-batches, or those of the cluster's rule for the size. Sizes that have such a pilot are left
 out (`again=true` measures them all).
 """
 
@@ -14,8 +15,9 @@ from __future__ import annotations
 from harness.augment.policy import parse_policy
 from harness.cluster.select import look_at
 from harness.errors import UserError, command
-from harness.schema import StageConfig
+from harness.schema import RunConfig, StageConfig
 from harness.sweep import cost, describe
+from harness.sweep.jobs import asked_for
 
 KNOBS = {"steps": str, "again": bool}
 STEPS = 20
@@ -35,24 +37,27 @@ def main(args: list[str]) -> int:
     root = sweep.store.root
     known = cost.pilots(root, sweep.plan)
     sizes: dict[cost.Size, StageConfig] = {}
+    runs: dict[cost.Size, RunConfig] = {}
     for stage in sweep.stages():
         config = sweep.plan.stages[stage]
         size = cost.size_key(config)
         # the strongest augmentation is the slowest; later stages of a size take no longer
         if config.parent is None:
             sizes[size] = max(sizes.get(size, config), config, key=_strength)
+            _, run = asked_for(sweep.plan, stage, sweep.launch.cluster, sweep.launch.run)
+            runs[size] = run.model_copy(update={"processes": 1})
     todo = {
         size: config
         for size, config in sizes.items()
-        if sweep.launch.knobs.get("again") or size not in known
+        if sweep.launch.knobs.get("again") or size not in known or not known[size].suits(runs[size])
     }
     if not todo:
         print("every size is known already; again=true measures them anew")
         return 0
     from harness.train.pilot import measure_alone
 
-    for config in todo.values():
-        pilot = measure_alone(config, sweep.launch.run, int(said), root)
+    for size, config in todo.items():
+        pilot = measure_alone(config, runs[size], int(said), root)
         cost.write_pilot(root, config, pilot)
         model = config.model
         print(

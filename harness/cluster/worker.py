@@ -20,6 +20,7 @@ from harness.cluster import failure, rendezvous, slurm
 from harness.cluster.breaker import gave_up, trip_others
 from harness.cluster.stop import StopFlag
 from harness.cluster.submission import Submission
+from harness.data import node
 from harness.errors import UserError
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 from harness.store.files import CannotWrite, Damaged, append_line, atomic_write
@@ -51,6 +52,7 @@ class Work(Checkpointable):
         submission = Submission.read(Path(path))
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
+            node.share(submission.cluster.workers)
         from harness.train.distributed import connected
 
         with contextlib.ExitStack() as stack:

@@ -143,19 +143,19 @@ def _in_memory(path: Path) -> Bytes:
 
 
 def require_memory(paths: Iterable[Path]) -> None:
-    """Refuse a process cache that does not fit, into this process and into all ranks of the node.
+    """Refuse a process cache that does not fit, into this process and into all of this node.
 
-    Other ranks may have read theirs already or not, so what all need is compared with the memory
+    The others may have read theirs already or not, so what all need is compared with the memory
     that there is, and what this one needs with the memory that is free.
     """
     size = sum(path.stat().st_size for path in paths if _key(path) not in _held)
     total, free = node.host_memory()
     limit = node.memory_limit() or total
     total, free = min(total, limit), min(free, limit)
-    ranks = node.ranks_here()
-    if size > 0.9 * free or ranks * size > 0.9 * total:
+    processes = node.processes_here()
+    if size > 0.9 * free or processes * size > 0.9 * total:
         raise UserError(
             f"run.data_cache=process would read {size / 1e9:.1f} GB of .beton files into each of "
-            f"{ranks} processes on this node, which may use {total / 1e9:.1f} GB of memory, and "
-            f"{free / 1e9:.1f} GB are free: use run.data_cache=page."
+            f"{processes} processes on this node, which may use {total / 1e9:.1f} GB of memory, "
+            f"and {free / 1e9:.1f} GB are free: use run.data_cache=page."
         )

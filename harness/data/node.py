@@ -7,12 +7,18 @@ import os
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+WORKERS = "HARNESS_WORKERS"
 
 
-def ranks_here() -> int:
-    """Ranks of this job on this node (`cluster/rendezvous.py` says it)."""
-    said = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
-    return max(1, int(said))
+def share(workers: int) -> None:
+    """Say how many workers of one launch train side by side on this machine; they cannot tell."""
+    os.environ[WORKERS] = str(workers)
+
+
+def processes_here() -> int:
+    """Ranks on this node: of this job (`cluster/rendezvous.py` says it), in each of the workers."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
+    return max(1, int(ranks)) * int(os.environ.get(WORKERS, "1"))
 
 
 def usable_cores() -> int:
@@ -23,7 +29,7 @@ def usable_cores() -> int:
     """
     mine = len(os.sched_getaffinity(0))
     given = os.environ.get("SLURM_CPUS_PER_TASK")
-    return max(1, min(mine, int(given)) if given else mine // ranks_here())
+    return max(1, min(mine, int(given)) if given else mine // processes_here())
 
 
 def memory_limit() -> int | None:

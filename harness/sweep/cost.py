@@ -72,6 +72,12 @@ class Pilot:
     memory_bytes: int  # of one stage
     device_bytes: int  # that the device has, or the host for one worker
     device: str
+    engine: str
+    micro_batch_size: int | None  # as the run had it
+
+    def suits(self, run: RunConfig) -> bool:
+        """Whether `run` takes as much memory, and as long for a step."""
+        return (self.engine, self.micro_batch_size) == (run.engine, run.micro_batch_size)
 
 
 def pilot_path(store: Path, config: StageConfig) -> Path:
@@ -176,7 +182,7 @@ def by_size(
     lines = []
     for size in dict.fromkeys([*to_go, *past]):
         count, epochs = to_go.get(size, (0, 0))
-        text = f"  {_named(size)}: {count:,} stages to go"
+        text = f"  {named(size)}: {count:,} stages to go"
         if size in known:
             text += f", {known[size] * epochs / 3600:.2f} device-hours"
         if size in past:
@@ -186,7 +192,8 @@ def by_size(
     return lines
 
 
-def _named(size: Size) -> str:
+def named(size: Size) -> str:
+    """A size in words."""
     model = size.model
     depth = f"-{model.depth}" if model.depth else ""
     added = f" with {size.surplus.form}" if size.surplus else ""
@@ -238,16 +245,16 @@ def company(
         if isinstance(run.gang, int):
             return True
         found = [measured.get(size_key(plan.stages[member])) for member in (*gang, stage)]
-        pays = [pilot for pilot in found if pilot and pilot.data_share >= WAITS_FOR_DATA]
+        pays = [p for p in found if p and p.suits(run) and p.data_share >= WAITS_FOR_DATA]
         if len(pays) < len(found):
             return False
         needed = sum(pilot.memory_bytes for pilot in pays)
-        return needed <= MEMORY_SHARE * min(_room(pilot, run, cluster) for pilot in pays)
+        return needed <= MEMORY_SHARE * min(room(pilot, run, cluster) for pilot in pays)
 
     return joins
 
 
-def _room(pilot: Pilot, run: RunConfig, cluster: ClusterConfig) -> float:
+def room(pilot: Pilot, run: RunConfig, cluster: ClusterConfig) -> float:
     """Bytes of the device, or of the host on a CPU, that one process may count on."""
     here = float(pilot.device_bytes)
     if cluster.executor == "local":
@@ -257,30 +264,3 @@ def _room(pilot: Pilot, run: RunConfig, cluster: ClusterConfig) -> float:
     if cluster.slurm.mem_gb is not None:  # of a node, whatever machine the pilot ran on
         here = cluster.slurm.mem_gb * 2**30
     return here / math.ceil(run.processes / cluster.slurm.nodes)
-
-
-def gang_lines(
-    plan: Plan,
-    left: Sequence[str],
-    run: RunConfig,
-    cluster: ClusterConfig,
-    measured: Mapping[Size, Pilot],
-) -> list[str]:
-    """What `run.gang=auto` chose for each size, and why."""
-    joins = company(plan, run, cluster, measured)
-    lines = []
-    for size, stage in {size_key(plan.stages[stage]): stage for stage in left}.items():
-        pilot = measured.get(size)
-        if pilot is None:
-            why = "1, no pilot: python -m harness.pilot"
-        else:
-            gang: list[str] = []
-            while joins(gang, stage):
-                gang.append(stage)
-            room = _room(pilot, run, cluster)
-            why = (
-                f"{max(1, len(gang))}, {pilot.data_share:.0%} of a step waits for data (pays from "
-                f"{WAITS_FOR_DATA:.0%}), {pilot.memory_bytes / 1e9:.2f} of {room / 1e9:.1f} GB each"
-            )
-        lines.append(f"  gang of {_named(size)}: {why}")
-    return lines

@@ -12,7 +12,7 @@ from harness.errors import printable
 from harness.schema import DatasetConfig, StageConfig
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
-from harness.sweep.jobs import make_chains, wall_seconds
+from harness.sweep.jobs import asked_for, make_chains, wall_seconds
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
 
 if TYPE_CHECKING:
@@ -76,13 +76,15 @@ def dry_run(
     lines.append(f"  {len(plan.stages):>8,} stages ({alone:,} without sharing)")
     for name, count in sorted(Counter(state.name for state in states.values()).items()):
         lines.append(f"  {count:>8,} stages {name}")
-    measured = cost.pilots(launch.store, plan)
-    groups = gangs(plan, left, cost.company(plan, launch.run, launch.cluster, measured))
     if launch.cluster.executor == "slurm":
-        lines += _jobs(launch, plan, states, left)
+        said, count = _jobs(launch, plan, states, left)
+        lines.append(said)
+    else:
+        joins = cost.company(plan, launch.run, launch.cluster, cost.pilots(launch.store, plan))
+        count = len(gangs(plan, left, joins))
     lines.append(
-        f"  {len(left):>8,} stages to train, in {len(groups):,} gangs, "
-        f"by {min(launch.cluster.workers, len(groups))} worker(s) of cluster {launch.cluster.name}"
+        f"  {len(left):>8,} stages to train, in {count:,} gangs, "
+        f"by {min(launch.cluster.workers, count)} worker(s) of cluster {launch.cluster.name}"
     )
     lines.append("  " + cost.sentence(plan, states, left, launch.cluster.workers, launch.store))
     lines.append("  " + cost.saving(plan, states, launch.store))
@@ -97,8 +99,11 @@ def dry_run(
 
 def _jobs(
     launch: Launch, plan: Plan, states: Mapping[str, StageState], left: Sequence[str]
-) -> list[str]:
-    """How the stages would be packed into jobs; memory raised after failures is not foreseen."""
+) -> tuple[str, int]:
+    """How the stages would be packed into jobs, and how many gangs these hold.
+
+    Memory raised after failures is not foreseen.
+    """
     known = cost.seconds_per_epoch(plan, states, launch.store)
     seconds = wall_seconds(known, plan, launch.run.processes)
     chains = [
@@ -116,7 +121,9 @@ def _jobs(
     jobs = sum(len(chain) for chain, _ in chains)
     limits = sorted({cluster.timeout_min for _, cluster in chains})
     minutes = " or ".join(f"{limit:,}" for limit in limits) or "0"
-    return [f"  {jobs:>8,} jobs of {minutes} minutes, {len(chains):,} of which can start at once"]
+    gangs_held = sum(len(job) for chain, _ in chains for job in chain)
+    start = f"{len(chains):,} of which can start at once"
+    return f"  {jobs:>8,} jobs of {minutes} minutes, {start}", gangs_held
 
 
 def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
@@ -124,7 +131,30 @@ def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
     if launch.run.gang != "auto":
         return []
     measured = cost.pilots(launch.store, plan)
-    return cost.gang_lines(plan, left, launch.run, launch.cluster, measured)
+    lines = []
+    for size, stage in {cost.size_key(plan.stages[stage]): stage for stage in left}.items():
+        pilot = measured.get(size)
+        cluster, run = asked_for(plan, stage, launch.cluster, launch.run)
+        if pilot is None:
+            why = "1, no pilot: python -m harness.pilot"
+        elif not pilot.suits(run):
+            why = (
+                f"1, its pilot had engine {pilot.engine} and micro-batches of "
+                f"{pilot.micro_batch_size or 'a whole batch'}: python -m harness.pilot"
+            )
+        else:
+            joins = cost.company(plan, run, cluster, measured)
+            gang: list[str] = []
+            while joins(gang, stage):
+                gang.append(stage)
+            room = cost.room(pilot, run, cluster)
+            why = (
+                f"{max(1, len(gang))}, {pilot.data_share:.0%} of a step waits for data (pays from "
+                f"{cost.WAITS_FOR_DATA:.0%}), {pilot.memory_bytes / 1e9:.2f} of "
+                f"{room / 1e9:.1f} GB each"
+            )
+        lines.append(f"  gang of {cost.named(size)}: {why}")
+    return lines
 
 
 def problems(launch: Launch) -> list[str]:

@@ -95,6 +95,15 @@ def _rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule | None:
     return None
 
 
+def asked_for(
+    plan: Plan, stage: str, cluster: ClusterConfig, run: RunConfig
+) -> tuple[ClusterConfig, RunConfig]:
+    """Profile and run of a stage: with what a rule for its size says, where jobs are queued."""
+    if cluster.executor == "local":
+        return cluster, run
+    return applied(cluster, run, _rule(plan.stages[_root(plan, stage)], cluster))
+
+
 def applied(
     cluster: ClusterConfig, run: RunConfig, rule: ResourceRule | None, factor: int = 1
 ) -> tuple[ClusterConfig, RunConfig]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,17 @@ from harness.train import checkpoint
 
 @dataclass(frozen=True)
 class Teacher:
-    """`tail` normalises as the teacher was trained; `macs` are of one image's forward pass."""
+    """`tail` normalises as the teacher was trained."""
 
     module: nn.Module
     tail: Tail
-    macs: int
+    _macs: dict[int, int] = field(default_factory=dict)
+
+    def macs(self, side: int) -> int:
+        """Multiply-adds of the forward pass of one image of this side."""
+        if side not in self._macs:
+            self._macs[side] = count(self.module, side).macs_dense
+        return self._macs[side]
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor, seen: Tail | None = None) -> torch.Tensor:
@@ -80,7 +86,7 @@ def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -
             f"teacher: {name} tells {said.shape[-1]} classes apart and {dataset.name} has "
             f"{info.num_classes}: choose a teacher trained on {dataset.name}."
         )
-    return Teacher(module, tail, count(module, resolution).macs_dense)
+    return Teacher(module, tail)
 
 
 def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, Tail]:

@@ -75,15 +75,17 @@ class Pulse:
 
 
 class Lanes:
-    """CUDA streams for stages that step side by side; none on a CPU, or where not asked for.
+    """CUDA streams for stages that step side by side; none on a CPU, or where they do not pay.
 
     Entering, each waits for what the caller's stream was told so far (the batch has come); leaving,
     that stream waits for all of them. So whatever the caller frees or reads is done with.
     """
 
-    def __init__(self, count: int, device: torch.device):
-        on_gpu = device.type == "cuda" and count > 1
-        self.streams = [torch.cuda.Stream(device) for _ in range(count)] if on_gpu else []
+    def __init__(self, count: int, run: RunConfig, world: World):
+        one_gpu = world.device.type == "cuda" and world.size == 1
+        pays = run.engine == "deepspeed" if run.streams == "auto" else run.streams
+        count = count if one_gpu and pays and count > 1 else 0
+        self.streams = [torch.cuda.Stream(world.device) for _ in range(count)]
 
     def __enter__(self) -> None:
         for stream in self.streams:
@@ -187,7 +189,7 @@ def _train(
     """All steps that are left; False when stopped, or the claim was lost, before the end."""
     config = stages[0].config
     per_epoch = loader.steps_per_epoch
-    lanes = Lanes(len(stages) if run.streams and world.size == 1 else 0, world.device)
+    lanes = Lanes(len(stages), run, world)
     step = min(stage.step for stage in stages)
     saved = clock = time.monotonic()
     for epoch in range(step // per_epoch, config.recipe.epochs):

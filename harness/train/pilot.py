@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import multiprocessing
-import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from harness.data import node
 from harness.data.crops import side_at
 from harness.data.datasets import load
 from harness.data.loader import Loader, make_loader
@@ -74,6 +74,8 @@ def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pil
             memory_bytes=max(1, memory),
             device_bytes=_device_bytes(world.device),
             device=torch.cuda.get_device_name() if cuda else "cpu",
+            engine=run.engine,
+            micro_batch_size=run.micro_batch_size,
         )
 
 
@@ -140,22 +142,5 @@ def _device_bytes(device: torch.device) -> int:
     """What the device has; on a CPU what this job's control group leaves of the machine's."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *group_limits()])
-
-
-def group_limits(root: Path = Path("/")) -> list[int]:
-    """Limits of memory, in bytes, of this process's control group and those around it, v2 or v1."""
-    limits = []
-    with contextlib.suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers not in ("", "memory"):
-                continue
-            base, name = root / "sys/fs/cgroup", "memory.max"
-            if controllers == "memory":
-                base, name = base / "memory", "memory.limit_in_bytes"
-            for folder in (path, *map(str, Path(path).parents)):
-                with contextlib.suppress(OSError, ValueError):  # "max", or not to be seen from here
-                    limits.append(int((base / folder.lstrip("/") / name).read_text()))
-    return limits
+    total, _ = node.host_memory()
+    return min(total, node.memory_limit() or total)

@@ -85,7 +85,7 @@ class Stage:
         self.rewound = False
         # of one image's forward, by what is trained at a step and the image's side
         self.macs: dict[tuple[str, int], int] = {}
-        self.macs_sum = 0  # over the steps so far
+        self.macs_sum = self.judging_sum = 0  # of the network and the teacher, over all steps
         self.counts: Counts | None = None  # of the network with the masks of now
         self.complete: torch.nn.Module | None = None  # see `deployed`
         module = self._built().to(world.device)
@@ -197,21 +197,23 @@ class Stage:
         self.last_loss = state["last_loss"]
         self.val_before = state["val_before"]
         self.rewind, self.rewound = state["rewind"], state["rewound"]
-        self.macs_sum = state["macs_sum"]
+        self.macs_sum, self.judging_sum = state["macs_sum"], state["judging_sum"]
 
     def train_on(self, batch: Batch, epoch: int) -> None:
         """One optimizer step on this rank's share of a global batch."""
         draw = functools.partial(self._augmented, batch, epoch)
+        side = batch.images.shape[-1]
         if self.teacher is None or self.config.teacher is None:
             images, targets = draw(0)
         else:
             asked = self.config.teacher
+            self.judging_sum += asked.candidates * self.teacher.macs(side)
             images, targets = judged(asked, self.teacher, draw, batch.labels, self.tail)
         size = self.run.micro_batch_size or len(images)
         lr = self._lr(self.step)
         if self.graph is not None:
             self.graph.begin_step(self.config.seed, self.step, self.total_steps)
-        self.macs_sum += self._step_macs(batch.images.shape[-1])
+        self.macs_sum += self._step_macs(side)
         # what draws inside a model (dropout) is a function of the step too, and of nothing before
         seed = rng.derive(self.config.seed, f"step {self.step} rank {self.world.rank}")
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.1 ms for all devices
@@ -319,6 +321,7 @@ class Stage:
             "rewind": self.rewind,
             "rewound": self.rewound,
             "macs_sum": self.macs_sum,
+            "judging_sum": self.judging_sum,
             "seconds": self.seconds,
         }
         checkpoint.save(self.folder, self.id, self.step, state, self.world, self.sharded)
@@ -360,10 +363,7 @@ class Stage:
 
     def _train_macs(self) -> int:
         """Backward costs about two forwards; a teacher only goes forward, for each candidate."""
-        asked = self.config.teacher
-        asks = asked.candidates * self.step if asked is not None and self.teacher else 0
-        judging = asks * self.teacher.macs if self.teacher else 0
-        return (3 * self.macs_sum + judging) * self.config.recipe.batch_size
+        return (3 * self.macs_sum + self.judging_sum) * self.config.recipe.batch_size
 
     def summary(self) -> dict[str, Any]:
         """Everything of a result but the scores."""

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.train.pilot import group_limits
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,8 +38,9 @@ def test_a_pilot_makes_costs_known_and_budgets_kept(make_grid, tmp_path):
     said = run("harness.launch", *words, "budget=5", "run.gang=auto")
     assert "gang of digits cifar_resnet-8 width 0.25 batch 32: 1, " in said  # nothing to decode
     assert "by the pilot" in run("harness.status", *words)
-    kept.unlink()  # what finished stages took says nothing of memory, nor of waiting for data
-    assert "waiting for data" in run("harness.pilot", *words, "steps=1")
+    # what finished stages took says nothing of memory, nor does a pilot with whole batches
+    assert "waiting for data" in run("harness.pilot", *words, "steps=1", "run.micro_batch_size=16")
+    assert json.loads(kept.read_text())["micro_batch_size"] == 16
     assert "is no number" in run("harness.launch", *words, "budget=lots", code=2)
 
 
@@ -60,19 +59,3 @@ def test_the_memory_of_a_size_is_its_own_whatever_was_measured_before(make_grid,
     assert found["both"][0] == pytest.approx(found["large"][0], rel=0.2)
     assert found["both"][1] == pytest.approx(found["small"][0], rel=0.2)
     assert found["large"][0] > 1.5 * found["small"][0]
-
-
-def test_limits_of_the_control_group_bound_the_memory(tmp_path):
-    def write(name, text):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    assert group_limits(tmp_path) == []
-    write("proc/self/cgroup", "0::/slurm/job_7/step_0\n")
-    write("sys/fs/cgroup/slurm/job_7/step_0/memory.max", "max\n")
-    write("sys/fs/cgroup/slurm/job_7/memory.max", "4000000\n")
-    assert group_limits(tmp_path) == [4_000_000]
-    write("proc/self/cgroup", "5:cpu:/x\n4:memory:/slurm/job_7\n")
-    write("sys/fs/cgroup/memory/slurm/job_7/memory.limit_in_bytes", "3000000\n")
-    assert group_limits(tmp_path) == [3_000_000]

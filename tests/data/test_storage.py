@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from harness import launch
 from harness.cluster import failure
 from harness.data import node, streamed, write
 from harness.data.catalog import MANIFEST
@@ -161,6 +160,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(node, "host_memory", lambda: (total, free))
         monkeypatch.setattr(node, "memory_limit", lambda: None)
 
+    monkeypatch.setenv(node.WORKERS, "1")  # put back afterwards
     for name in ("SLURM_CPUS_PER_TASK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     return say
@@ -177,6 +177,10 @@ def test_a_cache_fits_if_all_ranks_of_the_node_can_hold_it(tmp_path, machine, mo
     with pytest.raises(UserError, match=r"each of 3 processes .* use run\.data_cache=page"):
         require_memory([path])
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("HARNESS_WORKERS", "2")  # of one launch, with two ranks each
+    with pytest.raises(UserError, match=r"each of 4 processes"):
+        require_memory([path])
+    monkeypatch.setenv("HARNESS_WORKERS", "1")
     monkeypatch.setattr(node, "memory_limit", lambda: 2000)  # of the job, on a larger machine
     with pytest.raises(UserError, match=r"may use 0\.0 GB"):
         require_memory([path])
@@ -226,11 +230,14 @@ def test_a_rank_decodes_on_the_cores_it_was_given_or_on_its_share(
     assert node.usable_cores() == cores
 
 
-def test_workers_of_one_machine_share_its_cores(machine):
+def test_workers_of_one_machine_share_its_cores(machine, monkeypatch):
     machine(cores=8)
-    assert launch._sharing(RunConfig(processes=2), workers=2).loader_threads == 2
-    assert launch._sharing(RunConfig(), workers=20).loader_threads == 1
-    assert launch._sharing(RunConfig(loader_threads=5), workers=2).loader_threads == 5
+    node.share(2)
+    assert node.usable_cores() == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert node.usable_cores() == 2
+    node.share(20)
+    assert node.usable_cores() == 1
 
 
 def test_ranks_are_told_how_many_share_their_node(tmp_path, monkeypatch):
@@ -246,7 +253,7 @@ def test_ranks_are_told_how_many_share_their_node(tmp_path, monkeypatch):
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     rendezvous.export(tmp_path)
-    assert node.ranks_here() == 3
+    assert node.processes_here() == 3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="control groups")

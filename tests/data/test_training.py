@@ -17,8 +17,9 @@ from harness.data import streamed
 from harness.data.write import main as write
 from harness.models import registry
 from harness.models.counts import count
-from harness.schema import RunConfig, StageConfig
+from harness.schema import RunConfig, StageConfig, TeacherConfig
 from harness.store import provenance, rows
+from harness.store.files import write_json
 from harness.store.identity import stage_id
 from harness.train import checkpoint, pilot
 from harness.train.loop import Member, train_gang
@@ -268,3 +269,12 @@ def test_multiply_adds_are_those_of_the_images_that_were_shown(world, tree, tmp_
     small, large = (count(model, side).macs_dense for side in (32, 48))
     assert outcome.result["counts"]["macs_dense"] == large > 1.5 * small
     assert outcome.result["train_macs"] == 3 * 8 * 4 * (2 * small + large)
+
+    folder = tmp_path / stage_id(grown)  # now a teacher, which sees two candidates of each image
+    write_json(folder / "config.json", grown.model_dump(mode="json"))
+    write_json(folder / "result.json", {"status": "done", **outcome.result})
+    teacher = {"name": str(folder / "checkpoint/final.pt"), "candidates": 2, "target": 1.0}
+    taught = grown.model_copy(update={"teacher": TeacherConfig(**teacher)})
+    train(world, tmp_path, [taught], tree, "imagefolder", steps=6)
+    (taught,) = train(world, tmp_path, [taught], tree, "imagefolder")
+    assert taught.result["train_macs"] == (3 + 2) * 8 * 4 * (2 * small + large)

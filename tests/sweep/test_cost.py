@@ -6,11 +6,12 @@ from harness.cluster.state import StageState
 from harness.config import Launch
 from harness.errors import UserError
 from harness.launch import _keep_budget
-from harness.profile import ClusterConfig, SlurmConfig
+from harness.profile import ClusterConfig, ResourceRule, SlurmConfig
 from harness.schema import OptimizerConfig, RunConfig, TeacherConfig
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.cost import Pilot
+from harness.sweep.describe import gang_lines
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import gangs, make_plan
 
@@ -47,7 +48,8 @@ def states_of(plan, **seconds_of_width):
 
 def pilot(seconds=100.0, **more):
     return Pilot(seconds, **{"data_share": 0.5, "memory_bytes": 1 << 30,
-                             "device_bytes": 10 << 30, "device": "gpu", **more})  # fmt: skip
+                             "device_bytes": 10 << 30, "device": "gpu", "engine": "deepspeed",
+                             "micro_batch_size": None, **more})  # fmt: skip
 
 
 def config_of(plan, width):
@@ -116,6 +118,11 @@ def gangs_of(plan, store, cluster=None, gang="auto"):
     return [[plan.stages[stage].model.width for stage in gang] for gang in made]
 
 
+def auto(store, cluster=None):
+    run, cluster = RunConfig(gang="auto"), cluster or ClusterConfig(name="c")
+    return Launch(plan_grid(), run, cluster, store)
+
+
 SLURM = {"name": "s", "executor": "slurm"}
 
 
@@ -158,12 +165,22 @@ def test_what_does_not_pay_or_is_unknown_trains_alone_beside_gangs_of_the_rest(w
     cost.write_pilot(tmp_path, config_of(wide_plan, 2), pilot(data_share=0.1))
     assert sorted(gangs_of(wide_plan, tmp_path)) == [[1] * 8, *[[2]] * 8]
     assert max(map(len, gangs_of(wide_plan, tmp_path, gang=3))) == 3
-    lines = cost.gang_lines(
-        wide_plan, list(wide_plan.stages), RunConfig(gang="auto"), ClusterConfig(name="c"),
-        cost.pilots(tmp_path, wide_plan),
-    )  # fmt: skip
+    lines = gang_lines(auto(tmp_path), wide_plan, list(wide_plan.stages))
     assert "width 1 batch 32: 8, 50% of a step waits" in lines[0]
     assert "width 2 batch 32: 1, 10% of a step waits" in lines[1]
+
+
+def test_a_pilot_of_another_way_to_train_says_nothing_of_memory(wide_plan, tmp_path):
+    for width in (1, 2):
+        cost.write_pilot(tmp_path, config_of(wide_plan, width), pilot(micro_batch_size=8))
+    assert set(map(len, gangs_of(wide_plan, tmp_path))) == {1}
+    (line, _) = gang_lines(auto(tmp_path), wide_plan, list(wide_plan.stages))
+    assert "1, its pilot had engine deepspeed and micro-batches of 8" in line
+    rule = ResourceRule(where="width > 1", micro_batch_size=8)  # as the pilot of that size had
+    slurm = ClusterConfig(name="s", executor="slurm", resources=(rule,))
+    lines = gang_lines(auto(tmp_path, slurm), wide_plan, list(wide_plan.stages))
+    assert "its pilot had" in lines[0]
+    assert "width 2 batch 32: 8, 50% of a step waits" in lines[1]
 
 
 def test_a_size_is_all_that_decides_how_long_it_takes(plan, tmp_path):

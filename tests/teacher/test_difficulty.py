@@ -31,7 +31,7 @@ class Brightest(torch.nn.Module):
         return -((level - torch.arange(10) - 0.5) ** 2)
 
 
-TEACHER = Teacher(Brightest(), Tail(mean=(0.0,) * 3, std=(1.0,) * 3), 0)
+TEACHER = Teacher(Brightest(), Tail(mean=(0.0,) * 3, std=(1.0,) * 3))
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ class Flat(torch.nn.Module):
         return x[:, 0, 0, :3]
 
 
-TEACHER = Teacher(Flat(), TAIL, 0)
+TEACHER = Teacher(Flat(), TAIL)
 
 
 def drawn(later):
@@ -56,7 +56,7 @@ def test_soft_and_hard_labels_take_their_share_of_the_targets():
     torch.testing.assert_close(mixed, 0.75 * one_hot + 0.25 * targets)
     _, hard = ask(labels="hard")
     assert torch.equal(hard, one_hot)
-    wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TAIL, 0)
+    wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TAIL)
     _, hard = judged(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TAIL)
     assert torch.equal(hard.argmax(1), (LABELS + 1) % 3)
 
@@ -92,7 +92,7 @@ def test_beyond_the_cap_images_are_dropped_or_count_less():
 
 
 def test_a_teacher_sees_images_normalised_as_it_was_trained():
-    own = Teacher(Flat(), Tail(mean=(0.5,) * 3, std=(0.25,) * 3), 0)
+    own = Teacher(Flat(), Tail(mean=(0.5,) * 3, std=(0.25,) * 3))
     seen = Tail(mean=(0.1,) * 3, std=(0.2,) * 3)
     pixels = torch.rand(4, 3, 4, 4)
     told = own.logits((pixels - 0.1) / 0.2, seen)

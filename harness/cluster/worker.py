@@ -18,6 +18,7 @@ from submitit.helpers import Checkpointable
 
 from harness.cluster import failure, rendezvous, slurm
 from harness.cluster.breaker import gave_up, trip_others
+from harness.cluster.imports import import_what_trains
 from harness.cluster.stop import StopFlag
 from harness.cluster.submission import Submission
 from harness.data import node
@@ -53,6 +54,7 @@ class Work(Checkpointable):
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
             node.share(submission.cluster.workers)
+        import_what_trains(submission.run.engine)
         from harness.train.distributed import connected
 
         with contextlib.ExitStack() as stack:

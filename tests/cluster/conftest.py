@@ -113,6 +113,31 @@ class Bed:
         assert process.returncode == code, output
         return output
 
+    def workers(self, store: Path) -> list[int]:
+        """Processes that train for jobs of a store: the tasks that submitit runs."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            ours = b"submitit.core._submit" in words and str(store).encode() in b" ".join(words)
+            if ours and Path(words[0].decode()).name.startswith("python"):
+                found.append(int(process.name))
+        return found
+
+    def empty(self) -> None:
+        """End all jobs; one that a controller only believes to run ends with its node."""
+        for nodes in ((), ("n1", "n2")):
+            for node in nodes:
+                self.testbed("kill-node", node)
+                self.testbed("revive-node", node)
+            self.attempt("scancel", "--me")
+            with contextlib.suppress(AssertionError):
+                self.wait(lambda: not self.jobs(), 60)
+                return
+        pytest.fail("jobs do not end: " + self.slurm("squeue"))
+
     def drain(self, seconds: float = 900.0) -> None:
         """Wait until the queue is empty; a requeued job is held for 11 s."""
         self.wait(lambda: not self.jobs(), seconds)
@@ -148,9 +173,7 @@ def bed(_bed):
             _bed.end(process)
     _bed.processes.clear()
     _bed.testbed("up")
-    _bed.attempt("scancel", "--me")
-    with contextlib.suppress(AssertionError):
-        _bed.wait(lambda: not _bed.jobs(), 60)
+    _bed.empty()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -36,20 +35,6 @@ def failures(store):
     """Classes of all failures of the sweep's stages, oldest first."""
     found = [json.loads(path.read_text()) for path in store.glob("stages/*/*/failures/*.json")]
     return [record["class"] for record in sorted(found, key=lambda record: record["time"])]
-
-
-def pids(store, bed):
-    """Worker processes of the store's jobs: tasks that submitit runs."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        ours = b"submitit.core._submit" in words and str(store).encode() in b" ".join(words)
-        if ours and Path(words[0].decode()).name.startswith("python"):
-            found.append(int(process.name))
-    return found
 
 
 @pytest.fixture
@@ -167,8 +152,8 @@ def test_a_dead_node_gives_its_job_to_another(bed, training, requeue):
 
 def test_one_rank_of_two_killed_ends_the_other_and_the_job_starts_afresh(bed, training):
     grid, store, job = training("run.processes=2")
-    bed.wait(lambda: len(pids(store, bed)) >= 2)
-    os.kill(pids(store, bed)[-1], signal.SIGKILL)
+    bed.wait(lambda: len(bed.workers(store)) >= 2)
+    os.kill(bed.workers(store)[-1], signal.SIGKILL)
     bed.wait(lambda: bed.jobs().get(job) != "RUNNING")  # not idle to its time limit
     assert not results(store)
     finish(bed, grid, store, "run.processes=2")
@@ -233,6 +218,7 @@ def test_a_job_that_the_controller_forgot_is_queued_again(bed, make_grid, tmp_pa
     bed.testbed("start-controller")
 
     def done():
+        time.sleep(5)
         bed.testbed("up")  # an admin's part: a node whose job was forgotten is drained
         return "nothing left to do" in bed.run("harness.launch", *args(grid, store))
 
@@ -343,8 +329,8 @@ def test_without_requeueing_a_stopped_job_takes_the_rest_of_its_chain_along(
 def test_of_two_ranks_that_fail_one_submits_the_successor(bed, training):
     more = ("run.processes=2", "cluster.slurm.requeue=false")
     grid, store, job = training(*more)
-    bed.wait(lambda: len(pids(store, bed)) >= 2)
-    os.kill(pids(store, bed)[-1], signal.SIGKILL)
+    bed.wait(lambda: len(bed.workers(store)) >= 2)
+    os.kill(bed.workers(store)[-1], signal.SIGKILL)
     bed.wait(lambda: job not in bed.jobs())
     assert len(bed.jobs()) <= 1
     finish(bed, grid, store, *more)
@@ -353,8 +339,8 @@ def test_of_two_ranks_that_fail_one_submits_the_successor(bed, training):
 
 def test_a_hanging_job_is_disputed_not_believed(bed, training):
     grid, store, _ = training()
-    bed.wait(lambda: pids(store, bed))
-    frozen = pids(store, bed)
+    bed.wait(lambda: bed.workers(store))
+    frozen = bed.workers(store)
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     try:

@@ -51,6 +51,7 @@ def one_optimum(number, magnitude):
     return 0.8 + 0.02 * number - 0.01 * ((magnitude - 0.4) / 0.4) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curve", [lambda number, m: 0.9, one_optimum])
 def test_no_shift_is_rarely_taken_for_one(curve):
     chance, alarms = random.Random(0), 0
@@ -59,6 +60,7 @@ def test_no_shift_is_rarely_taken_for_one(curve):
     assert alarms / 300 < 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arms", "step"), [("A1", WIDTHS, 0.1), ("A2", SPARSITIES, -0.1)])
 def test_a_shift_of_one_grid_step_is_found_in_its_direction(name, arms, step):
     chance = random.Random(1)

@@ -125,6 +125,7 @@ def two_magnitudes(planted):
     return pd.concat(parts, ignore_index=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [grown, long_names, crowded, parted, two_magnitudes])
 def test_every_text_can_be_read(planted, make):
     frame = make(planted)

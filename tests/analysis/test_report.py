@@ -121,6 +121,7 @@ def test_differences_of_provenance_are_named(planted):
     assert shown["engine"] == ("deepspeed", "-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_the_same_rows_give_the_same_bytes_whatever_file_they_are_in(planted, tmp_path, suffix):
     frame = interim(planted, flags="", dense_long=None, calibrated=True, depth=20)
@@ -130,6 +131,7 @@ def test_the_same_rows_give_the_same_bytes_whatever_file_they_are_in(planted, tm
     assert report.report(frame.assign(seed=frame["seed"] + 1)) != report.report(frame)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page_and_the_rows_that_make_it_again(planted, tmp_path):
     rows.write(interim(planted), tmp_path / "in")
     words = ["where=width > 1", "metric=top1"]
@@ -147,6 +149,7 @@ def test_the_command_writes_the_page_and_the_rows_that_make_it_again(planted, tm
         report.main([f"rows={tmp_path}/in/rows.csv"])
 
 
+@pytest.mark.slow
 def test_names_cannot_become_markup(planted):
     frame = interim(planted, policy=NASTY)
     frame["family"] = [NASTY if w > 1 else "b" for w in frame["width"]]

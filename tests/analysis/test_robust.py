@@ -141,6 +141,7 @@ def test_rows_of_which_some_have_no_sparsity_are_drawn(planted):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nonsense_never_ends_in_a_traceback(planted, tmp_path):
     chance = random.Random(0)
     words = ["", "nan", "inf", "-1", "1e999", "none", "done", "0.5", "NaN", "<b>", "\x00", "1;2"]

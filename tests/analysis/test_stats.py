@@ -35,6 +35,7 @@ def test_a_contrast_of_two_groups_is_the_test_of_welch():
     assert found.effect - found.half == pytest.approx(low)
 
 
+@pytest.mark.slow
 def test_rank_correlation_is_that_of_scipy():
     from scipy.stats import permutation_test, spearmanr
 
@@ -60,6 +61,7 @@ def test_a_perfect_order_has_the_chance_of_two_orders(count):
     assert math.isnan(found.half)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 6, 8, 12])
 def test_noise_is_rarely_taken_for_a_rank_correlation(count):
     chance = random.Random(count)
@@ -112,6 +114,7 @@ CURVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CURVES)
 def test_the_optimum_lies_in_its_interval(name):
     curve, truth = CURVES[name]

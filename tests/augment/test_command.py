@@ -35,6 +35,7 @@ def test_it_draws_a_sheet(tmp_path, rows):
     assert len(picture.convert("L").getcolors(1 << 16)) > 10  # not an empty page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -51,6 +52,7 @@ def test_wrong_words_get_a_sentence(words, sentence):
     assert sentence in run(*words, code=2)
 
 
+@pytest.mark.slow
 def test_a_space_of_identity_alone_has_nothing_to_show(tmp_path):
     table = tmp_path / "id.yaml"
     table.write_text("ops: {Identity: }")

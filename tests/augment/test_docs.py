@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from harness.augment import ops, replay
@@ -62,6 +63,7 @@ for plan in plans:
 """
 
 
+@pytest.mark.slow
 def test_an_op_of_your_own(tmp_path):
     function, row, counterpart, values = snippets("An op of your own", "python")
     (table,) = snippets("An op of your own", "yaml")

@@ -78,6 +78,7 @@ def test_contrast_rounds_a_mean_on_a_half_as_pillow_does(by_pillow, execute):
         _assert_same(execute(images, plan), by_pillow(images, plan), plan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SPACES if name != "none"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_chains_drawn_from_each_space_are_pillows(

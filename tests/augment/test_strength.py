@@ -42,6 +42,7 @@ def _change(images: torch.Tensor, row: Row, magnitude: float) -> float:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_strength_grows_with_m_for_every_ranged_op(natural, name):
     for row in SPACES[name].rows:

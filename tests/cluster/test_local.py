@@ -66,6 +66,7 @@ class Ends:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "expected"),
     [

@@ -65,6 +65,7 @@ def test_there_are_commands_to_look_at():
     assert len(found) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "words"), list(printed()), ids=lambda text: text[:60])
 def test_a_printed_command_composes(page, words, somewhere, monkeypatch, capsys):
     monkeypatch.chdir(somewhere)

@@ -94,6 +94,7 @@ def narrowed(family, width, shares):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "shares"), [(1.0, (0.2, 0.25)), (2.0, (0.3,)), (1.0, (0.5,))])
 @pytest.mark.parametrize("family", CHANNEL_FAMILIES)
 def test_what_is_left_has_the_counts_of_the_plain_model_of_that_width(family, width, shares):
@@ -110,6 +111,7 @@ def test_a_projection_that_the_plain_model_lacks_is_refused():
         narrowed("wide_resnet", 2.0, (0.5,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CHANNEL_FAMILIES)
 def test_a_narrowed_model_works_and_can_be_built_anew(family):
     model, names = build(0.5, family)

@@ -51,6 +51,7 @@ def same_graph(one, other):
     assert count(one, 32) == count(other, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FUSE_FAMILIES)
 def test_fused_equals_its_training_graph_and_is_the_small_model(family):
     found = trained(graph(FUSE, family)).eval()
@@ -75,6 +76,7 @@ def test_every_branch_takes_part_in_what_is_folded():
     assert "identity" not in found.graph.conv1.norms  # 3 channels in, 8 out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SLICE_FAMILIES)
 def test_a_slice_is_the_small_model_and_starts_as_its_plain_twin(family):
     found, plain = graph(SLICE, family), build(0.5, family)

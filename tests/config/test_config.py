@@ -29,6 +29,7 @@ def test_the_corpus_is_large_enough():
     assert len(INVALID) >= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
 def test_of_an_invalid_grid_exactly_its_mistakes_are_told_each_with_its_place(path):
     comments = path.read_text().splitlines()
@@ -121,6 +122,7 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
     assert launch.knobs == {"dry_run": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "text"),
     [
@@ -193,6 +195,7 @@ def test_commands_end_without_a_traceback(ends, code, text):
     assert (said.returncode, said.stderr.strip()) == (code, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["launch", "status"])
 @pytest.mark.parametrize("store", ["/etc/passwd/x", "/" + "x" * 300])
 def test_a_store_that_cannot_be_gets_a_sentence_from_each_verb(verb, store):
@@ -225,6 +228,7 @@ print("HEAVY", heavy)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "args", "allowed"),
     [

@@ -30,6 +30,7 @@ def fill(root: Path, name: str, batch: int) -> np.ndarray:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch"), [("cifar10", 10_000), ("cifar100", 50_000)])
 def test_the_layout_is_read_in_its_order(tmp_path, name, batch):
     values = fill(tmp_path, name, batch)

@@ -17,6 +17,7 @@ FASHION = DatasetConfig(name="fashion_mnist", validation_size=5_000, train_size=
 DEBIAN = Path(CATALOG["fashion_mnist"].system_folder or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist"])
 def test_mean_and_std_are_those_of_the_official_training_set(name):
     dataset = load(DatasetConfig(name=name, validation_size=1, test_size=1))

@@ -126,6 +126,7 @@ def test_a_wait_ends_before_the_claim_is_anyones():
     assert STALL_SECONDS < STALE_SECONDS
 
 
+@pytest.mark.slow
 def test_slow_storage_is_waited_for_as_long_as_something_comes():
     threads, last = Threads(1), threading.Event()
     for _ in range(5):

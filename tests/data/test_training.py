@@ -90,6 +90,7 @@ def seen(monkeypatch):
     return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", ["ffcv", "imagefolder"])
 def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
     world, tree, betons, tmp_path, seen, capsys, loader

@@ -68,6 +68,7 @@ def test_smaller_parts_are_those_that_arrays_would_give(tree, betons):
     assert (len(one.train), len(one.test)) == (20, 7)
 
 
+@pytest.mark.slow
 def test_ffcvs_own_loader_reads_the_file(betons, tree):
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import CenterCropRGBImageDecoder

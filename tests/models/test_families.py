@@ -50,6 +50,7 @@ TORCHVISION = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "depth", "width", "name", "resolution"), TORCHVISION)
 def test_sizes_are_those_that_torchvision_publishes(family, depth, width, name, resolution):
     record = next(iter(get_model_weights(name))).meta
@@ -76,6 +77,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "depth", "width", "resolution", "classes", "params", "near", "macs", "near_macs"),
     PUBLISHED,
@@ -156,6 +158,7 @@ def test_every_family_is_among_those_tested():
     assert {family for family, *_ in WIDTHS if ":" not in family} == set(registry.FAMILIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "depth", "widths", "resolution"), WIDTHS, ids=NAMES)
 def test_width_makes_a_family_larger(family, depth, widths, resolution):
     sizes = []
@@ -168,6 +171,7 @@ def test_width_makes_a_family_larger(family, depth, widths, resolution):
     assert all(a[1] < b[1] for a, b in itertools.pairwise(sizes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "depth", "widths", "resolution"), WIDTHS, ids=NAMES)
 def test_initial_weights_are_a_function_of_the_seed(family, depth, widths, resolution):
     state = torch.get_rng_state()
@@ -181,6 +185,7 @@ def test_initial_weights_are_a_function_of_the_seed(family, depth, widths, resol
     assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "depth", "widths", "resolution"), WIDTHS, ids=NAMES)
 def test_masks_prune_all_but_the_protected_layers(family, depth, widths, resolution):
     config = ModelConfig(family=family, depth=depth, width=widths[0])

@@ -34,6 +34,7 @@ def _race(folder, barrier, wins):
         time.sleep(1.0)  # stay alive: a dead owner's claim may be taken over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stale", [False, True], ids=["free", "stale"])
 def test_of_many_takers_exactly_one_wins(tmp_path, stale):
     if stale:

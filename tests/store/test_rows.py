@@ -7,6 +7,7 @@ from harness.config import grid_files
 from harness.store.rows import rows_of_grid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(grid_files()))
 def test_a_shipped_grid_without_results_has_its_table(name, tmp_path, capsys):
     args = [f"grid={name}", f"store={tmp_path / 'store'}"]

@@ -60,6 +60,7 @@ def stopped_and_resumed(stages, others, config, expected, **run):
     assert stages.record(config, outcome) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "zero"), ENGINES)
 def test_gradual_pruning_ends_at_its_target_and_resumes_to_the_same_bits(
     stages, others, engine, zero
@@ -78,6 +79,7 @@ def test_gradual_pruning_ends_at_its_target_and_resumes_to_the_same_bits(
     stopped_and_resumed(stages, others, config, others.record(config, outcome), **run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "zero"), ENGINES[:2])
 def test_channels_are_gone_from_the_deployed_model_and_from_what_is_trained(
     stages, others, engine, zero
@@ -123,6 +125,7 @@ def test_classes_are_never_pruned_away_nor_the_last_weight(stages):
             stages.train(pruned(stages, dense, **changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "deepspeed"])
 def test_two_of_four_and_random_hold_while_they_train(stages, engine):
     dense = stages.toy(WIDE)
@@ -142,6 +145,7 @@ def test_two_of_four_and_random_hold_while_they_train(stages, engine):
             assert ((groups == 0).sum(1) == 2).all()
 
 
+@pytest.mark.slow
 def test_weights_are_rewound_to_the_start_or_to_an_early_epoch(stages, monkeypatch):
     starts = []
     begin = Stage._begin
@@ -182,6 +186,7 @@ def rates(stages, config):
     return [json.loads(line)["lr"] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "zero"), ENGINES)
 @pytest.mark.parametrize("surplus", [SLICE, FUSE], ids=["slice", "fuse"])
 def test_surplus_is_trained_and_gone_and_resumes_to_the_same_bits(

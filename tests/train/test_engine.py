@@ -55,6 +55,7 @@ def losses(stepper, count, lr=0.1):
 CALM = [SGD.model_copy(update={"lr": 0.02}), ADAMW.model_copy(update={"lr": 1e-4})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", CALM, ids=["sgd", "adamw"])
 def test_deepspeed_and_ddp_lose_alike_over_50_steps(world, optimizer):
     twin = engine(world, ("ddp", 0), resnet(), recipe(optimizer))

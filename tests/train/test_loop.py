@@ -115,6 +115,7 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
         assert stages.record(config, done) == expected
 
 
+@pytest.mark.slow
 def test_members_that_were_stopped_apart_wait_for_each_other(stages, others):
     configs = four(stages)
     expected = [others.record(c, o) for c, o in zip(configs, others.train(*configs), strict=True)]
@@ -237,6 +238,7 @@ def test_a_level_without_pruning_goes_on_from_its_parents_weights(stages):
     assert longer.result["counts"]["params_nonzero"] == parent.result["counts"]["params_total"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 1])
 def test_a_loss_that_is_no_number_is_the_end_of_that_stage_alone(stages, others, zero):
     run = {"engine": "deepspeed" if zero else "ddp", "zero_stage": zero}
@@ -262,6 +264,7 @@ class Code:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "foreign", "code"])
 def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
     stages, others, harm, capsys

@@ -5,6 +5,7 @@ import pytest
 MIXED = {"augment.erasing": 0.3, "augment.mixup": 0.4, "augment.cutmix": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "deepspeed"])
 def test_mixed_targets_train_and_resume_to_the_same_bits(stages, others, engine):
     config = stages.toy(MIXED)

@@ -126,6 +126,7 @@ class Named:
         return self.root / "stages" / name[:2] / name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "asked"),
     [("ddp", {"labels": "soft"}), ("deepspeed", {"candidates": 3, "target": 1.0, "cap": 2.0})],
@@ -177,6 +178,7 @@ def planned(tmp_path, store, name, rest="labels: soft", dataset="digits", words=
     return config.load([f"grid={path}", f"store={store}", *words], trains=True)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, tmp_path):
     store = tmp_path / "store"
     Named(stages, store)
@@ -232,6 +234,7 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
             planned(tmp_path, store, asked, rest)
 
 
+@pytest.mark.slow
 def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
     store = tmp_path / "store"
     Named(stages, store)
@@ -292,6 +295,7 @@ def test_a_damaged_teacher_is_the_user_s_to_mend_and_its_folder_may_have_any_nam
     assert failure.classify(caught.value) == "config"
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, capsys):
     store = tmp_path / "store"
     Named(stages, store)

@@ -38,6 +38,7 @@ def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages):
         load(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "words", "said"),
     [

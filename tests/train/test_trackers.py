@@ -105,6 +105,7 @@ def test_a_tracker_that_fails_costs_its_copies_only(tracked, others, monkeypatch
     assert others.record(config, alone) == tracked.record(config, outcome)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wandb", "mlflow"])
 def test_other_trackers_write_offline_with_a_run_per_stage(kind, tmp_path, monkeypatch, capsys):
     for name in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):

@@ -110,7 +110,8 @@ def gangs():
         configs = [small(0.1 * number) for number in range(1, MEMBERS + 1)]
         for engine in ("ddp", "deepspeed"):
             run = RunConfig(engine=engine, device="cuda", data_root=root, streams=False)
-            lanes = run.model_copy(update={"streams": True})
+            streams = "auto" if engine == "deepspeed" else True  # what that engine gets by default
+            lanes = run.model_copy(update={"streams": streams})
             with connected(run) as world:
                 trained(folder / f"{engine}-warm-up", configs[:1], run, world)
                 alone = [

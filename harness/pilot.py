@@ -42,8 +42,9 @@ def main(args: list[str]) -> int:
         config = sweep.plan.stages[stage]
         size = cost.size_key(config)
         # the strongest augmentation is the slowest; later stages of a size take no longer
-        if config.parent is None:
-            sizes[size] = max(sizes.get(size, config), config, key=_strength)
+        known_strength = _strength(sizes[size]) if size in sizes else (False, -1.0)
+        if config.parent is None and _strength(config) > known_strength:
+            sizes[size] = config
             _, run = asked_for(sweep.plan, stage, sweep.launch.cluster, sweep.launch.run)
             runs[size] = run.model_copy(update={"processes": 1})
     todo = {

@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,11 @@ from submitit.helpers import Checkpointable
 
 from harness.cluster import failure, rendezvous, slurm
 from harness.cluster.breaker import gave_up, trip_others
-from harness.cluster.imports import import_what_trains
 from harness.cluster.stop import StopFlag
 from harness.cluster.submission import Submission
 from harness.data import node
 from harness.errors import UserError
+from harness.imports import uncollected
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 from harness.store.files import CannotWrite, Damaged, append_line, atomic_write
 from harness.store.store import Store
@@ -54,7 +55,9 @@ class Work(Checkpointable):
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
             node.share(submission.cluster.workers)
-        import_what_trains(submission.run.engine)
+        with uncollected():
+            import_module("torch._dynamo")  # the first optimizer would
+            import_module("harness.train.loop")
         from harness.train.distributed import connected
 
         with contextlib.ExitStack() as stack:

@@ -25,11 +25,12 @@ def usable_cores() -> int:
     """Cores for this rank.
 
     SLURM gives a task so many, whether or not the site binds tasks to them. Ranks that nobody gave
-    any share those that they may run on.
+    any share those that they may run on, and so do the workers of a launch within a task.
     """
     mine = len(os.sched_getaffinity(0))
     given = os.environ.get("SLURM_CPUS_PER_TASK")
-    return max(1, min(mine, int(given)) if given else mine // processes_here())
+    all_mine = given is not None and WORKERS not in os.environ
+    return max(1, min(mine, int(given or mine)) // (1 if all_mine else processes_here()))
 
 
 def memory_limit() -> int | None:

@@ -72,12 +72,14 @@ class Pilot:
     memory_bytes: int  # of one stage
     device_bytes: int  # that the device has, or the host for one worker
     device: str
-    engine: str
-    micro_batch_size: int | None  # as the run had it
+    engine: str = ""  # and the next two as the run had them; those of old pilots are not known
+    zero_stage: int = 0
+    micro_batch_size: int | None = None
 
     def suits(self, run: RunConfig) -> bool:
-        """Whether `run` takes as much memory, and as long for a step."""
-        return (self.engine, self.micro_batch_size) == (run.engine, run.micro_batch_size)
+        """Whether `run` has its engine, ZeRO stage and micro-batches, on which memory depends."""
+        mine = self.engine, self.zero_stage, self.micro_batch_size
+        return mine == (run.engine, run.zero_stage, run.micro_batch_size)
 
 
 def pilot_path(store: Path, config: StageConfig) -> Path:

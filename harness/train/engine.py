@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import UserError
+from harness.imports import uncollected
 from harness.schema import RecipeConfig, RunConfig
 from harness.train.distributed import World
 from harness.train.optim import loss_function, make_optimizer
@@ -74,7 +75,8 @@ def make_engine(
             )
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     if run.engine == "deepspeed":
-        from harness.train.engine_deepspeed import DeepSpeed
+        with uncollected():
+            from harness.train.engine_deepspeed import DeepSpeed
 
         return DeepSpeed(module, recipe, run, world, masks or {}, micro_batches)
     if run.channels_last:

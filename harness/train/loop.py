@@ -81,11 +81,16 @@ class Lanes:
     that stream waits for all of them. So whatever the caller frees or reads is done with.
     """
 
-    def __init__(self, count: int, run: RunConfig, world: World):
-        one_gpu = world.device.type == "cuda" and world.size == 1
-        pays = run.engine == "deepspeed" if run.streams == "auto" else run.streams
-        count = count if one_gpu and pays and count > 1 else 0
+    def __init__(self, members: int, run: RunConfig, world: World):
+        count = self.wanted(members, run, world)
         self.streams = [torch.cuda.Stream(world.device) for _ in range(count)]
+
+    @staticmethod
+    def wanted(members: int, run: RunConfig, world: World) -> int:
+        """How many streams so many members get: one each, or none."""
+        pays = run.engine == "deepspeed" if run.streams == "auto" else run.streams
+        one_gpu = world.device.type == "cuda" and world.size == 1
+        return members if pays and one_gpu and members > 1 else 0
 
     def __enter__(self) -> None:
         for stream in self.streams:

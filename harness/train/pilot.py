@@ -75,6 +75,7 @@ def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pil
             device_bytes=_device_bytes(world.device),
             device=torch.cuda.get_device_name() if cuda else "cpu",
             engine=run.engine,
+            zero_stage=run.zero_stage,
             micro_batch_size=run.micro_batch_size,
         )
 

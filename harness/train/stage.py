@@ -197,7 +197,7 @@ class Stage:
         self.last_loss = state["last_loss"]
         self.val_before = state["val_before"]
         self.rewind, self.rewound = state["rewind"], state["rewound"]
-        self.macs_sum, self.judging_sum = state["macs_sum"], state["judging_sum"]
+        self.macs_sum, self.judging_sum = state["macs_sum"], state.get("judging_sum", 0)
 
     def train_on(self, batch: Batch, epoch: int) -> None:
         """One optimizer step on this rank's share of a global batch."""

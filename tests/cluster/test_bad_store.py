@@ -118,11 +118,11 @@ def test_exactly_the_missing_stages_are_run(copy):
     grown = verb("launch", copy / "tiny.yaml", store, "axes.seed=[0,1]")
     assert "4 stages: 2 done, 2 to train" in grown.stdout
     assert len(results(store)) == 4
-    fewer = verb("launch", copy / "tiny.yaml", store, "axes.sparsity=[0.0]", "dry_run=true")
-    assert "0 stages to train" in fewer.stdout
-    changed = verb("launch", copy / "tiny.yaml", store, "recipe.label_smoothing=0.1",
-                   "dry_run=true")  # fmt: skip
-    assert "2 stages to train" in changed.stdout
+    fewer = verb("launch", copy / "tiny.yaml", store, "axes.sparsity=[0.0]")
+    assert "nothing left to do" in fewer.stdout
+    changed = verb("launch", copy / "tiny.yaml", store, "recipe.label_smoothing=0.1")
+    assert "2 stages: 0 done, 2 to train" in changed.stdout
+    assert len(results(store)) == 6
     assert {p: p.stat().st_mtime_ns for p in times} == times  # nothing was touched or deleted
 
 

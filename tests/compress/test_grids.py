@@ -47,7 +47,7 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     assert (len(epochs), len(alone)) == SHARING[name]
     states = dict.fromkeys(plan.stages, StageState("waiting"))
     for stage in plan.stages.values():
-        cost.write_pilot(tmp_path, stage, Pilot(36.0, 0.5, 1 << 30, 10 << 30, "cpu", "ddp", None))
+        cost.write_pilot(tmp_path, stage, Pilot(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
     said = describe.dry_run(asked, plan, states, list(plan.stages))
     saved = sum(alone) - sum(epochs.values())
     if saved:

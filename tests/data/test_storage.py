@@ -161,9 +161,9 @@ def machine(monkeypatch):
         monkeypatch.setattr(node, "host_memory", lambda: (total, free))
         monkeypatch.setattr(node, "memory_limit", lambda: None)
 
-    monkeypatch.setenv(node.WORKERS, "1")  # put back afterwards
-    for name in ("SLURM_CPUS_PER_TASK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in (node.WORKERS, "SLURM_CPUS_PER_TASK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
     return say
 
 
@@ -220,6 +220,8 @@ def test_the_limit_of_a_job_is_that_of_its_control_groups(
         ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "2"}, 2),
         ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "8"}, 8),
         ({"SLURM_CPUS_PER_TASK": "64"}, 8),
+        ({"SLURM_CPUS_PER_TASK": "8", "HARNESS_WORKERS": "4"}, 2),  # launched within a job
+        ({"SLURM_CPUS_PER_TASK": "6", "HARNESS_WORKERS": "1", "LOCAL_WORLD_SIZE": "2"}, 3),
     ],
 )
 def test_a_rank_decodes_on_the_cores_it_was_given_or_on_its_share(

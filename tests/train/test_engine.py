@@ -11,7 +11,9 @@ from harness.compress import masks as pruning
 from harness.errors import UserError
 from harness.models import registry
 from harness.schema import ModelConfig, OptimizerConfig, RecipeConfig, RunConfig
+from harness.train.distributed import World
 from harness.train.engine import make_engine
+from harness.train.loop import Lanes
 
 ENGINES = [("ddp", 0), ("deepspeed", 0), ("deepspeed", 1)]
 SGD = OptimizerConfig(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -181,3 +183,23 @@ def test_a_closed_deepspeed_engine_lets_its_model_go(world):
     del module, stepper
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "streams", "ranks", "members", "expected"),
+    [
+        ("cuda", "deepspeed", "auto", 1, 8, 8),
+        ("cuda", "ddp", "auto", 1, 8, 0),
+        ("cuda", "ddp", True, 1, 8, 8),
+        ("cuda", "deepspeed", False, 1, 8, 0),
+        ("cuda", "deepspeed", "auto", 1, 1, 0),
+        ("cuda", "deepspeed", "auto", 2, 8, 0),
+        ("cpu", "deepspeed", True, 1, 8, 0),
+    ],
+)
+def test_members_get_streams_where_these_pay_or_are_asked_for(
+    device, engine, streams, ranks, members, expected
+):
+    world = World(0, ranks, torch.device(device), None)
+    run = RunConfig(engine=engine, streams=streams)
+    assert Lanes.wanted(members, run, world) == expected

@@ -3,6 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
+BENCHMARKS := $(patsubst %,benchmarks/%.py,plan startup submit augment gang loader train sweep)
 
 # What must be on the system. The system's own Python keeps venv and pip in packages of their own.
 SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev
@@ -72,7 +73,7 @@ testbed-down:
 	@slurm/testbed/testbed down
 
 bench: setup $(BENCH_STAMP)
-	@for file in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; OMP_NUM_THREADS=1 $(PY) $$file || exit 1; done
+	@for file in $(BENCHMARKS); do echo "== $$file"; OMP_NUM_THREADS=1 $(PY) $$file || exit 1; done
 
 gpu-check: setup $(BENCH_STAMP)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/gpu_check.py

@@ -39,6 +39,7 @@ SECTIONS = (
 COMMANDS = ("setup", "python", "extra")
 """Keys of `cluster.slurm` that end up in a shell or in sbatch's options."""
 _WORD = re.compile(r"[\w.-]+")
+_CALLS = re.compile(r"\$\{[^}]*(:|\$\{)")  # a resolver, or one whose name another key gives
 _OVERRIDE = re.compile(r"override\s+/(\w+)")
 _LONGEST, _DEEPEST = 1 << 20, 16  # characters and nesting of a grid file
 
@@ -73,7 +74,13 @@ def compose(words: Mapping[str, str], overrides: list[str], mistakes: Mistakes) 
 
     subject = f"the grid {Path(words['grid']).stem} has"
     with tempfile.TemporaryDirectory(prefix="grid-") as scratch:
-        grid, said = _grid_name(words["grid"], Path(scratch), mistakes)
+        try:
+            grid, said = _grid_name(words["grid"], Path(scratch), mistakes)
+        except UserError as error:
+            if mistakes.found:  # on the command line, which the user types anew anyway
+                mistakes.add("grid", str(error))
+                mistakes.raise_any("the command line has")
+            raise
         groups = [f"{key}={words[key]}" for key in words if key in GROUPS]
         # `++`: add or replace; a key that no model knows is found, with its nearest, later
         changes = [arg if arg[0] in "+~" else f"++{arg}" for arg in overrides]
@@ -289,7 +296,7 @@ def _calls_resolvers(composed: Any, mistakes: Mistakes) -> bool:
         elif isinstance(value, list):
             for number, inner in enumerate(value):
                 look(inner, f"{place}[{number}]")
-        elif isinstance(value, str) and re.search(r"\$\{[^}]*:", value):
+        elif isinstance(value, str) and _CALLS.search(value):
             found.add(place, f"{value!r} calls a resolver; only ${{other.key}} is allowed here")
 
     look(OmegaConf.to_container(composed, resolve=False), "")

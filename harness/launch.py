@@ -46,7 +46,9 @@ def main(args: list[str]) -> int:
     scheduler = queued.ask(store.root, None if launch.knobs.get("dry_run") else _wait)
     states = stage_states(store, plan.stages, scheduler)
     wanted = {stage for trial in select(plan, states, launch) for stage in trial["stages"]}
-    if retry is not None and not launch.knobs.get("dry_run"):
+    if retry is not None and launch.knobs.get("dry_run"):
+        states = _forgiven(states, RETRY[retry], wanted)
+    elif retry is not None:
         states = _forgive(plan, store, states, scheduler, RETRY[retry], wanted)
     left = _left(launch, plan, store, states, wanted)
     _keep_budget(launch, plan, store, states, left)
@@ -151,6 +153,16 @@ def _move_result(store: Store, stage: str, again: bool) -> None:
         store.set_aside(stage, str(error))
     finally:
         claim.release()
+
+
+def _forgiven(
+    states: Mapping[str, StageState], names: tuple[str, ...], wanted: Collection[str]
+) -> dict[str, StageState]:
+    """States as `_forgive` would make them."""
+    return {
+        stage: StageState("waiting") if state.name in names and stage in wanted else state
+        for stage, state in states.items()
+    }
 
 
 def _forgive(

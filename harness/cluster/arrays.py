@@ -21,7 +21,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
-from harness.cluster import queued, slurm
+from harness.cluster import queued, slurm, snapshot
 from harness.cluster.slurm import SlurmDown
 from harness.cluster.submission import Submission
 from harness.cluster.submit import job_folder, private_folder
@@ -66,12 +66,12 @@ class Submitter:
         store: Store,
         sweep: str,
         stages: Mapping[str, StageConfig],
-        snapshot: Path,
         beat: Callable[[], None] = lambda: None,
     ):
-        self.store, self.sweep, self.stages, self.snapshot = store, sweep, stages, snapshot
+        self.store, self.sweep, self.stages = store, sweep, stages
         self.sweep_folder = store.sweep_folder(sweep)
         self.folder = job_folder(self.sweep_folder)
+        self.snapshot = snapshot.take(self.folder)
         self.beat = beat
         self.arrays = 0
         self.queue = Queue()
@@ -263,7 +263,7 @@ def check(
     cluster: ClusterConfig,
     run: RunConfig,
     folder: Path,
-    snapshot: Path,
+    code: Path,
     beat: Callable[[], None] = lambda: None,
 ) -> None:
     """Ask SLURM whether it would take such a job (`sbatch --test-only`).
@@ -274,7 +274,7 @@ def check(
     at_once = cluster.model_copy(
         update={"slurm": cluster.slurm.model_copy(update={"extra": extra})}
     )
-    executor = _executor(at_once, run, folder, snapshot, "check")
+    executor = _executor(at_once, run, folder, code, "check")
     script = folder / "check.sh"
     script.write_text(executor._make_submission_file_text("true", "check"))
     try:
@@ -305,7 +305,7 @@ def check(
 
 
 def _executor(
-    cluster: ClusterConfig, run: RunConfig, folder: Path, snapshot: Path, name: str
+    cluster: ClusterConfig, run: RunConfig, folder: Path, code: Path, name: str
 ) -> SlurmExecutor:
     asked = cluster.slurm
     if run.processes % asked.nodes:
@@ -345,10 +345,10 @@ def _executor(
         signal_delay_s=asked.signal_seconds,
         array_parallelism=cluster.workers,
         stderr_to_stdout=True,
-        # the snapshot comes before the checkout that a job may be started in
+        # this copy of the code comes before the checkout that a job may be started in
         setup=[
             # (an empty entry would be that folder)
-            f"export PYTHONPATH={shlex.quote(str(snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
             "export PYTHONSAFEPATH=1",
             *asked.setup,
         ],

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.cluster import arrays, failure, queued, slurm, snapshot
+from harness.cluster import arrays, failure, queued, slurm
 from harness.cluster.arrays import Queue
 from harness.cluster.queued import Scheduler
 from harness.cluster.slurm import SlurmDown
@@ -95,6 +95,12 @@ def submit(
             f"the store {store.root} has {' '.join(map(repr, sorted(unfit)))} in its path, which "
             "SLURM does not keep as it is: choose another with store=PATH; nothing was queued"
         )
+    sweeps = store.root / "sweeps"
+    if sweeps.resolve() != store.root.resolve() / "sweeps":
+        raise UserError(
+            f"{sweeps} is a link to another place, where the next launch would not look for what "
+            "this one has queued: move the whole store there (store=PATH); nothing was queued"
+        )
     ready = [stage for stage in left if not failure.blocks(store.failures(stage))]
     run = _with_whole_paths(launch.run)
     held = {
@@ -114,10 +120,9 @@ def submit(
     )
     if not groups:
         return Queue()
-    code = snapshot.take(store.sweep_folder(launch.grid.name))
+    submitter = arrays.Submitter(store, launch.grid.name, plan.stages, lock.heartbeat)
     if (commit() or "").endswith("+changes"):
-        print(f"jobs run this code with its uncommitted changes: a copy in {code}")
-    submitter = arrays.Submitter(store, launch.grid.name, plan.stages, code, lock.heartbeat)
+        print(f"jobs run this code with its uncommitted changes: a copy in {submitter.snapshot}")
     return submitter.submit(groups)
 
 

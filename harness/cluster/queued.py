@@ -9,6 +9,7 @@ never have learned them.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from harness.store.files import append_line, make_folder, read_lines
 from harness.store.store import Store
 
 LOCK_SECONDS = 300.0
+JOB = re.compile(r"\d+")
 GAVE_UP = "gave-up"  # a file beside a submission: why none of its jobs should go on
 
 
@@ -62,9 +64,9 @@ def records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
 
 
 def _whole(store: Path, line: Mapping[str, Any]) -> bool:
-    """Whether its folder is among the store's logs, and its parts are lists of stages."""
+    """Whether its folder is among the store's logs, its parts are stages, its job a number."""
     if "parts" not in line:
-        return "job" in line
+        return JOB.fullmatch(str(line.get("job"))) is not None
     parts = line["parts"]
     return (
         isinstance(parts, list)
@@ -128,7 +130,9 @@ def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]
             element = f"_{number}" if len(line["parts"]) > 1 else ""
             job = ids[line["name"]] + element
             for stage in wanted.intersection(part):
-                found[stage] = job, Path(line["folder"]) / f"{job}_0_log.out"
+                log = Store(store).own_log(Path(line["folder"]) / f"{job}_0_log.out")
+                if log is not None:  # a link leads elsewhere
+                    found[stage] = job, log
     return found
 
 

@@ -1,32 +1,23 @@
 """The code that a submission runs: a copy, so that queued jobs do not meet later edits.
 
-Uncommitted changes are part of it, and its record says so. Equal code is copied once.
+Uncommitted changes are part of it, and its record says so. Each launch makes its own: what a store
+holds already may be another's, and would be run.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
-from harness.cluster.submit import private_folder
 from harness.store.files import write_json
 from harness.store.provenance import SOURCE, code_version, commit
 
 
-def take(sweep_folder: Path) -> Path:
-    """Folder for PYTHONPATH with this code in it: `code/<digest of all source files>`."""
-    target = sweep_folder / "code" / code_version()
-    if not target.exists():
-        private_folder(target.parent)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            copy = Path(scratch) / "copy"
-            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.nbi", "*.nbc")
-            shutil.copytree(SOURCE, copy / SOURCE.name, ignore=ignore)
-            write_json(copy / "snapshot.json", {"code": code_version(), "commit": commit()})
-            try:
-                copy.rename(target)
-            except OSError:
-                if not target.exists():  # else: another launcher was first
-                    raise
+def take(launch_folder: Path) -> Path:
+    """Folder for PYTHONPATH with this code in it, made in a launch's fresh private folder."""
+    target = launch_folder / "code"
+    target.mkdir(mode=0o700)
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.nbi", "*.nbc")
+    shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore)
+    write_json(target / "snapshot.json", {"code": code_version(), "commit": commit()})
     return target

@@ -41,12 +41,20 @@ class Part:
 
 def encode(image: np.ndarray, id: int, settings: Settings) -> tuple[int, int, int, bytes]:
     """FFCV's mode, height, width and bytes of an image uint8 [H, W, 3]."""
+    import cv2
     from ffcv.fields.rgb_image import IMAGE_MODES, encode_jpeg, resizer
 
-    image = resizer(image, settings.max_resolution)
     draw = rng.uniform(0, "write.compress", 0, np.array([id]), 1)[0, 0]
     jpeg = draw < settings.compress_probability
-    raw = encode_jpeg(image, settings.jpeg_quality) if jpeg else np.ascontiguousarray(image)
+    height, width = image.shape[:2]
+    try:
+        image = resizer(image, settings.max_resolution)
+        raw = encode_jpeg(image, settings.jpeg_quality) if jpeg else np.ascontiguousarray(image)
+    except (cv2.error, ValueError) as error:  # too thin to be shrunk, too long for a JPEG
+        raise BadImage(
+            f"{width} x {height} pixels cannot be written with max_resolution="
+            f"{settings.max_resolution} and {'as JPEG' if jpeg else 'as pixels'}"
+        ) from error
     if raw.nbytes > PAGE_SIZE:
         raise BadImage(f"it takes {raw.nbytes:,} bytes of {PAGE_SIZE:,}; set max_resolution")
     return IMAGE_MODES["jpg" if jpeg else "raw"], *image.shape[:2], raw.tobytes()

@@ -77,7 +77,12 @@ class Pilot:
     micro_batch_size: int | None = None
 
     def suits(self, run: RunConfig) -> bool:
-        """Whether `run` has its engine, ZeRO stage and micro-batches, on which memory depends."""
+        """Whether `run` has its engine, ZeRO stage and micro-batches, on which memory depends.
+
+        What was measured on a CPU says nothing of a GPU that a run insists on.
+        """
+        if self.device == "cpu" and run.device == "cuda":
+            return False
         mine = self.engine, self.zero_stage, self.micro_batch_size
         return mine == (run.engine, run.zero_stage, run.micro_batch_size)
 

@@ -139,8 +139,8 @@ def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
             why = "1, no pilot: python -m harness.pilot"
         elif not pilot.suits(run):
             why = (
-                f"1, its pilot had engine {pilot.engine or 'unknown'}, ZeRO stage "
-                f"{pilot.zero_stage}, micro-batch {pilot.micro_batch_size or 'whole'}: "
+                f"1, its pilot ran on {pilot.device} with engine {pilot.engine or 'unknown'}, "
+                f"ZeRO stage {pilot.zero_stage}, micro-batch {pilot.micro_batch_size or 'whole'}: "
                 "python -m harness.pilot"
             )
         else:

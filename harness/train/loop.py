@@ -7,8 +7,9 @@ config, so a stage ends in the same bits alone or in a gang, unbroken or resumed
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from harness.sweep.plan import stream_key
 from harness.train import trackers
 from harness.train.distributed import World
 from harness.train.stage import Stage
+
+BEAT_SECONDS = 10.0
+LOADING_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,27 @@ class Pulse:
                 self.heartbeat()
             except ClaimLost as lost:
                 self.lost = lost
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Meanwhile a thread calls it: to read a whole data set takes minutes, without a step.
+
+        For `LOADING_SECONDS` at most: what hangs for longer loses its claims.
+        """
+        ended = threading.Event()
+
+        def beat() -> None:
+            end = time.monotonic() + LOADING_SECONDS
+            while not ended.wait(BEAT_SECONDS) and time.monotonic() < end:
+                self()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 class Lanes:
@@ -133,17 +158,18 @@ def train_gang(
             )
     if said := trackers.missing(run.tracker):
         raise UserError(said)  # on every rank, before any of them waits for another
-    dataset = load(first.dataset, run.data_root, run.loader, run.data_cache)
-    loader = make_loader(
-        dataset,
-        run,
-        first.recipe.batch_size,
-        world.rank,
-        world.size,
-        world.device,
-        first.recipe.epochs,
-    )
     pulse = Pulse(world, heartbeat)
+    with pulse.going_on():
+        dataset = load(first.dataset, run.data_root, run.loader, run.data_cache)
+        loader = make_loader(
+            dataset,
+            run,
+            first.recipe.batch_size,
+            world.rank,
+            world.size,
+            world.device,
+            first.recipe.epochs,
+        )
     stages: list[Stage] = []
     try:
         if world.rank == 0:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cluster.queued import last_logs
 from harness.cluster.state import stage_states
 from harness.config import load
 from harness.launch import _set_aside
@@ -144,6 +145,8 @@ def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy):
     assert "retry=failed" in again.stdout
     status = verb("status", copy / "tiny.yaml", store, *few)
     assert "1 x failed: config: the checkpoint" in status.stdout
+    foreseen = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed", "dry_run=true")
+    assert "1 stages to train" in foreseen.stdout
     retried = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed")
     assert retried.returncode == 1
     assert "1 to train" in retried.stdout
@@ -151,6 +154,23 @@ def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy):
     saved.unlink()
     mended = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed")
     assert mended.returncode == 0, mended.stdout + mended.stderr
+
+
+def test_of_jobs_that_are_no_jobs_or_lead_elsewhere_there_are_no_logs(tmp_path):
+    store, stage = tmp_path / "store", "0123456789abcdef"
+    (tmp_path / "secret_0_log.out").write_text("the secret")
+    logs = store / "sweeps/tiny/logs/x"
+    logs.mkdir(parents=True)
+    (logs / "7_0_log.out").symlink_to(tmp_path / "secret_0_log.out")
+    (logs / "8_0_log.out").write_text("its own")
+    found = {}
+    for job in ("../../../../../secret", "7", "8"):
+        lines = {"name": "a", "parts": [[stage]], "folder": str(logs)}, {"name": "a", "job": job}
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (store / "sweeps/tiny/jobs.jsonl").write_text(text)
+        found[job] = last_logs(store, [stage])
+    assert [job for job in found if found[job]] == ["8"]
+    assert found["8"] == {stage: ("8", (logs / "8_0_log.out").resolve())}
 
 
 def test_logs_outside_of_the_store_are_not_shown(copy):

@@ -12,6 +12,7 @@ from collections import Counter
 
 import pytest
 
+from harness.cluster import queued
 from harness.store.claims import look, process_start
 
 FAULTS = 32
@@ -25,12 +26,13 @@ OF_THE_DISK = ("read_only", "full")
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own for the stages, which can be filled and made read-only.
+    """A file system of its own for a store's stages, which can be filled and made read-only.
 
-    Where none may be mounted it is a folder, and says so: the other faults are dealt all the same.
+    Its logs lie elsewhere: jobs keep them open for writing, which refuses the latter. Where none
+    may be mounted it is a folder, and says so: the other faults are dealt all the same.
     """
-    folder = tmp_path / "disk"
-    folder.mkdir()
+    folder = tmp_path / "wild" / "stages"
+    folder.mkdir(parents=True)
     mount = ("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder)
     mounted = subprocess.run(mount, check=False).returncode == 0
     yield folder, mounted
@@ -161,14 +163,10 @@ def test_chaos(small_disk, bed, make_grid, tmp_path):  # the disk goes last, aft
     disk, mounted = small_disk
     kinds = [kind for kind in KINDS if mounted or kind not in OF_THE_DISK]
     grid = make_grid("chaos", 30, 20, sparsity="0.75", seeds="0, 1, 2, 3, 4, 5, 6, 7")
-    calm, wild = tmp_path / "calm", disk / "wild"
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
     bed.run("harness.launch", f"grid={grid}", f"store={calm}", "cluster.workers=2", seconds=1800)
     stages = len(list(calm.glob("stages/*/*/result.json")))
     assert stages == 24
-    # jobs keep their logs open for writing, which would keep the disk from becoming read-only
-    wild.mkdir()
-    (tmp_path / "sweeps").mkdir()
-    (wild / "sweeps").symlink_to(tmp_path / "sweeps")
 
     def launch():
         partition = f"cluster.slurm.partition={chance.choice(['main', 'grace'])}"
@@ -203,6 +201,7 @@ def test_chaos(small_disk, bed, make_grid, tmp_path):  # the disk goes last, aft
     bed.wait(lambda: not bed.workers(wild) and set(bed.jobs().values()) <= gone, 240)
     bed.empty()
     print(chaos.dealt, "tried:", chaos.tried)
+    assert queued.records(wild)  # launches knew what was queued
     assert chaos.dealt.total() >= 30, f"too few faults fitted in (CHAOS_SEED={seed}): {chaos.dealt}"
     assert set(chaos.dealt) == set(kinds), f"CHAOS_SEED={seed}: {chaos.dealt} of {chaos.tried}"
     assert "nothing left to do" in launch()

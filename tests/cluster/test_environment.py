@@ -2,15 +2,19 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from harness.cluster import arrays, handover, rendezvous, slurm
 from harness.cluster.queued import Scheduler, submitting
+from harness.config import Launch
 from harness.errors import UserError
 from harness.profile import ClusterConfig, SlurmConfig
 from harness.schema import RunConfig
+from harness.store.provenance import code_version
+from harness.store.store import Store
 
 
 @pytest.fixture
@@ -114,6 +118,28 @@ def script(tmp_path, run=None, **asked):
     profile = ClusterConfig(name="p", gpus_per_node=gpus, slurm=SlurmConfig(**asked))
     executor = arrays._executor(profile, run or RunConfig(), tmp_path, tmp_path, "name")
     return executor._make_submission_file_text("true", "1")
+
+
+def test_code_that_a_store_holds_already_is_not_what_jobs_run(tmp_path):
+    planted = tmp_path / "sweeps/g/code" / code_version() / "harness"
+    planted.mkdir(parents=True)
+    (planted / "__init__.py").write_text("raise SystemExit('planted')\n")
+    first, second = (arrays.Submitter(Store(tmp_path), "g", {}).snapshot for _ in range(2))
+    assert first != second  # nor what an earlier launch left, which others may have changed
+    for code in (first, second):
+        assert planted.parent not in (code, *code.parents)
+        assert code.stat().st_mode & 0o077 == 0
+        mine = Path(arrays.__file__).read_bytes()
+        assert (code / "harness/cluster/arrays.py").read_bytes() == mine
+
+
+def test_a_store_whose_sweeps_are_a_link_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/sweeps").symlink_to(tmp_path / "elsewhere")
+    launch = Launch(None, RunConfig(), ClusterConfig(name="s"), tmp_path / "store")
+    with pytest.raises(UserError, match="move the whole store"):
+        handover.submit(launch, None, Store(tmp_path / "store"), [], {}, Scheduler(), None)
 
 
 def test_what_a_job_asks_for_reaches_sbatch_and_srun(monkeypatch, tmp_path):

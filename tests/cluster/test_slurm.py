@@ -123,8 +123,8 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
         shutil.copytree(ROOT / room, checkout / room)
     grid, store = make_grid(epochs=150), tmp_path / "store"
     bed.run("harness.launch", *args(grid, store, HELD), cwd=checkout)
-    (snapshot,) = store.glob("sweeps/*/code/*/snapshot.json")
-    version = snapshot.parent.name
+    (snapshot,) = store.glob("sweeps/*/logs/*/code/snapshot.json")
+    version = json.loads(snapshot.read_text())["code"]
     (checkout / "harness" / "cluster" / "worker.py").write_text("raise SystemExit(1)\n")
     (checkout / "logging.py").write_text("raise SystemExit(1)\n")  # where the job starts
     (job,) = bed.jobs()

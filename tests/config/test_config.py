@@ -155,6 +155,13 @@ def test_a_wrong_command_line_gets_a_sentence(args, text):
     assert text in str(caught.value)
 
 
+def test_all_wrong_words_are_told_at_once_that_of_the_grid_too():
+    with pytest.raises(UserError, match="the command line has 3 mistakes") as caught:
+        load(["grid=quickstrat", "dryrun=true", "cluster=slrum"], {"dry_run": bool})
+    for text in ("did you mean 'quickstart'", "did you mean 'dry_run'", "no cluster 'slrum'"):
+        assert text in str(caught.value)
+
+
 def test_a_grid_file_whose_name_cannot_name_a_sweep_is_refused(tmp_path):
     path = write(tmp_path, "axes: {seed: [0]}\n", "has space.yaml")
     with pytest.raises(UserError, match="names its sweep"):

@@ -217,19 +217,19 @@ def megabytes():
 @pytest.mark.parametrize("loader", LOADERS)
 def test_hundreds_of_epochs_and_abandoned_iterators_leak_nothing(made, loader):
     config = CONFIG.model_copy(update={"resolution": 128})
-    loader = made(loader, config=config)
+    loader = made(loader, config=config, epochs=1000)
     one_batch = 12 * 128 * 128 * 3 / 1e6
 
     def some(count):
         for epoch in range(count):
             next(loader.epoch(0, epoch))  # and leave it
-            if epoch % 10 == 0:
+            if epoch % 2 == 0:
                 assert len(list(loader.epoch(0, epoch))) == 3
         gc.collect()
 
     some(20)
     memory, threads = megabytes(), threading.active_count()
-    some(100 if loader.name == "imagefolder" else 300)
+    some(100 if loader.name == "imagefolder" else 400)  # half of them whole
     assert threading.active_count() == threads
     assert megabytes() - memory < 20 * one_batch
     loader.close()

@@ -171,9 +171,10 @@ def newest(folder):
 
 
 @pytest.mark.slow
-def test_killed_it_ends_in_the_same_bits(world, betons, tmp_path):
+def test_killed_it_sees_what_is_left_and_ends_in_the_same_bits(world, betons, tmp_path, seen):
     long = config(recipe={**STAGE["recipe"], "epochs": 40})
     (unbroken,) = train(world, tmp_path / "a", [long], betons, "ffcv")
+    expected = seen.copy()
     here = str(Path(__file__).parent)
     command = [sys.executable, "-c", PROGRAM, here, str(tmp_path / "b"), str(betons)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -193,9 +194,12 @@ def test_killed_it_ends_in_the_same_bits(world, betons, tmp_path):
     finally:
         process.kill()
         process.wait(10)
-    assert newest(folder) % 4
+    at = newest(folder)
+    assert at % 4
     assert not (folder / "checkpoint" / "final.pt").exists()
+    seen.clear()
     (resumed,) = train(world, tmp_path / "b", [long], betons, "ffcv")
+    assert seen == expected[at:]
     assert facts(resumed) == facts(unbroken)
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.data import catalog, encode, write
 from harness.data.catalog import CATALOG, MANIFEST, missing
@@ -145,6 +146,15 @@ def test_bad_images_are_left_out_if_asked_and_the_rest_stays_as_it_is(copy, tree
     assert sum(len(after) for _, after in parts) == 47
     assert len(rest.test) == 14
     assert rest.split_hash != whole.split_hash
+
+
+def test_an_image_too_thin_to_be_shrunk_is_named_and_left_out_if_asked(copy, tmp_path, capsys):
+    thin = copy / "train/cat/cat_03.JPEG"
+    Image.new("RGB", (2000, 1)).save(thin)
+    with pytest.raises(UserError, match=r"cat_03.*2000 x 1 pixels cannot be written with max_res"):
+        command(copy, tmp_path / "out", "max_resolution=500")
+    command(copy, tmp_path / "photos", "max_resolution=500", "skip_bad=true")
+    assert f"skipped {thin}" in capsys.readouterr().out
 
 
 def test_too_many_bad_images_end_a_write_at_once_unless_they_may_be_skipped(

@@ -43,9 +43,10 @@ TORCHVISION = [
     ("shufflenetv2", None, 1.5, "shufflenet_v2_x1_5", 224),
     ("shufflenetv2", None, 2.0, "shufflenet_v2_x2_0", 224),
     ("convnext", 18, 1.0, "convnext_tiny", 224),
-    pytest.param("convnext", 36, 4 / 3, "convnext_base", 224, marks=pytest.mark.slow),
-    pytest.param("efficientnet", 32, 1.4, "efficientnet_b4", 380, marks=pytest.mark.slow),
-    pytest.param("resnet", 152, 1.0, "resnet152", 224, marks=pytest.mark.slow),
+    ("convnext", 36, 4 / 3, "convnext_base", 224),
+    ("efficientnet", 32, 1.4, "efficientnet_b4", 380),
+    ("resnet", 101, 1.0, "resnet101", 224),
+    ("resnet", 152, 1.0, "resnet152", 224),
     ("vit", 12, 2.0, "vit_b_16", 224),
 ]
 
@@ -89,6 +90,20 @@ def test_sizes_are_those_of_the_papers(
     assert counts.params_total / 1e6 == pytest.approx(params, abs=near)
     if macs is not None:
         assert counts.macs_dense / 1e6 == pytest.approx(macs, abs=near_macs)
+
+
+@pytest.mark.parametrize(
+    ("family", "depth", "width", "params", "millions"),
+    [
+        ("cifar_mobilenetv2", None, 1.0, 2_236_682, 88),
+        ("cifar_shufflenetv2", None, 1.0, 1_263_854, 45),
+        ("wide_resnet", 28, 10.0, 36_479_194, 5243),
+    ],
+)
+def test_sizes_at_32_pixels_stay_what_their_files_say(family, depth, width, params, millions):
+    counts = count(built(family, depth, width), 32)
+    assert counts.params_total == params
+    assert round(counts.macs_dense / 1e6) == millions
 
 
 def attention_macs(depth, tokens, channels):

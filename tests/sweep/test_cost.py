@@ -178,11 +178,12 @@ def test_a_pilot_of_another_way_to_train_says_nothing_of_memory(wide_plan, tmp_p
         assert set(map(len, gangs_of(wide_plan, tmp_path))) == {1}
         assert len(cost.pilots(tmp_path, wide_plan)) == 2  # their seconds count all the same
     (line, _) = gang_lines(auto(tmp_path), wide_plan, list(wide_plan.stages))
-    assert "1, its pilot had engine deepspeed, ZeRO stage 0, micro-batch 8" in line
+    assert "1, its pilot ran on gpu with engine deepspeed, ZeRO stage 0, micro-batch 8" in line
+    assert not pilot(device="cpu").suits(RunConfig(device="cuda"))
     rule = ResourceRule(where="width > 1", micro_batch_size=8)  # as the pilot of that size had
     slurm = ClusterConfig(name="s", executor="slurm", resources=(rule,))
     lines = gang_lines(auto(tmp_path, slurm), wide_plan, list(wide_plan.stages))
-    assert "its pilot had" in lines[0]
+    assert "its pilot ran" in lines[0]
     assert "width 2 batch 32: 8, 50% of a step waits" in lines[1]
 
 

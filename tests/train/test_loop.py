@@ -2,6 +2,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 
 import pytest
@@ -14,7 +15,7 @@ from harness.errors import UserError
 from harness.models import registry
 from harness.store.claims import ClaimLost
 from harness.store.files import Damaged
-from harness.train import checkpoint
+from harness.train import checkpoint, loop
 from harness.train.stage import Stage
 
 STEPS = 12  # of a toy stage
@@ -39,6 +40,24 @@ def test_a_gang_of_four_ends_in_the_same_bits_as_four_alone(stages, others, engi
         assert one.status == "done"
         assert stages.record(config, one) == others.record(config, other)
     assert len({outcome.result["weights_sha256"] for outcome in together}) == 4
+
+
+@pytest.mark.parametrize(("most", "kept"), [(60.0, True), (0.0, False)])
+def test_a_claim_is_kept_while_data_are_read_but_not_for_ever(stages, monkeypatch, most, kept):
+    monkeypatch.setattr(loop, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(loop, "LOADING_SECONDS", most)
+    beats, seen = [], []
+    read = loop.load
+
+    def slow(*args):
+        time.sleep(0.3)
+        seen.append(len(beats))
+        return read(*args)
+
+    monkeypatch.setattr(loop, "load", slow)
+    stages.train(stages.toy(), beat=lambda: beats.append(threading.get_ident()))
+    assert (seen[0] > 1) == kept
+    assert beats[-1] == threading.get_ident()  # afterwards by the steps themselves
 
 
 def test_a_result_says_what_was_trained_and_how_well(stages):

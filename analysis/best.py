@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from analysis.optimum import Optimum
 
 MIXED = (
-    "code", "engine", "zero_stage", "world_size", "micro_batch_size", "loader", "stored",
-    "memory_format", "device", "threads", "torch", "deepspeed",
+    "split_hash", "code", "engine", "zero_stage", "world_size", "micro_batch_size", "loader",
+    "stored", "memory_format", "device", "threads", "torch", "deepspeed",
 )  # fmt: skip
 """Columns in which the rows of one table should agree."""
 NONE = "none"
@@ -204,7 +204,10 @@ def _mixed(frame: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...],
 
 
 def _differs(done: pd.DataFrame, name: str) -> bool:
-    return name in done.columns and done[name].nunique(dropna=False) > 1
+    if name not in done.columns:
+        return False
+    parts = [n for n in ("dataset", "train_size") if name == "split_hash" and n in done.columns]
+    return not follows(done, name, parts)  # each data set, and share of one, has its own split
 
 
 def _none(cells: Sequence[Cell]) -> Cell | None:

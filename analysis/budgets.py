@@ -42,6 +42,15 @@ def check_budget(rows: pd.DataFrame, within: Sequence[str]) -> str:
     return "" if known or done.empty else "; budgets unknown: no column epochs or examples"
 
 
+def longer_paths(rows: pd.DataFrame) -> str:
+    """By how much the paths to the sizes of one claim differ in epochs, where they do."""
+    done = rows[rows["state"] == "done"]
+    if "epochs" not in done.columns or not done["epochs"].notna().any():
+        return ""
+    low, high = done["epochs"].min(), done["epochs"].max()
+    return f"; paths of {low:g} to {high:g} epochs" if high > (1 + SLACK) * low else ""
+
+
 def unequal_work(rows: pd.DataFrame, within: Sequence[str]) -> str:
     """How far arms that agree in `within` differ in multiply-adds of training, where they do."""
     done = rows[rows["state"] == "done"]

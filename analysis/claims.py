@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import render
 from analysis.best import METRICS, NONE, TOP1, Metric, follows, mean_counts, size_columns, warnings
-from analysis.budgets import Untestable, check_budget, unequal_work
+from analysis.budgets import Untestable, check_budget, longer_paths, unequal_work
 from analysis.effects import (
     Effect,
     Test,
@@ -93,15 +93,27 @@ def _tested(
     for key, part in _parts(rows, _outer(rows, columns, by)):
         group = ", ".join(f"{n} {render.number(None if v != v else v)}" for n, v in key.items())
         try:
-            within = columns if name in ("A1", "A2") else [n for n in columns if n == "epochs"]
+            within = _of_one_budget(name, columns)
             told = "" if unequal else check_budget(part, within)
+            told += longer_paths(part) if name == "A2" else ""
             if name != "B":  # whose forms are told one by one
-                told += unequal_work(part, within)
+                told += unequal_work(part, columns if name in ("A1", "A2") else within)
             for effect in test(part, columns, metric):
                 line = Claim(name, group, "undecided", effect.compared + told, effect)
                 yield replace(line, **_counts(part))
         except Untestable as reason:
             yield replace(Claim(name, group, "not tested", str(reason)), **_counts(part))
+
+
+def _of_one_budget(name: str, columns: Sequence[str]) -> list[str]:
+    """Rows that agree in these columns must not differ in what was spent on them.
+
+    A1 compares sizes. A path to more sparsity is longer, which A2 can only tell. B's arms of other
+    epochs are controls.
+    """
+    if name == "A1":
+        return list(columns[:-1])
+    return list(columns) if name == "A2" else [n for n in columns if n == "epochs"]
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, Any]:
@@ -128,14 +140,14 @@ def _judged(line: Claim, p: float, tests: int) -> Claim:
     effect = line.effect
     if effect is None:
         return line
-    line = replace(line, seeds=seeds_to_settle(effect.estimate, effect.seeds, tests))
     if effect.control:
         return replace(line, verdict="control", p=effect.p)
+    if p < LEVEL and effect.doubt:  # which more seeds of these magnitudes may never settle
+        return replace(line, p=p, reason=f"{line.reason}; {effect.doubt}")
+    line = replace(line, seeds=seeds_to_settle(effect.estimate, effect.seeds, tests))
     if math.isnan(p):
         return replace(line, reason=f"{line.reason}; one seed says nothing of the noise")
     decided = "supported" if effect.estimate.effect > 0 else "contradicted"
-    if p < LEVEL and effect.doubt:
-        return replace(line, p=p, reason=f"{line.reason}; {effect.doubt}")
     return replace(line, verdict=decided if p < LEVEL else "undecided", p=p)
 
 
@@ -166,8 +178,25 @@ def _dense_sizes(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
 
 
 def _sparsities(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
-    rows, columns = _differing("sparsity")(_plain(frame), by)
+    rows, columns = _differing("sparsity")(mean_counts(_plain(frame), by or ()), by)
+    rows = _continued(rows)
     return rows, [*(name for name in ("width", "depth") if name in rows.columns), *columns]
+
+
+def _continued(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without dense trainings of another length than those that the pruned paths go on from.
+
+    These are shorter than any path; of several, the longest. Where one sparsity was reached by
+    paths of several lengths, nothing tells which dense training belongs to which.
+    """
+    if "epochs" not in rows.columns:
+        return rows
+    dense, pruned = rows[rows["sparsity"] == 0], rows[rows["sparsity"] > 0]
+    lengths = sorted(dense["epochs"].dropna().unique())
+    if len(lengths) < 2 or not follows(pruned, "epochs", ["sparsity"]):
+        return rows
+    shorter = [length for length in lengths if length < pruned["epochs"].min()]
+    return rows[(rows["sparsity"] > 0) | rows["epochs"].isin(shorter[-1:])]
 
 
 def _differing(name: str) -> Select:

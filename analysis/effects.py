@@ -124,7 +124,8 @@ def _stays(strata: Sequence[Sequence[Cells]], way: int, column: str, metric: Met
     spots = [_spot(cells, metric) for cells in every] if len(every) <= MOST_OPTIMA else []
     known = [spot for spot in spots if spot]
     if len(known) < len(ranks):
-        return ""
+        few = f"not known at every {column}: that takes 3 magnitudes and 2 seeds, and "
+        return f"{differ}: the optima are {few}at most {MOST_OPTIMA} sizes"
     for end, word in ((0, "lowest"), (1, "highest")):
         if all(spot.censored[end] for spot in known):
             return f"{differ}: every optimum may lie at the {word} magnitude or beyond"

@@ -72,10 +72,13 @@ def optimum(
             where.append(curves.argmax(axis=1))
             start = stop
     found = np.sort(np.concatenate(where)) / (POINTS - 1)
-    low, at, high = x[0] + (x[-1] - x[0]) * np.quantile(
-        found, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2]
+    ends = float(x[0]), float(x[-1])
+    shares = np.quantile(found, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    # the upper end itself: the sum may fall short of it by rounding
+    low, at, high = (
+        ends[1] if share >= 1 else ends[0] + (ends[1] - ends[0]) * float(share) for share in shares
     )
-    return Optimum(float(at), float(low), float(high), (float(x[0]), float(x[-1])))
+    return Optimum(at, low, high, ends)
 
 
 @lru_cache(maxsize=64)

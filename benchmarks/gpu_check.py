@@ -33,7 +33,7 @@ PARTS = {  # by importance: seconds at most, and the command
     "training": (60, "train.py", "cuda"),
     "sweep": (100, "sweep.py", "data=resident", "device=cuda", "epochs=1", "trials=3", "seeds=1"),
     "peers": (40, "augment.py"),
-    "loader": (100, "loader.py", "1", "2"),
+    "loader": (100, "loader.py", "1", "2", "64"),
 }  # fmt: skip
 
 

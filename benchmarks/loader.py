@@ -1,6 +1,6 @@
 """Images per second of a loader: ours against plain FFCV and torchvision's ImageFolder.
 
-python benchmarks/loader.py [threads [turns]]
+python benchmarks/loader.py [threads [turns [side ...]]]
 
 Synthesised photographs with the sizes of ImageNet's (most are 500 pixels long, 110 kB). Everybody
 gives shuffled training batches of uint8 after a random resized crop, with the same number of
@@ -117,14 +117,15 @@ def ratio(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], ki
     return statistics.median(a[kind] / b[kind] for a, b in zip(ours, theirs, strict=True))
 
 
-def main(threads: int = 1, count: int = TURNS) -> int:
+def main(threads: int = 1, count: int = TURNS, *sides: int) -> int:
     CATALOG["bench"] = image_folder("bench", 10, IMAGES + 10, 10)
     failed = 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         root = Path(folder)
         size = synthesise(root / "tree/bench", IMAGES)
         print(f"{IMAGES} JPEGs of {size:.0f} kB, {threads} thread(s) each")
-        for side, longest in CASES.items():
+        for side in sides or CASES:
+            longest = CASES[side]
             written, small = root / f"b{side}", root / f"s{side}"
             words = [f"source={root / 'tree/bench'}", f"out={written / 'bench'}"]
             with (

@@ -164,23 +164,31 @@ def _images(launch: Launch, device: Any) -> tuple[Images, str]:
     from harness.data.datasets import load
     from harness.data.loader import make_loader
     from harness.teacher.measure import BATCH, Images
+    from harness.train import rng
 
     run, config = launch.run, launch.grid.trials[0].config
     dataset = load(config.dataset, run.data_root, run.loader, run.data_cache)
     loader = make_loader(dataset, run, 1, 0, 1, device)
     wanted, batches, seen = _count(launch, "images", 1000), [], 0
+    number = len(dataset.validation)
+    kept = np.arange(number) < wanted
+    if loader.name != "resident":  # files are by class
+        kept[:] = False
+        kept[rng.permutation(0, "difficulty", 0, number)[:wanted]] = True
     try:
         for batch in loader.evaluate("validation", BATCH):
-            batches.append((batch.images.clone(), batch.labels.clone(), batch.ids.copy()))
+            here = kept[seen : seen + len(batch.ids)]
             seen += len(batch.ids)
-            if seen >= wanted:
+            if here.any():
+                mask = torch.from_numpy(here)
+                images, labels = batch.images[mask], batch.labels[mask]
+                batches.append((images.clone(), labels.clone(), batch.ids[here].copy()))
+            if not kept[seen:].any():
                 break
     finally:
         loader.close()
-    pixels, labels, ids = zip(*batches, strict=True)
-    found = Images(
-        torch.cat(pixels)[:wanted], torch.cat(labels)[:wanted], np.concatenate(ids)[:wanted]
-    )
+    pixels, targets, ids = zip(*batches, strict=True)
+    found = Images(torch.cat(pixels), torch.cat(targets), np.concatenate(ids))
     return found, dataset.split_hash
 
 

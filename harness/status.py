@@ -106,7 +106,7 @@ def screen(sweep: Sweep, columns: Sequence[str]) -> str:
         workers = sweep.launch.cluster.workers
         lines.append(cost.sentence(sweep.plan, states, left, workers, sweep.store.root))
     lines += cost.by_size(sweep.plan, states, left, sweep.store.root)
-    if sweep.scheduler.jobs:
+    if sweep.scheduler.asked:
         found = Counter(str(job["state"]) for job in _jobs(sweep))
         counted = ", ".join(f"{count:,} {state}" for state, count in sorted(found.items()))
         lines.append(f"jobs: {counted or 'none'}{_elapsed(sweep)}")

@@ -36,7 +36,9 @@ RETRY = "retry"  # a record of this class is no failure but the user's word to t
 BREAKER = 3
 FREE = ("preempted", RETRY, UNREADABLE)
 TRIES = {"start": 3, "lost": 5, "transport": 5, "host_memory": 3, "time_limit": 3}
-MEMORY = re.compile(r"exceeded memory limit|oom[-_ ]?kill|Out Of Memory", re.IGNORECASE)
+MEMORY = re.compile(  # SLURM's words and the kernel's; a GPU's "out of memory" is no such thing
+    r"exceeded memory limit|oom[-_ ]?kill|out[-_]of[-_]memory|Out of memory: Killed", re.IGNORECASE
+)
 _CONNECTION = re.compile(
     r"NCCL|gloo|Connection (closed|reset|refused)|Socket|Broken pipe|timed? ?out", re.IGNORECASE
 )

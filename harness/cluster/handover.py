@@ -19,7 +19,7 @@ from harness.store.claims import Claim, look, try_claim
 from harness.store.provenance import commit
 from harness.store.store import Store
 from harness.sweep import cost
-from harness.sweep.jobs import make_chains, wall_seconds
+from harness.sweep.jobs import device_seconds, make_chains
 from harness.sweep.plan import Plan
 
 HELD = "requeued held"
@@ -113,7 +113,7 @@ def submit(
         ready,
         launch.cluster,
         run,
-        wall_seconds(cost.seconds_per_epoch(plan, states, store.root), plan, run.processes),
+        device_seconds(cost.seconds_per_epoch(plan, states, store.root), plan),
         lambda stage: failure.memory_factor(store.failures(stage)),
         held,
         cost.pilots(store.root, plan),

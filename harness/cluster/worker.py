@@ -145,7 +145,15 @@ class Worker:
         full = ended[0] == "storage" and tries < STORAGE_TRIES
         if self.slurm and self.world.rank == 0 and (ended[0] == "stopped" or full):
             _continue(self.submission, part, self.job, self.folder)
+        if ended[0] == "stopped":  # a rank that leaves with an exit code has SLURM kill the rest
+            self.world.any(False)
         return ended
+
+    def _more(self) -> bool:
+        """Whether something is left of this job besides what has just failed for good."""
+        with contextlib.suppress(CannotWrite, OSError):
+            return any(not self._settled(stage) for gang in self.gangs for stage in gang)
+        return False
 
     def run(self) -> Ended:
         """Until nothing is left that this worker could do, or it is told to stop."""
@@ -295,6 +303,7 @@ class Worker:
         except Exception as error:  # classified, recorded, shown by status
             self._failed(gang, error, smaller)
             if self.world.size > 1:  # the others stand in a collective: only an exit frees them
+                self.again = self.again or self._more()
                 raise
         finally:
             self._release(claims)
@@ -305,10 +314,11 @@ class Worker:
                 self._note_stop(outcome.stage_id)
             return
         from harness.train import checkpoint
+        from harness.train.evaluate import packed
 
         folder = self.store.folder(outcome.stage_id)
         if outcome.correct is not None:
-            atomic_write(folder / "correct.npz", _packed(outcome.correct))
+            atomic_write(folder / "correct.npz", packed(outcome.correct))
         self.store.finish(outcome.stage_id, claim, {"status": outcome.status, **outcome.result})
         checkpoint.drop_steps(folder)  # not before: a full disk would cost the whole training
         parents = {config.parent for config in self.submission.stages.values()}
@@ -378,18 +388,3 @@ def _log_path() -> str:
         return str(JobEnvironment().paths.stdout)
     except (RuntimeError, KeyError):
         return ""
-
-
-def _packed(correct: dict[str, Any]) -> bytes:
-    """One packed bit per example and split, with the number of examples: a few hundred bytes."""
-    import io
-
-    import numpy as np
-
-    arrays: dict[str, Any] = {}
-    for split, bits in correct.items():
-        arrays[split] = np.packbits(bits)
-        arrays[f"{split}_count"] = np.array(len(bits))
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()

@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.schema import Magnitude, TrialConfig
 from harness.sweep.axes import SHORT
 
-PLAIN = {"schedule": "constant", "surplus": "none", "dense_long": "", "calibrated": "False"}
+PLAIN = {"schedule": "constant", "surplus": "none", "dense_long": ""}
 """Columns, and what a line has in them that was trained in the plain way."""
 AXES = frozenset({*SHORT, "dataset", "precision"})
 """Columns, besides those with a dotted name, that tell experiments apart."""

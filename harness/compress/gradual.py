@@ -19,4 +19,4 @@ def is_due(step: int, end: int) -> bool:
 
 def end_step(total_steps: int, share: float) -> int:
     """The step at which the target is reached, at least one before the last where there is one."""
-    return max(1, min(round(share * total_steps), total_steps))
+    return max(1, min(round(share * total_steps), total_steps - 1))

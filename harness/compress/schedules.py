@@ -33,7 +33,9 @@ def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitu
             schedule around `none`, a table that lacks a size.
     """
     compress, mean = trial.compress, trial.augment.magnitude
-    dense = mean if compress.dense_magnitude is None else compress.dense_magnitude
+    dense = mean
+    if compress.dense_magnitude is not None and sparsities:  # a dense trial is its magnitude's
+        dense = compress.dense_magnitude
     kind, number = compress.magnitude_schedule, len(sparsities)
     if kind == "constant":
         return (dense, *(mean,) * number)

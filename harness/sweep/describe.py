@@ -12,7 +12,7 @@ from harness.errors import printable
 from harness.schema import DatasetConfig, StageConfig
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
-from harness.sweep.jobs import asked_for, make_chains, wall_seconds
+from harness.sweep.jobs import asked_for, device_seconds, make_chains
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _jobs(
     Memory raised after failures is not foreseen.
     """
     known = cost.seconds_per_epoch(plan, states, launch.store)
-    seconds = wall_seconds(known, plan, launch.run.processes)
+    seconds = device_seconds(known, plan)
     chains = [
         (chain, group.cluster)
         for group in make_chains(

@@ -45,7 +45,7 @@ def make_chains(
 ) -> list[Chains]:
     """The stages `left`, by resources and in chains of jobs.
 
-    `seconds`: of a stage with one job's processes, None where nobody knows. `memory_factor`: how
+    `seconds`: of a device for a stage, None where nobody knows. `memory_factor`: how
     often the profile's memory a stage needs, after it ran out. `held_by`: stages that a job has
     already, which is waited for where they are parents. `measured`: pilots, for `run.gang=auto`.
     """
@@ -67,10 +67,20 @@ def make_chains(
         joins = company(plan, how, asked, measured or {})
         units = _units(plan, parts, joins)
         share = asked.timeout_min * 60 * asked.slurm.pack_share
-        chains = _packed(units, share, asked.workers, seconds)
+        chains = _packed(units, share, asked.workers, _shared(seconds, how.processes))
         jobs = [[gangs(plan, job, joins) for job in chain] for chain in chains]
         found.append(Chains(asked, how, jobs, frozenset(waits[rule, factor, waiting])))
     return found
+
+
+def _shared(seconds: Seconds, processes: int) -> Seconds:
+    """What passes by where so many devices train a stage together."""
+
+    def passed(stage: str) -> float | None:
+        found = seconds(stage)
+        return None if found is None else found / processes
+
+    return passed
 
 
 def _root(plan: Plan, stage: str) -> str:
@@ -118,7 +128,10 @@ def applied(
         more = min(slurm.mem_gb * factor, max(slurm.mem_gb, slurm.max_mem_gb))
         slurm = slurm.model_copy(update={"mem_gb": more})
     asked = cluster.model_copy(update={**taken(cluster), "slurm": slurm})
-    return asked, run.model_copy(update=taken(run))
+    how = run.model_copy(update=taken(run))
+    if asked.executor == "slurm" and asked.gpus_per_node and how.device == "auto":
+        how = how.model_copy(update={"device": "cuda"})  # not a CPU, where a node's GPU is broken
+    return asked, how
 
 
 def _units(plan: Plan, parts: Iterable[list[str]], joins: Joins) -> list[list[str]]:
@@ -190,12 +203,12 @@ def stages_of(job: Job) -> list[str]:
     return [stage for gang in job for stage in gang]
 
 
-def wall_seconds(known: Mapping[Size, float], plan: Plan, processes: int) -> Seconds:
+def device_seconds(known: Mapping[Size, float], plan: Plan) -> Seconds:
     """`seconds` for `make_chains` from device-seconds per epoch of each size (`cost`)."""
 
     def seconds(stage: str) -> float | None:
         config = plan.stages[stage]
         per_epoch = known.get(size_key(config))
-        return None if per_epoch is None else per_epoch * config.recipe.epochs / processes
+        return None if per_epoch is None else per_epoch * config.recipe.epochs
 
     return seconds

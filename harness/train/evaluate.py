@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,3 +69,14 @@ def evaluate(
     loss = np.concatenate([part[0] for part in parts]).astype(np.float64)
     correct = np.concatenate([part[1] for part in parts])
     return Scores(float(correct.mean()), float(loss.mean()), correct)
+
+
+def packed(correct: Mapping[str, NDArray[np.bool_]]) -> bytes:
+    """`correct.npz`: a bit per example and split, with the number of examples; some 100 bytes."""
+    arrays: dict[str, Any] = {}
+    for split, bits in correct.items():
+        arrays[split] = np.packbits(bits)
+        arrays[f"{split}_count"] = np.array(len(bits))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

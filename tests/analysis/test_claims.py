@@ -98,6 +98,64 @@ def test_none_that_wins_everywhere_does_not_move(planted):
     assert verdict(planted(curves, spread=0.002), "A1").verdict == "supported"
 
 
+def test_winners_alone_decide_nothing_where_an_optimum_is_unknown():
+    """Flat up to 0.2, and strong magnitudes harm small sizes: nothing moves, but maxima jump."""
+
+    def harmed(n, m):
+        return 0.9 - (0.0 if m == "none" or m <= 0.2 else (0.03 - 0.006 * n) * (m - 0.2))
+
+    chance = random.Random(1)
+    for magnitudes in ([0.2, 0.8], [0.1, 0.2, 0.5, 0.8]):
+        for _ in range(20):
+            frame = sweep(chance, harmed, WIDTHS, ["none", *magnitudes])
+            if len(magnitudes) > 2:  # the largest has but one seed so far
+                frame = frame[(frame["width"] < frame["width"].max()) | (frame["seed"] == 0)]
+            assert verdict(frame, "A1").verdict == "undecided"
+
+
+def test_a_verdict_that_winners_withhold_is_settled_by_no_number_of_seeds(planted):
+    curves = {0.5: (0.80, 0.79, 0.75, 0.60), 2.0: (0.90, 0.89, 0.88, 0.86)}
+    line = verdict(planted(curves, spread=0.002), "A1")
+    assert line.p < 0.001
+    assert math.isnan(line.seeds)
+
+
+def test_sizes_of_other_lengths_are_refused_and_longer_paths_told():
+    frame = sweep(random.Random(4), shifting(0.1), WIDTHS)
+    frame["epochs"] = [int(10 * width) + 10 for width in frame["width"]]
+    assert "unequal budgets" in verdict(frame, "A1").reason
+    told = [line for line in claims(frame, unequal_budgets=True) if line.name == "A1"]
+    assert told[0].verdict == "supported"
+    frame = sweep(random.Random(4), shifting(-0.1), SPARSITIES)
+    frame["epochs"] = [int(40 * sparsity) + 10 for sparsity in frame["sparsity"]]
+    line = verdict(frame, "A2")
+    assert line.verdict == "supported"
+    assert re.search(r"; paths of 10 to \d+ epochs", line.reason)
+
+
+def test_longer_dense_trainings_do_not_part_the_pruned_ones():
+    """As in `grid=imagenet_resnet50`: its paths go on from 16 epochs; those of 40 stand apart."""
+    frame = sweep(random.Random(4), shifting(-0.1), SPARSITIES)
+    levels = sorted(frame["sparsity"].unique())
+    frame["epochs"] = [16 + 8 * levels.index(sparsity) for sparsity in frame["sparsity"]]
+    longer = frame[frame["sparsity"] == 0].assign(epochs=40)
+    lines = [line for line in claims(pd.concat([frame, longer])) if line.name == "A2"]
+    assert [line.verdict for line in lines] == ["supported"]
+    assert lines[0].done == len(frame)
+
+
+def test_what_is_left_differs_from_seed_to_seed_and_parts_nothing():
+    frame = sweep(random.Random(4), shifting(-0.1), SPARSITIES)
+    frame["macs_nonzero"] = [
+        round(1e6 * (1 - sparsity)) + 100 * seed + round(90 * m)
+        for sparsity, seed, m in zip(
+            frame["sparsity"], frame["seed"], frame["magnitude"], strict=True
+        )
+    ]
+    lines = [line for line in claims(frame, by=["macs_nonzero"]) if line.name == "A2"]
+    assert [line.verdict for line in lines] == ["supported"]
+
+
 FLAT = {
     "A1": (WIDTHS, MAGNITUDES),
     "A2": (SPARSITIES, MAGNITUDES),

@@ -146,6 +146,31 @@ def test_the_command_names_the_nearest_valid_word(planted, tmp_path, word, text)
         main([f"rows={tmp_path / 'rows.csv'}", word])
 
 
+@pytest.mark.slow
+def test_no_command_of_the_analysis_imports_torch(planted, tmp_path):
+    rows.write(planted(), tmp_path / "a")
+    rows.write(planted(), tmp_path / "b")
+    both = [f"rows={tmp_path / name / 'rows.csv'}" for name in ("a", "b")]
+    store = f"store={tmp_path / 'store'}"
+    calls = {
+        "rows": ["grid=quickstart", store],
+        "table": ["grid=quickstart", store],
+        "claims": both[:1],
+        "figures": [*both[:1], f"out={tmp_path / 'figures'}"],
+        "report": [*both[:1], f"out={tmp_path / 'report'}"],
+        "compare": [both[0], f"with={tmp_path / 'b' / 'rows.csv'}"],
+    }
+    for name, words in calls.items():
+        script = (
+            f"import sys; from analysis.{name} import main; assert main({words!r}) in (0, 1); "
+            "assert 'torch' not in sys.modules"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert said.returncode == 0, (name, said.stderr)
+
+
 def test_the_analysis_imports_no_torch(planted, tmp_path):
     rows.write(planted(), tmp_path)
     script = (

@@ -252,6 +252,8 @@ set -e
 mkdir -p {fs}
 mount -t tmpfs -o size=60m tmpfs {fs}
 set +e
+{python} -m harness.launch grid={grid} store={fs}/inner recipe.epochs=1 axes.sparsity=[0.0]
+before=$(cat {fs}/inner/stages/*/*/result.json | md5sum)
 {python} -m harness.launch grid={grid} store={fs}/inner recipe.epochs=2000 \\
     run.checkpoint_seconds=0.2 axes.sparsity=[0.0] &
 pid=$!
@@ -263,7 +265,8 @@ head -c 100m /dev/zero > {fs}/filler 2>/dev/null
 wait $pid
 echo "CODE $?"
 rm {fs}/filler
-{python} -m harness.launch grid={grid} store={fs}/inner dry_run=true
+[ "$before" = "$(cat {fs}/inner/stages/*/*/result.json | md5sum)" ] && echo "KEPT"
+{python} -m harness.launch grid={grid} store={fs}/inner recipe.epochs=1 axes.sparsity=[0.0]
 """
 
 
@@ -274,7 +277,7 @@ def test_a_disk_that_fills_up_while_a_worker_trains_is_told(tmp_path):
         ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
         cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
-    assert "CODE 2" in said.stdout, said.stdout + said.stderr
+    assert "CODE 2\nKEPT\nnothing left to do" in said.stdout, said.stdout + said.stderr
     assert "the disk is full" in said.stderr
     assert "same command goes on from here" in said.stderr
     assert "Traceback" not in said.stderr

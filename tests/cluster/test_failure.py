@@ -83,6 +83,12 @@ def test_torch_says_out_of_memory_in_a_class_of_its_own():
         ),
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=4.0", "host_memory"),
         ("epoch 3 of 4", "lost"),
+        (  # a GPU was too small, which is settled; then the node failed
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
+            "slurmstepd: error: *** STEP 4.0 ON n1 CANCELLED DUE TO NODE FAILURE ***",
+            "lost",
+        ),
+        ("killed by the cgroup out-of-memory handler.", "host_memory"),
     ],
 )
 def test_the_log_tells_why_an_owner_is_gone(tmp_path, tail, name):

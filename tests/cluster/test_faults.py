@@ -282,14 +282,15 @@ def test_cancelled_elements_running_or_pending_are_queued_again(bed, make_grid, 
 
 
 def test_where_requeueing_is_forbidden_a_stopped_job_submits_its_successor(bed, training):
-    grid, store, job = training("cluster.slurm.requeue=false")
+    """With two ranks: the other stays until the first, whom its exit would end, has done it."""
+    more = ("cluster.slurm.requeue=false", "run.processes=2")
+    grid, store, job = training(*more)
     bed.slurm("scancel", "--signal=USR2", job)
     bed.wait(lambda: set(bed.jobs()) - {job})
     assert not results(store)
     bed.drain()
     assert len(results(store)) == 1
-    again = bed.run("harness.launch", *args(grid, store, "cluster.slurm.requeue=false"))
-    assert "nothing left to do" in again
+    assert "nothing left to do" in bed.run("harness.launch", *args(grid, store, *more))
 
 
 def test_without_requeueing_a_stopped_job_takes_the_rest_of_its_chain_along(

@@ -162,6 +162,7 @@ def test_gradual_pruning_follows_the_cubic_and_reaches_its_target_exactly():
     assert due[-1] == 750
     assert UPDATES <= len(due) <= UPDATES + 10
     assert end_step(1, 0.1) == 1
+    assert end_step(1000, 1.0) == 999  # so that a step learns with the last masks
 
 
 def test_a_method_is_one_file(monkeypatch, tmp_path):

@@ -75,6 +75,8 @@ def test_schedules_go_where_their_names_say():
     assert of([0.7, "none", 0.1]) == [0.4, 0.7, "none", 0.1]
     assert of("falling", **{"compress.dense_magnitude": [0.9]}) == [0.9, 0.6, 0.4, 0.2]
     assert of("falling", sparsity=[0.5]) == [0.4, 0.4]
+    own = {"compress.dense_magnitude": [0.9], "sparsity": [0.0]}
+    assert of("constant", **own) == [0.4]  # a dense trial is labelled by its magnitude
 
 
 def test_shuffled_is_falling_in_an_order_of_the_seed_neither_falling_nor_rising():

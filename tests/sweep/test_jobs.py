@@ -98,6 +98,25 @@ def test_sizes_get_resources_by_the_first_rule_that_holds(plan):
     }  # fmt: skip
 
 
+def test_a_stage_takes_its_devices_seconds_shared_by_the_processes_of_its_rule(plan):
+    rules = (ResourceRule(where="width > 1", processes=4),)
+    asked = cluster(resources=rules, slurm={"pack_share": 1.0})  # of an hour
+    groups, _ = chains_of(plan, asked, lambda s: 1500.0)
+    for group in groups:
+        alone = group.run.processes == 1
+        shape = [[len(stages_of(job)) for job in chain] for chain in group.chains]
+        assert all(chain == [2, 1] for chain in shape) if alone else max(map(max, shape)) >= 3
+
+
+def test_where_jobs_ask_for_gpus_no_stage_falls_back_to_a_cpu(plan):
+    for gpus, device, expected in ((1, "auto", "cuda"), (0, "auto", "auto"), (1, "cpu", "cpu")):
+        asked = cluster(gpus_per_node=gpus)
+        groups, _ = chains_of(
+            plan, asked, lambda s: None, RUN.model_copy(update={"device": device})
+        )
+        assert {group.run.device for group in groups} == {expected}
+
+
 def test_a_rule_that_asks_for_an_unknown_name_is_refused(plan):
     with pytest.raises(UserError, match="sparsty"):
         chains_of(plan, cluster(resources=(ResourceRule(where="sparsty > 0"),)), lambda s: None)

@@ -17,7 +17,7 @@ from harness.compose import GRIDS, GROUPS, ROOT, choices, compose, grid_files
 from harness.compress import check as compression
 from harness.errors import UserError, nearest
 from harness.profile import ClusterConfig
-from harness.schema import DatasetConfig, OptimizerConfig, RunConfig, TrialConfig
+from harness.schema import DatasetConfig, RunConfig, TrialConfig
 from harness.store.files import user_path
 from harness.sweep.grid import Grid, read_grid
 from harness.sweep.jobs import RULE_NAMES
@@ -121,14 +121,6 @@ def _unfit(run: RunConfig, cluster: ClusterConfig, grid: Grid) -> Iterator[tuple
             )
 
 
-def _of_another_optimizer(said: OptimizerConfig) -> Iterator[tuple[str, str]]:
-    """Keys that change nothing with this optimizer, but would rename every stage."""
-    for key in {"sgd": ("betas",), "adamw": ("momentum", "nesterov")}[said.name]:
-        default = OptimizerConfig.model_fields[key].default
-        if getattr(said, key) != default:
-            yield f"recipe.optimizer.{key}", f"means nothing to {said.name}: leave it at {default}"
-
-
 def _teachers(grid: Grid) -> set[tuple[str, DatasetConfig]]:
     """Each teacher's name, with the data sets that it is asked about."""
     configs = (trial.config for trial in grid.trials if trial.config.teacher.acts)
@@ -165,8 +157,6 @@ def check_sections(sections: Mapping[str, Any]) -> list[tuple[str, str]]:
             found.append(("augment.policy", str(error)))
     if recipe and recipe.optimizer.nesterov and not recipe.optimizer.momentum:
         found.append(("recipe.optimizer.nesterov", "needs a momentum above 0"))
-    if recipe:
-        found += _of_another_optimizer(recipe.optimizer)
     if augment and recipe and (augment.mixup or augment.cutmix) and recipe.batch_size % 2:
         sentence = f"{recipe.batch_size} is odd, and mixup and cutmix pair neighbours"
         found.append(("recipe.batch_size", f"{sentence}: make it even"))

@@ -93,27 +93,17 @@ def _tested(
     for key, part in _parts(rows, _outer(rows, columns, by)):
         group = ", ".join(f"{n} {render.number(None if v != v else v)}" for n, v in key.items())
         try:
-            within = _of_one_budget(name, columns)
-            told = "" if unequal else check_budget(part, within)
+            alike = columns if name in ("A1", "A2") else [n for n in columns if n == "epochs"]
+            # A1 compares sizes; a path to more sparsity is longer, which A2 can only tell
+            told = "" if unequal else check_budget(part, alike[:-1] if name == "A1" else alike)
             told += longer_paths(part) if name == "A2" else ""
             if name != "B":  # whose forms are told one by one
-                told += unequal_work(part, columns if name in ("A1", "A2") else within)
+                told += unequal_work(part, alike)
             for effect in test(part, columns, metric):
                 line = Claim(name, group, "undecided", effect.compared + told, effect)
                 yield replace(line, **_counts(part))
         except Untestable as reason:
             yield replace(Claim(name, group, "not tested", str(reason)), **_counts(part))
-
-
-def _of_one_budget(name: str, columns: Sequence[str]) -> list[str]:
-    """Rows that agree in these columns must not differ in what was spent on them.
-
-    A1 compares sizes. A path to more sparsity is longer, which A2 can only tell. B's arms of other
-    epochs are controls.
-    """
-    if name == "A1":
-        return list(columns[:-1])
-    return list(columns) if name == "A2" else [n for n in columns if n == "epochs"]
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, Any]:

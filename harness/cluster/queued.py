@@ -130,8 +130,8 @@ def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]
             element = f"_{number}" if len(line["parts"]) > 1 else ""
             job = ids[line["name"]] + element
             for stage in wanted.intersection(part):
-                log = Store(store).own_log(Path(line["folder"]) / f"{job}_0_log.out")
-                if log is not None:  # a link leads elsewhere
+                log = Path(line["folder"]) / f"{job}_0_log.out"
+                if not log.is_symlink() or Store(store).own_log(log) is not None:
                     found[stage] = job, log
     return found
 

@@ -147,6 +147,22 @@ def test_the_command_names_the_nearest_valid_word(planted, tmp_path, word, text)
 
 
 @pytest.mark.slow
+def test_the_claims_are_printed_in_every_format(planted, tmp_path):
+    curves = {0.5: (0.80, 0.82, 0.78, 0.70), 2.0: (0.85, 0.87, 0.90, 0.88)}
+    frame = rows.check(planted(curves, spread=0.002), "sweep")
+    rows.write(frame, tmp_path)
+    said = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "analysis.claims", f"rows={tmp_path}/rows.csv"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert said.stderr == ""
+    assert all(f"\n  {name.rjust(5)}  " in said.stdout for name in claims.PREDICTED)
+    shown = claims.table(claims.claims(frame), [])
+    for shape in render.FORMATS:
+        assert "supported" in render.show(shown, shape)
+
+
+@pytest.mark.slow
 def test_no_command_of_the_analysis_imports_torch(planted, tmp_path):
     rows.write(planted(), tmp_path / "a")
     rows.write(planted(), tmp_path / "b")

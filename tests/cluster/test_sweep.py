@@ -110,8 +110,7 @@ def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(2**31)))
     print(f"CHAOS_SEED={seed}")
     chance = random.Random(seed)
-    kills = 0
-    while kills < KILLS:
+    for kills in range(KILLS):
         process = command("harness.launch", f"grid={grid}", f"store={wild}", "cluster.workers=2")
         tree = [process.pid]
         end = time.monotonic() + 90
@@ -124,7 +123,6 @@ def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
         for pid in tree if everything else [chance.choice(tree)]:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
-        kills += 1
         process.kill()
         process.communicate(timeout=30)
         deadline = time.monotonic() + 60

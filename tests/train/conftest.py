@@ -104,6 +104,22 @@ class Stages:
         return sorted(path.name for path in (self.folder(config) / "checkpoint").glob("*"))
 
 
+class Code:
+    """Runs when it is unpickled: makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def make_code():
+    """(path) -> an object whose pickle makes that folder when it is loaded."""
+    return Code
+
+
 @pytest.fixture
 def stages(tmp_path, world):
     return Stages(tmp_path / "stages", world)

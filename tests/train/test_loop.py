@@ -1,5 +1,4 @@
 import json
-import os
 import random
 import signal
 import threading
@@ -273,20 +272,10 @@ def test_a_loss_that_is_no_number_is_the_end_of_that_stage_alone(stages, others,
     assert others.record(bad, again[1]) == stages.record(bad, outcomes[0])
 
 
-class Code:
-    """Runs when it is unpickled: makes a folder."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "foreign", "code"])
 def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
-    stages, others, harm, capsys
+    stages, others, harm, capsys, make_code
 ):
     config, other = stages.toy(), stages.toy({"model.width": 0.5})
     expected = others.record(config, *others.train(config))
@@ -305,7 +294,7 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
         newest.write_bytes((stages.folder(other) / "checkpoint" / newest.name).read_bytes())
     else:
         head = {"stage": stages.member(config).stage_id, "step": 5}
-        torch.save({**head, "world_size": 1, "sharded": False, "state": Code(ran)}, newest)
+        torch.save({**head, "world_size": 1, "sharded": False, "state": make_code(ran)}, newest)
     (outcome,) = stages.train(config)
     assert stages.record(config, outcome) == expected
     said = capsys.readouterr().err

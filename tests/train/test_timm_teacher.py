@@ -1,6 +1,5 @@
 """Teachers that take images of one size, or come from timm: looked at before anything is queued."""
 
-import os
 import sys
 
 import pytest
@@ -25,7 +24,7 @@ axes: {{seed: [0]}}
 """
 
 
-def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages):
+def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages, make_code):
     import timm
 
     model = timm.create_model("resnet10t", num_classes=10)
@@ -37,20 +36,10 @@ def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages):
     assert found.logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     with pytest.raises(UserError, match="cannot be loaded"):
         load(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
-    torch.save({"fc.weight": Code(tmp_path / "made")}, weights)  # it cannot run code
+    torch.save({"fc.weight": make_code(tmp_path / "made")}, weights)  # it cannot run code
     with pytest.raises(UserError, match="cannot be loaded"):
         load(f"timm:resnet10t@{weights}", tmp_path, ten, device)
     assert not (tmp_path / "made").exists()
-
-
-class Code:
-    """Runs when it is unpickled: makes a folder."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.slow

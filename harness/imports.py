@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
+import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+COMPILER = "torch._dynamo"
 
 
 @contextlib.contextmanager
@@ -20,3 +27,69 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextlib.contextmanager
+def unseen(package: str) -> Iterator[None]:
+    """Let what is imported here find an optional package only if it is loaded already."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # Python's mark for "not there"
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+class _Deferred(ModuleType):
+    """A package that has its place, and is executed once something in it or below it is wanted."""
+
+    def __getattr__(self, name: str) -> Any:
+        _execute(self)
+        return getattr(self, name)
+
+
+class _Below:
+    """Finds what lies below the deferred package: after that was executed, as Python would."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        if not name.startswith(f"{COMPILER}."):
+            return None
+        _execute(sys.modules[COMPILER])
+        return importlib.util.spec_from_loader(name, self) if name in sys.modules else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module that is there by now."""
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It was executed."""
+
+
+_below = _Below()
+
+
+def _execute(package: ModuleType) -> None:
+    package.__class__ = ModuleType
+    sys.meta_path.remove(_below)
+    with uncollected():
+        package.__spec__.loader.exec_module(package)  # type: ignore[union-attr]
+
+
+def defer_compiler() -> None:
+    """Have torch load its compiler when something is compiled.
+
+    Otherwise it does so at the first step of an optimizer, to mark functions that are not to be
+    compiled: a third of a job's start, and nothing here is compiled by it.
+    """
+    if COMPILER in sys.modules:
+        return
+    package = importlib.util.module_from_spec(importlib.util.find_spec(COMPILER))  # type: ignore[arg-type]
+    vars(package).update(
+        graph_break=lambda *_, **__: None,
+        disable=lambda fn=None, *_, **__: (lambda f: f) if fn is None else fn,
+    )
+    package.__class__ = _Deferred
+    sys.modules[COMPILER] = package
+    sys.meta_path.insert(0, _below)

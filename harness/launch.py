@@ -54,7 +54,7 @@ def main(args: list[str]) -> int:
     _keep_budget(launch, plan, store, states, left)
     if launch.knobs.get("dry_run"):
         print(describe.dry_run(launch, plan, states, left))
-        return 0
+        return 1 if any(states[stage].name == "damaged" for stage in left) else 0
     if scheduler.asked:
         from harness.cluster import handover
 
@@ -71,7 +71,6 @@ def main(args: list[str]) -> int:
         print(line)
     if launch.cluster.executor == "slurm":
         return _queue(launch, plan, store, wanted)
-    _set_aside(store, left, states)
     return _run_here(launch, plan, store, left, states)
 
 
@@ -144,9 +143,11 @@ def _move_result(store: Store, stage: str, again: bool) -> None:
     try:
         result = store.result(stage)
         if again and result["status"] == "diverged":
-            store.set_aside(stage, f"{stage} diverged, and retry=all asks for it again")
+            why = f"{stage} diverged, and retry=all asks for it again"
+            store.set_aside(stage, why, "replaced")
         elif not again and not store.has_weights(stage):
-            store.set_aside(stage, f"the weights of {stage} were not kept and a child needs them")
+            why = f"the weights of {stage} were not kept and a child needs them"
+            store.set_aside(stage, why, "replaced")
     except FileNotFoundError:
         return
     except Damaged as error:
@@ -241,7 +242,9 @@ def _queue(launch: Launch, plan: Plan, store: Store, wanted: Collection[str]) ->
         states = stage_states(store, plan.stages, scheduler)
         left = _left(launch, plan, store, states, wanted)
         _keep_budget(launch, plan, store, states, left)  # another launch may have queued more
+        before = store.damaged_files(left)
         _set_aside(store, left, states)
+        damaged = store.damaged_files(left) - before
         handover.reap(store, left, scheduler)
         queue = handover.submit(launch, plan, store, left, states, scheduler, lock)
     print(describe.starting(plan, states, left, min(launch.cluster.workers, len(queue.jobs))))
@@ -253,7 +256,7 @@ def _queue(launch: Launch, plan: Plan, store: Store, wanted: Collection[str]) ->
             f"{queue.refused:,} stages found no room ({queue.why}): launch again when some of the "
             "others are done"
         )
-    return 0
+    return _damage_told(len(damaged))
 
 
 def _run_here(
@@ -270,10 +273,12 @@ def _run_here(
     from harness.cluster.submit import LocalJobs
 
     begun = time.monotonic()
+    needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
+    known_damage = store.damaged_files(needed)
+    _set_aside(store, left, states)
     measured = cost.pilots(store.root, plan)
     groups = gangs(plan, left, cost.company(plan, launch.run, launch.cluster, measured))
     workers = min(launch.cluster.workers, len(groups))
-    needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
     submission = Submission(
         store=store.root,
         sweep=launch.grid.name,
@@ -296,7 +301,20 @@ def _run_here(
     if end != "finished":
         why = why.rstrip(".")
         raise UserError(f"the sweep ended early ({end}): {why}. The same command goes on from here")
-    return 0 if all(state.name in ("done", "diverged") for state in states.values()) else 1
+    damage = _damage_told(len(store.damaged_files(needed) - known_damage))
+    whole = all(state.name in ("done", "diverged") for state in states.values())
+    return damage if whole else 1
+
+
+def _damage_told(files: int) -> int:
+    """The exit code of a launch that found so many damaged files, after a sentence about them."""
+    if files:
+        print(
+            f"{files:,} damaged file(s) were moved aside, and their stages are done again: see "
+            "whether the store's disk is sound. The exit code is 1, to have this seen; the next "
+            "launch ends with 0"
+        )
+    return 1 if files else 0
 
 
 callable_module(__name__)

@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
         _watch(sweep, columns)
     else:
         print(printable(screen(sweep, columns)))
-    return 0
+    return 1 if any(sweep.states[stage].name == "damaged" for stage in sweep.stages()) else 0
 
 
 def as_dict(sweep: Sweep) -> dict[str, object]:

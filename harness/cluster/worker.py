@@ -11,7 +11,6 @@ import contextlib
 import math
 import os
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +55,8 @@ class Work(Checkpointable):
             stop.watch(*submission.launcher)
             node.share(submission.cluster.workers)
         with uncollected():
-            import_module("torch._dynamo")  # the first optimizer would
-            import_module("harness.train.loop")
-        from harness.train.distributed import connected
+            from harness.train.distributed import connected
+            from harness.train.loop import train_gang  # noqa: F401  # all that training needs
 
         with contextlib.ExitStack() as stack:
             try:

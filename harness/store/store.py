@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +134,11 @@ class Store:
                 ) from error
         return good, damaged
 
-    def set_aside(self, stage: str, why: str) -> None:
-        """Move a damaged result (and the config that belies it) aside: the stage is done again."""
+    def set_aside(self, stage: str, why: str, word: str = "damaged") -> None:
+        """Move a result (and a config that belies it) aside: the stage is done again."""
         folder = self.folder(stage)
         if (folder / "result.json").exists():
-            move_aside(folder / "result.json", why)
+            move_aside(folder / "result.json", why, word)
         try:
             if digest(read_json(folder / "config.json")) == stage:
                 return
@@ -147,6 +147,10 @@ class Store:
         except Damaged:
             pass
         move_aside(folder / "config.json", f"{folder / 'config.json'} does not match its stage")
+
+    def damaged_files(self, stages: Iterable[str]) -> set[Path]:
+        """The damaged files of these stages that were moved aside so far."""
+        return {path for stage in stages for path in self.folder(stage).rglob("*.damaged-*")}
 
     def prepare(self, stage: str, config: StageConfig) -> Path:
         """Make the stage's folder with its config in it, and give its path."""

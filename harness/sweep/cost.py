@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -72,19 +72,31 @@ class Pilot:
     memory_bytes: int  # of one stage
     device_bytes: int  # that the device has, or the host for one worker
     device: str
-    engine: str = ""  # and the next two as the run had them; those of old pilots are not known
+    engine: str = ""  # and the rest as the run had them; those of old pilots are not known
     zero_stage: int = 0
     micro_batch_size: int | None = None
+    loader: str = ""
+    data_cache: str = ""
 
     def suits(self, run: RunConfig) -> bool:
-        """Whether `run` has its engine, ZeRO stage and micro-batches, on which memory depends.
+        """Whether `run` trains and loads as this did: memory and waiting depend on it.
 
         What was measured on a CPU says nothing of a GPU that a run insists on.
         """
         if self.device == "cpu" and run.device == "cuda":
             return False
-        mine = self.engine, self.zero_stage, self.micro_batch_size
-        return mine == (run.engine, run.zero_stage, run.micro_batch_size)
+        return all(getattr(self, name) == value for name, value in kind_of(run).items())
+
+
+def kind_of(run: RunConfig) -> dict[str, Any]:
+    """The settings of a run that a pilot's memory and waiting depend on."""
+    return {
+        "engine": run.engine,
+        "zero_stage": run.zero_stage,
+        "micro_batch_size": run.micro_batch_size,
+        "loader": run.loader,
+        "data_cache": run.data_cache,
+    }
 
 
 def pilot_path(store: Path, config: StageConfig) -> Path:

@@ -140,7 +140,8 @@ def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
         elif not pilot.suits(run):
             why = (
                 f"1, its pilot ran on {pilot.device} with engine {pilot.engine or 'unknown'}, "
-                f"ZeRO stage {pilot.zero_stage}, micro-batch {pilot.micro_batch_size or 'whole'}: "
+                f"ZeRO stage {pilot.zero_stage}, micro-batch {pilot.micro_batch_size or 'whole'}, "
+                f"loader {pilot.loader or 'unknown'}, cache {pilot.data_cache or 'unknown'}: "
                 "python -m harness.pilot"
             )
         else:

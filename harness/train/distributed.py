@@ -101,11 +101,12 @@ def connected(run: RunConfig) -> Iterator[World]:
         UserError: a GPU that is not there, or an environment that does not fit `run.processes`.
     """
     rank, size, local_rank = _placed(run)
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     device = pick_device(run, local_rank)
     if device.type == "cpu":
         torch.set_num_threads(run.threads)
-        torch.use_deterministic_algorithms(True)
+        # `use_deterministic_algorithms` says the same, and loads torch's compiler to tell it
+        torch.set_deterministic_debug_mode("error")
         # would fill every new tensor first, against reads that we do not make
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         os.environ["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed takes a GPU that it finds
@@ -124,4 +125,4 @@ def connected(run: RunConfig) -> Iterator[World]:
         yield World(rank, size, device, control)
     finally:
         dist.destroy_process_group()
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(deterministic)

@@ -11,16 +11,19 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import deepspeed
-import deepspeed.ops
 import torch
-from deepspeed.utils import logger, safe_set_full_fp32_param
 from torch import nn
 
+from harness.imports import unseen
 from harness.schema import RecipeConfig, RunConfig
 from harness.train.distributed import World
 from harness.train.engine import MicroBatch, hold, pruned_places
 from harness.train.optim import loss_function, make_optimizer
+
+with unseen("mlflow"):  # three seconds, for DeepSpeed's tuner, which nothing here calls
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.utils import logger, safe_set_full_fp32_param
 
 logger.setLevel(logging.ERROR)
 # Without this, DeepSpeed compiles a shared-memory operator at start (40 to 80 s, and a compiler on

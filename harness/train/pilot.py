@@ -21,13 +21,14 @@ from harness.data.loader import Loader, make_loader
 from harness.errors import UserError
 from harness.schema import DatasetConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id
-from harness.sweep.cost import Pilot
+from harness.sweep.cost import Pilot, kind_of
 from harness.train.distributed import connected
 from harness.train.loop import Member
 from harness.train.stage import Stage
 
 WARM_UP_STEPS = 3  # first steps choose algorithms and fill caches
 LONGEST_SECONDS = 60.0  # for each size of images, once there is a step to tell of
+DEADLINE_SECONDS = 3600.0  # of a whole pilot: one that takes longer hangs
 
 
 def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
@@ -74,26 +75,31 @@ def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pil
             memory_bytes=max(1, memory),
             device_bytes=_device_bytes(world.device),
             device=torch.cuda.get_device_name() if cuda else "cpu",
-            engine=run.engine,
-            zero_stage=run.zero_stage,
-            micro_batch_size=run.micro_batch_size,
+            **kind_of(run),
         )
 
 
 def measure_alone(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
     """`measure` in a fresh process, so that one size says nothing about the next.
 
-    Raises UserError as training does, and where the process dies.
+    Raises UserError as training does, and where the process dies or does not end.
     """
     fresh = multiprocessing.get_context("spawn")
+    named = f"the pilot of {config.model.family} width {config.model.width:g}"
     with ProcessPoolExecutor(1, fresh) as pool:
         try:
-            return pool.submit(measure, config, run, steps, store).result()
+            return pool.submit(measure, config, run, steps, store).result(DEADLINE_SECONDS)
         except BrokenProcessPool as error:
             raise UserError(
-                f"the pilot of {config.model.family} width {config.model.width:g} died without a "
-                "word, for want of memory perhaps: ask for more, or for a smaller "
-                "run.micro_batch_size."
+                f"{named} died without a word, for want of memory perhaps: ask for more, or for a "
+                "smaller run.micro_batch_size."
+            ) from error
+        except TimeoutError as error:
+            for process in multiprocessing.active_children():  # the pool would wait for it
+                process.kill()
+            raise UserError(
+                f"{named} did not end in {DEADLINE_SECONDS / 60:.0f} minutes: see whether the data "
+                "and the device answer, or take a smaller run.micro_batch_size."
             ) from error
 
 

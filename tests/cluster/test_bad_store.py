@@ -75,12 +75,14 @@ def test_a_truncated_file_is_moved_aside_and_its_stage_done_again(copy, name):
     before = results(copy / "store")
     damaged = path_of(copy / "store")[0]
     (damaged / name).write_bytes((damaged / name).read_bytes()[:40])
-    status = verb("status", copy / "tiny.yaml", copy / "store")
-    assert status.returncode == 0
-    assert "damaged" in status.stdout
-    assert name in status.stdout
+    for words in (["status"], ["launch", "dry_run=true"]):
+        looked = verb(words[0], copy / "tiny.yaml", copy / "store", *words[1:])
+        assert looked.returncode == 1
+        assert "damaged" in looked.stdout
+        assert name in looked.stdout
     said = verb("launch", copy / "tiny.yaml", copy / "store")
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert said.returncode == 1, said.stdout + said.stderr
+    assert "damaged file(s) were moved aside" in said.stdout
     assert "moved to" in said.stderr
     assert results(copy / "store") == before
     assert list(damaged.glob("*.damaged-1"))
@@ -93,8 +95,12 @@ def test_truncated_weights_of_a_parent_are_found_and_made_again(copy):
     weights.write_bytes(weights.read_bytes()[:1000])
     (level / "result.json").unlink()
     said = verb("launch", copy / "tiny.yaml", copy / "store")
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert said.returncode == 1, said.stdout + said.stderr
+    assert "1 damaged file(s) were moved aside" in said.stdout
     assert results(copy / "store") == before
+    again = verb("launch", copy / "tiny.yaml", copy / "store")
+    assert again.returncode == 0
+    assert "nothing left to do" in again.stdout
 
 
 def test_a_config_of_another_stage_is_reported_and_not_believed(copy):

@@ -49,7 +49,7 @@ def states_of(plan, **seconds_of_width):
 def pilot(seconds=100.0, **more):
     return Pilot(seconds, **{"data_share": 0.5, "memory_bytes": 1 << 30,
                              "device_bytes": 10 << 30, "device": "gpu", "engine": "deepspeed",
-                             **more})  # fmt: skip
+                             "loader": "auto", "data_cache": "page", **more})  # fmt: skip
 
 
 def config_of(plan, width):
@@ -170,15 +170,21 @@ def test_what_does_not_pay_or_is_unknown_trains_alone_beside_gangs_of_the_rest(w
     assert "width 2 batch 32: 1, 10% of a step waits" in lines[1]
 
 
-def test_a_pilot_of_another_way_to_train_says_nothing_of_memory(wide_plan, tmp_path):
-    others = {"engine": "ddp"}, {"engine": ""}, {"zero_stage": 1}, {"micro_batch_size": 8}
+def test_a_pilot_of_another_way_to_train_or_load_forms_no_gang(wide_plan, tmp_path):
+    others = (
+        {"engine": "ddp"}, {"engine": ""}, {"zero_stage": 1}, {"loader": "ffcv"},
+        {"data_cache": "process"}, {"micro_batch_size": 8},
+    )  # fmt: skip
     for other in others:
         for width in (1, 2):
             cost.write_pilot(tmp_path, config_of(wide_plan, width), pilot(**other))
         assert set(map(len, gangs_of(wide_plan, tmp_path))) == {1}
         assert len(cost.pilots(tmp_path, wide_plan)) == 2  # their seconds count all the same
     (line, _) = gang_lines(auto(tmp_path), wide_plan, list(wide_plan.stages))
-    assert "1, its pilot ran on gpu with engine deepspeed, ZeRO stage 0, micro-batch 8" in line
+    assert (
+        "1, its pilot ran on gpu with engine deepspeed, ZeRO stage 0, micro-batch 8, loader auto"
+        in line
+    )
     assert not pilot(device="cpu").suits(RunConfig(device="cuda"))
     rule = ResourceRule(where="width > 1", micro_batch_size=8)  # as the pilot of that size had
     slurm = ClusterConfig(name="s", executor="slurm", resources=(rule,))

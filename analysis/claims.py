@@ -7,7 +7,7 @@ python -m analysis.claims rows=rows.csv where="dataset == 'cifar10'" unequal_bud
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -57,14 +57,15 @@ def claims(
     metric: Metric = TOP1,
     unequal_budgets: bool = False,
     by: Sequence[str] | None = None,
+    names: Iterable[str] | None = None,
 ) -> list[Claim]:
-    """Every claim's verdicts, a line per group (data set, family and whatever else varies).
+    """The verdicts of all claims, or `names`; a line per group (data set, family, and so on).
 
     `by` says what a size is, and with its numbers what A1 orders sizes by. Arms of unequal budget
     are not compared unless told to.
     """
     found: list[Claim] = []
-    for name in PREDICTED:
+    for name in names or PREDICTED:
         lines = list(_tested(name, frame, metric, unequal_budgets, by))
         adjusted = holm([_p(line) if not _is_control(line) else math.nan for line in lines])
         tests = sum(not math.isnan(p) for p in adjusted)

@@ -7,11 +7,17 @@ as independent: the noise of a training is mostly chaos, not its seed (Jordan 20
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEVEL = 0.95
 POWER = 0.8
@@ -185,10 +191,17 @@ def _permuted(a: Sequence[float], b: Sequence[float]) -> float:
     """Share of the orders of `b` that go with `a`, or against it, at least as well as this one."""
     import numpy as np
 
-    apart = np.asarray(a) - mean(a)
-    orders = np.array(list(itertools.permutations(b)))
-    products = np.abs((orders - mean(b)) @ apart)
-    return float(np.mean(products >= abs((np.asarray(b) - mean(b)) @ apart) - 1e-9))
+    apart, other = np.asarray(a) - mean(a), np.asarray(b) - mean(b)
+    products = np.abs(other[_orders(len(b))] @ apart)
+    return float(np.mean(products >= abs(other @ apart) - 1e-9))
+
+
+@functools.cache
+def _orders(count: int) -> NDArray[np.intp]:
+    """Every order of `count` things: int [count!, count]."""
+    import numpy as np
+
+    return np.array(list(itertools.permutations(range(count))))
 
 
 def _ranks(values: Sequence[float]) -> list[float]:

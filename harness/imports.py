@@ -43,9 +43,10 @@ def unseen(package: str) -> Iterator[None]:
 
 
 class _Deferred(ModuleType):
-    """A package that has its place, and is executed once something in it or below it is wanted."""
+    """A module that has its place, and is executed once something in it or below it is wanted."""
 
     def __getattr__(self, name: str) -> Any:
+        _execute(sys.modules[COMPILER])
         _execute(self)
         return getattr(self, name)
 
@@ -70,26 +71,40 @@ class _Below:
 _below = _Below()
 
 
-def _execute(package: ModuleType) -> None:
-    package.__class__ = ModuleType
-    sys.meta_path.remove(_below)
+def _execute(module: ModuleType) -> None:
+    if not isinstance(module, _Deferred):
+        return
+    module.__class__ = ModuleType  # type: ignore[assignment]
+    if module.__name__ == COMPILER:
+        sys.meta_path.remove(_below)
     with uncollected():
-        package.__spec__.loader.exec_module(package)  # type: ignore[union-attr]
+        module.__spec__.loader.exec_module(module)  # type: ignore[union-attr]
 
 
 def defer_compiler() -> None:
     """Have torch load its compiler when something is compiled.
 
     Otherwise it does so at the first step of an optimizer, to mark functions that are not to be
-    compiled: a third of a job's start, and nothing here is compiled by it.
+    compiled, and for DDP, which asks for the compiler's settings: a third of a job's start, and
+    nothing here is compiled by it.
     """
     if COMPILER in sys.modules:
         return
-    package = importlib.util.module_from_spec(importlib.util.find_spec(COMPILER))  # type: ignore[arg-type]
-    vars(package).update(
-        graph_break=lambda *_, **__: None,
-        disable=lambda fn=None, *_, **__: (lambda f: f) if fn is None else fn,
+    needed = {
+        "graph_break": lambda *_, **__: None,
+        "disable": lambda fn=None, *_, **__: (lambda f: f) if fn is None else fn,
+    }
+    package = _deferred(COMPILER, needed)
+    package.utils = _deferred(  # type: ignore[attr-defined]
+        f"{COMPILER}.utils", {"get_optimize_ddp_mode": lambda: "ddp_optimizer"}
     )
-    package.__class__ = _Deferred
-    sys.modules[COMPILER] = package
     sys.meta_path.insert(0, _below)
+
+
+def _deferred(name: str, needed: dict[str, Any]) -> ModuleType:
+    """Put a module in its place that so far has what is `needed`."""
+    module = importlib.util.module_from_spec(importlib.util.find_spec(name))  # type: ignore[arg-type]
+    vars(module).update(needed)
+    module.__class__ = _Deferred
+    sys.modules[name] = module
+    return module

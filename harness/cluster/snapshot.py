@@ -14,10 +14,14 @@ from harness.store.provenance import SOURCE, code_version, commit
 
 
 def take(launch_folder: Path) -> Path:
-    """Folder for PYTHONPATH with this code in it, made in a launch's fresh private folder."""
+    """Folder for PYTHONPATH with this code in it, made in a launch's fresh private folder.
+
+    Loops that were compiled here come along, with the times of their sources, by which Numba knows
+    them: each launch's first jobs would compile them anew for ten seconds.
+    """
     target = launch_folder / "code"
     target.mkdir(mode=0o700)
-    ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.nbi", "*.nbc")
-    shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore)
+    ignore = shutil.ignore_patterns("*.pyc")
+    shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore, copy_function=shutil.copy2)
     write_json(target / "snapshot.json", {"code": code_version(), "commit": commit()})
     return target

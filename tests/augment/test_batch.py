@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.augment.apply import apply, fast_executor
 from harness.augment.lower import lower
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
+from harness.cluster import snapshot
 from harness.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -157,22 +159,42 @@ def test_loops_compile_where_nothing_can_be_kept(tmp_path, before):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment, timeout=300)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_loops_compile_where_what_was_kept_is_damaged(tmp_path, suffix):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder in which Numba kept the loops."""
+    folder = tmp_path_factory.mktemp("kept")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
     words = [sys.executable, "-c", SMALL.format(before="")]
     subprocess.run(words, check=True, cwd=ROOT, env=environment, timeout=300)
-    kept = [*tmp_path.rglob(f"compiled._batch*.{suffix}")]
-    assert kept
-    for path in kept:
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_loops_compile_where_what_was_kept_is_damaged(kept, tmp_path, suffix):
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    damaged = [*tmp_path.rglob(f"compiled._batch*.{suffix}")]
+    assert damaged
+    for path in damaged:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 3 if suffix == "nbc" else 0])
     said = subprocess.run(
-        words, cwd=ROOT, env=environment, timeout=300, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", SMALL.format(before="")], cwd=ROOT, timeout=300, check=False,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert said.stderr.startswith("note: the compiled loops")
     assert str(tmp_path) in said.stderr
+
+
+@pytest.mark.slow
+def test_the_code_that_jobs_run_brings_compiled_loops(tmp_path):
+    words = [sys.executable, "-c", SMALL.format(before="")]
+    subprocess.run(words, check=True, cwd=ROOT, timeout=300)  # where they are not there yet
+    code = snapshot.take(tmp_path)
+    words[-1] += f"assert compiled.__file__.startswith({str(code)!r})\n"
+    words[-1] += "assert not compiled._run.stats.cache_misses, compiled._run.stats\n"
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    subprocess.run(words, check=True, cwd=tmp_path, env=environment, timeout=300)
 
 
 def test_spaces_policies_and_plans_import_neither_torch_nor_numba():

@@ -15,7 +15,7 @@ from harness.store.files import read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LONG = {"epochs": 60}
-LONGER = {"epochs": 300}  # outlasts waits for the scheduler
+LONGER = {"epochs": 200}  # outlasts waits for the scheduler
 
 
 def args(grid, store, *more):

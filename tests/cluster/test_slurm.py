@@ -121,7 +121,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     checkout = tmp_path / "checkout"
     for room in ("harness", "grids", "slurm"):
         shutil.copytree(ROOT / room, checkout / room)
-    grid, store = make_grid(epochs=150), tmp_path / "store"
+    grid, store = make_grid(epochs=80), tmp_path / "store"
     bed.run("harness.launch", *args(grid, store, HELD), cwd=checkout)
     (snapshot,) = store.glob("sweeps/*/logs/*/code/snapshot.json")
     version = json.loads(snapshot.read_text())["code"]
@@ -203,7 +203,7 @@ def test_everything_works_without_accounting_and_without_scontrol(bed, make_grid
         assert "sacct does not answer: status shows no elapsed hours" in doctor
         bed.run("harness.cancel", *args(grid, store), env=poor)
         bed.wait(lambda: not bed.jobs())
-        grid, store = make_grid("short", epochs=300), tmp_path / "short"
+        grid, store = make_grid("short", epochs=100), tmp_path / "short"
         bed.run("harness.launch", *args(grid, store), env=poor)
         bed.wait(lambda: live(store))
         (job,) = bed.jobs()
@@ -247,7 +247,7 @@ def test_trees_longer_than_a_job_become_dependent_jobs(bed, make_grid, tmp_path)
 
 
 def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
-    grid, store = make_grid(epochs=300, seeds="0, 1"), tmp_path / "store"
+    grid, store = make_grid(epochs=80, seeds="0, 1"), tmp_path / "store"
     assert "nothing was said yet" in bed.run("harness.logs", *args(grid, store))
     bed.run("harness.launch", *args(grid, store))
     watch = bed.command("harness.status", *args(grid, store, "watch=true"))

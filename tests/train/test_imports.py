@@ -20,6 +20,7 @@ with connected(run) as world:
     engine.load_state(engine.state())
     engine.train_step([batch], 0.1)
     engine.close()
+    torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 2))  # several ranks
 heavy = {"torch._dynamo.symbolic_convert", "torch._inductor", "sympy", "mlflow", "wandb"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -42,12 +43,30 @@ def unseen(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
+def import_ffcv() -> None:
+    """`import ffcv` in a thirtieth of its time: it compiles a typed table of two entries.
+
+    A plain one does, since its decoders read it before they are compiled.
+    """
+    if "ffcv" in sys.modules:
+        return
+    import numba.typed
+
+    typed, numba.typed.Dict = numba.typed.Dict, dict
+    try:
+        importlib.import_module("ffcv")
+    finally:
+        numba.typed.Dict = typed
+
+
 class _Deferred(ModuleType):
-    """A module that has its place, and is executed once something in it or below it is wanted."""
+    """A module that has its place, and is executed once more of it is wanted, or what is below."""
 
     def __getattr__(self, name: str) -> Any:
         _execute(sys.modules[COMPILER])
         _execute(self)
+        if isinstance(self, _Deferred):  # this thread executes it
+            raise AttributeError(f"{self.__name__} has no {name} yet")
         return getattr(self, name)
 
 
@@ -58,35 +77,53 @@ class _Below:
         if not name.startswith(f"{COMPILER}."):
             return None
         _execute(sys.modules[COMPILER])
-        return importlib.util.spec_from_loader(name, self) if name in sys.modules else None  # type: ignore[arg-type]
+        if name not in sys.modules:
+            return None
+        found = vars(sys.modules[name])
+        self.found, found["__spec__"] = found["__spec__"], None  # or Python would execute it again
+        return importlib.util.spec_from_loader(name, self)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module that is there by now."""
         return sys.modules[spec.name]
 
     def exec_module(self, module: ModuleType) -> None:
-        """It was executed."""
+        """It was executed already."""
+        vars(module)["__spec__"] = self.found
 
 
 _below = _Below()
+_lock = threading.RLock()
+_executing: list[ModuleType] = []
 
 
 def _execute(module: ModuleType) -> None:
-    if not isinstance(module, _Deferred):
-        return
-    module.__class__ = ModuleType  # type: ignore[assignment]
-    if module.__name__ == COMPILER:
-        sys.meta_path.remove(_below)
-    with uncollected():
-        module.__spec__.loader.exec_module(module)  # type: ignore[union-attr]
+    """Execute it if it is deferred; another thread waits, this one goes on with what is there."""
+    if not _lock.acquire(timeout=60.0):  # the other may wait for a module that this one imports
+        raise ImportError(f"{module.__name__} is being loaded by another thread")
+    try:
+        if not isinstance(module, _Deferred) or module in _executing:
+            return
+        _executing.append(module)
+        if module.__name__ == COMPILER:
+            sys.meta_path.remove(_below)
+        with uncollected():
+            module.__spec__.loader.exec_module(module)  # type: ignore[union-attr]
+        module.__class__ = ModuleType  # type: ignore[assignment]
+    except BaseException:  # out of the way, as Python does it: the next one is told the reason, too
+        for name in (COMPILER, f"{COMPILER}.utils"):
+            sys.modules.pop(name, None)
+        vars(sys.modules["torch"]).pop("_dynamo", None)
+        raise
+    finally:
+        _lock.release()
 
 
 def defer_compiler() -> None:
-    """Have torch load its compiler when something is compiled.
+    """Have torch load its compiler when more of it is wanted than every optimizer and DDP want.
 
-    Otherwise it does so at the first step of an optimizer, to mark functions that are not to be
-    compiled, and for DDP, which asks for the compiler's settings: a third of a job's start, and
-    nothing here is compiled by it.
+    They mark functions that are not to be compiled and ask for a setting, for which it is loaded
+    at the first step: a third of a job's start, and nothing here is compiled by it.
     """
     if COMPILER in sys.modules:
         return
@@ -98,6 +135,7 @@ def defer_compiler() -> None:
     package.utils = _deferred(  # type: ignore[attr-defined]
         f"{COMPILER}.utils", {"get_optimize_ddp_mode": lambda: "ddp_optimizer"}
     )
+    vars(sys.modules["torch"])["_dynamo"] = package  # else each step would ask for it by import
     sys.meta_path.insert(0, _below)
 
 

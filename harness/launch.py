@@ -54,7 +54,7 @@ def main(args: list[str]) -> int:
     _keep_budget(launch, plan, store, states, left)
     if launch.knobs.get("dry_run"):
         print(describe.dry_run(launch, plan, states, left))
-        return 1 if any(states[stage].name == "damaged" for stage in left) else 0
+        return 1 if any(state.name == "damaged" for state in states.values()) else 0
     if scheduler.asked:
         from harness.cluster import handover
 
@@ -125,21 +125,23 @@ def _left(
     return left
 
 
-def _set_aside(store: Store, left: list[str], states: Mapping[str, StageState]) -> None:
-    """Of the stages `left`, move away what is damaged, and results whose weights are gone."""
-    for stage in left:
-        if states[stage].name in ("damaged", "done"):
-            _move_result(store, stage, again=False)
+def _set_aside(store: Store, left: list[str], states: Mapping[str, StageState]) -> int:
+    """Of the stages `left`, move away what is damaged, and results whose weights are gone.
+
+    Returns how many were damaged.
+    """
+    there = [stage for stage in left if states[stage].name in ("damaged", "done")]
+    return sum(_move_result(store, stage, again=False) for stage in there)
 
 
-def _move_result(store: Store, stage: str, again: bool) -> None:
+def _move_result(store: Store, stage: str, again: bool) -> bool:
     """Under a claim, and only what is so now: another launch may have done the stage since.
 
-    With `again`, also a result that nothing is wrong with.
+    With `again`, also a result that nothing is wrong with. Returns whether it was damaged.
     """
     claim = try_claim(store.folder(stage), f"launch-{os.getpid()}")
     if claim is None:  # someone trains it, who has seen to it
-        return
+        return False
     try:
         result = store.result(stage)
         if again and result["status"] == "diverged":
@@ -149,11 +151,13 @@ def _move_result(store: Store, stage: str, again: bool) -> None:
             why = f"the weights of {stage} were not kept and a child needs them"
             store.set_aside(stage, why, "replaced")
     except FileNotFoundError:
-        return
+        return False
     except Damaged as error:
         store.set_aside(stage, str(error))
+        return True
     finally:
         claim.release()
+    return False
 
 
 def _forgiven(
@@ -242,9 +246,7 @@ def _queue(launch: Launch, plan: Plan, store: Store, wanted: Collection[str]) ->
         states = stage_states(store, plan.stages, scheduler)
         left = _left(launch, plan, store, states, wanted)
         _keep_budget(launch, plan, store, states, left)  # another launch may have queued more
-        before = store.damaged_files(left)
-        _set_aside(store, left, states)
-        damaged = store.damaged_files(left) - before
+        damaged = _set_aside(store, left, states)
         handover.reap(store, left, scheduler)
         queue = handover.submit(launch, plan, store, left, states, scheduler, lock)
     print(describe.starting(plan, states, left, min(launch.cluster.workers, len(queue.jobs))))
@@ -256,7 +258,7 @@ def _queue(launch: Launch, plan: Plan, store: Store, wanted: Collection[str]) ->
             f"{queue.refused:,} stages found no room ({queue.why}): launch again when some of the "
             "others are done"
         )
-    return _damage_told(len(damaged))
+    return _damage_told(damaged)
 
 
 def _run_here(
@@ -274,7 +276,7 @@ def _run_here(
 
     begun = time.monotonic()
     needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
-    known_damage = store.damaged_files(needed)
+    known_damage = store.damaged_files(needed & store.ids())
     _set_aside(store, left, states)
     measured = cost.pilots(store.root, plan)
     groups = gangs(plan, left, cost.company(plan, launch.run, launch.cluster, measured))
@@ -294,6 +296,7 @@ def _run_here(
         progress = Progress(store, plan.stages, list(plan.paths.values()))
         end, why = follow(jobs, workers, progress, stop)
     states = stage_states(store, plan.stages)
+    damage = _damage_told(len(store.damaged_files(needed & store.ids()) - known_damage))
     print(describe.ended(plan, states, duration(time.monotonic() - begun), jobs.folder))
     if end == "stopped":
         print("stopped; the same command goes on from here")
@@ -301,7 +304,6 @@ def _run_here(
     if end != "finished":
         why = why.rstrip(".")
         raise UserError(f"the sweep ended early ({end}): {why}. The same command goes on from here")
-    damage = _damage_told(len(store.damaged_files(needed) - known_damage))
     whole = all(state.name in ("done", "diverged") for state in states.values())
     return damage if whole else 1
 
@@ -310,9 +312,8 @@ def _damage_told(files: int) -> int:
     """The exit code of a launch that found so many damaged files, after a sentence about them."""
     if files:
         print(
-            f"{files:,} damaged file(s) were moved aside, and their stages are done again: see "
-            "whether the store's disk is sound. The exit code is 1, to have this seen; the next "
-            "launch ends with 0"
+            f"{files:,} damaged file(s) were moved aside, to do their work again: see whether the "
+            "store's disk is sound. This once the exit code tells of it"
         )
     return 1 if files else 0
 

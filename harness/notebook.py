@@ -25,7 +25,9 @@ def _words(dotted: Dotted, named: Mapping[str, Any]) -> list[str]:
 
 
 def launch(dotted: Dotted = None, **words: Any) -> int:
-    """Run or resume a sweep, printing its progress; the command's exit code (0: all done).
+    """Run or resume a sweep, printing its progress; the command's exit code.
+
+    It is 0 where all is done and nothing was damaged.
 
     On this machine it returns when the sweep has ended, with a SLURM profile when all is queued.
     """

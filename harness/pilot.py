@@ -5,9 +5,9 @@ python -m harness.pilot grid=imagenet_resnet50 steps=50 where="width >= 1"
 
 Run it on the machine, or in an interactive job (`srun --gpus=1 --pty ...`), whose device the sweep
 will use; on one where another process is busy it measures that, too. Each size is measured in a
-process of its own, for `steps` steps (20) and a minute at most, with the run's engine and its
-micro-batches, or those of the cluster's rule for the size. Sizes that have such a pilot are left
-out (`again=true` measures them all).
+process of its own, for `steps` steps (20) and a minute at most, with the run's engine, its loader
+and its micro-batches, or those of the cluster's rule for the size. Sizes that have such a pilot are
+left out (`again=true` measures them all). One that has not ended after an hour is ended.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def main(args: list[str]) -> int:
     if shape == "json":
         print(json.dumps(as_dict(sweep), indent=1))
     elif knobs.get("watch"):
-        _watch(sweep, columns)
+        sweep = _watch(sweep, columns)
     else:
         print(printable(screen(sweep, columns)))
     return 1 if any(sweep.states[stage].name == "damaged" for stage in sweep.stages()) else 0
@@ -57,18 +57,19 @@ def as_dict(sweep: Sweep) -> dict[str, object]:
     return {"grid": sweep.launch.grid.name, "trials": list(sweep.trials), "jobs": _jobs(sweep)}
 
 
-def _watch(sweep: Sweep, columns: Sequence[str]) -> None:
-    """The table again and again, until nothing moves any more or Ctrl-C."""
+def _watch(sweep: Sweep, columns: Sequence[str]) -> Sweep:
+    """The table again and again, until nothing moves any more or Ctrl-C; the last look."""
     try:
         while True:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
             print(f"{clear}{printable(screen(sweep, columns))}", flush=True)
             if all(t["state"] not in ("running", "queued", "disputed") for t in sweep.trials):
-                return
+                return sweep
             time.sleep(WATCH_SECONDS)
             sweep = again(sweep.launch, sweep.plan)
     except KeyboardInterrupt:
         print()
+        return sweep
 
 
 def _columns(axes: Sequence[str], by: str | None) -> list[str]:

@@ -21,7 +21,7 @@ def take(launch_folder: Path) -> Path:
     """
     target = launch_folder / "code"
     target.mkdir(mode=0o700)
-    ignore = shutil.ignore_patterns("*.pyc")
-    shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore, copy_function=shutil.copy2)
+    ignore = shutil.ignore_patterns("*.pyc*", "*.tmp.*")  # others may be writing them
+    shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore)
     write_json(target / "snapshot.json", {"code": code_version(), "commit": commit()})
     return target

@@ -260,7 +260,8 @@ class Worker:
 
     def _again(self, stage: str, why: str) -> None:
         """A damaged stage that others start from: set it aside and put it first in line."""
-        self.store.set_aside(stage, why)
+        kind = "damaged" if self.store.has_weights(stage) else "replaced"
+        self.store.set_aside(stage, why, kind)
         self.gangs.insert(0, [stage])
 
     def _train(self, gang: list[str], claims: dict[str, Claim]) -> None:

@@ -159,10 +159,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def move_aside(path: Path, why: str, word: str = "damaged") -> Path:
-    """Rename a damaged file to `NAME.damaged-N` beside it and say so on stderr."""
+def move_aside(path: Path, why: str, kind: str = "damaged") -> Path:
+    """Rename a damaged file, or one of another `kind`, to `NAME.KIND-N` and say so on stderr."""
     number = 1
-    while (target := path.with_name(f"{path.name}.{word}-{number}")).exists():
+    while (target := path.with_name(f"{path.name}.{kind}-{number}")).exists():
         number += 1
     with explained(path):
         path.rename(target)

@@ -134,11 +134,14 @@ class Store:
                 ) from error
         return good, damaged
 
-    def set_aside(self, stage: str, why: str, word: str = "damaged") -> None:
-        """Move a result (and a config that belies it) aside: the stage is done again."""
+    def set_aside(self, stage: str, why: str, kind: str = "damaged") -> None:
+        """Move a result (and a config that belies it) aside: the stage is done again.
+
+        A whole result, which has to be made anew, is of the kind "replaced".
+        """
         folder = self.folder(stage)
         if (folder / "result.json").exists():
-            move_aside(folder / "result.json", why, word)
+            move_aside(folder / "result.json", why, kind)
         try:
             if digest(read_json(folder / "config.json")) == stage:
                 return

@@ -86,16 +86,20 @@ def measure_alone(config: StageConfig, run: RunConfig, steps: int, store: Path) 
     """
     fresh = multiprocessing.get_context("spawn")
     named = f"the pilot of {config.model.family} width {config.model.width:g}"
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(1, fresh) as pool:
+        future = pool.submit(measure, config, run, steps, store)
         try:
-            return pool.submit(measure, config, run, steps, store).result(DEADLINE_SECONDS)
+            return future.result(DEADLINE_SECONDS)
         except BrokenProcessPool as error:
             raise UserError(
                 f"{named} died without a word, for want of memory perhaps: ask for more, or for a "
                 "smaller run.micro_batch_size."
             ) from error
         except TimeoutError as error:
-            for process in multiprocessing.active_children():  # the pool would wait for it
+            if future.done():  # one of its own
+                raise
+            for process in set(multiprocessing.active_children()) - others:  # or we wait for it
                 process.kill()
             raise UserError(
                 f"{named} did not end in {DEADLINE_SECONDS / 60:.0f} minutes: see whether the data "

@@ -189,11 +189,12 @@ def test_loops_compile_where_what_was_kept_is_damaged(kept, tmp_path, suffix):
 @pytest.mark.slow
 def test_the_code_that_jobs_run_brings_compiled_loops(tmp_path):
     words = [sys.executable, "-c", SMALL.format(before="")]
-    subprocess.run(words, check=True, cwd=ROOT, timeout=300)  # where they are not there yet
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+    subprocess.run(words, check=True, cwd=ROOT, env=environment, timeout=300)  # if it is the first
     code = snapshot.take(tmp_path)
     words[-1] += f"assert compiled.__file__.startswith({str(code)!r})\n"
     words[-1] += "assert not compiled._run.stats.cache_misses, compiled._run.stats\n"
-    environment = {**os.environ, "PYTHONPATH": str(code)}
+    environment["PYTHONPATH"] = str(code)
     subprocess.run(words, check=True, cwd=tmp_path, env=environment, timeout=300)
 
 

@@ -92,7 +92,8 @@ def test_a_real_time_limit_saves_requeues_and_goes_on(bed, training):
     grid, store, job = training(
         "cluster.timeout_min=1", "cluster.slurm.signal_seconds=20", epochs=3000
     )
-    bed.wait(lambda: bed.jobs().get(job) == "PENDING", 240)
+    with bed.slowed(store):
+        bed.wait(lambda: bed.jobs().get(job) == "PENDING", 240)
     saved = step(store)
     assert failures(store) == ["time_limit"]
     assert saved > 0

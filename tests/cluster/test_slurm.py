@@ -245,6 +245,9 @@ def test_trees_longer_than_a_job_become_dependent_jobs(bed, make_grid, tmp_path)
     shown = bed.slurm("squeue", "--noheader", "--array", "--format=%i %E").split("\n")
     dependent = [line for line in shown if "after" in line]
     assert len(dependent) == 5
+    done.write_text(done.read_text()[:40])
+    again = bed.run("harness.launch", *args(grid, store, HELD), code=1)
+    assert "1 damaged file(s) were moved aside" in again
 
 
 def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):

@@ -70,8 +70,7 @@ def python(code, *words):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", "deepspeed"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("engine", "optimizer"), [("ddp", "sgd"), ("deepspeed", "adamw")])
 def test_training_loads_neither_compiler_nor_tracker(engine, optimizer):
     python(TRAIN + "import mlflow\nassert mlflow.__version__\n", engine, optimizer)
 
@@ -83,9 +82,7 @@ def test_training_loads_neither_compiler_nor_tracker(engine, optimizer):
         "",  # torch.compile
         "import torch._dynamo.config",
         "from torch._dynamo.exc import Unsupported",
-        "import torch._inductor.compile_fx",
         "torch._dynamo.utils.counters",
-        "assert not hasattr(torch._dynamo, 'no_such_name')",
     ],
 )
 def test_the_compiler_is_whole_however_it_is_first_met(first):

@@ -17,7 +17,6 @@ from harness.data.imagefolder import BadImage
 from harness.data.manifest import Settings, Skipped
 from harness.data.official import Integers
 from harness.data.threads import Threads
-from harness.imports import import_ffcv
 from harness.train import rng
 
 PAGE_SIZE = 1 << 25  # bytes; no image crosses a page, which FFCV's own process cache rests on
@@ -42,7 +41,6 @@ class Part:
 
 def encode(image: np.ndarray, id: int, settings: Settings) -> tuple[int, int, int, bytes]:
     """FFCV's mode, height, width and bytes of an image uint8 [H, W, 3]."""
-    import_ffcv()
     import cv2
     from ffcv.fields.rgb_image import IMAGE_MODES, encode_jpeg, resizer
 
@@ -104,7 +102,6 @@ def write_part(
     The layout is FFCV 1.0.2's: header, fields, an entry per image, pages of images, and the table
     of where each image lies. Bad images are left out and told to `skip`.
     """
-    import_ffcv()
     from ffcv.fields import IntField, RGBImageField
     from ffcv.types import (
         ALLOC_TABLE_TYPE,

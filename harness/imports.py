@@ -59,10 +59,26 @@ def import_ffcv() -> None:
         numba.typed.Dict = typed
 
 
+@contextlib.contextmanager
+def with_timm() -> Iterator[None]:
+    """Import timm here, or what needs it, without what it loads for parts that nobody uses here.
+
+    Where installed, its log of summaries loads a tracker, and torchvision's ops ask the compiler
+    for one function: three of the five seconds that it takes.
+    """
+    import torch  # noqa: F401  # whose compiler it is
+
+    defer_compiler()
+    with uncollected(), unseen("wandb"):
+        yield
+
+
 class _Deferred(ModuleType):
     """A module that has its place, and is executed once more of it is wanted, or what is below."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__path__":  # an import asks whether this is a package: those have it
+            raise AttributeError(name)
         _execute(sys.modules[COMPILER])
         _execute(self)
         if isinstance(self, _Deferred):  # this thread executes it
@@ -123,7 +139,8 @@ def defer_compiler() -> None:
     """Have torch load its compiler when more of it is wanted than every optimizer and DDP want.
 
     They mark functions that are not to be compiled and ask for a setting, for which it is loaded
-    at the first step: a third of a job's start, and nothing here is compiled by it.
+    at the first step: a third of a job's start, and nothing here is compiled by it. torchvision
+    keeps a function of it for operators that compile.
     """
     if COMPILER in sys.modules:
         return
@@ -132,11 +149,20 @@ def defer_compiler() -> None:
         "disable": lambda fn=None, *_, **__: (lambda f: f) if fn is None else fn,
     }
     package = _deferred(COMPILER, needed)
-    package.utils = _deferred(  # type: ignore[attr-defined]
-        f"{COMPILER}.utils", {"get_optimize_ddp_mode": lambda: "ddp_optimizer"}
-    )
+    asked = {
+        "get_optimize_ddp_mode": lambda: "ddp_optimizer",
+        "is_compile_supported": lambda *args: _utils().is_compile_supported(*args),
+    }
+    package.utils = _deferred(f"{COMPILER}.utils", asked)  # type: ignore[attr-defined]
     vars(sys.modules["torch"])["_dynamo"] = package  # else each step would ask for it by import
     sys.meta_path.insert(0, _below)
+
+
+def _utils() -> Any:
+    """The compiler's `utils`, executed."""
+    for name in (COMPILER, f"{COMPILER}.utils"):
+        _execute(sys.modules[name])
+    return sys.modules[f"{COMPILER}.utils"]
 
 
 def _deferred(name: str, needed: dict[str, Any]) -> ModuleType:

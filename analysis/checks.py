@@ -43,7 +43,7 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     for column in NUMBERS:
         if column in columns:
             problems += _numbers(frame, column)
-    texts = [str(value).strip() for value in frame["magnitude"]]
+    texts = [str(value).strip() for value in frame["magnitude"].tolist()]
     written = {text: _magnitude(text) for text in sorted(set(texts))}
     for text in [text for text, known in written.items() if known is None][:1]:
         problems.append(f"magnitude: '{text}' is neither `none` nor a number from 0 to 1")

@@ -41,6 +41,17 @@ COMMANDS = ("setup", "python", "extra")
 _WORD = re.compile(r"[\w.-]+")
 _CALLS = re.compile(r"\$\{[^}]*(:|\$\{)")  # a resolver, or one whose name another key gives
 _OVERRIDE = re.compile(r"override\s+/(\w+)")
+_UNUSED = (
+    "env",
+    "help",
+    "hydra_help",
+    "hydra_logging",
+    "job_logging",
+    "launcher",
+    "output",
+    "sweeper",
+)
+"""Hydra's own settings, which only its command line reads: a quarter of the time to compose."""
 _LONGEST, _DEEPEST = 1 << 20, 16  # characters and nesting of a grid file
 
 
@@ -106,9 +117,10 @@ def _composed(overrides: list[str], scratch: str) -> Any:
     from hydra.core.global_hydra import GlobalHydra
 
     roots = ",".join(_quoted(f"file://{root}") for root in (PROFILES, scratch))
+    own = [*(f"~hydra/{name}" for name in _UNUSED), f"hydra.searchpath=[{roots}]"]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(GRIDS), version_base="1.3", job_name="harness"):
-        return hydra_compose("launch", overrides=[*overrides, f"hydra.searchpath=[{roots}]"])
+        return hydra_compose("launch", overrides=[*overrides, *own])
 
 
 def _resolved(composed: Any) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Shared by all tests: one torch thread, so that figures and bits do not depend on the machine."""
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-LONGEST = ("test_faults.py", "test_chaos.py")
+LONGEST = ("test_chaos.py", "test_faults.py", "test_successors.py")
 
 
 def pytest_collection_modifyitems(items):
@@ -23,3 +26,41 @@ def world():
 
     with connected(RunConfig(device="cpu")) as found:
         yield found
+
+
+# Runs the code of each line in a child that has torch and nothing else; tells its exit code and
+# what it printed.
+CHILDREN = """
+import json, os, sys, tempfile
+import torch
+for line in sys.stdin:
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if child == 0:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(said.fileno(), stream.fileno())
+            exec(json.loads(line), {"__name__": "__main__"})
+            sys.exit()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        print(json.dumps([code, said.read().decode()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def in_child():
+    """(code) -> what it prints, run in a process of its own that has torch already, which is most
+    of what a start takes. Not for ranks: forked ones would share a seed of hashes.
+    """
+    words, pipes = [sys.executable, "-c", CHILDREN], {"stdin": subprocess.PIPE, "text": True}
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, **pipes) as parent:
+
+        def run(code):
+            print(json.dumps(code), file=parent.stdin, flush=True)
+            code, said = json.loads(parent.stdout.readline())
+            assert code == 0, (code, said)
+            return said
+
+        yield run
+        parent.stdin.close()

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -84,12 +85,14 @@ def _observed(model: nn.Module, resolution: int, in_channels: int) -> tuple[dict
     """How often each weight of a counted layer is applied to one image, and all multiply-adds.
 
     Seen in a forward pass of a copy on the CPU: torch's meta device would do without the
-    arithmetic, but takes 4.5 s to start. Gradients stay on: without them torch's own attention
-    layer takes a fast path that its counter does not see.
+    arithmetic, but takes 4.5 s to start. Gradients stay on, and attention is done by its plain
+    products: torch's counter sees neither the fast path that its own attention layer takes
+    without gradients nor, in torch 2.11, the fused attention of a CPU.
     """
     shadow = copy.deepcopy(model).cpu().eval()
     watch = _Watch(shadow)
-    with torch.enable_grad(), FlopCounterMode(display=False) as flops, watch:
+    plain, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
+    with torch.enable_grad(), plain, counter as flops, watch:
         shadow(torch.zeros(1, in_channels, resolution, resolution))
     return watch.positions, flops.get_total_flops() // 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -46,17 +47,31 @@ def _hash(text: str) -> str:
 def _model_json(model: StageConfig | TrialConfig) -> str:
     """`canonical_json(model.model_dump(mode="json"))`, with sub-models rendered once each."""
     parts = []
-    for name in sorted(type(model).model_fields):
+    for name in _sorted_fields(type(model)):
         value = getattr(model, name)
-        text = _part(value) if isinstance(value, BaseModel) else canonical_json(value)
+        if (known := _PARTS.get(id(value))) is not None:
+            text = known[1]
+        elif isinstance(value, BaseModel):
+            text = _made(value)
+        elif type(value) in (int, str, type(None)):  # what a plan has many of: seeds, parents
+            text = _scalar(value)
+        else:
+            text = canonical_json(value)
         parts.append(f'"{name}":{text}')
     return "{" + ",".join(parts) + "}"
 
 
-def _part(model: BaseModel) -> str:
-    known = _PARTS.get(id(model))
-    if known is not None:
-        return known[1]
+@functools.cache
+def _sorted_fields(model: type[BaseModel]) -> list[str]:
+    return sorted(model.model_fields)
+
+
+@functools.lru_cache(maxsize=4096)
+def _scalar(value: int | str | None) -> str:
+    return canonical_json(value)
+
+
+def _made(model: BaseModel) -> str:
     if len(_PARTS) > 50_000:
         _PARTS.clear()
     text = canonical_json(model.model_dump(mode="json"))

@@ -56,6 +56,7 @@ def _git(*words: str) -> str:
     return said.stdout.strip()
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Installed versions of the packages that can change a number."""
     found = {}

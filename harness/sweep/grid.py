@@ -210,18 +210,16 @@ def _groups(block: _Block, axes: Any, zipped: Any, place: str, mistakes: Mistake
     if zipped is None:
         return
     if not isinstance(zipped, list):
-        mistakes.add(
-            f"{place}zip", "must be a list of groups, such as [{epochs: [1, 2], lr: [..]}]"
-        )
+        sentence = "must be a list of groups, such as [{epochs: [1, 2], lr: [..]}]"
+        mistakes.add(f"{place}zip", sentence)
         return
     for number, names in enumerate(zipped):
         group = read(names, f"{place}zip[{number}]")
         lengths = {column: len(values) for column, _, values in group}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{column} has {length}" for column, length in lengths.items())
-            mistakes.add(
-                f"{place}zip[{number}]", f"axes that move together differ in length: {told}"
-            )
+            sentence = f"axes that move together differ in length: {told}"
+            mistakes.add(f"{place}zip[{number}]", sentence)
             continue
         if group:
             rows = list(zip(*(values for _, _, values in group), strict=True))
@@ -319,18 +317,23 @@ def _part(top: str, said: Any) -> Any:
 class _Builder:
     """Trial configs of one block, whose sub-models are validated once and shared."""
 
-    def __init__(self, fixed: dict[str, Any]):
-        self.fixed = fixed
+    def __init__(self, block: _Block):
+        self.fixed = block.fixed
         self.known: dict[tuple[Any, ...], Any] = {}
+        self.axes: dict[str, list[int]] = {}  # places in a point, by section
+        for at, path in enumerate(block.columns().values()):
+            self.axes.setdefault(path.partition(".")[0], []).append(at)
+        others = [top for top in TrialConfig.model_fields if top not in self.axes]
+        self.rest = {top: _part(top, self.fixed.get(top)) for top in others}
 
     def trial(self, point: tuple[tuple[str, Value, str], ...]) -> TrialConfig:
-        parts: dict[str, Any] = {}
-        for top in TrialConfig.model_fields:
-            mine = tuple((path, value) for path, value, _ in point if path.split(".")[0] == top)
-            key = (top, *((path, type(value), str(value)) for path, value in mine))
+        parts = dict(self.rest)
+        for top, places in self.axes.items():
+            mine = [point[at] for at in places]
+            key = (top, *((path, type(value), str(value)) for path, value, _ in mine))
             if key not in self.known:
                 said = self.fixed
-                for path, value in mine:
+                for path, value, _ in mine:
                     said = put(said, path, value)
                 self.known[key] = _part(top, said.get(top))
             parts[top] = self.known[key]
@@ -351,7 +354,7 @@ def _expand(
     check, check_cell = checks
     for block in blocks:
         checked: set[tuple[int, ...]] = set()  # ids of parts, which the builder keeps alive
-        builder = _Builder(block.fixed)
+        builder = _Builder(block)
         made = repeated = 0
         for point in block.points():
             made += 1
@@ -371,14 +374,14 @@ def _expand(
             if check is not None and key not in checked:
                 checked.add(key)
                 mistakes.extend(check(dict(config)), {path: place for path, _, place in point})
-            shuffled = config.compress.magnitude_schedule == "shuffled"
-            parts = tuple(id(part) for name, part in config if shuffled or name != "seed")
-            if check_cell is not None and parts not in checked:
-                checked.add(parts)
-                mistakes.extend(check_cell(config), {path: place for path, _, place in point})
+            if check_cell is not None:
+                shuffled = config.compress.magnitude_schedule == "shuffled"
+                parts = tuple(id(part) for name, part in config if shuffled or name != "seed")
+                if parts not in checked:
+                    checked.add(parts)
+                    mistakes.extend(check_cell(config), {path: place for path, _, place in point})
             trial = trial_id(config)
-            if trial in trials:
-                repeated += 1
+            repeated += trial in trials
             trials.setdefault(trial, Trial(trial, cell_values, config))
         label = f"{block.place}axes and zip" if block.place else "axes and zip"
         rules.append((label, made))

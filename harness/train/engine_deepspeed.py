@@ -7,6 +7,7 @@ launcher. On CPU no operator is compiled: gloo does the reduction.
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,8 +24,16 @@ from harness.train.optim import loss_function, make_optimizer
 with unseen("mlflow"):  # three seconds, for DeepSpeed's tuner, which nothing here calls
     import deepspeed
     import deepspeed.ops
+    from deepspeed.runtime import compiler
     from deepspeed.utils import logger, safe_set_full_fp32_param
 
+# ZeRO 1 imports Muon, and with it torch's compiler (three seconds) for a function of that
+# optimizer, which is none of ours.
+_compile, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
+try:
+    importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+finally:
+    compiler.compile = _compile
 logger.setLevel(logging.ERROR)
 # Without this, DeepSpeed compiles a shared-memory operator at start (40 to 80 s, and a compiler on
 # every node). The name is internal: the minor version is pinned, and a test watches the start.

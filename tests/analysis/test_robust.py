@@ -2,8 +2,12 @@
 
 import math
 import random
+import time
 
+import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.csv
 import pytest
 
 from analysis import claims, compare, figures, report, rows, table
@@ -60,6 +64,14 @@ ODD = {
 }
 
 
+# Saved as files, which takes most of the time: sweeps that put something else into the figures
+# than the usual one. Of the others the report draws the same figures.
+SAVED = {
+    "usual", "one magnitude", "only none", "one row", "all diverged", "perfect and hopeless",
+    "nasty names", "all columns",
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
@@ -70,7 +82,8 @@ def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
         assert table.main([source, f"format={shape}"]) == 0
         assert claims.main([source, f"format={shape}"]) == 0
     assert compare.main([source, f"with={tmp_path}/rows.csv"]) == 0
-    assert figures.main([source, f"out={tmp_path}/figures"]) == 0
+    if name in SAVED:
+        assert figures.main([source, f"out={tmp_path}/figures"]) == 0
     assert report.main([source, f"out={tmp_path}/report"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
@@ -165,23 +178,29 @@ def test_nonsense_never_ends_in_a_traceback(planted, tmp_path):
 @pytest.fixture(scope="module")
 def many_rows(planted, every_column, tmp_path_factory):
     """A folder with 200,000 rows."""
-    curves = {float(width): (0.8, 0.82, 0.81, 0.7) for width in range(5000)}
-    frame = planted(curves, seeds=10, **every_column)
-    assert set(frame.columns) >= set(rows.COLUMNS)
+    curves = {float(width): (0.8, 0.82, 0.81, 0.7) for width in range(50)}
+    few = planted(curves, seeds=10, **every_column)
+    assert set(few.columns) >= set(rows.COLUMNS)
+    frame = pd.concat([few] * 100, ignore_index=True)
+    frame["width"] += 50.0 * (np.arange(len(frame)) // len(few))
+    frame["trial"] = [f"trial-{number}" for number in range(len(frame))]
+    frame["magnitude"] = frame["magnitude"].astype(str)
     folder = tmp_path_factory.mktemp("many")
-    rows.write(frame, folder)
+    frame.to_parquet(folder / "rows.parquet", index=False)
+    pyarrow.csv.write_csv(pyarrow.Table.from_pandas(frame), folder / "rows.csv")
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["table", "claims", "compare"])
 def test_two_hundred_thousand_rows_make_any_table_in_seconds(many_rows, capsys, command):
-    import time
-
     verb = {"table": table.main, "claims": claims.main, "compare": compare.main}[command]
     more = [f"with={many_rows}/rows.parquet"] if command == "compare" else []
     begun = time.process_time()
     verb([f"rows={many_rows}/rows.csv", *more])
     took = time.process_time() - begun
     assert took < (10 if command == "compare" else 5)  # compare reads two of them
-    assert capsys.readouterr().err == ""
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert command != "table" or said.out.count("\n") > 5000  # a line per size
+    assert command != "compare" or "20,000 cells compared: 20,000 identical" in said.out

@@ -187,18 +187,6 @@ def test_words_that_are_wrong_get_a_sentence(args, text):
         rows.main(args or ["out=x"])
 
 
-@pytest.mark.slow
-def test_two_hundred_thousand_rows_are_quick(planted, tmp_path):
-    import time
-
-    curves = {float(width): (0.8, 0.82, 0.81, 0.7) for width in range(5000)}
-    rows.write(planted(curves, seeds=10), tmp_path)
-    begun = time.process_time()
-    found = best_per_size(rows.load([], str(tmp_path / "rows.csv")))
-    assert time.process_time() - begun < 5
-    assert len(found) == 5000
-
-
 def test_every_column_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
     for name, meaning in rows.COLUMNS.items():

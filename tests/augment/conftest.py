@@ -33,12 +33,24 @@ def by_pillow():
     return run
 
 
-@pytest.fixture(params=[kernels.run, compiled.run], ids=["torch", "numba"])
-def execute(request):
-    """(images, plan) -> result of one executor, called directly."""
+EXECUTORS = {"torch": kernels.run, "numba": compiled.run}
 
+
+def _called_directly(executor):
     def run(images: torch.Tensor, plan) -> torch.Tensor:
         lowered = lower(plan, *images.shape[2:])
-        return request.param(images, lowered, plan.fill, plan.interpolation)
+        return executor(images, lowered, plan.fill, plan.interpolation)
 
     return run
+
+
+@pytest.fixture(params=EXECUTORS)
+def execute(request):
+    """(images, plan) -> result of one executor, called directly."""
+    return _called_directly(EXECUTORS[request.param])
+
+
+@pytest.fixture(scope="session")
+def executors():
+    """Both by name, for tests that hold them to one and the same expensive result."""
+    return {name: _called_directly(executor) for name, executor in EXECUTORS.items()}

@@ -1,5 +1,6 @@
-"""`python -m harness.augment`, as a user runs it."""
+"""`python -m harness.augment`: once as a user runs it, else its `main`."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.augment.__main__ import main
 from harness.augment.spaces import SPACES, TABLES
+from harness.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SHEETS = ROOT / "docs" / "sheets"
@@ -26,16 +29,20 @@ def run(*words, code=0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", ["ops", "samples"])
-def test_it_draws_a_sheet(tmp_path, rows):
+def test_it_draws_a_sheet(tmp_path, rows, capsys):
     out = tmp_path / "sheet.png"
-    said = run("policy=randaug_strict(n=2)", "dataset=digits", f"out={out}", f"rows={rows}")
+    words = "policy=randaug_strict(n=2)", "dataset=digits", f"out={out}", f"rows={rows}"
+    if rows == "ops":
+        said = run(*words)
+    else:
+        assert main([*words]) == 0
+        said = capsys.readouterr().out
     assert str(out) in said
     picture = Image.open(out)
     assert picture.width > 400
     assert len(picture.convert("L").getcolors(1 << 16)) > 10  # not an empty page
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -49,14 +56,19 @@ def test_it_draws_a_sheet(tmp_path, rows):
     ],
 )
 def test_wrong_words_get_a_sentence(words, sentence):
-    assert sentence in run(*words, code=2)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        main(words)
 
 
-@pytest.mark.slow
+def test_a_mistake_ends_the_command_with_its_sentence_alone():
+    assert run("polcy=randaug", code=2).startswith("error: 'polcy=randaug' is no argument")
+
+
 def test_a_space_of_identity_alone_has_nothing_to_show(tmp_path):
     table = tmp_path / "id.yaml"
     table.write_text("ops: {Identity: }")
-    assert "no op to show" in run(f"policy={table}", "dataset=digits", "out=x.png", code=2)
+    with pytest.raises(UserError, match="no op to show"):
+        main([f"policy={table}", "dataset=digits", "out=x.png"])
 
 
 def test_there_is_a_small_sheet_of_every_shipped_space_and_each_is_linked():
@@ -74,7 +86,7 @@ def test_there_is_a_small_sheet_of_every_shipped_space_and_each_is_linked():
 @pytest.mark.parametrize("name", ["trivial_wide", "fashion_mnist_calibrated"])
 def test_a_sheet_shows_what_the_space_does_now(tmp_path, name):
     out = tmp_path / "sheet.png"
-    run(f"policy={name}", "dataset=fashion_mnist", f"out={out}")
+    assert main([f"policy={name}", "dataset=fashion_mnist", f"out={out}"]) == 0
     drawn, shipped = (
         np.asarray(Image.open(path).convert("RGB")) for path in (out, SHEETS / f"{name}.png")
     )

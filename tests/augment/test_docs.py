@@ -1,8 +1,6 @@
 """What docs/augment.md shows works as it is shown, and so do the examples in the modules."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +35,22 @@ OWN_OP = """
 import sys, types
 import numpy as np, torch
 from PIL import Image
-for name, file in (("ops", sys.argv[1]), ("replay", sys.argv[2])):
-    module = types.ModuleType(f"harness.augment.{name}")
+ops, replay, values, table = {files}
+for name, file in (("ops", ops), ("replay", replay)):
+    module = types.ModuleType("harness.augment." + name)
     sys.modules[module.__name__] = module
     exec(compile(open(file).read(), file, "exec"), module.__dict__)
 from harness.augment.apply import apply
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 from harness.augment.replay import replay
-VALUES = {}
-exec(open(sys.argv[3]).read())
+VALUES = {{}}
+exec(open(values).read())
 images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (60, 3, 9, 7), dtype=np.uint8))
 values = VALUES["Gamma"]
 plans = [
     Plan.of([[("Gamma", values[i % len(values)])] for i in range(60)]),
-    parse_policy(sys.argv[4] + "(m=0.6)").draw(0, 0, np.arange(60)),
+    parse_policy(table + "(m=0.6)").draw(0, 0, np.arange(60)),
 ]
 for plan in plans:
     result = apply(images, plan)
@@ -64,7 +63,7 @@ for plan in plans:
 
 
 @pytest.mark.slow
-def test_an_op_of_your_own(tmp_path):
+def test_an_op_of_your_own(in_child, tmp_path):
     function, row, counterpart, values = snippets("An op of your own", "python")
     (table,) = snippets("An op of your own", "yaml")
     source, pillow = Path(ops.__file__).read_text(), Path(replay.__file__).read_text()
@@ -78,8 +77,7 @@ def test_an_op_of_your_own(tmp_path):
     files = ["ops.py", "replay.py", "values", "own.yaml"]
     for name, content in zip(files, (source, pillow, values, table)):
         (tmp_path / name).write_text(content)
-    words = [str(tmp_path / name) for name in files]
-    subprocess.run([sys.executable, "-c", OWN_OP, *words], check=True, cwd=ROOT, timeout=120)
+    in_child(OWN_OP.format(files=[str(tmp_path / name) for name in files]))
 
 
 def test_plans_are_those_that_are_shown():

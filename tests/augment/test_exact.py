@@ -46,10 +46,18 @@ def _every_op(images: torch.Tensor, interpolation: str) -> tuple[torch.Tensor, P
     return images.repeat(len(cases), 1, 1, 1)[torch.from_numpy(order)], plan
 
 
-def _assert_same(result: torch.Tensor, expected: torch.Tensor, plan: Plan) -> None:
-    wrong = (result != expected).flatten(1).any(dim=1).nonzero().flatten().tolist()
-    size = tuple(result.shape[2:])
-    assert not wrong, [plan.records(i, size=size) for i in wrong[:5]]
+@pytest.fixture
+def assert_pillows(by_pillow, executors):
+    """(images, plan) -> both executors give Pillow's bytes, which are made once."""
+
+    def same(images: torch.Tensor, plan: Plan) -> None:
+        expected, size = by_pillow(images, plan), tuple(images.shape[2:])
+        for name, execute in executors.items():
+            differ = (execute(images, plan) != expected).flatten(1).any(dim=1)
+            wrong = differ.nonzero().flatten().tolist()
+            assert not wrong, (name, [plan.records(i, size=size) for i in wrong[:5]])
+
+    return same
 
 
 def test_all_ops_are_tried():
@@ -58,32 +66,27 @@ def test_all_ops_are_tried():
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_each_op_is_pillows(pictures, by_pillow, execute, size, interpolation):
-    images, plan = _every_op(pictures(*size), interpolation)
-    _assert_same(execute(images, plan), by_pillow(images, plan), plan)
+def test_each_op_is_pillows(pictures, assert_pillows, size, interpolation):
+    assert_pillows(*_every_op(pictures(*size), interpolation))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [(64, 64), (224, 224)], ids=str)
-def test_each_op_is_pillows_in_large_images(pictures, by_pillow, execute, size, interpolation):
-    images, plan = _every_op(pictures(*size), interpolation)
-    _assert_same(execute(images, plan), by_pillow(images, plan), plan)
+def test_each_op_is_pillows_in_large_images(pictures, assert_pillows, size, interpolation):
+    assert_pillows(*_every_op(pictures(*size), interpolation))
 
 
-def test_contrast_rounds_a_mean_on_a_half_as_pillow_does(by_pillow, execute):
+def test_contrast_rounds_a_mean_on_a_half_as_pillow_does(assert_pillows):
     images = halves()
     for factor in (0.0, 0.3, 1.9):
-        plan = Plan.of([[("Contrast", factor)]] * len(images))
-        _assert_same(execute(images, plan), by_pillow(images, plan), plan)
+        assert_pillows(images, Plan.of([[("Contrast", factor)]] * len(images)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SPACES if name != "none"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-def test_chains_drawn_from_each_space_are_pillows(
-    pictures, by_pillow, execute, name, interpolation
-):
+def test_chains_drawn_from_each_space_are_pillows(pictures, assert_pillows, name, interpolation):
     counts = (1, 2, 3) if not SPACES[name].chains else (None,)
     for size in ((32, 32), (47, 61)):
         images = pictures(*size).repeat(6, 1, 1, 1)
@@ -91,5 +94,4 @@ def test_chains_drawn_from_each_space_are_pillows(
             for epoch, magnitude in enumerate(MAGNITUDES):
                 words = [f"interpolation={interpolation}", *([f"n={n}"] if n else [])]
                 text = with_magnitude(f"{name}({', '.join(words)})", magnitude)
-                plan = parse_policy(text).draw(0, epoch, np.arange(len(images)))
-                _assert_same(execute(images, plan), by_pillow(images, plan), plan)
+                assert_pillows(images, parse_policy(text).draw(0, epoch, np.arange(len(images))))

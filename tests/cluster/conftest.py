@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from harness.errors import command
 
 ROOT = Path(__file__).parents[2]
 TESTBED = ROOT / "slurm/testbed/testbed"
+TAKE_JOBS = {"idle", "mix", "alloc", "comp", "plnd"}  # sinfo's words for nodes
 GRID = """# A few small trials on the digits, for tests.
 defaults:
   - override /dataset: digits
@@ -43,9 +45,11 @@ class Bed:
         self.folder = folder
         self.env = dict(os.environ)
         self.processes: list[subprocess.Popen] = []
+        self.disturbed = False
 
     def testbed(self, *verb: str) -> str:
         """Run a verb of the testbed."""
+        self.disturbed = True
         said = subprocess.run(
             [str(TESTBED), "--dir", str(self.folder), *verb],
             capture_output=True, text=True, timeout=300, check=False,
@@ -57,12 +61,23 @@ class Bed:
         """Start it."""
         self.testbed("up")
         self.enter()
+        self.disturbed = False
 
     def enter(self) -> None:
         """Have SLURM's commands mean it."""
         line = self.testbed("env").strip().removeprefix("export ")
         key, _, value = line.partition("=")
         self.env[key] = value
+
+    def mend(self) -> None:
+        """Start again what was ended, and nodes that SLURM has drained."""
+        states = ("sinfo", "--noheader", "-N", "-p", "main", "-o", "%t")
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            well = {word.rstrip("-") for word in self.slurm(*states).split()} <= TAKE_JOBS
+            if well and not self.disturbed:
+                return
+        self.testbed("up")
+        self.disturbed = False
 
     def slurm(self, *words: str) -> str:
         """Output of a command of SLURM, which must succeed."""
@@ -111,11 +126,12 @@ class Bed:
     def run(self, module: str, *args: object, code: int = 0, **options) -> str:
         """Run a verb of the harness to its end.
 
-        With options in a process of its own, as all that trains here has to; else in this one,
-        which has imported it already: half of the time that a verb takes.
+        With options in a process of its own, as all that trains here has to; else, whatever its
+        environment, in this one, which has imported it already: half of the time that a verb takes.
         """
-        if not options:
-            return self._run_here(module, [str(arg) for arg in args], code)
+        if options.keys() <= {"env"}:
+            env = options.get("env", self.env)
+            return self._run_here(module, [str(arg) for arg in args], code, env)
         seconds = options.pop("seconds", 240)
         process = self.command(module, *args, **options)
         try:
@@ -125,12 +141,14 @@ class Bed:
         assert process.returncode == code, output
         return output
 
-    def _run_here(self, module: str, args: list[str], code: int) -> str:
+    def _run_here(self, module: str, args: list[str], code: int, env: dict[str, str]) -> str:
         said = io.StringIO()
         main = importlib.import_module(module).main
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [module, *args])
             patch.setenv("SLURM_CONF", self.env["SLURM_CONF"])
+            for key, value in env.items() - self.env.items():
+                patch.setenv(key, value)
             patch.setattr(sys, "stdout", said)
             patch.setattr(sys, "stderr", said)
             with pytest.raises(SystemExit) as ended:
@@ -161,6 +179,19 @@ class Bed:
             over.set()
             thread.join()
 
+    @contextlib.contextmanager
+    def frozen(self, store: Path):
+        """What trains for a store does not go on for a while."""
+        pids = self.workers(store)
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def workers(self, store: Path) -> list[int]:
         """Processes that train for jobs of a store: the tasks that submitit runs."""
         found = []
@@ -190,14 +221,93 @@ class Bed:
         """Wait until the queue is empty; a requeued job is held for 11 s."""
         self.wait(lambda: not self.jobs(), seconds)
 
-    def wait(self, test, seconds: float = 240.0) -> None:
+    def wait(self, test, seconds: float = 240.0, pause: float = 0.3) -> None:
         """Wait for something, with a deadline."""
         end = time.monotonic() + seconds
         while not test():
             assert time.monotonic() < end, (
                 f"waited {seconds:.0f} s\n" + self.slurm("squeue") + self.slurm("sinfo", "-N")
             )
-            time.sleep(0.3)
+            time.sleep(pause)
+
+    def until_said(self, words: str, file: Path, seconds: float = 120.0) -> None:
+        """Wait until a command has written something to a file, whether SLURM runs or not."""
+        end = time.monotonic() + seconds
+        while words not in file.read_text():
+            assert time.monotonic() < end, file.read_text()
+            time.sleep(0.1)
+
+
+class Sweep:
+    """A grid and its store. What is said of stages is said of all that the store has."""
+
+    def __init__(self, bed: Bed, grid: Path, store: Path, *more: str) -> None:
+        self.bed, self.grid, self.store, self.more = bed, grid, store, more
+
+    def args(self, *more: str) -> tuple[str, ...]:
+        """The command line of every verb."""
+        return f"grid={self.grid}", f"store={self.store}", "cluster=testbed", *self.more, *more
+
+    def run(self, verb: str, *more: str, code: int = 0) -> str:
+        """What a verb says of it."""
+        return self.bed.run(f"harness.{verb}", *self.args(*more), code=code)
+
+    def results(self) -> list[Path]:
+        """Files of the stages that are done."""
+        return sorted(self.store.glob("stages/*/*/result.json"))
+
+    def step(self) -> int:
+        """The newest one that is saved."""
+        names = [path.name for path in self.store.glob("stages/*/*/checkpoint/step-*.pt")]
+        return max((int(name[5:13]) for name in names), default=0)
+
+    def failures(self, key: str = "class") -> list[str]:
+        """Classes of all failures, or what else is recorded of them, oldest first."""
+        found = [
+            json.loads(path.read_text()) for path in self.store.glob("stages/*/*/failures/*.json")
+        ]
+        return [record[key] for record in sorted(found, key=lambda record: record["time"])]
+
+    def finish(self) -> None:
+        """Wait for SLURM; launch again until nothing is left."""
+        for _ in range(4):
+            self.bed.drain()
+            if "nothing left to do" in self.run("launch"):
+                return
+        pytest.fail(f"something is left to do: {self.failures()}")
+
+
+class Training(Sweep):
+    """One long stage that the tests of a file disturb in turn, each wherever the last left it.
+
+    A job's start takes longer than all that a test has to see of its training. Any test may be
+    the first one, or the only one.
+    """
+
+    def __init__(self, bed: Bed, folder: Path, epochs: int, *always: str) -> None:
+        super().__init__(bed, write_grid(folder / "long.yaml", epochs=epochs), folder / "store-0")
+        self.always = always
+
+    def under_way(self, *more: str) -> str:
+        """The id of its one job, which trains: launched with `more` where none is."""
+        self.bed.mend()
+        wanted = (*self.always, *more)
+        if self.more != wanted or self.results() or len(self.bed.jobs()) != 1:
+            self.more = wanted
+            self.bed.empty()
+            if self.results():
+                self.store = self.store.with_name(f"store-{len(list(self.store.parent.iterdir()))}")
+        self.go_on()
+        self.bed.wait(lambda: len(self.bed.jobs()) == 1)  # one that went before may be ending
+        return next(iter(self.bed.jobs()))
+
+    def go_on(self) -> None:
+        """Wait until it has trained and saved; launch it where a fault left no job."""
+        before = self.step()
+        if not self.bed.jobs():
+            self.run("launch")
+        self.bed.wait(lambda: self.step() > before, pause=0.05)  # much is to happen before it ends
+        assert not self.results(), "it is too short for what happens to it"
 
 
 @pytest.fixture(scope="session")
@@ -214,25 +324,42 @@ def _bed():
 @pytest.fixture
 def bed(_bed):
     """The running SLURM, with an empty queue and healthy nodes before and after."""
-    _bed.testbed("up")
+    _bed.mend()
     yield _bed
     for process in _bed.processes:
         if process.poll() is None:
             _bed.end(process)
     _bed.processes.clear()
-    _bed.testbed("up")
+    _bed.mend()
     _bed.empty()
+
+
+def write_grid(path, epochs=4, level_epochs=2, sparsity="0.0", seeds="0"):
+    """A grid file of few small stages."""
+    path.write_text(
+        GRID.format(epochs=epochs, level_epochs=level_epochs, sparsity=sparsity, seeds=seeds)
+    )
+    return path
 
 
 @pytest.fixture
 def make_grid(tmp_path):
     """(name, epochs, ...) -> path of a grid file of few small stages."""
+    return lambda name="tiny", *args, **more: write_grid(tmp_path / f"{name}.yaml", *args, **more)
 
-    def make(name="tiny", epochs=4, level_epochs=2, sparsity="0.0", seeds="0"):
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(
-            GRID.format(epochs=epochs, level_epochs=level_epochs, sparsity=sparsity, seeds=seeds)
-        )
-        return path
 
-    return make
+@pytest.fixture
+def make_sweep(bed, make_grid, tmp_path):
+    """(epochs, ...) -> a sweep that has yet to be launched."""
+    return lambda *more, **grid: Sweep(bed, make_grid(**grid), tmp_path / "store", *more)
+
+
+@pytest.fixture(scope="module")
+def make_training(_bed, tmp_path_factory):
+    """(epochs, words of every launch) -> a training that the tests of a file share.
+
+    They take no `bed`, which would end its job with each of them.
+    """
+    yield lambda epochs, *always: Training(_bed, tmp_path_factory.mktemp("long"), epochs, *always)
+    _bed.mend()
+    _bed.empty()

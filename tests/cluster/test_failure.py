@@ -1,9 +1,5 @@
 """What each class of failure leads to, and what survives in between."""
 
-import json
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,31 +135,3 @@ def test_a_gang_that_took_too_much_host_memory_goes_on_as_single_stages(tmp_path
     assert failure.alone([record]) == (name == "gang")
     assert failure.memory_factor([record]) == (1 if name == "gang" else 2)
     assert not failure.blocks([record] * 3) or name == "host_memory"
-
-
-@pytest.mark.slow
-def test_a_device_that_is_too_small_halves_the_micro_batch_until_it_fits(make_grid, tmp_path):
-    checkout = tmp_path / "checkout"
-    for room in ("harness", "grids", "slurm"):
-        shutil.copytree(ROOT / room, checkout / room)
-    loop = checkout / "harness" / "train" / "loop.py"
-    small_device = (
-        "    if (run.micro_batch_size or 32) > 8:\n"
-        '        raise torch.OutOfMemoryError("CUDA out of memory")\n'
-        "    first = members[0].config\n"
-    )
-    loop.write_text(loop.read_text().replace("    first = members[0].config\n", small_device, 1))
-    assert small_device in loop.read_text()
-    store = tmp_path / "store"
-    said = subprocess.run(
-        [sys.executable, "-m", "harness.launch", f"grid={make_grid(epochs=1)}", f"store={store}"],
-        cwd=checkout, capture_output=True, text=True, timeout=400, check=False,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stdout + said.stderr
-    found = [json.loads(p.read_text()) for p in sorted(store.glob("stages/*/*/failures/*.json"))]
-    assert [(r["class"], r["micro_batch_size"]) for r in found] == [
-        ("out_of_memory", 16), ("out_of_memory", 8),
-    ]  # fmt: skip
-    (provenance,) = store.glob("stages/*/*/provenance.json")
-    (record,) = json.loads(provenance.read_text())["records"]
-    assert record["micro_batch_size"] == 8

@@ -102,11 +102,11 @@ KILLS = 10
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
     """With the default engine; the chaos on SLURM trains with the other."""
-    text = GRID.replace("epochs: 4", "epochs: 24").replace("epochs: 2}", "epochs: 12}")
+    text = GRID.replace("epochs: 4", "epochs: 14").replace("epochs: 2}", "epochs: 8}")
     text = text.replace("engine: ddp", "engine: deepspeed")
     grid.write_text(text.replace("magnitude: [none, 0.5]", "magnitude: [0.5]"))
     calm, wild = tmp_path / "calm", tmp_path / "wild"
-    run("harness.launch", f"grid={grid}", f"store={calm}", "cluster.workers=2")
+    run("harness.launch", f"grid={grid}", f"store={calm}")
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(2**31)))
     print(f"CHAOS_SEED={seed}")
     chance = random.Random(seed)
@@ -116,7 +116,7 @@ def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
         end = time.monotonic() + 90
         while process.poll() is None and not training(wild) and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(chance.uniform(0.0, 1.5))
+        time.sleep(chance.uniform(0.0, 0.8))
         assert process.poll() is None, f"ended after {kills} kills (CHAOS_SEED={seed})"
         tree = [process.pid, *descendants(process.pid)]
         everything = chance.random() < 0.5
@@ -231,9 +231,10 @@ def test_a_worker_that_dies_is_replaced_and_its_stage_goes_on(grid, tmp_path):
 @pytest.mark.slow
 def test_two_ranks_and_gangs_through_the_launcher(grid, tmp_path):
     store = tmp_path / "store"
-    grid.write_text(GRID.replace("engine: ddp", "engine: deepspeed, processes: 2, gang: 2"))
+    text = GRID.replace("engine: ddp", "engine: deepspeed, processes: 2, gang: 2")
+    grid.write_text(text.replace("seed: [0, 1]", "seed: [0]"))
     output = run("harness.launch", f"grid={grid}", f"store={store}")
-    assert "8 trials: 8 done" in output
+    assert "4 trials: 4 done" in output
     for path in store.glob("stages/*/*/provenance.json"):
         (record,) = json.loads(path.read_text())["records"]
         assert record["world_size"] == 2

@@ -3,7 +3,6 @@
 import gc
 import importlib
 import itertools
-import subprocess
 import sys
 import threading
 import time
@@ -300,10 +299,9 @@ def test_keys_of_cropped_sets_are_refused_elsewhere_and_checked_here():
 
 
 @pytest.mark.slow
-def test_importing_ffcv_leaves_torchs_threads_alone():
-    code = (
+def test_importing_ffcv_leaves_torchs_threads_alone(in_child):
+    said = in_child(
         "import torch; torch.set_num_threads(2); import harness.data.ffcv; "
         "print(torch.get_num_threads())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "2"
+    assert said.strip() == "2"

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.models.cifar_resnet import build
@@ -108,6 +109,27 @@ def test_products_of_attention_are_counted_and_stay():
     counts = count(model, 8, {"qkv.weight": mask})
     assert counts.macs_dense == layers + attention
     assert counts.macs_nonzero == layers + attention - 96 * 4
+
+
+class Operators(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_attention_is_counted_by_products_that_every_torch_counts():
+    """A fused operator, which torch 2.11 leaves out on a CPU, takes no part in the pass."""
+    with Operators() as seen:
+        F.scaled_dot_product_attention(*torch.zeros(3, 1, 2, 4, 8))
+    assert any("scaled_dot_product" in name for name in seen.names)
+    with Operators() as seen:
+        count(Attention(), 8)
+    assert "aten::bmm" in seen.names
+    assert not any("scaled_dot_product" in name for name in seen.names)
 
 
 def test_torchs_own_attention_layer_is_counted():

@@ -215,18 +215,3 @@ def test_a_surplus_stage_is_scored_as_what_it_deploys(stages):
     tail = Tail(mean=dataset.info.mean, std=dataset.info.std)
     scores = evaluate(model, loader, "test", plain.recipe, tail, stages.world, False, lambda: None)
     assert outcome.result["test"]["loss"] == pytest.approx(scores.loss, rel=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("engine", "zero"), ENGINES)
-def test_two_ranks_prune_alike_and_stop_where_they_do_not(tmp_path, ranks, engine, zero):
-    processes = ranks.start("two_ranks_compressed.py", tmp_path, engine, zero)
-    printed = ranks.ended(480)
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
-    assert first == second
-    ways = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
-    assert ways < first.keys()
-    assert first["rewound"]["weights_sha256"] != first["fine_tuning"]["weights_sha256"]
-    assert len({first[name]["mask_hash"] for name in ("gradual", "nm", "random")}) == 3
-    assert "ranks pruned a cifar_resnet differently" in first["error"]

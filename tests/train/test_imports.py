@@ -1,28 +1,45 @@
 """What a training process leaves unloaded, and that it is there for who wants it."""
 
-import subprocess
-import sys
-
 import pytest
 
 TRAIN = """
 import sys
 import torch
+name, zero_stages, optimizer = {words}
 from harness.schema import OptimizerConfig, RecipeConfig, RunConfig
 from harness.train.distributed import connected
 from harness.train.engine import make_engine
-run = RunConfig(device="cpu", engine=sys.argv[1])
-recipe = RecipeConfig(epochs=1, batch_size=4, optimizer=OptimizerConfig(name=sys.argv[2], lr=0.1))
-with connected(run) as world:
-    engine = make_engine(torch.nn.Linear(3, 2), recipe, run, world)
-    batch = torch.ones(4, 3), torch.zeros(4, dtype=torch.int64)
-    engine.train_step([batch], 0.1)
-    engine.load_state(engine.state())
-    engine.train_step([batch], 0.1)
-    engine.close()
+recipe = RecipeConfig(epochs=1, batch_size=4, optimizer=OptimizerConfig(name=optimizer, lr=0.1))
+with connected(RunConfig(device="cpu")) as world:
+    for zero in zero_stages:
+        run = RunConfig(device="cpu", engine=name, zero_stage=zero)
+        engine = make_engine(torch.nn.Linear(3, 2), recipe, run, world)
+        batch = torch.ones(4, 3), torch.zeros(4, dtype=torch.int64)
+        engine.train_step([batch], 0.1)
+        engine.load_state(engine.state())
+        engine.train_step([batch], 0.1)
+        engine.close()
     torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 2))  # several ranks
+"""
+LIGHT = """
 heavy = {"torch._dynamo.symbolic_convert", "torch._inductor", "sympy", "mlflow", "wandb"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+TIMM = """
+import sys
+from harness.models import registry
+from harness.schema import ModelConfig
+model = ModelConfig(family="cifar_vit", depth=2, width=0.25)
+registry.build(model, 10, seed=0, resolution=32)
+"""
+TORCHVISION = """
+import torch._dynamo.utils
+import torchvision.ops
+import wandb
+asked = sys.modules["torchvision.ops.roi_align"].is_compile_supported
+for device in ("cpu", "cuda", "mps"):
+    assert asked(device) is torch._dynamo.utils.is_compile_supported(device)
+assert "torch._dynamo.exc" in sys.modules and wandb.__version__
 """
 DEFERRED = """
 import sys
@@ -65,14 +82,16 @@ torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1).step()
 """
 
 
-def python(code, *words):
-    subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=120)
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("ddp", [0], "sgd"), ("deepspeed", [0, 1], "adamw")])
+def test_training_loads_neither_compiler_nor_tracker(in_child, words):
+    mlflow = "import mlflow\nassert mlflow.__version__\n"  # what DeepSpeed does not see
+    in_child(TRAIN.format(words=words) + LIGHT + mlflow * (words[0] == "deepspeed"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "optimizer"), [("ddp", "sgd"), ("deepspeed", "adamw")])
-def test_training_loads_neither_compiler_nor_tracker(engine, optimizer):
-    python(TRAIN + "import mlflow\nassert mlflow.__version__\n", engine, optimizer)
+def test_timms_parts_load_neither_compiler_nor_tracker(in_child):
+    in_child(TIMM + LIGHT + TORCHVISION)
 
 
 @pytest.mark.slow
@@ -85,15 +104,15 @@ def test_training_loads_neither_compiler_nor_tracker(engine, optimizer):
         "torch._dynamo.utils.counters",
     ],
 )
-def test_the_compiler_is_whole_however_it_is_first_met(first):
-    python(f"{DEFERRED}{first}\n{WHOLE}")
+def test_the_compiler_is_whole_however_it_is_first_met(in_child, first):
+    in_child(f"{DEFERRED}{first}\n{WHOLE}")
 
 
 @pytest.mark.slow
-def test_threads_that_meet_the_compiler_at_once_find_it():
-    python(DEFERRED + THREADS)
+def test_threads_that_meet_the_compiler_at_once_find_it(in_child):
+    in_child(DEFERRED + THREADS)
 
 
 @pytest.mark.slow
-def test_a_compiler_that_cannot_be_loaded_says_why_each_time():
-    python(DEFERRED + BROKEN)
+def test_a_compiler_that_cannot_be_loaded_says_why_each_time(in_child):
+    in_child(DEFERRED + BROKEN)

@@ -25,7 +25,7 @@ def folder(tmp_path_factory, module_ranks):
     path = tmp_path_factory.mktemp("two")
     extensions = path / "extensions"  # where DeepSpeed would compile an operator
     processes = module_ranks.start("two_ranks.py", path, TORCH_EXTENSIONS_DIR=str(extensions))
-    printed = module_ranks.ended(180)
+    printed = module_ranks.ended(480)
     assert all("rank 1 dies" in text for text in printed), "\n".join(printed)
     codes = [process.returncode for process in processes]
     (path / "ended.json").write_text(json.dumps([codes, printed]))
@@ -98,6 +98,17 @@ def test_deepspeed_and_ddp_lose_alike_on_two_ranks(said, zero):
 def test_stopped_and_resumed_two_ranks_end_in_the_same_bits(said, stage):
     assert [rank[f"{stage} repeats"] for rank in said] == [True, True]
     assert said[0][stage] == said[1][stage]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_ranks_prune_alike_and_stop_where_they_do_not(said, engine):
+    first, second = (rank[f"{engine} pruned"] for rank in said)
+    assert first == second
+    ways = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
+    assert ways < first.keys()
+    assert first["rewound"]["weights_sha256"] != first["fine_tuning"]["weights_sha256"]
+    assert len({first[name]["mask_hash"] for name in ("gradual", "nm", "random")}) == 3
+    assert "ranks pruned a cifar_resnet differently" in first["error"]
 
 
 def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, said, world, stages):

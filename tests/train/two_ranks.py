@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from conftest import Stages
+from two_ranks_compressed import prune
 
 from harness.augment.policy import parse_policy
 from harness.augment.tail import Tail, train_batch
@@ -119,6 +120,10 @@ def main(folder, world):
             said[f"{name} {kind[1]} repeats"] = same[0] == same[1]
             said[f"{name} {kind[1]}"] = {**same[0].result}
             said[f"{name} {kind[1]} correct"] = outcomes[0].correct["test"].tolist()
+
+    for kind in ENGINES:
+        name = f"{kind[0]} {kind[1]} pruned"
+        said[name] = prune(folder / name, world, *kind)
 
     # only one rank is told to stop, and only rank 0 learns that its claim is lost
     told = iter(range(99))

@@ -1,24 +1,18 @@
-"""What two ranks prune: `two_ranks_compressed.py FOLDER ENGINE ZERO` leaves FOLDER/rank<N>.json."""
-
-import json
-import sys
-from pathlib import Path
+"""What two ranks prune, each way: a part of what they do in `two_ranks.py`."""
 
 from conftest import Stages
 
 from harness.compress import methods
-from harness.schema import RunConfig
-from harness.train.distributed import connected
 
 PRUNE = {"sparsity": 0.5, "method": "magnitude", "scope": "layer", "protect": ["classifier"]}
 PRUNE |= {"rewind": "learning_rate", "reestimate_batch_norm": True}
-WIDE = {"model.width": 0.5}
+WIDE = {"model.width": 0.5, "dataset.train_size": 96}  # 3 steps an epoch, 6 in all
 
 
-def main(folder, world, engine, zero):
-    """A stage of every kind; the last one is pruned differently by rank 1."""
-    stages = Stages(folder / "stages", world)
-    run = {"engine": engine, "zero_stage": int(zero)}
+def prune(folder, world, engine, zero):
+    """Results of a stage of every kind; the last one is pruned differently by rank 1."""
+    stages = Stages(folder, world)
+    run = {"engine": engine, "zero_stage": zero}
     dense = stages.toy(WIDE)
     stages.train(dense, **run)
     configs = {"gradual": stages.toy({"prune": {**PRUNE, "gradual_end": 0.75}, **WIDE})}
@@ -40,7 +34,7 @@ def main(folder, world, engine, zero):
         {"form": "slice", "widths": [1.5, 2.0], "share": 0.5},
         {"form": "fuse", "expand": 2},
     ):
-        configs[form["form"]] = stages.toy({"surplus": form})
+        configs[form["form"]] = stages.toy({"surplus": form, "dataset.train_size": 96})
     said = {}
     for name, config in configs.items():
         (outcome,) = stages.train(config, **run)
@@ -54,9 +48,6 @@ def main(folder, world, engine, zero):
         stages.train(child, **run)
     except RuntimeError as error:
         said["error"] = str(error)
-    (folder / f"rank{world.rank}.json").write_text(json.dumps(said))
-
-
-if __name__ == "__main__":
-    with connected(RunConfig(processes=2, device="cpu")) as found:
-        main(Path(sys.argv[1]), found, *sys.argv[2:])
+    finally:
+        methods.compress = compress
+    return said

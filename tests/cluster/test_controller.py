@@ -1,0 +1,55 @@
+"""A controller that is away, or forgets: what is submitted is queued once, or not at all."""
+
+import time
+
+import pytest
+
+from harness.cluster import slurm
+from harness.errors import UserError
+from harness.launch import main
+
+SAVED_SECONDS = 8.0  # a controller that is killed earlier believes that jobs of before still run
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def test_a_job_that_the_controller_forgot_is_queued_again(bed, make_sweep):
+    """Killed before it saved its state, it gives the job's id to the next one."""
+    sweep = make_sweep(epochs=20)
+    time.sleep(SAVED_SECONDS)
+    sweep.run("launch")
+    bed.testbed("kill-controller")
+    bed.testbed("start-controller")
+
+    def done():
+        time.sleep(5)
+        bed.testbed("up")  # an admin's part: a node whose job was forgotten is drained
+        return "nothing left to do" in sweep.run("launch")
+
+    bed.wait(done, 400)  # a job that is started twice is held for ever: launch releases it
+    logs = [path.read_text() for path in sweep.store.glob("sweeps/*/logs/*/*/*_log.out")]
+    (log,) = [text for text in logs if "\nfinished" in text]
+    assert log.count("\nfinished") == len(sweep.results()) == 1
+
+
+def test_a_launch_waits_for_the_controller_for_a_while_and_leaves_nothing_behind(
+    bed, make_sweep, tmp_path, monkeypatch
+):
+    sweep, said = make_sweep(), tmp_path / "launch.txt"
+    other = tmp_path / "other"
+    time.sleep(SAVED_SECONDS)
+    bed.testbed("kill-controller")
+    with said.open("w") as file:
+        process = bed.command("harness.launch", *sweep.args(), stdout=file)
+    monkeypatch.setenv("SLURM_CONF", bed.env["SLURM_CONF"])
+    monkeypatch.setattr(slurm, "DOWN_SECONDS", 0.0)
+    with pytest.raises(UserError, match=r"did not answer for 0 s .*launch again"):
+        main([f"grid={sweep.grid}", f"store={other}", "cluster=testbed"])
+    assert not list(other.glob("sweeps/*/logs/*/*"))
+    bed.until_said("trying again", said)
+    bed.testbed("start-controller")
+    assert process.wait(240) == 0, said.read_text()
+    (submission,) = sweep.store.glob("sweeps/*/logs/*/*/submission.json")
+    assert len(list(submission.parent.glob("*.pkl"))) == 1
+    monkeypatch.undo()
+    sweep.finish()
+    assert not list(other.glob("stages/*/*"))

@@ -15,13 +15,10 @@ are shown, too: there all cores decode, while the device trains.
 
 import contextlib
 import io
-import os
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA may add up in any order
 
 import torch
 from pictures import synthesise
@@ -111,8 +108,6 @@ def main(args):
     side, width = int(said.get("resolution", "32")), float(said.get("width", "0.25"))
     device, times = said.get("device", "cpu"), int(said.get("photographs", "2"))
     copies = int(said.get("copies", "1"))
-    if device == "cuda":
-        torch.backends.cudnn.deterministic = True  # as the CPU is in any training
     CATALOG["bench"] = image_folder("bench", 10, (IMAGES + 10) * copies, 10)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,

@@ -1,9 +1,9 @@
 """Everything that only a CUDA device can show, in one command: `make gpu-check`.
 
-Equality of CPU and GPU to the bit, no synchronisation, speed and memory of augmentation, loaders,
-the share of a step that waits for data, gangs, training, a sweep. Each part is a process of its own
-with a deadline; what it printed is shown even where it did not end. All end within eight minutes;
-exit code 1 where something does not hold, 2 without a device.
+Equality of CPU and GPU to the bit, no synchronisation, speed and memory of augmentation, bits that
+repeat where a stage was stopped, the share of a step that waits for data, gangs, training, a sweep.
+Each part is a process of its own with a deadline; what it printed is shown even where it did not
+end. All end within eight minutes; exit code 1 where something does not hold, 2 without a device.
 
 python benchmarks/gpu_check.py [PART ...]
 """
@@ -24,16 +24,16 @@ PARTS = {  # by importance: seconds at most, and the command
     "speed": (60, "gpu_augment.py", "speed"),
     "memory": (30, "gpu_augment.py", "memory"),
     "streamed": (45, "gpu_train.py", "streamed"),
+    "resumed": (60, "gpu_train.py", "resumed"),
     "gangs": (100, "gpu_train.py", "gangs"),
     "graphs": (40, "gpu_train.py", "graphs"),
     "decoding_gangs": (
-        80, "gang.py", "device=cuda", "resolution=64", "photographs=1", "copies=8"
+        60, "gang.py", "device=cuda", "resolution=64", "photographs=1", "copies=8"
     ),
-    "fed": (80, "gpu_train.py", "fed"),
-    "training": (60, "train.py", "cuda"),
-    "sweep": (100, "sweep.py", "data=resident", "device=cuda", "epochs=1", "trials=3", "seeds=1"),
+    "fed": (100, "gpu_train.py", "fed"),
+    "training": (80, "train.py", "cuda"),
+    "sweep": (80, "sweep.py", "data=resident", "device=cuda", "epochs=1", "trials=3", "seeds=1"),
     "peers": (40, "augment.py"),
-    "loader": (100, "loader.py", "1", "2", "64"),
 }  # fmt: skip
 
 

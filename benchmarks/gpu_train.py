@@ -1,17 +1,16 @@
 """Training on a CUDA device, a part a command: the parts of `gpu_check.py` for it.
 
-python benchmarks/gpu_train.py streamed | gangs | graphs | fed
+python benchmarks/gpu_train.py streamed | resumed | gangs | graphs | fed
 
 Exit code 1 where something does not hold.
 """
 
+import itertools
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA may add up in any order
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from harness.train.loop import Member, train_gang
 
 MEMBERS, BATCH, STEPS = 8, 128, 100
 NETWORKS = ((18, 0.25), (18, 1.0), (50, 1.0))  # ResNets: depth, width
-SECONDS = 50.0  # for the networks
+SECONDS = 70.0  # for the networks
 
 
 def streamed():
@@ -100,18 +99,51 @@ def trained(folder, configs, run, world):
     return 1e3 * seconds / steps, [result["weights_sha256"] for result in results]
 
 
+def resumed(device="cuda"):
+    """Stages that are stopped twice and go on, against those that never were."""
+    holds = True
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+        connected(RunConfig(device=device)) as world,
+    ):
+        folder = Path(name)
+        write_bench(folder, 40, 16, 160)
+        resnet = small(0.3).model_dump(mode="json") | {
+            "dataset": {"name": "bench", "validation_size": 10, "resolution": 64},
+            "model": {"family": "resnet", "depth": 18, "width": 0.25},
+        }
+        resnet["augment"]["crop_padding"] = 0
+        resnet["recipe"]["precision"] = "bf16_autocast"
+        root = fashion_mnist(folder / "data")
+        networks = (root, small(0.3)), (name, StageConfig.model_validate(resnet))
+        for engine, (root, config) in itertools.product(("ddp", "deepspeed"), networks):
+            run = RunConfig(engine=engine, device=device, data_root=root)
+            ends = []
+            for stops in ((), (3, 4)):
+                kind = f"{config.model.family}-{config.model.depth}"
+                place = folder / f"{engine}-{kind}-{len(stops)}" / stage_id(config)
+                place.mkdir(parents=True)
+                member = Member(stage_id(config), config, place, None)
+                for steps in (*stops, 10**6):
+                    left = iter(range(steps - 1))
+                    stop = lambda left=left: next(left, None) is None  # noqa: E731
+                    (end,) = train_gang([member], run, world, stop, lambda: None)
+                ends.append(end.result["weights_sha256"])
+            holds &= ends[0] == ends[1]
+            print(f"{engine}, {kind}: {'same' if ends[0] == ends[1] else 'OTHER'} bits", flush=True)
+    return holds
+
+
 def gangs():
     """Eight small stages alone, in a gang on one stream, in a gang with a stream for each."""
-    torch.backends.cudnn.deterministic = True  # as the CPU is in any training
     holds = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = fashion_mnist(folder / "data")
         configs = [small(0.1 * number) for number in range(1, MEMBERS + 1)]
         for engine in ("ddp", "deepspeed"):
-            run = RunConfig(engine=engine, device="cuda", data_root=root, streams=False)
-            streams = "auto" if engine == "deepspeed" else True  # what that engine gets by default
-            lanes = run.model_copy(update={"streams": streams})
+            run = RunConfig(engine=engine, device="cuda", data_root=root)
+            lanes = run.model_copy(update={"streams": True})
             with connected(run) as world:
                 trained(folder / f"{engine}-warm-up", configs[:1], run, world)
                 alone = [
@@ -209,7 +241,10 @@ def graphs():
 
 
 def fed(device="cuda"):
-    """Images per second, and the share of a step that waits for images, at 224 px by FFCV."""
+    """Images per second, and the share of a step that waits for images, at 224 px by FFCV.
+
+    With algorithms that repeat their bits, and what the fastest ones would gain.
+    """
     from harness.train.pilot import measure
 
     end, distinct, copies = time.monotonic() + SECONDS, 80, 80
@@ -233,17 +268,22 @@ def fed(device="cuda"):
                     },
                 }
             )  # fmt: skip
-            found = measure(config, run, 60 if device == "cuda" else 2, Path(name))
             images = 128 * (((distinct + 10) * copies - 10) // 128)
-            rate = images / found.seconds_per_epoch
-            print(
-                f"ResNet-{depth} width {width:g}: {rate:,.0f} images/s, "
-                f"{found.data_share:.0%} of a step waits for data, "
-                f"{found.memory_bytes / 1e9:.1f} GB", flush=True,
-            )  # fmt: skip
+            rates = []
+            for deterministic in (True, False):
+                how = run.model_copy(update={"deterministic": deterministic})
+                found = measure(config, how, 60 if device == "cuda" else 2, Path(name))
+                rates.append(images / found.seconds_per_epoch)
+                way = "repeating bits" if deterministic else "fastest"
+                print(
+                    f"ResNet-{depth} width {width:g}, {way}: "
+                    f"{rates[-1]:,.0f} images/s, {found.data_share:.0%} of a step waits for data, "
+                    f"{found.memory_bytes / 1e9:.1f} GB", flush=True,
+                )  # fmt: skip
+            print(f"  repeating bits takes {rates[1] / rates[0]:.2f} x the time")
     return True
 
 
 if __name__ == "__main__":
-    part = {f.__name__: f for f in (streamed, gangs, graphs, fed)}[sys.argv[1]]
+    part = {f.__name__: f for f in (streamed, resumed, gangs, graphs, fed)}[sys.argv[1]]
     sys.exit(0 if part() else 1)

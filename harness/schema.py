@@ -319,11 +319,11 @@ class RunConfig(Frozen):
     zero_stage: Annotated[int, Field(ge=0, le=1)] = 0  # deepspeed
     processes: PositiveInt = 1  # ranks that train one gang together
     gang: PositiveInt | Literal["auto"] = 1  # stages side by side in a process; auto: by pilots
-    # a CUDA stream for each stage of a gang on one GPU; auto: with deepspeed, where it pays
-    streams: bool | Literal["auto"] = "auto"
+    streams: bool = False  # a CUDA stream for each stage of a gang on one GPU
     micro_batch_size: PositiveInt | None = None  # per rank; null: the rank's whole share
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1  # torch threads of a rank on CPU: part of what makes bits repeat
+    deterministic: bool = True  # on a GPU; false: its fastest algorithms, and bits do not repeat
     channels_last: bool = True  # 1.3 to 1.7 times as fast for small convolutions on CPU
     loader: Literal["auto", "resident", "ffcv", "imagefolder"] = "auto"
     loader_threads: PositiveInt | None = None  # that decode; null: the cores this rank may use

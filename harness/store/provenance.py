@@ -70,7 +70,7 @@ def record(folder: Path, facts: dict[str, Any]) -> None:
     """Add this run of the stage to `provenance.json`, unless the last one was the same.
 
     `facts`: engine, zero_stage, world_size, micro_batch_size, loader, stored, split_hash,
-    memory_format, device, threads; code and package versions are added here.
+    memory_format, device, threads, deterministic; code and package versions are added here.
     """
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
     path = folder / "provenance.json"

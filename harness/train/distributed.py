@@ -90,12 +90,20 @@ def _placed(run: RunConfig) -> tuple[int, int, int]:
     return int(os.environ.get("RANK", 0)), size, int(os.environ.get("LOCAL_RANK", 0))
 
 
+def _repeat_bits(where_not: str) -> None:
+    # `use_deterministic_algorithms` says the same, and loads torch's compiler to tell it
+    torch.set_deterministic_debug_mode(where_not)
+    # would fill every new tensor first, against reads that we do not make
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def connected(run: RunConfig) -> Iterator[World]:
     """Join the process group (DeepSpeed needs one for a single rank too); leave it at the end.
 
-    On CPU torch gets `run.threads` threads and deterministic algorithms meanwhile, so that bits
-    repeat.
+    Meanwhile torch takes deterministic algorithms, so that bits repeat, and on a CPU `run.threads`
+    threads. On a GPU an operator that has no such algorithm warns, once; `run.deterministic=false`
+    takes the fastest there.
 
     Raises:
         UserError: a GPU that is not there, or an environment that does not fit `run.processes`.
@@ -105,13 +113,14 @@ def connected(run: RunConfig) -> Iterator[World]:
     device = pick_device(run, local_rank)
     if device.type == "cpu":
         torch.set_num_threads(run.threads)
-        # `use_deterministic_algorithms` says the same, and loads torch's compiler to tell it
-        torch.set_deterministic_debug_mode("error")
-        # would fill every new tensor first, against reads that we do not make
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        _repeat_bits("error")
         os.environ["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed takes a GPU that it finds
     else:
         torch.cuda.set_device(device)
+        if run.deterministic:
+            # read with the first product of matrices, which may add up in any order without it
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            _repeat_bits("warn")
     backend = "nccl" if device.type == "cuda" else "gloo"
     if size == 1:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it

@@ -100,7 +100,7 @@ class Pulse:
 
 
 class Lanes:
-    """CUDA streams for stages that step side by side; none on a CPU, or where they do not pay.
+    """CUDA streams for stages that step side by side; none on a CPU, or unasked.
 
     Entering, each waits for what the caller's stream was told so far (the batch has come); leaving,
     that stream waits for all of them. So whatever the caller frees or reads is done with.
@@ -113,9 +113,8 @@ class Lanes:
     @staticmethod
     def wanted(members: int, run: RunConfig, world: World) -> int:
         """How many streams so many members get: one each, or none."""
-        pays = run.engine == "deepspeed" if run.streams == "auto" else run.streams
         one_gpu = world.device.type == "cuda" and world.size == 1
-        return members if pays and one_gpu and members > 1 else 0
+        return members if run.streams and one_gpu and members > 1 else 0
 
     def __enter__(self) -> None:
         for stream in self.streams:
@@ -206,6 +205,7 @@ def facts(run: RunConfig, world: World, loader: Loader, dataset: Dataset) -> dic
         "memory_format": "channels_last" if run.channels_last else "contiguous",
         "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
         "threads": None if cuda else run.threads,
+        "deterministic": run.deterministic or not cuda,
     }
 
 

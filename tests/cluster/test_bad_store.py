@@ -1,5 +1,6 @@
 """A store that is full, read-only or damaged: a sentence, exit code 2, and nothing lost."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from harness.cluster.queued import last_logs
 from harness.cluster.state import stage_states
 from harness.config import load
+from harness.errors import command
 from harness.launch import _set_aside
 from harness.store.claims import try_claim
 from harness.store.store import Store
@@ -56,6 +58,22 @@ def verb(name, grid, store, *more):
     )  # fmt: skip
 
 
+@pytest.fixture
+def look(capsys, monkeypatch):
+    """(name, grid, store, ...) -> the same of a verb that trains nothing, run in this process."""
+
+    def run(name, grid, store, *more):
+        words = [f"harness.{name}", f"grid={grid}", f"store={store}", *more]
+        monkeypatch.setattr(sys, "argv", words)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            command(importlib.import_module(words[0]).main)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, ended.value.code, said.out, said.err)
+
+    return run
+
+
 def results(store):
     found = {path.parent.name: json.loads(path.read_text()) for path in
              store.glob("stages/*/*/result.json")}  # fmt: skip
@@ -71,12 +89,12 @@ def path_of(store):
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.json"])
-def test_a_truncated_file_is_moved_aside_and_its_stage_done_again(copy, name):
+def test_a_truncated_file_is_moved_aside_and_its_stage_done_again(copy, look, name):
     before = results(copy / "store")
     damaged = path_of(copy / "store")[0]
     (damaged / name).write_bytes((damaged / name).read_bytes()[:40])
     for words in (["status"], ["launch", "dry_run=true"]):
-        looked = verb(words[0], copy / "tiny.yaml", copy / "store", *words[1:])
+        looked = look(words[0], copy / "tiny.yaml", copy / "store", *words[1:])
         assert looked.returncode == 1
         assert "damaged" in looked.stdout
         assert name in looked.stdout
@@ -88,7 +106,7 @@ def test_a_truncated_file_is_moved_aside_and_its_stage_done_again(copy, name):
     assert list(damaged.glob("*.damaged-1"))
 
 
-def test_truncated_weights_of_a_parent_are_found_and_made_again(copy):
+def test_truncated_weights_of_a_parent_are_found_and_made_again(copy, look):
     before = results(copy / "store")
     dense, level = path_of(copy / "store")
     weights = dense / "checkpoint" / "final.pt"
@@ -98,15 +116,15 @@ def test_truncated_weights_of_a_parent_are_found_and_made_again(copy):
     assert said.returncode == 1, said.stdout + said.stderr
     assert "1 damaged file(s) were moved aside" in said.stdout
     assert results(copy / "store") == before
-    again = verb("launch", copy / "tiny.yaml", copy / "store")
+    again = look("launch", copy / "tiny.yaml", copy / "store")
     assert again.returncode == 0
     assert "nothing left to do" in again.stdout
 
 
-def test_a_config_of_another_stage_is_reported_and_not_believed(copy):
+def test_a_config_of_another_stage_is_reported_and_not_believed(copy, look):
     dense, level = path_of(copy / "store")
     shutil.copy(level / "config.json", dense / "config.json")
-    status = verb("status", copy / "tiny.yaml", copy / "store")
+    status = look("status", copy / "tiny.yaml", copy / "store")
     assert "does not match its stage" in status.stdout
     rows = subprocess.run(
         [sys.executable, "-m", "analysis.rows", f"grid={copy / 'tiny.yaml'}",
@@ -116,16 +134,16 @@ def test_a_config_of_another_stage_is_reported_and_not_believed(copy):
     assert ",damaged," in rows.stdout
 
 
-def test_exactly_the_missing_stages_are_run(copy):
+def test_exactly_the_missing_stages_are_run(copy, look):
     store = copy / "store"
     times = {p: p.stat().st_mtime_ns for p in store.glob("stages/*/*/result.json")}
-    again = verb("launch", copy / "tiny.yaml", store)
+    again = look("launch", copy / "tiny.yaml", store)
     assert again.returncode == 0
     assert "nothing left to do" in again.stdout
     grown = verb("launch", copy / "tiny.yaml", store, "axes.seed=[0,1]")
     assert "4 stages: 2 done, 2 to train" in grown.stdout
     assert len(results(store)) == 4
-    fewer = verb("launch", copy / "tiny.yaml", store, "axes.sparsity=[0.0]")
+    fewer = look("launch", copy / "tiny.yaml", store, "axes.sparsity=[0.0]")
     assert "nothing left to do" in fewer.stdout
     changed = verb("launch", copy / "tiny.yaml", store, "recipe.label_smoothing=0.1")
     assert "2 stages: 0 done, 2 to train" in changed.stdout
@@ -133,7 +151,7 @@ def test_exactly_the_missing_stages_are_run(copy):
     assert {p: p.stat().st_mtime_ns for p in times} == times  # nothing was touched or deleted
 
 
-def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy):
+def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy, look):
     from harness.train import checkpoint
 
     store, few = copy / "store", ["axes.seed=[5]", "axes.sparsity=[0.0]"]
@@ -146,12 +164,12 @@ def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy):
     first = verb("launch", copy / "tiny.yaml", store, *few)
     assert first.returncode == 1, first.stdout + first.stderr
     assert "cannot go on under an engine without ZeRO 1" in first.stdout
-    again = verb("launch", copy / "tiny.yaml", store, *few)
+    again = look("launch", copy / "tiny.yaml", store, *few)
     assert again.returncode == 1
     assert "retry=failed" in again.stdout
-    status = verb("status", copy / "tiny.yaml", store, *few)
+    status = look("status", copy / "tiny.yaml", store, *few)
     assert "1 x failed: config: the checkpoint" in status.stdout
-    foreseen = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed", "dry_run=true")
+    foreseen = look("launch", copy / "tiny.yaml", store, *few, "retry=failed", "dry_run=true")
     assert "1 stages to train" in foreseen.stdout
     retried = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed")
     assert retried.returncode == 1
@@ -179,12 +197,12 @@ def test_of_jobs_that_are_no_jobs_or_lead_elsewhere_there_are_no_logs(tmp_path):
     assert found["8"] == {stage: ("8", (logs / "8_0_log.out").resolve())}
 
 
-def test_logs_outside_of_the_store_are_not_shown(copy):
+def test_logs_outside_of_the_store_are_not_shown(copy, look):
     (copy / "secret").write_text("the secret")
     for folder in path_of(copy / "store"):
         line = {"job": "1", "attempt": 0, "log": str(copy / "secret"), "time": 0.0}
         (folder / "attempts.jsonl").write_text(json.dumps(line) + "\n")
-    said = verb("logs", copy / "tiny.yaml", copy / "store")
+    said = look("logs", copy / "tiny.yaml", copy / "store")
     assert said.returncode == 0
     assert "secret" not in said.stdout
 
@@ -301,10 +319,10 @@ def test_a_refused_last_write_costs_no_training(tmp_path):
     assert results(tmp_path / "store") == results(tmp_path / "calm")
 
 
-def test_a_logs_folder_that_others_can_write_is_refused(copy):
+def test_a_logs_folder_that_others_can_write_is_refused(copy, look):
     logs = copy / "store" / "sweeps" / "tiny" / "logs"
     logs.chmod(0o777)
-    said = verb("launch", copy / "tiny.yaml", copy / "store", "axes.seed=[7]")
+    said = look("launch", copy / "tiny.yaml", copy / "store", "axes.seed=[7]")
     assert said.returncode == 2
     assert "writable by others" in said.stderr
 
@@ -320,12 +338,14 @@ def test_weights_that_were_not_kept_are_made_again_for_a_new_child(copy):
     assert results(lean) == results(store)
 
 
-def test_a_data_set_that_is_not_there_is_told_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_data_set_that_is_not_there_is_told_before_anything_is_written(
+    tmp_path, look, monkeypatch
+):
     for name in ("http_proxy", "https_proxy"):  # the attempt to download ends on this machine
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     grid = tmp_path / "far.yaml"
     grid.write_text(GRID.replace("/dataset: digits", "/dataset: cifar10"))
-    said = verb("launch", grid, tmp_path / "store", f"run.data_root={tmp_path}")
+    said = look("launch", grid, tmp_path / "store", f"run.data_root={tmp_path}")
     assert said.returncode == 2
     assert "cifar10" in said.stderr
     assert "run.data_root" in said.stderr

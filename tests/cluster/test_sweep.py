@@ -111,7 +111,8 @@ def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
     print(f"CHAOS_SEED={seed}")
     chance = random.Random(seed)
     for kills in range(KILLS):
-        process = command("harness.launch", f"grid={grid}", f"store={wild}", "cluster.workers=2")
+        workers = f"cluster.workers={1 + kills % 2}"
+        process = command("harness.launch", f"grid={grid}", f"store={wild}", workers)
         tree = [process.pid]
         end = time.monotonic() + 90
         while process.poll() is None and not training(wild) and time.monotonic() < end:
@@ -129,7 +130,7 @@ def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
         while any(alive(pid) for pid in tree) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not any(alive(pid) for pid in tree), "workers outlive their launcher"
-    run("harness.launch", f"grid={grid}", f"store={wild}", "cluster.workers=2")
+    run("harness.launch", f"grid={grid}", f"store={wild}")
     expected = rows(grid, calm, tmp_path / "a")
     assert len(expected) == 4
     assert rows(grid, wild, tmp_path / "b") == expected

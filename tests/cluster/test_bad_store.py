@@ -60,7 +60,7 @@ def verb(name, grid, store, *more):
 
 @pytest.fixture
 def look(capsys, monkeypatch):
-    """(name, grid, store, ...) -> the same of a verb that trains nothing, run in this process."""
+    """(name, grid, store, ...) -> the same, of a verb that runs in this process."""
 
     def run(name, grid, store, *more):
         words = [f"harness.{name}", f"grid={grid}", f"store={store}", *more]
@@ -98,7 +98,7 @@ def test_a_truncated_file_is_moved_aside_and_its_stage_done_again(copy, look, na
         assert looked.returncode == 1
         assert "damaged" in looked.stdout
         assert name in looked.stdout
-    said = verb("launch", copy / "tiny.yaml", copy / "store")
+    said = look("launch", copy / "tiny.yaml", copy / "store")
     assert said.returncode == 1, said.stdout + said.stderr
     assert "damaged file(s) were moved aside" in said.stdout
     assert "moved to" in said.stderr
@@ -112,7 +112,7 @@ def test_truncated_weights_of_a_parent_are_found_and_made_again(copy, look):
     weights = dense / "checkpoint" / "final.pt"
     weights.write_bytes(weights.read_bytes()[:1000])
     (level / "result.json").unlink()
-    said = verb("launch", copy / "tiny.yaml", copy / "store")
+    said = look("launch", copy / "tiny.yaml", copy / "store")
     assert said.returncode == 1, said.stdout + said.stderr
     assert "1 damaged file(s) were moved aside" in said.stdout
     assert results(copy / "store") == before
@@ -140,12 +140,12 @@ def test_exactly_the_missing_stages_are_run(copy, look):
     again = look("launch", copy / "tiny.yaml", store)
     assert again.returncode == 0
     assert "nothing left to do" in again.stdout
-    grown = verb("launch", copy / "tiny.yaml", store, "axes.seed=[0,1]")
+    grown = look("launch", copy / "tiny.yaml", store, "axes.seed=[0,1]")
     assert "4 stages: 2 done, 2 to train" in grown.stdout
     assert len(results(store)) == 4
     fewer = look("launch", copy / "tiny.yaml", store, "axes.sparsity=[0.0]")
     assert "nothing left to do" in fewer.stdout
-    changed = verb("launch", copy / "tiny.yaml", store, "recipe.label_smoothing=0.1")
+    changed = look("launch", copy / "tiny.yaml", store, "recipe.label_smoothing=0.1")
     assert "2 stages: 0 done, 2 to train" in changed.stdout
     assert len(results(store)) == 6
     assert {p: p.stat().st_mtime_ns for p in times} == times  # nothing was touched or deleted
@@ -161,7 +161,7 @@ def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy, look):
     saved = Store(store).prepare(stage, plan.stages[stage]) / "checkpoint" / "step-00000001.pt"
     step = {"step": 1, "world_size": 2, "sharded": True, "state": {}}
     checkpoint.write(saved, {"stage": stage, **step})
-    first = verb("launch", copy / "tiny.yaml", store, *few)
+    first = look("launch", copy / "tiny.yaml", store, *few)
     assert first.returncode == 1, first.stdout + first.stderr
     assert "cannot go on under an engine without ZeRO 1" in first.stdout
     again = look("launch", copy / "tiny.yaml", store, *few)
@@ -171,12 +171,12 @@ def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy, look):
     assert "1 x failed: config: the checkpoint" in status.stdout
     foreseen = look("launch", copy / "tiny.yaml", store, *few, "retry=failed", "dry_run=true")
     assert "1 stages to train" in foreseen.stdout
-    retried = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed")
+    retried = look("launch", copy / "tiny.yaml", store, *few, "retry=failed")
     assert retried.returncode == 1
     assert "1 to train" in retried.stdout
     assert len(list(store.glob("stages/*/*/failures/*.json"))) == 3  # failed, retry, failed
     saved.unlink()
-    mended = verb("launch", copy / "tiny.yaml", store, *few, "retry=failed")
+    mended = look("launch", copy / "tiny.yaml", store, *few, "retry=failed")
     assert mended.returncode == 0, mended.stdout + mended.stderr
 
 
@@ -296,7 +296,7 @@ def test_a_disk_that_fills_up_while_a_worker_trains_is_told(tmp_path):
     assert "Traceback" not in said.stderr
 
 
-def test_a_refused_last_write_costs_no_training(tmp_path):
+def test_a_refused_last_write_costs_no_training(tmp_path, look):
     """The result cannot be written, and the trained steps stay: none is trained again."""
     (tmp_path / "tiny.yaml").write_text(GRID)
     few = ["axes.sparsity=[0.0]", "recipe.epochs=3"]
@@ -304,18 +304,18 @@ def test_a_refused_last_write_costs_no_training(tmp_path):
     (stage,) = plan.stages
     folder = Store(tmp_path / "store").prepare(stage, plan.stages[stage])
     (folder / "correct.npz").mkdir()  # which no file can replace
-    refused = verb("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
+    refused = look("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert "correct.npz: Is a directory" in refused.stderr
     trained = (folder / "metrics.jsonl").read_bytes()
     assert list(folder.glob("checkpoint/step-*"))
     assert not (folder / "result.json").exists()
     (folder / "correct.npz").rmdir()
-    said = verb("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
+    said = look("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
     assert said.returncode == 0, said.stdout + said.stderr
     assert (folder / "metrics.jsonl").read_bytes() == trained  # with the seconds that it took
     assert not list(folder.glob("checkpoint/step-*"))
-    assert verb("launch", tmp_path / "tiny.yaml", tmp_path / "calm", *few).returncode == 0
+    assert look("launch", tmp_path / "tiny.yaml", tmp_path / "calm", *few).returncode == 0
     assert results(tmp_path / "store") == results(tmp_path / "calm")
 
 
@@ -327,12 +327,12 @@ def test_a_logs_folder_that_others_can_write_is_refused(copy, look):
     assert "writable by others" in said.stderr
 
 
-def test_weights_that_were_not_kept_are_made_again_for_a_new_child(copy):
+def test_weights_that_were_not_kept_are_made_again_for_a_new_child(copy, look):
     store, lean = copy / "store", copy / "lean"
     few = ["run.keep_weights=needed", "axes.sparsity=[0.0]"]
-    assert verb("launch", copy / "tiny.yaml", lean, *few).returncode == 0
+    assert look("launch", copy / "tiny.yaml", lean, *few).returncode == 0
     assert not list(lean.glob("stages/*/*/checkpoint/*"))
-    said = verb("launch", copy / "tiny.yaml", lean)
+    said = look("launch", copy / "tiny.yaml", lean)
     assert said.returncode == 0, said.stdout + said.stderr
     assert "2 to train" in said.stdout
     assert results(lean) == results(store)

@@ -15,7 +15,7 @@ import pytest
 from harness.cluster import queued
 from harness.store.claims import look, process_start
 
-FAULTS = 32
+FAULTS = 30
 LASTS = 1800.0
 KINDS = (
     "signal", "time_limit", "requeue", "preemption", "kill_rank", "kill_batch", "kill_node",

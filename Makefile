@@ -61,7 +61,7 @@ check: setup
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
 # A process more than cores: tests of clusters wait for schedulers. Files in the order of their
-# names, after the longest two: sorted by their number of tests, these would come last.
+# names, after the longest: sorted by their number of tests, these would come last.
 test: setup test-system
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -71,6 +71,7 @@ COLUMNS = {
     "memory_format": "contiguous or channels_last",
     "device": "cpu, or the GPU's name",
     "threads": "torch threads of a rank on CPU",
+    "deterministic": "whether algorithms were asked for that repeat their bits",
     "torch": "version",
     "deepspeed": "version",
     "flags": "semicolon-separated: mixed_<column> where the path's stages differ in it",

@@ -26,7 +26,6 @@ PARTS = {  # by importance: seconds at most, and the command
     "streamed": (45, "gpu_train.py", "streamed"),
     "resumed": (60, "gpu_train.py", "resumed"),
     "gangs": (100, "gpu_train.py", "gangs"),
-    "graphs": (40, "gpu_train.py", "graphs"),
     "decoding_gangs": (
         60, "gang.py", "device=cuda", "resolution=64", "photographs=1", "copies=8"
     ),

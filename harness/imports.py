@@ -160,6 +160,7 @@ def defer_compiler() -> None:
 
 def _utils() -> Any:
     """The compiler's `utils`, executed."""
+    importlib.import_module(f"{COMPILER}.utils")  # as it is there, or again after it failed
     for name in (COMPILER, f"{COMPILER}.utils"):
         _execute(sys.modules[name])
     return sys.modules[f"{COMPILER}.utils"]

@@ -171,7 +171,7 @@ def _module(config: ModelConfig) -> Any:
         raise UserError(" ".join(problems))
     family = _family(config.family)
     assert family is not None
-    with with_timm():
+    with with_timm():  # which most families are made of
         module = importlib.import_module(f"harness.models.{family.module}")
     return module.Named(config.family.removeprefix(TIMM)) if family.fixed_width else module
 

@@ -34,6 +34,7 @@ RECORDED = (
     ("memory_format", ("memory_format",)),
     ("device", ("device",)),
     ("threads", ("threads",)),
+    ("deterministic", ("deterministic",)),
     ("torch", ("packages", "torch")),
     ("deepspeed", ("packages", "deepspeed")),
 )

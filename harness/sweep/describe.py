@@ -45,6 +45,7 @@ knobs
   run.gang=N|auto        stages side by side in a process, on one stream of batches
   run.engine=ddp         instead of deepspeed; run.processes=N ranks; run.zero_stage=1
   run.micro_batch_size=N gradient accumulation; run.device=cpu|cuda; run.threads=N
+  run.deterministic=false   a GPU's fastest algorithms, whose bits do not repeat
   run.tracker=tensorboard|wandb|mlflow   copies of the metrics, under trackers/ of the store
   dataset= model= recipe=NAME   other groups; any dotted key: recipe.epochs=3 axes.seed=[0,1,2]
 """

@@ -90,9 +90,15 @@ def _placed(run: RunConfig) -> tuple[int, int, int]:
     return int(os.environ.get("RANK", 0)), size, int(os.environ.get("LOCAL_RANK", 0))
 
 
-def _repeat_bits(where_not: str) -> None:
-    # `use_deterministic_algorithms` says the same, and loads torch's compiler to tell it
-    torch.set_deterministic_debug_mode(where_not)
+def _repeat_bits(device: torch.device) -> None:
+    """Have torch take deterministic algorithms, and refuse what has none; a GPU's only warn.
+
+    `use_deterministic_algorithms` says the same, and loads torch's compiler to tell it.
+    """
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
+    if device.type == "cuda":
+        # read with the first product of matrices, which may add up in any order without it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # would fill every new tensor first, against reads that we do not make
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -113,14 +119,12 @@ def connected(run: RunConfig) -> Iterator[World]:
     device = pick_device(run, local_rank)
     if device.type == "cpu":
         torch.set_num_threads(run.threads)
-        _repeat_bits("error")
+        _repeat_bits(device)
         os.environ["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed takes a GPU that it finds
     else:
         torch.cuda.set_device(device)
         if run.deterministic:
-            # read with the first product of matrices, which may add up in any order without it
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            _repeat_bits("warn")
+            _repeat_bits(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if size == 1:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it

@@ -6,6 +6,7 @@ launcher. On CPU no operator is compiled: gloo does the reduction.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import logging
@@ -29,9 +30,10 @@ with unseen("mlflow"):  # three seconds, for DeepSpeed's tuner, which nothing he
 
 # ZeRO 1 imports Muon, and with it torch's compiler (three seconds) for a function of that
 # optimizer, which is none of ours.
-_compile, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
+_compile, compiler.compile = compiler.compile, lambda *_, **__: compiler.dummy_decorator
 try:
-    importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
 finally:
     compiler.compile = _compile
 logger.setLevel(logging.ERROR)

@@ -79,6 +79,15 @@ class Bed:
         self.testbed("up")
         self.disturbed = False
 
+    def settle(self) -> None:
+        """End all that tests started, on a SLURM that works."""
+        for process in self.processes:
+            if process.poll() is None:
+                self.end(process)
+        self.processes.clear()
+        self.mend()
+        self.empty()
+
     def slurm(self, *words: str) -> str:
         """Output of a command of SLURM, which must succeed."""
         said = subprocess.run(
@@ -165,9 +174,7 @@ class Bed:
             while not over.wait(0.1):
                 pids = self.workers(store)
                 for how in (signal.SIGSTOP, signal.SIGCONT):
-                    for pid in pids:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, how)
+                    self._tell(pids, how)
                     if how == signal.SIGSTOP:
                         over.wait(0.9)
 
@@ -184,13 +191,16 @@ class Bed:
         """What trains for a store does not go on for a while."""
         pids = self.workers(store)
         assert pids
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        self._tell(pids, signal.SIGSTOP)
         try:
             yield
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            self._tell(pids, signal.SIGCONT)
+
+    def _tell(self, pids: list[int], how: signal.Signals) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, how)
 
     def workers(self, store: Path) -> list[int]:
         """Processes that train for jobs of a store: the tasks that submitit runs."""
@@ -325,13 +335,10 @@ def _bed():
 def bed(_bed):
     """The running SLURM, with an empty queue and healthy nodes before and after."""
     _bed.mend()
+    if _bed.jobs():  # of a training, which its tests left early
+        _bed.empty()
     yield _bed
-    for process in _bed.processes:
-        if process.poll() is None:
-            _bed.end(process)
-    _bed.processes.clear()
-    _bed.mend()
-    _bed.empty()
+    _bed.settle()
 
 
 def write_grid(path, epochs=4, level_epochs=2, sparsity="0.0", seeds="0"):
@@ -361,5 +368,4 @@ def make_training(_bed, tmp_path_factory):
     They take no `bed`, which would end its job with each of them.
     """
     yield lambda epochs, *always: Training(_bed, tmp_path_factory.mktemp("long"), epochs, *always)
-    _bed.mend()
-    _bed.empty()
+    _bed.settle()

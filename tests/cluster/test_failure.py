@@ -1,7 +1,6 @@
 """What each class of failure leads to, and what survives in between."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,6 @@ from harness.errors import UserError
 from harness.store.claims import ClaimState
 from harness.store.files import append_line
 from harness.store.store import Store
-
-ROOT = Path(__file__).parents[2]
 
 
 def records(*classes, step=7):

@@ -13,12 +13,12 @@ from harness.store.store import Store
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 NO_MEMORY, NO_CONNECTION, SMALL_DEVICE = range(3)  # seeds of what meets it
-BREAKS = """
+BREAKS = f"""
     seed, met = members[0].config.seed, members[0].root / "met"
-    too_much = len(members) > 1 if seed == 0 else seed == 2 and (run.micro_batch_size or 32) > 8
-    if too_much:
+    small = seed == {SMALL_DEVICE} and (run.micro_batch_size or 32) > 8
+    if small or seed == {NO_MEMORY} and len(members) > 1:
         raise torch.OutOfMemoryError("CUDA out of memory")
-    if seed == 1 and not met.exists():
+    if seed == {NO_CONNECTION} and not met.exists():
         met.touch()
         raise ConnectionResetError("Connection reset by peer")
 """

@@ -119,7 +119,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     checkout = tmp_path / "checkout"
     for room in ("harness", "grids", "slurm"):
         shutil.copytree(ROOT / room, checkout / room)
-    grid, store = make_grid(epochs=20), tmp_path / "store"
+    grid, store = make_grid(epochs=40), tmp_path / "store"
     bed.run("harness.launch", *args(grid, store, HELD), cwd=checkout)
     (snapshot,) = store.glob("sweeps/*/logs/*/code/snapshot.json")
     version = json.loads(snapshot.read_text())["code"]
@@ -127,7 +127,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     (checkout / "logging.py").write_text("raise SystemExit(1)\n")  # where the job starts
     (job,) = bed.jobs()
     bed.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
-    bed.wait(lambda: list(store.glob("stages/*/*/checkpoint/step-*")))
+    bed.wait(lambda: list(store.glob("stages/*/*/checkpoint/step-*")), pause=0.05)
     with bed.frozen(store):  # it shall not end before it is told
         bed.slurm("scancel", "--signal=USR2", job)  # requeued, it runs the same code
     bed.wait(lambda: bed.jobs().get(job) == "PENDING")
@@ -228,13 +228,19 @@ def test_deepspeed_over_two_nodes_with_two_ranks_each(bed, make_grid, tmp_path):
 
 
 def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
-    grid, store = make_grid(epochs=20, seeds="0, 1"), tmp_path / "store"
+    grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
     assert "nothing was said yet" in bed.run("harness.logs", *args(grid, store))
-    bed.run("harness.launch", *args(grid, store))
-    watch = bed.command("harness.status", *args(grid, store, "watch=true"))
+    bed.run("harness.launch", *args(grid, store, HELD))
+    said = tmp_path / "watch.txt"
+    with said.open("w") as file:
+        watch = bed.command("harness.status", *args(grid, store, "watch=true"), stdout=file)
     follow = bed.command("harness.logs", *args(grid, store, "follow=true", "where=seed == 0"))
+    bed.until_said("grid tiny: 2 trials", said)
+    for job in bed.jobs():
+        bed.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
     bed.drain()
-    watched, _ = watch.communicate(timeout=240)
+    assert watch.wait(240) == 0
+    watched = said.read_text()
     followed, _ = follow.communicate(timeout=240)
     assert watched.count("grid tiny: 2 trials") > 1
     assert "elapsed 0.0" in watched

@@ -41,7 +41,7 @@ def test_where_requeueing_is_forbidden_a_stopped_job_submits_its_successor(train
     training.go_on()
 
 
-def test_of_two_ranks_that_fail_one_submits_the_successor(training):
+def test_of_two_ranks_that_fail_at_most_one_submits_a_successor(training):
     job, bed = training.under_way(NO_REQUEUE), training.bed
     kill_a_rank(training)
     bed.wait(lambda: job not in bed.jobs())
@@ -114,7 +114,7 @@ def test_without_requeueing_a_stopped_job_takes_the_rest_of_its_chain_along(bed,
         mine = [folder for folder, claim in seen if claim is not None and claim.job == long]
         return any(list(folder.glob("checkpoint/step-*.pt")) for folder in mine)
 
-    bed.wait(saved)
+    bed.wait(saved, pause=0.05)
     with bed.frozen(sweep.store):  # it shall not end before it is told
         bed.slurm("scancel", "--signal=USR2", long)
     bed.wait(lambda: long not in bed.jobs())

@@ -338,14 +338,12 @@ def test_weights_that_were_not_kept_are_made_again_for_a_new_child(copy, look):
     assert results(lean) == results(store)
 
 
-def test_a_data_set_that_is_not_there_is_told_before_anything_is_written(
-    tmp_path, look, monkeypatch
-):
+def test_a_data_set_that_is_not_there_is_told_before_anything_is_written(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy"):  # the attempt to download ends on this machine
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # which a process keeps once it has met it
     grid = tmp_path / "far.yaml"
     grid.write_text(GRID.replace("/dataset: digits", "/dataset: cifar10"))
-    said = look("launch", grid, tmp_path / "store", f"run.data_root={tmp_path}")
+    said = verb("launch", grid, tmp_path / "store", f"run.data_root={tmp_path}")
     assert said.returncode == 2
     assert "cifar10" in said.stderr
     assert "run.data_root" in said.stderr

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 MIXED = (
     "split_hash", "code", "engine", "zero_stage", "world_size", "micro_batch_size", "loader",
-    "stored", "memory_format", "device", "threads", "deterministic", "torch",
-    "deepspeed",
+    "stored", "memory_format", "device", "threads", "deterministic", "torch", "deepspeed",
 )  # fmt: skip
 """Columns in which the rows of one table should agree."""
 NONE = "none"

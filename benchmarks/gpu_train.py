@@ -118,9 +118,8 @@ def resumed(device="cuda"):
         networks = (root, small(0.3)), (name, StageConfig.model_validate(resnet))
         for engine, (root, config) in itertools.product(("ddp", "deepspeed"), networks):
             run = RunConfig(engine=engine, device=device, data_root=root)
-            ends = []
+            kind, ends = f"{config.model.family}-{config.model.depth}", []
             for stops in ((), (3, 4)):
-                kind = f"{config.model.family}-{config.model.depth}"
                 place = folder / f"{engine}-{kind}-{len(stops)}" / stage_id(config)
                 place.mkdir(parents=True)
                 member = Member(stage_id(config), config, place, None)

@@ -64,14 +64,6 @@ ODD = {
 }
 
 
-# Saved as files, which takes most of the time: sweeps that put something else into the figures
-# than the usual one. Of the others the report draws the same figures.
-SAVED = {
-    "usual", "one magnitude", "only none", "one row", "all diverged", "perfect and hopeless",
-    "nasty names", "all columns",
-}  # fmt: skip
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
@@ -82,8 +74,7 @@ def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
         assert table.main([source, f"format={shape}"]) == 0
         assert claims.main([source, f"format={shape}"]) == 0
     assert compare.main([source, f"with={tmp_path}/rows.csv"]) == 0
-    if name in SAVED:
-        assert figures.main([source, f"out={tmp_path}/figures"]) == 0
+    assert figures.main([source, f"out={tmp_path}/figures"]) == 0
     assert report.main([source, f"out={tmp_path}/report"]) == 0
     said = capsys.readouterr()
     assert said.err == ""

@@ -5,6 +5,9 @@ STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 BENCHMARKS := $(patsubst %,benchmarks/%.py,plan startup submit augment gang loader train sweep)
 
+# Python keeps what it compiled: a sweep's jobs, and each process of tests, would do it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What must be on the system. The system's own Python keeps venv and pip in packages of their own.
 SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev
 ifneq ($(filter /usr/bin/%,$(realpath $(shell command -v $(PYTHON)))),)

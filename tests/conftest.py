@@ -44,16 +44,29 @@ def world():
 # Runs the code of each line in a child that has torch and nothing else; tells its exit code and
 # what it printed.
 CHILDREN = """
-import json, os, sys, tempfile
+import atexit, gc, json, os, sys, tempfile, traceback
+gc.disable()
 import torch
+gc.enable()
+def run(code):
+    try:
+        exec(code, {"__name__": "__main__"})
+        return 0
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        return 1
 for line in sys.stdin:
     with tempfile.TemporaryFile() as said:
         child = os.fork()
         if child == 0:
             for stream in (sys.stdout, sys.stderr):
                 os.dup2(said.fileno(), stream.fileno())
-            exec(json.loads(line), {"__name__": "__main__"})
-            sys.exit()
+            code = run(json.loads(line))
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            os._exit(code)  # taking torch apart takes as long as most of what is run
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         said.seek(0)
         print(json.dumps([code, said.read().decode()]), flush=True)

@@ -1,20 +1,13 @@
 """The fast executor on a CPU: the arithmetic of `kernels.py` as loops compiled by Numba.
 
 Imported by `apply` only when it pays. A sample goes through all its layers while it is in the
-cache. There is one specialisation: arrays are C-contiguous, parameters have one type each. It is
-compiled once for a machine and kept beside this file, or in Numba's own cache folder where that
-cannot be written, or (no folder at all, or what it holds is damaged) for this process alone.
+cache. There is one specialisation: arrays are C-contiguous, parameters have one type each.
 
 Loops are shaped for the vectoriser: few arrays each, float32 throughout. Constants are wrapped,
 since Numba would widen to float64; fast-math is off, so no multiply-add is fused.
 """
 
 from __future__ import annotations
-
-import functools
-import pickle
-import sys
-from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -23,6 +16,7 @@ from torch import Tensor
 
 from harness.augment.lower import Lowered
 from harness.augment.ops import Kind
+from harness.kept import Kept
 
 # Literals: what Numba keeps is stamped by this file alone, and would outlive other numbers.
 _IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = range(9)
@@ -42,7 +36,7 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
     bilinear = interpolation == "bilinear"
     matrices = lowered.maps if bilinear else np.zeros((0, 6))
     fixed = np.zeros((0, 6), dtype=np.int64) if bilinear else lowered.maps.astype(np.int64)
-    arguments = (
+    _run(
         source.numpy(),
         out.numpy(),
         lowered.kinds,
@@ -55,40 +49,7 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
         np.array(fill, dtype=np.uint8),
         bilinear,
     )
-    if _kept_is_damaged:
-        _run_unkept()(*arguments)
-        return out
-    try:
-        _run(*arguments)
-    except OSError:  # compiled, but not kept: a full disk, a quota; now it is in memory
-        _run(*arguments)
-    except _DAMAGE as error:
-        _compile_anew(error)
-        _run_unkept()(*arguments)
     return out
-
-
-# What unpickling Numba's files raises where they were cut off or overwritten.
-_DAMAGE = (
-    EOFError, pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    ImportError,
-)  # fmt: skip
-_kept_is_damaged = False
-
-
-def _compile_anew(error: Exception) -> None:
-    global _kept_is_damaged
-    _kept_is_damaged = True
-    print(
-        f"note: the compiled loops that Numba kept in {_run.stats.cache_path} cannot be read "
-        f"({type(error).__name__}), so this process compiles them again: remove that folder.",
-        file=sys.stderr,
-    )
-
-
-@functools.cache
-def _run_unkept() -> Callable[..., None]:
-    return numba.njit(nogil=True, error_model="numpy")(_batch)
 
 
 @_loop
@@ -320,7 +281,4 @@ def _batch(  # type: ignore[no-untyped-def]
             src = dst
 
 
-try:
-    _run = numba.njit(nogil=True, error_model="numpy", cache=True)(_batch)
-except RuntimeError:  # Numba found no folder that it can write
-    _run = numba.njit(nogil=True, error_model="numpy")(_batch)
+_run = Kept(_batch)

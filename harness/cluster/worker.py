@@ -18,6 +18,7 @@ from submitit.helpers import Checkpointable
 
 from harness.cluster import failure, rendezvous, slurm
 from harness.cluster.breaker import gave_up, trip_others
+from harness.cluster.leave import Leave
 from harness.cluster.stop import StopFlag
 from harness.cluster.submission import Submission
 from harness.data import node
@@ -49,7 +50,7 @@ class Work(Checkpointable):
 
     def __call__(self, path: str, part: int = 0) -> Ended:
         """The whole job; leaves with exit code `STOPPED` when SLURM's job has more to do."""
-        stop = StopFlag().install()
+        leave, stop = Leave().install(), StopFlag().install()
         submission = Submission.read(Path(path))
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
@@ -62,6 +63,7 @@ class Work(Checkpointable):
             try:
                 why = rendezvous.export(Path(path).parent, gave_up(Path(path).parent))
                 if why is not None:
+                    leave.code = 0
                     return "gave up", why
                 world = stack.enter_context(connected(submission.run))
             except Exception as error:
@@ -71,7 +73,9 @@ class Work(Checkpointable):
                 raise
             worker = Worker(submission, part, world, stop, Path(path).parent)
             ended = worker.run_job(part)
+        leave.code = 0
         if ended[0] == "stopped" and worker.slurm:
+            leave.code = STOPPED
             raise SystemExit(STOPPED)
         print(f"the job {ended[0]} {ended[1]}", flush=True)
         return ended

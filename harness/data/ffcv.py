@@ -8,12 +8,14 @@ Importing FFCV takes seconds; this module is imported only where it is used.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import llvmlite.binding
 import numpy as np
 import torch
 
@@ -22,23 +24,38 @@ from harness.data.crops import Crop
 from harness.data.official import Bytes, Integers
 from harness.errors import UserError
 from harness.imports import import_ffcv
+from harness.kept import Kept
 
 _torch_threads = torch.get_num_threads()
 import_ffcv()
 import ffcv.libffcv as library  # noqa: E402
 from ffcv.fields.rgb_image import IMAGE_MODES  # noqa: E402
 from ffcv.reader import Reader  # noqa: E402
-from numba import njit  # noqa: E402
+from numba.core import types  # noqa: E402
 
 torch.set_num_threads(_torch_threads)  # the import of FFCV sets one thread for all of torch
 
 _JPEG = IMAGE_MODES["jpg"]
-_imdecode, _resize = library.ctypes_imdecode, library.ctypes_resize
 _mine = threading.local()
 _held: weakref.WeakValueDictionary[tuple[str, int, int], Bytes] = weakref.WeakValueDictionary()
 
 
-@njit(nogil=True, error_model="numpy")
+def _by_name(name: str, arguments: int) -> Any:
+    """A C function of FFCV's that compiled code calls by name, so that it can be kept.
+
+    As a ctypes function it would be an address, of this process alone. Each argument is an integer
+    or an address, of which C takes the low bytes that it declares.
+    """
+    symbol = f"ffcv_{name}"
+    address = ctypes.cast(getattr(library.lib, name), ctypes.c_void_p).value
+    llvmlite.binding.add_symbol(symbol, address)
+    return types.ExternalFunction(symbol, types.int32(*[types.int64] * arguments))
+
+
+_imdecode, _resize = _by_name("imdecode", 13), _by_name("resize", 11)
+
+
+@Kept
 def _decode(data, starts, sizes, jpeg, heights, widths, boxes, scratch, out):  # type: ignore[no-untyped-def]
     """Decode, crop and resize (INTER_AREA) images into out [n, side, side, 3].
 
@@ -53,7 +70,7 @@ def _decode(data, starts, sizes, jpeg, heights, widths, boxes, scratch, out):  #
             pixels = scratch.ctypes.data
             if _imdecode(
                 source.ctypes.data, sizes[i], height, width, pixels,
-                height, width, 0, 0, 1, 1, False, False,
+                height, width, 0, 0, 1, 1, 0, 0,
             ):  # fmt: skip
                 return i
         top, left, rows, columns = boxes[i]

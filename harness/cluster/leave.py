@@ -1,0 +1,39 @@
+"""How a job's process ends that has closed all it had: without the interpreter's own teardown."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+
+JOB = "submitit.core._submit"  # what a job's process runs as its main module
+
+
+class Leave:
+    """Ends the process after all exit functions, with an exit code that is told beforehand.
+
+    Python would take torch's modules apart object by object and look for garbage in what is left:
+    a fifth of all that a short job takes.
+    """
+
+    def __init__(self) -> None:
+        self.code: int | None = None  # unknown: as Python does it
+
+    def install(self) -> Leave:
+        """Be the last exit function of a job's own process: call before what registers others."""
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if spec is not None and spec.name == JOB:
+            atexit.register(self)
+        return self
+
+    def __call__(self) -> None:
+        """Leave, unless the code is unknown, or an exception came since that Python must tell."""
+        if self.code is None or hasattr(sys, "last_value"):
+            return
+        with contextlib.suppress(OSError, ValueError):
+            logging.shutdown()  # registered before
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(self.code)

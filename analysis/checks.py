@@ -88,11 +88,13 @@ def _numbers(frame: pd.DataFrame, column: str) -> list[str]:
 
     given = frame[column]
     frame[column] = found = pd.to_numeric(given, errors="coerce")
-    bad = given[found.isna() & given.notna()]
-    bad = bad[bad.astype(str) != "nan"]
-    if len(bad):
-        return [f"{column}: {bad.iloc[0]!r} is no number"]
-    if column == "seed" and found.isna().any():
+    unknown = found.isna()
+    if unknown.any():
+        bad = given[unknown & given.notna()]
+        bad = bad[bad.astype(str) != "nan"]
+        if len(bad):
+            return [f"{column}: {bad.iloc[0]!r} is no number"]
+    if column == "seed" and unknown.any():
         return [f"{column}: a row has none"]
     wrong, valid = found[:0], ""
     if column in SCORES:

@@ -65,6 +65,17 @@ def planted():
     return planted_frame
 
 
+@pytest.fixture(scope="session")
+def with_noise():
+    """(rows, NumPy generator, spread) -> the rows with more noise, checked once and for all."""
+
+    def add(frame, chance, spread=0.01):
+        scores = ("val_top1", "test_top1")
+        return frame.assign(**{n: frame[n] + chance.normal(0, spread, len(frame)) for n in scores})
+
+    return add
+
+
 class Browser:
     """Headless Chromium, driven by its DevTools protocol over a pipe: no port, no library."""
 

@@ -11,7 +11,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LONG = 20  # epochs: more than a job has begun when it is cancelled
 SUBMITIT_PASSES = 3  # stops of a job, left to itself
-LONGEST = 200  # outlasts all that happens to it
+LONGEST = 140  # outlasts all that happens to it
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from harness.store.files import read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NO_REQUEUE = "cluster.slurm.requeue=false"
-DENSE_EPOCHS = 30
+DENSE_EPOCHS = 20
 HELD = "cluster.slurm.extra={begin: now+1hour}"
 
 
 @pytest.fixture(scope="module")
 def training(make_training):
-    return make_training(60, "cluster.resources=[{where:'depth > 0',processes:2}]")
+    return make_training(50, "cluster.resources=[{where:'depth > 0',processes:2}]")
 
 
 def kill_a_rank(training):

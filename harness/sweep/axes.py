@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -57,3 +58,23 @@ def resolve(name: str) -> tuple[str, str] | str:
     if name in PATHS:
         return LONG.get(name, name), name
     return f"no such axis '{name}'{nearest(name, [*SHORT, *PATHS])}"
+
+
+def repeated(values: Sequence[Any]) -> list[int]:
+    """Where a value stands that stood before."""
+    seen: set[Hashable] = set()
+    found = []
+    for i, key in enumerate(map(_key, values)):
+        if key in seen:
+            found.append(i)
+        seen.add(key)
+    return found
+
+
+def _key(value: Any) -> Hashable:
+    """Equal for equal values; `true` is not 1."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_key, value))
+    if isinstance(value, dict):
+        return frozenset((name, _key(inner)) for name, inner in value.items())
+    return isinstance(value, bool), value

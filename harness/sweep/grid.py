@@ -202,10 +202,8 @@ def _groups(block: _Block, axes: Any, zipped: Any, place: str, mistakes: Mistake
 
     if axes is not None:
         for axis in read(axes, f"{place}axes"):
-            values = axis[2]
-            for i, value in enumerate(values):
-                if any(_same(value, other) for other in values[:i]):
-                    mistakes.add(f"{place}axes.{axis[0]}[{i}]", f"{value!r} is there twice")
+            for i in axis_names.repeated(axis[2]):
+                mistakes.add(f"{place}axes.{axis[0]}[{i}]", f"{axis[2][i]!r} is there twice")
             block.groups.append(_Group(f"{place}axes", [axis]))
     if zipped is None:
         return
@@ -222,15 +220,11 @@ def _groups(block: _Block, axes: Any, zipped: Any, place: str, mistakes: Mistake
             mistakes.add(f"{place}zip[{number}]", sentence)
             continue
         if group:
-            rows = list(zip(*(values for _, _, values in group), strict=True))
-            for i, row in enumerate(rows):
-                if any(all(map(_same, row, other)) for other in rows[:i]):
-                    mistakes.add(f"{place}zip[{number}]", f"the values at {i} are there twice")
+            for i in axis_names.repeated(
+                list(zip(*(values for _, _, values in group), strict=True))
+            ):
+                mistakes.add(f"{place}zip[{number}]", f"the values at {i} are there twice")
             block.groups.append(_Group(f"{place}zip[{number}]", group))
-
-
-def _same(a: Value, b: Value) -> bool:
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def _excludes(said: Any, columns: Mapping[str, str], mistakes: Mistakes) -> list[Condition] | None:

@@ -60,9 +60,13 @@ class World:
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give every rank rank 0's buffers: batch-norm statistics are each rank's own."""
-        if self.size > 1:
-            for buffer in module.buffers():
-                dist.broadcast(buffer, src=0)
+        buffers = list(module.buffers()) if self.size > 1 else []
+        for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):  # in one message each
+            some = [buffer for buffer in buffers if buffer.dtype == dtype]
+            flat = torch.cat([buffer.flatten() for buffer in some])
+            dist.broadcast(flat, src=0)
+            for buffer, part in zip(some, flat.split([b.numel() for b in some]), strict=True):
+                buffer.copy_(part.view_as(buffer))
 
 
 def pick_device(run: RunConfig, local_rank: int) -> torch.device:

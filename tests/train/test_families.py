@@ -4,8 +4,9 @@ import pytest
 
 ADAMW = {"recipe.optimizer": {"name": "adamw", "lr": 0.002, "weight_decay": 0.05}}
 VIT = {"model": {"family": "cifar_vit", "depth": 2, "width": 0.25}, **ADAMW}
-MOBILENET = {"model": {"family": "cifar_mobilenetv2", "width": 0.25}}
-SHUFFLENET = {"model": {"family": "cifar_shufflenetv2", "width": 0.25}}
+FEW = {"dataset.train_size": 96}  # depthwise convolutions are slow on a CPU
+MOBILENET = {"model": {"family": "cifar_mobilenetv2", "width": 0.25}, **FEW}
+SHUFFLENET = {"model": {"family": "cifar_shufflenetv2", "width": 0.25}, **FEW}
 NAMED = {"model": {"family": "timm:test_efficientnet"}}
 
 

@@ -35,7 +35,7 @@ system:
 	@sh .ci/packages $(SYSTEM)
 	@sh .ci/packages $(DATA_SYSTEM) || echo "note: without $(DATA_SYSTEM) its images are downloaded" >&2
 
-test-system:
+test-system: | system
 	@sh .ci/packages $(TEST_SYSTEM) $(SLURM_SYSTEM)
 
 $(STAMP): pyproject.toml constraints.txt | system
@@ -44,13 +44,14 @@ $(STAMP): pyproject.toml constraints.txt | system
 	@test -x .venv/bin/uv || $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
 	  { echo "error: no venv module: install python3-venv, then make setup" >&2; exit 2; }
 	@test -x .venv/bin/uv || $(PY) -m pip install --quiet --constraint constraints.txt uv
-	@.venv/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev]'
+	@.venv/bin/uv pip install --quiet --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev]'
+	@$(PY) .ci/compile.py >/dev/null
 	@touch $@
 	@echo "installed into .venv"
 
 # Peers to compare with, on top.
 $(BENCH_STAMP): $(STAMP)
-	@.venv/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev,bench]'
+	@.venv/bin/uv pip install --quiet --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev,bench]'
 	@touch $@
 
 quickstart: setup
@@ -65,7 +66,8 @@ check: setup
 
 # A process more than cores: tests of clusters wait for schedulers. Files in the order of their
 # names, after the longest: sorted by their number of tests, these would come last.
-test: setup test-system
+test:
+	@$(MAKE) --no-print-directory -j 2 setup test-system
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 testbed: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -20,17 +21,25 @@ class Leave:
 
     def __init__(self) -> None:
         self.code: int | None = None  # unknown: as Python does it
+        self._installed = False
 
     def install(self) -> Leave:
         """Be the last exit function of a job's own process: call before what registers others."""
         spec = getattr(sys.modules["__main__"], "__spec__", None)
         if spec is not None and spec.name == JOB:
             atexit.register(self)
+            self._installed = True
         return self
+
+    def imported(self) -> None:
+        """Spare the garbage collector what is there by now, which stays: a look takes 0.1 s."""
+        if self._installed:
+            gc.freeze()
 
     def __call__(self) -> None:
         """Leave, unless the code is unknown, or an exception came since that Python must tell."""
         if self.code is None or hasattr(sys, "last_value"):
+            gc.unfreeze()  # or torch's bindings would find what they call a leak
             return
         with contextlib.suppress(OSError, ValueError):
             logging.shutdown()  # registered before

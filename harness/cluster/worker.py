@@ -58,6 +58,7 @@ class Work(Checkpointable):
         with uncollected():
             from harness.train.distributed import connected
             from harness.train.loop import train_gang  # noqa: F401  # all that training needs
+        leave.imported()
 
         with contextlib.ExitStack() as stack:
             try:

@@ -106,10 +106,10 @@ def check(config: ModelConfig, resolution: int | None = None) -> list[str]:
             f"model.family: no family '{config.family}'"
             f"{nearest(config.family, FAMILIES)}; a model of timm's goes by {TIMM}NAME."
         ]
-    names = timm_names()
-    name = config.family.removeprefix(TIMM)
-    if config.family.startswith(TIMM) and names and name not in names:
-        return [f"model.family: timm has no model '{name}'{nearest(name, names)}."]
+    if config.family.startswith(TIMM):
+        names, name = timm_names(), config.family.removeprefix(TIMM)
+        if names and name not in names:
+            return [f"model.family: timm has no model '{name}'{nearest(name, names)}."]
     found = [_wrong_depth(config, family), _wrong_width(config, family)]
     if resolution is not None:
         found.append(_wrong_resolution(resolution, family))

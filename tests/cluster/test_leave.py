@@ -16,6 +16,7 @@ class Global:
 held = Global()
 sys.modules["__main__"].__spec__ = types.SimpleNamespace(name={main})
 leave = Leave().install()
+leave.imported()
 atexit.register(print, "closed")
 """
 

@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 BENCHMARKS := $(patsubst %,benchmarks/%.py,plan startup submit augment gang loader train sweep)
 
-# Python keeps what it compiled: a sweep's jobs, and each process of tests, would do it again.
+# Whatever a user has set: each of a sweep's jobs, and of the tests, would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 # What must be on the system. The system's own Python keeps venv and pip in packages of their own.
@@ -64,11 +64,11 @@ check: setup
 	@.venv/bin/mypy
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
-# A process more than cores: tests of clusters wait for schedulers. Files in the order of their
+# Two processes more than cores: tests of clusters wait for schedulers. Files in the order of their
 # names, after the longest: sorted by their number of tests, these would come last.
 test:
 	@$(MAKE) --no-print-directory -j 2 setup test-system
-	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 testbed: setup
 	@slurm/testbed/testbed up

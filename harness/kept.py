@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import pickle
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ _compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 
 class Kept:
-    """A function over arrays that is compiled, without Python's lock; called as it is, by threads.
+    """A compiled function over arrays, called as the plain one is; threads run it side by side.
 
     What it raises is taken for damage of what was kept, so it must raise nothing itself.
     """
@@ -31,6 +32,7 @@ class Kept:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._unkept: Callable[..., Any] | None = None
+        self._lock = threading.Lock()
         try:
             self.loop = _compiled(cache=True)(function)
         except RuntimeError:  # Numba found no folder that it can write
@@ -45,11 +47,13 @@ class Kept:
         except OSError:  # compiled, but not kept: a full disk, a quota; now it is in memory
             return self.loop(*arguments)
         except _DAMAGE as error:
-            print(
-                f"note: the compiled loops that Numba kept in {self.loop.stats.cache_path} cannot "
-                f"be read ({type(error).__name__}), so this process compiles them again: remove "
-                "that folder.",
-                file=sys.stderr,
-            )
-            self._unkept = _compiled()(self._function)
+            with self._lock:
+                if self._unkept is None:
+                    print(
+                        f"note: the compiled loops that Numba kept in {self.loop.stats.cache_path} "
+                        f"cannot be read ({type(error).__name__}), so this process compiles them "
+                        "again: remove that folder.",
+                        file=sys.stderr,
+                    )
+                    self._unkept = _compiled()(self._function)
             return self._unkept(*arguments)

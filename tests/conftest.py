@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-LONGEST = ("test_chaos.py", "test_faults.py")  # which wait more than they work
+LONGEST = ("test_chaos.py", "test_faults.py")
 
 
 def pytest_collection_modifyitems(items):
@@ -53,7 +53,9 @@ def run(code):
         exec(code, {"__name__": "__main__"})
         return 0
     except SystemExit as ended:
-        return int(ended.code or 0)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        return 1 if isinstance(ended.code, str) else ended.code or 0
     except BaseException:
         traceback.print_exc()
         return 1

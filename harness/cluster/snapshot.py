@@ -16,12 +16,12 @@ from harness.store.provenance import SOURCE, code_version, commit
 def take(launch_folder: Path) -> Path:
     """Folder for PYTHONPATH with this code in it, made in a launch's fresh private folder.
 
-    What Python and Numba compiled here comes along, with the times of its sources, by which they
-    know it: each launch's first jobs would compile it anew, loops for ten seconds.
+    Loops that were compiled here come along, with the times of their sources, by which Numba knows
+    them: each launch's first jobs would compile them anew for ten seconds.
     """
     target = launch_folder / "code"
     target.mkdir(mode=0o700)
-    ignore = shutil.ignore_patterns("*.pyc.*", "*.tmp.*")  # others may be writing them
+    ignore = shutil.ignore_patterns("*.pyc*", "*.tmp.*")  # others may be writing them
     shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore)
     write_json(target / "snapshot.json", {"code": code_version(), "commit": commit()})
     return target

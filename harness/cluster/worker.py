@@ -58,7 +58,7 @@ class Work(Checkpointable):
         with uncollected():
             from harness.train.distributed import connected
             from harness.train.loop import train_gang  # noqa: F401  # all that training needs
-        leave.imported()
+        leave.keep_imports()
 
         with contextlib.ExitStack() as stack:
             try:
@@ -74,9 +74,8 @@ class Work(Checkpointable):
                 raise
             worker = Worker(submission, part, world, stop, Path(path).parent)
             ended = worker.run_job(part)
-        leave.code = 0
-        if ended[0] == "stopped" and worker.slurm:
-            leave.code = STOPPED
+        leave.code = STOPPED if ended[0] == "stopped" and worker.slurm else 0
+        if leave.code:
             raise SystemExit(STOPPED)
         print(f"the job {ended[0]} {ended[1]}", flush=True)
         return ended
@@ -148,8 +147,8 @@ class Worker:
         full = ended[0] == "storage" and tries < STORAGE_TRIES
         if self.slurm and self.world.rank == 0 and (ended[0] == "stopped" or full):
             _continue(self.submission, part, self.job, self.folder)
-        if ended[0] == "stopped":  # a rank that leaves with an exit code has SLURM kill the rest
-            self.world.any(False)
+        if ended[0] != "storage":  # which rank 0 alone meets. A rank that leaves with an exit code
+            self.world.any(False)  # has SLURM kill the rest, and rank 0 holds what connects them
         return ended
 
     def _more(self) -> bool:

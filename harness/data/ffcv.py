@@ -32,6 +32,7 @@ import ffcv.libffcv as library  # noqa: E402
 from ffcv.fields.rgb_image import IMAGE_MODES  # noqa: E402
 from ffcv.reader import Reader  # noqa: E402
 from numba.core import types  # noqa: E402
+from numba.core.typing.ctypes_utils import make_function_type  # noqa: E402
 
 torch.set_num_threads(_torch_threads)  # the import of FFCV sets one thread for all of torch
 
@@ -40,19 +41,17 @@ _mine = threading.local()
 _held: weakref.WeakValueDictionary[tuple[str, int, int], Bytes] = weakref.WeakValueDictionary()
 
 
-def _by_name(name: str, arguments: int) -> Any:
-    """A C function of FFCV's that compiled code calls by name, so that it can be kept.
+def _by_name(function: Any) -> Any:
+    """One of FFCV's C functions, called by name in compiled code, so that this can be kept.
 
-    As a ctypes function it would be an address, of this process alone. Each argument is an integer
-    or an address, of which C takes the low bytes that it declares.
+    As it is it would be an address, of this process alone.
     """
-    symbol = f"ffcv_{name}"
-    address = ctypes.cast(getattr(library.lib, name), ctypes.c_void_p).value
-    llvmlite.binding.add_symbol(symbol, address)
-    return types.ExternalFunction(symbol, types.int32(*[types.int64] * arguments))
+    symbol = f"ffcv_{function.__name__}"
+    llvmlite.binding.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
+    return types.ExternalFunction(symbol, make_function_type(function).sig)
 
 
-_imdecode, _resize = _by_name("imdecode", 13), _by_name("resize", 11)
+_imdecode, _resize = map(_by_name, (library.ctypes_imdecode, library.ctypes_resize))
 
 
 @Kept
@@ -70,7 +69,7 @@ def _decode(data, starts, sizes, jpeg, heights, widths, boxes, scratch, out):  #
             pixels = scratch.ctypes.data
             if _imdecode(
                 source.ctypes.data, sizes[i], height, width, pixels,
-                height, width, 0, 0, 1, 1, 0, 0,
+                height, width, 0, 0, 1, 1, False, False,
             ):  # fmt: skip
                 return i
         top, left, rows, columns = boxes[i]

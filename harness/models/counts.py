@@ -92,13 +92,8 @@ class _Flops(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is None:  # it may be made of others
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
         out = func(*args, **kwargs)
+        formula = flop_registry.get(getattr(func, "_overloadpacket", func))
         if formula is not None:
             self.total += formula(*args, **kwargs, out_val=out)
         return out

@@ -1,7 +1,4 @@
-"""Image files over two nodes with two ranks each: both engines, optimizer sharding, micro-batches.
-
-DeepSpeed without sharding goes over two nodes in test_slurm.py.
-"""
+"""Image files over two nodes with several ranks: both engines, ZeRO 0 and 1, micro-batches."""
 
 import json
 
@@ -27,13 +24,8 @@ recipe: {epochs: 2, batch_size: 16, optimizer: {name: adamw, lr: 1e-3}}
 run: {device: cpu, micro_batch_size: 2, loader_threads: 1}
 axes: {magnitude: [0.3], seed: [0]}
 """
-WIDE = (
-    "cluster=testbed",
-    "cluster.slurm.nodes=2",
-    "cluster.slurm.mem_gb=4",
-    "run.processes=4",
-    "cluster.gpus_per_node=2",
-)
+WIDE = ("cluster=testbed", "cluster.slurm.nodes=2", "cluster.slurm.mem_gb=4")
+RUNS = [("ddp", 0, 2), ("deepspeed", 0, 1), ("deepspeed", 1, 2)]  # engine, ZeRO, ranks of a node
 
 
 @pytest.fixture
@@ -72,7 +64,7 @@ def outcome(store):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_nodes_with_two_ranks_each_train_as_one_process_does(bed, checkout, photos, tmp_path):
+def test_two_nodes_train_as_one_process_does(bed, checkout, photos, tmp_path):
     grid, betons = tmp_path / "photos.yaml", tmp_path / "betons"
     grid.write_text(GRID)
     said = bed.run(
@@ -88,20 +80,21 @@ def test_two_nodes_with_two_ranks_each_train_as_one_process_does(bed, checkout, 
         return store
 
     stores = {
-        (engine, zero): launch(
-            f"{engine}{zero}", *WIDE, f"run.engine={engine}", f"run.zero_stage={zero}"
+        (engine, zero, ranks): launch(
+            f"{engine}{zero}", *WIDE, f"run.engine={engine}", f"run.zero_stage={zero}",
+            f"run.processes={2 * ranks}", f"cluster.gpus_per_node={ranks}",
         )
-        for engine, zero in (("ddp", 0), ("deepspeed", 1))
-    }
+        for engine, zero, ranks in RUNS
+    }  # fmt: skip
     bed.drain()
     alone = launch("alone", "cluster=local", "run.engine=ddp")
     expected, expected_losses, record, right = outcome(alone)
     assert (record["loader"], record["world_size"]) == ("ffcv", 1)
     assert expected["test"]["top1"] == pytest.approx(right.sum() / 21)
-    for (engine, zero), store in stores.items():
+    for (engine, zero, ranks), store in stores.items():
         result, losses, record, found = outcome(store)
         facts = [record[k] for k in ("engine", "zero_stage", "world_size", "micro_batch_size")]
-        assert facts == [engine, zero, 4, 2]
+        assert facts == [engine, zero, 2 * ranks, 2]
         assert losses == pytest.approx(expected_losses, rel=1e-5)
         for split in ("val", "test"):
             assert result[split]["loss"] == pytest.approx(expected[split]["loss"], rel=1e-5)

@@ -22,7 +22,7 @@ HELD = "cluster.slurm.extra={begin: now+1hour}"
 
 @pytest.fixture(scope="module")
 def training(make_training):
-    return make_training(50, "cluster.resources=[{where:'depth > 0',processes:2}]")
+    return make_training(60, "cluster.resources=[{where:'depth > 0',processes:2}]")
 
 
 def kill_a_rank(training):

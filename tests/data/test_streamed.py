@@ -305,3 +305,18 @@ def test_importing_ffcv_leaves_torchs_threads_alone(in_child):
         "print(torch.get_num_threads())"
     )
     assert said.strip() == "2"
+
+
+@pytest.mark.slow
+def test_what_decodes_images_is_kept_for_the_next_process(in_child, betons):
+    code = (
+        "from pathlib import Path\nimport numpy as np\n"
+        "from harness.data.crops import Centre\nfrom harness.data.ffcv import Beton, _decode\n"
+        f"images = Beton(Path({str(betons / 'photos' / 'train.beton')!r}))\n"
+        "out = np.zeros((1, 16, 16, 3), dtype=np.uint8)\n"
+        "images.job(np.arange(1), images.ids[:1], Centre())(slice(0, 1), out)\n"
+        "print(out.sum(), _decode.loop.stats.cache_misses.total())"
+    )
+    first, again = (in_child(code).split() for _ in range(2))
+    assert int(first[0]) > 0
+    assert again == [first[0], "0"]

@@ -2,11 +2,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.models import registry
 from harness.models.cifar_resnet import build
 from harness.models.counts import Counts, count
+from harness.schema import ModelConfig
 
 # CIFAR ResNet-20 with projection shortcuts, by base width, and He et al. 2016, table 6, by depth.
 WIDTHS = {
@@ -44,6 +47,15 @@ def test_multiply_adds_are_half_of_torchs_flops(depth, width, resolution):
     with FlopCounterMode(display=False) as flops:
         model(torch.zeros(1, 3, resolution, resolution))
     assert count(model, resolution).macs_dense * 2 == flops.get_total_flops()
+
+
+def test_attention_counts_as_torch_counts_its_plain_products():
+    config = ModelConfig(family="cifar_vit", depth=2, width=0.25)
+    model = registry.build(config, 10, seed=0, resolution=32).eval()
+    plain, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
+    with plain, counter as flops:
+        model(torch.zeros(1, 3, 32, 32))
+    assert count(model, 32).macs_dense * 2 == flops.get_total_flops()
 
 
 def test_a_pruned_weight_takes_its_own_multiply_adds_away():

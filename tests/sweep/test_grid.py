@@ -10,6 +10,7 @@ from harness.compress.levels import levels
 from harness.errors import UserError
 from harness.store.identity import canonical_json, digest, stage_id, trial_id
 from harness.store.store import Store
+from harness.sweep.axes import repeated
 from harness.sweep.grid import make_grid, put
 from harness.sweep.plan import gangs, make_plan, stages_before_sharing, todo
 from harness.sweep.where import parse
@@ -199,3 +200,18 @@ def test_conditions(text, values, holds):
 def test_conditions_cannot_run_code(text):
     with pytest.raises(UserError):
         parse(text, {"width"})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1, 0, 0.0], [2, 3]),
+        ([1, True, "1", True], [3]),
+        ([[1, [2]], [1, [2.0]], [True, [2]]], [1]),
+        ([{"a": [1]}, {"a": [1]}, {"b": [1]}], [1]),
+        ([None, "none", None], [2]),
+        ([(0.5, "x"), (0.5, "y"), (0.5, "x")], [2]),
+    ],
+)
+def test_repeated_values_are_equal_ones_and_true_is_not_1(values, expected):
+    assert repeated(values) == expected

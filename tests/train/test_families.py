@@ -4,7 +4,7 @@ import pytest
 
 ADAMW = {"recipe.optimizer": {"name": "adamw", "lr": 0.002, "weight_decay": 0.05}}
 VIT = {"model": {"family": "cifar_vit", "depth": 2, "width": 0.25}, **ADAMW}
-FEW = {"dataset.train_size": 96}  # depthwise convolutions are slow on a CPU
+FEW = {"dataset.train_size": 128}  # 4 steps an epoch: depthwise convolutions are slow on a CPU
 MOBILENET = {"model": {"family": "cifar_mobilenetv2", "width": 0.25}, **FEW}
 SHUFFLENET = {"model": {"family": "cifar_shufflenetv2", "width": 0.25}, **FEW}
 NAMED = {"model": {"family": "timm:test_efficientnet"}}

@@ -64,11 +64,11 @@ check: setup
 	@.venv/bin/mypy
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
-# Two processes more than cores: tests of clusters wait for schedulers. Files in the order of their
+# A process more than cores: tests of clusters wait for schedulers. Files in the order of their
 # names, after the longest: sorted by their number of tests, these would come last.
 test:
 	@$(MAKE) --no-print-directory -j 2 setup test-system
-	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 testbed: setup
 	@slurm/testbed/testbed up

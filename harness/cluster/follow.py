@@ -126,13 +126,16 @@ def follow(jobs: LocalJobs, workers: int, progress: Progress, stop: StopFlag) ->
             elif time.monotonic() - printed > LINE_SECONDS:
                 printed = time.monotonic()
                 print(progress.line(), flush=True)
-            if len(seen) == len(jobs.jobs):  # not: none is alive. One may have ended unseen
-                return ("interrupted", interrupted) if interrupted else ("finished", "")
-            if stop():
+            ended = len(seen) == len(jobs.jobs)  # not: none is alive. One may have ended unseen
+            if ended and not interrupted:
+                return "finished", ""
+            if stop():  # before what workers say who heard the same Ctrl-C
                 print(
                     ("\n" if live else "") + "stopping: workers save at their next step", flush=True
                 )
                 return "stopped", f"by {stop.signal}"
+            if ended:
+                return "interrupted", interrupted
             time.sleep(max(POLL_SECONDS, 10 * looked))  # a large store is not polled all day
     finally:
         jobs.stop()

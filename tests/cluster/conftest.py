@@ -174,7 +174,7 @@ class Bed:
             while not over.wait(0.1):
                 pids = self.workers(store)
                 for how in (signal.SIGSTOP, signal.SIGCONT):
-                    self._tell(pids, how)
+                    self.tell(pids, how)
                     if how == signal.SIGSTOP:
                         over.wait(0.9)
 
@@ -191,13 +191,14 @@ class Bed:
         """What trains for a store does not go on for a while."""
         pids = self.workers(store)
         assert pids
-        self._tell(pids, signal.SIGSTOP)
+        self.tell(pids, signal.SIGSTOP)
         try:
             yield
         finally:
-            self._tell(pids, signal.SIGCONT)
+            self.tell(pids, signal.SIGCONT)
 
-    def _tell(self, pids: list[int], how: signal.Signals) -> None:
+    def tell(self, pids: list[int], how: signal.Signals) -> None:
+        """Send a signal to processes, of which some may have ended."""
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, how)

@@ -47,13 +47,28 @@ class Chaos:
         self.bed, self.store, self.disk, self.kinds, self.chance = bed, store, disk, kinds, chance
         self.dealt = Counter()
         self.tried = Counter()
+        self.held = []
+
+    def claims(self):
+        """Claims of what trains at this moment."""
+        claims = [look(path.parent) for path in self.store.glob("stages/*/*/claim")]
+        return [claim for claim in claims if claim is not None and claim.live]
 
     def running(self):
         """Jobs that train at this moment."""
-        claims = [look(path.parent) for path in self.store.glob("stages/*/*/claim")]
         jobs = self.bed.jobs()
-        live = sorted({claim.job for claim in claims if claim is not None and claim.live})
+        live = sorted({claim.job for claim in self.claims()})
         return [job for job in live if jobs.get(job) == "RUNNING"]
+
+    def hold(self):
+        """Have all that trains wait until `release`: it may be done before its faults come."""
+        self.held = self.bed.workers(self.store) if self.claims() else []
+        self.bed.tell(self.held, signal.SIGSTOP)
+
+    def release(self):
+        """Have it go on."""
+        self.bed.tell(self.held, signal.SIGCONT)
+        self.held = []
 
     def owed(self):
         """Whether faults are missing, in number or in kind."""
@@ -63,6 +78,8 @@ class Chaos:
         """A fault of the kind that was tried least, to one of the jobs that train now."""
         kind = min(self.kinds, key=lambda kind: (self.tried[kind], self.chance.random()))
         self.tried[kind] += 1
+        if kind in OF_THE_DISK:  # which strikes who writes
+            self.release()
         if getattr(self, kind)(self.chance.choice(jobs)):
             self.dealt[kind] += 1
 
@@ -185,12 +202,16 @@ def test_chaos(small_disk, bed, make_grid, tmp_path):  # the disk goes last, aft
     end = healed + LASTS
     while len(results()) < stages:
         assert time.monotonic() < end, (seed, chaos.dealt, bed.slurm("squeue"))
+        behind = chaos.owed() and chaos.dealt.total() / FAULTS < len(results()) / stages
+        if behind:
+            chaos.hold()
         if not bed.jobs() or chance.random() < 0.04:
             launch()  # what is queued already is not queued again
         if chaos.owed() and (jobs := chaos.running()):
             chaos.deal(jobs)
-            if chaos.dealt.total() / FAULTS > len(results()) / stages:  # else it falls behind
+            if not behind:
                 chaos.pause(0, 1.5)
+        chaos.release()
         if time.monotonic() - healed > 20:  # what an admin does: drained nodes come back
             bed.testbed("up")
             healed = time.monotonic()

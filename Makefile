@@ -24,7 +24,7 @@ help:
 	@echo "make setup       system packages where missing, .venv, exact versions (idempotent)"
 	@echo "make quickstart  a real sweep on Fashion-MNIST, ending with its table (under 6 minutes)"
 	@echo "make check       format, lint, types, fast tests (under 2 minutes)"
-	@echo "make test        every test"
+	@echo "make test        every test (under 15 minutes)"
 	@echo "make testbed     a real SLURM on this machine, for cluster=testbed (make testbed-down ends it)"
 	@echo "make bench       ratios against peers, measured here"
 	@echo "make gpu-check   equality and speed on a CUDA device"

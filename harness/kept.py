@@ -20,7 +20,8 @@ _DAMAGE = (
     EOFError, pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     ImportError,
 )  # fmt: skip
-_compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
+compiling = functools.partial(numba.njit, nogil=True, error_model="numpy")
+"""How all loops here are compiled, those that a kept one calls, too."""
 
 
 class Kept:
@@ -34,9 +35,9 @@ class Kept:
         self._unkept: Callable[..., Any] | None = None
         self._lock = threading.Lock()
         try:
-            self.loop = _compiled(cache=True)(function)
+            self.loop = compiling(cache=True)(function)
         except RuntimeError:  # Numba found no folder that it can write
-            self.loop = _compiled()(function)
+            self.loop = compiling()(function)
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns."""
@@ -55,5 +56,5 @@ class Kept:
                         "again: remove that folder.",
                         file=sys.stderr,
                     )
-                    self._unkept = _compiled()(self._function)
+                    self._unkept = compiling()(self._function)
             return self._unkept(*arguments)

@@ -9,14 +9,13 @@ since Numba would widen to float64; fast-math is off, so no multiply-add is fuse
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.augment.lower import Lowered
 from harness.augment.ops import Kind
-from harness.kept import Kept
+from harness.kept import Kept, compiling
 
 # Literals: what Numba keeps is stamped by this file alone, and would outlive other numbers.
 _IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = range(9)
@@ -25,7 +24,7 @@ _NAMES = (
 )  # fmt: skip
 assert {kind.name: int(kind) for kind in Kind} == {name: i for i, name in enumerate(_NAMES)}
 _ONE = 65536  # 1 in 16.16 fixed point
-_loop = numba.njit(nogil=True, error_model="numpy")
+_loop = compiling()
 f32 = np.float32
 
 

@@ -10,7 +10,7 @@ JOBS = ("submitit.core._submit", "harness.cluster.worker", "harness.train.loop",
         "harness.train.engine_deepspeed", "harness.data.ffcv", "harness.data.imagefolder",
         "harness.augment.compiled", "timm")  # fmt: skip
 VERBS = ("harness.launch", "harness.status", "harness.doctor", "harness.difficulty",
-         "harness.cluster.arrays", "hydra.core.override_parser.overrides_parser", "rich.table",
+         "harness.cluster.slurm_jobs", "hydra.core.override_parser.overrides_parser", "rich.table",
          "analysis.report", "analysis.figures", "analysis.compare", "pandas", "pyarrow.parquet",
          "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg")  # fmt: skip
 

@@ -176,7 +176,7 @@ def render(figure: Figure, shape: str) -> bytes:
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """`path` as .png and .pdf."""
-    from harness.store.files import atomic_write, make_folder
+    from harness.files import atomic_write, make_folder
 
     make_folder(path.parent)
     written = [path.with_name(f"{path.name}.{shape}") for shape in ("png", "pdf")]

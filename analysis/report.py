@@ -107,7 +107,7 @@ def write_report(
     words: Sequence[str] = (),
 ) -> list[Path]:
     """`report.html`, and the rows that make it again; their paths."""
-    from harness.store.files import atomic_write, make_folder
+    from harness.files import atomic_write, make_folder
 
     made = report(frame, by, metric, words)
     folder = make_folder(out)

@@ -122,7 +122,7 @@ def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
     """Rows of `rows=FILE[,FILE]` or, without files, of the sweeps that `rest` names; checked."""
     import pandas as pd
 
-    from harness.store.rows import rows_of_grid
+    from harness.rows import rows_of_grid
 
     if files is not None:
         if rest:
@@ -197,7 +197,7 @@ def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """`rows.csv` and `rows.parquet` in `folder`, each whole or not at all."""
     import io
 
-    from harness.store.files import atomic_write, make_folder
+    from harness.files import atomic_write, make_folder
 
     make_folder(folder)
     table = frame.assign(magnitude=frame["magnitude"].astype(str))

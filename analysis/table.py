@@ -54,7 +54,7 @@ def main(args: list[str]) -> int:
     if "out" in own:
         from analysis.drawing import save
         from analysis.figures import accuracy_against_magnitude
-        from harness.store.files import atomic_write, make_folder
+        from harness.files import atomic_write, make_folder
 
         folder = make_folder(Path(own["out"]))
         atomic_write(folder / "table.tex", (render.show(shown, "latex") + "\n").encode())

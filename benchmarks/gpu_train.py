@@ -245,7 +245,7 @@ def fed(device="cuda"):
 
     With algorithms that repeat their bits, and what the fastest ones would gain.
     """
-    from harness.train.pilot import measure
+    from harness.train.step_timing import measure
 
     end, distinct, copies = time.monotonic() + SECONDS, 80, 80
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:

@@ -30,7 +30,7 @@ from harness.errors import UserError, command
 
 if TYPE_CHECKING:
     from harness.config import Launch
-    from harness.teacher.measure import Images, Line
+    from harness.train.difficulty import Images, Line
 
 KNOBS = {"teacher": str, "policy": str, "images": str, "draws": str, "out": str, "calibrated": str}
 MAGNITUDES = tuple(at / 10 for at in range(11))
@@ -82,9 +82,9 @@ def _chosen(args: list[str]) -> Launch:
 
 def _check_outputs(launch: Launch, policy: str) -> None:
     """Refuse before minutes are spent what could not be written after them. Raises UserError."""
+    from harness.augment.calibrate import refuse_chains
     from harness.augment.spaces import find_space
-    from harness.store.files import CannotWrite, make_folder
-    from harness.teacher.calibrate import refuse_chains
+    from harness.files import CannotWrite, make_folder
 
     folders = {
         knob: Path(launch.knobs[knob]) for knob in ("out", "calibrated") if knob in launch.knobs
@@ -108,7 +108,7 @@ def _check_outputs(launch: Launch, policy: str) -> None:
 def _asked(launch: Launch) -> tuple[str, str, str]:
     """Teacher, data set and policy. Raises UserError."""
     from harness.augment.policy import with_magnitude
-    from harness.teacher.names import misfit
+    from harness.sweep.teachers import misfit
 
     if "teacher" not in launch.knobs:
         raise UserError("whose word? Say teacher=STAGE_ID, teacher=timm:NAME or a final.pt")
@@ -137,9 +137,9 @@ def _measured(
 
     from harness.augment.policy import parse_policy
     from harness.sweep.plan import make_plan
-    from harness.teacher.load import load
-    from harness.teacher.measure import measure, op_policies
+    from harness.train.difficulty import measure, op_policies
     from harness.train.distributed import pick_device
+    from harness.train.teacher import load
 
     torch.set_num_threads(launch.run.threads)
     device = pick_device(launch.run, 0)
@@ -161,10 +161,10 @@ def _images(launch: Launch, device: Any) -> tuple[Images, str]:
     import numpy as np
     import torch
 
+    from harness import rng
     from harness.data.datasets import load
     from harness.data.loader import make_loader
-    from harness.teacher.measure import BATCH, Images
-    from harness.train import rng
+    from harness.train.difficulty import BATCH, Images
 
     run, config = launch.run, launch.grid.trials[0].config
     dataset = load(config.dataset, run.data_root, run.loader, run.data_cache)
@@ -213,7 +213,7 @@ def _affinity(line: Line, clean: Line) -> float:
 def _write(
     launch: Launch, record: dict[str, Any], tables: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
-    from harness.store.files import atomic_write, make_folder, write_json
+    from harness.files import atomic_write, make_folder, write_json
     from harness.store.store import Store
 
     folder = Store(launch.store).sweep_folder(launch.grid.name)
@@ -261,10 +261,10 @@ def _calibrate(path: Path, policy: str, teacher: str, lines: Sequence[Line]) -> 
 
     import yaml
 
+    from harness.augment.calibrate import calibrated
     from harness.augment.policy import parse_policy, with_magnitude
     from harness.augment.spaces import load_space
-    from harness.store.files import atomic_write, make_folder
-    from harness.teacher.calibrate import calibrated
+    from harness.files import atomic_write, make_folder
 
     asked = parse_policy(with_magnitude(policy, 1.0))
     space = replace(asked.space, n=asked.n, fill=asked.fill)  # as it was measured
@@ -280,7 +280,7 @@ def _show(name: str, clean: Line, lines: Sequence[Line], policies: Sequence[Line
     from rich.console import Console
     from rich.table import Table
 
-    from harness.teacher.measure import MEASURES
+    from harness.train.difficulty import MEASURES
 
     wide = Console(width=None if sys.stdout.isatty() else 120)
     said = f"clean: loss {clean.means['loss']:.3f}, accuracy {clean.means['accuracy']:.3f}"
@@ -316,10 +316,10 @@ def _correlations(launch: Launch, policies: Sequence[Line]) -> list[dict[str, An
     from scipy.stats import spearmanr
 
     from harness.cluster.state import stage_states
-    from harness.store.rows import rows
+    from harness.rows import rows
     from harness.store.store import Store
     from harness.sweep.plan import make_plan
-    from harness.teacher.measure import MEASURES
+    from harness.train.difficulty import MEASURES
 
     plan, store = make_plan(launch.grid), Store(launch.store)
     said = {line.op: line.means for line in policies}
@@ -344,7 +344,7 @@ def _correlations(launch: Launch, policies: Sequence[Line]) -> list[dict[str, An
 
 
 def _tell(correlations: Sequence[Mapping[str, Any]]) -> None:
-    from harness.teacher.measure import MEASURES
+    from harness.train.difficulty import MEASURES
 
     for line in correlations:
         if line["policies"] < FEWEST_POLICIES:

@@ -124,7 +124,7 @@ def cluster(launch: Launch) -> Iterator[Finding]:
 
 def _accepted(launch: Launch) -> Iterator[Finding]:
     """Whether SLURM would take jobs of the profile as it is, and with each rule for sizes."""
-    from harness.cluster import arrays
+    from harness.cluster import slurm_jobs as arrays
     from harness.sweep.jobs import RULE_NAMES, applied
     from harness.sweep.where import parse
 

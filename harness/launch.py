@@ -13,19 +13,21 @@ import os
 import time
 from collections.abc import Collection, Mapping
 
+from harness import describe
 from harness.cluster import failure, queued
 from harness.cluster.queued import Scheduler
 from harness.cluster.select import select
-from harness.cluster.state import StageState, stage_states
-from harness.compress.check import depends_on_layers
+from harness.cluster.state import stage_states
 from harness.config import Launch, grid_files, load
 from harness.errors import UserError, command, nearest
+from harness.files import Damaged, atomic_write, make_folder
 from harness.store.claims import process_start, try_claim
-from harness.store.files import Damaged, atomic_write, make_folder
 from harness.store.store import Store
-from harness.sweep import cost, describe
+from harness.sweep import cost
+from harness.sweep.check import depends_on_layers
 from harness.sweep.mistakes import Mistakes
-from harness.sweep.plan import Plan, gangs, make_plan, todo
+from harness.sweep.plan import Plan, gangs, lineage, make_plan, todo
+from harness.sweep.states import StageState
 from harness.verb import callable_module
 
 KNOBS = {"dry_run": bool, "retry": str, "budget": str, "where": str}
@@ -270,12 +272,12 @@ def _run_here(
 ) -> int:
     """Train with worker processes of this machine, and stay until they are finished."""
     from harness.cluster.follow import Progress, duration, follow
+    from harness.cluster.local import LocalJobs
     from harness.cluster.stop import StopFlag
     from harness.cluster.submission import Submission
-    from harness.cluster.submit import LocalJobs
 
     begun = time.monotonic()
-    needed = {ancestor for stage in left for ancestor in describe.lineage(plan.stages, stage)}
+    needed = {ancestor for stage in left for ancestor in lineage(plan.stages, stage)}
     known_damage = store.damaged_files(needed & store.ids())
     _set_aside(store, left, states)
     measured = cost.pilots(store.root, plan)

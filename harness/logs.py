@@ -14,8 +14,8 @@ from pathlib import Path
 from harness.cluster.queued import last_logs
 from harness.cluster.select import Sweep, again, look_at
 from harness.errors import UserError, command, printable
+from harness.files import read_lines
 from harness.store.claims import look
-from harness.store.files import read_lines
 
 KNOBS = {"follow": bool, "lines": str}
 POLL_SECONDS = 1.0

@@ -12,11 +12,12 @@ left out (`again=true` measures them all). One that has not ended after an hour 
 
 from __future__ import annotations
 
+from harness import describe
 from harness.augment.policy import parse_policy
 from harness.cluster.select import look_at
 from harness.errors import UserError, command
 from harness.schema import RunConfig, StageConfig
-from harness.sweep import cost, describe
+from harness.sweep import cost
 from harness.sweep.jobs import asked_for
 
 KNOBS = {"steps": str, "again": bool}
@@ -55,7 +56,7 @@ def main(args: list[str]) -> int:
     if not todo:
         print("every size is known already; again=true measures them anew")
         return 0
-    from harness.train.pilot import measure_alone
+    from harness.train.step_timing import measure_alone
 
     for size, config in todo.items():
         pilot = measure_alone(config, runs[size], int(said), root)

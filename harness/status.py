@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from harness.cluster import slurm
 from harness.cluster.queued import records
 from harness.cluster.select import Sweep, again, look_at
-from harness.cluster.state import AFTER, STATES
+from harness.cluster.state import AFTER
 from harness.errors import UserError, command, nearest, printable
 from harness.sweep import cost
+from harness.sweep.states import STATES
 from harness.verb import callable_module
 
 KNOBS = {"by": str, "format": str, "watch": bool}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.augment.lower import Lowered
 from harness.augment.ops import Kind
-from harness.kept import Kept, compiling
+from harness.cached_jit import Kept, compiling
 
 # Literals: what Numba keeps is stamped by this file alone, and would outlive other numbers.
 _IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = range(9)

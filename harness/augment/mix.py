@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from harness import rng
 from harness.augment.kernels import inside, upload
 from harness.errors import UserError
-from harness.train import rng
 
 _AREA = (0.02, 1 / 3)  # of the image, and
 _RATIO = (0.3, 1 / 0.3)  # height to width: torchvision's and timm's defaults

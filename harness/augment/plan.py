@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from harness.augment.ops import CODES, NAMES, OPS, Kind, Op, check_value, find_op
 from harness.errors import UserError, nearest
-from harness.store.files import atomic_write
+from harness.files import atomic_write
 
 _DAMAGE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 INTERPOLATIONS = ("nearest", "bilinear")

@@ -23,11 +23,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from harness import rng
 from harness.augment.ops import CODES, OPS, Kind
 from harness.augment.plan import INTERPOLATIONS, Colour, Plan
 from harness.augment.spaces import MOST_OPS, SPACES, SUFFIXES, Row, Space, find_space
 from harness.errors import UserError, nearest
-from harness.train import rng
 
 _TEXT = re.compile(r"(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?")
 _ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from harness import rng
 from harness.augment.apply import apply, check_images
 from harness.augment.kernels import upload
 from harness.augment.mix import erase, mix
 from harness.augment.policy import Policy
 from harness.errors import UserError
-from harness.train import rng
 
 Ids = NDArray[np.int64]
 

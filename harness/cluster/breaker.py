@@ -8,7 +8,7 @@ from typing import Any
 from harness.cluster import failure
 from harness.cluster.queued import GAVE_UP
 from harness.cluster.submission import Submission
-from harness.store.files import atomic_write
+from harness.files import atomic_write
 from harness.store.store import Store
 
 

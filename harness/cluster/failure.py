@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.files import read_lines
 from harness.store.claims import ClaimState
-from harness.store.files import read_lines
 from harness.store.store import UNREADABLE, Store
 
 RETRY = "retry"  # a record of this class is no failure but the user's word to try again

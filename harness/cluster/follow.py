@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from harness.cluster import failure
+from harness.cluster.local import LocalJobs
 from harness.cluster.stop import StopFlag
-from harness.cluster.submit import LocalJobs
 from harness.schema import StageConfig
 from harness.store.claims import look
 from harness.store.store import Store

@@ -6,14 +6,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.cluster import arrays, failure, queued, slurm
-from harness.cluster.arrays import Queue
+from harness.cluster import failure, queued, slurm
+from harness.cluster import slurm_jobs as arrays
 from harness.cluster.queued import Scheduler
 from harness.cluster.slurm import SlurmDown
-from harness.cluster.state import StageState
+from harness.cluster.slurm_jobs import Queue
+from harness.cluster_schema import ClusterConfig
 from harness.config import Launch
 from harness.errors import UserError
-from harness.profile import ClusterConfig
 from harness.schema import RunConfig
 from harness.store.claims import Claim, look, try_claim
 from harness.store.provenance import commit
@@ -21,6 +21,7 @@ from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import device_seconds, make_chains
 from harness.sweep.plan import Plan
+from harness.sweep.states import StageState
 
 HELD = "requeued held"
 UNFIT = ":%\\\n"  # in a path that is a PYTHONPATH and that SLURM expands (%j) for its log files

@@ -19,8 +19,8 @@ from typing import Any
 from harness.cluster import slurm
 from harness.cluster.slurm import Queued, SlurmDown
 from harness.errors import UserError
+from harness.files import append_line, make_folder, read_lines
 from harness.store.claims import Claim, ClaimLost, try_claim
-from harness.store.files import append_line, make_folder, read_lines
 from harness.store.store import Store
 
 LOCK_SECONDS = 300.0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.cluster import slurm
 from harness.errors import UserError
-from harness.store.files import write_json
+from harness.files import write_json
 
 WAIT_SECONDS = 120.0
 

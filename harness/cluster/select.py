@@ -10,11 +10,12 @@ from typing import Any
 
 from harness.cluster import queued
 from harness.cluster.queued import Scheduler
-from harness.cluster.state import StageState, stage_states, trial_state
+from harness.cluster.state import stage_states
 from harness.config import Launch, load
 from harness.errors import UserError
 from harness.store.store import Store
 from harness.sweep.plan import Plan, make_plan
+from harness.sweep.states import StageState, trial_state
 from harness.sweep.where import parse
 
 AWAY_SECONDS = 600.0

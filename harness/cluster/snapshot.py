@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from harness.store.files import write_json
+from harness.files import write_json
 from harness.store.provenance import SOURCE, code_version, commit
 
 

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 from harness.cluster import failure
 from harness.cluster.queued import Scheduler
 from harness.schema import StageConfig
 from harness.store.claims import STALE_SECONDS, look
 from harness.store.store import Store
+from harness.sweep.states import NEVER_BEGUN, StageState
 
-STATES = ("done", "diverged", "running", "queued", "disputed", "failed", "damaged", "waiting")
 AFTER = "tried before, "
 LAG_SECONDS = 30.0
 """So long squeue may not show a job that has just ended, or begun."""
-
-
-@dataclass(frozen=True)
-class StageState:
-    """One of `STATES`, why where that needs a word, and the job that has it."""
-
-    name: str
-    why: str = ""
-    result: dict[str, Any] | None = None
-    job: str = ""
-
-
-NEVER_BEGUN = StageState("waiting")
 
 
 def stage_states(
@@ -90,14 +75,3 @@ def _unfinished(store: Store, stage: str, scheduler: Scheduler) -> StageState | 
         last = failures[-1]
         return StageState("waiting", f"{AFTER}{last.get('class')}: {last.get('message')}")
     return StageState("waiting", "stopped, goes on from its last step") if claim else None
-
-
-def trial_state(path: Sequence[str], states: Mapping[str, StageState]) -> StageState:
-    """State of a trial from those of its stages, dense first: its last stage decides."""
-    last = states[path[-1]]
-    if last.name not in ("waiting", "queued"):
-        return last
-    for stage in path[:-1]:
-        if states[stage].name in ("running", "damaged", "disputed"):
-            return states[stage]
-    return last

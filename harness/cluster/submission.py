@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.profile import ClusterConfig
+from harness.cluster_schema import ClusterConfig
+from harness.files import atomic_write
 from harness.schema import RunConfig, StageConfig
-from harness.store.files import atomic_write
 from harness.sweep.jobs import Job
 
 

@@ -23,9 +23,9 @@ from harness.cluster.stop import StopFlag
 from harness.cluster.submission import Submission
 from harness.data import node
 from harness.errors import UserError
+from harness.files import CannotWrite, Damaged, append_line, atomic_write
 from harness.imports import uncollected
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
-from harness.store.files import CannotWrite, Damaged, append_line, atomic_write
 from harness.store.store import Store
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _continue(submission: Submission, part: int, job: str, folder: Path) -> None
     """Requeue exactly this job, or submit its successor where requeueing is not possible."""
     if submission.cluster.slurm.requeue and slurm.requeue(job):
         return
-    from harness.cluster.arrays import Full, resubmit
+    from harness.cluster.slurm_jobs import Full, resubmit
 
     attempts = submission.attempts + slurm.restarts()
     try:

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from harness import rng
 from harness.data.official import Integers
-from harness.train import rng
 
 RATIO = (3 / 4, 4 / 3)  # of width to height, log-uniform: torchvision's and FFCV's default
 TRIES = 10

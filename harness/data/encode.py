@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from harness import rng
 from harness.data.imagefolder import BadImage
 from harness.data.manifest import Settings, Skipped
 from harness.data.official import Integers
 from harness.data.threads import Threads
-from harness.train import rng
 
 PAGE_SIZE = 1 << 25  # bytes; no image crosses a page, which FFCV's own process cache rests on
 IMAGE_SECONDS = 60.0  # for one image to be read and encoded

@@ -19,12 +19,12 @@ import llvmlite.binding
 import numpy as np
 import torch
 
+from harness.cached_jit import Kept
 from harness.data import node
 from harness.data.crops import Crop
 from harness.data.official import Bytes, Integers
 from harness.errors import UserError
 from harness.imports import import_ffcv
-from harness.kept import Kept
 
 _torch_threads = torch.get_num_threads()
 import_ffcv()

@@ -13,11 +13,11 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from harness import rng
 from harness.data.datasets import Dataset
 from harness.data.official import Integers
 from harness.errors import UserError
 from harness.schema import RunConfig
-from harness.train import rng
 
 SplitName = Literal["train", "validation", "test"]
 

@@ -16,8 +16,8 @@ from pydantic import Field, Strict, ValidationError, model_validator
 
 from harness.data.catalog import MANIFEST, DatasetInfo, check_counts
 from harness.errors import UserError
+from harness.files import Damaged, read_json
 from harness.schema import DatasetConfig, Frozen, Names, PositiveInt
-from harness.store.files import Damaged, read_json
 
 FORMAT: Literal[1] = 1
 PARTS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")

@@ -11,8 +11,8 @@ import hashlib
 
 import numpy as np
 
+from harness import rng
 from harness.data.official import Integers
-from harness.train import rng
 
 
 def stratified_order(labels: Integers, seed: int, stream: str) -> Integers:

@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.config import GRIDS
 from harness.data.catalog import CATALOG, MANIFEST, DatasetInfo, check_counts, misfits
 from harness.data.datasets import cut_as, read_official
 from harness.data.encode import Part, Read, write_part
@@ -55,10 +54,11 @@ from harness.data.source import INSTALL_FFCV
 from harness.data.splits import split_hash
 from harness.data.threads import Threads
 from harness.errors import UserError, command, nearest
+from harness.files import CannotWrite, make_folder, write_json
 from harness.imports import import_ffcv
+from harness.paths import GRIDS
 from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
-from harness.store.files import CannotWrite, make_folder, write_json
 
 MOST_BAD = 100  # more bad images than this are no accident; nobody asked to leave them out
 USAGE = "usage: python -m harness.data.write dataset=NAME source=DIR out=DIR [KEY=VALUE ...]"

@@ -204,8 +204,8 @@ def build(
     """
     import torch
 
+    from harness import rng
     from harness.models.pointwise import mend
-    from harness.train import rng
 
     module = _module(config)
     family = _family(config.family)

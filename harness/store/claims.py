@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.store.files import atomic_write, create
+from harness.files import atomic_write, create
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 120.0

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.store.files import Damaged, read_json, write_json
+from harness.files import Damaged, read_json, write_json
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit", "pillow",

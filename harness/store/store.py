@@ -21,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.schema import StageConfig
-from harness.store.claims import Claim
-from harness.store.files import (
+from harness.files import (
     Damaged,
     create,
     make_folder,
@@ -31,6 +29,8 @@ from harness.store.files import (
     read_json,
     write_json,
 )
+from harness.schema import StageConfig
+from harness.store.claims import Claim
 from harness.store.identity import STAGE_ID, digest, stage_id
 
 UNREADABLE = "unreadable"  # class of a failure's record that cannot be read

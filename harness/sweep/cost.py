@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
+from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
-from harness.profile import ClusterConfig
+from harness.files import Damaged, make_folder, read_json, write_json
 from harness.schema import (
     DatasetConfig,
     ModelConfig,
@@ -22,12 +23,11 @@ from harness.schema import (
     StageSurplus,
     TeacherConfig,
 )
-from harness.store.files import Damaged, make_folder, read_json, write_json
 from harness.store.identity import digest
 from harness.sweep.plan import Joins, Plan
 
 if TYPE_CHECKING:
-    from harness.cluster.state import StageState
+    from harness.sweep.states import StageState
 
 MEMORY_SHARE = 0.8  # of a device's memory that a gang may fill
 LARGEST_GANG = 8

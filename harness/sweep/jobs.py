@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.profile import ClusterConfig, ResourceRule
+from harness.cluster_schema import ClusterConfig, ResourceRule
 from harness.schema import RunConfig, StageConfig
 from harness.sweep.cost import Pilot, Size, company, size_key
 from harness.sweep.plan import Joins, Plan, gangs, stream_key, trees

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.schema import StageConfig
@@ -67,6 +67,14 @@ def trees(plan: Plan, left: Collection[str]) -> list[list[str]]:
         if stage in left:
             found.setdefault(roots[stage], []).append(stage)
     return list(found.values())
+
+
+def lineage(stages: Mapping[str, StageConfig], stage: str) -> Iterator[str]:
+    """A stage and all that it descends from."""
+    at: str | None = stage
+    while at is not None:
+        yield at
+        at = stages[at].parent
 
 
 def stages_before_sharing(plan: Plan) -> int:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.augment.policy import with_magnitude
-from harness.compress.levels import trial_levels
-from harness.compress.schedules import magnitudes
 from harness.schema import (
     AugmentConfig,
     CompressConfig,
@@ -27,7 +25,9 @@ from harness.schema import (
     TrialConfig,
 )
 from harness.store.identity import stage_id
-from harness.teacher import targets
+from harness.sweep import targets
+from harness.sweep.levels import trial_levels
+from harness.sweep.schedules import magnitudes
 
 Found = tuple[str, StageConfig]
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from harness.errors import UserError
-from harness.store.files import Damaged, atomic_write, make_folder, move_aside
+from harness.files import Damaged, atomic_write, make_folder, move_aside
 from harness.train.distributed import World
 
 KEPT = 2

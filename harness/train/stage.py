@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from harness import rng
 from harness.augment.policy import parse_policy
 from harness.augment.tail import Tail, eval_batch, train_batch
 from harness.compress import batchnorm
@@ -19,19 +20,19 @@ from harness.compress.surplus import Graph, make_graph
 from harness.data.datasets import Dataset
 from harness.data.loader import Batch, Loader, SplitName
 from harness.errors import UserError
+from harness.files import append_line, atomic_write, read_lines
 from harness.models import registry
 from harness.models.counts import Counts, count
 from harness.schema import RunConfig
-from harness.store.files import append_line, atomic_write, read_lines
-from harness.teacher import load as teachers
-from harness.teacher.judge import judged
-from harness.teacher.load import Teacher
-from harness.train import checkpoint, rng
+from harness.train import checkpoint
+from harness.train import teacher as teachers
 from harness.train.distributed import World
 from harness.train.engine import Engine, make_engine
 from harness.train.evaluate import Scores, evaluate
+from harness.train.judge import judged
 from harness.train.optim import learning_rate
 from harness.train.pruner import Pruner
+from harness.train.teacher import Teacher
 from harness.train.trackers import Tracker
 
 if TYPE_CHECKING:

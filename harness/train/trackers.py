@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.store.files import make_folder
+from harness.files import make_folder
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 EXPERIMENT = "augmentation-harness"

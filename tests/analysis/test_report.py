@@ -14,8 +14,8 @@ from PIL import Image
 
 from analysis import checks, report, rows, sections
 from analysis.best import best_per_size
-from harness.cluster.state import STATES
 from harness.errors import UserError
+from harness.sweep.states import STATES
 
 NASTY = r"""50%_$x$ </script><img src=x onerror="alert(1)"> & \input{y} `rm -rf` $(id) --> "'"""
 

@@ -4,7 +4,7 @@ import pytest
 
 LOOP = """
 import numpy as np
-from harness.kept import Kept
+from harness.cached_jit import Kept
 
 @Kept
 def doubled(values):

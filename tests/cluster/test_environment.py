@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from harness.cluster import arrays, handover, rendezvous, slurm
+from harness.cluster import handover, rendezvous, slurm
+from harness.cluster import slurm_jobs as arrays
 from harness.cluster.queued import Scheduler, submitting
+from harness.cluster_schema import ClusterConfig, SlurmConfig
 from harness.config import Launch
 from harness.errors import UserError
-from harness.profile import ClusterConfig, SlurmConfig
 from harness.schema import RunConfig
 from harness.store.provenance import code_version
 from harness.store.store import Store
@@ -130,7 +131,7 @@ def test_code_that_a_store_holds_already_is_not_what_jobs_run(tmp_path):
         assert planted.parent not in (code, *code.parents)
         assert code.stat().st_mode & 0o077 == 0
         mine = Path(arrays.__file__).read_bytes()
-        assert (code / "harness/cluster/arrays.py").read_bytes() == mine
+        assert (code / "harness/cluster/slurm_jobs.py").read_bytes() == mine
 
 
 def test_a_store_whose_sweeps_are_a_link_is_refused(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 from harness.cluster import failure
 from harness.errors import UserError
+from harness.files import append_line
 from harness.store.claims import ClaimState
-from harness.store.files import append_line
 from harness.store.store import Store
 
 

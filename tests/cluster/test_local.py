@@ -5,10 +5,10 @@ import signal
 import pytest
 
 from harness.cluster.follow import Progress, follow
+from harness.cluster.local import devices
 from harness.cluster.stop import SIGNALS, StopFlag
-from harness.cluster.submit import devices
+from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
-from harness.profile import ClusterConfig
 from harness.store.store import Store
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.queued import GAVE_UP
-from harness.store.files import read_lines
+from harness.files import read_lines
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -11,8 +11,8 @@ import signal
 
 import pytest
 
+from harness.files import read_lines
 from harness.store.claims import look
-from harness.store.files import read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NO_REQUEUE = "cluster.slurm.requeue=false"

@@ -10,12 +10,13 @@ import pytest
 
 from harness import config, launch
 from harness.augment.spaces import TABLES
+from harness.files import write_json
 from harness.models import registry
-from harness.store.files import write_json
+from harness.paths import GRIDS, ROOT
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 
-PAGES = [config.ROOT / "README.md", *sorted((config.ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python -m harness\.launch( [^`#\n]*)")
 MINE = (
     "defaults: [{override /dataset: digits}, {override /recipe: quick}]\nmodel: {depth: 8}\n"
@@ -27,7 +28,7 @@ PLACEHOLDERS = {"grid=...": "grid=quickstart", "grid=mine": "grid=mine.yaml"}
 def printed():
     """(file, words) of every command that begins a sweep."""
     texts = [(page.name, page.read_text()) for page in PAGES]
-    for path in sorted((config.GRIDS / "grid").glob("*.yaml")):
+    for path in sorted((GRIDS / "grid").glob("*.yaml")):
         header = path.read_text().partition("defaults:")[0]
         texts.append((path.name, re.sub(r"^# ?", "", header, flags=re.MULTILINE)))
     for name, text in texts:
@@ -90,5 +91,5 @@ def test_the_arms_of_selection_share_the_plain_ones_and_differ_in_the_teacher(so
     (teacher,) = {stage.teacher.name for stage in plan.stages.values() if stage.teacher}
     assert list(make_plan(config.load(["grid=difficulty_teacher"]).grid).stages) == [teacher]
     assert len({json.dumps(t.cell) for t in plan.trials}) == 20
-    header = Path(config.GRIDS / "grid" / "difficulty_selection.yaml").read_text()
+    header = Path(GRIDS / "grid" / "difficulty_selection.yaml").read_text()
     assert "cost       20 trainings" in header

@@ -12,20 +12,21 @@ import pytest
 
 from analysis.claims import claims
 from analysis.rows import main as write_rows
-from harness import config, launch
+from harness import config, describe, launch
 from harness.augment.spaces import TABLES, find_space
-from harness.cluster.state import StageState
 from harness.compress import layers
 from harness.compress.surplus import make_graph
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
+from harness.paths import GRIDS, ROOT
+from harness.rows import rows
 from harness.store.claims import try_claim
-from harness.store.rows import rows
 from harness.store.store import Store
-from harness.sweep import cost, describe
+from harness.sweep import cost
 from harness.sweep.cost import Pilot
 from harness.sweep.plan import make_plan
+from harness.sweep.states import StageState
 
 SHARING = {
     "size_vs_magnitude": (72, 72),
@@ -55,7 +56,7 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     else:
         told = "no stage is shared"
     assert told in said
-    header = Path(config.GRIDS / "grid" / f"{name}.yaml").read_text()
+    header = Path(GRIDS / "grid" / f"{name}.yaml").read_text()
     assert re.search(rf"cost +{len(epochs)} (stages|trainings)", header)
 
 
@@ -120,7 +121,7 @@ def test_the_control_of_equal_multiply_adds_stands_beside_the_arms_of_claim_b():
 )
 def test_a_header_counts_the_stages_of_its_grid(name, told):
     _, plan = planned(name)
-    assert told in (config.GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
+    assert told in (GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
     lengths = Counter(stage.recipe.epochs for stage in plan.stages.values())
     assert (
         lengths
@@ -139,8 +140,8 @@ def test_the_policies_of_difficulty_are_paired_and_their_teacher_is_the_shipped_
     assert counts == {"none": 4, "randaug_strict": 12, calibrated.name: 12}
     ((teacher, _),) = planned("difficulty_teacher")[1].stages.items()
     assert calibrated.source.startswith(f"calibrated on {teacher} from randaug_strict")
-    header = (config.GRIDS / "grid" / "difficulty_policies.yaml").read_text()
-    docs = (config.ROOT / "docs" / "difficulty.md").read_text()
+    header = (GRIDS / "grid" / "difficulty_policies.yaml").read_text()
+    docs = (ROOT / "docs" / "difficulty.md").read_text()
     assert f"teacher={teacher}" in header
     assert f"teacher={teacher}" in docs
 
@@ -281,5 +282,5 @@ def test_help_lists_every_shipped_grid_with_what_it_is(capsys):
     assert {*SHARING, "additional_parameters", "difficulty_policies"} < listed.keys()
     assert all(listed.values())
     for name in listed:
-        header = (config.GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
+        header = (GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
         assert f"python -m harness.launch grid={name}" in header

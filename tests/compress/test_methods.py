@@ -9,13 +9,14 @@ import torch
 from harness import config
 from harness.compress import masks as pruning
 from harness.compress import methods
-from harness.compress.check import CHANNEL_FAMILIES
 from harness.compress.gradual import UPDATES, end_step, is_due, sparsity_at
 from harness.compress.methods import Request, channel, compress, suited
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
+from harness.paths import ROOT
 from harness.schema import ModelConfig
+from harness.sweep.check import CHANNEL_FAMILIES
 from harness.sweep.plan import make_plan
 
 DEPTHS = {"cifar_resnet": 8, "wide_resnet": 10, "cifar_stem_resnet": 18, "resnet": 18}
@@ -176,7 +177,7 @@ def test_gradual_pruning_follows_the_cubic_and_reaches_its_target_exactly():
 
 def test_a_method_is_one_file(monkeypatch, tmp_path):
     """What `docs/compress.md` promises: its example runs as printed, from the grid to the masks."""
-    page = (config.ROOT / "docs" / "compress.md").read_text()
+    page = (ROOT / "docs" / "compress.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     said = ["grid=pruning_schedules", "compress.method=largest"]
     with pytest.raises(UserError, match=r"no method 'largest' \(valid: channel, magnitude, nm"):

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from harness import config
-from harness.compress.check import misfits
 from harness.errors import UserError
 from harness.schema import TrialConfig
+from harness.sweep.check import misfits
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import make_plan, stages_before_sharing
 

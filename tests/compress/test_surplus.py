@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from harness.compress.check import FUSE_FAMILIES, SLICE_FAMILIES
 from harness.compress.surplus import make_graph
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
 from harness.schema import ModelConfig, StageSurplus
+from harness.sweep.check import FUSE_FAMILIES, SLICE_FAMILIES
 
 SLICE = StageSurplus(form="slice", widths=(1.5, 2.0), share=0.5)
 FUSE = StageSurplus(form="fuse", expand=2)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from harness import launch, status
-from harness.config import GRIDS, ROOT, grid_files, load
+from harness.config import grid_files, load
+from harness.describe import usage
 from harness.errors import UserError, command
-from harness.sweep.describe import usage
+from harness.paths import GRIDS, ROOT
 from harness.sweep.plan import make_plan
 
 INVALID = sorted((Path(__file__).parent / "invalid").glob("*.yaml"))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.transforms import RandomResizedCrop
 
+from harness import rng
 from harness.data.crops import RATIO, Centre, RandomResized, Whole, side_at
-from harness.train import rng
 
 IDS = np.arange(3000, dtype=np.int64) * 7
 RNG = np.random.default_rng(0)

@@ -13,15 +13,17 @@ import pandas as pd
 import pytest
 
 from analysis.best import warnings
+from harness import rows
 from harness.data import streamed
 from harness.data.write import main as write
+from harness.files import write_json
 from harness.models import registry
 from harness.models.counts import count
 from harness.schema import RunConfig, StageConfig, TeacherConfig
-from harness.store import provenance, rows
-from harness.store.files import write_json
+from harness.store import provenance
 from harness.store.identity import stage_id
-from harness.train import checkpoint, pilot
+from harness.train import checkpoint
+from harness.train import step_timing as pilot
 from harness.train.loop import Member, train_gang
 from harness.train.stage import Stage
 

@@ -4,7 +4,7 @@ import pytest
 
 from analysis import table
 from harness.config import grid_files
-from harness.store.rows import rows_of_grid
+from harness.rows import rows_of_grid
 
 
 @pytest.mark.slow

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
+from harness import files
 from harness.errors import UserError
+from harness.files import CannotWrite, Damaged, append_line, atomic_write, read_lines
 from harness.schema import StageConfig
-from harness.store import files
 from harness.store.claims import ClaimLost, look, try_claim
-from harness.store.files import CannotWrite, Damaged, append_line, atomic_write, read_lines
 from harness.store.identity import canonical_json, stage_id
 from harness.store.store import Store
 
@@ -190,7 +190,7 @@ def test_names_cannot_leave_the_store(tmp_path, name):
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from harness.store.files import CannotWrite, atomic_write
+from harness.files import CannotWrite, atomic_write
 path = Path(sys.argv[1])
 atomic_write(path, b"old")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -2,18 +2,18 @@
 
 import pytest
 
-from harness.cluster.state import StageState
+from harness.cluster_schema import ClusterConfig, ResourceRule, SlurmConfig
 from harness.config import Launch
+from harness.describe import gang_lines
 from harness.errors import UserError
 from harness.launch import _keep_budget
-from harness.profile import ClusterConfig, ResourceRule, SlurmConfig
 from harness.schema import OptimizerConfig, RunConfig, TeacherConfig
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.cost import Pilot
-from harness.sweep.describe import gang_lines
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import gangs, make_plan
+from harness.sweep.states import StageState
 
 BASE = {
     "dataset": {"name": "digits", "validation_size": 200},

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.state import stage_states
-from harness.compress.levels import levels
 from harness.errors import UserError
 from harness.store.identity import canonical_json, digest, stage_id, trial_id
 from harness.store.store import Store
 from harness.sweep.axes import repeated
 from harness.sweep.grid import make_grid, put
+from harness.sweep.levels import levels
 from harness.sweep.plan import gangs, make_plan, stages_before_sharing, todo
 from harness.sweep.where import parse
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from harness.cluster_schema import ClusterConfig, ResourceRule, SlurmConfig
 from harness.errors import UserError
-from harness.profile import ClusterConfig, ResourceRule, SlurmConfig
 from harness.schema import RunConfig
 from harness.sweep.grid import make_grid
 from harness.sweep.jobs import make_chains, stages_of

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from harness import config, difficulty
+from harness.augment.calibrate import calibrated, rescaled, targets
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES, Row, find_space, load_space
 from harness.augment.tail import Tail
@@ -16,9 +17,8 @@ from harness.errors import UserError
 from harness.store.claims import try_claim
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
-from harness.teacher.calibrate import calibrated, rescaled, targets
-from harness.teacher.load import Teacher
-from harness.teacher.measure import MEASURES, Images, Line, measure, op_policies
+from harness.train.difficulty import MEASURES, Images, Line, measure, op_policies
+from harness.train.teacher import Teacher
 
 MAGNITUDES = tuple(at / 10 for at in range(11))
 

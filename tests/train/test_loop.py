@@ -11,9 +11,9 @@ from torch import nn
 from harness.compress import masks as pruning
 from harness.data.resident import Resident
 from harness.errors import UserError
+from harness.files import Damaged
 from harness.models import registry
 from harness.store.claims import ClaimLost
-from harness.store.files import Damaged
 from harness.train import checkpoint, loop
 from harness.train.stage import Stage
 

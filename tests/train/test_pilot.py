@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.schema import RunConfig
-from harness.train import pilot
+from harness.train import step_timing as pilot
 
 
 def test_a_pilot_that_hangs_is_ended_in_a_sentence(stages, monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.train import rng
+from harness import rng
 
 IDS = np.arange(20_000, dtype=np.int64)
 

@@ -12,15 +12,15 @@ from harness import config, difficulty
 from harness.augment.tail import Tail
 from harness.cluster import failure
 from harness.errors import UserError
+from harness.files import write_json
+from harness.rows import rows_of_grid
 from harness.schema import TeacherConfig
-from harness.store.files import write_json
 from harness.store.identity import stage_id
-from harness.store.rows import rows_of_grid
 from harness.sweep.plan import make_plan
-from harness.teacher.judge import judged
-from harness.teacher.load import Teacher, load
-from harness.teacher.names import misfit
+from harness.sweep.teachers import misfit
+from harness.train.judge import judged
 from harness.train.loop import Member
+from harness.train.teacher import Teacher, load
 
 TAIL = Tail(mean=(0.0,) * 3, std=(1.0,) * 3)
 LABELS = torch.tensor([0, 1, 2, 0])

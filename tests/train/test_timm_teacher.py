@@ -5,14 +5,13 @@ import sys
 import pytest
 import torch
 
-from harness import config
+from harness import config, describe
 from harness.errors import UserError
+from harness.files import write_json
 from harness.schema import DatasetConfig, StageConfig
-from harness.store.files import write_json
 from harness.store.identity import stage_id
-from harness.sweep import describe
-from harness.teacher.load import load
-from harness.teacher.names import misfit
+from harness.sweep.teachers import misfit
+from harness.train.teacher import load
 
 IMAGENET = """defaults:
   - override /dataset: {dataset}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from harness import rng
 from harness.compress.masks import Masks, lowest
 from harness.compress.methods import Request
-from harness.train import rng
 
 
 def compress(model: nn.Module, request: Request) -> Masks:

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from harness import rng
 from harness.errors import UserError
 from harness.models.counts import count
-from harness.train import rng
 
 
 def _cut(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:

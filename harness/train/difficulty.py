@@ -25,7 +25,7 @@ from harness.augment.apply import apply
 from harness.augment.policy import Policy, parse_policy, with_magnitude
 from harness.augment.spaces import Space
 from harness.augment.tail import eval_batch
-from harness.teacher.load import Teacher
+from harness.train.teacher import Teacher
 
 MEASURES = ("loss", "accuracy", "true_prob", "kl", "spread")
 BATCH = 250

@@ -16,10 +16,10 @@ from submitit.local.local import LocalExecutor
 
 from harness.cluster.submission import Submission
 from harness.cluster.worker import Work
+from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
-from harness.profile import ClusterConfig
+from harness.files import CannotWrite, atomic_write, explained, make_folder
 from harness.store.claims import process_start
-from harness.store.files import CannotWrite, atomic_write, explained, make_folder
 
 STOP_SECONDS = 60.0
 """How long a stopping worker may take to reach a step boundary and save."""

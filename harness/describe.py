@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.compress.check import depends_on_layers
 from harness.errors import printable
-from harness.schema import DatasetConfig, StageConfig
+from harness.schema import DatasetConfig
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
+from harness.sweep.check import depends_on_layers
 from harness.sweep.jobs import asked_for, device_seconds, make_chains
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
 
 if TYPE_CHECKING:
-    from harness.cluster.state import StageState
     from harness.config import Launch
+    from harness.sweep.states import StageState
 
 USAGE = """usage: python -m harness.launch grid=NAME|path/to.yaml [key=value ...]
 
@@ -56,14 +56,6 @@ def usage(grids: Mapping[str, str]) -> str:
     width = max(map(len, grids), default=0)
     listed = "\n".join(f"  {name:<{width}}  {line}" for name, line in grids.items())
     return f"{USAGE}\ngrids\n{listed}\n\naxes: {', '.join(SHORT)}, or any dotted key"
-
-
-def lineage(stages: Mapping[str, StageConfig], stage: str) -> Iterator[str]:
-    """A stage and all that it descends from."""
-    at: str | None = stage
-    while at is not None:
-        yield at
-        at = stages[at].parent
 
 
 def dry_run(
@@ -184,7 +176,7 @@ def data_problems(launch: Launch) -> Iterator[tuple[DatasetConfig, str]]:
 
 def unchecked(launch: Launch) -> list[str]:
     """What could not be looked at beforehand."""
-    from harness.teacher import names as teachers
+    from harness.sweep import teachers
 
     asked = {trial.config.teacher for trial in launch.grid.trials}
     said = [teachers.unchecked(str(teacher.name)) for teacher in asked if teacher.acts]
@@ -221,7 +213,7 @@ def ended(plan: Plan, states: Mapping[str, StageState], took: str, logs: Path) -
 
 
 def _counts(plan: Plan, states: Mapping[str, StageState]) -> str:
-    from harness.cluster.state import trial_state
+    from harness.sweep.states import trial_state
 
     counts = Counter(trial_state(path, states).name for path in plan.paths.values())
     return f"{len(plan.trials):,} trials: " + ", ".join(

@@ -13,13 +13,14 @@ from typing import Any
 
 from harness.augment.spaces import find_space
 from harness.cluster import queued
-from harness.cluster.state import StageState, stage_states, trial_state
+from harness.cluster.state import stage_states
+from harness.files import Damaged, read_json
 from harness.schema import StageConfig
 from harness.store import provenance
-from harness.store.files import Damaged, read_json
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.plan import Plan
+from harness.sweep.states import StageState, trial_state
 from harness.sweep.trial import Trial
 
 RECORDED = (

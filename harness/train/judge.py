@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from harness.augment.tail import Tail
 from harness.schema import TeacherConfig
-from harness.teacher.load import Teacher, cross_entropy
+from harness.train.teacher import Teacher, cross_entropy
 
 Drawn = tuple[torch.Tensor, torch.Tensor]
 OTHER_DRAWS = 2**24  # a candidate's draws are those of this many epochs later

@@ -22,15 +22,15 @@ from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
 from harness.cluster import queued, slurm, snapshot
+from harness.cluster.local import job_folder, private_folder
 from harness.cluster.slurm import SlurmDown
 from harness.cluster.submission import Submission
-from harness.cluster.submit import job_folder, private_folder
+from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
-from harness.profile import ClusterConfig
 from harness.schema import RunConfig, StageConfig
 from harness.store.store import Store
-from harness.sweep.describe import lineage
 from harness.sweep.jobs import Chains, Job, stages_of
+from harness.sweep.plan import lineage
 
 LIMITS = (
     "SubmitJob", "MaxJobsPU", "SubmitLimit", "MaxArraySize",

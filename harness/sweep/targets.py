@@ -9,9 +9,9 @@ import csv
 import functools
 from pathlib import Path
 
-from harness.compress.best import agrees, size_of
 from harness.errors import UserError
 from harness.schema import TeacherConfig, TrialConfig
+from harness.sweep.matched import agrees, size_of
 
 
 def resolved(trial: TrialConfig) -> TeacherConfig:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from harness.data.catalog import CATALOG
 from harness.errors import UserError, nearest
+from harness.files import Damaged
 from harness.imports import with_timm
 from harness.models.registry import FAMILIES, TIMM, timm_names
 from harness.schema import DatasetConfig, StageConfig
-from harness.store.files import Damaged
 from harness.store.identity import STAGE_ID
 from harness.store.store import Store
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.compress import methods
-from harness.compress.levels import trial_levels
 from harness.errors import UserError, nearest
 from harness.models.registry import FAMILIES
 from harness.schema import WIDEST, StageConfig, TrialConfig
+from harness.sweep import targets
+from harness.sweep.levels import trial_levels
 from harness.sweep.stage import steps
-from harness.teacher import targets
 
 Mistake = tuple[str, str]
 ROLES = ("classifier", "first_conv")

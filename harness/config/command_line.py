@@ -13,20 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.compose import GRIDS, GROUPS, ROOT, choices, compose, grid_files
-from harness.compress import check as compression
+from harness.cluster_schema import ClusterConfig
+from harness.config.compose import GROUPS, choices, compose, grid_files
 from harness.errors import UserError, nearest
-from harness.profile import ClusterConfig
+from harness.files import user_path
 from harness.schema import DatasetConfig, RunConfig, TrialConfig
-from harness.store.files import user_path
+from harness.sweep import check as compression
+from harness.sweep import teachers
 from harness.sweep.grid import Grid, read_grid
 from harness.sweep.jobs import RULE_NAMES
 from harness.sweep.mistakes import Mistakes, of_validation
 from harness.sweep.stage import steps
 from harness.sweep.where import parse
-from harness.teacher import names as teachers
 
-__all__ = ["GRIDS", "ROOT", "Launch", "check_cell", "check_sections", "grid_files", "load"]
 LANGUAGE = ("axes", "zip", "also", "exclude")
 OPERATIONAL = ("run", "cluster", "store")
 KEYS = (*TrialConfig.model_fields, *LANGUAGE, *OPERATIONAL)

@@ -14,14 +14,14 @@ from harness.augment.tail import Tail
 from harness.compress.methods import channel
 from harness.data.catalog import CATALOG, DatasetInfo
 from harness.errors import UserError
+from harness.files import Damaged, read_json
 from harness.imports import with_timm
 from harness.models import registry
 from harness.models.counts import count
 from harness.models.registry import TIMM
 from harness.schema import DatasetConfig
-from harness.store.files import Damaged, read_json
 from harness.store.identity import digest
-from harness.teacher.names import misfit, stage_config, stage_folder
+from harness.sweep.teachers import misfit, stage_config, stage_folder
 from harness.train import checkpoint
 
 

@@ -16,15 +16,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness.errors import UserError, closest, nearest
+from harness.files import user_path
+from harness.paths import GRIDS, PROFILES
 from harness.plain_yaml import plain
 from harness.schema import TrialConfig
-from harness.store.files import user_path
 from harness.store.store import SWEEP_NAME
 from harness.sweep.mistakes import Mistakes
 
-ROOT = Path(__file__).resolve().parent.parent
-GRIDS = ROOT / "grids"
-PROFILES = ROOT / "slurm"
 GROUPS = ("dataset", "model", "recipe", "cluster")
 SECTIONS = (
     *(

@@ -16,9 +16,9 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 
-from harness.compress.best import best_magnitude
 from harness.errors import UserError, nearest
 from harness.schema import Magnitude, TrialConfig
+from harness.sweep.matched import best_magnitude
 
 VARYING = ("falling", "rising", "shuffled")
 NAMES = ("constant", *VARYING)

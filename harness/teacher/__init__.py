@@ -1,1 +1,0 @@
-"""Trained networks that judge or label augmented images: what they are called, what they say."""

@@ -31,8 +31,8 @@ from harness.models import registry
 from harness.schema import ModelConfig
 model = ModelConfig(family="cifar_vit", depth=2, width=0.25)
 registry.build(model, 10, seed=0, resolution=32)
-from harness.compress.methods import channel
-channel._library()
+from harness.compress import channels
+channels._torch_pruning()
 """
 TORCHVISION = """
 import torch._dynamo.utils

@@ -224,11 +224,11 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
             "timm:resnet50.a1_in1k",
         ),
         ("it does nothing", "labels: 'true'", name),
-        ("is missing: who labels", "labels: hard", "null"),
+        ("is missing: labels, target and cap need a teacher", "labels: hard", "null"),
         ("both a target and more than one", "target: 1.0", name),
         ("both a target and more than one", "candidates: 4", name),
         ("is below the target 2", "target: 2.0, candidates: 4, cap: 1.0", name),
-        ("takes a stage's id or timm:NAME", "labels: soft", "some/final.pt"),
+        ("takes the id of a stage or timm:NAME", "labels: soft", "some/final.pt"),
     ):
         with pytest.raises(UserError, match=said):
             planned(tmp_path, store, asked, rest)

@@ -14,8 +14,6 @@ from harness.files import write_json
 from harness.models import registry
 from harness.paths import GRIDS, ROOT
 from harness.store.store import Store
-from harness.sweep import cost
-from harness.sweep.cost import Pilot
 from harness.sweep.plan import make_plan
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,10 +40,7 @@ def printed():
 
 @pytest.fixture(scope="module")
 def somewhere(tmp_path_factory):
-    """A folder with the files that the commands name, and a store with the teacher.
-
-    In the store are also measured costs of the grid `mine`, whose budget a command gives.
-    """
+    """A folder with the files that the commands speak of, and a store with the teacher."""
     folder = tmp_path_factory.mktemp("somewhere")
     (folder / "mine.yaml").write_text(MINE)
     (folder / "path" / "to").mkdir(parents=True)
@@ -62,8 +57,6 @@ def somewhere(tmp_path_factory):
     (teacher / "checkpoint" / "final.pt").touch()
     result = {"stage": name, "status": "done", "epochs": 10, "timing": {"gpu_seconds": 60.0}}
     write_json(teacher / "result.json", result)
-    for stage in make_plan(config.load([f"grid={folder}/mine.yaml"]).grid).stages.values():
-        cost.write_pilot(folder / "store", stage, Pilot(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
     return folder
 
 

@@ -17,8 +17,7 @@ from harness.augment.tail import Tail, eval_batch, train_batch
 from harness.compress import batchnorm
 from harness.compress import masks as pruning
 from harness.compress.surplus import Graph, make_graph
-from harness.data.datasets import Dataset
-from harness.data.loader import Batch, Loader, SplitName
+from harness.data.types import Batch, Dataset, Loader, SplitName
 from harness.errors import UserError
 from harness.files import append_line, atomic_write, read_lines
 from harness.models import registry

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness.cluster import failure
-from harness.data import node, streamed, write
+from harness.data import node, pipeline, write
 from harness.data.catalog import MANIFEST
 from harness.data.datasets import load
 from harness.data.ffcv import require_memory
@@ -51,7 +51,7 @@ def loader_of():
 
 def first_image(loader):
     """The file of an image in the first batch of an epoch."""
-    images = loader._splits["train"][1]
+    images = loader._splits["train"].images
     ids = loader._dataset.train.ids.tolist()
     sample = next(loader.epoch(0, 0)).ids[0]
     return images._root / images._paths[ids.index(sample)]
@@ -105,7 +105,7 @@ def test_a_file_that_hangs_ends_the_wait_once(mine, loader_of, monkeypatch):
     path = first_image(loader)
     path.unlink()
     os.mkfifo(path)  # to open it for reading waits for a writer
-    monkeypatch.setattr(streamed, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(pipeline, "STALL_SECONDS", 0.5)
     waited = []
     wait = Threads.wait
 

@@ -73,14 +73,14 @@ def test_an_epoch_that_begins_in_its_middle_decodes_only_what_is_left(made, load
     first, second = made(loader), made(loader)
     whole = held(first.epoch(0, 1))
     decoded = []
-    images = second._splits["train"][1]
-    job = images.job
+    images = second._splits["train"].images
+    decoder = images.decoder
 
     def watched(rows, ids, crop):
         decoded.extend(ids.tolist())
-        return job(rows, ids, crop)
+        return decoder(rows, ids, crop)
 
-    monkeypatch.setattr(images, "job", watched)
+    monkeypatch.setattr(images, "decoder", watched)
     rest = held(second.epoch(0, 1, start_step=1))
     assert same(whole[1:], rest)
     assert decoded == [i for batch in whole[1:] for i in batch[2].tolist()]
@@ -102,9 +102,9 @@ def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(made, tree, split, c
     """From raw storage: the pixels of the box in the file, resized by INTER_AREA."""
     import cv2
 
-    from harness.data.imagefolder import read_image, scan_both
+    from harness.data.imagefolder import read_image, scan_parts
 
-    part = scan_both(tree / "photos")[split == "test"]
+    part = scan_parts(tree / "photos")[split == "test"]
     loader = made()
     batches = loader.epoch(4, 0) if crop else loader.evaluate("test", 15)
     images, labels, ids = held(batches)[0]
@@ -189,17 +189,17 @@ def test_a_dead_thread_is_an_error_within_seconds(made):
     loader = made()
     batches = loader.epoch(0, 0)
     next(batches)
-    for _ in range(len(loader._threads)):
-        loader._threads.submit(sys.exit)  # ends the thread that runs it
+    for _ in range(len(loader._pipeline.threads)):
+        loader._pipeline.threads.submit(sys.exit)  # ends the thread that runs it
     started = time.monotonic()
-    with pytest.raises(Stalled, match=r"decode-\d that decodes images is dead"):
+    with pytest.raises(Stalled, match=r"the decoding thread decode-\d has died"):
         list(itertools.chain.from_iterable(loader.epoch(0, epoch) for epoch in range(1, 50)))
     assert time.monotonic() - started < 3
 
 
 def test_an_error_in_a_thread_arrives_with_its_own_words(made, tmp_path):
     loader = made("imagefolder")
-    loader._splits["train"][1]._root = tmp_path
+    loader._splits["train"].images._root = tmp_path
     with pytest.raises(
         UserError, match=r"the image .*(JPEG|png) was there .* is gone: put it back"
     ):
@@ -278,7 +278,7 @@ def test_what_cannot_be_imported_is_said_in_a_sentence(monkeypatch):
         ("photos", "ffcv", "run.loader=ffcv needs .beton files of photos"),
         ("photos", "auto", "neither manifest.json nor train/ and val/ are in"),
         ("photos", "imagefolder", "needs the folders train/ and val/ of photos"),
-        ("digits", "imagefolder", "reads a tree of image files, and digits is none"),
+        ("digits", "imagefolder", "reads a tree of image files, and digits is not one"),
     ],
 )
 def test_a_loader_that_cannot_read_the_set_says_what_to_do(tmp_path, name, loader, words):
@@ -311,10 +311,11 @@ def test_importing_ffcv_leaves_torchs_threads_alone(in_child):
 def test_what_decodes_images_is_kept_for_the_next_process(in_child, betons):
     code = (
         "from pathlib import Path\nimport numpy as np\n"
-        "from harness.data.crops import Centre\nfrom harness.data.ffcv import Beton, _decode\n"
-        f"images = Beton(Path({str(betons / 'photos' / 'train.beton')!r}))\n"
+        "from harness.data.crops import Centre\n"
+        "from harness.data.ffcv import BetonImages, _decode\n"
+        f"images = BetonImages(Path({str(betons / 'photos' / 'train.beton')!r}))\n"
         "out = np.zeros((1, 16, 16, 3), dtype=np.uint8)\n"
-        "images.job(np.arange(1), images.ids[:1], Centre())(slice(0, 1), out)\n"
+        "images.decoder(np.arange(1), images.ids[:1], Centre())(slice(0, 1), out)\n"
         "print(out.sum(), _decode.loop.stats.cache_misses.total())"
     )
     first, again = (in_child(code).split() for _ in range(2))

@@ -14,7 +14,7 @@ import pytest
 
 from analysis.best import warnings
 from harness import rows
-from harness.data import streamed
+from harness.data import pipeline
 from harness.data.write import main as write
 from harness.files import write_json
 from harness.models import registry
@@ -245,20 +245,20 @@ def test_a_gang_decodes_and_copies_each_training_batch_once(
     world, betons, tmp_path, monkeypatch, members
 ):
     decoded, sent = [], []
-    drawn, send = streamed._drawn, streamed.Streamed._send
+    with_decoders, send = pipeline._with_decoders, pipeline.Pipeline._send
 
     def watched(split, images, rows, crop):
-        for batch, fill in drawn(split, images, rows, crop):
+        for batch, decode in with_decoders(split, images, rows, crop):
 
-            def counted(part, out, batch=batch, fill=fill):
-                decoded.extend(split.ids[batch][part].tolist())
-                fill(part, out)
+            def counted(piece, out, batch=batch, decode=decode):
+                decoded.extend(split.ids[batch][piece].tolist())
+                decode(piece, out)
 
             yield batch, counted
 
-    monkeypatch.setattr(streamed, "_drawn", watched)
+    monkeypatch.setattr(pipeline, "_with_decoders", watched)
     monkeypatch.setattr(
-        streamed.Streamed, "_send", lambda self, batch: sent.append(batch.ids) or send(self, batch)
+        pipeline.Pipeline, "_send", lambda self, batch: sent.append(batch.ids) or send(self, batch)
     )
     plain = {"policy": "none", "crop_padding": 0, "flip": False}
     stages = [config(), config(augment=plain)][:members]

@@ -20,7 +20,7 @@ import llvmlite.binding
 import numpy as np
 import torch
 
-from harness.cached_jit import Kept
+from harness.cached_jit import CachedJit
 from harness.data import node
 from harness.data.types import Bytes, Crop, Decoder, Integers
 from harness.errors import UserError
@@ -55,7 +55,7 @@ def _by_name(function: Any) -> Any:
 _imdecode, _resize = map(_by_name, (library.ctypes_imdecode, library.ctypes_resize))
 
 
-@Kept
+@CachedJit
 def _decode(data, starts, sizes, jpeg, heights, widths, boxes, scratch, out):  # type: ignore[no-untyped-def]
     """Decode, crop and resize (INTER_AREA) images into out, uint8 [n, side, side, 3].
 

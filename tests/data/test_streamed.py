@@ -316,7 +316,7 @@ def test_what_decodes_images_is_kept_for_the_next_process(in_child, betons):
         f"images = BetonImages(Path({str(betons / 'photos' / 'train.beton')!r}))\n"
         "out = np.zeros((1, 16, 16, 3), dtype=np.uint8)\n"
         "images.decoder(np.arange(1), images.ids[:1], Centre())(slice(0, 1), out)\n"
-        "print(out.sum(), _decode.loop.stats.cache_misses.total())"
+        "print(out.sum(), _decode.compiled.stats.cache_misses.total())"
     )
     first, again = (in_child(code).split() for _ in range(2))
     assert int(first[0]) > 0

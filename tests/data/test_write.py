@@ -1,4 +1,4 @@
-"""Written sets: what they hold, and what is said when the source or the files are bad."""
+"""Writing data sets: what the files hold, and the errors for a bad source or bad images."""
 
 import dataclasses
 import itertools
@@ -35,7 +35,7 @@ def command(source, out, *words):
 
 @pytest.fixture
 def copy(tree, tmp_path):
-    """A tree of one's own, to be spoiled."""
+    """A tree of its own, which the test may change."""
     shutil.copytree(tree / "photos", tmp_path / "source")
     return tmp_path / "source"
 
@@ -118,7 +118,7 @@ def test_images_are_shrunk_and_some_are_compressed_whatever_the_threads(tree, tm
 
 
 def spoil(copy):
-    """Two images that do not decode, and a text: their names."""
+    """Damage two images; return their names."""
     truncated, text = copy / "train/cat/cat_03.JPEG", copy / "val/dog/dog_00.JPEG"
     truncated.write_bytes(truncated.read_bytes()[:2000])
     text.write_text("no image")
@@ -136,8 +136,8 @@ def test_bad_images_are_all_named_and_nothing_looks_finished(copy, tmp_path):
 def test_bad_images_are_left_out_if_asked_and_the_rest_stays_as_it_is(copy, tree, tmp_path, capsys):
     names = spoil(copy)
     command(copy, tmp_path / "photos", "skip_bad=true")
-    said = capsys.readouterr().out
-    assert all(f"skipped {name}" in said for name in names)
+    output = capsys.readouterr().out
+    assert all(f"skipped {name}" in output for name in names)
     whole, rest = load(CONFIG, str(tree), "imagefolder"), load(CONFIG, str(tmp_path), "ffcv")
     bad = scan_parts(tree / "photos")[0].paths.index("cat/cat_03.JPEG")
     parts = [(whole.train, rest.train), (whole.validation, rest.validation)]
@@ -169,8 +169,8 @@ def test_too_many_bad_images_end_a_write_at_once_unless_they_may_be_skipped(
     assert sum(name in str(caught.value) for name in names) == 3
     assert not any((tmp_path / "out").iterdir())
     command(copy, tmp_path / "photos", "skip_bad=true")
-    said = capsys.readouterr().out
-    assert all(f"skipped {name}" in said for name in names)
+    output = capsys.readouterr().out
+    assert all(f"skipped {name}" in output for name in names)
     assert len(load(CONFIG, str(tmp_path), "ffcv").test) == 15
 
 
@@ -330,7 +330,7 @@ def test_without_ffcv_it_is_a_sentence():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["dataset=photos"], "out is missing: add out="),
         (["dataset=photos", "out=x", "maxresolution=3"], "did you mean 'max_resolution'?"),
@@ -345,10 +345,10 @@ def test_without_ffcv_it_is_a_sentence():
         (["dataset=digits", "out=x", "validation_size=5000"], "leaves nothing to train on"),
     ],
 )
-def test_wrong_words_are_explained(words, said):
+def test_wrong_words_are_explained(words, output):
     with pytest.raises(UserError) as caught:
         write.main(words)
-    assert said in str(caught.value)
+    assert output in str(caught.value)
 
 
 def test_a_tree_that_the_catalog_does_not_know_comes_with_its_line(tree):

@@ -55,7 +55,6 @@ from harness.data.splits import split_hash
 from harness.data.threads import Threads
 from harness.errors import UserError, command, nearest
 from harness.files import CannotWrite, make_folder, write_json
-from harness.imports import import_ffcv
 from harness.paths import GRIDS
 from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
@@ -325,8 +324,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"how many images for validation? Say validation_size=N. {USAGE}")
     try:
         import cv2  # noqa: F401
-
-        import_ffcv()
+        import ffcv  # noqa: F401
     except (ImportError, OSError) as error:
         raise UserError(
             f"writing .beton files needs FFCV, which cannot be imported ({error}): {INSTALL_FFCV}; "

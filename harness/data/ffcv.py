@@ -24,10 +24,8 @@ from harness.cached_jit import CachedJit
 from harness.data import node
 from harness.data.types import Bytes, Crop, Decoder, Integers
 from harness.errors import UserError
-from harness.imports import import_ffcv
 
 _torch_threads = torch.get_num_threads()
-import_ffcv()
 import ffcv.libffcv as library  # noqa: E402
 from ffcv.fields.rgb_image import IMAGE_MODES  # noqa: E402
 from ffcv.reader import Reader  # noqa: E402

@@ -29,7 +29,6 @@ from harness.data.source import INSTALL_FFCV
 from harness.data.writer import write_betons
 from harness.errors import UserError, command, nearest
 from harness.files import CannotWrite
-from harness.imports import import_ffcv
 from harness.paths import GRIDS
 from harness.schema import DatasetConfig
 
@@ -82,8 +81,7 @@ def main(arguments: list[str]) -> int:
         )
     try:
         import cv2  # noqa: F401
-
-        import_ffcv()
+        import ffcv  # noqa: F401
     except (ImportError, OSError) as error:
         raise UserError(
             f"writing .beton files needs FFCV, which cannot be imported ({error}): {INSTALL_FFCV}; "

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, nearest
-from harness.imports import with_timm
 from harness.schema import ModelConfig
 
 if TYPE_CHECKING:
@@ -87,8 +86,7 @@ def takes_one_size(name: str) -> bool:
     if not name.startswith(TIMM):
         return name in FAMILIES and FAMILIES[name].patch is not None
     try:
-        with with_timm():
-            from timm.models import get_pretrained_cfg
+        from timm.models import get_pretrained_cfg
     except ImportError:
         return False
     facts = get_pretrained_cfg(name.removeprefix(TIMM))
@@ -171,8 +169,7 @@ def _module(config: ModelConfig) -> Any:
         raise UserError(" ".join(problems))
     family = _family(config.family)
     assert family is not None
-    with with_timm():  # which most families are made of
-        module = importlib.import_module(f"harness.models.{family.module}")
+    module = importlib.import_module(f"harness.models.{family.module}")
     return module.Named(config.family.removeprefix(TIMM)) if family.fixed_width else module
 
 

@@ -15,7 +15,6 @@ from harness.compress.methods import channel
 from harness.data.catalog import CATALOG, DatasetInfo
 from harness.errors import UserError
 from harness.files import Damaged, read_json
-from harness.imports import with_timm
 from harness.models import registry
 from harness.models.counts import count
 from harness.models.registry import TIMM
@@ -113,8 +112,7 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
 
 
 def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]:
-    with with_timm():
-        import timm
+    import timm
 
     model, _, weights = name.partition("@")
     try:

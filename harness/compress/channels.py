@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from harness.errors import UserError
-from harness.imports import with_timm
 
 LAYERS = (nn.Conv2d, nn.Linear)
 
@@ -138,8 +137,7 @@ def _groups(model: nn.Module, resolution: int) -> Iterator[_Group]:
 def _torch_pruning() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the library's own imports, timm among them
-        with with_timm():
-            import torch_pruning
+        import torch_pruning
     return torch_pruning
 
 

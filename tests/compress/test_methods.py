@@ -11,14 +11,15 @@ from harness.compress import masks as pruning
 from harness.compress.channels import fit_shapes
 from harness.compress.gradual import UPDATES, end_step, is_due, sparsity_at
 from harness.compress.methods import METHODS, Request
-from harness.compress.methods.channel import FAMILIES as CHANNEL_FAMILIES
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
+from harness.models.family import FAMILIES
 from harness.paths import ROOT
 from harness.schema import ModelConfig
 from harness.sweep.plan import make_plan
 
+CHANNEL_FAMILIES = [n for n, family in FAMILIES.items.items() if family.removable_channels]
 DEPTHS = {"cifar_resnet": 8, "wide_resnet": 10, "cifar_stem_resnet": 18, "resnet": 18}
 DEPTHS["efficientnet"] = 16
 

@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from harness.compress.surplus import make_graph
-from harness.compress.surplus.fuse import Fuse
-from harness.compress.surplus.slice import Slice
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
+from harness.models.family import FAMILIES
 from harness.schema import ModelConfig, StageSurplus
 
 SLICE = StageSurplus(form="slice", widths=(1.5, 2.0), share=0.5)
@@ -53,7 +52,7 @@ def same_graph(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", Fuse.families)
+@pytest.mark.parametrize("family", [n for n, f in FAMILIES.items.items() if f.conv_norm_pairs])
 def test_fused_equals_its_training_graph_and_is_the_small_model(family):
     found = trained(graph(FUSE, family)).eval()
     images = torch.randn(4, 3, 32, 32)
@@ -78,7 +77,7 @@ def test_every_branch_takes_part_in_what_is_folded():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", Slice.families)
+@pytest.mark.parametrize("family", [n for n, f in FAMILIES.items.items() if f.nested_widths])
 def test_a_slice_is_the_small_model_and_starts_as_its_plain_twin(family):
     found, plain = graph(SLICE, family), build(0.5, family)
     small = found.deployed()

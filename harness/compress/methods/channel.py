@@ -10,18 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.compress.methods.base import Method, Request, register_method
-from harness.compress.misfits import unsuited_family
+from harness.compress.misfits import family_misfit
 from harness.schema import TrialConfig
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-FAMILIES = (
-    "cifar_resnet", "wide_resnet", "cifar_stem_resnet", "cifar_mobilenetv2", "resnet",
-    "mobilenetv2", "mobilenetv3_large", "mobilenetv3_small", "efficientnet",
-)  # fmt: skip
-"""Families whose forward passes contain no number of channels."""
 
 
 class Channel(Method):
@@ -38,8 +32,8 @@ class Channel(Method):
                 "compress.scope: method channel removes the same share of the channels of every "
                 "layer: set layer"
             )
-        if trial.model.family not in FAMILIES:
-            yield f"compress.method: {unsuited_family('channel pruning', trial, FAMILIES)}"
+        if misfit := family_misfit("channel pruning", trial, lambda f: f.removable_channels):
+            yield f"compress.method: {misfit}"
         if trial.compress.rewind == "weights":
             yield (
                 "compress.rewind: method channel changes the shapes of the weights, so early ones "

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from harness.compress.misfits import unsuited_family
+from harness.compress.misfits import family_misfit
+from harness.models.family import Family
 from harness.plugins import Registry
 from harness.schema import (
     Frozen,
@@ -94,9 +95,6 @@ class GraphForm(Form, ABC):
     `surplus.options` change its numbers.
     """
 
-    families: ClassVar[tuple[str, ...] | None] = None
-    """The model families that it suits; None where only the built model tells."""
-
     def misfits(self, trial: TrialConfig) -> Iterable[str]:
         """Refuse a pruned trial and families that the form does not suit."""
         if trial.compress.sparsity > 0.0 or trial.compress.dense_long is not None:
@@ -104,9 +102,12 @@ class GraphForm(Form, ABC):
                 f"surplus.form: {self.name} surrounds a dense model: set sparsity 0 without "
                 "dense_long (prune_away is the form for pruned ones)"
             )
-        if self.families is not None and trial.model.family not in self.families:
-            what = f"surplus {self.name}"
-            yield f"surplus.form: {unsuited_family(what, trial, self.families)}"
+        if misfit := family_misfit(f"surplus {self.name}", trial, self.suits_family):
+            yield f"surplus.form: {misfit}"
+
+    def suits_family(self, family: Family) -> bool:
+        """Return whether the form suits models of that family, as far as its row tells."""
+        return True
 
     def change_path(self, trial: TrialConfig, path: Sequence[Step]) -> Sequence[Step]:
         """Return the path with the surplus in its dense stage, which keeps no early weights."""

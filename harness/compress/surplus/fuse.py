@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.compress.surplus.base import Build, GraphForm, register_form
+from harness.models.family import Family
 from harness.schema import StageSurplus, SurplusConfig
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ class Fuse(GraphForm):
     """See the module."""
 
     name = "fuse"
-    # Families with a dense convolution of 3x3 or more whose output goes to a batch norm alone.
-    families = ("cifar_resnet", "wide_resnet", "cifar_stem_resnet", "resnet")
+
+    def suits_family(self, family: Family) -> bool:
+        """Return whether models of the family have convolutions that can have branches."""
+        return family.conv_norm_pairs
 
     def stage_surplus(self, surplus: SurplusConfig) -> StageSurplus:
         """Return the expansion of the branch that has channels of its own."""

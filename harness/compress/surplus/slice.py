@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness.compress.surplus.base import Build, GraphForm, register_form
+from harness.models.family import Family
 from harness.schema import WIDEST, StageSurplus, SurplusConfig, TrialConfig
 
 if TYPE_CHECKING:
@@ -19,12 +20,10 @@ class Slice(GraphForm):
     """See the module."""
 
     name = "slice"
-    # Families that have the same layers at every width. A wide_resnet is not one of them: at width
-    # 1 it lacks the first projection that other widths have.
-    families = (
-        "cifar_resnet", "cifar_stem_resnet", "cifar_mobilenetv2", "resnet", "mobilenetv2",
-        "mobilenetv3_large", "mobilenetv3_small", "efficientnet",
-    )  # fmt: skip
+
+    def suits_family(self, family: Family) -> bool:
+        """Return whether wider models of the family contain the small one."""
+        return family.nested_widths
 
     def misfits(self, trial: TrialConfig) -> Iterator[str]:
         """Refuse synchronised batch norm, and widths that are not greater than the small one's."""

@@ -33,5 +33,7 @@ register_family(
         classifier=mobilenetv2.CLASSIFIER,
         first_conv=mobilenetv2.FIRST_CONV,
         min_resolution=8,
+        removable_channels=True,
+        nested_widths=True,
     )
 )

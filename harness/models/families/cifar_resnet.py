@@ -25,5 +25,14 @@ def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Mo
 
 
 register_family(
-    Family("cifar_resnet", build, classifier="fc", first_conv="conv1", depths=(8, 20, 32, 56))
+    Family(
+        "cifar_resnet",
+        build,
+        classifier="fc",
+        first_conv="conv1",
+        depths=(8, 20, 32, 56),
+        removable_channels=True,
+        nested_widths=True,
+        conv_norm_pairs=True,
+    )
 )

@@ -28,5 +28,8 @@ register_family(
         first_conv=resnet.FIRST_CONV,
         depths=(18, 34, 50),
         min_resolution=8,
+        removable_channels=True,
+        nested_widths=True,
+        conv_norm_pairs=True,
     )
 )

@@ -27,5 +27,13 @@ def build(depth: None, width: float, num_classes: int, in_channels: int) -> nn.M
 
 
 register_family(
-    Family("mobilenetv2", build, classifier=CLASSIFIER, first_conv=FIRST_CONV, min_resolution=17)
+    Family(
+        "mobilenetv2",
+        build,
+        classifier=CLASSIFIER,
+        first_conv=FIRST_CONV,
+        min_resolution=17,
+        removable_channels=True,
+        nested_widths=True,
+    )
 )

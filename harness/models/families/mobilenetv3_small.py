@@ -34,5 +34,7 @@ register_family(
         classifier="classifier",
         first_conv="conv_stem",
         min_resolution=17,
+        removable_channels=True,
+        nested_widths=True,
     )
 )

@@ -74,5 +74,8 @@ register_family(
         first_conv=FIRST_CONV,
         depths=tuple(BLOCKS),
         min_resolution=17,
+        removable_channels=True,
+        nested_widths=True,
+        conv_norm_pairs=True,
     )
 )

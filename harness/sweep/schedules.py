@@ -17,12 +17,17 @@ import itertools
 from collections.abc import Sequence
 
 from harness.errors import UserError, nearest
-from harness.schema import Magnitude, TrialConfig
+from harness.schema import CompressConfig, Magnitude, TrialConfig
 from harness.sweep.matched import best_magnitude
 
 VARYING = ("falling", "rising", "shuffled")
 NAMES = ("constant", *VARYING)
 MATCHED = "matched:"
+
+
+def depends_on_seed(compress: CompressConfig) -> bool:
+    """Return whether the magnitudes of a trial's levels depend on its seed."""
+    return compress.magnitude_schedule == "shuffled"
 
 
 def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitude, ...]:

@@ -7,8 +7,8 @@ python -m harness.cancel grid=imagenet_resnet50 where="width < 1"
 from __future__ import annotations
 
 from harness.cluster import slurm
-from harness.cluster.select import look_at
 from harness.cluster.slurm import SlurmDown
+from harness.cluster.sweep_view import read_sweep
 from harness.errors import UserError, command
 from harness.verb import callable_module
 
@@ -20,11 +20,11 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("--help", "-h"):
         print(__doc__)
         return 0
-    sweep = look_at(args, {})
+    sweep = read_sweep(args, {})
     wanted = set(sweep.stages())
     chosen: list[str] = []
     kept: list[str] = []
-    for job, stages in sweep.scheduler.parts().items():
+    for job, stages in sweep.scheduler.stages_by_job().items():
         left = [s for s in stages if not (s in sweep.states and sweep.states[s].result)]
         if wanted & set(stages):
             (chosen if set(left) <= wanted else kept).append(job)

@@ -12,7 +12,7 @@ from harness.schema import DatasetConfig
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
 from harness.sweep.check import depends_on_layers
-from harness.sweep.jobs import asked_for, device_seconds, make_chains
+from harness.sweep.jobs import device_seconds, make_jobs, resources_for
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
 
 if TYPE_CHECKING:
@@ -83,7 +83,11 @@ def dry_run(
     lines.append("  " + cost.saving(plan, states, launch.store))
     lines += gang_lines(launch, plan, left)
     lines += cost.by_size(plan, states, left, launch.store)
-    lines += [printable(f"  damaged: {s.why}") for s in states.values() if s.name == "damaged"]
+    lines += [
+        printable(f"  damaged: {s.why}; launch does it again")
+        for s in states.values()
+        if s.name == "damaged"
+    ]
     lines += problems(launch)
     if any(depends_on_layers(plan.stages[stage]) for stage in left):
         lines.append("  note: layers are compared with pruning and surplus when this is launched")
@@ -99,24 +103,12 @@ def _jobs(
     """
     known = cost.seconds_per_epoch(plan, states, launch.store)
     seconds = device_seconds(known, plan)
-    chains = [
-        (chain, group.cluster)
-        for group in make_chains(
-            plan,
-            left,
-            launch.cluster,
-            launch.run,
-            seconds,
-            measured=cost.pilots(launch.store, plan),
-        )
-        for chain in group.chains
-    ]
-    jobs = sum(len(chain) for chain, _ in chains)
-    limits = sorted({cluster.timeout_min for _, cluster in chains})
+    measured = cost.pilots(launch.store, plan)
+    groups = make_jobs(plan, left, launch.cluster, launch.run, seconds, measured=measured)
+    jobs = [job for group in groups for job in group.jobs]
+    limits = sorted({group.cluster.timeout_min for group in groups})
     minutes = " or ".join(f"{limit:,}" for limit in limits) or "0"
-    gangs_held = sum(len(job) for chain, _ in chains for job in chain)
-    start = f"{len(chains):,} of which can start at once"
-    return f"  {jobs:>8,} jobs of {minutes} minutes, {start}", gangs_held
+    return f"  {len(jobs):>8,} jobs of {minutes} minutes", sum(len(job) for job in jobs)
 
 
 def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
@@ -127,7 +119,7 @@ def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
     lines = []
     for size, stage in {cost.size_key(plan.stages[stage]): stage for stage in left}.items():
         pilot = measured.get(size)
-        cluster, run = asked_for(plan, stage, launch.cluster, launch.run)
+        cluster, run = resources_for(plan, stage, launch.cluster, launch.run)
         if pilot is None:
             why = "1, no pilot: python -m harness.pilot"
         elif not pilot.suits(run):

@@ -70,9 +70,9 @@ def _chosen(args: list[str]) -> Launch:
     """What is asked for, with those trials only that `where` holds for."""
     from dataclasses import replace
 
-    from harness.cluster.select import look_at
+    from harness.cluster.sweep_view import read_sweep
 
-    sweep = look_at(args, KNOBS)
+    sweep = read_sweep(args, KNOBS)
     wanted = {trial["trial"] for trial in sweep.trials}
     trials = tuple(trial for trial in sweep.launch.grid.trials if trial.id in wanted)
     if not trials:

@@ -114,7 +114,7 @@ def cluster(launch: Launch) -> Iterator[Finding]:
             "off by default here: if refused, cluster.slurm.requeue=false",
         )
     yield from _preemption(settings)
-    if slurm.elapsed(["1"]) is None:
+    if slurm.elapsed_seconds(["1"]) is None:
         yield "note", "accounting", "sacct does not answer: status shows no elapsed hours"
     else:
         yield "ok", "accounting", "sacct answers"
@@ -124,8 +124,8 @@ def cluster(launch: Launch) -> Iterator[Finding]:
 
 def _accepted(launch: Launch) -> Iterator[Finding]:
     """Whether SLURM would take jobs of the profile as it is, and with each rule for sizes."""
-    from harness.cluster import slurm_jobs as arrays
-    from harness.sweep.jobs import RULE_NAMES, applied
+    from harness.cluster import slurm_jobs
+    from harness.sweep.jobs import RULE_NAMES, apply_rule
     from harness.sweep.where import parse
 
     for rule in (None, *launch.cluster.resources):
@@ -133,9 +133,9 @@ def _accepted(launch: Launch) -> Iterator[Finding]:
         try:
             if rule is not None:
                 parse(rule.where, RULE_NAMES)
-            asked, run = applied(launch.cluster, launch.run, rule)
+            asked, run = apply_rule(launch.cluster, launch.run, rule)
             with tempfile.TemporaryDirectory() as folder:
-                arrays.check(asked, run, Path(folder), Path(folder))
+                slurm_jobs.check(asked, run, Path(folder), Path(folder))
             yield "ok", what, "SLURM would take its jobs"
         except UserError as error:
             yield "bad", what, str(error)

@@ -14,10 +14,10 @@ import time
 from collections.abc import Collection, Mapping
 
 from harness import describe
-from harness.cluster import failure, queued
-from harness.cluster.queued import Scheduler
-from harness.cluster.select import select
+from harness.cluster import failure
+from harness.cluster.job_registry import Scheduler, query_scheduler, submission_lock
 from harness.cluster.state import stage_states
+from harness.cluster.sweep_view import select_trials
 from harness.config import Launch, grid_files, load
 from harness.errors import UserError, command, nearest
 from harness.files import Damaged, atomic_write, make_folder
@@ -27,7 +27,7 @@ from harness.sweep import cost
 from harness.sweep.check import depends_on_layers
 from harness.sweep.mistakes import Mistakes
 from harness.sweep.plan import Plan, gangs, lineage, make_plan, todo
-from harness.sweep.states import StageState
+from harness.sweep.states import FINISHED, UNDER_WAY, StageState
 from harness.verb import callable_module
 
 KNOBS = {"dry_run": bool, "retry": str, "budget": str, "where": str}
@@ -45,9 +45,9 @@ def main(args: list[str]) -> int:
         raise UserError(f"retry={retry} is not known{nearest(retry, RETRY)}")
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    scheduler = queued.ask(store.root, None if launch.knobs.get("dry_run") else _wait)
+    scheduler = query_scheduler(store.root, None if launch.knobs.get("dry_run") else _wait)
     states = stage_states(store, plan.stages, scheduler)
-    wanted = {stage for trial in select(plan, states, launch) for stage in trial["stages"]}
+    wanted = {stage for trial in select_trials(plan, states, launch) for stage in trial["stages"]}
     if retry is not None and launch.knobs.get("dry_run"):
         states = _forgiven(states, RETRY[retry], wanted)
     elif retry is not None:
@@ -57,10 +57,10 @@ def main(args: list[str]) -> int:
     if launch.knobs.get("dry_run"):
         print(describe.dry_run(launch, plan, states, left))
         return 1 if any(state.name == "damaged" for state in states.values()) else 0
-    if scheduler.asked:
-        from harness.cluster import handover
+    if scheduler.was_queried:
+        from harness.cluster import enqueue
 
-        handover.release(scheduler)
+        enqueue.release_held(scheduler)
     if not left:
         print(describe.nothing_left(plan, states))
         return 1 if any(states[stage].name == "failed" for stage in wanted) else 0
@@ -87,9 +87,7 @@ def _keep_budget(
     if "budget" not in launch.knobs:
         return
     under_way = [
-        stage
-        for stage, state in states.items()
-        if state.name in ("queued", "running", "disputed") and stage not in left
+        stage for stage, state in states.items() if state.name in UNDER_WAY and stage not in left
     ]
     hours = _hours(launch.knobs["budget"])
     cost.check_budget(plan, states, [*left, *under_way], store.root, hours)
@@ -240,25 +238,26 @@ def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:
 
 def _queue(launch: Launch, plan: Plan, store: Store, wanted: Collection[str]) -> int:
     """Hand the work to SLURM and leave; undisturbed by other launches of the same store."""
-    from harness.cluster import handover
+    from harness.cluster import enqueue
 
-    handover.require_sbatch(launch.cluster)
-    with queued.submitting(store.root) as lock:
-        scheduler = queued.ask(store.root, lock.heartbeat)
+    enqueue.require_sbatch(launch.cluster)
+    with submission_lock(store.root) as lock:
+        scheduler = query_scheduler(store.root, lock.heartbeat)
         states = stage_states(store, plan.stages, scheduler)
         left = _left(launch, plan, store, states, wanted)
         _keep_budget(launch, plan, store, states, left)  # another launch may have queued more
         damaged = _set_aside(store, left, states)
-        handover.reap(store, left, scheduler)
-        queue = handover.submit(launch, plan, store, left, states, scheduler, lock)
-    print(describe.starting(plan, states, left, min(launch.cluster.workers, len(queue.jobs))))
-    if queue.jobs:
-        print(f"queued {len(queue.jobs):,} jobs: {queue.jobs[0]} to {queue.jobs[-1]}")
+        enqueue.record_losses(store, left, scheduler)
+        submitted = enqueue.submit(launch, plan, store, left, states, scheduler, lock)
+    print(describe.starting(plan, states, left, min(launch.cluster.workers, len(submitted.jobs))))
+    if submitted.jobs:
+        first, last = submitted.jobs[0], submitted.jobs[-1]
+        print(f"queued {len(submitted.jobs):,} jobs: {first} to {last}")
         print("they need nothing from this machine any more; see harness.status")
-    if queue.refused:
+    if submitted.refused:
         print(
-            f"{queue.refused:,} stages found no room ({queue.why}): launch again when some of the "
-            "others are done"
+            f"{submitted.refused:,} stages found no room ({submitted.why}): launch again when "
+            "some of the others are done"
         )
     return _damage_told(damaged)
 
@@ -271,10 +270,10 @@ def _run_here(
     states: Mapping[str, StageState],
 ) -> int:
     """Train with worker processes of this machine, and stay until they are finished."""
-    from harness.cluster.follow import Progress, duration, follow
-    from harness.cluster.local import LocalJobs
-    from harness.cluster.stop import StopFlag
+    from harness.cluster.local import LocalWorkers
+    from harness.cluster.stop_flag import StopFlag
     from harness.cluster.submission import Submission
+    from harness.cluster.supervisor import Progress, duration, supervise
 
     begun = time.monotonic()
     needed = {ancestor for stage in left for ancestor in lineage(plan.stages, stage)}
@@ -294,19 +293,21 @@ def _run_here(
     )
     print(describe.starting(plan, states, left, workers), flush=True)
     with StopFlag() as stop:
-        jobs = LocalJobs(submission, launch.cluster, store.sweep_folder(launch.grid.name))
-        progress = Progress(store, plan.stages, list(plan.paths.values()))
-        end, why = follow(jobs, workers, progress, stop)
+        local = LocalWorkers(submission, launch.cluster, store.sweep_folder(launch.grid.name))
+        to_train = set(left)
+        others = {stage: state for stage, state in states.items() if stage not in to_train}
+        progress = Progress(store, plan.stages, list(plan.paths.values()), others)
+        end, why = supervise(local, workers, progress, stop)
     states = stage_states(store, plan.stages)
     damage = _damage_told(len(store.damaged_files(needed & store.ids()) - known_damage))
-    print(describe.ended(plan, states, duration(time.monotonic() - begun), jobs.folder))
+    print(describe.ended(plan, states, duration(time.monotonic() - begun), local.folder))
     if end == "stopped":
         print("stopped; the same command goes on from here")
         return 130
     if end != "finished":
         why = why.rstrip(".")
         raise UserError(f"the sweep ended early ({end}): {why}. The same command goes on from here")
-    whole = all(state.name in ("done", "diverged") for state in states.values())
+    whole = all(state.name in FINISHED for state in states.values())
     return damage if whole else 1
 
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.cluster.queued import last_logs
-from harness.cluster.select import Sweep, again, look_at
+from harness.cluster.job_registry import last_logs
+from harness.cluster.sweep_view import Sweep, read_again, read_sweep
 from harness.errors import UserError, command, printable
 from harness.files import read_lines
 from harness.store.claims import look
@@ -26,7 +26,7 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("--help", "-h"):
         print(__doc__)
         return 0
-    sweep = look_at(args, KNOBS)
+    sweep = read_sweep(args, KNOBS)
     said = sweep.launch.knobs.get("lines", "20")
     if not said.isdecimal():
         raise UserError(f"lines={said} is no number of lines")
@@ -96,7 +96,7 @@ def _follow(sweep: Sweep, places: dict[Path, int]) -> None:
             if ended:
                 return
             time.sleep(POLL_SECONDS)
-            sweep = again(sweep.launch, sweep.plan)
+            sweep = read_again(sweep.launch, sweep.plan)
             for path in _logs(sweep):
                 places.setdefault(path, 0)
     except KeyboardInterrupt:

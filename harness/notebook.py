@@ -38,10 +38,10 @@ def launch(dotted: Dotted = None, **words: Any) -> int:
 
 def status(dotted: Dotted = None, **words: Any) -> dict[str, Any]:
     """`{"grid": name, "trials": [...], "jobs": [...]}`: every trial's axes, state, why, stages."""
-    from harness.cluster.select import look_at
+    from harness.cluster.sweep_view import read_sweep
     from harness.status import as_dict
 
-    return as_dict(look_at(_words(dotted, words), {}))
+    return as_dict(read_sweep(_words(dotted, words), {}))
 
 
 def cancel(dotted: Dotted = None, **words: Any) -> int:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from harness import describe
 from harness.augment.policy import parse_policy
-from harness.cluster.select import look_at
+from harness.cluster.sweep_view import read_sweep
 from harness.errors import UserError, command
 from harness.schema import RunConfig, StageConfig
 from harness.sweep import cost
-from harness.sweep.jobs import asked_for
+from harness.sweep.jobs import resources_for
 
 KNOBS = {"steps": str, "again": bool}
 STEPS = 20
@@ -29,7 +29,7 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("--help", "-h"):
         print(__doc__)
         return 0
-    sweep = look_at(args, KNOBS, trains=True)
+    sweep = read_sweep(args, KNOBS, trains=True)
     said = sweep.launch.knobs.get("steps", str(STEPS))
     if not said.isdecimal() or not 1 <= int(said) <= 10_000:
         raise UserError(f"steps={said} is no number of steps from 1 to 10000")
@@ -46,7 +46,7 @@ def main(args: list[str]) -> int:
         known_strength = _strength(sizes[size]) if size in sizes else (False, -1.0)
         if config.parent is None and _strength(config) > known_strength:
             sizes[size] = config
-            _, run = asked_for(sweep.plan, stage, sweep.launch.cluster, sweep.launch.run)
+            _, run = resources_for(sweep.plan, stage, sweep.launch.cluster, sweep.launch.run)
             runs[size] = run.model_copy(update={"processes": 1})
     todo = {
         size: config

@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.cluster import slurm
-from harness.cluster.queued import records
-from harness.cluster.select import Sweep, again, look_at
-from harness.cluster.state import AFTER
+from harness.cluster.job_registry import read_records
+from harness.cluster.state import TRIED_BEFORE
+from harness.cluster.sweep_view import Sweep, read_again, read_sweep
 from harness.errors import UserError, command, nearest, printable
 from harness.sweep import cost
-from harness.sweep.states import STATES
+from harness.sweep.states import FINISHED, SETTLED, STATES, UNDER_WAY
 from harness.verb import callable_module
 
 KNOBS = {"by": str, "format": str, "watch": bool}
@@ -38,7 +38,7 @@ def main(args: list[str]) -> int:
     if not args or args[0] in ("--help", "-h"):
         print(__doc__)
         return 0
-    sweep = look_at(args, KNOBS)
+    sweep = read_sweep(args, KNOBS)
     knobs = sweep.launch.knobs
     shape = knobs.get("format", "screen")
     if shape not in ("screen", "json"):
@@ -64,10 +64,10 @@ def _watch(sweep: Sweep, columns: Sequence[str]) -> Sweep:
         while True:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
             print(f"{clear}{printable(screen(sweep, columns))}", flush=True)
-            if all(t["state"] not in ("running", "queued", "disputed") for t in sweep.trials):
+            if all(t["state"] not in UNDER_WAY for t in sweep.trials):
                 return sweep
             time.sleep(WATCH_SECONDS)
-            sweep = again(sweep.launch, sweep.plan)
+            sweep = read_again(sweep.launch, sweep.plan)
     except KeyboardInterrupt:
         print()
         return sweep
@@ -97,10 +97,9 @@ def screen(sweep: Sweep, columns: Sequence[str]) -> str:
     total = Counter(trial["state"] for trial in trials)
     foot = ["all", *[""] * (len(columns) - 1)] if columns else []
     table.append([*foot, *(_number(total[name]) for name in present), str(len(trials))])
-    done = sum(state.name in ("done", "diverged") for state in states.values())
+    done = sum(state.name in FINISHED for state in states.values())
     spent = sum(state.result["timing"]["gpu_seconds"] for state in states.values() if state.result)
-    open_states = ("waiting", "running", "queued", "disputed", "damaged")
-    left = [stage for stage, state in states.items() if state.name in open_states]
+    left = [stage for stage, state in states.items() if state.name not in SETTLED]
     lines = [f"grid {sweep.launch.grid.name}: {len(trials):,} trials", *_aligned(table)]
     stages = len(sweep.plan.stages)
     lines.append(f"stages: {done:,} of {stages:,} done; {spent / 3600:.2f} device-hours")
@@ -108,7 +107,7 @@ def screen(sweep: Sweep, columns: Sequence[str]) -> str:
         workers = sweep.launch.cluster.workers
         lines.append(cost.sentence(sweep.plan, states, left, workers, sweep.store.root))
     lines += cost.by_size(sweep.plan, states, left, sweep.store.root)
-    if sweep.scheduler.asked:
+    if sweep.scheduler.was_queried:
         found = Counter(str(job["state"]) for job in _jobs(sweep))
         counted = ", ".join(f"{count:,} {state}" for state, count in sorted(found.items()))
         lines.append(f"jobs: {counted or 'none'}{_elapsed(sweep)}")
@@ -127,8 +126,8 @@ def _jobs(sweep: Sweep) -> list[dict[str, str]]:
 def _elapsed(sweep: Sweep) -> str:
     """Hours that this sweep's jobs ran, requeued ones included; a dash without accounting."""
     folder = sweep.store.sweep_folder(sweep.launch.grid.name)
-    known = [str(r["job"]) for r in records(sweep.store.root, folder.name) if "job" in r]
-    seconds = slurm.elapsed(known)
+    known = [str(r["job"]) for r in read_records(sweep.store.root, folder.name) if "job" in r]
+    seconds = slurm.elapsed_seconds(known)
     return "; elapsed -" if seconds is None else f"; elapsed {sum(seconds.values()) / 3600:.2f} h"
 
 
@@ -138,7 +137,7 @@ def _reasons(sweep: Sweep) -> list[str]:
     shown = [
         s
         for stage, s in sweep.states.items()
-        if stage in wanted and (s.name in ADVICE or s.why.startswith(AFTER))
+        if stage in wanted and (s.name in ADVICE or s.why.startswith(TRIED_BEFORE))
     ]
     why = Counter(f"{state.name}: {state.why}" for state in shown if state.why)
     lines = [f"  {count} x {reason}" for reason, count in why.most_common(REASONS)]

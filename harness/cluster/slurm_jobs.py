@@ -24,7 +24,7 @@ from submitit.slurm.slurm import SlurmExecutor
 from harness.cluster import job_registry, slurm
 from harness.cluster.private_folders import new_launch_folder, private_folder
 from harness.cluster.slurm import SlurmDown
-from harness.cluster.snapshot import take_snapshot
+from harness.cluster.snapshot import take_plugins, take_snapshot
 from harness.cluster.submission import Submission
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
@@ -74,6 +74,7 @@ class Submitter:
         self.sweep_folder = store.sweep_folder(sweep)
         self.folder = new_launch_folder(self.sweep_folder)
         self.snapshot = take_snapshot(self.folder)
+        self.plugins = take_plugins(self.folder)
         self.heartbeat = heartbeat
         self.arrays = 0
         self.submitted = Submitted()
@@ -127,6 +128,7 @@ class Submitter:
             stages={stage: config for stage, config in self.stages.items() if stage in needed},
             parts=jobs,
             snapshot=self.snapshot,
+            plugins=self.plugins,
         )
         folder = private_folder(self.folder / str(self.arrays))
         self.arrays += 1

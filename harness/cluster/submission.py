@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.cluster_schema import ClusterConfig
@@ -27,7 +27,8 @@ class Submission:
     parts: list[Job]
     attempts: int = 0  # runs of the jobs that this one succeeds, where requeueing is impossible
     launcher: tuple[int, str] | None = None  # pid and start time: local workers end with it
-    snapshot: Path | None = None  # the code that jobs run
+    snapshot: Path | None = None  # the code that SLURM jobs run
+    plugins: list[Path] = field(default_factory=list)  # copies of the plug-in files, for them
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -41,6 +42,7 @@ class Submission:
             "attempts": self.attempts,
             "launcher": self.launcher,
             "snapshot": str(self.snapshot) if self.snapshot else None,
+            "plugins": [str(file) for file in self.plugins],
         }
         atomic_write(path, json.dumps(value).encode())
 
@@ -61,6 +63,7 @@ class Submission:
             attempts=value["attempts"],
             launcher=tuple(value["launcher"]) if value["launcher"] else None,
             snapshot=Path(value["snapshot"]) if value["snapshot"] else None,
+            plugins=[Path(file) for file in value["plugins"]],
         )
 
     def all_stages(self) -> list[str]:

@@ -21,6 +21,7 @@ from harness.cluster.stop_flag import StopFlag
 from harness.cluster.submission import Submission
 from harness.data import node
 from harness.errors import UserError
+from harness.plugins import set_plugin_files
 
 if TYPE_CHECKING:
     from harness.cluster.worker import Worker
@@ -44,6 +45,8 @@ class Work(Checkpointable):
         stop = StopFlag().install()
         folder = Path(path).parent
         submission = Submission.read(Path(path))
+        if submission.plugins:
+            set_plugin_files(submission.plugins)
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
             node.share(submission.cluster.workers)

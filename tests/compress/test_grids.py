@@ -24,7 +24,7 @@ from harness.rows import rows
 from harness.store.claims import try_claim
 from harness.store.store import Store
 from harness.sweep import cost
-from harness.sweep.cost import Pilot
+from harness.sweep.cost import Measurement
 from harness.sweep.plan import make_plan
 from harness.sweep.states import StageState
 
@@ -48,7 +48,7 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     assert (len(epochs), len(alone)) == SHARING[name]
     states = dict.fromkeys(plan.stages, StageState("waiting"))
     for stage in plan.stages.values():
-        cost.write_pilot(tmp_path, stage, Pilot(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
+        cost.write_measurement(tmp_path, stage, Measurement(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
     said = describe.dry_run(asked, plan, states, list(plan.stages))
     saved = sum(alone) - sum(epochs.values())
     if saved:

@@ -116,7 +116,7 @@ def submit(
         device_seconds(cost.seconds_per_epoch(plan, states, store.root), plan),
         lambda stage: failure.memory_factor(store.failures(stage)),
         held_by,
-        cost.pilots(store.root, plan),
+        cost.read_measurements(store.root, plan),
     )
     if not groups:
         return Submitted()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.arguments import Option
 from harness.cluster.job_registry import Scheduler, query_scheduler
 from harness.cluster.state import stage_states
 from harness.config import Launch, load
@@ -41,12 +42,12 @@ class Sweep:
         return [stage for stage in self.plan.stages if stage in selected]
 
 
-def read_sweep(args: list[str], knobs: Mapping[str, type], trains: bool = False) -> Sweep:
+def read_sweep(args: list[str], options: Mapping[str, Option], trains: bool = False) -> Sweep:
     """Return the sweep that a command line names.
 
-    `knobs` are the command's own arguments, to which `where` is added; `trains` is as in `load`.
+    `options` are the command's own, to which `where` is added; `trains` is as in `load`.
     """
-    launch = load(args, {**knobs, "where": str}, trains)
+    launch = load(args, {**options, "where": Option()}, trains)
     return _read(launch, make_plan(launch.grid))
 
 
@@ -78,7 +79,7 @@ def select_trials(
     plan: Plan, states: Mapping[str, StageState], launch: Launch
 ) -> list[dict[str, Any]]:
     """Return the trials for which the launch's `where` holds, with their states and stages."""
-    where = launch.knobs.get("where")
+    where = launch.options.get("where")
     condition = parse(where, {*launch.grid.axes, "state", "trial"}) if where else None
     selected = []
     for trial in plan.trials:

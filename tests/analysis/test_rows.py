@@ -154,7 +154,7 @@ def test_a_pilot_becomes_an_estimate_in_the_rows(tmp_path):
     widths = {config.model.width for config in plan.stages.values()}
     for config in plan.stages.values():
         if config.model.width == min(widths):
-            cost.write_pilot(tmp_path, config, cost.Pilot(2.5, 0.0, 1, 1, "cpu"))
+            cost.write_measurement(tmp_path, config, cost.Measurement(2.5, 0.0, 1, 1, "cpu"))
     frame = rows.load(words, None)
     known = frame["width"] == min(widths)
     assert (frame[known]["estimated_seconds"] == 2.5 * frame[known]["epochs"]).all()
@@ -176,8 +176,8 @@ def test_where_chooses_rows(planted):
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        ([], "whose rows"),
-        (["nonsense"], "no key=value"),
+        ([], "add grid=NAME, or rows=FILE"),
+        (["nonsense"], "not of the form key=value"),
         (["rows="], "rows has no value"),
         (["rows=a.csv", "grid=quickstart"], "these words mean nothing: grid"),
     ],

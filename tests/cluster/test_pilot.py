@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from harness import launch, pilot, status
+from harness.commands import launch, pilot, status
 from harness.errors import UserError
 
 
@@ -46,7 +46,7 @@ def test_a_pilot_gives_costs_that_budgets_are_compared_with(run, make_grid, tmp_
     # memory is not known from finished stages, nor from a pilot with another micro-batch
     assert "waiting for data" in run(pilot, *words, "steps=1", "run.micro_batch_size=16")
     assert json.loads(kept.read_text())["micro_batch_size"] == 16
-    with pytest.raises(UserError, match="is no number"):
+    with pytest.raises(UserError, match="budget=lots is not a number of device-hours"):
         run(launch, *words, "budget=lots")
 
 

@@ -29,8 +29,8 @@ from harness.data.loader import make_loader
 from harness.data.write import main as write
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
+from harness.train import Member, train_gang
 from harness.train.distributed import connected
-from harness.train.loop import Member, train_gang
 
 MEMBERS, EPOCHS, IMAGES = 8, 4, 320
 WANTED, MOSTLY = 3.0, 0.8  # the gain that is asked for where decoding is so much of a single run

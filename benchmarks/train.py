@@ -29,8 +29,8 @@ from harness.data.loader import make_loader
 from harness.models import registry
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
+from harness.train import Member, train_gang
 from harness.train.distributed import World, connected
-from harness.train.loop import Member, train_gang
 from harness.train.optim import make_optimizer
 
 STEPS = 100

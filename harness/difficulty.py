@@ -139,12 +139,12 @@ def _measured(
     from harness.sweep.plan import make_plan
     from harness.train.difficulty import measure, op_policies
     from harness.train.distributed import pick_device
-    from harness.train.teacher import load
+    from harness.train.teacher import load_teacher
 
     torch.set_num_threads(launch.run.threads)
     device = pick_device(launch.run, 0)
     config = launch.grid.trials[0].config
-    teacher = load(name, launch.store, config.dataset, device)
+    teacher = load_teacher(name, launch.store, config.dataset, device)
     images, split = _images(launch, device)
     draws = _count(launch, "draws", 1)
     texts = sorted({stage.augment.policy for stage in make_plan(launch.grid).stages.values()})

@@ -56,10 +56,10 @@ def main(args: list[str]) -> int:
     if not todo:
         print("every size is known already; again=true measures them anew")
         return 0
-    from harness.train.step_timing import measure_alone
+    from harness.train import measure_steps_in_new_process
 
     for size, config in todo.items():
-        pilot = measure_alone(config, runs[size], int(said), root)
+        pilot = measure_steps_in_new_process(config, runs[size], int(said), root)
         cost.write_pilot(root, config, pilot)
         model = config.model
         print(

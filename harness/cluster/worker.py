@@ -28,7 +28,7 @@ from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 from harness.store.store import Store
 
 if TYPE_CHECKING:
-    from harness.train.loop import Member, Outcome
+    from harness.train import Member, Outcome
 
 POLL_SECONDS = 0.5
 IDLE_SECONDS = STALE_SECONDS + 30.0  # of a job that waits for another's stage: idle nodes are dear
@@ -268,7 +268,7 @@ class Worker:
         self.gangs.insert(0, [stage])
 
     def _train(self, gang: list[str], claims: dict[str, Claim]) -> None:
-        from harness.train.loop import Member, train_gang
+        from harness.train import Member, train_gang
 
         past = [record for stage in gang for record in self.store.failures(stage)]
         smaller = failure.micro_batch_size(past, self.submission.run.micro_batch_size)

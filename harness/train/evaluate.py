@@ -17,7 +17,7 @@ from harness.augment.batch_transform import BatchTransform, eval_batch
 from harness.data.loader import Loader, SplitName
 from harness.schema import RecipeConfig
 from harness.train.distributed import World
-from harness.train.engine import autocast
+from harness.train.engine_base import autocast
 
 BATCH = 256  # images of one rank's forward: a constant, so that equal weights give equal bits
 

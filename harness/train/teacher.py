@@ -55,7 +55,7 @@ def _row(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
 
 
-def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -> Teacher:
+def load_teacher(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -> Teacher:
     """The teacher of that name, in eval mode.
 
     Raises:

@@ -12,8 +12,7 @@ import pytest
 
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
-from harness.train import checkpoint
-from harness.train.loop import Member, train_gang
+from harness.train import Member, checkpoint, train_gang
 
 TOY = {
     "seed": 0,

@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.files import Damaged
 from harness.models import registry
 from harness.store.claims import ClaimLost
-from harness.train import checkpoint, loop
+from harness.train import checkpoint, heartbeat, loop
 from harness.train.stage import Stage
 
 STEPS = 12  # of a toy stage
@@ -43,8 +43,8 @@ def test_a_gang_of_four_ends_in_the_same_bits_as_four_alone(stages, others, engi
 
 @pytest.mark.parametrize(("most", "kept"), [(60.0, True), (0.0, False)])
 def test_a_claim_is_kept_while_data_are_read_but_not_for_ever(stages, monkeypatch, most, kept):
-    monkeypatch.setattr(loop, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(loop, "LOADING_SECONDS", most)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "LOADING_SECONDS", most)
     beats, seen = [], []
     read = loop.load
 

@@ -18,9 +18,9 @@ from harness.schema import TeacherConfig
 from harness.store.identity import stage_id
 from harness.sweep.plan import make_plan
 from harness.sweep.teachers import misfit
+from harness.train import Member
 from harness.train.judge import judged
-from harness.train.loop import Member
-from harness.train.teacher import Teacher, load
+from harness.train.teacher import Teacher, load_teacher
 
 TRANSFORM = BatchTransform(mean=(0.0,) * 3, std=(1.0,) * 3)
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -285,13 +285,13 @@ def test_a_damaged_teacher_is_the_user_s_to_mend_and_its_folder_may_have_any_nam
     device = torch.device("cpu")
     elsewhere = shutil.copytree(stages.folder(teacher), tmp_path / "my teacher")
     copy = elsewhere / "checkpoint" / "final.pt"
-    same = load(str(copy), tmp_path, teacher.dataset, device)
-    known = load(stage_id(teacher), tmp_path / "store", teacher.dataset, device)
+    same = load_teacher(str(copy), tmp_path, teacher.dataset, device)
+    known = load_teacher(stage_id(teacher), tmp_path / "store", teacher.dataset, device)
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(same.logits(images), known.logits(images))
     copy.write_bytes(copy.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"final\.pt is damaged.*name another teacher") as caught:
-        load(str(copy), tmp_path, teacher.dataset, device)
+        load_teacher(str(copy), tmp_path, teacher.dataset, device)
     assert failure.classify(caught.value) == "config"
 
 

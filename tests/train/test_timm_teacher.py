@@ -11,7 +11,7 @@ from harness.files import write_json
 from harness.schema import DatasetConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.sweep.teachers import misfit
-from harness.train.teacher import load
+from harness.train.teacher import load_teacher
 
 IMAGENET = """defaults:
   - override /dataset: {dataset}
@@ -31,13 +31,13 @@ def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages, make_c
     torch.save(model.state_dict(), weights)
     device = torch.device("cpu")
     ten, hundred = (DatasetConfig(name=f"cifar{n}", validation_size=100) for n in (10, 100))
-    found = load(f"timm:resnet10t@{weights}", tmp_path, ten, device)
+    found = load_teacher(f"timm:resnet10t@{weights}", tmp_path, ten, device)
     assert found.logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     with pytest.raises(UserError, match="cannot be loaded"):
-        load(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
+        load_teacher(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
     torch.save({"fc.weight": make_code(tmp_path / "made")}, weights)  # it cannot run code
     with pytest.raises(UserError, match="cannot be loaded"):
-        load(f"timm:resnet10t@{weights}", tmp_path, ten, device)
+        load_teacher(f"timm:resnet10t@{weights}", tmp_path, ten, device)
     assert not (tmp_path / "made").exists()
 
 

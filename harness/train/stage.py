@@ -19,7 +19,7 @@ from harness.train.engine import make_engine
 from harness.train.engine_base import Engine
 from harness.train.evaluate import Scores, evaluate
 from harness.train.gang import Gang, Member
-from harness.train.judge import judged
+from harness.train.judge import judge_batch
 from harness.train.metrics import Metrics
 from harness.train.network import Network
 from harness.train.optim import learning_rate
@@ -143,7 +143,7 @@ class Stage:
             return augment(0)
         macs = self.teacher.macs(batch.images.shape[-1])
         self.progress.teacher_macs += config.candidates * macs
-        return judged(config, self.teacher, augment, batch.labels, self.transform)
+        return judge_batch(config, self.teacher, augment, batch.labels, self.transform)
 
     def _seed_generators(self) -> None:
         """Seed torch for this step, so that dropout depends on no draw of an earlier step."""

@@ -19,7 +19,7 @@ from harness.store.identity import stage_id
 from harness.sweep.plan import make_plan
 from harness.sweep.teachers import misfit
 from harness.train import Member
-from harness.train.judge import judged
+from harness.train.judge import judge_batch
 from harness.train.teacher import Teacher, load_teacher
 
 TRANSFORM = BatchTransform(mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -45,7 +45,7 @@ def drawn(later):
 
 
 def ask(**said):
-    return judged(TeacherConfig(name="someone", **said), TEACHER, drawn, LABELS, TRANSFORM)
+    return judge_batch(TeacherConfig(name="someone", **said), TEACHER, drawn, LABELS, TRANSFORM)
 
 
 def test_soft_and_hard_labels_take_their_share_of_the_targets():
@@ -57,7 +57,7 @@ def test_soft_and_hard_labels_take_their_share_of_the_targets():
     _, hard = ask(labels="hard")
     assert torch.equal(hard, one_hot)
     wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TRANSFORM)
-    _, hard = judged(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TRANSFORM)
+    _, hard = judge_batch(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TRANSFORM)
     assert torch.equal(hard.argmax(1), (LABELS + 1) % 3)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.data.catalog import CATALOG
 from harness.errors import UserError, nearest
 from harness.files import Damaged
-from harness.models.registry import FAMILIES, TIMM, timm_names
+from harness.models.registry import TIMM, find_family, timm_names
 from harness.schema import DatasetConfig, StageConfig
 from harness.store.identity import STAGE_ID
 from harness.store.store import Store
@@ -95,7 +95,7 @@ def _unfinished(name: str, store: Path) -> str | None:
 
 def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> str | None:
     info, own = CATALOG[dataset.name], CATALOG[config.dataset.name]
-    family = FAMILIES.get(config.model.family)
+    family = find_family(config.model.family)
     its_side = config.dataset.resolution or own.resolution
     our_side = dataset.resolution or info.resolution
     one_size = own is not info or (family is not None and family.patch)

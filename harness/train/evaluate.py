@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform, eval_batch
-from harness.data.loader import Loader, SplitName
+from harness.data.types import Loader, SplitName
 from harness.schema import RecipeConfig
 from harness.train.distributed import World
 from harness.train.engine_base import autocast

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.datasets import Dataset
-from harness.data.loader import Loader
+from harness.data.types import Dataset, Loader
 from harness.schema import RunConfig, StageConfig
 from harness.train.distributed import World
 

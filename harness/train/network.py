@@ -11,7 +11,7 @@ from torch import nn
 from harness import rng
 from harness.compress import masks as pruning
 from harness.compress.surplus import Graph, make_graph
-from harness.data.datasets import Dataset
+from harness.data.types import Dataset
 from harness.models import registry
 from harness.models.counts import Counts, count
 from harness.schema import StageConfig
@@ -111,7 +111,7 @@ class Network:
 
     def prune_gradually(self, step: int, total_steps: int) -> pruning.Masks | None:
         """Return new masks if gradual pruning is due after `step`, else None."""
-        masks = self.pruner.further(self.module, step, total_steps, self.masks)
+        masks = self.pruner.prune_gradually(self.module, step, total_steps, self.masks)
         if masks is not None:
             self.masks = masks
             self._forward_macs.clear()

@@ -12,7 +12,7 @@ from harness.augment.batch_transform import BatchTransform, eval_batch, train_ba
 from harness.augment.policy import parse_policy
 from harness.compress import batchnorm
 from harness.compress import masks as pruning
-from harness.data.loader import Batch, SplitName
+from harness.data.types import Batch, SplitName
 from harness.errors import UserError
 from harness.train import checkpoint
 from harness.train.engine import make_engine

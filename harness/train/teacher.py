@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform
-from harness.compress.methods import channel
+from harness.compress.methods import METHODS
 from harness.data.catalog import CATALOG, DatasetInfo
 from harness.errors import UserError
 from harness.files import Damaged, read_json
@@ -112,7 +112,8 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
         seed=config.seed,
         resolution=config.dataset.resolution or own.resolution,
     )
-    channel.fit(module, weights)
+    if config.prune is not None:
+        METHODS.get(config.prune.method).fit(module, weights)  # channels may be gone
     module.load_state_dict(weights)
     return module, BatchTransform(mean=own.mean, std=own.std)
 

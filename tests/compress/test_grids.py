@@ -15,8 +15,9 @@ from analysis.rows import main as write_rows
 from harness import config, describe, launch
 from harness.augment.spaces import TABLES, find_space
 from harness.compress import layers
+from harness.compress.methods import METHODS
 from harness.compress.surplus import make_graph
-from harness.errors import UserError
+from harness.errors import UserError, command
 from harness.models import registry
 from harness.models.counts import count
 from harness.paths import GRIDS, ROOT
@@ -246,6 +247,20 @@ def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_p
     assert not store.exists()
 
 
+def test_grids_of_every_method_and_form_are_planned_without_torch(tmp_path):
+    fixed = f"grid=pruning_schedules store={tmp_path} axes.magnitude=[0.4] dry_run=true"
+    words = "compress.pruning=one_shot compress.sparsity=0.5 compress.scope=layer"
+    lines = [
+        f"{fixed} axes.schedule=[constant] {words} compress.method={m}" for m in METHODS.names()
+    ]
+    lines.append(f"grid=additional_parameters store={tmp_path} dry_run=true")  # all forms
+    ran = subprocess.run(
+        [sys.executable, "-c", ASK], input="\n".join(lines), text=True, capture_output=True
+    )
+    assert ran.stderr.count("left with 0") == len(lines), ran.stderr
+    assert ran.stdout.count("stages to train") == len(lines)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -253,7 +268,7 @@ def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_p
         ("compress.protect=[classifier,conv1.weight] compress.method=nm compress.pruning=one_shot "
          "compress.sparsity=0.5 model.width=0.04", r"nm finds no layer .*\(cifar_resnet of width"),
         ("surplus.form=slice compress.sparsity=0 model.width=0.05 surplus.widths=[1.01]",
-         "no wider than without"),
+         "not wider than the small one"),
         ("compress.method=channel compress.scope=layer compress.pruning=one_shot "
          "compress.sparsity=0.5 model.family=wide_resnet model.depth=10 model.width=2",
          "layers that share them differ in the plain model"),
@@ -274,8 +289,11 @@ def test_the_layers_of_shipped_grids_suit_them(name):
     assert layers.misfits(plan.stages.values()) == []
 
 
-def test_help_lists_every_shipped_grid_with_what_it_is(capsys):
-    assert launch.main(["--help"]) == 0
+def test_help_lists_every_shipped_grid_with_what_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["launch", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command(launch.main, launch.usage)
+    assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     listed = dict(line.split(maxsplit=1) for line in lines[lines.index("grids") + 1 : -2])
     assert listed == config.grid_files()

@@ -224,11 +224,11 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
             "timm:resnet50.a1_in1k",
         ),
         ("it does nothing", "labels: 'true'", name),
-        ("is missing: who labels", "labels: hard", "null"),
+        ("is missing: labels, target and cap need a teacher", "labels: hard", "null"),
         ("both a target and more than one", "target: 1.0", name),
         ("both a target and more than one", "candidates: 4", name),
         ("is below the target 2", "target: 2.0, candidates: 4, cap: 1.0", name),
-        ("takes a stage's id or timm:NAME", "labels: soft", "some/final.pt"),
+        ("takes the id of a stage or timm:NAME", "labels: soft", "some/final.pt"),
     ):
         with pytest.raises(UserError, match=said):
             planned(tmp_path, store, asked, rest)
@@ -345,12 +345,15 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     difficulty.main([*words, both, "where=dataset.name == 'digits'"])
     for wrong, said in (
         ([*words, "where=magnitude == 7"], "holds for no trial"),
-        (words[:2], "whose word"),
-        ([*words[:3], "images=1"], "is no number from 2 up"),
-        ([*words, "draws=0"], "is no number from 1 up"),
+        (words[:2], "teacher is missing: add teacher="),
+        ([*words[:3], "images=1"], "images=1 is out of range: 2 to"),
+        ([*words, "draws=0"], "draws=0 is out of range: 1 to"),
         ([*words, f"out={path}"], "cannot be made"),
         ([*words, f"calibrated={path}/x.yaml"], "cannot be made"),
-        ([*words, "policy=augmix", "calibrated=x.yaml", "teacher=0123456789abcdef"], "no stage"),
+        (
+            [*words[:2], "policy=augmix", "calibrated=x.yaml", "teacher=0123456789abcdef"],
+            "no stage",
+        ),
         ([*words, "policy=autoaugment_cifar10", "calibrated=x.yaml"], "made of chains"),
         ([*words, f"calibrated={tmp_path}/x.txt"], "a space is a YAML file"),
         ([*words, "policy=none"], "there is no op whose difficulty"),

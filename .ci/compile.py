@@ -8,7 +8,7 @@ import sys
 
 JOBS = ("submitit.core._submit", "harness.cluster.worker", "harness.train.loop",
         "harness.train.engine_deepspeed", "harness.data.ffcv", "harness.data.imagefolder",
-        "harness.augment.compiled", "timm")  # fmt: skip
+        "harness.augment.numba_executor", "timm")  # fmt: skip
 VERBS = ("harness.launch", "harness.status", "harness.doctor", "harness.difficulty",
          "harness.cluster.slurm_jobs", "hydra.core.override_parser.overrides_parser", "rich.table",
          "analysis.report", "analysis.figures", "analysis.compare", "pandas", "pyarrow.parquet",

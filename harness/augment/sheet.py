@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from harness.augment.apply import apply
+from harness.augment.executors import apply
 from harness.augment.ops import CODES, OPS, Kind
 from harness.augment.plan import Plan
 from harness.augment.policy import Policy, parse_policy, with_magnitude

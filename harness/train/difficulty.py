@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.augment.apply import apply
 from harness.augment.batch_transform import eval_batch
+from harness.augment.executors import apply, choose_executor
 from harness.augment.policy import Policy, parse_policy, with_magnitude
 from harness.augment.spaces import Space
 from harness.train.teacher import Teacher
@@ -86,7 +86,9 @@ def _log_probabilities(teacher: Teacher, images: Images, policy: Policy, draw: i
     for begin in range(0, len(images.ids), BATCH):
         part = slice(begin, begin + BATCH)
         plan = policy.draw(0, draw, images.ids[part])
-        pixels = apply(images.pixels[part], plan) if policy.space.rows else images.pixels[part]
+        pixels = images.pixels[part]
+        if policy.space.rows:
+            pixels = apply(pixels, plan, choose_executor(pixels.device))
         logits = teacher.logits(eval_batch(pixels, transform=teacher.transform))
         found.append(logits.double().log_softmax(1).cpu())
     return torch.cat(found)

@@ -13,6 +13,7 @@ import torch
 
 from harness import rng
 from harness.augment.batch_transform import BatchTransform, eval_batch, train_batch
+from harness.augment.executors import choose_executor
 from harness.augment.policy import parse_policy
 from harness.compress import batchnorm
 from harness.compress import masks as pruning
@@ -64,6 +65,7 @@ class Stage:
         self.dataset, self.loader, self.run, self.world = dataset, loader, run, world
         self.beat = beat
         self.policy = parse_policy(self.config.augment.policy)
+        self.executor = choose_executor(world.device)
         self.transform = BatchTransform(
             crop_padding=self.config.augment.crop_padding,
             flip=self.config.augment.flip,
@@ -240,6 +242,7 @@ class Stage:
             epoch=epoch + later,
             num_classes=self.dataset.info.num_classes,
             channels_last=self.run.channels_last,
+            executor=self.executor,
         )
 
     def _lr(self, step: int) -> float:

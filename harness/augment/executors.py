@@ -5,8 +5,8 @@ and does not change its input. Three executors give the same pixels, to the bit:
 
 - `torch_executor` runs on any device. It is the reference, the only one that knows the ops of
   plug-in files that bring a torch kernel, and the default of `apply`.
-- `numba_executor` serves trainings on a CPU, where it is about ten times as fast. It needs Numba,
-  which FFCV brings along, and takes two seconds to start (seven where nothing is cached).
+- `numba_executor` serves trainings on a CPU, where it is 7 to 9 times as fast. It needs Numba,
+  which FFCV brings along, and takes two seconds to start (ten where nothing is cached).
 - `triton_executor` serves trainings on a GPU. It needs Triton, which torch brings along, and a C
   compiler.
 

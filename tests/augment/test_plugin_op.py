@@ -93,7 +93,7 @@ def test_it_has_a_record_that_a_plan_by_hand_takes_and_a_saved_plan_keeps(space,
     with pytest.raises(UserError, match="from 0 to 1"):
         Plan.of([[("Mirror", 1.5)]])
     with pytest.raises(UserError, match="did you mean 'Mirror'"):
-        Plan.of([[("Miror", 0.5)]])
+        Plan.of([[("mirror", 0.5)]])
 
 
 def test_where_its_value_changes_nothing_the_batch_stays_with_the_chosen_executor(space):

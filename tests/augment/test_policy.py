@@ -208,7 +208,7 @@ def test_more_layers_keep_the_first_ones():
     assert np.array_equal(three.ops[:2], two.ops)
 
 
-# SHA-256 of plans: results that are kept were made by exactly these draws.
+# SHA-256 of plans. Stored results were trained on exactly these draws, so they must not change.
 DRAWN = {
     "randaug": "a35e58136c09534b",
     "randaug_strict": "3364a18230efa70a",
@@ -221,8 +221,8 @@ DRAWN = {
 }
 
 
-def test_draws_are_those_that_kept_results_were_made_by():
-    found = {}
+def test_draws_are_those_of_stored_results():
+    digests = {}
     for name in NAMED:
         digest = hashlib.sha256()
         for spread in ("fixed", "uniform"):
@@ -231,11 +231,11 @@ def test_draws_are_those_that_kept_results_were_made_by():
                 plan = policy.draw(1, 2, np.arange(5, 205))
                 for part in (plan.ops, plan.values, plan.boxes):
                     digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
-        found[name] = digest.hexdigest()[:16]
-    assert found == DRAWN
+        digests[name] = digest.hexdigest()[:16]
+    assert digests == DRAWN
 
 
-# --- a table of one's own ---------------------------------------------------------------------
+# --- tables of users --------------------------------------------------------------------------
 
 TABLE = """
 source: calibrated on our validation set

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.augment.apply import apply
 from harness.augment.batch_transform import eval_batch
+from harness.augment.executors import apply, choose_executor
 from harness.augment.policy import Policy, parse_policy, with_magnitude
 from harness.augment.spaces import Space
 from harness.train.teacher import Teacher
@@ -87,7 +87,9 @@ def _log_probabilities(teacher: Teacher, images: Images, policy: Policy, draw: i
     for start in range(0, len(images.ids), BATCH):
         part = slice(start, start + BATCH)
         plan = policy.draw(0, draw, images.ids[part])
-        pixels = apply(images.pixels[part], plan) if policy.space.rows else images.pixels[part]
+        pixels = images.pixels[part]
+        if policy.space.rows:
+            pixels = apply(pixels, plan, choose_executor(pixels.device))
         logits = teacher.logits(eval_batch(pixels, transform=teacher.transform))
         parts.append(logits.double().log_softmax(1).cpu())
     return torch.cat(parts)

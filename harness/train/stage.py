@@ -9,6 +9,7 @@ import torch
 
 from harness import rng
 from harness.augment.batch_transform import BatchTransform, eval_batch, train_batch
+from harness.augment.executors import choose_executor
 from harness.augment.policy import parse_policy
 from harness.compress import batchnorm
 from harness.compress import masks as pruning
@@ -46,6 +47,7 @@ class Stage:
         self.overhead_seconds = 0.0
         augment = self.config.augment
         self.policy = parse_policy(augment.policy)
+        self.executor = choose_executor(gang.world.device)
         self.transform = BatchTransform(
             crop_padding=augment.crop_padding,
             flip=augment.flip,
@@ -136,6 +138,7 @@ class Stage:
                 epoch=epoch + epochs_later,
                 num_classes=self.gang.dataset.info.num_classes,
                 channels_last=self.gang.run.channels_last,
+                executor=self.executor,
             )
 
         config = self.config.teacher

@@ -1,13 +1,13 @@
-"""The fast executor on a GPU: each layer of a plan is one kernel of Triton, which comes with torch.
+"""The executor for trainings on a GPU: each layer of a plan is one kernel of Triton.
 
-A program takes a block of pixels of one sample through that sample's op, so that a layer reads and
+A program takes a block of pixels of one sample through that sample's op, so a layer reads and
 writes every value once, whatever ops its samples drew. Ops whose table depends on the image
 (Contrast, AutoContrast, Equalize) get it from a kernel that runs before. The arithmetic is that of
-`kernels.py`, to the bit: fusing multiply and add is off, means and thirteenths are whole numbers.
-All parameters travel in one piece of pinned memory.
+`kernels.py`, to the bit: multiply and add are not fused, and means and thirteenths are computed in
+whole numbers. All parameters are sent in one copy from pinned memory.
 
-Without a GPU the same code runs in Triton's interpreter (`TRITON_INTERPRET=1`), which is how the
-tests compare it with `kernels.py`.
+Without a GPU the same code runs in Triton's interpreter (`TRITON_INTERPRET=1`); the tests use it to
+compare the pixels with those of `torch_executor.py`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.augment.lower import Lowered
-from harness.augment.ops import Kind
+from harness.augment.ops import Colour, Kind
 
 _BLOCK = 1024  # pixels of a program
-_ALIGNED = 16  # bytes, where a parameter begins
+_ALIGNMENT = 16  # bytes, of the beginning of each parameter in the copy
 
 _TABLE = tl.constexpr(int(Kind.TABLE))
 _WARP = tl.constexpr(int(Kind.WARP))
@@ -33,14 +33,17 @@ _AUTOCONTRAST = tl.constexpr(int(Kind.AUTOCONTRAST))
 _EQUALIZE = tl.constexpr(int(Kind.EQUALIZE))
 _SHARPNESS = tl.constexpr(int(Kind.SHARPNESS))
 _BOX = tl.constexpr(int(Kind.BOX))
-_MEASURED = np.isin(np.arange(len(Kind)), (Kind.CONTRAST, Kind.AUTOCONTRAST, Kind.EQUALIZE))
+_DEPENDS_ON_IMAGE = np.isin(np.arange(len(Kind)), (Kind.CONTRAST, Kind.AUTOCONTRAST, Kind.EQUALIZE))
 
 
-def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolation: str) -> Tensor:
-    """Images uint8 [N, 3, H, W] after all layers, in new contiguous memory."""
+def run(images: Tensor, lowered: Lowered, fill: Colour, interpolation: str) -> Tensor:
+    """Return images uint8 [N, 3, H, W] after all layers, in new contiguous memory.
+
+    No op may be of `Kind.KERNEL`.
+    """
     source = images.contiguous()
     n, height, width = len(source), *source.shape[2:]
-    own = _MEASURED[lowered.kinds]  # which have a table of their own, in scratch
+    own = _DEPENDS_ON_IMAGE[lowered.kinds]  # these have a table of their own, in `scratch`
     measured = np.flatnonzero(own).astype(np.int32)
     slots = lowered.slots.copy()
     slots[own] = np.arange(len(measured))
@@ -55,7 +58,7 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
         np.array(fill, dtype=np.uint8),
         measured,
     )
-    # Each layer has its own: the next one's are written while a slow block still reads.
+    # Each layer has its own tables: those of the next are written while a slow block still reads.
     scratch = torch.empty((len(measured), 3, 256), dtype=torch.uint8, device=source.device)
     pixels, begun, bilinear = height * width, 0, interpolation == "bilinear"
     with torch.cuda.device_of(source):
@@ -77,18 +80,18 @@ def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolat
 
 
 def _send(device: torch.device, *arrays: NDArray[np.generic]) -> list[Tensor]:
-    """The arrays on `device`, by one copy that nothing waits for."""
-    sizes = [-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays]
+    """Return the arrays on `device`, sent by one copy that the host does not wait for."""
+    sizes = [-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays]
     packed = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    bytes_, start = packed.numpy(), 0
+    buffer, start = packed.numpy(), 0
     for array, size in zip(arrays, sizes):
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        bytes_[start : start + len(flat)] = flat
+        buffer[start : start + len(flat)] = flat
         start += size
-    there = packed.to(device, non_blocking=True)
+    sent = packed.to(device, non_blocking=True)
     return [
         part[: array.nbytes].view(_TYPES[array.dtype.name])
-        for part, array in zip(there.split(sizes), arrays)
+        for part, array in zip(sent.split(sizes), arrays)
     ]
 
 
@@ -111,15 +114,16 @@ def _luma(image, k, pixels, inside):  # type: ignore[no-untyped-def]
     return (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
 
 
-# Arguments that differ from layer to layer and batch to batch are not specialised on (that they are
-# 1, or divide by 16), and pointers are always to the beginning: a training compiles nothing twice.
+# Triton compiles a variant of a kernel where an integer argument is 1 or divisible by 16. Arguments
+# that differ between layers and batches are excluded from that, and pointers are always to the
+# beginning of an array, so a training compiles each kernel once.
 @triton.jit(do_not_specialize=["begun", "n"])
 def _measure(  # type: ignore[no-untyped-def]
     source, tables, places, kinds, weights, begun, n, pixels, BLOCK: tl.constexpr
 ):
-    """The table of one channel of one sample, written to tables uint8 [slots, 3, 256].
+    """Write the table of one channel of one sample to tables uint8 [slots, 3, 256].
 
-    places: int32 [slots], of the parameters in [layers, N].
+    places: int32 [slots], where the parameters of each table are in [layers, N].
     """
     slot, channel = begun + tl.program_id(0), tl.program_id(1)
     place = tl.load(places + slot)
@@ -143,8 +147,8 @@ def _measure(  # type: ignore[no-untyped-def]
             k = start + tl.arange(0, BLOCK)
             values = tl.load(image + channel * pixels + k, mask=k < pixels, other=0)
             counts += tl.histogram(values.to(tl.int32), 256)
-        beyond = tl.cdiv(pixels, BLOCK) * BLOCK - pixels  # counted as 0
-        counts -= tl.where(ramp == 0, beyond, 0)
+        padding = tl.cdiv(pixels, BLOCK) * BLOCK - pixels  # was counted as value 0
+        counts -= tl.where(ramp == 0, padding, 0)
         last = tl.max(tl.where(counts > 0, ramp, 0), axis=0)
         if kind == _EQUALIZE:
             step = (pixels - tl.sum(tl.where(ramp == last, counts, 0), axis=0)) // 255
@@ -166,9 +170,9 @@ def _layer(  # type: ignore[no-untyped-def]
     source, target, kinds, weights, slots, tables, own, maps, boxes, colour, first, height, width,
     BILINEAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One op on a block of pixels of one sample, all three channels.
+    """Apply one op to a block of pixels of one sample, all three channels.
 
-    first: where the layer's parameters begin.
+    first: the position of the layer's first sample in the parameters.
     """
     pixels = height * width
     blocks = tl.cdiv(pixels, BLOCK)

@@ -1,10 +1,11 @@
-"""The fast executor on a CPU: the arithmetic of `kernels.py` as loops compiled by Numba.
+"""The executor for trainings on a CPU: the arithmetic of `kernels.py` as loops compiled by Numba.
 
-Imported by `apply` only when it pays. A sample goes through all its layers while it is in the
-cache. There is one specialisation: arrays are C-contiguous, parameters have one type each.
+A sample goes through all its layers while it is in the processor's cache, which is where the speed
+comes from. Arrays are C-contiguous and each parameter has one type, so Numba compiles one variant.
 
-Loops are shaped for the vectoriser: few arrays each, float32 throughout. Constants are wrapped,
-since Numba would widen to float64; fast-math is off, so no multiply-add is fused.
+The inner loops are shaped for the vectoriser: few arrays each, and float32 throughout. Constants
+are wrapped in `f32`, since Numba would widen them to float64. Fast-math is off, so that no multiply
+and add are fused.
 """
 
 from __future__ import annotations
@@ -14,28 +15,31 @@ import torch
 from torch import Tensor
 
 from harness.augment.lower import Lowered
-from harness.augment.ops import Kind
+from harness.augment.ops import Colour, Kind
 from harness.cached_jit import CachedJit, jit
 
-# Literals: what Numba keeps is stamped by this file alone, and would outlive other numbers.
+# Numba's cache depends on the text of this file alone: with numbers imported from `Kind`, a change
+# of `Kind` would leave old code in the cache. So they are repeated here, and compared at import.
 _IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = range(9)
-_NAMES = (
-    "IDENTITY", "TABLE", "WARP", "COLOR", "CONTRAST", "AUTOCONTRAST", "EQUALIZE", "SHARPNESS", "BOX"
-)  # fmt: skip
-assert {kind.name: int(kind) for kind in Kind} == {name: i for i, name in enumerate(_NAMES)}
+assert (Kind.IDENTITY, Kind.TABLE, Kind.WARP) == (_IDENTITY, _TABLE, _WARP)
+assert (Kind.COLOR, Kind.CONTRAST, Kind.AUTOCONTRAST) == (_COLOR, _CONTRAST, _AUTOCONTRAST)
+assert (Kind.EQUALIZE, Kind.SHARPNESS, Kind.BOX) == (_EQUALIZE, _SHARPNESS, _BOX)
 _ONE = 65536  # 1 in 16.16 fixed point
 _loop = jit()
 f32 = np.float32
 
 
-def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolation: str) -> Tensor:
-    """Images uint8 [N, 3, H, W] on the CPU after all layers, in new contiguous memory."""
+def run(images: Tensor, lowered: Lowered, fill: Colour, interpolation: str) -> Tensor:
+    """Return images uint8 [N, 3, H, W] on the CPU after all layers, in new contiguous memory.
+
+    No op may be of `Kind.KERNEL`.
+    """
     source = images.contiguous()
     out = torch.empty_like(source)
     bilinear = interpolation == "bilinear"
     matrices = lowered.maps if bilinear else np.zeros((0, 6))
     fixed = np.zeros((0, 6), dtype=np.int64) if bilinear else lowered.maps.astype(np.int64)
-    _run(
+    _run_batch(
         source.numpy(),
         out.numpy(),
         lowered.kinds,
@@ -118,7 +122,7 @@ def _autocontrast(src, dst, weight, table):  # type: ignore[no-untyped-def]
 def _equalize(src, dst, weight, table, counts):  # type: ignore[no-untyped-def]
     n = src.shape[1]
     for c in range(3):
-        counts[:] = 0  # four histograms, so that equal neighbours do not wait for each other
+        counts[:] = 0  # four histograms, so that equal neighbours do not write to one counter
         for k in range(0, n - 3, 4):
             counts[0, src[c, k]] += 1
             counts[1, src[c, k + 1]] += 1
@@ -142,7 +146,7 @@ def _equalize(src, dst, weight, table, counts):  # type: ignore[no-untyped-def]
 
 @_loop
 def _copy(src, dst):  # type: ignore[no-untyped-def]
-    for k in range(src.size):  # a slice assignment would take seconds to compile
+    for k in range(src.size):  # Numba takes seconds to compile a slice assignment
         dst[k] = src[k]
 
 
@@ -176,7 +180,7 @@ def _box(src, dst, box, fill, width):  # type: ignore[no-untyped-def]
 
 @_loop
 def _span(start, step, limit, low, high):  # type: ignore[no-untyped-def]
-    """The part of [low, high) in which 0 <= start + step k < limit; never outside [low, high]."""
+    """Return the part of [low, high) whose k have 0 <= start + step k < limit."""
     if step == 0:
         return (low, high) if 0 <= start < limit else (low, low)
     if step < 0:
@@ -197,7 +201,7 @@ def _warp_nearest(src, dst, map, fill, height, width):  # type: ignore[no-untype
                 dst[channel, row + x] = fill[channel]
             for x in range(high, width):
                 dst[channel, row + x] = fill[channel]
-        if d == 0 and a == _ONE:  # a translation, or a shear along x: a row is moved as it is
+        if d == 0 and a == _ONE:  # a translation or a shear along x moves whole rows
             start = (yy >> 16) * width + (xx >> 16)
             for channel in range(3):
                 part = src[channel, start + low : start + high]
@@ -246,18 +250,19 @@ def _batch(  # type: ignore[no-untyped-def]
     table = np.empty(256, dtype=np.uint8)
     counts = np.empty((4, 256), dtype=np.int64)
     for i in range(n):
-        left = 0
+        remaining = 0  # ops of this sample that are still to be done
         for layer in range(layers):
-            left += kinds[layer, i] != _IDENTITY
-        if left == 0:
+            remaining += kinds[layer, i] != _IDENTITY
+        if remaining == 0:
             _copy(source[i].reshape(-1), out[i].reshape(-1))
         src = source[i]
         for layer in range(layers):
             kind = kinds[layer, i]
             if kind == _IDENTITY:
                 continue
-            left -= 1  # the last op must land in the output, so targets alternate back from it
-            dst = out[i] if left % 2 == 0 else scratch
+            remaining -= 1
+            # The targets alternate such that the last op writes to the output.
+            dst = out[i] if remaining % 2 == 0 else scratch
             weight = weights[layer, i]
             if kind == _TABLE:
                 _look_up(src.reshape(-1), dst.reshape(-1), tables[slots[layer, i]])
@@ -280,4 +285,4 @@ def _batch(  # type: ignore[no-untyped-def]
             src = dst
 
 
-_run = CachedJit(_batch)
+_run_batch = CachedJit(_batch)

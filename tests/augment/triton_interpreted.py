@@ -1,7 +1,8 @@
-"""Run by `test_fused.py` in a process of its own: `fused.py` in the interpreter of Triton.
+"""The Triton executor in Triton's interpreter; `test_triton_executor.py` runs this as a process.
 
-Compares them with `kernels.run`, which the other tests hold to Pillow, and prints what it compared.
-The interpreter takes milliseconds for a block, so cases are few and images small.
+Compares its pixels with those of the torch executor, which other tests compare with Pillow, and
+prints how many images it compared. The interpreter takes milliseconds for a block, so the cases
+are few and the images small.
 """
 
 import os
@@ -14,8 +15,8 @@ from pictures import halves
 from pictures import odd as pictures
 from test_exact import VALUES
 
-from harness.augment import fused, kernels
-from harness.augment.apply import gpu_executor
+from harness.augment import torch_executor, triton_executor
+from harness.augment.executors import triton_or_torch
 from harness.augment.lower import lower
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
@@ -28,8 +29,8 @@ def check(what, images, plan):
     global compared
     lowered = lower(plan, *images.shape[2:])
     before = images.clone()
-    expected = kernels.run(images, lowered, plan.fill, plan.interpolation)
-    result = fused.run(images, lowered, plan.fill, plan.interpolation)
+    expected = torch_executor.run(images, lowered, plan.fill, plan.interpolation)
+    result = triton_executor.run(images, lowered, plan.fill, plan.interpolation)
     wrong = (result != expected).flatten(1).any(dim=1).nonzero().flatten().tolist()
     size = tuple(images.shape[2:])
     assert not wrong, (what, [plan.records(i, size=size) for i in wrong[:5]])
@@ -53,7 +54,7 @@ def every_op(size, interpolation):
     check(f"every op, {size}, {interpolation}", torch.stack(images), plan)
 
 
-assert gpu_executor(torch.device("cpu")) is fused.run  # what a device that builds them gets
+assert triton_or_torch(torch.device("cpu")) is triton_executor.run
 every_op((7, 11), "nearest")
 warps = [[(op, v)] for op in ("ShearX", "ShearY", "TranslateX", "Rotate") for v in VALUES[op][::2]]
 bilinear = Plan.of(warps, fill=(10, 128, 200), interpolation="bilinear")

@@ -23,6 +23,7 @@ from pictures import fashion_mnist, write_bench
 from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform, train_batch
+from harness.augment.executors import choose_executor
 from harness.augment.policy import parse_policy
 from harness.data.datasets import load
 from harness.data.loader import make_loader
@@ -77,6 +78,7 @@ class Bare:
         info = dataset.info
         self.config, self.classes, self.device = config, info.num_classes, device
         self.policy = parse_policy(config.augment.policy)
+        self.executor = choose_executor(device)
         self.transform = BatchTransform(crop_padding=2, flip=True, mean=info.mean, std=info.std)
         self.batches = make_loader(dataset, run, 64, 0, 1, device).epoch(0, 0)
         model = registry.build(config.model, self.classes, seed=0, resolution=info.resolution).to(
@@ -99,6 +101,7 @@ class Bare:
             epoch=0,
             num_classes=self.classes,
             channels_last=True,
+            executor=self.executor,
         )
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.model(images), targets)

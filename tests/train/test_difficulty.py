@@ -66,10 +66,10 @@ def lines(table, images):
 
 
 def curves(lines):
-    found = {}
+    losses = {}
     for line in lines:
-        found.setdefault(line.op, []).append(line.means["loss"])
-    return found
+        losses.setdefault(line.op, []).append(line.means["loss"])
+    return losses
 
 
 def test_an_op_that_destroys_the_label_is_ranked_first(lines):

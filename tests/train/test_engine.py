@@ -62,10 +62,10 @@ def test_deepspeed_and_ddp_lose_alike_over_50_steps(world, optimizer):
     expected = losses(twin, 50, optimizer.lr)
     for zero in (0, 1):
         stepper = engine(world, ("deepspeed", zero), resnet(), recipe(optimizer))
-        found = losses(stepper, 50, optimizer.lr)
-        assert found == pytest.approx(expected, rel=1e-5)
+        measured = losses(stepper, 50, optimizer.lr)
+        assert measured == pytest.approx(expected, rel=1e-5)
         if zero == 0:
-            assert found == expected
+            assert measured == expected
 
 
 @pytest.mark.parametrize("kind", ENGINES[1:])

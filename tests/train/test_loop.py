@@ -297,9 +297,9 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
         torch.save({**head, "world_size": 1, "sharded": False, "state": make_code(ran)}, newest)
     (outcome,) = stages.train(config)
     assert stages.record(config, outcome) == expected
-    said = capsys.readouterr().err
-    assert str(newest) in said
-    assert "moved to step-00000005.pt.damaged-1" in said
+    stderr = capsys.readouterr().err
+    assert str(newest) in stderr
+    assert "moved to step-00000005.pt.damaged-1" in stderr
     assert stages.saved(config) == ["final.pt", "step-00000005.pt.damaged-1"]
     assert not ran.exists()
 

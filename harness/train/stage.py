@@ -74,10 +74,10 @@ class Stage:
         """Return the engine, with the network at the newest checkpoint or at its first step."""
         run, world, network = self.gang.run, self.gang.world, self.network
         saved = checkpoint.load_newest(self.folder, self.id, world, self._is_sharded())
-        if saved is None:
+        step, state = saved or (0, None)
+        if state is None:
             self._begin(member)
         else:
-            state = saved[1]
             network.take_shapes_and_masks(state["engine"]["model"], state["masks"])
         network.add_surplus()
         batch_size = self.config.recipe.batch_size // world.size
@@ -86,8 +86,7 @@ class Stage:
             network.module, self.config.recipe, run, world, network.masks, micro_batches
         )
         network.module = engine.module
-        if saved is not None:
-            step, state = saved
+        if state is not None:
             engine.load_state(state["engine"])
             self.progress.restore(step, state, world)
         return engine

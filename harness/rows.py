@@ -59,7 +59,7 @@ def rows(
 ) -> list[dict[str, Any]]:
     """One row per trial, in the grid's order."""
     told = _difficulties(store, grid)
-    measured = cost.pilots(store.root, plan)
+    measured = cost.read_measurements(store.root, plan)
     found = []
     for trial in plan.trials:
         path = plan.paths[trial.id]
@@ -79,7 +79,7 @@ def rows(
 
 
 def _estimate(
-    stages: Sequence[StageConfig], measured: Mapping[cost.Size, cost.Pilot]
+    stages: Sequence[StageConfig], measured: Mapping[cost.Size, cost.Measurement]
 ) -> float | None:
     """Device-seconds of a path by the pilots of its stages' sizes; None where one is missing."""
     known = [measured.get(cost.size_key(stage)) for stage in stages]

@@ -21,7 +21,7 @@ from harness.data.loader import make_loader
 from harness.errors import UserError
 from harness.schema import DatasetConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id
-from harness.sweep.cost import Pilot, kind_of
+from harness.sweep.cost import Measurement, run_settings
 from harness.train.distributed import connected
 from harness.train.gang import Gang, Member
 from harness.train.stage import Stage
@@ -31,7 +31,7 @@ LONGEST_SECONDS = 60.0  # for each size of images, once one step is measured
 DEADLINE_SECONDS = 3600.0  # for a whole measurement; one that takes longer hangs
 
 
-def measure_steps(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
+def measure_steps(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Measurement:
     """Train `steps` steps of a dense stage in a scratch folder, on this device, and time them.
 
     Where training images grow, each of their sizes gets as many steps. A teacher is read from
@@ -73,19 +73,19 @@ def measure_steps(config: StageConfig, run: RunConfig, steps: int, store: Path) 
             stage.close()
             loader.close()
         memory = torch.cuda.max_memory_allocated() if is_cuda else _host_bytes("VmHWM") - before
-        return Pilot(
+        return Measurement(
             seconds_per_epoch=step_seconds * loader.steps_per_epoch * world.size,
             data_share=wait_seconds / step_seconds,
             memory_bytes=max(1, memory),
             device_bytes=_device_bytes(world.device),
             device=torch.cuda.get_device_name() if is_cuda else "cpu",
-            **kind_of(run),
+            **run_settings(run),
         )
 
 
 def measure_steps_in_new_process(
     config: StageConfig, run: RunConfig, steps: int, store: Path
-) -> Pilot:
+) -> Measurement:
     """Run `measure_steps` in a new process, so that no size influences the next one's memory.
 
     Raises UserError as training does, and if the process dies or does not end in time.

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from harness import launch, pilot, status
+from harness.commands import launch, pilot, status
 from harness.errors import UserError
 
 

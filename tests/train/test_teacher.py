@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness import config, difficulty
+from harness import config
 from harness.augment.batch_transform import BatchTransform
 from harness.cluster import failure
+from harness.commands import difficulty
 from harness.errors import UserError
 from harness.files import write_json
 from harness.rows import rows_of_grid

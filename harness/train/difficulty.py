@@ -43,13 +43,16 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Line:
-    """The difficulty of an op at a magnitude: mean and half interval of each measure."""
+class Difficulty:
+    """How difficult an op is at a magnitude: for each measure its mean over images.
+
+    `half_widths`: half of each mean's 95 % confidence interval.
+    """
 
     op: str
     magnitude: float
     means: dict[str, float]
-    halves: dict[str, float]
+    half_widths: dict[str, float]
 
 
 def single_op(space: Space, op: str) -> Space:
@@ -71,7 +74,7 @@ def op_policies(policy: str, magnitudes: Sequence[float]) -> list[tuple[str, flo
 
 def measure(
     teacher: Teacher, images: Images, policies: Sequence[tuple[str, float, Policy]], draws: int
-) -> Iterator[Line]:
+) -> Iterator[Difficulty]:
     """Yield the difficulty of each (op or name, magnitude, policy), from `draws` of each image."""
     labels = images.labels.cpu().numpy()
     clean = _log_probabilities(teacher, images, parse_policy("none"), 0)
@@ -101,7 +104,7 @@ def _difficulty(
     clean: torch.Tensor,
     augmented: Sequence[torch.Tensor],
     labels: NDArray[np.int64],
-) -> Line:
+) -> Difficulty:
     """Return all measures of log probabilities [N, classes]: clean, and augmented for each draw.
 
     Draws of one image are averaged first, because images are the independent units.
@@ -116,7 +119,7 @@ def _difficulty(
         "kl": np.mean([(clean.exp() * (clean - log)).sum(1).numpy() for log in augmented], axis=0),
     }
     means = {key: float(values.mean()) for key, values in per_image.items()}
-    halves = {
+    half_widths = {
         key: NORMAL_95 * float(values.std(ddof=1)) / math.sqrt(number)
         for key, values in per_image.items()
     }
@@ -126,6 +129,6 @@ def _difficulty(
     # by the delta method, from the variance of a variance: var(s^2) = (m4 - s^4) / n
     variance = max(0.0, fourth_moment - spread**4) / number
     error = math.sqrt(variance) / (2 * spread) if spread else 0.0
-    return Line(
-        name, magnitude, {**means, "spread": spread}, {**halves, "spread": NORMAL_95 * error}
+    return Difficulty(
+        name, magnitude, {**means, "spread": spread}, {**half_widths, "spread": NORMAL_95 * error}
     )

@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.store.claims import try_claim
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
-from harness.train.difficulty import MEASURES, Images, Line, measure, op_policies
+from harness.train.difficulty import MEASURES, Difficulty, Images, measure, op_policies
 from harness.train.teacher import Teacher
 
 MAGNITUDES = tuple(at / 10 for at in range(11))
@@ -153,7 +153,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(table):
         (line,) = measure(TEACHER, some, policy, 1)
         for name in MEASURES:
             off = abs(line.means[name] - truth.means[name])
-            inside[name] += off <= line.halves[name] + 1e-12
+            inside[name] += off <= line.half_widths[name] + 1e-12
     assert all(35 <= number <= 40 for number in inside.values()), inside
 
 
@@ -177,7 +177,7 @@ def test_each_measure_s_rank_correlation_with_accuracy_is_told_for_each_size(tmp
         claim.release()
     signs = {"loss": 1, "accuracy": -1, "true_prob": -1, "kl": 1, "spread": 1}
     said = {name: {key: sign * m for key, sign in signs.items()} for name, m in hard.items()}
-    lines = [Line(name, math.nan, means, {}) for name, means in said.items()]
+    lines = [Difficulty(name, math.nan, means, {}) for name, means in said.items()]
     found = difficulty_report.correlations(launch, lines)
     narrow, wide = difficulty_report.describe_correlations(found)
     assert "width 0.5: loss +1.00, accuracy -1.00, true_prob -1.00, kl +1.00" in narrow

@@ -11,7 +11,10 @@ from harness.train.trackers import Tracker
 
 
 class Metrics:
-    """Writes on rank 0 only. `step` is where the stage starts or continues."""
+    """The metrics of one stage, which only rank 0 writes.
+
+    `step` is where the stage starts or continues.
+    """
 
     def __init__(self, member: Member, gang: Gang, step: int):
         self.path = member.folder / "metrics.jsonl"

@@ -20,11 +20,11 @@ from harness.train.pruner import Pruner
 
 
 class Network:
-    """Built dense from the stage's seed, on the device.
+    """The network of one stage, built dense from the stage's seed, on the device.
 
-    `module` is what the engine trains. It is the stage's model, or the training graph `surplus`
-    around it. `reestimate_batch_norm` replaces a module's batch-norm statistics in place by those
-    of un-augmented training images.
+    `module` is what the engine trains: the stage's model, or the training graph `surplus` around
+    it. `reestimate_batch_norm` replaces a module's batch-norm statistics in place by those of
+    un-augmented training images.
     """
 
     def __init__(

@@ -36,11 +36,6 @@ class Progress:
     rewind_weights: dict[str, torch.Tensor] | None = None
     is_rewound: bool = False
 
-    @classmethod
-    def start(cls, device: torch.device) -> Progress:
-        """Return the progress of a stage that has not made a step."""
-        return cls(torch.zeros((), dtype=torch.float64, device=device))
-
     def end_epoch(self, world: World, steps: int) -> float:
         """Return the mean loss over all ranks and `steps` of an epoch, and start a new sum."""
         mean = sum(world.gather(float(self.loss_sum))) / world.size / steps

@@ -58,7 +58,8 @@ class Stage:
             std=gang.dataset.info.std,
         )
         self.teacher = self._load_teacher(member)
-        self.progress = Progress.start(gang.world.device)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=gang.world.device)
+        self.progress = Progress(loss_sum)
         self.network = Network(self.config, gang.dataset, gang.world, self._reestimate_batch_norm)
         self.engine = self._build_engine(member)
         self.metrics = Metrics(member, gang, self.progress.step)

@@ -126,7 +126,7 @@ def test_no_pruned_weight_comes_back(world, kind, precision, optimizer):
         assert sum(int((shard == 0.0).sum()) for shard in stepper.shards) >= pruned
 
 
-def test_masks_hold_against_a_gradient_that_is_no_number(world):
+def test_masks_hold_against_a_gradient_that_is_not_a_number(world):
     module = resnet()
     masks = halved(module)
     stepper = engine(world, ("ddp", 0), module, recipe(), masks)

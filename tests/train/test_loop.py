@@ -258,7 +258,7 @@ def test_a_level_without_pruning_goes_on_from_its_parents_weights(stages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 1])
-def test_a_loss_that_is_no_number_is_the_end_of_that_stage_alone(stages, others, zero):
+def test_a_stage_whose_loss_is_not_finite_ends_and_the_others_continue(stages, others, zero):
     run = {"engine": "deepspeed" if zero else "ddp", "zero_stage": zero}
     good = stages.toy()
     bad = stages.toy({"recipe.optimizer.lr": 1e30, "recipe.schedule.name": "constant"})
@@ -350,7 +350,7 @@ def test_a_gang_shares_data_seed_batch_size_and_epochs(stages):
 
 
 @pytest.mark.parametrize("at", [3, STEPS + 1], ids=["training", "evaluating"])
-def test_who_loses_its_claim_writes_nothing_more(stages, at):
+def test_a_process_that_lost_its_claim_writes_nothing_more(stages, at):
     config = stages.toy()
     beats = []
 

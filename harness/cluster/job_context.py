@@ -11,7 +11,7 @@ from harness.cluster import slurm
 from harness.cluster.stop_flag import StopFlag
 from harness.cluster.submission import Submission
 from harness.store.store import Store
-from harness.train.distributed import World
+from harness.train import World
 
 
 class JobContext:

@@ -14,9 +14,8 @@ from harness.cluster.submission import Submission
 from harness.files import CannotWrite, atomic_write
 from harness.store.claims import Claim
 from harness.store.store import Store
-from harness.train import checkpoint
+from harness.train import Outcome, checkpoint
 from harness.train.evaluate import packed
-from harness.train.loop import Outcome
 
 OTHER_RANK_SECONDS = 0.5
 LIMIT_MARGIN_SECONDS = 60.0  # SLURM sends the signal of a time limit up to so much early

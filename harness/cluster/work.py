@@ -54,7 +54,7 @@ class Work(Checkpointable):
         from harness.cluster.job_context import JobContext
         from harness.cluster.recording import record_failed_start
         from harness.cluster.worker import Worker
-        from harness.train.distributed import connected
+        from harness.train import connected
 
         with contextlib.ExitStack() as stack:
             try:

@@ -16,7 +16,7 @@ from harness.cluster.job_context import JobContext
 from harness.cluster.recording import record_failure, record_stop, write_result
 from harness.files import CannotWrite, Damaged, append_line
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost
-from harness.train.loop import Member, train_gang
+from harness.train import Member, train_gang
 
 POLL_SECONDS = 0.5
 IDLE_SECONDS = STALE_SECONDS + 30.0

@@ -46,10 +46,10 @@ def main(args: list[str]) -> int:
     if not stages:
         print("every size is known already; again=true measures them anew")
         return 0
-    from harness.train.step_timing import measure_alone
+    from harness.train import measure_steps_in_new_process
 
     for config, run in stages.values():
-        measurement = measure_alone(config, run, options["steps"], root)
+        measurement = measure_steps_in_new_process(config, run, options["steps"], root)
         cost.write_measurement(root, config, measurement)
         model = config.model
         print(

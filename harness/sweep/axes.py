@@ -46,6 +46,8 @@ def key_paths(model: type[BaseModel] = TrialConfig, prefix: str = "") -> Iterato
 
 PATHS = frozenset(key_paths())
 LONG = {path: name for name, path in SHORT.items()}
+OPTIONS = ("compress.options.", "surplus.options.")
+"""Before a name that a method or a form of surplus declares; `check.py` compares it with those."""
 
 
 def resolve(name: str) -> tuple[str, str] | str:
@@ -55,7 +57,7 @@ def resolve(name: str) -> tuple[str, str] | str:
     """
     if name in SHORT:
         return name, SHORT[name]
-    if name in PATHS:
+    if name in PATHS or name.startswith(OPTIONS):
         return LONG.get(name, name), name
     return f"no such axis '{name}'{nearest(name, [*SHORT, *PATHS])}"
 

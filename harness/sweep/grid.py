@@ -390,5 +390,5 @@ def _expand(
 def _dig(config: BaseModel, path: str) -> Value:
     value: Any = config
     for part in path.split("."):
-        value = getattr(value, part)
+        value = getattr(value, part, None)  # an option that only other blocks of the grid give
     return value

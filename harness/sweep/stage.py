@@ -7,21 +7,20 @@ trial's further path: trials that go further share their first stages.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 from harness.augment.policy import with_magnitude
+from harness.compress.surplus import FORMS, Step
 from harness.schema import (
     AugmentConfig,
     CompressConfig,
     Magnitude,
+    Options,
     PruneConfig,
     RecipeConfig,
     ScheduleConfig,
     StageAugment,
     StageConfig,
-    StageSurplus,
-    SurplusConfig,
     TrialConfig,
 )
 from harness.store.identity import stage_id
@@ -32,51 +31,21 @@ from harness.sweep.schedules import magnitudes
 Found = tuple[str, StageConfig]
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one stage of a path does."""
-
-    magnitude: Magnitude
-    recipe: RecipeConfig
-    prune: PruneConfig | None = None
-    surplus: StageSurplus | None = None
-    rewind_epoch: int | None = None
-
-
 def steps(trial: TrialConfig) -> tuple[Step, ...]:
     """The steps of a trial's path, the dense stage first. Raises UserError."""
-    compress, surplus = trial.compress, trial.surplus
+    compress = trial.compress
     sparsities = trial_levels(compress)
     strengths = list(magnitudes(trial, sparsities))
     retrained = _retrained(trial.recipe, compress)
     # a dense trial keeps the early weights too, so that it is the stage that pruned ones begin with
-    rewinds = compress.rewind == "weights" and surplus.form not in ("slice", "fuse")
-    rewind_epoch = compress.rewind_epoch if rewinds and compress.rewind_epoch else None
+    rewind_epoch = (compress.rewind_epoch or None) if compress.rewind == "weights" else None
     gradual = compress.pruning == "gradual" and compress.sparsity > 0.0
-    if surplus.form == "prune_away":
-        strengths[1:] = [surplus.weak] * len(sparsities)
-    elif surplus.form == "weak_finish":
-        strengths[0] = surplus.weak
-    first = Step(
-        strengths[0],
-        trial.recipe,
-        _prune(compress, compress.sparsity) if gradual else None,
-        _surplus(surplus) if surplus.form in ("slice", "fuse") else None,
-        rewind_epoch,
-    )
-    found = [first]
+    pruned = _prune(compress, compress.sparsity) if gradual else None
+    found = [Step(strengths[0], trial.recipe, pruned, rewind_epoch=rewind_epoch)]
     for sparsity, strength in zip(sparsities, strengths[1:], strict=True):
         removed = _prune(compress, 0.0 if compress.dense_long is not None else sparsity)
         found.append(Step(strength, retrained, removed, rewind_epoch=rewind_epoch))
-    if surplus.form == "weak_finish":
-        last = found.pop()
-        second = retrained.epochs // 2
-        for strength, epochs, prune in (
-            (last.magnitude, retrained.epochs - second, last.prune),
-            (surplus.weak, second, _prune(compress, 0.0)),
-        ):
-            found.append(Step(strength, _with_epochs(retrained, epochs), prune))
-    return tuple(found)
+    return tuple(FORMS.get(trial.surplus.form).change_path(trial, found))
 
 
 def path(trial: TrialConfig, memo: dict[Any, Any] | None = None) -> list[Found]:
@@ -133,7 +102,7 @@ def _augment(augment: AugmentConfig, strength: Magnitude) -> StageAugment:
 def _prune(compress: CompressConfig, sparsity: float) -> PruneConfig:
     end = compress.gradual_end if compress.pruning == "gradual" else None
     how = (compress.method, compress.scope, compress.protect, compress.rewind)
-    return _made(sparsity, *how, compress.reestimate_batch_norm, end)
+    return _made(sparsity, *how, compress.reestimate_batch_norm, end, compress.options)
 
 
 @functools.cache
@@ -145,6 +114,7 @@ def _made(
     rewind: str,
     reestimate_batch_norm: bool,
     gradual_end: float | None,
+    options: Options,
 ) -> PruneConfig:
     return PruneConfig(
         sparsity=sparsity,
@@ -154,14 +124,8 @@ def _made(
         rewind=rewind,
         reestimate_batch_norm=reestimate_batch_norm,
         gradual_end=gradual_end,
+        options=options,
     )
-
-
-@functools.cache
-def _surplus(surplus: SurplusConfig) -> StageSurplus:
-    if surplus.form == "slice":
-        return StageSurplus(form="slice", widths=surplus.widths, share=surplus.share)
-    return StageSurplus(form="fuse", expand=surplus.expand)
 
 
 @functools.cache

@@ -48,7 +48,7 @@ def _every_op(images: torch.Tensor, interpolation: str) -> tuple[torch.Tensor, P
 
 @pytest.fixture
 def assert_pillows(by_pillow, executors):
-    """(images, plan) -> both executors give Pillow's bytes, which are made once."""
+    """(images, plan) -> asserts that both executors give the bytes of Pillow."""
 
     def same(images: torch.Tensor, plan: Plan) -> None:
         expected, size = by_pillow(images, plan), tuple(images.shape[2:])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.augment.apply import apply
-from harness.augment.ops import NAMES
+from harness.augment.executors import apply
+from harness.augment.ops import CODES, OPS
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 from harness.errors import UserError
@@ -35,7 +35,7 @@ def test_a_plan_by_hand_says_what_it_does():
 def test_shares_of_the_side_become_whole_pixels():
     policy = parse_policy("randaug(n=1, m=1)")
     plan = policy.draw(0, 0, np.arange(200))
-    i = int(np.flatnonzero(plan.ops[0] == NAMES.index("TranslateXRel"))[0])
+    i = int(np.flatnonzero(plan.ops[0] == CODES["TranslateXRel"])[0])
     ((name, value),) = plan.records(i, size=(20, 331))
     assert (name, abs(value)) == ("TranslateX", 150.0)
     with pytest.raises(UserError, match="share of the width"):
@@ -85,8 +85,8 @@ def test_what_is_no_list_of_records_gets_a_sentence(samples, word):
         ((np.zeros((1, 2), np.uint8), np.zeros((1, 3))), "do not fit"),
         ((np.zeros((1, 2), np.int64), np.zeros((1, 2))), "uint8"),
         ((np.zeros(2, np.uint8), np.zeros(2)), "uint8"),
-        ((np.full((1, 2), 99, np.uint8), np.zeros((1, 2))), "ops.NAMES"),
-        ((np.full((1, 2), NAMES.index("Cutout"), np.uint8), np.zeros((1, 2))), "boxes are missing"),
+        ((np.full((1, 2), 99, np.uint8), np.zeros((1, 2))), "positions in the op table"),
+        ((np.full((1, 2), CODES["Cutout"], np.uint8), np.zeros((1, 2))), "boxes are missing"),
         ((np.zeros((1, 2), np.uint8), np.zeros((1, 2)), np.zeros((1, 2))), "boxes do not fit"),
     ],
 )
@@ -110,13 +110,13 @@ def test_a_plan_of_a_version_with_other_ops_is_read_by_name(tmp_path):
     path = tmp_path / "plan.npz"
     plan = DRAWN.draw(0, 0, IDS)
     plan.save(path)
-    turned = list(reversed(NAMES))
+    turned = list(reversed(OPS))
     saved = parts(path)
-    np.savez(path, **{**saved, "names": turned, "ops": len(NAMES) - 1 - saved["ops"]})
+    np.savez(path, **{**saved, "names": turned, "ops": len(OPS) - 1 - saved["ops"]})
     assert str(Plan.load(path)) == str(plan)
     saved["names"][saved["ops"][0, 0]] = "Swirl"
     np.savez(path, **saved)
-    with pytest.raises(UserError, match="no op 'Swirl'"):
+    with pytest.raises(UserError, match="unknown op 'Swirl'"):
         Plan.load(path)
 
 
@@ -138,15 +138,15 @@ def test_a_damaged_file_gets_a_sentence(tmp_path):
     broken = [whole[:cut] for cut in (0, 10, 100, len(whole) // 2, len(whole) - 5)]
     for place in random.integers(0, len(whole), 200):
         broken.append(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
-    said = []
+    sentences = []
     for content in broken:
         path.write_bytes(content)
         try:
             Plan.load(path)
         except UserError as error:
-            said.append(str(error))
-    assert len(said) > 150  # dates and the like of the archive may be anything
-    assert all(str(path) in sentence for sentence in said)
+            sentences.append(str(error))
+    assert len(sentences) > 150  # dates and the like of the archive may be anything
+    assert all(str(path) in sentence for sentence in sentences)
 
 
 @pytest.mark.parametrize(
@@ -155,16 +155,16 @@ def test_a_damaged_file_gets_a_sentence(tmp_path):
         ({"values": lambda v: v * np.nan}, "not nan"),
         ({"values": lambda v: v * 1e9}, "takes"),
         ({"values": lambda v: v[:1]}, "do not fit"),
-        ({"values": lambda v: v.astype(str)}, "holds no plan"),
+        ({"values": lambda v: v.astype(str)}, "is not a plan"),
         ({"boxes": lambda b: b * np.nan}, "boxes"),
         ({"boxes": lambda b: b[:, :1]}, "boxes"),
         ({"boxes": lambda b: b[:0]}, "boxes"),
         ({"ops": lambda o: o.astype(np.int64) - 50}, "do not fit"),
-        ({"ops": lambda o: o.astype(np.int64) + 50}, "holds no plan"),
-        ({"ops": lambda o: o.astype(float)}, "holds no plan"),
+        ({"ops": lambda o: o.astype(np.int64) + 50}, "is not a plan"),
+        ({"ops": lambda o: o.astype(float)}, "is not a plan"),
         ({"fill": lambda f: f.astype(int) + 300}, "from 0 to 255"),
         ({"interpolation": lambda i: np.array("cubic")}, "interpolation"),
-        ({"names": lambda n: n.astype(object)}, "holds no plan"),
+        ({"names": lambda n: n.astype(object)}, "is not a plan"),
     ],
 )
 def test_a_forged_file_gets_a_sentence(tmp_path, changes, word):

@@ -163,7 +163,7 @@ def test_a_failure_is_reported_and_tried_again_only_on_request(copy, look):
     checkpoint.write(saved, {"stage": stage, **step})
     first = look("launch", copy / "tiny.yaml", store, *few)
     assert first.returncode == 1, first.stdout + first.stderr
-    assert "cannot go on under an engine without ZeRO 1" in first.stdout
+    assert "cannot continue under an engine without ZeRO 1" in first.stdout
     again = look("launch", copy / "tiny.yaml", store, *few)
     assert again.returncode == 1
     assert "retry=failed" in again.stdout

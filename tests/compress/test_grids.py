@@ -16,6 +16,7 @@ from harness import config
 from harness.augment.spaces import TABLES, find_space
 from harness.commands import launch, summary
 from harness.compress import layers
+from harness.compress.methods import METHODS
 from harness.compress.surplus import make_graph
 from harness.errors import UserError, command
 from harness.models import registry
@@ -247,6 +248,20 @@ def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_p
     assert not store.exists()
 
 
+def test_grids_of_every_method_and_form_are_planned_without_torch(tmp_path):
+    fixed = f"grid=pruning_schedules store={tmp_path} axes.magnitude=[0.4] dry_run=true"
+    words = "compress.pruning=one_shot compress.sparsity=0.5 compress.scope=layer"
+    lines = [
+        f"{fixed} axes.schedule=[constant] {words} compress.method={m}" for m in METHODS.names()
+    ]
+    lines.append(f"grid=additional_parameters store={tmp_path} dry_run=true")  # all forms
+    ran = subprocess.run(
+        [sys.executable, "-c", ASK], input="\n".join(lines), text=True, capture_output=True
+    )
+    assert ran.stderr.count("left with 0") == len(lines), ran.stderr
+    assert ran.stdout.count("stages to train") == len(lines)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -254,7 +269,7 @@ def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_p
         ("compress.protect=[classifier,conv1.weight] compress.method=nm compress.pruning=one_shot "
          "compress.sparsity=0.5 model.width=0.04", r"nm finds no layer .*\(cifar_resnet of width"),
         ("surplus.form=slice compress.sparsity=0 model.width=0.05 surplus.widths=[1.01]",
-         "no wider than without"),
+         "not wider than the small one"),
         ("compress.method=channel compress.scope=layer compress.pruning=one_shot "
          "compress.sparsity=0.5 model.family=wide_resnet model.depth=10 model.width=2",
          "layers that share them differ in the plain model"),

@@ -7,8 +7,8 @@ from harness.compress.surplus import make_graph
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
+from harness.models.family import FAMILIES
 from harness.schema import ModelConfig, StageSurplus
-from harness.sweep.check import FUSE_FAMILIES, SLICE_FAMILIES
 
 SLICE = StageSurplus(form="slice", widths=(1.5, 2.0), share=0.5)
 FUSE = StageSurplus(form="fuse", expand=2)
@@ -52,7 +52,7 @@ def same_graph(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FUSE_FAMILIES)
+@pytest.mark.parametrize("family", [n for n, f in FAMILIES.items.items() if f.conv_norm_pairs])
 def test_fused_equals_its_training_graph_and_is_the_small_model(family):
     found = trained(graph(FUSE, family)).eval()
     images = torch.randn(4, 3, 32, 32)
@@ -77,7 +77,7 @@ def test_every_branch_takes_part_in_what_is_folded():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", SLICE_FAMILIES)
+@pytest.mark.parametrize("family", [n for n, f in FAMILIES.items.items() if f.nested_widths])
 def test_a_slice_is_the_small_model_and_starts_as_its_plain_twin(family):
     found, plain = graph(SLICE, family), build(0.5, family)
     small = found.deployed()
@@ -109,7 +109,7 @@ def test_the_wide_part_learns_with_the_small_one_and_is_gone_for_the_last_part()
 def test_a_model_that_the_form_does_not_suit_is_refused():
     with pytest.raises(UserError, match=r"fuse finds no convolution"):
         make_graph(FUSE, torch.nn.Sequential(torch.nn.Linear(3, 3)), lambda times: None)
-    with pytest.raises(UserError, match=r"is no wider than without"):
+    with pytest.raises(UserError, match=r"not wider than the small one"):
         make_graph(SLICE, build(0.5), lambda times: build(0.5 if times < 2 else 1.0))
     with pytest.raises(UserError, match=r"differ in their layers"):
         make_graph(SLICE, build(0.5), lambda times: build(0.5, "wide_resnet"))

@@ -1,4 +1,4 @@
-"""Whole stages on image files: killed in the middle of an epoch they see what was left, no more."""
+"""Whole stages on image files: killed in mid-epoch, they resume with the images that remain."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from analysis.best import warnings
 from harness import rows
-from harness.data import streamed
+from harness.data import pipeline
 from harness.data.write import main as write
 from harness.files import write_json
 from harness.models import registry
@@ -22,9 +22,7 @@ from harness.models.counts import count
 from harness.schema import RunConfig, StageConfig, TeacherConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
-from harness.train import checkpoint
-from harness.train import step_timing as pilot
-from harness.train.loop import Member, train_gang
+from harness.train import Member, checkpoint, step_timing, train_gang
 from harness.train.stage import Stage
 
 STAGE = {
@@ -55,7 +53,7 @@ def config(**changes):
 
 
 def train(world, folder, configs, root, loader, steps=10**6, **run):
-    """Outcomes of stages below `folder`, told to stop after so many steps."""
+    """Outcomes of stages below `folder`, which stop after so many steps."""
     members = []
     for stage in configs:
         place = folder / stage_id(stage)
@@ -73,7 +71,7 @@ def train(world, folder, configs, root, loader, steps=10**6, **run):
 
 
 def facts(outcome):
-    """What must repeat to the bit."""
+    """Return what must repeat to the bit."""
     result = {key: value for key, value in outcome.result.items() if key != "timing"}
     return result, {split: bits.tolist() for split, bits in outcome.correct.items()}
 
@@ -82,13 +80,13 @@ def facts(outcome):
 def seen(monkeypatch):
     """The ids of every batch that a stage was trained on."""
     ids = []
-    train_on = Stage.train_on
+    train_step = Stage.train_step
 
     def watched(self, batch, epoch):
         ids.append((epoch, batch.ids.tolist()))
-        return train_on(self, batch, epoch)
+        return train_step(self, batch, epoch)
 
-    monkeypatch.setattr(Stage, "train_on", watched)
+    monkeypatch.setattr(Stage, "train_step", watched)
     return ids
 
 
@@ -111,11 +109,11 @@ def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
     assert facts(resumed) == facts(unbroken)
     (record,) = provenance.records(tmp_path / "a" / stage_id(dense))
     stored = {"ffcv": "compress_probability=0", "imagefolder": "original"}[loader]
-    made = [record[key] for key in ("loader", "stored", "split_hash")]
-    assert made == [loader, stored, unbroken.result["split_hash"]]
+    records = [record[key] for key in ("loader", "stored", "split_hash")]
+    assert records == [loader, stored, unbroken.result["split_hash"]]
     assert {"pillow", "opencv-python"} < set(record["packages"])  # which decode and resize
-    said = capsys.readouterr().out.splitlines()
-    assert f"loader {loader}: run.loader asks for it" in said
+    output = capsys.readouterr().out.splitlines()
+    assert f"loader {loader}: run.loader asks for it" in output
 
 
 def test_pixels_stored_in_other_ways_are_flagged(world, tree, betons, tmp_path):
@@ -124,9 +122,9 @@ def test_pixels_stored_in_other_ways_are_flagged(world, tree, betons, tmp_path):
     write([*words, f"out={tmp_path / 'small/photos'}", "max_resolution=64"])
     for root, steps in ((betons, 3), (tmp_path / "small", 10**6)):
         train(world, tmp_path / "a", [config()], root, "ffcv", steps)
-    made = provenance.records(tmp_path / "a" / stage_id(config()))
-    assert rows._flags([made]) == ["mixed_stored"]
-    frame = pd.DataFrame([{"state": "done", "stored": record["stored"]} for record in made])
+    records = provenance.records(tmp_path / "a" / stage_id(config()))
+    assert rows._flags([records]) == ["mixed_stored"]
+    frame = pd.DataFrame([{"state": "done", "stored": record["stored"]} for record in records])
     small = "max_resolution=64 jpeg_quality=90 compress_probability=1"
     assert warnings(frame) == [f"the rows differ in stored: compress_probability=0, {small}"]
 
@@ -168,7 +166,7 @@ with connected(RunConfig(device="cpu")) as world:
 
 
 def newest(folder):
-    """The step of the newest checkpoint, or 0."""
+    """Return the step of the newest checkpoint, or 0."""
     return max(checkpoint.steps(folder), default=0)
 
 
@@ -208,35 +206,35 @@ def test_killed_it_sees_what_is_left_and_ends_in_the_same_bits(world, betons, tm
 def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
     world, tree, tmp_path, monkeypatch
 ):
-    """Whoever asks for one loader, or ends with larger images, must not pay for another guess."""
+    """The estimate holds for the loader and the image sizes of the run."""
     shown = []
-    train_on = Stage.train_on
+    train_step = Stage.train_step
 
     def watched(self, batch, epoch):
-        shown.append((self.loader.name, batch.images.shape[-1]))
-        return train_on(self, batch, epoch)
+        shown.append((self.gang.loader.name, batch.images.shape[-1]))
+        return train_step(self, batch, epoch)
 
-    monkeypatch.setattr(Stage, "train_on", watched)
-    monkeypatch.setattr(pilot, "connected", lambda run: contextlib.nullcontext(world))
+    monkeypatch.setattr(Stage, "train_step", watched)
+    monkeypatch.setattr(step_timing, "connected", lambda run: contextlib.nullcontext(world))
     grown = {**STAGE["dataset"], "ramp": [0.0, 0.5]}
     run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
-    measured = pilot.measure(config(dataset=grown), run, 2, tmp_path)
+    measured = step_timing.measure_steps(config(dataset=grown), run, 2, tmp_path)
     assert shown == [("imagefolder", 32)] * 5 + [("imagefolder", 48)] * 5
     assert measured.seconds_per_epoch > 0
     assert 0 <= measured.data_share < 1
 
 
 def test_a_pilot_ends_when_its_time_is_over(world, tree, tmp_path, monkeypatch):
-    """Of a size whose steps take long, one is enough to tell."""
-    monkeypatch.setattr(pilot, "LONGEST_SECONDS", 0.0)
-    monkeypatch.setattr(pilot, "connected", lambda run: contextlib.nullcontext(world))
+    """One step is enough for a size whose steps take long."""
+    monkeypatch.setattr(step_timing, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(step_timing, "connected", lambda run: contextlib.nullcontext(world))
     run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
     trained = []
-    train_on = Stage.train_on
-    monkeypatch.setattr(Stage, "train_on", lambda *a: trained.append(train_on(*a)))
+    train_step = Stage.train_step
+    monkeypatch.setattr(Stage, "train_step", lambda *a: trained.append(train_step(*a)))
     grown = {**STAGE["dataset"], "ramp": [0.0, 0.5]}
-    measured = pilot.measure(config(dataset=grown), run, 10_000, tmp_path)
-    assert len(trained) == 2 * (pilot.WARM_UP_STEPS + 1)  # at 32 and at 48 pixels
+    measured = step_timing.measure_steps(config(dataset=grown), run, 10_000, tmp_path)
+    assert len(trained) == 2 * (step_timing.WARM_UP_STEPS + 1)  # at 32 and at 48 pixels
     assert measured.seconds_per_epoch > 0
 
 
@@ -245,20 +243,20 @@ def test_a_gang_decodes_and_copies_each_training_batch_once(
     world, betons, tmp_path, monkeypatch, members
 ):
     decoded, sent = [], []
-    drawn, send = streamed._drawn, streamed.Streamed._send
+    with_decoders, send = pipeline._with_decoders, pipeline.Pipeline._send
 
     def watched(split, images, rows, crop):
-        for batch, fill in drawn(split, images, rows, crop):
+        for batch, decode in with_decoders(split, images, rows, crop):
 
-            def counted(part, out, batch=batch, fill=fill):
-                decoded.extend(split.ids[batch][part].tolist())
-                fill(part, out)
+            def counted(piece, out, batch=batch, decode=decode):
+                decoded.extend(split.ids[batch][piece].tolist())
+                decode(piece, out)
 
             yield batch, counted
 
-    monkeypatch.setattr(streamed, "_drawn", watched)
+    monkeypatch.setattr(pipeline, "_with_decoders", watched)
     monkeypatch.setattr(
-        streamed.Streamed, "_send", lambda self, batch: sent.append(batch.ids) or send(self, batch)
+        pipeline.Pipeline, "_send", lambda self, batch: sent.append(batch.ids) or send(self, batch)
     )
     plain = {"policy": "none", "crop_padding": 0, "flip": False}
     stages = [config(), config(augment=plain)][:members]

@@ -51,7 +51,7 @@ def test_one_process_needs_no_variables_and_repeats_its_bits(world):
     assert (world.broadcast("x"), world.gather("x")) == ("x", ["x"])
 
 
-def test_a_gpu_is_asked_for_bits_that_repeat_and_warns_where_it_has_none(monkeypatch):
+def test_on_a_gpu_bits_repeat_and_an_operator_without_such_an_algorithm_warns(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     before = torch.get_deterministic_debug_mode()

@@ -1,18 +1,17 @@
 """Failures have a class, and the class decides what happens next.
 
-| class         | tried again?                         | because                                 |
-| ------------- | ------------------------------------ | --------------------------------------- |
-| preempted     | always, not counted                  | SLURM or an admin took the machine      |
+| class         | tried again?                         | because                                  |
+| ------------- | ------------------------------------ | ---------------------------------------- |
+| preempted     | always, not counted                  | SLURM or an admin took the machine       |
 | time_limit    | yes; not after 3 without a step      | a limit is not an error; a step must fit |
-| lost          | up to 5 times at one step            | node or process ended without a message |
-| start         | up to 3 times                        | a node may be broken: no GPU, no peers  |
-| transport     | up to 5 times at one step, with pause | connections between ranks break        |
-| host_memory   | up to 3 times, memory doubled        | up to `cluster.slurm.max_mem_gb`        |
-| out_of_memory | with half the micro-batch, down to 1 | the global batch stays the same         |
-| gang          | each member alone                    | one member failed and this shows which; |
-|               |                                      | or together they took too much memory   |
-| config        | with `retry=failed`                  | the message says what to correct        |
-| code          | with `retry=failed`                  | an unexpected exception only repeats    |
+| lost          | up to 5 times at one step            | node or process ended without a message  |
+| start         | up to 3 times                        | a node may be broken: no GPU, no peers   |
+| transport     | up to 5 times at one step, later     | connections between ranks break          |
+| host_memory   | up to 3 times, memory doubled        | up to `cluster.slurm.max_mem_gb`         |
+| out_of_memory | with half the micro-batch, down to 1 | the global batch stays the same          |
+| gang          | each member alone                    | one failed, or all took too much memory  |
+| config        | with `retry=failed`                  | the message says what to correct         |
+| code          | with `retry=failed`                  | an unexpected exception only repeats     |
 
 Two things are not failures of a stage: training that turns to NaN (its result is "diverged"), and
 a store that cannot be written (the worker ends and says so, the next launch goes on). A stage that

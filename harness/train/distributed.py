@@ -97,7 +97,7 @@ def _ranks_from_environment(run: RunConfig) -> tuple[int, int, int]:
     return int(os.environ.get("RANK", 0)), size, int(os.environ.get("LOCAL_RANK", 0))
 
 
-def _repeat_bits(device: torch.device) -> None:
+def _use_deterministic_algorithms(device: torch.device) -> None:
     """Make torch use deterministic algorithms. Operators without one fail on CPU, warn on a GPU."""
     torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
     if device.type == "cuda":
@@ -123,12 +123,12 @@ def connected(run: RunConfig) -> Iterator[World]:
     device = pick_device(run, local_rank)
     if device.type == "cpu":
         torch.set_num_threads(run.threads)
-        _repeat_bits(device)
+        _use_deterministic_algorithms(device)
         os.environ["DS_ACCELERATOR"] = "cpu"  # by default DeepSpeed uses a GPU if it finds one
     else:
         torch.cuda.set_device(device)
         if run.deterministic:
-            _repeat_bits(device)
+            _use_deterministic_algorithms(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if size == 1:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it

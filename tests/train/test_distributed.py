@@ -5,7 +5,12 @@ import torch
 
 from harness.errors import UserError
 from harness.schema import RunConfig
-from harness.train.distributed import VARIABLES, _repeat_bits, connected, pick_device
+from harness.train.distributed import (
+    VARIABLES,
+    _use_deterministic_algorithms,
+    connected,
+    pick_device,
+)
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def test_on_a_gpu_bits_repeat_and_an_operator_without_such_an_algorithm_warns(mo
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     before = torch.get_deterministic_debug_mode()
     try:
-        _repeat_bits(torch.device("cuda"))
+        _use_deterministic_algorithms(torch.device("cuda"))
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

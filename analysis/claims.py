@@ -22,15 +22,23 @@ from analysis.effects import (
     optimum_moves,
     surplus_helps,
 )
-from analysis.rows import choice, load, names, split_args
+from analysis.rows import load
 from analysis.stats import holm, seeds_to_settle
+from harness.arguments import Option, split_options
 from harness.errors import command
 from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KNOBS = ("rows", "format", "by", "where", "metric", "unequal_budgets")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "format": Option(default="screen", choices=render.FORMATS),
+    "unequal_budgets": Option(bool, default=False),
+}
 LEVEL = 0.05
 SIZES = ("width", "depth", "params_total")
 """What A1 orders sizes by: the first of these that varies among the dense trials."""
@@ -312,25 +320,24 @@ def _seeds(seeds: float) -> str:
     return f"{seeds:.0f}" if seeds <= MOST_SEEDS else f">{MOST_SEEDS}"
 
 
+def usage() -> str:
+    """The help text: the command and what each claim predicts."""
+    claims = [f"  {name:<3} {prediction}" for name, prediction in PREDICTED.items()]
+    return "\n".join([str(__doc__), *claims])
+
+
 def main(args: list[str]) -> int:
     """The command."""
     from analysis.table import selected
 
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        print("\n".join(f"  {name:<3} {says}" for name, says in PREDICTED.items()))
-        return 0
-    rest, own = split_args(args, KNOBS)
-    shape = choice(own, "format", render.FORMATS, "screen")
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    unequal = choice(own, "unequal_budgets", ("true", "false"), "false")
-    frame = selected(load(rest, own.get("rows")), own.get("where"))
-    by = names(own["by"]) if "by" in own else None
-    found = claims(frame, metric, unequal == "true", by)
-    print(render.show(table(found, warnings(frame), metric), shape))
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
+    frame = selected(load(rest, options["rows"]), options["where"])
+    found = claims(frame, metric, options["unequal_budgets"], options["by"])
+    print(render.show(table(found, warnings(frame), metric), options["format"]))
     return 0
 
 
 callable_module(__name__)
 if __name__ == "__main__":
-    command(main)
+    command(main, usage)

@@ -17,15 +17,24 @@ from typing import TYPE_CHECKING, Any
 from analysis import render, stats
 from analysis.best import METRICS, MIXED, TOP1, Cell, Metric, cells_per_size, size_columns, warnings
 from analysis.checks import flat
-from analysis.rows import AXES, choice, is_axis, load, names, split_args
+from analysis.rows import AXES, is_axis, load
 from analysis.table import selected
+from harness.arguments import Option, split_options
 from harness.errors import UserError, command
 from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KNOBS = ("rows", "with", "by", "where", "metric", "format", "show")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "format": Option(default="screen", choices=render.FORMATS),
+    "with": Option(list, required=True, example="before.csv"),
+    "show": Option(default="changed", choices=("changed", "all")),
+}
 LEVEL = 0.05
 SUFFIXES = (".csv", ".parquet")
 Key = tuple[Any, ...]
@@ -195,28 +204,20 @@ def notes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
 
 def main(args: list[str]) -> int:
     """The command."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    rest, own = split_args(args, KNOBS)
-    if "with" not in own:
-        raise UserError("compared with what? Say with=FILE.csv, or with=GRID")
-    shape = choice(own, "format", render.FORMATS, "screen")
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    every = choice(own, "show", ("changed", "all"), "changed") == "all"
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
     other = [arg for arg in rest if not arg.startswith("grid=")]
-    if not names(own["with"]):
-        raise UserError(f"with={own['with']} names neither a file nor a grid")
-    files = all(name.endswith(SUFFIXES) for name in names(own["with"]))
-    before = load(rest, own.get("rows"))
-    after = load([], own["with"]) if files else load([f"grid={own['with']}", *other], None)
-    before, after = (selected(frame, own.get("where")) for frame in (before, after))
-    by = names(own["by"]) if "by" in own else None
-    found = compare(before, after, by, metric)
-    print(render.show(table(found, notes(before, after), metric, every), shape))
+    second = ",".join(options["with"])
+    files = all(name.endswith(SUFFIXES) for name in options["with"])
+    before = load(rest, options["rows"])
+    after = load([], second) if files else load([f"grid={second}", *other], None)
+    before, after = (selected(frame, options["where"]) for frame in (before, after))
+    found = compare(before, after, options["by"], metric)
+    shown = table(found, notes(before, after), metric, options["show"] == "all")
+    print(render.show(shown, options["format"]))
     return 0
 
 
 callable_module(__name__)
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -40,8 +40,9 @@ from analysis.drawing import (
     tip,
 )
 from analysis.render import count, interval, number, place
-from analysis.rows import choice, load, names, split_args
+from analysis.rows import load
 from analysis.stats import half_width
+from harness.arguments import Option, split_options
 from harness.errors import command
 from harness.verb import callable_module
 
@@ -49,7 +50,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-KNOBS = ("rows", "by", "where", "metric", "out")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "out": Option(default="out"),
+}
 MOST_LINES = len(COLOURS) * len(DASHES)
 MOST_ROWS = 60  # of the heat map: a page
 MOST_COLUMNS = 7  # of it that have room for numbers side by side
@@ -336,16 +343,13 @@ def main(args: list[str]) -> int:
     """The command."""
     from analysis.table import selected
 
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    rest, own = split_args(args, KNOBS)
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    frame = selected(load(rest, own.get("rows")), own.get("where"))
-    by = names(own["by"]) if "by" in own else None
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
+    frame = selected(load(rest, options["rows"]), options["where"])
+    by = options["by"]
     found = best_per_size(frame, by, metric)
     for name, figure in figures(frame, found, metric, by).items():
-        for path in save(figure, Path(own.get("out", "out")) / name):
+        for path in save(figure, Path(options["out"]) / name):
             print(path)
     if said := left_out(found):
         print(f"note: {said}")
@@ -354,4 +358,4 @@ def main(args: list[str]) -> int:
 
 callable_module(__name__)
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -28,15 +28,22 @@ from analysis.best import (
 from analysis.claims import claims
 from analysis.claims import table as claims_table
 from analysis.figures import figures, left_out
-from analysis.rows import choice, load, names, split_args, write
+from analysis.rows import load, write
 from analysis.table import selected
-from harness.errors import UserError, command
+from harness.arguments import Option, split_options
+from harness.errors import command
 from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KNOBS = ("rows", "by", "where", "metric", "out")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "out": Option(required=True, example="out/report"),
+}
 CAPTIONS = {
     "accuracy_against_magnitude": "Test result against magnitude. Bands: 95 % t intervals; dots: "
     "seeds; circle: the magnitude that validation chose; none: no augmentation.",
@@ -150,21 +157,16 @@ def _again(grids: Sequence[str], words: Sequence[str]) -> str:
 
 def main(args: list[str]) -> int:
     """The command."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    rest, own = split_args(args, KNOBS)
-    if "out" not in own:
-        raise UserError("where to? Say out=DIR: report.html and rows.csv are written there")
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    frame = selected(load(rest, own.get("rows")), own.get("where"))
-    words = [f"{key}={own[key]}" for key in ("by", "where", "metric") if key in own]
-    by = names(own["by"]) if "by" in own else None
-    for path in write_report(frame, Path(own["out"]), by, metric, words):
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
+    frame = selected(load(rest, options["rows"]), options["where"])
+    words = [arg for arg in args if arg.partition("=")[0] in ("by", "where", "metric")]
+    by = options["by"]
+    for path in write_report(frame, Path(options["out"]), by, metric, words):
         print(path)
     return 0
 
 
 callable_module(__name__)
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.checks import SCORES, STATES, check
+from harness.arguments import Option, split_list, split_options
 from harness.errors import UserError, command, nearest
 from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd
 
+OPTIONS = {"rows": Option(), "out": Option()}
 COLUMNS = {
     "grid": "name of the sweep",
     "trial": "id of the trial: digest of its config",
@@ -88,23 +90,6 @@ TEXT = (
 )  # fmt: skip
 
 
-def split_args(args: Sequence[str], knobs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Words for the sweep's config, and the command's own knobs. Raises UserError."""
-    rest: list[str] = []
-    own: dict[str, str] = {}
-    for arg in args:
-        key, equals, value = arg.partition("=")
-        if not equals:
-            raise UserError(f"'{arg}' is no key=value: write grid=NAME or rows=FILE, format=latex")
-        if key in knobs:
-            if not value:
-                raise UserError(f"{key} has no value")
-            own[key] = value
-        else:
-            rest.append(arg)
-    return rest, own
-
-
 def choice(own: Mapping[str, str], key: str, valid: Collection[str], default: str) -> str:
     """The word given for `key`. Raises UserError with the nearest of `valid`."""
     word = own.get(key, default)
@@ -133,7 +118,7 @@ def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
         return together({name: check(read(Path(name)), name) for name in names(files)})
     grids = [name for arg in rest if arg.startswith("grid=") for name in names(arg[5:])]
     if not grids:
-        raise UserError("whose rows? Say grid=NAME, or rows=FILE (CSV or Parquet)")
+        raise UserError("no rows are named: add grid=NAME, or rows=FILE (CSV or Parquet)")
     others = [arg for arg in rest if not arg.startswith("grid=")]
     found = {grid: pd.DataFrame(rows_of_grid([f"grid={grid}", *others])) for grid in grids}
     return together({grid: check(frame, f"grid {grid}") for grid, frame in found.items()})
@@ -141,7 +126,7 @@ def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
 
 def names(text: str) -> list[str]:
     """`a,b` and `[a, b]` as a list."""
-    return [name.strip() for name in text.strip("[] ").split(",") if name.strip()]
+    return split_list(text)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -208,16 +193,18 @@ def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
     return [folder / "rows.csv", folder / "rows.parquet"]
 
 
+def usage() -> str:
+    """The help text: the command and every column."""
+    columns = [f"  {name:<17} {meaning}" for name, meaning in COLUMNS.items()]
+    return "\n".join([str(__doc__), *columns])
+
+
 def main(args: list[str]) -> int:
     """The command: write the rows, or print them as CSV."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        print("\n".join(f"  {name:<17} {meaning}" for name, meaning in COLUMNS.items()))
-        return 0
-    rest, own = split_args(args, ("rows", "out"))
-    frame = load(rest, own.get("rows"))
-    if "out" in own:
-        print("\n".join(str(path) for path in write(frame, Path(own["out"]))))
+    rest, options = split_options(args, OPTIONS)
+    frame = load(rest, options["rows"])
+    if options["out"] is not None:
+        print("\n".join(str(path) for path in write(frame, Path(options["out"]))))
     else:
         frame.to_csv(sys.stdout, index=False)
     return 0
@@ -225,4 +212,4 @@ def main(args: list[str]) -> int:
 
 callable_module(__name__)
 if __name__ == "__main__":
-    command(main)
+    command(main, usage)

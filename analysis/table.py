@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING
 
 from analysis import render
 from analysis.best import METRICS, best_per_size, warnings
-from analysis.rows import choice, load, names, split_args, write
+from analysis.rows import load, write
+from harness.arguments import Option, split_options
 from harness.errors import UserError, command
 from harness.verb import callable_module
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KNOBS = ("rows", "format", "by", "where", "metric", "out")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "format": Option(default="screen", choices=render.FORMATS),
+    "out": Option(),
+}
 
 
 def selected(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
@@ -41,22 +49,18 @@ def selected(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
 
 def main(args: list[str]) -> int:
     """The command: print the table, or write it with rows and figure into `out`."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    rest, own = split_args(args, KNOBS)
-    shape = choice(own, "format", render.FORMATS, "screen")
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    frame = selected(load(rest, own.get("rows")), own.get("where"))
-    found = best_per_size(frame, names(own["by"]) if "by" in own else None, metric)
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
+    frame = selected(load(rest, options["rows"]), options["where"])
+    found = best_per_size(frame, options["by"], metric)
     shown = render.table(found, warnings(frame), metric)
-    print(render.show(shown, shape))
-    if "out" in own:
+    print(render.show(shown, options["format"]))
+    if options["out"] is not None:
         from analysis.drawing import save
         from analysis.figures import accuracy_against_magnitude
         from harness.files import atomic_write, make_folder
 
-        folder = make_folder(Path(own["out"]))
+        folder = make_folder(Path(options["out"]))
         atomic_write(folder / "table.tex", (render.show(shown, "latex") + "\n").encode())
         figure = accuracy_against_magnitude(found, metric)
         drawn = save(figure, folder / "accuracy_against_magnitude")
@@ -67,4 +71,4 @@ def main(args: list[str]) -> int:
 
 callable_module(__name__)
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -13,9 +13,11 @@ import tempfile
 import urllib.error
 from pathlib import Path
 
+from harness.arguments import Option, parse_options
 from harness.data.catalog import CATALOG, DatasetInfo, find, missing
 from harness.errors import UserError, command, nearest
 
+OPTIONS = {"data_root": Option()}
 _SECONDS_WITHOUT_DATA = 60.0
 
 
@@ -67,16 +69,16 @@ def download(info: DatasetInfo, data_root: str | None) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """The command: a name, and optionally `data_root=DIR`."""
-    roots = [text.removeprefix("data_root=") for text in arguments if "=" in text]
+    """Download the data set that is named; return the exit code."""
     names = [text for text in arguments if "=" not in text]
-    if len(names) != 1 or len(roots) > 1 or len(roots) != sum("data_root=" in a for a in arguments):
-        raise UserError("usage: python -m harness.data.download NAME [data_root=DIR]")
+    options = parse_options([text for text in arguments if "=" in text], OPTIONS)
+    if len(names) != 1:
+        raise UserError(f"{len(names)} data sets are named: name one, such as cifar10")
     if (info := CATALOG.get(names[0])) is None:
-        raise UserError(f"no data set '{names[0]}'{nearest(names[0], CATALOG)}.")
-    print(f"{info.name} is in {download(info, roots[0] if roots else None)}")
+        raise UserError(f"there is no data set '{names[0]}'{nearest(names[0], CATALOG)}.")
+    print(f"{info.name} is in {download(info, options['data_root'])}")
     return 0
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

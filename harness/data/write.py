@@ -26,12 +26,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from harness.arguments import Option, parse_options
 from harness.data.catalog import CATALOG, MANIFEST, DatasetInfo, check_counts, misfits
 from harness.data.datasets import cut_as, read_official
 from harness.data.encode import Part, Read, write_part
@@ -61,7 +60,18 @@ from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 
 MOST_BAD = 100  # more bad images than this are no accident; nobody asked to leave them out
-USAGE = "usage: python -m harness.data.write dataset=NAME source=DIR out=DIR [KEY=VALUE ...]"
+OPTIONS = {
+    "dataset": Option(required=True, example="imagenet"),
+    "source": Option(),
+    "out": Option(required=True, example="data/imagenet"),
+    "max_resolution": Option(int, low=1, high=65_535, example="500"),
+    "jpeg_quality": Option(int, default=90, low=1, high=100, example="90"),
+    "compress_probability": Option(float, low=0, high=1, example="0.5"),
+    "workers": Option(int, low=1, high=1024, example="8"),
+    "skip_bad": Option(bool, default=False),
+    "validation_size": Option(int, low=1, example="50000"),
+    "split_seed": Option(int, default=0, low=0),
+}
 
 
 class _Progress:
@@ -263,66 +273,18 @@ def _unknown(name: str, source: str | None) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Words:
-    """The command's words, with what they are if they are not said."""
-
-    dataset: str = ""
-    source: str | None = None
-    out: str = ""
-    max_resolution: int | None = None
-    jpeg_quality: int = 90
-    compress_probability: float | None = None
-    workers: int | None = None
-    skip_bad: bool = False
-    validation_size: int | None = None
-    split_seed: int = 0
-
-
-def _words(arguments: list[str]) -> _Words:
-    kinds = {f.name: str(f.type).partition(" ")[0] for f in fields(_Words)}
-    said: dict[str, Any] = {}
-    for text in arguments:
-        key, equals, value = text.partition("=")
-        if not equals or key not in kinds:
-            raise UserError(
-                f"'{text}' is no KEY=VALUE of this command{nearest(key, kinds)}. {USAGE}"
-            )
-        try:
-            if kinds[key] == "bool":
-                said[key] = {"true": True, "false": False}[value]
-            else:
-                said[key] = {"int": int, "float": float, "str": str}[kinds[key]](value)
-        except (ValueError, KeyError):
-            raise UserError(f"{key}={value} is no {kinds[key]}.") from None
-    words = _Words(**said)
-    if not words.dataset or not words.out:
-        raise UserError(USAGE)
-    for key, low, high in (
-        ("max_resolution", 1, 65_535),
-        ("jpeg_quality", 1, 100),
-        ("compress_probability", 0.0, 1.0),
-        ("workers", 1, 1024),
-        ("validation_size", 1, None),
-        ("split_seed", 0, None),
-    ):
-        value = getattr(words, key)
-        if value is not None and not low <= value <= (high or value):
-            raise UserError(f"{key}={value} is outside {low} to {high or 'any number'}.")
-    return words
-
-
 def main(arguments: list[str]) -> int:
-    """The command; see the module's docstring."""
-    if arguments[:1] in (["--help"], ["-h"]):
-        print(__doc__)
-        return 0
-    words = _words(arguments)
-    if (info := CATALOG.get(words.dataset)) is None:
-        raise UserError(_unknown(words.dataset, words.source))
-    size = words.validation_size or _usual_validation_size(info.name)
+    """Write the data set that `arguments` describe; return the exit code."""
+    options = parse_options(arguments, OPTIONS)
+    source = options["source"]
+    if (info := CATALOG.get(options["dataset"])) is None:
+        raise UserError(_unknown(options["dataset"], source))
+    size = options["validation_size"] or _usual_validation_size(info.name)
     if size is None:
-        raise UserError(f"how many images for validation? Say validation_size=N. {USAGE}")
+        raise UserError(
+            f"grids/dataset/{info.name}.yaml does not exist, so the number of images for "
+            "validation is unknown: say validation_size=N"
+        )
     try:
         import cv2  # noqa: F401
 
@@ -332,28 +294,28 @@ def main(arguments: list[str]) -> int:
             f"writing .beton files needs FFCV, which cannot be imported ({error}): {INSTALL_FFCV}; "
             "or train from the image files with run.loader=imagefolder."
         ) from error
-    compress = words.compress_probability
+    compress = options["compress_probability"]
     if compress is None:  # small images are not worth a decoder
         compress = 1.0 if info.module is None else 0.0
-    config = DatasetConfig(name=info.name, validation_size=size, split_seed=words.split_seed)
+    config = DatasetConfig(name=info.name, validation_size=size, split_seed=options["split_seed"])
     settings = Settings(
-        max_resolution=words.max_resolution,
-        jpeg_quality=words.jpeg_quality,
+        max_resolution=options["max_resolution"],
+        jpeg_quality=options["jpeg_quality"],
         compress_probability=compress,
     )
-    out, workers = Path(words.out).expanduser(), words.workers or usable_cores()
+    out, workers = Path(options["out"]).expanduser(), options["workers"] or usable_cores()
     try:
-        manifest = write(info, config, words.source, out, settings, workers, words.skip_bad)
+        manifest = write(info, config, source, out, settings, workers, options["skip_bad"])
     except (OSError, CannotWrite) as error:  # no place, storage that hangs
         raise UserError(
             f"{out} was not finished, and does not count as a data set: {error}"
         ) from error
     counts = ", ".join(f"{getattr(manifest.parts, name).count:,} {name}" for name in PARTS)
-    print(f"{words.out}: {counts}; split {manifest.split.hash}")
+    print(f"{options['out']}: {counts}; split {manifest.split.hash}")
     for entry in manifest.skipped:
         print(f"skipped {entry.image}: {entry.because}")
     return 0
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -152,7 +152,7 @@ class Bed:
 
     def _run_here(self, module: str, args: list[str], code: int, env: dict[str, str]) -> str:
         said = io.StringIO()
-        main = importlib.import_module(module).main
+        main = importlib.import_module(module.replace("harness.", "harness.commands.")).main
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [module, *args])
             patch.setenv("SLURM_CONF", self.env["SLURM_CONF"])

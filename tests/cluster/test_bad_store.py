@@ -11,9 +11,9 @@ import pytest
 
 from harness.cluster.queued import last_logs
 from harness.cluster.state import stage_states
+from harness.commands.remaining import set_aside
 from harness.config import load
 from harness.errors import command
-from harness.launch import _set_aside
 from harness.store.claims import try_claim
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
@@ -67,7 +67,7 @@ def look(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", words)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            command(importlib.import_module(words[0]).main)
+            command(importlib.import_module(f"harness.commands.{name}").main)
         said = capsys.readouterr()
         return subprocess.CompletedProcess(words, ended.value.code, said.out, said.err)
 
@@ -216,14 +216,14 @@ def test_a_result_that_was_made_since_is_not_moved_aside(copy):
     states = stage_states(store, plan.stages)
     assert states[dense.name].name == "damaged"
     (dense / "result.json").write_bytes(whole)
-    _set_aside(store, [dense.name], states)
+    set_aside(store, [dense.name], states)
     assert (dense / "result.json").read_bytes() == whole
     (dense / "result.json").write_bytes(whole[:40])
     claim = try_claim(dense, "another")
-    _set_aside(store, [dense.name], states)
+    set_aside(store, [dense.name], states)
     assert not list(dense.glob("*.damaged-*"))  # its owner sees to it
     claim.release()
-    _set_aside(store, [dense.name], states)
+    set_aside(store, [dense.name], states)
     assert list(dense.glob("result.json.damaged-1"))
 
 

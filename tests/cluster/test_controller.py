@@ -5,8 +5,8 @@ import time
 import pytest
 
 from harness.cluster import slurm
+from harness.commands.launch import main
 from harness.errors import UserError
-from harness.launch import main
 
 SAVED_SECONDS = 8.0  # a controller that is killed earlier believes that jobs of before still run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

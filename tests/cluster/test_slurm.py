@@ -82,7 +82,7 @@ def test_limits_on_submitted_jobs_leave_the_rest_for_later(bed, make_grid, tmp_p
     bed.testbed("enforce", "limits")
     try:
         said = bed.run("harness.launch", *args(grid, store, HELD, *account))
-        assert "6 stages found no room" in said
+        assert "SLURM refused jobs for 6 stages" in said
         assert len(bed.jobs()) == 4
         modify = ("sacctmgr", "-i", "modify")
         bed.slurm(*modify, "user", user, "where", "account=few", "set", "MaxSubmitJobs=-1")
@@ -91,7 +91,7 @@ def test_limits_on_submitted_jobs_leave_the_rest_for_later(bed, make_grid, tmp_p
         bed.wait(lambda: len(bed.jobs()) == 2)
         said = bed.run("harness.launch", *args(grid, store, HELD, *account))
         assert "queued 2 jobs" in said
-        assert "6 stages found no room" in said
+        assert "SLURM refused jobs for 6 stages" in said
     finally:
         bed.slurm("scancel", "--me")
         bed.testbed("enforce", "none")
@@ -232,7 +232,7 @@ def test_deepspeed_over_two_nodes_with_two_ranks_each(bed, make_grid, tmp_path):
 
 def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
     grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
-    assert "nothing was said yet" in bed.run("harness.logs", *args(grid, store))
+    assert "there are no logs yet" in bed.run("harness.logs", *args(grid, store))
     bed.run("harness.launch", *args(grid, store, HELD))
     said = tmp_path / "watch.txt"
     with said.open("w") as file:

@@ -12,11 +12,12 @@ import pytest
 
 from analysis.claims import claims
 from analysis.rows import main as write_rows
-from harness import config, describe, launch
+from harness import config
 from harness.augment.spaces import TABLES, find_space
+from harness.commands import launch, summary
 from harness.compress import layers
 from harness.compress.surplus import make_graph
-from harness.errors import UserError
+from harness.errors import UserError, command
 from harness.models import registry
 from harness.models.counts import count
 from harness.paths import GRIDS, ROOT
@@ -49,7 +50,7 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     states = dict.fromkeys(plan.stages, StageState("waiting"))
     for stage in plan.stages.values():
         cost.write_measurement(tmp_path, stage, Measurement(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
-    said = describe.dry_run(asked, plan, states, list(plan.stages))
+    said = summary.describe_dry_run(asked, plan, states, list(plan.stages))
     saved = sum(alone) - sum(epochs.values())
     if saved:
         told = f"sharing saves {saved:,} epochs of training, {saved / 100:.2f} device-hours"
@@ -213,7 +214,7 @@ ASK = """
 import sys
 sys.modules["torch"] = None  # an import of it fails
 from harness.errors import command
-from harness.launch import main
+from harness.commands.launch import main
 for line in sys.stdin.read().splitlines():
     sys.argv = ["launch", *line.split(" ")]
     try:
@@ -274,8 +275,11 @@ def test_the_layers_of_shipped_grids_suit_them(name):
     assert layers.misfits(plan.stages.values()) == []
 
 
-def test_help_lists_every_shipped_grid_with_what_it_is(capsys):
-    assert launch.main(["--help"]) == 0
+def test_help_lists_every_shipped_grid_with_what_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["launch", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command(launch.main, launch.usage)
+    assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     listed = dict(line.split(maxsplit=1) for line in lines[lines.index("grids") + 1 : -2])
     assert listed == config.grid_files()

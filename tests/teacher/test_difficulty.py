@@ -8,11 +8,12 @@ import pytest
 import torch
 import yaml
 
-from harness import config, difficulty
+from harness import config
 from harness.augment.calibrate import calibrated, rescaled, targets
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES, Row, find_space, load_space
 from harness.augment.tail import Tail
+from harness.commands import difficulty_report
 from harness.errors import UserError
 from harness.store.claims import try_claim
 from harness.store.store import Store
@@ -156,7 +157,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(table):
     assert all(35 <= number <= 40 for number in inside.values()), inside
 
 
-def test_each_measure_s_rank_correlation_with_accuracy_is_told_for_each_size(tmp_path, capsys):
+def test_each_measure_s_rank_correlation_with_accuracy_is_told_for_each_size(tmp_path):
     path = tmp_path / "planted.yaml"
     path.write_text(
         "defaults: [{override /dataset: digits}, {override /recipe: quick}]\nmodel: {depth: 8}\n"
@@ -177,12 +178,12 @@ def test_each_measure_s_rank_correlation_with_accuracy_is_told_for_each_size(tmp
     signs = {"loss": 1, "accuracy": -1, "true_prob": -1, "kl": 1, "spread": 1}
     said = {name: {key: sign * m for key, sign in signs.items()} for name, m in hard.items()}
     lines = [Line(name, math.nan, means, {}) for name, means in said.items()]
-    difficulty._tell(difficulty._correlations(launch, lines))
-    narrow, wide = capsys.readouterr().out.splitlines()
+    found = difficulty_report.correlations(launch, lines)
+    narrow, wide = difficulty_report.describe_correlations(found)
     assert "width 0.5: loss +1.00, accuracy -1.00, true_prob -1.00, kl +1.00" in narrow
     assert "width 1.0: loss -1.00, accuracy +1.00, true_prob +1.00, kl -1.00" in wide
     few = replace(launch, grid=replace(launch.grid, trials=launch.grid.trials[:4]))
-    found = difficulty._correlations(few, lines)
+    found = difficulty_report.correlations(few, lines)
     assert [(line["policies"], line["loss"]) for line in found] == [(2, None)]
-    difficulty._tell(found)
-    assert "not told, 2 of at least 5 policies are done" in capsys.readouterr().out
+    (said,) = difficulty_report.describe_correlations(found)
+    assert "not computed, 2 of at least 5 policies are done" in said

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness import config, difficulty
+from harness import config
 from harness.augment.tail import Tail
 from harness.cluster import failure
+from harness.commands import difficulty
 from harness.errors import UserError
 from harness.files import write_json
 from harness.rows import rows_of_grid
@@ -345,12 +346,15 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     difficulty.main([*words, both, "where=dataset.name == 'digits'"])
     for wrong, said in (
         ([*words, "where=magnitude == 7"], "holds for no trial"),
-        (words[:2], "whose word"),
-        ([*words[:3], "images=1"], "is no number from 2 up"),
-        ([*words, "draws=0"], "is no number from 1 up"),
+        (words[:2], "teacher is missing: add teacher="),
+        ([*words[:3], "images=1"], "images=1 is out of range: 2 to"),
+        ([*words, "draws=0"], "draws=0 is out of range: 1 to"),
         ([*words, f"out={path}"], "cannot be made"),
         ([*words, f"calibrated={path}/x.yaml"], "cannot be made"),
-        ([*words, "policy=augmix", "calibrated=x.yaml", "teacher=0123456789abcdef"], "no stage"),
+        (
+            [*words[:2], "policy=augmix", "calibrated=x.yaml", "teacher=0123456789abcdef"],
+            "no stage",
+        ),
         ([*words, "policy=autoaugment_cifar10", "calibrated=x.yaml"], "made of chains"),
         ([*words, f"calibrated={tmp_path}/x.txt"], "a space is a YAML file"),
         ([*words, "policy=none"], "there is no op whose difficulty"),

@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from harness import config, describe
+from harness import config
+from harness.commands import preflight
 from harness.errors import UserError
 from harness.files import write_json
 from harness.schema import DatasetConfig, StageConfig
@@ -76,9 +77,9 @@ def test_what_could_not_be_looked_up_without_timm_is_said(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
     monkeypatch.setitem(sys.modules, "timm.models", None)
     launch = config.load([f"grid={path}", f"store={tmp_path}/store"], trains=True)
-    (note,) = describe.unchecked(launch)
+    (note,) = preflight.unchecked(launch)
     assert "timm:vit_small_patch16_224 exists and fits" in note
-    assert f"  note: {note}" in describe.problems(launch)
+    assert note in preflight.dry_run_notes(launch)
 
 
 def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_path):

@@ -45,6 +45,8 @@ def key_paths(model: type[BaseModel] = TrialConfig, prefix: str = "") -> Iterato
 PATHS = frozenset(key_paths())
 LONG = {path: name for name, path in SHORT.items()}
 """Short names by key path."""
+OPTIONS = ("compress.options.", "surplus.options.")
+"""A name that a method or a form of surplus declares follows; `check.py` compares it with those."""
 
 
 class AxisName(NamedTuple):
@@ -61,7 +63,7 @@ def resolve(name: str) -> AxisName | None:
     """
     if name in SHORT:
         return AxisName(name, SHORT[name])
-    if name in PATHS:
+    if name in PATHS or name.startswith(OPTIONS):
         return AxisName(LONG.get(name, name), name)
     return None
 

@@ -321,5 +321,5 @@ def _places(cell: Cell, positions: Iterable[int]) -> tuple[str, ...]:
 def _value_at(config: BaseModel, path: str) -> Any:
     value: Any = config
     for part in path.split("."):
-        value = getattr(value, part)
+        value = getattr(value, part, None)  # an option that only other blocks of the grid give
     return value

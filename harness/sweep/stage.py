@@ -6,9 +6,8 @@ stages of the trial. So trials with equal first stages share them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from harness.augment.policy import with_magnitude
+from harness.compress.surplus import FORMS, Step
 from harness.schema import (
     AugmentConfig,
     CompressConfig,
@@ -18,8 +17,6 @@ from harness.schema import (
     ScheduleConfig,
     StageAugment,
     StageConfig,
-    StageSurplus,
-    SurplusConfig,
     TrialConfig,
 )
 from harness.sweep import targets
@@ -27,51 +24,21 @@ from harness.sweep.levels import trial_levels
 from harness.sweep.schedules import depends_on_seed, magnitudes
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one stage of a path does."""
-
-    magnitude: Magnitude
-    recipe: RecipeConfig
-    prune: PruneConfig | None = None
-    surplus: StageSurplus | None = None
-    rewind_epoch: int | None = None
-
-
 def steps(trial: TrialConfig) -> tuple[Step, ...]:
-    """The steps of a trial's path, the dense stage first. Raises UserError."""
-    compress, surplus = trial.compress, trial.surplus
+    """Return the steps of a trial's path, the dense stage first. Raises UserError."""
+    compress = trial.compress
     sparsities = trial_levels(compress)
-    strengths = list(magnitudes(trial, sparsities))
-    retrained = _retrained(trial.recipe, compress)
-    # a dense trial keeps the early weights too, so that it is the stage that pruned ones begin with
-    rewinds = compress.rewind == "weights" and surplus.form not in ("slice", "fuse")
-    rewind_epoch = compress.rewind_epoch if rewinds and compress.rewind_epoch else None
+    dense_magnitude, *level_magnitudes = magnitudes(trial, sparsities)
+    level_recipe = _retrained(trial.recipe, compress)
+    # A dense trial keeps the early weights too, so that pruned trials can share its stage.
+    rewind_epoch = (compress.rewind_epoch or None) if compress.rewind == "weights" else None
     gradual = compress.pruning == "gradual" and compress.sparsity > 0.0
-    if surplus.form == "prune_away":
-        strengths[1:] = [surplus.weak] * len(sparsities)
-    elif surplus.form == "weak_finish":
-        strengths[0] = surplus.weak
-    first = Step(
-        strengths[0],
-        trial.recipe,
-        _prune(compress, compress.sparsity) if gradual else None,
-        _surplus(surplus) if surplus.form in ("slice", "fuse") else None,
-        rewind_epoch,
-    )
-    found = [first]
-    for sparsity, strength in zip(sparsities, strengths[1:], strict=True):
-        removed = _prune(compress, 0.0 if compress.dense_long is not None else sparsity)
-        found.append(Step(strength, retrained, removed, rewind_epoch=rewind_epoch))
-    if surplus.form == "weak_finish":
-        last = found.pop()
-        second = retrained.epochs // 2
-        for strength, epochs, prune in (
-            (last.magnitude, retrained.epochs - second, last.prune),
-            (surplus.weak, second, _prune(compress, 0.0)),
-        ):
-            found.append(Step(strength, _with_epochs(retrained, epochs), prune))
-    return tuple(found)
+    prune = _prune(compress, compress.sparsity) if gradual else None
+    path = [Step(dense_magnitude, trial.recipe, prune, rewind_epoch=rewind_epoch)]
+    for sparsity, magnitude in zip(sparsities, level_magnitudes, strict=True):
+        prune = _prune(compress, 0.0 if compress.dense_long is not None else sparsity)
+        path.append(Step(magnitude, level_recipe, prune, rewind_epoch=rewind_epoch))
+    return tuple(FORMS.get(trial.surplus.form).change_path(trial, path))
 
 
 def path_configs(trial: TrialConfig) -> list[StageConfig]:
@@ -118,13 +85,8 @@ def _prune(compress: CompressConfig, sparsity: float) -> PruneConfig:
         rewind=compress.rewind,
         reestimate_batch_norm=compress.reestimate_batch_norm,
         gradual_end=compress.gradual_end if compress.pruning == "gradual" else None,
+        options=compress.options,
     )
-
-
-def _surplus(surplus: SurplusConfig) -> StageSurplus:
-    if surplus.form == "slice":
-        return StageSurplus(form="slice", widths=surplus.widths, share=surplus.share)
-    return StageSurplus(form="fuse", expand=surplus.expand)
 
 
 def _retrained(recipe: RecipeConfig, compress: CompressConfig) -> RecipeConfig:

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from harness.augment.tail import Tail
+from harness.augment.batch_transform import BatchTransform
 from harness.compress import masks as pruning
-from harness.compress.methods import channel
+from harness.compress.channels import fit_shapes
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.errors import UserError
@@ -47,7 +47,7 @@ def loaded(stages, config):
     """The model that a finished stage leaves, and its masks."""
     saved = final(stages, config)
     model = registry.build(config.model, 10, seed=config.seed, resolution=8)
-    channel.fit(model, saved["model"])
+    fit_shapes(model, saved["model"])
     model.load_state_dict(saved["model"])
     return model, None if saved["masks"] is None else pruning.unpack(saved["masks"], model)
 
@@ -212,6 +212,8 @@ def test_a_surplus_stage_is_scored_as_what_it_deploys(stages):
     model, _ = loaded(stages, config)
     dataset = load(config.dataset)
     loader = make_loader(dataset, RunConfig(), 32, 0, 1, torch.device("cpu"))
-    tail = Tail(mean=dataset.info.mean, std=dataset.info.std)
-    scores = evaluate(model, loader, "test", plain.recipe, tail, stages.world, False, lambda: None)
+    transform = BatchTransform(mean=dataset.info.mean, std=dataset.info.std)
+    scores = evaluate(
+        model, loader, "test", plain.recipe, transform, stages.world, False, lambda: None
+    )
     assert outcome.result["test"]["loss"] == pytest.approx(scores.loss, rel=1e-5)

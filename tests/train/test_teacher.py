@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from harness import config
-from harness.augment.tail import Tail
+from harness.augment.batch_transform import BatchTransform
 from harness.cluster import failure
 from harness.commands import difficulty
 from harness.errors import UserError
@@ -23,7 +23,7 @@ from harness.train.judge import judged
 from harness.train.loop import Member
 from harness.train.teacher import Teacher, load
 
-TAIL = Tail(mean=(0.0,) * 3, std=(1.0,) * 3)
+TRANSFORM = BatchTransform(mean=(0.0,) * 3, std=(1.0,) * 3)
 LABELS = torch.tensor([0, 1, 2, 0])
 
 
@@ -34,7 +34,7 @@ class Flat(torch.nn.Module):
         return x[:, 0, 0, :3]
 
 
-TEACHER = Teacher(Flat(), TAIL)
+TEACHER = Teacher(Flat(), TRANSFORM)
 
 
 def drawn(later):
@@ -46,7 +46,7 @@ def drawn(later):
 
 
 def ask(**said):
-    return judged(TeacherConfig(name="someone", **said), TEACHER, drawn, LABELS, TAIL)
+    return judged(TeacherConfig(name="someone", **said), TEACHER, drawn, LABELS, TRANSFORM)
 
 
 def test_soft_and_hard_labels_take_their_share_of_the_targets():
@@ -57,8 +57,8 @@ def test_soft_and_hard_labels_take_their_share_of_the_targets():
     torch.testing.assert_close(mixed, 0.75 * one_hot + 0.25 * targets)
     _, hard = ask(labels="hard")
     assert torch.equal(hard, one_hot)
-    wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TAIL)
-    _, hard = judged(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TAIL)
+    wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TRANSFORM)
+    _, hard = judged(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TRANSFORM)
     assert torch.equal(hard.argmax(1), (LABELS + 1) % 3)
 
 
@@ -93,8 +93,8 @@ def test_beyond_the_cap_images_are_dropped_or_count_less():
 
 
 def test_a_teacher_sees_images_normalised_as_it_was_trained():
-    own = Teacher(Flat(), Tail(mean=(0.5,) * 3, std=(0.25,) * 3))
-    seen = Tail(mean=(0.1,) * 3, std=(0.2,) * 3)
+    own = Teacher(Flat(), BatchTransform(mean=(0.5,) * 3, std=(0.25,) * 3))
+    seen = BatchTransform(mean=(0.1,) * 3, std=(0.2,) * 3)
     pixels = torch.rand(4, 3, 4, 4)
     told = own.logits((pixels - 0.1) / 0.2, seen)
     torch.testing.assert_close(told, own.logits((pixels - 0.5) / 0.25))
@@ -225,11 +225,11 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
             "timm:resnet50.a1_in1k",
         ),
         ("it does nothing", "labels: 'true'", name),
-        ("is missing: who labels", "labels: hard", "null"),
+        ("is missing: labels, target and cap need a teacher", "labels: hard", "null"),
         ("both a target and more than one", "target: 1.0", name),
         ("both a target and more than one", "candidates: 4", name),
         ("is below the target 2", "target: 2.0, candidates: 4, cap: 1.0", name),
-        ("takes a stage's id or timm:NAME", "labels: soft", "some/final.pt"),
+        ("takes the id of a stage or timm:NAME", "labels: soft", "some/final.pt"),
     ):
         with pytest.raises(UserError, match=said):
             planned(tmp_path, store, asked, rest)

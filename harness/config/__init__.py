@@ -2,6 +2,6 @@
 
 from harness.config.checks import check_sections, check_trial
 from harness.config.command_line import Launch, load
-from harness.config.compose import grid_files
+from harness.config.grid_file import grid_files
 
 __all__ = ["Launch", "check_sections", "check_trial", "grid_files", "load"]

@@ -17,7 +17,8 @@ from typing import Any
 from harness.arguments import Option, read_arguments
 from harness.cluster_schema import ClusterConfig
 from harness.config.checks import check_run, check_sections, check_teachers, check_trial
-from harness.config.compose import GROUPS, choices, compose, grid_files
+from harness.config.compose import compose
+from harness.config.grid_file import GROUPS, choices, grid_files
 from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.schema import RunConfig, TrialConfig

@@ -107,12 +107,8 @@ def look(folder: Path, now: float | None = None) -> ClaimState | None:
     age = max(0.0, (_server_now(folder) if now is None else now) - touched)
     try:
         claim: dict[str, Any] = json.loads(content)
-        token, boot, pid, started = (
-            claim["token"],
-            claim["boot"],
-            int(claim["pid"]),
-            claim["started"],
-        )
+        token, boot = claim["token"], claim["boot"]
+        pid, started = int(claim["pid"]), claim["started"]
         job, attempt, log = str(claim["job"]), int(claim["attempt"]), str(claim.get("log", ""))
     except (ValueError, KeyError, TypeError, RecursionError):
         # Not the content of a claim: its writer died between create and write.
@@ -136,9 +132,7 @@ class Claim:
             return
         self._last = time.monotonic()
         self.verify()
-        with contextlib.suppress(
-            OSError
-        ):  # the store is full or read-only for a moment: tried again soon
+        with contextlib.suppress(OSError):  # full or read-only for a moment: tried again soon
             os.utime(self.path)
 
     def verify(self) -> None:

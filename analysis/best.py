@@ -15,6 +15,7 @@ from analysis import stats
 from analysis.checks import COUNTS, flat
 from analysis.rows import AXES, is_axis
 from harness.errors import UserError, nearest
+from harness.store.provenance import RECORDED
 from harness.verb import callable_module
 
 if TYPE_CHECKING:
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
 
     from analysis.optimum import Optimum
 
-MIXED = (
-    "split_hash", "code", "engine", "zero_stage", "world_size", "micro_batch_size", "loader",
-    "stored", "memory_format", "device", "threads", "deterministic", "torch", "deepspeed",
-)  # fmt: skip
-"""Columns in which the rows of one table should agree."""
+MIXED = ("split_hash", *(column for column in RECORDED if column != "split_hash"))
+"""Columns in which the rows of one table should agree, the most important one first."""
 NONE = "none"
 POLICY = ("policy", "calibrated")
 MOST_OPTIMA = 500  # sizes for which the smooth optimum is worked out: some 2 ms each

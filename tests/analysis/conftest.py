@@ -14,7 +14,7 @@ import time
 import pandas as pd
 import pytest
 
-from analysis import checks, rows
+from analysis import checks, columns
 
 MAGNITUDES = ("none", 0.2, 0.5, 0.8)
 
@@ -44,16 +44,16 @@ def planted_frame(curves=None, seeds=3, spread=0.01, seed=0, magnitudes=MAGNITUD
         for magnitude, mean in zip(magnitudes, means, strict=True)
         for s in range(seeds)
     ]
-    return rows.check(pd.DataFrame(made), "planted")
+    return checks.check(pd.DataFrame(made), "planted")
 
 
 @pytest.fixture(scope="session")
 def every_column():
     """A value for each column of a sweep's rows, of a kind that it has."""
-    numbers = (*checks.NUMBERS, "depth", "batch_size", "lr", "weight_decay", "label_smoothing",
+    numbers = (*columns.NUMBERS, "depth", "batch_size", "lr", "weight_decay", "label_smoothing",
                "train_size", "zero_stage", "world_size", "micro_batch_size", "threads")  # fmt: skip
     planted = set(planted_frame({1.0: (0.8,)}, magnitudes=(0.2,), seeds=1).columns)
-    words = {name: 0.5 if name in numbers else "word" for name in rows.COLUMNS}
+    words = {name: 0.5 if name in numbers else "word" for name in columns.COLUMNS}
     return {name: value for name, value in words.items() if name not in planted} | {
         "flags": "", "why": None, "dense_long": None, "calibrated": False, "schedule": "constant",
         "surplus": "none",

@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 
 from analysis import render
-from analysis.best import METRICS, best_per_size, warnings
+from analysis.best import best_per_size
+from analysis.columns import METRICS
+from analysis.provenance import warnings
+from analysis.table import best_table
 from harness.errors import UserError
 
 
@@ -55,7 +58,7 @@ def test_one_seed_has_no_interval_and_everything_ties(planted):
     assert math.isnan(line.test_half)
     assert set(line.ties) == {"none", 0.2, 0.5, 0.8}
     assert line.optimum is None
-    assert "±" not in render.screen(render.table([line], [])).split("note:")[0]
+    assert "±" not in render.screen(best_table([line], [])).split("note:")[0]
 
 
 def test_one_size_with_one_magnitude_is_a_line(planted):
@@ -75,7 +78,7 @@ def test_diverged_cells_cannot_win_and_missing_ones_are_shown(planted):
     table.loc[lost, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]
     small, large = best_per_size(table)
     assert large.best.magnitude != 0.5
-    shown = render.screen(render.table([small, large], warnings(table)))
+    shown = render.screen(best_table([small, large], warnings(table)))
     assert "0.5: 1 diverged" in shown
     assert "none: 1 missing" in shown
     assert "22 of 24 trials are done" in shown
@@ -84,7 +87,7 @@ def test_diverged_cells_cannot_win_and_missing_ones_are_shown(planted):
 @pytest.mark.parametrize("state", ["waiting", "diverged"])
 def test_nothing_done_is_a_table_of_dashes(planted, state):
     table = planted().assign(state=state, val_top1=math.nan, test_top1=math.nan)
-    shown = render.table(best_per_size(table), warnings(table))
+    shown = best_table(best_per_size(table), warnings(table))
     assert "0 of 24 trials are done" in render.screen(shown)
     assert {row[2] for row in shown.rows} == {"-"}
 
@@ -170,7 +173,7 @@ def test_sizes_made_in_different_ways_say_so_on_their_line(planted):
     table.loc[small & (table["seed"] == 1), "flags"] = "mixed_torch;mixed_device"
     table.loc[~small, "torch"] = "2.2"
     found = best_per_size(table)
-    assert [line.mixed for line in found] == [("code", "mixed_torch", "mixed_device"), ()]
-    shown = render.table(found, [])
+    assert [line.differs_in for line in found] == [("code", "mixed_torch", "mixed_device"), ()]
+    shown = best_table(found, [])
     assert shown.header[-1] == "differs in"
     assert [row[-1] for row in shown.rows] == ["code, mixed_torch, mixed_device", "-"]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.best import METRICS
-from analysis.claims import claims, table
+from analysis.claims import claims, claims_table
+from analysis.columns import METRICS
 
 MAGNITUDES = [0.1 * step for step in range(8)]
 SPREAD = 0.002  # 0.2 points, half of the variance shared by validation and test
@@ -393,4 +393,4 @@ def test_one_seed_decides_nothing():
     found = verdict(frame, "A1")
     assert found.verdict == "undecided"
     assert "one seed" in found.reason
-    assert "±" not in table([found], []).rows[0][2]
+    assert "±" not in claims_table([found], []).rows[0][2]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis import rows
-from analysis.compare import compare, main, notes, table
+from analysis.compare import compare, comparison_table, main, notes
 from harness.errors import UserError
 
 CURVES = {0.5: (0.80, 0.82, 0.78, 0.70), 2.0: (0.85, 0.87, 0.90, 0.88)}
@@ -24,8 +24,8 @@ def test_a_planted_change_is_found_and_the_rest_is_noise(planted):
     assert set(told.values()) == {"within noise"}
     change = next(change for change in found if change.verdict == "changed")
     assert change.after - change.before == pytest.approx(-0.1, abs=0.02)
-    assert len(table(found, []).rows) == 1
-    assert len(table(found, [], every=True).rows) == 8
+    assert len(comparison_table(found, []).rows) == 1
+    assert len(comparison_table(found, [], every=True).rows) == 8
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_the_command_compares_files_in_every_metric_and_format(planted, tmp_path
     for more in ("format=latex", "format=csv", "metric=loss", "show=all", "where=width > 1"):
         assert main([*words, more]) == 0
     assert "identical" in capsys.readouterr().out
-    with pytest.raises(UserError, match="compared with what"):
+    with pytest.raises(UserError, match="the second sweep is missing"):
         main(words[:1])
 
 
@@ -104,4 +104,4 @@ def test_cells_that_only_differ_on_test_are_counted(planted):
     other.loc[changed, "test_top1"] -= 0.01
     found = compare(frame, other)
     assert {change.verdict for change in found} == {"identical"}
-    assert "Test results differ in 1 cells." in table(found, []).notes[0]
+    assert "Test results differ in 1 cells." in comparison_table(found, []).notes[0]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from analysis import drawing, figures, rows
+from analysis import checks, drawing, figures, rows
 from analysis.best import best_per_size
 
 
@@ -23,7 +23,7 @@ def grown(planted, **more):
         parts.append(part)
     frame = pd.concat(parts, ignore_index=True)
     frame["difficulty"] = [0.0 if m == "none" else m for m in frame["magnitude"]]
-    return rows.check(frame, "grown")
+    return checks.check(frame, "grown")
 
 
 def test_the_rows_allow_every_figure(planted):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis import claims, compare, render, rows
-from analysis.best import best_per_size, warnings
+from analysis import checks, claims, compare, rows
+from analysis.best import best_per_size
+from analysis.formats import FORMATS, show
 from analysis.latex import escape, latex, number_format, standalone
-from analysis.table import main
+from analysis.provenance import warnings
+from analysis.table import best_table, main
 from harness.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,11 +22,11 @@ NASTY = r'50%_of $x$ & {y} #1 ~^ [2] \input{/etc/passwd} <b onload="x"> `rm` | Ã
 
 
 def shown_table(frame):
-    return render.table(best_per_size(frame), warnings(frame))
+    return best_table(best_per_size(frame), warnings(frame))
 
 
 def shown_claims(frame):
-    return claims.table(claims.claims(frame), warnings(frame))
+    return claims.claims_table(claims.claims(frame), warnings(frame))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def shown_claims(frame):
 )  # fmt: skip
 def test_golden_files(planted, name, shape):
     shown = shown_claims if name.startswith("claims") else shown_table
-    made = render.show(shown(planted()), shape) + "\n"
+    made = show(shown(planted()), shape) + "\n"
     assert made == (GOLDEN / name).read_text(encoding="utf-8")
 
 
@@ -54,11 +56,11 @@ def test_strings_cannot_become_html_or_markdown(planted):
         def handle_starttag(self, tag, attrs):
             seen.append(tag)
 
-    Reader().feed(render.show(shown_table(table), "html"))
+    Reader().feed(show(shown_table(table), "html"))
     assert set(seen) == {
         "table", "caption", "thead", "tbody", "tr", "th", "td", "strong", "ul", "li",
     }  # fmt: skip
-    assert "<b" not in render.show(shown_table(table), "markdown").replace("\\<b", "")
+    assert "<b" not in show(shown_table(table), "markdown").replace("\\<b", "")
 
 
 def test_numbers_stand_in_columns_of_their_own_width():
@@ -90,7 +92,7 @@ KINDS = {"plain": lambda frame: frame, "nasty": nasty, "unfinished": unfinished}
 TABLES = {
     "best": shown_table,
     "claims": shown_claims,
-    "compare": lambda frame: compare.table(
+    "compare": lambda frame: compare.comparison_table(
         compare.compare(frame, frame.assign(val_top1=frame["val_top1"] / 2)),
         compare.notes(frame, frame), every=True,
     ),
@@ -148,15 +150,15 @@ def test_the_command_names_the_nearest_valid_word(planted, tmp_path, word, text)
 
 def test_the_claims_are_printed_in_every_format(planted, tmp_path, capsys):
     curves = {0.5: (0.80, 0.82, 0.78, 0.70), 2.0: (0.85, 0.87, 0.90, 0.88)}
-    frame = rows.check(planted(curves, spread=0.002), "sweep")
+    frame = checks.check(planted(curves, spread=0.002), "sweep")
     rows.write(frame, tmp_path)
     assert claims.main([f"rows={tmp_path}/rows.csv"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert all(f"\n  {name.rjust(5)}  " in said.out for name in claims.PREDICTED)
-    shown = claims.table(claims.claims(frame), [])
-    for shape in render.FORMATS:
-        assert "supported" in render.show(shown, shape)
+    assert all(f"\n  {name.rjust(5)}  " in said.out for name in claims.CLAIMS)
+    shown = claims.claims_table(claims.claims(frame), [])
+    for shape in FORMATS:
+        assert "supported" in show(shown, shape)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 
 from analysis import stats
 from analysis.optimum import optimum
+from analysis.rank_correlation import rank_correlation
 
 
 def test_pooled_spread_and_interval_are_those_of_the_textbook():
@@ -41,7 +42,7 @@ def test_rank_correlation_is_that_of_scipy():
 
     x = [1.0, 2.0, 2.0, 4.0, 5.0, 7.0, 7.5, 8.0, 9.0]
     y = [3.0, 1.0, 4.0, 4.0, 9.0, 8.0, 8.0, 2.0, 7.0]
-    found, known = stats.rank_correlation(x, y), spearmanr(x, y)
+    found, known = rank_correlation(x, y), spearmanr(x, y)
     assert found.effect == pytest.approx(known.statistic)
     assert found.p == pytest.approx(known.pvalue)
     x, y = x[:7], y[:7]
@@ -49,13 +50,13 @@ def test_rank_correlation_is_that_of_scipy():
         (x,), lambda order: abs(spearmanr(order, y).statistic), permutation_type="pairings",
         n_resamples=math.inf, alternative="greater",
     )  # fmt: skip
-    assert stats.rank_correlation(x, y).p == pytest.approx(exact.pvalue)
-    assert math.isnan(stats.rank_correlation([1, 2, 3], [1, 2, 3]).effect)
+    assert rank_correlation(x, y).p == pytest.approx(exact.pvalue)
+    assert math.isnan(rank_correlation([1, 2, 3], [1, 2, 3]).effect)
 
 
 @pytest.mark.parametrize("count", [5, 8, 9])
 def test_a_perfect_order_has_the_chance_of_two_orders(count):
-    found = stats.rank_correlation(range(count), range(count))
+    found = rank_correlation(range(count), range(count))
     assert found.effect == pytest.approx(1)
     assert found.p == pytest.approx(2 / math.factorial(count))
     assert math.isnan(found.half)
@@ -66,7 +67,7 @@ def test_a_perfect_order_has_the_chance_of_two_orders(count):
 def test_noise_is_rarely_taken_for_a_rank_correlation(count):
     chance = random.Random(count)
     found = (
-        stats.rank_correlation(range(count), [chance.gauss(0, 1) for _ in range(count)]).p < 0.05
+        rank_correlation(range(count), [chance.gauss(0, 1) for _ in range(count)]).p < 0.05
         for _ in range(500)
     )
     assert sum(found) / 500 < 0.07

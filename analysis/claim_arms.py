@@ -56,10 +56,10 @@ def best_arm_beats(
         old_name, old_cell = winners.pop(old)
         effects = []
         for name, (winner_name, winner) in winners.items():
-            # the other cells have weight 0: they only contribute to the spread
-            others = [(0.0, c.test) for c in every if c is not winner and c is not old_cell]
-            pair = [(metric.sign, winner.test), (-metric.sign, old_cell.test)]
-            estimate = contrast([[*pair, *others]])
+            # 1 and -1 for the two winners; the other cells only contribute to the spread
+            weights = [metric.sign * ((cell is winner) - (cell is old_cell)) for cell in every]
+            tests = [cell.test for cell in every]
+            estimate = contrast([list(zip(weights, tests, strict=True))])
             counts = len(arms[name]), len(arms[old])
             compared = f"{winner_name} against {old_name} ({sum(counts)} arms)"
             p = min(1.0, estimate.p * max(counts) / min(counts))

@@ -23,8 +23,8 @@ TEST_SYSTEM := texlive-latex-base texlive-latex-recommended texlive-science chro
 help:
 	@echo "make setup       system packages where missing, .venv, exact versions (idempotent)"
 	@echo "make quickstart  a real sweep on Fashion-MNIST, ending with its table (under 6 minutes)"
-	@echo "make check       format, lint, types, fast tests (under 2 minutes)"
-	@echo "make test        every test (under 15 minutes)"
+	@echo "make check       format, lint, import contract, types, spelling, fast tests (about 2 minutes)"
+	@echo "make test        every test (about 25 minutes on two idle cores)"
 	@echo "make testbed     a real SLURM on this machine, for cluster=testbed (make testbed-down ends it)"
 	@echo "make bench       ratios against peers, measured here"
 	@echo "make gpu-check   equality and speed on a CUDA device"
@@ -44,8 +44,7 @@ $(STAMP): pyproject.toml constraints.txt | system
 	@test -x .venv/bin/uv || $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
 	  { echo "error: no venv module: install python3-venv, then make setup" >&2; exit 2; }
 	@test -x .venv/bin/uv || $(PY) -m pip install --quiet --constraint constraints.txt uv
-	@.venv/bin/uv pip install --quiet --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev]'
-	@$(PY) .ci/compile.py >/dev/null
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev]'
 	@touch $@
 	@echo "installed into .venv"
 
@@ -62,6 +61,8 @@ check: setup
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/codespell
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
 # A process more than cores: tests of clusters wait for schedulers. Files in the order of their

@@ -1,9 +1,20 @@
-"""Where the shipped YAML files lie: grids and groups of a config, and the profiles of clusters."""
+"""Where the shipped YAML files lie: grids with the groups of a config, and profiles of clusters.
+
+In a checkout they are folders beside the packages, in an installed wheel they are in this package.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-GRIDS = ROOT / "grids"
-PROFILES = ROOT / "slurm"
+_PACKAGE = Path(__file__).resolve().parent
+ROOT = _PACKAGE.parent
+
+
+def _shipped(name: str) -> Path:
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else ROOT / name
+
+
+GRIDS = _shipped("grids")
+PROFILES = _shipped("slurm")

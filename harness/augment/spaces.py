@@ -24,6 +24,7 @@ from harness.augment import autoaugment
 from harness.augment.ops import Kind, check_value, find_op
 from harness.augment.plan import Colour, check_fill
 from harness.errors import UserError, nearest
+from harness.paths import GRIDS
 from harness.plain_yaml import plain
 
 ROUNDINGS = ("none", "nearest", "down")
@@ -201,7 +202,7 @@ _ALL = (
 )
 
 SPACES: dict[str, Space] = {space.name: space for space in _ALL}
-TABLES = Path(__file__).resolve().parents[2] / "grids" / "spaces"
+TABLES = GRIDS / "spaces"
 """Tables that are shipped: named without folder and suffix, from wherever a command is called."""
 SUFFIXES = (".yaml", ".yml", ".json")
 _HASHED = re.compile(r"(?P<path>.*)@(?P<digest>[0-9a-f]{8})")

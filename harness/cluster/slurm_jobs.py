@@ -72,6 +72,7 @@ class Submitter:
         self.sweep_folder = store.sweep_folder(sweep)
         self.folder = job_folder(self.sweep_folder)
         self.snapshot = snapshot.take(self.folder)
+        self.plugins = snapshot.take_plugins(self.folder)
         self.beat = beat
         self.arrays = 0
         self.queue = Queue()
@@ -149,6 +150,7 @@ class Submitter:
             parts=jobs,
             later=[chain[1:] for chain in chains],
             snapshot=self.snapshot,
+            plugins=self.plugins,
         )
         name = f"{self.sweep}-{self.folder.name.rpartition('-')[2]}-{self.arrays}"
         folder = private_folder(self.folder / str(self.arrays))

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from harness.files import write_json
+from harness.plugins import plugin_files
 from harness.store.provenance import SOURCE, code_version, commit
 
 
@@ -25,3 +26,16 @@ def take(launch_folder: Path) -> Path:
     shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore)
     write_json(target / "snapshot.json", {"code": code_version(), "commit": commit()})
     return target
+
+
+def take_plugins(launch_folder: Path) -> list[Path]:
+    """Copy the plug-in files of this process into a launch's folder; return the copies, in order.
+
+    Each has a folder of its own, so that files of one name in different places stay apart.
+    """
+    copies = []
+    for number, path in enumerate(plugin_files()):
+        folder = launch_folder / "plugins" / str(number)
+        folder.mkdir(mode=0o700, parents=True)
+        copies.append(Path(shutil.copy(path, folder)))
+    return copies

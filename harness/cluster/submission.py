@@ -29,6 +29,7 @@ class Submission:
     attempts: int = 0  # of jobs that could not be requeued and that this one goes on for
     launcher: tuple[int, str] | None = None  # pid and start time: local workers end with it
     snapshot: Path | None = None  # the code that jobs run
+    plugins: list[Path] = field(default_factory=list)  # copies of the plug-in files, for SLURM jobs
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -43,6 +44,7 @@ class Submission:
             "attempts": self.attempts,
             "launcher": self.launcher,
             "snapshot": str(self.snapshot) if self.snapshot else None,
+            "plugins": list(map(str, self.plugins)),
         }
         atomic_write(path, json.dumps(value).encode())
 
@@ -64,4 +66,5 @@ class Submission:
             attempts=said["attempts"],
             launcher=tuple(said["launcher"]) if said["launcher"] else None,
             snapshot=Path(said["snapshot"]) if said["snapshot"] else None,
+            plugins=list(map(Path, said.get("plugins", []))),
         )

@@ -25,6 +25,7 @@ from harness.data import node
 from harness.errors import UserError
 from harness.files import CannotWrite, Damaged, append_line, atomic_write
 from harness.imports import uncollected
+from harness.plugins import set_plugin_files
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 from harness.store.store import Store
 
@@ -52,6 +53,8 @@ class Work(Checkpointable):
         """The whole job; leaves with exit code `STOPPED` when SLURM's job has more to do."""
         leave, stop = Leave().install(), StopFlag().install()
         submission = Submission.read(Path(path))
+        if submission.plugins:
+            set_plugin_files(submission.plugins)
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
             node.share(submission.cluster.workers)

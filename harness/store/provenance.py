@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files import Damaged, read_json, write_json
+from harness.plugins import load_plugins
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit", "pillow",
@@ -70,9 +71,12 @@ def record(folder: Path, facts: dict[str, Any]) -> None:
     """Add this run of the stage to `provenance.json`, unless the last one was the same.
 
     `facts`: engine, zero_stage, world_size, micro_batch_size, loader, stored, split_hash,
-    memory_format, device, threads, deterministic; code and package versions are added here.
+    memory_format, device, threads, deterministic. Code and package versions are added here, and
+    name and content of the plug-in files where there are any.
     """
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
+    if plugins := load_plugins():
+        entry["plugins"] = [{"file": p.path.name, "sha256": p.sha256} for p in plugins]
     path = folder / "provenance.json"
     try:
         records = read_json(path)["records"]

@@ -1,0 +1,117 @@
+"""Plug-ins: Python files outside the package that add methods, forms of surplus, families or ops.
+
+    HARNESS_PLUGINS=mine.py:~/lab/forms.py python -m harness.launch grid=mine.yaml
+
+The environment variable lists the files, separated as in PATH; relative paths start at the current
+directory. A file registers what it adds while it is imported, for example with
+`harness.compress.register_method`. Every registry imports the files before it looks up a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from harness.errors import UserError, nearest
+
+PLUGINS = "HARNESS_PLUGINS"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in file that this process has imported, and the SHA-256 of its content."""
+
+    path: Path
+    sha256: str
+
+
+_imported: dict[Path, Plugin] = {}
+
+
+def plugin_files() -> list[Path]:
+    """Return the absolute paths of the files that `HARNESS_PLUGINS` lists, each once."""
+    words = os.environ.get(PLUGINS, "").split(os.pathsep)
+    return list(dict.fromkeys(Path(word).expanduser().absolute() for word in words if word))
+
+
+def set_plugin_files(files: Iterable[Path]) -> None:
+    """Make `files` the plug-ins of this process and of the processes that it starts."""
+    os.environ[PLUGINS] = os.pathsep.join(map(str, files))
+
+
+def load_plugins() -> list[Plugin]:
+    """Import the plug-in files that this process has not imported yet, and return all of them.
+
+    Raises:
+        UserError: a file is missing, is not Python, or fails while it is imported.
+    """
+    for path in plugin_files():
+        if path not in _imported:
+            _import(path)
+    return [_imported[path] for path in plugin_files()]
+
+
+def _import(path: Path) -> None:
+    try:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+        raise UserError(f"{PLUGINS}: {path} {reason}; correct the path or remove it") from error
+    name = f"harness_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{PLUGINS}: {path} is not a Python file; give it a name that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    # Registered before the import: dataclasses and pydantic look a class's module up by its name,
+    # and a registry that the file itself consults must not import it again.
+    sys.modules[name] = module
+    _imported[path] = Plugin(path, sha256)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's code may raise anything
+        del sys.modules[name], _imported[path]
+        raise UserError(f"{PLUGINS}: {path} {_reason(error, path)}; correct the file or remove it "
+                        "from the variable") from error  # fmt: skip
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Describe why the import of a plug-in failed, with the line of the file where it stopped."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else (lines[-1] if lines else None)
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return f"failed{f' at line {line}' if line else ''} ({kind}{str(error).rstrip('.')})"
+
+
+class Registry(Generic[T]):
+    """The items of one kind by name: the shipped ones, and those that plug-in files register."""
+
+    def __init__(self, kind: str):
+        """`kind` names an item in messages: "method", "family"."""
+        self.kind = kind
+        self.items: dict[str, T] = {}
+
+    def register(self, name: str, item: T) -> None:
+        """Add an item. Raises UserError where the name is taken."""
+        if name in self.items:
+            raise UserError(f"there is a {self.kind} '{name}' already; choose another name")
+        self.items[name] = item
+
+    def names(self) -> list[str]:
+        """Return the names of all items, sorted."""
+        load_plugins()
+        return sorted(self.items)
+
+    def get(self, name: str) -> T:
+        """Return the item of that name. Raises UserError where there is none."""
+        load_plugins()
+        if name not in self.items:
+            raise UserError(f"there is no {self.kind} '{name}'{nearest(name, self.items)}")
+        return self.items[name]

@@ -25,11 +25,19 @@ from analysis.formats import FORMATS, show
 from analysis.number_text import interval, number, p_value
 from analysis.provenance import warnings
 from analysis.render import Table
-from analysis.rows import choice, load, names, selected, split_args
+from analysis.rows import load, selected
 from analysis.stats import ALPHA, holm, seeds_to_settle
+from harness.arguments import Option, split_options
 from harness.errors import command
 
-KNOBS = ("rows", "format", "by", "where", "metric", "unequal_budgets")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "format": Option(default="screen", choices=FORMATS),
+    "unequal_budgets": Option(bool, default=False),
+}
 CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B, C1, C2)}
 MOST_SEEDS = 1000  # seeds to settle above which the table says ">1000"
 
@@ -219,22 +227,21 @@ def _notes(results: Sequence[ClaimResult], metric: Metric) -> list[str]:
     ]
 
 
+def usage() -> str:
+    """Return the help text: the command and what each claim predicts."""
+    claims = [f"  {name:<3} {claim.statement}" for name, claim in CLAIMS.items()]
+    return "\n".join([str(__doc__), *claims])
+
+
 def main(args: list[str]) -> int:
-    """The command."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        print("\n".join(f"  {name:<3} {claim.statement}" for name, claim in CLAIMS.items()))
-        return 0
-    rest, own = split_args(args, KNOBS)
-    shape = choice(own, "format", FORMATS, "screen")
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    unequal = choice(own, "unequal_budgets", ("true", "false"), "false")
-    frame = selected(load(rest, own.get("rows")), own.get("where"))
-    by = names(own["by"]) if "by" in own else None
-    results = claims(frame, metric, unequal == "true", by)
-    print(show(claims_table(results, warnings(frame), metric), shape))
+    """Print the table of verdicts."""
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
+    frame = selected(load(rest, options["rows"]), options["where"])
+    results = claims(frame, metric, options["unequal_budgets"], options["by"])
+    print(show(claims_table(results, warnings(frame), metric), options["format"]))
     return 0
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, usage)

@@ -24,10 +24,19 @@ from analysis.formats import FORMATS, show
 from analysis.number_text import interval, number, p_value, score
 from analysis.provenance import PROVENANCE, warnings
 from analysis.render import Table
-from analysis.rows import choice, load, names, selected, split_args
+from analysis.rows import load, selected
+from harness.arguments import Option, split_options
 from harness.errors import UserError, command
 
-KNOBS = ("rows", "with", "by", "where", "metric", "format", "show")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "format": Option(default="screen", choices=FORMATS),
+    "with": Option(list, required=True, example="before.csv"),
+    "show": Option(default="changed", choices=("changed", "all")),
+}
 SUFFIXES = (".csv", ".parquet")
 
 
@@ -199,28 +208,21 @@ def notes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
 
 
 def main(args: list[str]) -> int:
-    """The command."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    rest, own = split_args(args, KNOBS)
-    if "with" not in own:
-        raise UserError("the second sweep is missing: write with=FILE.csv, or with=GRID")
-    shape = choice(own, "format", FORMATS, "screen")
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    every = choice(own, "show", ("changed", "all"), "changed") == "all"
+    """Print the table of changes."""
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
     other = [arg for arg in rest if not arg.startswith("grid=")]
-    if not names(own["with"]):
-        raise UserError(f"with={own['with']} names neither a file nor a grid")
-    files = all(name.endswith(SUFFIXES) for name in names(own["with"]))
-    before = load(rest, own.get("rows"))
-    after = load([], own["with"]) if files else load([f"grid={own['with']}", *other], None)
-    before, after = (selected(frame, own.get("where")) for frame in (before, after))
-    by = names(own["by"]) if "by" in own else None
-    changes = compare(before, after, by, metric)
-    print(show(comparison_table(changes, notes(before, after), metric, every), shape))
+    second = ",".join(options["with"])
+    are_files = all(name.endswith(SUFFIXES) for name in options["with"])
+    before = load(rest, options["rows"])
+    after = load([], second) if are_files else load([f"grid={second}", *other], None)
+    before, after = (selected(frame, options["where"]) for frame in (before, after))
+    changes = compare(before, after, options["by"], metric)
+    every = options["show"] == "all"
+    table = comparison_table(changes, notes(before, after), metric, every)
+    print(show(table, options["format"]))
     return 0
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

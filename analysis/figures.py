@@ -20,10 +20,17 @@ from analysis.figure_heat_map import heat_map
 from analysis.figure_magnitude import accuracy_against_magnitude, change_against_none
 from analysis.figure_optimum import optimum_against_params
 from analysis.figure_sparsity import accuracy_against_sparsity
-from analysis.rows import choice, load, names, selected, split_args
+from analysis.rows import load, selected
+from harness.arguments import Option, split_options
 from harness.errors import command
 
-KNOBS = ("rows", "by", "where", "metric", "out")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "out": Option(default="out"),
+}
 MOST_LINES = len(COLOURS) * len(DASHES)  # sizes of figures with a line per size
 MOST_ROWS = 60  # sizes of the other figures; a heat map of so many fills a page
 
@@ -63,17 +70,13 @@ def left_out(results: Sequence[SizeResult]) -> str:
 
 
 def main(args: list[str]) -> int:
-    """The command."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    rest, own = split_args(args, KNOBS)
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    frame = selected(load(rest, own.get("rows")), own.get("where"))
-    by = names(own["by"]) if "by" in own else None
+    """Write every figure that the rows allow into `out`."""
+    rest, options = split_options(args, OPTIONS)
+    metric, by = METRICS[options["metric"]], options["by"]
+    frame = selected(load(rest, options["rows"]), options["where"])
     results = best_per_size(frame, by, metric)
     for name, figure in figures(frame, results, metric, by).items():
-        for path in save(figure, Path(own.get("out", "out")) / name):
+        for path in save(figure, Path(options["out"]) / name):
             print(path)
     if message := left_out(results):
         print(f"note: {message}")
@@ -81,4 +84,4 @@ def main(args: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -22,9 +22,9 @@ from analysis.figures import figures as drawn_figures
 from analysis.provenance import warnings
 from analysis.render import Table
 from analysis.report import write_report
-from analysis.rows import choice, load, selected
+from analysis.rows import load, selected
 from analysis.table import best_table
-from harness.errors import UserError
+from harness.errors import UserError, nearest
 
 __all__ = ["best", "claims", "compare", "figures", "report", "rows", "table"]
 
@@ -150,4 +150,6 @@ def report(
 
 
 def _metric(name: str) -> Metric:
-    return METRICS[choice({"metric": name}, "metric", METRICS, name)]
+    if name not in METRICS:
+        raise UserError(f"metric={name} is not a valid choice{nearest(name, METRICS)}")
+    return METRICS[name]

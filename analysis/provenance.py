@@ -8,10 +8,10 @@ import pandas as pd
 
 from analysis.cells import SizeKey, is_determined, size_keys
 from analysis.columns import on_one_line, values_of
-from harness.rows import RECORDED
+from harness.store.provenance import RECORDED
 
-PROVENANCE = tuple(name for name, _ in RECORDED)
-"""Columns that say how a trial was made; the rows of one table should agree in them."""
+PROVENANCE = ("split_hash", *(column for column in RECORDED if column != "split_hash"))
+"""Columns in which the rows of one table should agree, the most important one first."""
 
 
 def differing_columns(

@@ -23,12 +23,19 @@ from analysis.columns import METRICS, TOP1, Metric
 from analysis.figures import figures, left_out
 from analysis.provenance import warnings
 from analysis.report_page import sortable
-from analysis.rows import choice, load, names, selected, split_args, write
+from analysis.rows import load, selected, write
 from analysis.table import best_table
-from harness.errors import UserError, command
+from harness.arguments import Option, split_options
+from harness.errors import command
 from harness.files import atomic_write, make_folder
 
-KNOBS = ("rows", "by", "where", "metric", "out")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "out": Option(required=True, example="out/report"),
+}
 CAPTIONS = {
     "accuracy_against_magnitude": "Test result against magnitude. Bands: 95 % t intervals; dots: "
     "seeds; circle: the magnitude that validation chose; none: no augmentation.",
@@ -138,21 +145,15 @@ def _how_to_reproduce(grids: Sequence[str], words: Sequence[str]) -> str:
 
 
 def main(args: list[str]) -> int:
-    """The command."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    rest, own = split_args(args, KNOBS)
-    if "out" not in own:
-        raise UserError("out= is missing: write out=DIR, the folder for report.html and rows.csv")
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    frame = selected(load(rest, own.get("rows")), own.get("where"))
-    words = [f"{key}={own[key]}" for key in ("by", "where", "metric") if key in own]
-    by = names(own["by"]) if "by" in own else None
-    for path in write_report(frame, Path(own["out"]), by, metric, words):
+    """Write the page and its rows into `out`."""
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
+    frame = selected(load(rest, options["rows"]), options["where"])
+    words = [arg for arg in args if arg.partition("=")[0] in ("by", "where", "metric")]
+    for path in write_report(frame, Path(options["out"]), options["by"], metric, words):
         print(path)
     return 0
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -8,43 +8,21 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.checks import check
 from analysis.columns import COLUMNS, SCORES, TEXT, values_of
-from harness.errors import UserError, command, nearest
+from harness.arguments import Option, split_list, split_options
+from harness.errors import UserError, command
 from harness.files import atomic_write, make_folder
 from harness.rows import rows_of_grid
 from harness.sweep.states import STATES
 from harness.sweep.where import parse
 
-
-def split_args(args: Sequence[str], knobs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Words for the sweep's config, and the command's own knobs. Raises UserError."""
-    rest: list[str] = []
-    own: dict[str, str] = {}
-    for arg in args:
-        key, equals, value = arg.partition("=")
-        if not equals:
-            raise UserError(f"'{arg}' is no key=value: write grid=NAME or rows=FILE, format=latex")
-        if key in knobs:
-            if not value:
-                raise UserError(f"{key} has no value")
-            own[key] = value
-        else:
-            rest.append(arg)
-    return rest, own
-
-
-def choice(own: Mapping[str, str], key: str, valid: Collection[str], default: str) -> str:
-    """The word given for `key`. Raises UserError with the nearest of `valid`."""
-    word = own.get(key, default)
-    if word not in valid:
-        raise UserError(f"{key}={word} is not known{nearest(word, valid)}")
-    return word
+OPTIONS = {"rows": Option(), "out": Option()}
 
 
 def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
@@ -53,20 +31,15 @@ def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:
         if rest:
             words = ", ".join(arg.partition("=")[0] for arg in rest)
             raise UserError(f"with rows=FILE these words mean nothing: {words}")
-        if not names(files):
+        if not split_list(files):
             raise UserError(f"'{files}' names no file: write rows=FILE (CSV or Parquet)")
-        return together({name: check(read(Path(name)), name) for name in names(files)})
-    grids = [name for arg in rest if arg.startswith("grid=") for name in names(arg[5:])]
+        return together({name: check(read(Path(name)), name) for name in split_list(files)})
+    grids = [name for arg in rest if arg.startswith("grid=") for name in split_list(arg[5:])]
     if not grids:
-        raise UserError("no rows were named: write grid=NAME, or rows=FILE (CSV or Parquet)")
+        raise UserError("no rows are named: add grid=NAME, or rows=FILE (CSV or Parquet)")
     others = [arg for arg in rest if not arg.startswith("grid=")]
     frames = {grid: pd.DataFrame(rows_of_grid([f"grid={grid}", *others])) for grid in grids}
     return together({grid: check(frame, f"grid {grid}") for grid, frame in frames.items()})
-
-
-def names(text: str) -> list[str]:
-    """`a,b` and `[a, b]` as a list."""
-    return [name.strip() for name in text.strip("[] ").split(",") if name.strip()]
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -143,20 +116,22 @@ def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
     return [folder / "rows.csv", folder / "rows.parquet"]
 
 
+def usage() -> str:
+    """Return the help text: the command and every column."""
+    columns = [f"  {name:<17} {meaning}" for name, meaning in COLUMNS.items()]
+    return "\n".join([str(__doc__), *columns])
+
+
 def main(args: list[str]) -> int:
-    """The command: write the rows, or print them as CSV."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        print("\n".join(f"  {name:<17} {meaning}" for name, meaning in COLUMNS.items()))
-        return 0
-    rest, own = split_args(args, ("rows", "out"))
-    frame = load(rest, own.get("rows"))
-    if "out" in own:
-        print("\n".join(str(path) for path in write(frame, Path(own["out"]))))
+    """Write the rows into `out`, or print them as CSV."""
+    rest, options = split_options(args, OPTIONS)
+    frame = load(rest, options["rows"])
+    if options["out"] is not None:
+        print("\n".join(str(path) for path in write(frame, Path(options["out"]))))
     else:
         frame.to_csv(sys.stdout, index=False)
     return 0
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, usage)

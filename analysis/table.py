@@ -17,11 +17,19 @@ from analysis.formats import FORMATS, show
 from analysis.number_text import count, interval, number, optimum_interval, score
 from analysis.provenance import warnings
 from analysis.render import Table
-from analysis.rows import choice, load, names, selected, split_args, write
+from analysis.rows import load, selected, write
+from harness.arguments import Option, split_options
 from harness.errors import command
 from harness.files import atomic_write, make_folder
 
-KNOBS = ("rows", "format", "by", "where", "metric", "out")
+OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+    "format": Option(default="screen", choices=FORMATS),
+    "out": Option(),
+}
 
 
 def best_table(
@@ -102,23 +110,19 @@ def _notes(results: Sequence[SizeResult], metric: Metric, has_optimum: bool) -> 
 
 
 def main(args: list[str]) -> int:
-    """The command: print the table, or write it with rows and figure into `out`."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    rest, own = split_args(args, KNOBS)
-    shape = choice(own, "format", FORMATS, "screen")
-    metric = METRICS[choice(own, "metric", METRICS, "top1")]
-    frame = selected(load(rest, own.get("rows")), own.get("where"))
-    results = best_per_size(frame, names(own["by"]) if "by" in own else None, metric)
+    """Print the table; with `out`, also write it with its rows and figure into that folder."""
+    rest, options = split_options(args, OPTIONS)
+    metric = METRICS[options["metric"]]
+    frame = selected(load(rest, options["rows"]), options["where"])
+    results = best_per_size(frame, options["by"], metric)
     table = best_table(results, warnings(frame), metric)
-    print(show(table, shape))
-    if "out" in own:
+    print(show(table, options["format"]))
+    if options["out"] is not None:
         # here, because matplotlib takes longer to import than the table to make
         from analysis.drawing import save
         from analysis.figure_magnitude import accuracy_against_magnitude
 
-        folder = make_folder(Path(own["out"]))
+        folder = make_folder(Path(options["out"]))
         atomic_write(folder / "table.tex", (show(table, "latex") + "\n").encode())
         figure = accuracy_against_magnitude(results, metric)
         pictures = save(figure, folder / "accuracy_against_magnitude")
@@ -128,4 +132,4 @@ def main(args: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

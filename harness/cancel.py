@@ -17,9 +17,6 @@ AT_ONCE = 500  # jobs of one scancel
 
 def main(args: list[str]) -> int:
     """The command; returns its exit code."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
     sweep = look_at(args, {})
     wanted = set(sweep.stages())
     chosen: list[str] = []
@@ -45,4 +42,4 @@ def main(args: list[str]) -> int:
 callable_module(__name__)
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -26,13 +26,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.arguments import Option
 from harness.errors import UserError, command
 
 if TYPE_CHECKING:
     from harness.config import Launch
     from harness.train.difficulty import Images, Line
 
-KNOBS = {"teacher": str, "policy": str, "images": str, "draws": str, "out": str, "calibrated": str}
+OPTIONS = {
+    "teacher": Option(required=True, example="timm:resnet50.a1_in1k"),
+    "policy": Option(),
+    "images": Option(int, default=1000, low=2, high=10**7),  # one image has no spread
+    "draws": Option(int, default=1, low=1, high=10**7),
+    "out": Option(),
+    "calibrated": Option(),
+}
 MAGNITUDES = tuple(at / 10 for at in range(11))
 FEWEST_POLICIES = 5  # that a rank correlation is told of
 SHOWN = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -40,12 +48,10 @@ SHOWN = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 def main(args: list[str]) -> int:
     """The command."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
     launch = _chosen(args)
     name, dataset, policy = _asked(launch)
-    table = Path(launch.knobs["calibrated"]) if "calibrated" in launch.knobs else None
+    options = launch.options
+    table = Path(options["calibrated"]) if options["calibrated"] else None
     _check_outputs(launch, policy)
     (lines, policies, clean), of = _measured(launch, name, policy)
     correlations = _correlations(launch, policies)
@@ -57,8 +63,8 @@ def main(args: list[str]) -> int:
     record = {"teacher": name, "dataset": dataset, **of, "policy": policy, "clean": clean.means}
     record |= {**tables, "policies": {line["op"]: line for line in tables["policies"]}}
     _write(launch, record, tables)
-    if "out" in launch.knobs:
-        _heat_map(Path(launch.knobs["out"]) / "heatmap.png", lines)
+    if options["out"]:
+        _heat_map(Path(options["out"]) / "heatmap.png", lines)
     if table is not None:
         _calibrate(table, policy, name, lines)
     _show(name, clean, lines, policies)
@@ -72,11 +78,11 @@ def _chosen(args: list[str]) -> Launch:
 
     from harness.cluster.select import look_at
 
-    sweep = look_at(args, KNOBS)
+    sweep = look_at(args, OPTIONS)
     wanted = {trial["trial"] for trial in sweep.trials}
     trials = tuple(trial for trial in sweep.launch.grid.trials if trial.id in wanted)
     if not trials:
-        raise UserError(f"where={sweep.launch.knobs['where']} holds for no trial of the grid")
+        raise UserError(f"where={sweep.launch.options['where']} holds for no trial of the grid")
     return replace(sweep.launch, grid=replace(sweep.launch.grid, trials=trials))
 
 
@@ -87,7 +93,9 @@ def _check_outputs(launch: Launch, policy: str) -> None:
     from harness.files import CannotWrite, make_folder
 
     folders = {
-        knob: Path(launch.knobs[knob]) for knob in ("out", "calibrated") if knob in launch.knobs
+        option: Path(launch.options[option])
+        for option in ("out", "calibrated")
+        if launch.options[option]
     }
     if (table := folders.get("calibrated")) is not None:
         if table.suffix not in (".yaml", ".yml"):
@@ -96,13 +104,11 @@ def _check_outputs(launch: Launch, policy: str) -> None:
             )
         refuse_chains(find_space(policy.partition("(")[0].strip()))
         folders["calibrated"] = table.parent
-    for knob, folder in folders.items():
+    for option, folder in folders.items():
         try:
             make_folder(folder)
         except CannotWrite as error:
-            raise UserError(f"{knob}: the folder {folder} cannot be made: {error}.") from error
-    for knob, fewest in (("images", 2), ("draws", 1)):  # one image has no spread
-        _count(launch, knob, fewest, fewest)
+            raise UserError(f"{option}: the folder {folder} cannot be made: {error}.") from error
 
 
 def _asked(launch: Launch) -> tuple[str, str, str]:
@@ -110,8 +116,6 @@ def _asked(launch: Launch) -> tuple[str, str, str]:
     from harness.augment.policy import with_magnitude
     from harness.sweep.teachers import misfit
 
-    if "teacher" not in launch.knobs:
-        raise UserError("whose word? Say teacher=STAGE_ID, teacher=timm:NAME or a final.pt")
     configs = [trial.config for trial in launch.grid.trials]
     names = sorted({config.dataset.name for config in configs})
     if len(names) > 1:
@@ -119,11 +123,11 @@ def _asked(launch: Launch) -> tuple[str, str, str]:
             f"the grid {launch.grid.name} has several data sets ({', '.join(names)}): difficulty "
             f"is told for one at a time, so choose: where=\"dataset.name == '{names[0]}'\""
         )
-    policy = launch.knobs.get("policy", configs[0].augment.policy)
+    policy = launch.options["policy"] or configs[0].augment.policy
     if policy == "none":
         raise UserError("the policy is none: there is no op whose difficulty could be told")
     with_magnitude(policy, 1.0)
-    name, dataset = launch.knobs["teacher"], configs[0].dataset
+    name, dataset = launch.options["teacher"], configs[0].dataset
     if problem := misfit(name, launch.store, dataset):
         raise UserError(f"teacher: {problem}")
     return name, dataset.name, policy
@@ -146,7 +150,7 @@ def _measured(
     config = launch.grid.trials[0].config
     teacher = load(name, launch.store, config.dataset, device)
     images, split = _images(launch, device)
-    draws = _count(launch, "draws", 1)
+    draws = launch.options["draws"]
     texts = sorted({stage.augment.policy for stage in make_plan(launch.grid).stages.values()})
     every = [(text, 0.0, parse_policy(text)) for text in texts]
     clean = [("clean", 0.0, parse_policy("none"))]
@@ -169,7 +173,7 @@ def _images(launch: Launch, device: Any) -> tuple[Images, str]:
     run, config = launch.run, launch.grid.trials[0].config
     dataset = load(config.dataset, run.data_root, run.loader, run.data_cache)
     loader = make_loader(dataset, run, 1, 0, 1, device)
-    wanted, batches, seen = _count(launch, "images", 1000), [], 0
+    wanted, batches, seen = launch.options["images"], [], 0
     number = len(dataset.validation)
     kept = np.arange(number) < wanted
     if loader.name != "resident":  # files are by class
@@ -192,13 +196,6 @@ def _images(launch: Launch, device: Any) -> tuple[Images, str]:
     return found, dataset.split_hash
 
 
-def _count(launch: Launch, knob: str, default: int, fewest: int = 1) -> int:
-    text = launch.knobs.get(knob, str(default))
-    if not text.isdecimal() or not fewest <= int(text) <= 10**7:
-        raise UserError(f"{knob}={text} is no number from {fewest} up")
-    return int(text)
-
-
 def _plain(line: Line, clean: Line) -> dict[str, Any]:
     values = {"op": line.op, "magnitude": line.magnitude, **line.means}
     values["affinity"] = _affinity(line, clean)
@@ -219,9 +216,9 @@ def _write(
     folder = Store(launch.store).sweep_folder(launch.grid.name)
     make_folder(folder)
     write_json(folder / "difficulty.json", record)
-    if "out" not in launch.knobs:
+    if not launch.options["out"]:
         return
-    out = make_folder(Path(launch.knobs["out"]))
+    out = make_folder(Path(launch.options["out"]))
     for name, lines in tables.items():
         if not lines:  # a sweep without results has no correlations
             continue
@@ -356,4 +353,4 @@ def _tell(correlations: Sequence[Mapping[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

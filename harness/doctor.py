@@ -30,9 +30,6 @@ FREE_GB = 5.0
 
 def main(args: list[str]) -> int:
     """The command; 1 where something would fail."""
-    if args and args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
     launch = load(args if any(a.startswith("grid=") for a in args) else [*args, "grid=quickstart"])
     rooms: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("machine", machine),
@@ -210,4 +207,4 @@ def store(launch: Launch) -> Iterator[Finding]:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__, needs_arguments=False)

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: sentences that say what is wrong, where, and what to do."""
+"""Errors that a user can correct: sentences that say what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,49 +6,63 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
-MOST_SHOWN = 200  # names; timm has over a thousand models
+MOST_CHOICES = 200  # longer lists are not printed; timm has over a thousand models
+HELP = {"-h", "--help", "help"}
 
 
 class UserError(Exception):
-    """A mistake of the user or of the machine's state. Commands print it and exit with code 2."""
+    """A mistake of the user or a fault of the machine. Commands print it and exit with code 2."""
 
 
 def closest(name: str, choices: Iterable[str]) -> str | None:
-    """The one of `choices` that was probably meant, if any is near."""
-    close = difflib.get_close_matches(name, sorted(choices), n=1, cutoff=0.5)
-    return close[0] if close else None
+    """Return the choice that is spelled most like `name`, or None if none is similar."""
+    matches = difflib.get_close_matches(name, sorted(choices), n=1, cutoff=0.5)
+    return matches[0] if matches else None
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the closest of `choices`, else all that fit, ready to append."""
-    known = sorted(choices)
-    if (meant := closest(str(name), known)) is not None:
-        return f" (did you mean '{meant}'?)"
-    return f" (valid: {', '.join(known)})" if 0 < len(known) <= MOST_SHOWN else ""
+    """Return ` (did you mean 'x'?)` or, where no choice is similar, ` (valid: x, y, z)`.
+
+    The text is to be appended to a sentence. It is empty for a list too long to print.
+    """
+    valid = sorted(choices)
+    if (match := closest(str(name), valid)) is not None:
+        return f" (did you mean '{match}'?)"
+    return f" (valid: {', '.join(valid)})" if 0 < len(valid) <= MOST_CHOICES else ""
 
 
 def printable(text: str) -> str:
-    """Text of someone else's without what a terminal would obey: control characters show as `?`."""
+    """Return text from elsewhere with `?` for control characters, which a terminal would obey."""
     return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
 
 
-def command(main: Callable[[list[str]], int]) -> None:
-    """Run a command's main: `UserError` becomes its text on stderr and exit code 2.
+def command(
+    main: Callable[[list[str]], int],
+    usage: str | Callable[[], str] | None = None,
+    needs_arguments: bool = True,
+) -> None:
+    """Run `main` with the arguments of the command line and exit with the code that it returns.
 
-    So do refusals of the system, and Ctrl-C where nothing has to be saved ends without a word.
+    `--help` prints `usage` and exits with 0; a command that needs arguments and has none prints it
+    to stderr and exits with 2. A UserError or an error of the operating system is printed as one
+    sentence, exit code 2; Ctrl-C exits with 130.
     """
+    args = sys.argv[1:]
     try:
-        sys.exit(main(sys.argv[1:]))
+        if usage and (HELP.intersection(args) or (needs_arguments and not args)):
+            text = usage if isinstance(usage, str) else usage()
+            print(text.strip(), file=sys.stdout if args else sys.stderr)
+            sys.exit(0 if args else 2)
+        sys.exit(main(args))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # the reader (`| head`) went away
+    except BrokenPipeError:  # the process that reads the output (`| head`) has ended
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        print(
-            f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr
-        )
+        where = error.filename or "the operating system"
+        print(f"error: {where}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

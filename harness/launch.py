@@ -14,12 +14,13 @@ import time
 from collections.abc import Collection, Mapping
 
 from harness import describe
+from harness.arguments import Option
 from harness.cluster import failure, queued
 from harness.cluster.queued import Scheduler
 from harness.cluster.select import select
 from harness.cluster.state import stage_states
 from harness.config import Launch, grid_files, load
-from harness.errors import UserError, command, nearest
+from harness.errors import UserError, command
 from harness.files import Damaged, atomic_write, make_folder
 from harness.store.claims import process_start, try_claim
 from harness.store.store import Store
@@ -30,31 +31,36 @@ from harness.sweep.plan import Plan, gangs, lineage, make_plan, todo
 from harness.sweep.states import StageState
 from harness.verb import callable_module
 
-KNOBS = {"dry_run": bool, "retry": str, "budget": str, "where": str}
 RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
+OPTIONS = {
+    "dry_run": Option(bool, default=False),
+    "retry": Option(choices=RETRY),
+    "budget": Option(float, low=0, high=1e9, quantity="a number of device-hours", example="12.5"),
+    "where": Option(),
+}
+
+
+def usage() -> str:
+    """The help text, with the shipped grids."""
+    return describe.usage(grid_files())
 
 
 def main(args: list[str]) -> int:
     """The command; returns its exit code."""
-    if not args or args[0] in ("--help", "-h", "help"):
-        print(describe.usage(grid_files()))
-        return 0
-    launch = load(args, KNOBS, trains=True)
-    retry = launch.knobs.get("retry")
-    if retry is not None and retry not in RETRY:
-        raise UserError(f"retry={retry} is not known{nearest(retry, RETRY)}")
+    launch = load(args, OPTIONS, trains=True)
+    retry = launch.options["retry"]
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    scheduler = queued.ask(store.root, None if launch.knobs.get("dry_run") else _wait)
+    scheduler = queued.ask(store.root, None if launch.options["dry_run"] else _wait)
     states = stage_states(store, plan.stages, scheduler)
     wanted = {stage for trial in select(plan, states, launch) for stage in trial["stages"]}
-    if retry is not None and launch.knobs.get("dry_run"):
+    if retry is not None and launch.options["dry_run"]:
         states = _forgiven(states, RETRY[retry], wanted)
     elif retry is not None:
         states = _forgive(plan, store, states, scheduler, RETRY[retry], wanted)
     left = _left(launch, plan, store, states, wanted)
     _keep_budget(launch, plan, store, states, left)
-    if launch.knobs.get("dry_run"):
+    if launch.options["dry_run"]:
         print(describe.dry_run(launch, plan, states, left))
         return 1 if any(state.name == "damaged" for state in states.values()) else 0
     if scheduler.asked:
@@ -84,25 +90,15 @@ def _keep_budget(
     left: list[str],
 ) -> None:
     """Raise UserError where the stages `left`, and those under way, cost more than `budget`."""
-    if "budget" not in launch.knobs:
+    hours = launch.options["budget"]
+    if hours is None:
         return
     under_way = [
         stage
         for stage, state in states.items()
         if state.name in ("queued", "running", "disputed") and stage not in left
     ]
-    hours = _hours(launch.knobs["budget"])
     cost.check_budget(plan, states, [*left, *under_way], store.root, hours)
-
-
-def _hours(said: str) -> float:
-    try:
-        hours = float(said)
-    except ValueError:
-        hours = -1.0
-    if not 0 <= hours < 1e9:
-        raise UserError(f"budget={said} is no number of device-hours")
-    return hours
 
 
 def _wait() -> None:
@@ -323,4 +319,4 @@ def _damage_told(files: int) -> int:
 callable_module(__name__)
 
 if __name__ == "__main__":
-    command(main)
+    command(main, usage)

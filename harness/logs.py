@@ -11,31 +11,27 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.arguments import Option
 from harness.cluster.queued import last_logs
 from harness.cluster.select import Sweep, again, look_at
-from harness.errors import UserError, command, printable
+from harness.errors import command, printable
 from harness.files import read_lines
 from harness.store.claims import look
 
-KNOBS = {"follow": bool, "lines": str}
+OPTIONS = {"follow": Option(bool, default=False), "lines": Option(int, default=20, low=0)}
 POLL_SECONDS = 1.0
 
 
 def main(args: list[str]) -> int:
     """The command; returns its exit code."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    sweep = look_at(args, KNOBS)
-    said = sweep.launch.knobs.get("lines", "20")
-    if not said.isdecimal():
-        raise UserError(f"lines={said} is no number of lines")
+    sweep = look_at(args, OPTIONS)
+    options = sweep.launch.options
     logs = _logs(sweep)
-    if not logs and not sweep.launch.knobs.get("follow"):
+    if not logs and not options["follow"]:
         print("no selected stage was begun: nothing was said yet")
         return 0
-    places = {path: _tail(path, int(said), stages) for path, stages in logs.items()}
-    if sweep.launch.knobs.get("follow"):
+    places = {path: _tail(path, options["lines"], stages) for path, stages in logs.items()}
+    if options["follow"]:
         _follow(sweep, places)
     return 0
 
@@ -121,4 +117,4 @@ def _rest(path: Path, start: int) -> bytes:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

@@ -13,6 +13,7 @@ left out (`again=true` measures them all). One that has not ended after an hour 
 from __future__ import annotations
 
 from harness import describe
+from harness.arguments import Option
 from harness.augment.policy import parse_policy
 from harness.cluster.select import look_at
 from harness.errors import UserError, command
@@ -20,19 +21,15 @@ from harness.schema import RunConfig, StageConfig
 from harness.sweep import cost
 from harness.sweep.jobs import asked_for
 
-KNOBS = {"steps": str, "again": bool}
-STEPS = 20
+OPTIONS = {
+    "steps": Option(int, default=20, low=1, high=10_000),
+    "again": Option(bool, default=False),
+}
 
 
 def main(args: list[str]) -> int:
     """The command; returns its exit code."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    sweep = look_at(args, KNOBS, trains=True)
-    said = sweep.launch.knobs.get("steps", str(STEPS))
-    if not said.isdecimal() or not 1 <= int(said) <= 10_000:
-        raise UserError(f"steps={said} is no number of steps from 1 to 10000")
+    sweep = look_at(args, OPTIONS, trains=True)
     if sweep.launch.run.processes > 1:
         raise UserError("a pilot measures one process: say run.processes=1")
     root = sweep.store.root
@@ -51,7 +48,7 @@ def main(args: list[str]) -> int:
     todo = {
         size: config
         for size, config in sizes.items()
-        if sweep.launch.knobs.get("again") or size not in known or not known[size].suits(runs[size])
+        if sweep.launch.options["again"] or size not in known or not known[size].suits(runs[size])
     }
     if not todo:
         print("every size is known already; again=true measures them anew")
@@ -59,7 +56,7 @@ def main(args: list[str]) -> int:
     from harness.train.step_timing import measure_alone
 
     for size, config in todo.items():
-        pilot = measure_alone(config, runs[size], int(said), root)
+        pilot = measure_alone(config, runs[size], sweep.launch.options["steps"], root)
         cost.write_pilot(root, config, pilot)
         model = config.model
         print(
@@ -82,4 +79,4 @@ def _strength(config: StageConfig) -> tuple[bool, float]:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

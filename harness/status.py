@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from harness.arguments import Option
 from harness.cluster import slurm
 from harness.cluster.queued import records
 from harness.cluster.select import Sweep, again, look_at
@@ -23,7 +24,11 @@ from harness.sweep import cost
 from harness.sweep.states import STATES
 from harness.verb import callable_module
 
-KNOBS = {"by": str, "format": str, "watch": bool}
+OPTIONS = {
+    "by": Option(list, example="width,sparsity"),
+    "format": Option(default="screen", choices=("screen", "json")),
+    "watch": Option(bool, default=False),
+}
 REASONS = 10  # shown; the rest is counted
 WATCH_SECONDS = 5.0
 ADVICE = {
@@ -35,18 +40,12 @@ ADVICE = {
 
 def main(args: list[str]) -> int:
     """The command; returns its exit code."""
-    if not args or args[0] in ("--help", "-h"):
-        print(__doc__)
-        return 0
-    sweep = look_at(args, KNOBS)
-    knobs = sweep.launch.knobs
-    shape = knobs.get("format", "screen")
-    if shape not in ("screen", "json"):
-        raise UserError(f"format={shape} is not known{nearest(shape, ['screen', 'json'])}")
-    columns = _columns(sweep.launch.grid.axes, knobs.get("by"))
-    if shape == "json":
+    sweep = look_at(args, OPTIONS)
+    options = sweep.launch.options
+    columns = _columns(sweep.launch.grid.axes, options["by"])
+    if options["format"] == "json":
         print(json.dumps(as_dict(sweep), indent=1))
-    elif knobs.get("watch"):
+    elif options["watch"]:
         sweep = _watch(sweep, columns)
     else:
         print(printable(screen(sweep, columns)))
@@ -73,14 +72,13 @@ def _watch(sweep: Sweep, columns: Sequence[str]) -> Sweep:
         return sweep
 
 
-def _columns(axes: Sequence[str], by: str | None) -> list[str]:
+def _columns(axes: Sequence[str], by: list[str] | None) -> list[str]:
     if by is None:
         return [axis for axis in axes if axis != "seed"][:2]
-    columns = [name.strip() for name in by.split(",")]
-    for name in columns:
+    for name in by:
         if name not in axes:
-            raise UserError(f"by={by}: the grid has no axis '{name}'{nearest(name, axes)}")
-    return columns
+            raise UserError(f"by={name}: the grid has no axis '{name}'{nearest(name, axes)}")
+    return by
 
 
 def screen(sweep: Sweep, columns: Sequence[str]) -> str:
@@ -173,4 +171,4 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
 callable_module(__name__)
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__)

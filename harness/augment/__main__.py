@@ -10,37 +10,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.arguments import Option, parse_options
 from harness.errors import UserError, command, nearest
 
-_DEFAULTS = {
-    "policy": "randaug_strict(n=2)",
-    "dataset": "fashion_mnist",
-    "out": "sheet.png",
-    "rows": "ops",
-    "data_root": "",
+OPTIONS = {
+    "policy": Option(default="randaug_strict(n=2)"),
+    "dataset": Option(default="fashion_mnist"),
+    "out": Option(default="sheet.png"),
+    "rows": Option(default="ops", choices=("ops", "samples")),
+    "data_root": Option(),
 }
-_ROWS = ("ops", "samples")
 _SAMPLES = 10
 
 
 def main(arguments: list[str]) -> int:
-    """The command; returns its exit code."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
-    chosen = dict(_DEFAULTS)
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key not in _DEFAULTS or not value:
-            raise UserError(f"'{argument}' is no argument key=value{nearest(key, _DEFAULTS)}.")
-        chosen[key] = value
-    if chosen["rows"] not in _ROWS:
-        raise UserError(f"rows is '{chosen['rows']}'{nearest(chosen['rows'], _ROWS)}.")
+    """Draw the sheet that `arguments` describe; return the exit code."""
+    options = parse_options(arguments, OPTIONS)
     from harness.augment.policy import parse_policy, with_magnitude
 
-    text = chosen["policy"]
+    text = options["policy"]
     parse_policy(with_magnitude(text, 0.0))  # before the data, which take a while to load
-    out = Path(chosen["out"])
+    out = Path(options["out"])
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"out={out} is no picture: end it in .png or .jpg.")
 
@@ -51,13 +41,13 @@ def main(arguments: list[str]) -> int:
     from harness.data.datasets import first_images, load
     from harness.schema import DatasetConfig
 
-    name = chosen["dataset"]
+    name = options["dataset"]
     if name not in CATALOG:
         raise UserError(f"no data set '{name}'{nearest(name, CATALOG)}.")
     config = DatasetConfig(name=name, validation_size=CATALOG[name].train_size // 10)
-    dataset = load(config, chosen["data_root"] or None)
+    dataset = load(config, options["data_root"])
     images = torch.from_numpy(first_images(dataset, _SAMPLES))
-    if chosen["rows"] == "ops":
+    if options["rows"] == "ops":
         labels, tiles = sheet.by_op(images[0], text)
     else:
         labels, tiles = sheet.by_sample(images, dataset.train.ids[:_SAMPLES], text)
@@ -70,4 +60,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, __doc__, needs_arguments=False)

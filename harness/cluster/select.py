@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.arguments import Option
 from harness.cluster import queued
 from harness.cluster.queued import Scheduler
 from harness.cluster.state import stage_states
@@ -39,9 +40,9 @@ class Sweep:
         return [stage for stage in self.plan.stages if stage in wanted]
 
 
-def look_at(args: list[str], knobs: Mapping[str, type], trains: bool = False) -> Sweep:
-    """The sweep that a command line names; `where` is among its knobs, `trains` as in `load`."""
-    launch = load(args, {**knobs, "where": str}, trains)
+def look_at(args: list[str], options: Mapping[str, Option], trains: bool = False) -> Sweep:
+    """The sweep that a command line names; `where` is among its options, `trains` as in `load`."""
+    launch = load(args, {**options, "where": Option()}, trains)
     plan = make_plan(launch.grid)
     return _look(launch, plan)
 
@@ -72,7 +73,7 @@ def _look(launch: Launch, plan: Plan) -> Sweep:
 
 def select(plan: Plan, states: Mapping[str, StageState], launch: Launch) -> list[dict[str, Any]]:
     """The trials that the launch's `where` holds for, with their states and stages."""
-    where = launch.knobs.get("where")
+    where = launch.options.get("where")
     condition = parse(where, {*launch.grid.axes, "state", "trial"}) if where else None
     found = []
     for trial in plan.trials:

@@ -24,7 +24,6 @@ from harness.cluster.submission import Submission
 from harness.data import node
 from harness.errors import UserError
 from harness.files import CannotWrite, Damaged, append_line, atomic_write
-from harness.imports import uncollected
 from harness.plugins import set_plugin_files
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 from harness.store.store import Store
@@ -58,9 +57,9 @@ class Work(Checkpointable):
         if submission.launcher is not None:
             stop.watch(*submission.launcher)
             node.share(submission.cluster.workers)
-        with uncollected():
-            from harness.train.distributed import connected
-            from harness.train.loop import train_gang  # noqa: F401  # all that training needs
+        from harness.train.distributed import connected
+        from harness.train.loop import train_gang  # noqa: F401  # all that training needs
+
         leave.keep_imports()
 
         with contextlib.ExitStack() as stack:

@@ -1,9 +1,9 @@
 """From a command line to frozen models: Hydra composes, pydantic checks, every mistake is named.
 
-    load(["grid=quickstart", "recipe.epochs=3", "cluster.workers=2", "dry_run=true"], KNOBS)
+    load(["grid=quickstart", "recipe.epochs=3", "cluster.workers=2", "dry_run=true"], OPTIONS)
 
-Hydra's compose side only: `grids/` is its root, `slurm/` on its search path. A verb declares its
-own knobs (`dry_run`, `where`), which are words of the command line and no part of any config.
+Hydra's compose side only: `grids/` is its root, `slurm/` on its search path. A verb declares
+its own options (`dry_run`, `where`), which are not part of any config.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.arguments import Option, read_arguments
 from harness.cluster_schema import ClusterConfig
 from harness.config.compose import GROUPS, choices, compose, grid_files
 from harness.errors import UserError, nearest
@@ -33,24 +34,26 @@ KEYS = (*TrialConfig.model_fields, *LANGUAGE, *OPERATIONAL)
 
 @dataclass(frozen=True)
 class Launch:
-    """What a command line asks for; `knobs` has the verb's own words."""
+    """What a command line asks for; `options` has the values of the verb's own options."""
 
     grid: Grid
     run: RunConfig
     cluster: ClusterConfig
     store: Path
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict)  # the composed config, plain
 
 
-def load(args: list[str], knobs: Mapping[str, type] | None = None, trains: bool = False) -> Launch:
+def load(
+    args: list[str], options: Mapping[str, Option] | None = None, trains: bool = False
+) -> Launch:
     """Compose, check and expand. Raises UserError naming every mistake.
 
     With `trains`, for verbs that train, teachers have to be there and to fit. Those that only look
     show a finished sweep also after its teacher's weights were deleted.
     """
     mistakes = Mistakes()
-    words, overrides, values = _split(args, knobs or {}, mistakes)
+    words, overrides, values = _split(args, options or {}, mistakes)
     if "grid" not in words:
         shipped = nearest("", grid_files())
         mistakes.add("grid", f"which grid? Say grid=NAME{shipped} or grid=path/to/file.yaml")
@@ -180,34 +183,22 @@ def check_cell(config: TrialConfig) -> list[tuple[str, str]]:
 
 
 def _split(
-    args: list[str], knobs: Mapping[str, type], mistakes: Mistakes
+    args: list[str], options: Mapping[str, Option], mistakes: Mistakes
 ) -> tuple[dict[str, str], list[str], dict[str, Any]]:
-    """Group choices, dotted overrides, and the verb's knobs; wrong words are left out."""
-    words: dict[str, str] = {}
+    """Group choices, dotted overrides, and values of the verb's options; mistakes are left out."""
+    groups: dict[str, str] = {}
     overrides: list[str] = []
-    values: dict[str, Any] = {}
-    for arg in args:
-        key, equals, value = arg.partition("=")
-        if not equals or not key:
-            mistakes.add(arg, "is no key=value: write grid=quickstart, dry_run=true, ...")
-        elif key in knobs:
-            _knob(key, value, knobs[key], values, mistakes)
-        elif key in GROUPS and value not in choices(key):
+    arguments = read_arguments(args, options)
+    for sentence in arguments.mistakes:
+        mistakes.add_sentence(sentence)
+    for key, value in arguments.others:
+        if key in GROUPS and value not in choices(key):
             mistakes.add(key, f"there is no {key} '{value}'{nearest(value, choices(key))}")
         elif key in ("grid", "store", *GROUPS):
-            words[key] = value  # as it is: paths need no quoting
+            groups[key] = value  # as it is: paths need no quoting
         elif (top := key.lstrip("+~").partition(".")[0]) not in KEYS:
-            known = [*knobs, "grid", *GROUPS, *KEYS]
-            mistakes.add(key, f"no knob or key '{top}'{nearest(top, known)}")
+            valid = [*options, "grid", *GROUPS, *KEYS]
+            mistakes.add(key, f"there is no option or config key '{top}'{nearest(top, valid)}")
         else:
-            overrides.append(arg)
-    return words, overrides, values
-
-
-def _knob(key: str, value: str, kind: type, values: dict[str, Any], mistakes: Mistakes) -> None:
-    if kind is bool and value.lower() not in ("true", "false"):
-        mistakes.add(key, f"{key} is true or false, not '{value}'")
-    elif not value:
-        mistakes.add(key, "has no value")
-    else:
-        values[key] = value.lower() == "true" if kind is bool else value
+            overrides.append(f"{key}={value}")
+    return groups, overrides, arguments.options

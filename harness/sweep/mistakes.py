@@ -24,6 +24,10 @@ class Mistakes:
         """A mistake at a key path such as `axes.width[2]`."""
         self.found.setdefault(f"{place}: {sentence}")
 
+    def add_sentence(self, sentence: str) -> None:
+        """A mistake whose sentence names its place itself."""
+        self.found.setdefault(sentence)
+
     def at(self, place: str, line: str | None = None) -> bool:
         """Whether there is one at a key path; or whether `line` is one of there."""
         return any(said.startswith(f"{place}: ") for said in ([line] if line else self.found))

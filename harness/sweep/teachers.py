@@ -13,8 +13,7 @@ from pathlib import Path
 from harness.data.catalog import CATALOG
 from harness.errors import UserError, nearest
 from harness.files import Damaged
-from harness.imports import with_timm
-from harness.models.registry import FAMILIES, TIMM, timm_names
+from harness.models.registry import TIMM, find_family, timm_names
 from harness.schema import DatasetConfig, StageConfig
 from harness.store.identity import STAGE_ID
 from harness.store.store import Store
@@ -96,7 +95,7 @@ def _unfinished(name: str, store: Path) -> str | None:
 
 def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> str | None:
     info, own = CATALOG[dataset.name], CATALOG[config.dataset.name]
-    family = FAMILIES.get(config.model.family)
+    family = find_family(config.model.family)
     its_side = config.dataset.resolution or own.resolution
     our_side = dataset.resolution or info.resolution
     one_size = own is not info or (family is not None and family.patch)
@@ -146,8 +145,7 @@ def _misfit_of_timm(name: str, dataset: DatasetConfig) -> str | None:
 def _misfit_of_weights(model: str, own_weights: bool, dataset: DatasetConfig) -> str | None:
     """By timm's record of the weights: its tag, classes and size of images."""
     try:
-        with with_timm():
-            from timm.models import get_pretrained_cfg, list_pretrained
+        from timm.models import get_pretrained_cfg, list_pretrained
     except ImportError:
         return None  # `unchecked` says so
     info, architecture = CATALOG[dataset.name], model.partition(".")[0]
@@ -181,8 +179,7 @@ def unchecked(name: str) -> str | None:
     if not name.startswith(TIMM):
         return None
     try:
-        with with_timm():
-            import timm  # noqa: F401
+        import timm  # noqa: F401
     except ImportError:
         return (
             f"timm cannot be imported here, so whether the teacher {name} exists and fits in "

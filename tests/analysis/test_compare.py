@@ -93,7 +93,7 @@ def test_the_command_compares_files_in_every_metric_and_format(planted, tmp_path
     for more in ("format=latex", "format=csv", "metric=loss", "show=all", "where=width > 1"):
         assert main([*words, more]) == 0
     assert "identical" in capsys.readouterr().out
-    with pytest.raises(UserError, match="the second sweep is missing"):
+    with pytest.raises(UserError, match="with is missing: add with="):
         main(words[:1])
 
 

@@ -140,7 +140,7 @@ def test_the_command_writes_the_page_and_the_rows_that_make_it_again(planted, tm
     page = (tmp_path / "a" / "report.html").read_bytes()
     assert page == (tmp_path / "b" / "report.html").read_bytes()
     assert b"rows=rows.csv &#x27;where=width &gt; 1&#x27; metric=top1 out=." in page
-    with pytest.raises(UserError, match="write out=DIR"):
+    with pytest.raises(UserError, match="out is missing: add out="):
         report.main([f"rows={tmp_path}/in/rows.csv"])
 
 

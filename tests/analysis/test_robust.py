@@ -123,7 +123,7 @@ def test_lists_of_no_file_get_a_sentence(planted, tmp_path, files):
     with pytest.raises(UserError, match="names no file"):
         table.main([f"rows={files}"])
     rows.write(planted(), tmp_path)
-    with pytest.raises(UserError, match="names neither a file nor a grid"):
+    with pytest.raises(UserError, match="with has no value"):
         compare.main([f"rows={tmp_path}/rows.csv", f"with={files}"])
 
 

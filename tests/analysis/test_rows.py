@@ -176,8 +176,8 @@ def test_where_chooses_rows(planted):
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        ([], "no rows were named"),
-        (["nonsense"], "no key=value"),
+        ([], "add grid=NAME, or rows=FILE"),
+        (["nonsense"], "not of the form key=value"),
         (["rows="], "rows has no value"),
         (["rows=a.csv", "grid=quickstart"], "these words mean nothing: grid"),
     ],

@@ -61,7 +61,7 @@ def test_wrong_words_get_a_sentence(words, sentence):
 
 
 def test_a_mistake_ends_the_command_with_its_sentence_alone():
-    assert run("polcy=randaug", code=2).startswith("error: 'polcy=randaug' is no argument")
+    assert run("polcy=randaug", code=2).startswith("error: there is no option 'polcy'")
 
 
 def test_a_space_of_identity_alone_has_nothing_to_show(tmp_path):

@@ -44,7 +44,7 @@ def test_a_pilot_makes_costs_known_and_budgets_kept(run, make_grid, tmp_path):
     # what finished stages took says nothing of memory, nor does a pilot with whole batches
     assert "waiting for data" in run(pilot, *words, "steps=1", "run.micro_batch_size=16")
     assert json.loads(kept.read_text())["micro_batch_size"] == 16
-    with pytest.raises(UserError, match="is no number"):
+    with pytest.raises(UserError, match="budget=lots is not a number of device-hours"):
         run(launch, *words, "budget=lots")
 
 

@@ -16,7 +16,7 @@ from harness import config, describe, launch
 from harness.augment.spaces import TABLES, find_space
 from harness.compress import layers
 from harness.compress.surplus import make_graph
-from harness.errors import UserError
+from harness.errors import UserError, command
 from harness.models import registry
 from harness.models.counts import count
 from harness.paths import GRIDS, ROOT
@@ -274,8 +274,11 @@ def test_the_layers_of_shipped_grids_suit_them(name):
     assert layers.misfits(plan.stages.values()) == []
 
 
-def test_help_lists_every_shipped_grid_with_what_it_is(capsys):
-    assert launch.main(["--help"]) == 0
+def test_help_lists_every_shipped_grid_with_what_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["launch", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command(launch.main, launch.usage)
+    assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     listed = dict(line.split(maxsplit=1) for line in lines[lines.index("grids") + 1 : -2])
     assert listed == config.grid_files()

@@ -105,8 +105,8 @@ def test_a_wrong_checksum_leaves_nothing(cifar100, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        ([], "usage"),
-        (["cifar10", "root=here"], "usage"),
+        ([], "name one, such as cifar10"),
+        (["cifar10", "root=here"], "no option 'root' .did you mean 'data_root'"),
         (["cifar11"], "did you mean 'cifar10'"),
         (["digits"], "no files to download"),
     ],

@@ -89,7 +89,7 @@ def test_a_budget_counts_what_is_under_way(plan, tmp_path):
     for width in (1, 2):
         cost.write_pilot(tmp_path, config_of(plan, width), pilot(900.0))
     launch = Launch(
-        plan_grid(), RunConfig(), ClusterConfig(name="c"), tmp_path, knobs={"budget": "1.5"}
+        plan_grid(), RunConfig(), ClusterConfig(name="c"), tmp_path, options={"budget": 1.5}
     )
     first, *others = plan.stages
     done = dict.fromkeys(others, StageState("done", result={}))

@@ -7,18 +7,32 @@ multiply-adds at 224x224.
 
 from __future__ import annotations
 
-from timm.models.mobilenetv3 import _gen_mobilenet_v3
-from torch import nn
+from typing import TYPE_CHECKING
 
-CLASSIFIER = "classifier"
-FIRST_CONV = "conv_stem"
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def build(depth: int | None, width: float, num_classes: int, in_channels: int) -> nn.Module:
-    """MobileNetV3-Small, initialised from torch's default generator."""
+def build(depth: None, width: float, num_classes: int, in_channels: int) -> nn.Module:
+    """Return MobileNetV3-Small."""
+    from timm.models.mobilenetv3 import _gen_mobilenet_v3
+
     return _gen_mobilenet_v3(
         "mobilenetv3_small_100",
         channel_multiplier=width,
         num_classes=num_classes,
         in_chans=in_channels,
     )
+
+
+register_family(
+    Family(
+        "mobilenetv3_small",
+        build,
+        classifier="classifier",
+        first_conv="conv_stem",
+        min_resolution=17,
+    )
+)

@@ -6,20 +6,26 @@ paper. At width 1: 3,504,872 parameters and 301 million multiply-adds at 224x224
 
 from __future__ import annotations
 
-from timm.models.efficientnet import EfficientNet, _gen_mobilenet_v2
-from torch import nn
+from typing import TYPE_CHECKING
+
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CLASSIFIER = "classifier"
 FIRST_CONV = "conv_stem"
 
 
-def make(width: float, num_classes: int, in_channels: int) -> EfficientNet:
-    """The network, from timm's tables."""
+def build(depth: None, width: float, num_classes: int, in_channels: int) -> nn.Module:
+    """Return the network, from timm's tables."""
+    from timm.models.efficientnet import _gen_mobilenet_v2
+
     return _gen_mobilenet_v2(
         "mobilenetv2_100", channel_multiplier=width, num_classes=num_classes, in_chans=in_channels
     )
 
 
-def build(depth: int | None, width: float, num_classes: int, in_channels: int) -> nn.Module:
-    """MobileNetV2, initialised from torch's default generator."""
-    return make(width, num_classes, in_channels)
+register_family(
+    Family("mobilenetv2", build, classifier=CLASSIFIER, first_conv=FIRST_CONV, min_resolution=17)
+)

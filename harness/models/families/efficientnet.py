@@ -7,16 +7,21 @@ parameters and 386 million multiply-adds at 224x224. No dropout, no stochastic d
 
 from __future__ import annotations
 
-from timm.models.efficientnet import _gen_efficientnet
-from torch import nn
+from typing import TYPE_CHECKING
 
-CLASSIFIER = "classifier"
-FIRST_CONV = "conv_stem"
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
 MULTIPLIERS = {16: 1.0, 23: 1.1, 26: 1.4, 32: 1.8, 39: 2.2, 45: 2.6, 55: 3.1}
 
 
 def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
-    """EfficientNet with `depth` blocks, initialised from torch's default generator."""
+    """Return EfficientNet with `depth` blocks."""
+    from timm.models.efficientnet import _gen_efficientnet
+
     return _gen_efficientnet(
         "efficientnet_b0",
         channel_multiplier=width,
@@ -24,3 +29,15 @@ def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Mo
         num_classes=num_classes,
         in_chans=in_channels,
     )
+
+
+register_family(
+    Family(
+        "efficientnet",
+        build,
+        classifier="classifier",
+        first_conv="conv_stem",
+        depths=tuple(MULTIPLIERS),
+        min_resolution=17,
+    )
+)

@@ -7,11 +7,14 @@ attention included. Position embeddings as in `vit`.
 
 from __future__ import annotations
 
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from typing import TYPE_CHECKING
 
-CLASSIFIER = "head"
-FIRST_CONV = "patch_embed.proj"
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
 BASE_HEADS = 4
 HEAD_CHANNELS = 64
 
@@ -19,7 +22,9 @@ HEAD_CHANNELS = 64
 def build(
     depth: int, width: float, num_classes: int, in_channels: int, resolution: int
 ) -> nn.Module:
-    """ViT-Lite with `depth` blocks, initialised from torch's default generator."""
+    """Return ViT-Lite with `depth` blocks."""
+    from timm.models.vision_transformer import VisionTransformer
+
     heads = round(BASE_HEADS * width)
     return VisionTransformer(
         img_size=resolution,
@@ -33,3 +38,17 @@ def build(
         qkv_bias=False,
         dynamic_img_size=True,
     )
+
+
+register_family(
+    Family(
+        "cifar_vit",
+        build,
+        classifier="head",
+        first_conv="patch_embed.proj",
+        depths=(2, 4, 6, 7),
+        min_resolution=8,
+        patch=4,
+        width_steps=BASE_HEADS,
+    )
+)

@@ -5,15 +5,21 @@ import pytest
 import torch
 from torch.nn import functional
 
+from harness.augment.batch_transform import (
+    BatchTransform,
+    crop_and_flip,
+    eval_batch,
+    normalise,
+    train_batch,
+)
 from harness.augment.mix import erasing_boxes, mixing
 from harness.augment.policy import parse_policy
-from harness.augment.tail import Tail, crop_and_flip, eval_batch, normalise, train_batch
 from harness.errors import UserError
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 NONE = parse_policy("none")
 POLICY = parse_policy("randaug_strict(n=2, m=0.5)")
-EVERYTHING = Tail(
+EVERYTHING = BatchTransform(
     crop_padding=4, flip=True, erasing=0.5, mixup=0.8, cutmix=1.0, mean=MEAN, std=STD
 )  # fmt: skip
 COUNT, CLASSES = 64, 10
@@ -27,11 +33,11 @@ def batch():
     return images, labels, np.arange(1000, 1000 + COUNT)
 
 
-def run(batch, tail, policy=NONE, epoch=0, **more):
+def run(batch, transform, policy=NONE, epoch=0, **more):
     images, labels, ids = batch
     return train_batch(
         images, labels, ids,
-        policy=policy, tail=tail, seed=0, epoch=epoch, num_classes=CLASSES, **more,
+        policy=policy, transform=transform, seed=0, epoch=epoch, num_classes=CLASSES, **more,
     )  # fmt: skip
 
 
@@ -40,7 +46,7 @@ def part(batch, chosen):
 
 
 def plain(**more):
-    return Tail(**{"mean": MEAN, "std": STD, **more})
+    return BatchTransform(**{"mean": MEAN, "std": STD, **more})
 
 
 def test_normalising_is_the_formula(batch):
@@ -50,7 +56,7 @@ def test_normalising_is_the_formula(batch):
     found = normalise(images, plain())
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6)
-    assert torch.equal(eval_batch(images, tail=EVERYTHING), found)  # nothing else is done
+    assert torch.equal(eval_batch(images, transform=EVERYTHING), found)  # nothing else is done
 
 
 def test_a_batch_may_be_cut_before_any_even_sample_and_shuffled_by_pairs(batch):
@@ -67,11 +73,11 @@ def test_a_batch_may_be_cut_before_any_even_sample_and_shuffled_by_pairs(batch):
 
 
 def test_without_mixing_any_order_and_any_cut_will_do(batch):
-    tail = plain(crop_padding=3, flip=True, erasing=0.5)
-    images, targets = run(batch, tail, POLICY)
+    transform = plain(crop_padding=3, flip=True, erasing=0.5)
+    images, targets = run(batch, transform, POLICY)
     assert targets is batch[1]
     order = np.random.default_rng(1).permutation(COUNT)[:13]
-    assert torch.equal(run(part(batch, order), tail, POLICY)[0], images[order])
+    assert torch.equal(run(part(batch, order), transform, POLICY)[0], images[order])
 
 
 def test_epochs_differ_and_repeat(batch):
@@ -83,8 +89,8 @@ def test_epochs_differ_and_repeat(batch):
 def test_crops_are_windows_of_the_padded_image_and_flips_are_fair():
     count, pad = 4000, 2
     image = torch.arange(1, 1 + 3 * 5 * 6, dtype=torch.uint8).view(1, 3, 5, 6)
-    tail = plain(crop_padding=pad, flip=True)
-    found = crop_and_flip(image.expand(count, -1, -1, -1), np.arange(count), tail, 0, 0)
+    transform = plain(crop_padding=pad, flip=True)
+    found = crop_and_flip(image.expand(count, -1, -1, -1), np.arange(count), transform, 0, 0)
     padded = functional.pad(image[0], (pad,) * 4)
     windows = {}
     for top in range(2 * pad + 1):
@@ -99,9 +105,9 @@ def test_crops_are_windows_of_the_padded_image_and_flips_are_fair():
 
 
 def test_erased_boxes_are_zero_and_the_rest_is_untouched(batch):
-    tail = plain(erasing=0.6)
+    transform = plain(erasing=0.6)
     clean, _ = run(batch, plain())
-    erased, _ = run(batch, tail)
+    erased, _ = run(batch, transform)
     boxes = erasing_boxes(batch[2], (20, 28), 0.6, 0, 0)
     for one, other, (left, top, right, bottom) in zip(erased, clean, boxes, strict=True):
         inside = torch.zeros(20, 28, dtype=torch.bool)

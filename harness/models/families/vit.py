@@ -8,11 +8,14 @@ multiply-adds at 224x224, attention included.
 
 from __future__ import annotations
 
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from typing import TYPE_CHECKING
 
-CLASSIFIER = "head"
-FIRST_CONV = "patch_embed.proj"
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
 BASE_HEADS = 6
 HEAD_CHANNELS = 64
 
@@ -20,7 +23,9 @@ HEAD_CHANNELS = 64
 def build(
     depth: int, width: float, num_classes: int, in_channels: int, resolution: int
 ) -> nn.Module:
-    """ViT with `depth` blocks, initialised from torch's default generator."""
+    """Return ViT with `depth` blocks."""
+    from timm.models.vision_transformer import VisionTransformer
+
     heads = round(BASE_HEADS * width)
     return VisionTransformer(
         img_size=resolution,
@@ -31,3 +36,17 @@ def build(
         num_heads=heads,
         dynamic_img_size=True,
     )
+
+
+register_family(
+    Family(
+        "vit",
+        build,
+        classifier="head",
+        first_conv="patch_embed.proj",
+        depths=(6, 12, 24),
+        min_resolution=32,
+        patch=16,
+        width_steps=BASE_HEADS,
+    )
+)

@@ -7,32 +7,40 @@ The last batch norm of each block starts at zero (Goyal et al. 2017, section 5.1
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from timm.layers import make_divisible
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
-from torch import nn
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CLASSIFIER = "fc"
 FIRST_CONV = "conv1"
 BASE_CHANNELS = (64, 128, 256, 512)
-BLOCKS: dict[int, tuple[Any, tuple[int, ...]]] = {
-    18: (BasicBlock, (2, 2, 2, 2)),
-    34: (BasicBlock, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)),
-    152: (Bottleneck, (3, 8, 36, 3)),
+BLOCKS = {  # of each stage; bottleneck blocks from depth 50 on
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
 }
 
 
-def make(
+def build(
     depth: int, width: float, num_classes: int, in_channels: int, small_images: bool = False
-) -> ResNet:
-    """A ResNet; for small images its stem is one 3x3 convolution that keeps the resolution."""
-    block, blocks = BLOCKS[depth]
+) -> nn.Module:
+    """Return ResNet-`depth`.
+
+    For small images its stem is one 3x3 convolution that keeps the resolution.
+    """
+    from timm.layers import make_divisible
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
+    from torch import nn
+
+    block: Any = Bottleneck if depth >= 50 else BasicBlock
     channels = tuple(make_divisible(base * width, 8) for base in BASE_CHANNELS)
     stem = channels[0]
-    # timm's own stem has 64 channels at any width: its stages are built apart, for ours
+    # timm's stem has 64 channels at any width, so the stem and the stages are built here.
     model = ResNet(block, (0, 0, 0, 0), num_classes, in_channels, channels=channels)
     kernel, stride = (3, 1) if small_images else (7, 2)
     parts: list[tuple[str, nn.Module]] = [
@@ -44,7 +52,7 @@ def make(
     stages, _ = make_blocks(
         (block,) * 4,
         channels,
-        blocks,
+        BLOCKS[depth],
         stem,
         cardinality=1,
         base_width=64,
@@ -58,6 +66,13 @@ def make(
     return model
 
 
-def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
-    """ResNet-`depth`, initialised from torch's default generator."""
-    return make(depth, width, num_classes, in_channels)
+register_family(
+    Family(
+        "resnet",
+        build,
+        classifier=CLASSIFIER,
+        first_conv=FIRST_CONV,
+        depths=tuple(BLOCKS),
+        min_resolution=17,
+    )
+)

@@ -1,12 +1,12 @@
-"""A compiled loop is kept for the next process, and works where that fails."""
+"""A compiled function is cached for the next process, and runs where caching fails."""
 
 import pytest
 
 LOOP = """
 import numpy as np
-from harness.cached_jit import Kept
+from harness.cached_jit import CachedJit
 
-@Kept
+@CachedJit
 def doubled(values):
     out = np.empty_like(values)
     for i in range(len(values)):
@@ -23,21 +23,21 @@ from loop import doubled
 for _ in range(2):
     assert doubled(np.arange(3)).tolist() == [0, 2, 4]
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-print(doubled.loop.stats.cache_hits.total(), "kept before")
+print(doubled.compiled.stats.cache_hits.total(), "read from the cache")
 """
 
 
 @pytest.fixture
 def call(in_child, tmp_path):
-    """(statements before) -> what a process prints that calls the loop."""
+    """(statements before) -> what a process prints that calls the function."""
     (tmp_path / "loop.py").write_text(LOOP)
     return lambda before="": in_child(CALL.format(before=before, folder=str(tmp_path)))
 
 
-def test_the_next_process_takes_what_was_kept(call, tmp_path):
-    assert call() == "0 kept before\n"
+def test_the_next_process_reads_the_cache(call, tmp_path):
+    assert call() == "0 read from the cache\n"
     assert any(tmp_path.rglob("loop.doubled*.nbc"))
-    assert call() == "1 kept before\n"
+    assert call() == "1 read from the cache\n"
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,18 @@ def test_the_next_process_takes_what_was_kept(call, tmp_path):
     ],
     ids=["no cache folder", "no space in it"],
 )
-def test_it_works_where_nothing_can_be_kept(call, tmp_path, before):
+def test_it_runs_where_nothing_can_be_cached(call, tmp_path, before):
     call(before)
     assert not any(path.stat().st_size for path in tmp_path.rglob("*.nb*"))
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_it_works_where_what_was_kept_is_damaged(call, tmp_path, suffix):
+def test_it_runs_where_the_cache_is_damaged(call, tmp_path, suffix):
     call()
     (damaged,) = tmp_path.rglob(f"loop.doubled*.{suffix}")
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 3 if suffix == "nbc" else 0])
     note, _, rest = call().partition("\n")
-    assert note.startswith("note: the compiled loops")
+    assert note.startswith("note: the compiled code that Numba cached")
     assert str(tmp_path) in note
-    assert rest == "0 kept before\n"
+    assert rest == "0 read from the cache\n"

@@ -7,18 +7,23 @@ No stochastic depth.
 
 from __future__ import annotations
 
-from timm.layers import make_divisible
-from timm.models.convnext import ConvNeXt
-from torch import nn
+from typing import TYPE_CHECKING
 
-CLASSIFIER = "head.fc"
-FIRST_CONV = "stem.0"
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
 BASE_CHANNELS = (96, 192, 384, 768)
 BLOCKS = {12: (2, 2, 6, 2), 14: (2, 2, 8, 2), 18: (3, 3, 9, 3), 36: (3, 3, 27, 3)}
 
 
 def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
-    """ConvNeXt with `depth` blocks, initialised from torch's default generator."""
+    """Return ConvNeXt with `depth` blocks."""
+    from timm.layers import make_divisible
+    from timm.models.convnext import ConvNeXt
+
     first = make_divisible(BASE_CHANNELS[0] * width, 8)
     return ConvNeXt(
         in_chans=in_channels,
@@ -26,3 +31,15 @@ def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Mo
         depths=BLOCKS[depth],
         dims=tuple(first * base // BASE_CHANNELS[0] for base in BASE_CHANNELS),
     )
+
+
+register_family(
+    Family(
+        "convnext",
+        build,
+        classifier="head.fc",
+        first_conv="stem.0",
+        depths=tuple(BLOCKS),
+        min_resolution=32,
+    )
+)

@@ -8,9 +8,12 @@ multiply-adds at 224x224.
 
 from __future__ import annotations
 
-import numpy as np
-from torch import nn
-from torchvision.models.shufflenetv2 import ShuffleNetV2
+from typing import TYPE_CHECKING
+
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torchvision.models.shufflenetv2 import ShuffleNetV2
 
 CLASSIFIER = "fc"
 FIRST_CONV = "conv1.0"
@@ -18,20 +21,25 @@ BLOCKS = (4, 8, 4)
 
 
 def channels(width: float) -> list[int]:
-    """Channels of the stem, three stages, and the last convolution."""
+    """Return the channels of the stem, three stages, and the last convolution."""
+    import numpy as np  # a plan may run without it
+
     published = np.interp(width, (0.0, 0.5, 1.0, 1.5, 2.0), (0, 48, 116, 176, 244))
     stage = max(2, 2 * round(float(published) * max(1.0, width / 2) / 2))
     return [24, stage, 2 * stage, 4 * stage, 2048 if width >= 2 else 1024]
 
 
-def make(width: float, num_classes: int, in_channels: int) -> ShuffleNetV2:
-    """The network, from torchvision's class."""
+def build(depth: None, width: float, num_classes: int, in_channels: int) -> ShuffleNetV2:
+    """Return the network, from torchvision's class."""
+    from torch import nn
+    from torchvision.models.shufflenetv2 import ShuffleNetV2
+
     model = ShuffleNetV2(list(BLOCKS), channels(width), num_classes)
     if in_channels != 3:
         model.conv1[0] = nn.Conv2d(in_channels, 24, 3, 2, 1, bias=False)
     return model
 
 
-def build(depth: int | None, width: float, num_classes: int, in_channels: int) -> nn.Module:
-    """ShuffleNetV2, initialised from torch's default generator."""
-    return make(width, num_classes, in_channels)
+register_family(
+    Family("shufflenetv2", build, classifier=CLASSIFIER, first_conv=FIRST_CONV, min_resolution=17)
+)

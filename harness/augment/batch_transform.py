@@ -26,7 +26,7 @@ Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tail:
+class BatchTransform:
     """What is done to every training sample besides its policy.
 
     crop_padding: black pixels added on each side before a crop of the original size. flip: left to
@@ -49,7 +49,7 @@ def train_batch(
     indices: Ids,
     *,
     policy: Policy,
-    tail: Tail,
+    transform: BatchTransform,
     seed: int,
     epoch: int,
     num_classes: int,
@@ -70,18 +70,18 @@ def train_batch(
             "ids: give one of each for every sample."
         )
     check_images(images_u8)
-    images_u8 = crop_and_flip(images_u8, indices, tail, seed, epoch)
+    images_u8 = crop_and_flip(images_u8, indices, transform, seed, epoch)
     images_u8 = apply(images_u8, policy.draw(seed, epoch, indices))
-    images, targets = normalise(images_u8, tail), labels
-    if tail.erasing:
-        images = erase(images, indices, tail.erasing, seed, epoch)
-    if tail.mixup or tail.cutmix:
+    images, targets = normalise(images_u8, transform), labels
+    if transform.erasing:
+        images = erase(images, indices, transform.erasing, seed, epoch)
+    if transform.mixup or transform.cutmix:
         images, targets = mix(
             images,
             labels,
             indices,
-            mixup=tail.mixup,
-            cutmix=tail.cutmix,
+            mixup=transform.mixup,
+            cutmix=transform.cutmix,
             num_classes=num_classes,
             seed=seed,
             epoch=epoch,
@@ -92,35 +92,37 @@ def train_batch(
 def eval_batch(
     images_u8: Tensor,
     *,
-    tail: Tail,
+    transform: BatchTransform,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
 ) -> Tensor:
     """Normalised images [N, 3, H, W] of `dtype`; nothing else is done to them."""
     check_images(images_u8)
-    return _cast(normalise(images_u8, tail), dtype, channels_last)
+    return _cast(normalise(images_u8, transform), dtype, channels_last)
 
 
-def crop_and_flip(images: Tensor, indices: Ids, tail: Tail, seed: int, epoch: int) -> Tensor:
+def crop_and_flip(
+    images: Tensor, indices: Ids, transform: BatchTransform, seed: int, epoch: int
+) -> Tensor:
     """Uint8 [N, 3, H, W]: padded with black and cropped at a random place, then perhaps flipped."""
-    if tail.crop_padding:
+    if transform.crop_padding:
         height, width = images.shape[2:]
-        high = 2 * tail.crop_padding + 1
+        high = 2 * transform.crop_padding + 1
         places = upload(rng.integers(seed, "crop", epoch, indices, 2, high), images.device)
-        padded = functional.pad(images, (tail.crop_padding,) * 4)
+        padded = functional.pad(images, (transform.crop_padding,) * 4)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, 3, high, high, H, W]
         sample = torch.arange(len(images), device=images.device)
         images = windows[sample, :, places[:, 0], places[:, 1]]
-    if tail.flip:
+    if transform.flip:
         heads = rng.bits(seed, "flip", epoch, indices, 1) >> 31 == 1
         flipped = upload(heads[:, :, None, None], images.device)
         images = torch.where(flipped, images.flip(3), images)
     return images
 
 
-def normalise(images_u8: Tensor, tail: Tail) -> Tensor:
+def normalise(images_u8: Tensor, transform: BatchTransform) -> Tensor:
     """(images / 255 - mean) / std as float32 [N, 3, H, W]."""
-    mean, std = np.asarray(tail.mean, np.float64), np.asarray(tail.std, np.float64)
+    mean, std = np.asarray(transform.mean, np.float64), np.asarray(transform.std, np.float64)
     scale = upload((1.0 / (255.0 * std)).astype(np.float32)[:, None, None], images_u8.device)
     shift = upload((-mean / std).astype(np.float32)[:, None, None], images_u8.device)
     return images_u8.float().mul_(scale).add_(shift)

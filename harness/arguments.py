@@ -1,0 +1,137 @@
+"""Reads the `key=value` arguments of every command.
+
+    OPTIONS = {
+        "lines": Option(int, default=20, low=0),
+        "format": Option(default="screen", choices=("screen", "json")),
+        "follow": Option(bool, default=False),
+    }
+    parse_options(["lines=50"], OPTIONS)    # {"lines": 50, "format": "screen", "follow": False}
+
+A command declares its own options. `parse_options` is for commands without other arguments;
+`read_arguments` leaves the other arguments, such as the overrides of a config, to its caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UserError, nearest
+
+KINDS = {int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One `key=value` argument of a command: the type of its value, and which values are valid."""
+
+    kind: type = str  # str, int, float, bool, or list: strings separated by commas
+    default: Any = None
+    choices: Collection[str] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    quantity: str = ""  # what a number counts, for messages: "a number of device-hours"
+    example: str = ""  # a valid value, for messages
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a command, read; `mistakes` are sentences."""
+
+    options: dict[str, Any]
+    others: list[tuple[str, str]]  # key and value of every argument that is not an option
+    mistakes: list[str]
+
+
+def read_arguments(args: Sequence[str], options: Mapping[str, Option]) -> Arguments:
+    """Return the values of `options`, their defaults included, and the other arguments."""
+    values: dict[str, Any] = {key: option.default for key, option in options.items()}
+    others: list[tuple[str, str]] = []
+    mistakes: list[str] = []
+    given: dict[str, str] = {}  # by key, without Hydra's prefixes: the argument
+    for arg in args:
+        key, equals, value = arg.partition("=")
+        name = key.lstrip("+~")
+        if not equals or not name:
+            mistakes.append(f"'{arg}' is not of the form key=value; --help shows the arguments")
+            continue
+        if name in given:
+            mistakes.append(f"{name} is given twice, as {given[name]} and {arg}: keep one of them")
+            continue
+        given[name] = arg
+        if key not in options:
+            others.append((key, value))
+            continue
+        try:
+            values[key] = _converted(key, value, options[key])
+        except ValueError as error:
+            mistakes.append(str(error))
+    for key, option in options.items():
+        if option.required and key not in given:
+            example = f", for example {key}={option.example}" if option.example else ""
+            mistakes.append(f"{key} is missing: add {key}=VALUE{example}")
+    return Arguments(values, others, mistakes)
+
+
+def parse_options(args: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]:
+    """Return the values of `options`. Raises UserError with every mistake, one a line."""
+    read = read_arguments(args, options)
+    unknown = [f"there is no option '{key}'{nearest(key, options)}" for key, _ in read.others]
+    if mistakes := [*unknown, *read.mistakes]:
+        raise UserError("\n".join(mistakes))
+    return read.options
+
+
+def split_options(
+    args: Sequence[str], options: Mapping[str, Option]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments that are not `options`, and the values of `options`.
+
+    Raises UserError with every mistake, one a line.
+    """
+    read = read_arguments(args, options)
+    if read.mistakes:
+        raise UserError("\n".join(read.mistakes))
+    return [f"{key}={value}" for key, value in read.others], read.options
+
+
+def split_list(text: str) -> list[str]:
+    """Return the items of `a,b` or `[a, b]`."""
+    return [item.strip() for item in text.strip("[] ").split(",") if item.strip()]
+
+
+def _converted(key: str, value: str, option: Option) -> Any:
+    """Return the value in the option's type. Raises ValueError with a sentence."""
+    example = f" (for example {key}={option.example})" if option.example else ""
+    if not value or (option.kind is list and not split_list(value)):
+        raise ValueError(f"{key} has no value: write {key}=VALUE{example}")
+    if option.kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"{key} is true or false, not '{value}'")
+        return value.lower() == "true"
+    if option.kind is list:
+        return split_list(value)
+    if option.kind in KINDS:
+        return _number(key, value, option, example)
+    if option.choices and value not in option.choices:
+        raise ValueError(f"{key}={value} is not a valid choice{nearest(value, option.choices)}")
+    return value
+
+
+def _number(key: str, value: str, option: Option, example: str) -> float:
+    try:
+        number: float = option.kind(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        quantity = option.quantity or KINDS[option.kind]
+        raise ValueError(f"{key}={value} is not {quantity}{example}")
+    if not option.low <= number <= option.high:
+        bounds = f"{option.low} or more"
+        if math.isfinite(option.high):
+            bounds = f"{option.low} to {option.high}"
+        raise ValueError(f"{key}={value} is out of range: {bounds} is valid")
+    return number

@@ -25,16 +25,13 @@ from analysis.formats import FORMATS, show
 from analysis.number_text import interval, number, p_value
 from analysis.provenance import warnings
 from analysis.render import Table
-from analysis.rows import load, selected
+from analysis.rows import ROW_OPTIONS, load, selected
 from analysis.stats import ALPHA, holm, seeds_to_settle
 from harness.arguments import Option, split_options
 from harness.errors import command
 
 OPTIONS = {
-    "rows": Option(),
-    "by": Option(list, example="width,sparsity"),
-    "where": Option(),
-    "metric": Option(default="top1", choices=METRICS),
+    **ROW_OPTIONS,
     "format": Option(default="screen", choices=FORMATS),
     "unequal_budgets": Option(bool, default=False),
 }

@@ -24,15 +24,12 @@ from analysis.formats import FORMATS, show
 from analysis.number_text import interval, number, p_value, score
 from analysis.provenance import PROVENANCE, warnings
 from analysis.render import Table
-from analysis.rows import load, selected
+from analysis.rows import ROW_OPTIONS, load, selected
 from harness.arguments import Option, split_options
 from harness.errors import UserError, command
 
 OPTIONS = {
-    "rows": Option(),
-    "by": Option(list, example="width,sparsity"),
-    "where": Option(),
-    "metric": Option(default="top1", choices=METRICS),
+    **ROW_OPTIONS,
     "format": Option(default="screen", choices=FORMATS),
     "with": Option(list, required=True, example="before.csv"),
     "show": Option(default="changed", choices=("changed", "all")),

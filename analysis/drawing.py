@@ -100,7 +100,9 @@ def finish_magnitudes(axis: Any, results: Sequence[SizeResult], with_none: bool 
     axis.set_ticks(places, texts)
 
 
-def dots(axes: Any, at: float, values: Sequence[float], metric: Metric, position: int) -> None:
+def draw_seeds(
+    axes: Any, at: float, values: Sequence[float], metric: Metric, position: int
+) -> None:
     """Draw the seeds of a cell, a dot each."""
     colour, _ = colour_and_dash(position)
     scaled = [metric.scale * value for value in values]
@@ -123,7 +125,7 @@ def add_legend(figure: Figure, panels: Sequence[Any]) -> None:
                       fontsize=POINTS - 2, frameon=False)  # fmt: skip
 
 
-def plain(text: str, length: int = NAME_LENGTH) -> str:
+def fit_text(text: str, length: int = NAME_LENGTH) -> str:
     """Return the text without matplotlib formulas, in up to 3 lines of at most `length`."""
     text = " ".join(_break_word(word, length) for word in text.split())
     lines = wrap(text, length, max_lines=NAME_LINES, placeholder=" ...")
@@ -155,7 +157,7 @@ def name_of(size: Mapping[str, Any], columns: Iterable[str]) -> str:
     return ", ".join(f"{column} {number(size[column])}" for column in columns) or "all"
 
 
-def tip(artist: Any, text: str) -> None:
+def set_tooltip(artist: Any, text: str) -> None:
     """Give an artist the text that the report shows when the pointer is on it."""
     artist.set_gid(TIP + text)
 

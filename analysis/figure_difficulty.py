@@ -43,17 +43,17 @@ def difficulty_against_accuracy(
             position = policies.index(policy)
             colour, _ = drawing.colour_and_dash(position)
             mean = metric.scale * cell.mean_test
-            shape, text = drawing.marker(position), drawing.plain(policy or "all")
+            shape, text = drawing.marker(position), drawing.fit_text(policy or "all")
             drawn = axes.plot([difficulty], [mean], shape, markersize=3, color=colour, label=text)
             setting = f"{policy} magnitude {number(cell.magnitude)}".strip()
-            drawing.tip(
+            drawing.set_tooltip(
                 drawn[0], f"{name}, {setting}: {interval(cell.mean_test, math.nan, metric)}"
             )
-            drawing.dots(axes, difficulty, cell.test, metric, position)
+            drawing.draw_seeds(axes, difficulty, cell.test, metric, position)
         rho = rank_correlation(
             [point.difficulty for point in points], [point.cell.mean_test for point in points]
         ).effect
-        title = drawing.plain(name, drawing.PANEL_NAME_LENGTH)
+        title = drawing.fit_text(name, drawing.PANEL_NAME_LENGTH)
         axes.set_title(
             title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}", fontsize=drawing.POINTS
         )

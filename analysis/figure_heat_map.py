@@ -27,7 +27,7 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
             if cell.val and result.best:
                 column = magnitudes.index(cell.magnitude)
                 change[row, column] = metric.scale * (cell.mean_test - result.best.mean_test)
-    names = [drawing.plain(name, NAME_LENGTH) for name in drawing.names_of(results)]
+    names = [drawing.fit_text(name, NAME_LENGTH) for name in drawing.names_of(results)]
     lines = max(name.count("\n") + 1 for name in names)
     figure, axes = drawing.canvas(height=0.9 + max(0.28, 0.15 * lines) * len(results))
     most = float(np.nanmax(np.abs(change))) if not np.isnan(change).all() else 1.0
@@ -49,5 +49,5 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
     axes.set_yticks(range(len(results)), names)
     axes.set_xlabel("magnitude (boxed: ties)")
     title = f"change from the best, {drawing.label('test', metric, True)}"
-    axes.set_title(drawing.plain(title, 30), fontsize=drawing.POINTS)
+    axes.set_title(drawing.fit_text(title, 30), fontsize=drawing.POINTS)
     return figure

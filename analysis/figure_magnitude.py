@@ -102,7 +102,7 @@ def _draw(
     figure, each = drawing.panels(len(values), 2.5 if len(values) == 1 else 1.7)
     for axes, value in zip(each, values, strict=True):
         if panel_column:
-            title = drawing.plain(f"{panel_column} {number(value)}", drawing.PANEL_NAME_LENGTH)
+            title = drawing.fit_text(f"{panel_column} {number(value)}", drawing.PANEL_NAME_LENGTH)
             axes.set_title(title, fontsize=drawing.POINTS)
         for result, points, name in zip(results, lines, names, strict=True):
             is_here = panel_column is None or result.size[panel_column] == value
@@ -140,7 +140,7 @@ def _draw_line(
     joined = [point for point in points if point.magnitude != NONE]
     x = [float(point.magnitude) for point in joined]
     y = [metric.scale * point.mean for point in joined]
-    axes.plot(x, y, dash, color=colour, label=drawing.plain(name), linewidth=1.2)
+    axes.plot(x, y, dash, color=colour, label=drawing.fit_text(name), linewidth=1.2)
     half = [metric.scale * point.half for point in joined]
     if x and not any(map(math.isnan, half)):
         low = [value - width for value, width in zip(y, half, strict=True)]
@@ -154,10 +154,10 @@ def _draw_line(
         shape, width = ("_", 8) if point.magnitude == NONE else ("o", 2.5)
         drawn = axes.plot([place], [mean], shape, color=colour, markersize=width)
         shown = interval(point.mean, point.half, metric)
-        drawing.tip(drawn[0], f"{size_name}, magnitude {number(point.magnitude)}: {shown}")
+        drawing.set_tooltip(drawn[0], f"{size_name}, magnitude {number(point.magnitude)}: {shown}")
         if result.best and point.magnitude == result.best.magnitude:
             axes.plot([place], [mean], "o", color=colour, mfc="none", markersize=8)
-        drawing.dots(axes, place, point.seeds, metric, position)
+        drawing.draw_seeds(axes, place, point.seeds, metric, position)
 
 
 def _offset(results: Sequence[SizeResult], result: SizeResult, position: int) -> float:

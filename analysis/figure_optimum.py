@@ -41,7 +41,9 @@ def optimum_against_params(results: Sequence[SizeResult]) -> Figure | None:
             shape, width, word = ("o", 9, "chosen") if is_chosen else ("_", 8, "ties")
             place = drawing.place_of(magnitude, results)
             drawn = axes.plot([x], [place], shape, color=colour, mfc="none", markersize=width)
-            drawing.tip(drawn[0], f"{name}: magnitude {number(magnitude)} {word} on validation")
+            drawing.set_tooltip(
+                drawn[0], f"{name}: magnitude {number(magnitude)} {word} on validation"
+            )
     axes.set_xscale("log")
     axes.minorticks_off()
     ticks = _apart(sorted(set(params)), 1.25)
@@ -67,8 +69,8 @@ def _draw_optimum(
             axes.plot([x, x], [end, end + length], color=colour, linewidth=2)
             axes.plot([x], [end + length], head, color=colour, markersize=6)
     drawn = axes.plot([x], [optimum.at], shape, color=colour, mec="white", mew=0.7,
-                      markersize=5.5, label=drawing.plain(name), zorder=3)  # fmt: skip
-    drawing.tip(drawn[0], f"{name}: optimum {optimum_interval(optimum)}")
+                      markersize=5.5, label=drawing.fit_text(name), zorder=3)  # fmt: skip
+    drawing.set_tooltip(drawn[0], f"{name}: optimum {optimum_interval(optimum)}")
 
 
 def _side_by_side(sizes: Sequence[float]) -> list[float]:

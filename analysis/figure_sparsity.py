@@ -41,7 +41,7 @@ def accuracy_against_sparsity(
         pruned = [result for result in results if not result.size.get("dense_long")]
         x = [result.size["sparsity"] for result in pruned]
         y = [metric.scale * result.test for result in pruned]
-        axes.plot(x, y, dash, color=colour, marker="o", markersize=4, label=drawing.plain(name),
+        axes.plot(x, y, dash, color=colour, marker="o", markersize=4, label=drawing.fit_text(name),
                   linewidth=1.2)  # fmt: skip
         for result in pruned:
             _mark(axes, result, result.size["sparsity"], name, position, "o", metric)
@@ -70,7 +70,7 @@ def _mark(
     colour, _ = drawing.colour_and_dash(position)
     drawn = axes.plot([x], [metric.scale * result.test], shape, color=colour, markersize=4)
     shown = interval(result.test, result.test_half, metric)
-    drawing.tip(
+    drawing.set_tooltip(
         drawn[0], f"{name}, at {x:g}: {shown} with magnitude {number(result.best.magnitude)}"
     )
-    drawing.dots(axes, x, result.best.test, metric, position)
+    drawing.draw_seeds(axes, x, result.best.test, metric, position)

@@ -20,17 +20,11 @@ from analysis.figure_heat_map import heat_map
 from analysis.figure_magnitude import accuracy_against_magnitude, change_against_none
 from analysis.figure_optimum import optimum_against_params
 from analysis.figure_sparsity import accuracy_against_sparsity
-from analysis.rows import load, selected
+from analysis.rows import ROW_OPTIONS, load, selected
 from harness.arguments import Option, split_options
 from harness.errors import command
 
-OPTIONS = {
-    "rows": Option(),
-    "by": Option(list, example="width,sparsity"),
-    "where": Option(),
-    "metric": Option(default="top1", choices=METRICS),
-    "out": Option(default="out"),
-}
+OPTIONS = {**ROW_OPTIONS, "out": Option(default="out")}
 MOST_LINES = len(COLOURS) * len(DASHES)  # sizes of figures with a line per size
 MOST_ROWS = 60  # sizes of the other figures; a heat map of so many fills a page
 

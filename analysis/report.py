@@ -23,19 +23,13 @@ from analysis.columns import METRICS, TOP1, Metric
 from analysis.figures import figures, left_out
 from analysis.provenance import warnings
 from analysis.report_page import sortable
-from analysis.rows import load, selected, write
+from analysis.rows import ROW_OPTIONS, load, selected, write
 from analysis.table import best_table
 from harness.arguments import Option, split_options
 from harness.errors import command
 from harness.files import atomic_write, make_folder
 
-OPTIONS = {
-    "rows": Option(),
-    "by": Option(list, example="width,sparsity"),
-    "where": Option(),
-    "metric": Option(default="top1", choices=METRICS),
-    "out": Option(required=True, example="out/report"),
-}
+OPTIONS = {**ROW_OPTIONS, "out": Option(required=True, example="out/report")}
 CAPTIONS = {
     "accuracy_against_magnitude": "Test result against magnitude. Bands: 95 % t intervals; dots: "
     "seeds; circle: the magnitude that validation chose; none: no augmentation.",

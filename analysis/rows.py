@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.checks import check
-from analysis.columns import COLUMNS, SCORES, TEXT, values_of
+from analysis.columns import COLUMNS, METRICS, SCORES, TEXT, values_of
 from harness.arguments import Option, split_list, split_options
 from harness.errors import UserError, command
 from harness.files import atomic_write, make_folder
@@ -23,6 +23,13 @@ from harness.sweep.states import STATES
 from harness.sweep.where import parse
 
 OPTIONS = {"rows": Option(), "out": Option()}
+ROW_OPTIONS = {
+    "rows": Option(),
+    "by": Option(list, example="width,sparsity"),
+    "where": Option(),
+    "metric": Option(default="top1", choices=METRICS),
+}
+"""Options of every command that evaluates rows."""
 
 
 def load(rest: Sequence[str], files: str | None) -> pd.DataFrame:

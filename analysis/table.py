@@ -17,19 +17,12 @@ from analysis.formats import FORMATS, show
 from analysis.number_text import count, interval, number, optimum_interval, score
 from analysis.provenance import warnings
 from analysis.render import Table
-from analysis.rows import load, selected, write
+from analysis.rows import ROW_OPTIONS, load, selected, write
 from harness.arguments import Option, split_options
 from harness.errors import command
 from harness.files import atomic_write, make_folder
 
-OPTIONS = {
-    "rows": Option(),
-    "by": Option(list, example="width,sparsity"),
-    "where": Option(),
-    "metric": Option(default="top1", choices=METRICS),
-    "format": Option(default="screen", choices=FORMATS),
-    "out": Option(),
-}
+OPTIONS = {**ROW_OPTIONS, "format": Option(default="screen", choices=FORMATS), "out": Option()}
 
 
 def best_table(

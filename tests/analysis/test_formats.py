@@ -115,13 +115,13 @@ def test_the_latex_compiles(planted, tmp_path, kind, name, document):
     assert there.stdout, "LaTeX has no siunitx: make test-system installs it"
     shown = TABLES[name](KINDS[kind](planted(epochs=5)))
     (tmp_path / "table.tex").write_text(document(shown), encoding="utf-8")
-    said = subprocess.run(
+    process = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
         cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120, check=False,
     )  # fmt: skip
-    assert said.returncode == 0, said.stdout[-2000:]
+    assert process.returncode == 0, process.stdout[-2000:]
     fits = kind != "nasty" if document is standalone else (kind, name) == ("plain", "best")
-    assert not fits or "Overfull" not in said.stdout
+    assert not fits or "Overfull" not in process.stdout
     assert (tmp_path / "table.pdf").stat().st_size > 5000
 
 
@@ -133,9 +133,9 @@ def test_the_command_writes_table_rows_and_figure(planted, tmp_path, capsys):
         "accuracy_against_magnitude.png", "accuracy_against_magnitude.pdf",
     }  # fmt: skip
     assert (tmp_path / "out" / "rows.csv").read_text() == (tmp_path / "in/rows.csv").read_text()
-    said = capsys.readouterr()
-    assert "written:" in said.out
-    assert said.err == ""
+    printed = capsys.readouterr()
+    assert "written:" in printed.out
+    assert printed.err == ""
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_the_claims_are_printed_in_every_format(planted, tmp_path, capsys):
     frame = checks.check(planted(curves, spread=0.002), "sweep")
     rows.write(frame, tmp_path)
     assert claims.main([f"rows={tmp_path}/rows.csv"]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert all(f"\n  {name.rjust(5)}  " in said.out for name in claims.CLAIMS)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert all(f"\n  {name.rjust(5)}  " in printed.out for name in claims.CLAIMS)
     shown = claims.claims_table(claims.claims(frame), [])
     for shape in FORMATS:
         assert "supported" in show(shown, shape)
@@ -182,9 +182,9 @@ def test_no_command_imports_torch_nor_one_that_draws_nothing_matplotlib(planted,
         script += f"assert importlib.import_module('analysis.{name}').main({words!r}) in (0, 1)\n"
         heavy = ("torch", *(("matplotlib", "scipy.stats") if name not in DRAWING else ()))
         script += f"assert not {{*{heavy}}} & {{*sys.modules}}, {name!r}\n"
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert (said.returncode, said.stderr) == (0, "")
-    assert "\n\\begin{table}" in said.stdout
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "\n\\begin{table}" in process.stdout

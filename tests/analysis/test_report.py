@@ -130,12 +130,12 @@ def test_the_same_rows_give_the_same_bytes_whatever_file_they_are_in(planted, tm
 def test_the_command_writes_the_page_and_the_rows_that_make_it_again(planted, tmp_path):
     rows.write(interim(planted), tmp_path / "in")
     words = ["where=width > 1", "metric=top1"]
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-m", "analysis.report",
          f"rows={tmp_path}/in/rows.csv", f"out={tmp_path}/a", *words],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert (said.returncode, said.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
     assert report.main([f"rows={tmp_path}/a/rows.csv", f"out={tmp_path}/b", *words]) == 0
     page = (tmp_path / "a" / "report.html").read_bytes()
     assert page == (tmp_path / "b" / "report.html").read_bytes()
@@ -237,12 +237,12 @@ def test_everything_can_be_reached_and_used_by_keyboard(browser, page):
     browser.press(" ", 32, " ")
     assert browser.run("document.activeElement.parentElement.ariaSort") == "descending"
     browser.run("document.querySelector('#accuracy_against_magnitude .plot').focus()")
-    told = []
+    tooltips = []
     for _ in range(2):
         browser.press("ArrowRight", 39)
-        told.append(browser.run("document.getElementById('tooltip').textContent"))
-    assert told[0] != told[1]
-    assert all(re.search(r"magnitude \S+: \d\d\.\d ± \d\.\d", text) for text in told)
+        tooltips.append(browser.run("document.getElementById('tooltip').textContent"))
+    assert tooltips[0] != tooltips[1]
+    assert all(re.search(r"magnitude \S+: \d\d\.\d ± \d\.\d", text) for text in tooltips)
     browser.press("Escape", 27)
     assert browser.run("document.getElementById('tooltip').textContent") == ""
 
@@ -257,8 +257,8 @@ def test_the_pointer_on_a_point_shows_its_numbers(browser, page):
         f"({point}.querySelector('.target').getBoundingClientRect())"
     )
     browser.move(*box)
-    told = browser.run("document.getElementById('tooltip').textContent")
-    assert re.search(r"width \S+, sparsity \S+, magnitude \S+: -?\d+\.\d ± \d\.\d", told)
+    tooltip = browser.run("document.getElementById('tooltip').textContent")
+    assert re.search(r"width \S+, sparsity \S+, magnitude \S+: -?\d+\.\d ± \d\.\d", tooltip)
     browser.move(1, 1)
     assert browser.run("document.getElementById('tooltip').textContent") == ""
 
@@ -278,14 +278,14 @@ def test_light_and_dark_follow_the_reader_and_the_network_is_not_asked(browser, 
             shades[scheme, name] = counts.index(max(counts))
             ink = counts[:100] if scheme == "light" else counts[150:]
             assert sum(ink) > 0.005 * part.width * part.height  # there is text to be read
-        asked = [
+        requested = [
             event["params"]["request"]["url"]
             for event in browser.events
             if event.get("method") == "Network.requestWillBeSent"
         ]
-        assert all(url.startswith(("file:", "data:")) for url in asked)
-        said = [event for event in browser.events if event.get("method") == "Log.entryAdded"]
-        assert said == []
+        assert all(url.startswith(("file:", "data:")) for url in requested)
+        messages = [event for event in browser.events if event.get("method") == "Log.entryAdded"]
+        assert messages == []
     assert min(shades["light", name] for name in ("page", "figure")) > 240
     assert max(shades["dark", name] for name in ("page", "figure")) < 40
 

@@ -77,10 +77,10 @@ def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
     assert compare.main([source, f"with={tmp_path}/rows.csv"]) == 0
     assert figures.main([source, f"out={tmp_path}/figures"]) == 0
     assert report.main([source, f"out={tmp_path}/report"]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert "nan" not in said.out.lower().split()
-    assert "\x1b" not in said.out
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "nan" not in printed.out.lower().split()
+    assert "\x1b" not in printed.out
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_nonsense_never_ends_in_a_traceback(planted, tmp_path):
             at, column = chance.randrange(len(frame)), chance.choice(columns)
             frame.loc[at, column] = chance.choice(words)
         try:
-            found = checks.check(frame, "FILE")
-            show(table.best_table(table.best_per_size(found), []), "screen")
-            claims.claims(found)
+            checked = checks.check(frame, "FILE")
+            show(table.best_table(table.best_per_size(checked), []), "screen")
+            claims.claims(checked)
         except UserError as error:
             sentences.append(str(error))
     assert len(sentences) > 50
@@ -192,7 +192,7 @@ def test_two_hundred_thousand_rows_make_any_table_in_seconds(many_rows, capsys, 
     verb([f"rows={many_rows}/rows.csv", *more])
     took = time.process_time() - begun
     assert took < (10 if command == "compare" else 5)  # compare reads two of them
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert command != "table" or said.out.count("\n") > 5000  # a line per size
-    assert command != "compare" or "20,000 cells compared: 20,000 identical" in said.out
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert command != "table" or printed.out.count("\n") > 5000  # a line per size
+    assert command != "compare" or "20,000 cells compared: 20,000 identical" in printed.out

@@ -104,9 +104,9 @@ def test_rows_of_one_cell_must_be_replicates(planted):
 def test_sweeps_that_differ_outside_the_axes_are_told_apart_by_name(planted):
     table = planted()
     longer = planted(seed=1).assign(grid="longer", trial=[f"longer-{n}" for n in range(len(table))])
-    found = best_per_size(rows.together({"a": table, "b": longer}))
-    assert [line.size["grid"] for line in found] == ["longer", "planted", "longer", "planted"]
-    assert {cell.seeds for line in found for cell in line.cells} == {3}
+    results = best_per_size(rows.together({"a": table, "b": longer}))
+    assert [line.size["grid"] for line in results] == ["longer", "planted", "longer", "planted"]
+    assert {cell.seeds for line in results for cell in line.cells} == {3}
 
 
 def test_only_axes_make_sizes_unless_a_column_is_named(planted):
@@ -133,8 +133,8 @@ def test_trials_of_other_epochs_are_sizes_of_their_own(planted):
     ]  # fmt: skip
     # levels of pruning take longer: that only follows, and parts nothing
     deeper = longer.assign(sparsity=0.5)
-    found = best_per_size(pd.concat([table, deeper], ignore_index=True))
-    assert {tuple(line.size) for line in found} == {("width", "sparsity")}
+    results = best_per_size(pd.concat([table, deeper], ignore_index=True))
+    assert {tuple(line.size) for line in results} == {("width", "sparsity")}
 
 
 def test_a_sweep_over_epochs_goes_through_the_analysis(tmp_path):
@@ -156,9 +156,9 @@ def test_a_pilot_becomes_an_estimate_in_the_rows(tmp_path):
         if config.model.width == min(widths):
             cost.write_pilot(tmp_path, config, cost.Pilot(2.5, 0.0, 1, 1, "cpu"))
     frame = rows.load(words, None)
-    known = frame["width"] == min(widths)
-    assert (frame[known]["estimated_seconds"] == 2.5 * frame[known]["epochs"]).all()
-    assert frame[~known]["estimated_seconds"].isna().all()
+    is_measured = frame["width"] == min(widths)
+    assert (frame[is_measured]["estimated_seconds"] == 2.5 * frame[is_measured]["epochs"]).all()
+    assert frame[~is_measured]["estimated_seconds"].isna().all()
 
 
 def test_where_chooses_rows(planted):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_
 from analysis.columns import NONE, Metric
 from analysis.number_text import number
 from analysis.optimum import Optimum
-from analysis.stats import ALPHA, LEVEL, contrast, mean, pooled, t_quantile
+from analysis.stats import ALPHA, LEVEL, Estimate, contrast, mean, pooled, t_quantile
 
 SIZES = ("width", "depth", "params_total")
 """What A1 orders sizes by: the first of these that varies among the dense trials."""
@@ -86,49 +86,47 @@ def optimum_moves(direction: int) -> Test:
     change, from one size to the next, of the slope over the whole scale of magnitudes. The last
     column orders the sizes; the others are strata (the widths of A2), which count alike. The
     interaction is also positive where slopes differ while one magnitude is best everywhere, so a
-    verdict also needs a best magnitude that moves (`_why_not_moving`).
+    verdict also needs chosen magnitudes and smooth optima that move.
     """
 
     def test(rows: pd.DataFrame, columns: list[str], metric: Metric) -> list[Effect]:
-        strata: dict[tuple[Any, ...], list[Cells]] = {}
+        sizes_of: dict[tuple[Any, ...], list[Cells]] = {}
         for size, cells, _ in cells_per_size(rows, columns, metric):
-            strata.setdefault(tuple(size[name] for name in columns[:-1]), []).append(cells)
-        complete = [stratum for stratum in map(_complete, strata.values()) if stratum[0]]
-        grids, sizes = [grid for grid, _ in complete], [cells for _, cells in complete]
-        if not grids:
+            sizes_of.setdefault(tuple(size[name] for name in columns[:-1]), []).append(cells)
+        strata = [stratum for stratum in map(_complete, sizes_of.values()) if stratum.grid]
+        if not strata:
             raise Untestable("no two sizes share two magnitudes that are done")
-        groups = []
-        for grid in grids:
-            ranks = _centred_ranks(len(grid))
-            shared = [float(cell.magnitude) for cell in grid[0]]
-            offsets = [magnitude - mean(shared) for magnitude in shared]
-            unit = sum(r * r for r in ranks) * sum(d * d for d in offsets) * len(grids)
-            for rank, cells_of_size in zip(ranks, grid, strict=True):
-                scale = direction * metric.sign * rank / unit
-                weights = [scale * offset for offset in offsets]
-                values = [cell.test for cell in cells_of_size]
-                groups.append(list(zip(weights, values, strict=True)))
-        shape = " + ".join(f"{len(grid)} x {len(grid[0])}" for grid in grids)
+        estimate = _interaction([stratum.grid for stratum in strata], direction * metric.sign)
+        shape = " + ".join(f"{len(s.grid)} x {len(s.grid[0])}" for s in strata)
         compared = f"slope over magnitude, per step of {columns[-1]} ({shape} cells)"
-        used = [cell for grid in grids for cells_of_size in grid for cell in cells_of_size]
-        effect = effect_of(contrast(groups), used, compared)
+        used = [cell for stratum in strata for cells in stratum.grid for cell in cells]
+        effect = effect_of(estimate, used, compared)
         if not effect.p < ALPHA:
             return [effect]
-        observed = direction * (1 if effect.estimate.effect > 0 else -1)
-        return [replace(effect, doubt=_why_not_moving(sizes, observed, columns[-1], metric))]
+        observed = direction if effect.estimate.effect > 0 else -direction
+        sizes = [stratum.sizes for stratum in strata]
+        reason = _why_choices_stay(sizes, observed, columns[-1], metric) or _why_optima_stay(
+            sizes, observed, columns[-1], metric
+        )
+        if reason:
+            reason = f"slopes differ, the best magnitude itself is not shown to move: {reason}"
+        return [replace(effect, doubt=reason)]
 
     return test
 
 
-def _centred_ranks(count: int) -> list[float]:
-    return [at - (count - 1) / 2 for at in range(count)]
+class Stratum(NamedTuple):
+    """Sizes that are compared with each other."""
+
+    grid: list[list[Cell]]  # the usable cells by size and magnitude, without gaps
+    sizes: list[Cells]  # all cells of the same sizes
 
 
-def _complete(sizes: Sequence[Cells]) -> tuple[list[list[Cell]], list[Cells]]:
-    """Return the cells by size and magnitude without gaps, and all cells of these sizes.
+def _complete(sizes: Sequence[Cells]) -> Stratum:
+    """Return the sizes without those that have few usable cells.
 
-    Sizes with few usable cells are left out: of the sizes with the most magnitudes, as many are
-    kept as leave the most independent interactions, (sizes - 1) x (shared magnitudes - 1).
+    Of the sizes with the most magnitudes, as many are kept as leave the most independent
+    interactions, (sizes - 1) x (shared magnitudes - 1). The grid is empty where none are left.
     """
     usable = [
         {c.magnitude: c for c in cells if c.is_usable and c.magnitude != NONE} for cells in sizes
@@ -142,52 +140,82 @@ def _complete(sizes: Sequence[Cells]) -> tuple[list[list[Cell]], list[Cells]]:
     kept = sorted(fullest[:kept_count])
     chosen = [usable[at] for at in kept]
     common = [m for m in chosen[0] if all(m in cells for cells in chosen)] if chosen else []
-    return [[cells[m] for m in common] for cells in chosen], [sizes[at] for at in kept]
+    return Stratum([[cells[m] for m in common] for cells in chosen], [sizes[at] for at in kept])
 
 
-def _why_not_moving(
+def _interaction(grids: Sequence[list[list[Cell]]], sign: int) -> Estimate:
+    """Return the interaction of size rank and magnitude, each size with a spread of its own."""
+    groups = []
+    for grid in grids:
+        ranks = _centred_ranks(len(grid))
+        magnitudes = [float(cell.magnitude) for cell in grid[0]]
+        offsets = [magnitude - mean(magnitudes) for magnitude in magnitudes]
+        unit = sum(r * r for r in ranks) * sum(d * d for d in offsets) * len(grids)
+        for rank, cells in zip(ranks, grid, strict=True):
+            scale = sign * rank / unit
+            groups.append([(scale * d, c.test) for d, c in zip(offsets, cells, strict=True)])
+    return contrast(groups)
+
+
+def _centred_ranks(count: int) -> list[float]:
+    return [at - (count - 1) / 2 for at in range(count)]
+
+
+# Where slopes differ and nothing moves, 0 to 1 % of simulations pass the two conditions below; of
+# optima that move inside the grid by a step per size, 98 % do.
+
+
+def _why_choices_stay(
     strata: Sequence[Sequence[Cells]], direction: int, column: str, metric: Metric
 ) -> str:
-    """Return why the best magnitude is not shown to go up (1) or down (-1); empty if it is.
+    """Return why the chosen magnitudes do not go up (1) or down (-1) over sizes; empty if they do.
 
-    Over the ranks of the sizes both the magnitudes chosen on validation and the smooth optima must
-    go in that direction, the optima by more than their intervals (one-sided 5 %), and not all of
-    them may lie at the same end of the grid. Where slopes differ and nothing moves, 0 to 1 % of
-    simulations pass; of optima that move inside the grid by a step per size, 98 % do.
+    Their trend over the ranks of the sizes has to have that sign.
     """
-    prefix = "slopes differ, the best magnitude itself is not shown to move"
     chosen = [
         [best_cell([c for c in cells if c.is_usable], metric).magnitude for cells in sizes]
         for sizes in strata
     ]
     order = sorted({m for magnitudes in chosen for m in magnitudes}, key=magnitude_key)
+    trend = sum(
+        rank * order.index(magnitude)
+        for magnitudes in chosen
+        for rank, magnitude in zip(_centred_ranks(len(magnitudes)), magnitudes, strict=True)
+    )
+    if direction * trend > 0:
+        return ""
+    if len(order) == 1:
+        return f"{number(order[0])} at every {column}"
+    return "; ".join(", ".join(map(number, magnitudes)) for magnitudes in chosen)
+
+
+def _why_optima_stay(
+    strata: Sequence[Sequence[Cells]], direction: int, column: str, metric: Metric
+) -> str:
+    """Return why the smooth optima are not shown to go up (1) or down (-1); empty if they are.
+
+    Their trend over the ranks of the sizes has to exceed its error, which follows from their
+    intervals (one-sided 5 %), and not all of them may lie at the same end of the grid.
+    """
     ranks = [rank for sizes in strata for rank in _centred_ranks(len(sizes))]
-    places = [order.index(magnitude) for magnitudes in chosen for magnitude in magnitudes]
-    if direction * sum(rank * place for rank, place in zip(ranks, places, strict=True)) <= 0:
-        if len(order) == 1:
-            return f"{prefix}: {number(order[0])} at every {column}"
-        return f"{prefix}: {'; '.join(', '.join(map(number, line)) for line in chosen)}"
     sizes = [cells for stratum in strata for cells in stratum]
     optima = [_optimum(cells, metric) for cells in sizes] if len(sizes) <= MOST_OPTIMA else []
     known = [optimum for optimum in optima if optimum]
     if len(known) < len(sizes):
         return (
-            f"{prefix}: the smooth optimum is not known at every {column}, which takes 3 "
-            f"magnitudes, 2 seeds, and at most {MOST_OPTIMA} sizes"
+            f"the smooth optimum is not known at every {column}, which takes 3 magnitudes, "
+            f"2 seeds, and at most {MOST_OPTIMA} sizes"
         )
     for end, word in ((0, "lowest"), (1, "highest")):
         if all(optimum.censored[end] for optimum in known):
-            return f"{prefix}: every optimum may lie at the {word} magnitude or beyond"
-    drift = math.fsum(rank * optimum.at for rank, optimum in zip(ranks, known, strict=True))
-    half_widths = t_quantile(0.5 + LEVEL / 2, math.inf)  # of an interval, in standard errors
+            return f"every optimum may lie at the {word} magnitude or beyond"
+    trend = math.fsum(rank * optimum.at for rank, optimum in zip(ranks, known, strict=True))
+    interval = 2 * t_quantile(0.5 + LEVEL / 2, math.inf)  # its width, in standard errors
     error = math.hypot(
-        *(
-            rank * (optimum.high - optimum.low) / (2 * half_widths)
-            for rank, optimum in zip(ranks, known, strict=True)
-        )
+        *(rank * (o.high - o.low) / interval for rank, o in zip(ranks, known, strict=True))
     )
-    if direction * drift <= t_quantile(1 - ALPHA, math.inf) * error:
-        return f"{prefix}: the optima move by no more than their intervals"
+    if direction * trend <= t_quantile(1 - ALPHA, math.inf) * error:
+        return "the optima move by no more than their intervals"
     return ""
 
 

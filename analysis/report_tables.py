@@ -37,28 +37,25 @@ def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     """
     names = [*columns, "magnitude", "seed"]
     trials = zip(*(frame[name].tolist() for name in names), strict=True)
-    groups: dict[tuple[int, str, str], list[tuple[str, str]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)  # reason and trial
     for state, why, values in zip(frame["state"], values_of(frame, "why"), trials, strict=True):
         if state == "done":
             continue
         reason = " ".join(str(why or "").split())
-        kind = UNEXPLAINED if _is_unexplained(state, reason) else state
-        trial = ", ".join(
-            f"{name} {number(value)}" for name, value in zip(names, values, strict=True)
-        )
-        key = URGENCY.index(kind), state, VARIABLE_PARTS.sub("...", reason)
-        groups[key].append((reason, trial))
+        shown = UNEXPLAINED if _is_unexplained(state, reason) else state
+        pairs = zip(names, values, strict=True)
+        trial = ", ".join(f"{name} {number(value)}" for name, value in pairs)
+        groups[shown, VARIABLE_PARTS.sub("...", reason)].append((reason, trial))
     rows = []
-    order = sorted(groups, key=lambda key: (key[0], -len(groups[key]), key[2]))
-    for key in order:
-        urgency, state, common_reason = key
-        reasons = {reason for reason, _ in groups[key]}
+    order = sorted(groups, key=lambda key: (URGENCY.index(key[0]), -len(groups[key]), key[1]))
+    for state, common_reason in order:
+        group = groups[state, common_reason]
+        reasons = {reason for reason, _ in group}
         reason = reasons.pop() if len(reasons) == 1 else common_reason
-        trials_of = [trial for _, trial in groups[key]]
-        rest = f"; and {len(trials_of) - EXAMPLES:,} more" if len(trials_of) > EXAMPLES else ""
-        shown = UNEXPLAINED if URGENCY[urgency] == UNEXPLAINED else state
-        which = "; ".join(trials_of[:EXAMPLES]) + rest
-        rows.append((shown, reason or "-", str(len(trials_of)), which))
+        which = "; ".join(trial for _, trial in group[:EXAMPLES])
+        if len(group) > EXAMPLES:
+            which += f"; and {len(group) - EXAMPLES:,} more"
+        rows.append((state, reason or "-", str(len(group)), which))
     return Table(
         ("state", "why", "trials", "which"),
         tuple(rows),

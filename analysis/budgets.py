@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.number_text import number
+from analysis.number_text import format_value
 
 BUDGETS = ("epochs", "examples")
 TOLERANCE = 0.01  # share by which the budgets of compared arms may differ
@@ -93,6 +93,6 @@ def compare_work(
         if key in work and other in work:
             ratio = work[key] / work[other]
             if not 1 / (1 + WORK_TOLERANCE) <= ratio <= 1 + WORK_TOLERANCE:
-                rounded = number(float(f"{ratio:.2g}"))
+                rounded = format_value(float(f"{ratio:.2g}"))
                 text += f"; {name} takes {rounded} x the multiply-adds of {other_name}"
     return text

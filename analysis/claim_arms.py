@@ -16,12 +16,12 @@ from analysis.budgets import Untestable
 from analysis.cells import Cell, cells_per_size
 from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
 from analysis.columns import NONE, Metric
-from analysis.number_text import number
+from analysis.number_text import format_value
 from analysis.stats import contrast
 
 
 def best_arm_beats(
-    kind: Callable[[Any], str], new: str, old: str, arm_name: Callable[[Any], str] = number
+    kind: Callable[[Any], str], new: str, old: str, arm_name: Callable[[Any], str] = format_value
 ) -> Test:
     """Return the test of the best arm of the kind `new` against the best `old` one.
 
@@ -40,7 +40,7 @@ def best_arm_beats(
         for size, cells, _ in cells_per_size(rows, columns, metric):
             value = size[columns[0]]
             arms.setdefault(kind(value), []).extend(
-                (f"{arm_name(value)} at {number(cell.magnitude)}", cell)
+                (f"{arm_name(value)} at {format_value(cell.magnitude)}", cell)
                 for cell in cells
                 if cell.is_usable
             )

@@ -21,7 +21,7 @@ from analysis.cells import (
 )
 from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
 from analysis.columns import NONE, Metric
-from analysis.number_text import number
+from analysis.number_text import format_value
 from analysis.optimum import Optimum
 from analysis.stats import ALPHA, LEVEL, Estimate, contrast, mean, pooled, t_quantile
 
@@ -185,8 +185,8 @@ def _why_choices_stay(
     if direction * trend > 0:
         return ""
     if len(order) == 1:
-        return f"{number(order[0])} at every {column}"
-    return "; ".join(", ".join(map(number, magnitudes)) for magnitudes in chosen)
+        return f"{format_value(order[0])} at every {column}"
+    return "; ".join(", ".join(map(format_value, magnitudes)) for magnitudes in chosen)
 
 
 def _why_optima_stay(

@@ -13,7 +13,7 @@ from analysis.budgets import Untestable, check_budget, compare_work, mean_work
 from analysis.cells import Cell, cells_per_size, size_columns
 from analysis.claim_base import Claim, Effect, Selection, effect_of, rows_that_differ
 from analysis.columns import NONE, Metric
-from analysis.number_text import interval, number
+from analysis.number_text import format_interval, format_value
 from analysis.stats import Estimate, contrast
 
 CONTROLS = {"prune_away": "weak_finish"}
@@ -30,7 +30,7 @@ class Arm(NamedTuple):
     def __str__(self) -> str:
         if self.epochs is None:
             return str(self.form)
-        return f"{self.form} of {number(self.epochs)} epochs"
+        return f"{self.form} of {format_value(self.epochs)} epochs"
 
 
 CellsOfArm = Mapping[float | str, Cell]  # by magnitude
@@ -96,11 +96,12 @@ def _effect_of_form(
         least = max(comparisons, key=lambda c: (math.isnan(c.estimate.p), c.estimate.p))
     else:
         least = min(comparisons, key=lambda c: c.estimate.effect)
-    text = f"{arm.form} against {least.control}, magnitude {number(weak)} to {number(strong)}"
+    magnitudes = f"magnitude {format_value(weak)} to {format_value(strong)}"
+    text = f"{arm.form} against {least.control}, {magnitudes}"
     for other in comparisons:
         if other.control != least.control:
             estimate = other.estimate
-            shown = interval(estimate.effect, estimate.half, metric, signed=True)
+            shown = format_interval(estimate.effect, estimate.half, metric, signed=True)
             text += f"; against {other.control} {shown}"
     named_controls = [(str(control), control) for control in controls]
     text += compare_work((str(arm.form), arm), named_controls, work)

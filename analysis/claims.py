@@ -22,7 +22,7 @@ from analysis.claim_optimum import A1, A2
 from analysis.claim_surplus import B
 from analysis.columns import METRICS, TOP1, Metric
 from analysis.formats import FORMATS, show
-from analysis.number_text import interval, number, p_value
+from analysis.number_text import format_interval, format_p, format_value
 from analysis.provenance import warnings
 from analysis.render import Table
 from analysis.rows import ROW_OPTIONS, load, selected
@@ -94,7 +94,7 @@ def _test_groups(
         yield result(frame, "", "not tested", str(reason))
         return
     for key, part in _groups(rows, _group_columns(rows, columns, by)):
-        group = ", ".join(f"{name} {number(value)}" for name, value in key.items())
+        group = ", ".join(f"{name} {format_value(value)}" for name, value in key.items())
         try:
             notes = "" if unequal_budgets else claim.check_budget(part, columns)
             notes += claim.describe_cost(part, columns)
@@ -183,7 +183,7 @@ def _row(result: ClaimResult, metric: Metric) -> tuple[str, ...]:
     effect = "-"
     if result.effect:
         estimate = result.effect.estimate
-        effect = interval(estimate.effect, estimate.half, metric, signed=True)
+        effect = format_interval(estimate.effect, estimate.half, metric, signed=True)
     seeds = "-"
     if not math.isnan(result.seeds):
         seeds = f"{result.seeds:.0f}" if result.seeds <= MOST_SEEDS else f">{MOST_SEEDS}"
@@ -191,7 +191,7 @@ def _row(result: ClaimResult, metric: Metric) -> tuple[str, ...]:
         result.name,
         result.group or "-",
         effect,
-        p_value(result.p),
+        format_p(result.p),
         seeds,
         result.verdict,
         f"{result.done} of {result.trials}",

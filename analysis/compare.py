@@ -21,7 +21,7 @@ from analysis import stats
 from analysis.cells import Cell, SizeKey, cells_per_size, magnitude_key, size_columns
 from analysis.columns import AXES, METRICS, TOP1, Metric, is_axis, on_one_line
 from analysis.formats import FORMATS, show
-from analysis.number_text import interval, number, p_value, score
+from analysis.number_text import format_interval, format_p, format_score, format_value
 from analysis.provenance import PROVENANCE, warnings
 from analysis.render import Table
 from analysis.rows import ROW_OPTIONS, load, selected
@@ -156,12 +156,12 @@ def comparison_table(
     columns = list(changes[0].size) if changes else []
     rows = tuple(
         (
-            *(number(value) for value in change.size.values()),
-            number(change.magnitude),
-            score(change.before, metric),
-            score(change.after, metric),
-            interval(change.after - change.before, change.half, metric, signed=True),
-            p_value(change.p),
+            *(format_value(value) for value in change.size.values()),
+            format_value(change.magnitude),
+            format_score(change.before, metric),
+            format_score(change.after, metric),
+            format_interval(change.after - change.before, change.half, metric, signed=True),
+            format_p(change.p),
             change.verdict,
         )
         for change in changes

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from analysis.best import SizeResult
 from analysis.cells import magnitude_key
 from analysis.columns import NONE, Metric
-from analysis.number_text import number
+from analysis.number_text import format_value
 from harness.files import atomic_write, make_folder
 
 # Okabe and Ito (2008), distinct with any common colour blindness; beyond 7 lines dashes differ
@@ -95,7 +95,7 @@ def finish_magnitudes(axis: Any, results: Sequence[SizeResult], with_none: bool 
     texts, last = [], -math.inf
     for place, magnitude in zip(places, magnitudes, strict=True):
         has_label = place - last >= least
-        texts.append(number(magnitude) if has_label else "")
+        texts.append(format_value(magnitude) if has_label else "")
         last = place if has_label else last
     axis.set_ticks(places, texts)
 
@@ -154,7 +154,7 @@ def names_of(results: Sequence[SizeResult], columns: Sequence[str] | None = None
 
 def name_of(size: Mapping[str, Any], columns: Iterable[str]) -> str:
     """Return the name of a size: `width 0.5, sparsity 0.9`."""
-    return ", ".join(f"{column} {number(size[column])}" for column in columns) or "all"
+    return ", ".join(f"{column} {format_value(size[column])}" for column in columns) or "all"
 
 
 def set_tooltip(artist: Any, text: str) -> None:

@@ -13,7 +13,7 @@ from analysis import drawing
 from analysis.best import POLICY
 from analysis.cells import Cell, cells_per_size, size_columns
 from analysis.columns import TOP1, Metric
-from analysis.number_text import interval, number
+from analysis.number_text import format_interval, format_value
 from analysis.rank_correlation import rank_correlation
 
 
@@ -45,9 +45,9 @@ def difficulty_against_accuracy(
             mean = metric.scale * cell.mean_test
             shape, text = drawing.marker(position), drawing.fit_text(policy or "all")
             drawn = axes.plot([difficulty], [mean], shape, markersize=3, color=colour, label=text)
-            setting = f"{policy} magnitude {number(cell.magnitude)}".strip()
+            setting = f"{policy} magnitude {format_value(cell.magnitude)}".strip()
             drawing.set_tooltip(
-                drawn[0], f"{name}, {setting}: {interval(cell.mean_test, math.nan, metric)}"
+                drawn[0], f"{name}, {setting}: {format_interval(cell.mean_test, math.nan, metric)}"
             )
             drawing.draw_seeds(axes, difficulty, cell.test, metric, position)
         rho = rank_correlation(

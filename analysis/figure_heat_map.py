@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from analysis import drawing
 from analysis.best import SizeResult
 from analysis.columns import TOP1, Metric
-from analysis.number_text import number
+from analysis.number_text import format_value
 
 MOST_COLUMNS = 7  # that have room for numbers side by side
 NAME_LENGTH = 24  # characters of a name beside the map
@@ -45,7 +45,9 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
                 width = 1.6 if cell is result.best else 0.7
                 corner = (column - 0.46, row - 0.46)
                 axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, linewidth=width))
-    axes.set_xticks(range(len(magnitudes)), [number(m) for m in magnitudes], rotation=rotation)
+    axes.set_xticks(
+        range(len(magnitudes)), [format_value(m) for m in magnitudes], rotation=rotation
+    )
     axes.set_yticks(range(len(results)), names)
     axes.set_xlabel("magnitude (boxed: ties)")
     title = f"change from the best, {drawing.label('test', metric, True)}"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis import drawing
 from analysis.best import SizeResult
 from analysis.columns import NONE, TOP1, Metric
-from analysis.number_text import interval, number
+from analysis.number_text import format_interval, format_value
 from analysis.stats import half_width
 
 
@@ -102,7 +102,9 @@ def _draw(
     figure, each = drawing.panels(len(values), 2.5 if len(values) == 1 else 1.7)
     for axes, value in zip(each, values, strict=True):
         if panel_column:
-            title = drawing.fit_text(f"{panel_column} {number(value)}", drawing.PANEL_NAME_LENGTH)
+            title = drawing.fit_text(
+                f"{panel_column} {format_value(value)}", drawing.PANEL_NAME_LENGTH
+            )
             axes.set_title(title, fontsize=drawing.POINTS)
         for result, points, name in zip(results, lines, names, strict=True):
             is_here = panel_column is None or result.size[panel_column] == value
@@ -153,8 +155,10 @@ def _draw_line(
         mean = metric.scale * point.mean
         shape, width = ("_", 8) if point.magnitude == NONE else ("o", 2.5)
         drawn = axes.plot([place], [mean], shape, color=colour, markersize=width)
-        shown = interval(point.mean, point.half, metric)
-        drawing.set_tooltip(drawn[0], f"{size_name}, magnitude {number(point.magnitude)}: {shown}")
+        shown = format_interval(point.mean, point.half, metric)
+        drawing.set_tooltip(
+            drawn[0], f"{size_name}, magnitude {format_value(point.magnitude)}: {shown}"
+        )
         if result.best and point.magnitude == result.best.magnitude:
             axes.plot([place], [mean], "o", color=colour, mfc="none", markersize=8)
         drawing.draw_seeds(axes, place, point.seeds, metric, position)

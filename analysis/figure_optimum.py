@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.best import SizeResult
-from analysis.number_text import count, number, optimum_interval
+from analysis.number_text import format_count, format_optimum, format_value
 from analysis.optimum import Optimum
 
 
@@ -42,12 +42,12 @@ def optimum_against_params(results: Sequence[SizeResult]) -> Figure | None:
             place = drawing.place_of(magnitude, results)
             drawn = axes.plot([x], [place], shape, color=colour, mfc="none", markersize=width)
             drawing.set_tooltip(
-                drawn[0], f"{name}: magnitude {number(magnitude)} {word} on validation"
+                drawn[0], f"{name}: magnitude {format_value(magnitude)} {word} on validation"
             )
     axes.set_xscale("log")
     axes.minorticks_off()
     ticks = _apart(sorted(set(params)), 1.25)
-    axes.set_xticks(ticks, [count(tick) for tick in ticks])
+    axes.set_xticks(ticks, [format_count(tick) for tick in ticks])
     axes.set_xlim(min(places) / 1.6, max(places) * 1.6)
     axes.set_xlabel("non-zero parameters")
     axes.set_ylabel("best magnitude (validation)")
@@ -70,7 +70,7 @@ def _draw_optimum(
             axes.plot([x], [end + length], head, color=colour, markersize=6)
     drawn = axes.plot([x], [optimum.at], shape, color=colour, mec="white", mew=0.7,
                       markersize=5.5, label=drawing.fit_text(name), zorder=3)  # fmt: skip
-    drawing.set_tooltip(drawn[0], f"{name}: optimum {optimum_interval(optimum)}")
+    drawing.set_tooltip(drawn[0], f"{name}: optimum {format_optimum(optimum)}")
 
 
 def _side_by_side(sizes: Sequence[float]) -> list[float]:

@@ -12,7 +12,7 @@ from analysis import drawing
 from analysis.best import SizeResult, best_per_size
 from analysis.cells import size_columns
 from analysis.columns import TOP1, Metric
-from analysis.number_text import interval, number
+from analysis.number_text import format_interval, format_value
 
 
 def accuracy_against_sparsity(
@@ -69,8 +69,8 @@ def _mark(
     assert result.best is not None
     colour, _ = drawing.colour_and_dash(position)
     drawn = axes.plot([x], [metric.scale * result.test], shape, color=colour, markersize=4)
-    shown = interval(result.test, result.test_half, metric)
+    shown = format_interval(result.test, result.test_half, metric)
     drawing.set_tooltip(
-        drawn[0], f"{name}, at {x:g}: {shown} with magnitude {number(result.best.magnitude)}"
+        drawn[0], f"{name}, at {x:g}: {shown} with magnitude {format_value(result.best.magnitude)}"
     )
     drawing.draw_seeds(axes, x, result.best.test, metric, position)

@@ -9,25 +9,25 @@ from analysis.columns import TOP1, Metric, on_one_line
 from analysis.optimum import Optimum
 
 
-def score(value: float, metric: Metric = TOP1, signed: bool = False) -> str:
+def format_score(value: float, metric: Metric = TOP1, signed: bool = False) -> str:
     """Return `0.8213` as `82.1` (percent), a loss as it is, and NaN as `-`."""
     if math.isnan(value):
         return "-"
     return f"{metric.scale * value:{'+' if signed else ''}.{metric.digits}f}"
 
 
-def interval(value: float, half: float, metric: Metric = TOP1, signed: bool = False) -> str:
+def format_interval(value: float, half: float, metric: Metric = TOP1, signed: bool = False) -> str:
     """Return `82.1 ± 0.4`; without the interval where there is none."""
-    text = score(value, metric, signed)
-    return text if math.isnan(half) or text == "-" else f"{text} ± {score(half, metric)}"
+    text = format_score(value, metric, signed)
+    return text if math.isnan(half) or text == "-" else f"{text} ± {format_score(half, metric)}"
 
 
-def p_value(p: float) -> str:
+def format_p(p: float) -> str:
     """Return three decimals, `<0.001` for less, `-` for NaN."""
     return "-" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def number(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a size or magnitude as short text; a missing one as `-`."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
@@ -36,7 +36,7 @@ def number(value: Any) -> str:
     return on_one_line(str(value))
 
 
-def count(value: float | None) -> str:
+def format_count(value: float | None) -> str:
     """Return `272474` as `272k`, in three digits."""
     if value is None:
         return "-"
@@ -46,7 +46,7 @@ def count(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def optimum_interval(optimum: Optimum | None) -> str:
+def format_optimum(optimum: Optimum | None) -> str:
     """Return `0.41 (0.22, 0.60)`; an interval that reaches the grid's end as `≤0.2`, `≥0.8`."""
     if optimum is None:
         return "-"

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.best import SizeResult
 from analysis.cells import Cell, magnitude_key
 from analysis.columns import values_of
-from analysis.number_text import number
+from analysis.number_text import format_value
 from analysis.provenance import PROVENANCE
 from analysis.render import Table
 from analysis.stats import mean
@@ -44,7 +44,7 @@ def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
         reason = " ".join(str(why or "").split())
         shown = UNEXPLAINED if _is_unexplained(state, reason) else state
         pairs = zip(names, values, strict=True)
-        trial = ", ".join(f"{name} {number(value)}" for name, value in pairs)
+        trial = ", ".join(f"{name} {format_value(value)}" for name, value in pairs)
         groups[shown, VARIABLE_PARTS.sub("...", reason)].append((reason, trial))
     rows = []
     order = sorted(groups, key=lambda key: (URGENCY.index(key[0]), -len(groups[key]), key[1]))
@@ -82,9 +82,9 @@ def completeness(results: Sequence[SizeResult]) -> Table:
     for result in results:
         cells = {cell.magnitude: cell for cell in result.cells}
         texts = [_finished_seeds(cells.get(magnitude)) for magnitude in ordered]
-        rows.append((*map(number, result.size.values()), *texts))
+        rows.append((*map(format_value, result.size.values()), *texts))
     return Table(
-        (*(results[0].size if results else ()), *(f"at {number(m)}" for m in ordered)),
+        (*(results[0].size if results else ()), *(f"at {format_value(m)}" for m in ordered)),
         tuple(rows),
         "Finished seeds, of those in the grid, at each magnitude.",
         ("-: the grid has no such cell.",) if any("-" in row for row in rows) else (),
@@ -105,7 +105,7 @@ def cost(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     remaining: dict[tuple[str, ...], list[float | None]] = defaultdict(list)  # estimated seconds
     names = [*columns, "state", "gpu_seconds", "estimated_seconds"]
     for *size, state, actual, estimate in zip(*(values_of(frame, n) for n in names), strict=True):
-        key = tuple(map(number, size))
+        key = tuple(map(format_value, size))
         trials = done.setdefault(key, [])
         if state == "done" and actual is not None:
             trials.append((actual, estimate))
@@ -160,7 +160,7 @@ def provenance(frame: pd.DataFrame) -> Table:
     done = frame[frame["state"] == "done"]
     rows = []
     for column in MADE_WITH:
-        counts = Counter(map(number, values_of(done, column)))
+        counts = Counter(map(format_value, values_of(done, column)))
         if set(counts) - {"-"}:
             ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             differs = len(ordered) > 1

@@ -14,7 +14,13 @@ from pathlib import Path
 from analysis.best import SizeResult, best_per_size
 from analysis.columns import METRICS, TOP1, Metric, on_one_line
 from analysis.formats import FORMATS, show
-from analysis.number_text import count, interval, number, optimum_interval, score
+from analysis.number_text import (
+    format_count,
+    format_interval,
+    format_optimum,
+    format_score,
+    format_value,
+)
 from analysis.provenance import warnings
 from analysis.render import Table
 from analysis.rows import ROW_OPTIONS, load, selected, write
@@ -51,16 +57,16 @@ def best_table(
 
 def _row(result: SizeResult, metric: Metric) -> list[str]:
     best = result.best
-    others = [number(m) for m in result.ties if best and m != best.magnitude]
+    others = [format_value(m) for m in result.ties if best and m != best.magnitude]
     return [
-        *(number(value) for value in result.size.values()),
-        count(result.params),
-        number(best.magnitude) if best else "-",
+        *(format_value(value) for value in result.size.values()),
+        format_count(result.params),
+        format_value(best.magnitude) if best else "-",
         " ".join(others) or "-",
-        optimum_interval(result.optimum),
-        score(best.mean_val, metric) if best else "-",
-        interval(result.test, result.test_half, metric),
-        interval(result.gain, result.gain_half, metric, signed=True),
+        format_optimum(result.optimum),
+        format_score(best.mean_val, metric) if best else "-",
+        format_interval(result.test, result.test_half, metric),
+        format_interval(result.gain, result.gain_half, metric, signed=True),
         _seeds(result),
         _incomplete(result),
         ", ".join(map(on_one_line, result.differs_in)) or "-",
@@ -79,7 +85,7 @@ def _incomplete(result: SizeResult) -> str:
         missing = [f"{cell.missing} missing"] if cell.missing else []
         diverged = [f"{cell.diverged} diverged"] if cell.diverged else []
         if missing or diverged:
-            parts.append(f"{number(cell.magnitude)}: {', '.join([*missing, *diverged])}")
+            parts.append(f"{format_value(cell.magnitude)}: {', '.join([*missing, *diverged])}")
     return "; ".join(parts) or "-"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.best import warnings
+from analysis.provenance import warnings
 from harness import rows
 from harness.data import pipeline
 from harness.data.write import main as write

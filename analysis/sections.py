@@ -21,7 +21,7 @@ URGENCY = (
 )  # fmt: skip
 MADE_WITH = (*MIXED, "precision")
 VARIES = re.compile(r"\b(?:[0-9a-f]{8,}|\d+(?:\.\d+)?)\b")  # ids, seconds: no reason of its own
-AFTER = "tried before, "  # as harness.cluster.state says it
+AFTER = "tried before, "  # harness.cluster.state.TRIED_BEFORE
 EXAMPLES = 2  # cells named for a reason
 
 

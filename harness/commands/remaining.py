@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 
 from harness.cluster import failure
-from harness.cluster.queued import Scheduler
+from harness.cluster.job_registry import Scheduler
 from harness.cluster.state import stage_states
 from harness.config import Launch
 from harness.files import Damaged

@@ -16,7 +16,7 @@ def share(workers: int) -> None:
 
 
 def processes_here() -> int:
-    """Ranks on this node: of this job (`cluster/rendezvous.py` says it), in each of the workers."""
+    """Ranks on this node: of this job (`cluster/rendezvous.py` sets it), in each of the workers."""
     ranks = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
     return max(1, int(ranks)) * int(os.environ.get(WORKERS, "1"))
 

@@ -1,7 +1,7 @@
 """The ranks of one job: a process group from plain environment variables, votes, broadcasts.
 
 One process needs no variables. Several have RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
-MASTER_PORT (submitit's are translated by `harness.cluster.worker`).
+MASTER_PORT (`harness.cluster.rendezvous` sets them from submitit's).
 """
 
 from __future__ import annotations

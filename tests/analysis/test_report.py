@@ -67,9 +67,9 @@ def test_errors_to_be_tried_again_are_unexplained_and_ids_make_no_reasons(plante
         ("waiting", "its parent 0011aabbccddeeff is waiting", "1"),
         ("waiting", "tried before, config: no such data set", "1"),
     ]
-    from harness.cluster.state import AFTER
+    from harness.cluster.state import TRIED_BEFORE
 
-    assert sections.AFTER == AFTER
+    assert sections.AFTER == TRIED_BEFORE
 
 
 def test_by_is_for_every_part_of_the_report(planted):

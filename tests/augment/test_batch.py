@@ -144,7 +144,7 @@ assert torch.equal(result, 255 - images)
 @pytest.mark.slow
 def test_the_code_that_jobs_run_brings_compiled_loops(in_child, tmp_path):
     in_child(SMALL.format(before=""))  # if it is the first here
-    code = snapshot.take(tmp_path)
+    code = snapshot.take_snapshot(tmp_path)
     in_child(
         SMALL.format(before=f"sys.path.insert(0, {str(code)!r})")
         + f"assert compiled.__file__.startswith({str(code)!r})\n"

@@ -272,6 +272,13 @@ class Sweep:
         names = [path.name for path in self.store.glob("stages/*/*/checkpoint/step-*.pt")]
         return max((int(name[5:13]) for name in names), default=0)
 
+    def is_training(self, finished: int) -> bool:
+        """Whether a stage trains and has saved a step, after so many that are done."""
+        folders = [path.parent for path in self.store.glob("stages/*/*/claim")]
+        saved = [folder for folder in folders if list(folder.glob("checkpoint/step-*.pt"))]
+        has_open = any(not (folder / "result.json").exists() for folder in saved)
+        return has_open and len(self.results()) == finished
+
     def failures(self, key: str = "class") -> list[str]:
         """Classes of all failures, or what else is recorded of them, oldest first."""
         found = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.queued import last_logs
+from harness.cluster.job_registry import last_logs
 from harness.cluster.state import stage_states
 from harness.commands.remaining import set_aside
 from harness.config import load

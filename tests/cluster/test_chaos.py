@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from harness.cluster import queued
+from harness.cluster import job_registry
 from harness.store.claims import look, process_start
 
 FAULTS = 30
@@ -222,7 +222,7 @@ def test_chaos(small_disk, bed, make_grid, tmp_path):  # the disk goes last, aft
     bed.wait(lambda: not bed.workers(wild) and set(bed.jobs().values()) <= gone, 240)
     bed.empty()
     print(chaos.dealt, "tried:", chaos.tried)
-    assert queued.records(wild)  # launches knew what was queued
+    assert job_registry.read_records(wild)  # launches knew what was queued
     assert chaos.dealt.total() >= 30, f"too few faults fitted in (CHAOS_SEED={seed}): {chaos.dealt}"
     assert set(chaos.dealt) == set(kinds), f"CHAOS_SEED={seed}: {chaos.dealt} of {chaos.tried}"
     assert "nothing left to do" in launch()

@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from harness.cluster.follow import Progress, follow
-from harness.cluster.local import devices
-from harness.cluster.stop import SIGNALS, StopFlag
+from harness.cluster.local import assign_gpus
+from harness.cluster.stop_flag import SIGNALS, StopFlag
+from harness.cluster.supervisor import Progress, supervise
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
 from harness.store.store import Store
@@ -35,31 +35,31 @@ def test_each_worker_sees_gpus_of_its_own(monkeypatch, said, gpus, workers, proc
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
-    assert devices(cluster(gpus, workers), processes) == expected
+    assert assign_gpus(cluster(gpus, workers), processes) == expected
 
 
 @pytest.mark.parametrize(("said", "word"), [("0", "leaves 1"), ("GPU-1f,GPU-2a", "by number")])
 def test_gpus_that_the_user_hid_are_not_taken(monkeypatch, said, word):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
     with pytest.raises(UserError, match=word):
-        devices(cluster(2, 1), 1)
+        assign_gpus(cluster(2, 1), 1)
 
 
 class Ends:
     """Workers that end between two looks: alive when examined, dead when they are counted."""
 
     def __init__(self, how):
-        self.how, self.jobs, self.places, self.looks = how, [], {}, 0
+        self.how, self.jobs, self.number_of, self.looks = how, [], {}, 0
         self.job_id = "1"
 
-    def start(self, place):
+    def start(self, number):
         self.jobs.append(self)
 
     def done(self):
         self.looks += 1
         return self.looks > 1
 
-    def ended(self, job):
+    def outcome(self, job):
         return self.how
 
     def stop(self):
@@ -78,7 +78,7 @@ class Ends:
 )
 def test_a_worker_that_ends_between_two_looks_is_heard(tmp_path, how, expected):
     progress = Progress(Store(tmp_path), {}, [])
-    end, why = follow(Ends(how), 1, progress, StopFlag())
+    end, why = supervise(Ends(how), 1, progress, StopFlag())
     assert end == expected
     assert how[1] in why
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.queued import GAVE_UP
+from harness.cluster.job_registry import GAVE_UP
 from harness.files import read_lines
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.cluster.sweep_view import read_sweep
+from harness.cluster import read_sweep
 from harness.commands import cancel as cancel_command
 from harness.commands import launch as launch_command
 from harness.commands import status as status_command

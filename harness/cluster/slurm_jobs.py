@@ -130,7 +130,7 @@ class Submitter:
             snapshot=self.snapshot,
             plugins=self.plugins,
         )
-        folder = private_folder(self.folder / str(self.arrays))
+        folder = self.folder / str(self.arrays)
         self.arrays += 1
         after = f"afterany:{':'.join(_shortened(group.after))}" if group.after else None
         job = _send(submission, folder, self.work, after, self.heartbeat)
@@ -144,7 +144,7 @@ def resubmit(submission: Submission, part: int, attempts: int, work: Callable[..
     """
     successor = replace(submission, parts=[submission.parts[part]], attempts=attempts + 1)
     launch_folder = new_launch_folder(Store(submission.store).sweep_folder(submission.sweep))
-    return _send(successor, private_folder(launch_folder / "0"), work)
+    return _send(successor, launch_folder / "0", work)
 
 
 def _send(
@@ -156,23 +156,18 @@ def _send(
 ) -> str:
     """Record and queue the parts of a submission; returns the id of the job or array.
 
-    Raises Full, or UserError with SLURM's reason. Before each new try it removes what the one
-    before left in the folder or in the queue.
+    `folder` is made for it. Raises Full, or UserError with SLURM's reason.
     """
     sweep_folder = Store(submission.store).sweep_folder(submission.sweep)
     name = f"{submission.sweep}-{folder.parent.name.rpartition('-')[2]}-{folder.name}"
     path = folder / "submission.json"
     code = submission.snapshot
     assert code is not None
-    is_first_try = True
 
     def try_once() -> str:
-        nonlocal is_first_try
-        if not is_first_try:
-            slurm.cancel_named(name)
-            shutil.rmtree(folder)
-            private_folder(folder)
-        is_first_try = False
+        slurm.cancel_named(name)  # and remove all that an earlier try left
+        shutil.rmtree(folder, ignore_errors=True)
+        private_folder(folder)
         submission.write(path)
         executor = _executor(submission.cluster, submission.run, folder, code, name)
         if dependency is not None:

@@ -45,7 +45,7 @@ class Sweep:
 def read_sweep(args: list[str], options: Mapping[str, Option], trains: bool = False) -> Sweep:
     """Return the sweep that a command line names.
 
-    `options` are the command's own arguments, to which `where` is added; `trains` is as in `load`.
+    `options` are the command's own, to which `where` is added; `trains` is as in `load`.
     """
     launch = load(args, {**options, "where": Option()}, trains)
     return _read(launch, make_plan(launch.grid))

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.cluster import slurm
+from harness.cluster import Sweep, read_sweep, slurm
 from harness.cluster.slurm import SlurmDown
-from harness.cluster.sweep_view import Sweep, read_sweep
 from harness.errors import UserError
 
 JOBS_PER_CALL = 500  # of scancel

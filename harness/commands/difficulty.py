@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.arguments import Option
-from harness.cluster.sweep_view import read_sweep
+from harness.cluster import read_sweep
 from harness.config import Launch
 from harness.errors import UserError
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 import json
 
 from harness.arguments import Option
-from harness.cluster.job_registry import query_scheduler
-from harness.cluster.state import stage_states
-from harness.cluster.sweep_view import select_trials
+from harness.cluster import query_scheduler, select_trials, stage_states
 from harness.commands import preflight, summary
 from harness.commands import usage as help_text
 from harness.commands.remaining import (

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.arguments import Option
+from harness.cluster import Sweep, read_again, read_sweep
 from harness.cluster.job_registry import last_logs
-from harness.cluster.sweep_view import Sweep, read_again, read_sweep
 from harness.errors import printable
 from harness.files import read_lines
 from harness.store.claims import look

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from harness.arguments import Option
 from harness.augment.policy import parse_policy
-from harness.cluster.sweep_view import Sweep, read_sweep
+from harness.cluster import Sweep, read_sweep
 from harness.commands.summary import describe_gangs
 from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig

@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from harness.cluster.job_registry import query_scheduler, submission_lock
-from harness.cluster.state import stage_states
+from harness.cluster import query_scheduler, stage_states
+from harness.cluster.job_registry import submission_lock
 from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
@@ -36,10 +36,11 @@ def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[st
         damaged = set_aside(store, remaining, states)
         enqueue.record_losses(store, remaining, scheduler)
         submitted = enqueue.submit(launch, plan, store, remaining, states, scheduler, lock)
-    jobs = submitted.jobs
-    print(describe_start(plan, states, remaining, min(launch.cluster.workers, len(jobs))))
-    if jobs:
-        print(f"queued {len(jobs):,} jobs: {jobs[0]} to {jobs[-1]}")
+    workers = min(launch.cluster.workers, len(submitted.jobs))
+    print(describe_start(plan, states, remaining, workers))
+    if submitted.jobs:
+        first, last = submitted.jobs[0], submitted.jobs[-1]
+        print(f"queued {len(submitted.jobs):,} jobs: {first} to {last}")
         print("they need nothing from this machine any more; see harness.status")
     if submitted.refused:
         print(
@@ -82,7 +83,8 @@ def train_here(
     print(describe_start(plan, states, remaining, workers), flush=True)
     with StopFlag() as stop:
         local = LocalWorkers(submission, launch.cluster, store.sweep_folder(launch.grid.name))
-        others = {stage: state for stage, state in states.items() if stage not in set(remaining)}
+        to_train = set(remaining)
+        others = {stage: state for stage, state in states.items() if stage not in to_train}
         progress = Progress(store, plan.stages, list(plan.paths.values()), others)
         end, reason = supervise(local, workers, progress, stop)
     states = stage_states(store, plan.stages)

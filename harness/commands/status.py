@@ -17,10 +17,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.arguments import Option
-from harness.cluster import slurm
+from harness.cluster import Sweep, read_again, read_sweep, slurm
 from harness.cluster.job_registry import read_records
 from harness.cluster.state import TRIED_BEFORE
-from harness.cluster.sweep_view import Sweep, read_again, read_sweep
 from harness.errors import UserError, nearest, printable
 from harness.sweep import cost
 from harness.sweep.states import FINISHED, SETTLED, STATES, UNDER_WAY

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from harness.cluster_schema import ClusterConfig, ResourceRule
 from harness.schema import RunConfig, StageConfig
-from harness.sweep.cost import Measurement, Size, join_rule, size_key
+from harness.sweep.cost import Measurement, Size, join_rule, stage_seconds
 from harness.sweep.plan import Joins, Plan, gangs, stream_key, trees
 from harness.sweep.where import parse
 
@@ -58,7 +58,7 @@ def make_jobs(
         seconds: device-seconds of a stage, or None where its size was never measured.
         memory_factor: the multiple of the profile's memory that a stage needs, because it ran out.
         held_by: for stages that another job already has, the id of that job.
-        measured: pilot measurements, for `run.gang=auto`.
+        measured: measurements by size, for `run.gang=auto`.
     """
     held = held_by or {}
     trees_of: dict[tuple[ResourceRule | None, int, bool], list[list[str]]] = {}
@@ -203,12 +203,6 @@ def stages_of(job: Job) -> list[str]:
     return [stage for gang in job for stage in gang]
 
 
-def device_seconds(per_epoch: Mapping[Size, float], plan: Plan) -> Seconds:
-    """Return the `seconds` of `make_jobs`, from device-seconds per epoch of each size."""
-
-    def seconds(stage: str) -> float | None:
-        config = plan.stages[stage]
-        epoch_seconds = per_epoch.get(size_key(config))
-        return None if epoch_seconds is None else epoch_seconds * config.recipe.epochs
-
-    return seconds
+def device_seconds(rates: Mapping[Size, float], plan: Plan) -> Seconds:
+    """Return the function from a stage to its device-seconds; `rates`: per epoch of each size."""
+    return lambda stage: stage_seconds(plan.stages[stage], rates)

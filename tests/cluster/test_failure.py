@@ -1,4 +1,4 @@
-"""What each class of failure leads to, and what survives in between."""
+"""Classes of failures: which are tried again, and with what memory and batch."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def test_torch_says_out_of_memory_in_a_class_of_its_own():
         ),
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=4.0", "host_memory"),
         ("epoch 3 of 4", "lost"),
-        (  # a GPU was too small, which is settled; then the node failed
+        (  # first a GPU was too small, which was solved; then the node failed
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
             "slurmstepd: error: *** STEP 4.0 ON n1 CANCELLED DUE TO NODE FAILURE ***",
             "lost",
@@ -93,7 +93,7 @@ def test_the_log_tells_why_an_owner_is_gone(tmp_path, tail, name):
     seen = ClaimState("t", "4", 0, 500.0, dead=False, log=str(log))
     record = failure.describe_lost(Store(tmp_path), seen, step=3)
     assert record["class"] == name
-    foreign = replace(seen, log=str(elsewhere))  # no log of this store: never opened
+    foreign = replace(seen, log=str(elsewhere))  # not a log of this store: never opened
     assert failure.describe_lost(Store(tmp_path), foreign, step=3)["class"] == "lost"
     assert "job 4" in record["message"]
 

@@ -1,4 +1,4 @@
-"""What breaks on this machine, in one launch: what a device cannot hold, and what passes."""
+"""Failures of gangs on this machine, in one launch: out of memory, and a broken connection."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from harness.store.store import Store
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-NO_MEMORY, NO_CONNECTION, SMALL_DEVICE = range(3)  # seeds of what meets it
+NO_MEMORY, NO_CONNECTION, SMALL_DEVICE = range(3)  # seeds of the stages that fail so
 BREAKS = f"""
     seed, met = members[0].config.seed, members[0].root / "met"
     small = seed == {SMALL_DEVICE} and (run.micro_batch_size or 32) > 8

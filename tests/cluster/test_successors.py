@@ -28,7 +28,7 @@ def kill_a_rank(training):
 
 
 def test_where_requeueing_is_forbidden_a_stopped_job_submits_its_successor(training):
-    """With two ranks: the other stays until the first, whom its exit would end, has done it."""
+    """With two ranks: the second must not exit, which would end the first, before that is done."""
     job, bed = training.under_way(NO_REQUEUE), training.bed
     bed.slurm("scancel", "--signal=USR2", job)
     bed.wait(lambda: set(bed.jobs()) - {job})
@@ -46,7 +46,7 @@ def test_of_two_ranks_that_fail_at_most_one_submits_a_successor(training):
     training.go_on()
 
 
-def test_a_dead_node_gives_its_job_to_another_by_the_next_launch(training):
+def test_the_next_launch_queues_the_job_of_a_dead_node_again(training):
     training.under_way(NO_REQUEUE)
     bed = training.bed
     (node,) = bed.slurm("squeue", "--noheader", "--format=%N").split()
@@ -63,7 +63,7 @@ def test_one_rank_of_two_killed_ends_the_other_and_the_job_starts_afresh(trainin
     (path,) = training.store.glob("stages/*/*/attempts.jsonl")
     attempts, past = len(read_lines(path)), len(training.failures())
     kill_a_rank(training)
-    bed.wait(lambda: bed.jobs().get(job) != "RUNNING")  # not idle to its time limit
+    bed.wait(lambda: bed.jobs().get(job) != "RUNNING")  # it does not hang until its time limit
     assert not training.results()
     training.finish()
     assert set(training.failures()[past:]) <= {"transport", "lost", "preempted"}
@@ -82,10 +82,8 @@ def test_a_tree_that_takes_several_jobs_goes_on_until_it_is_done(bed, make_sweep
     assert "queued 1 jobs" in sweep.run("launch")
     (first,) = bed.jobs()
     for finished in (0, 1):
-        bed.wait(lambda done=finished: sweep.is_training(done), pause=0.05)
-        (job,) = [job for job, state in bed.jobs().items() if state == "RUNNING"]
-        with bed.frozen(sweep.store):  # its stage must not end before the signal comes
-            assert sweep.is_training(finished), "it is too short for what happens to it"
+        with bed.frozen_when(sweep.store, lambda done=finished: sweep.is_training(done)):
+            (job,) = [job for job, state in bed.jobs().items() if state == "RUNNING"]
             bed.slurm("scancel", "--signal=USR2", job)
         bed.wait(lambda job=job: bed.jobs().get(job) != "RUNNING")
         assert len(sweep.results()) == finished

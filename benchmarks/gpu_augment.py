@@ -15,11 +15,11 @@ from pictures import halves, odd, spectral
 
 from harness.augment import kernels
 from harness.augment.apply import apply
+from harness.augment.batch_transform import BatchTransform, train_batch
 from harness.augment.lower import lower
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES
-from harness.augment.tail import Tail, train_batch
 
 WANTED = 200_000  # images/s at 224 px, two ops, batch 512
 MOST_MEMORY = 1 << 30  # bytes beside the images, batch 1024
@@ -140,15 +140,15 @@ def equality():
 def no_synchronisation():
     """Plan, ops, crop, flip, erasing and mixing while torch raises on any wait for the device."""
     images, labels = spectral(256, 64).cuda(), torch.zeros(256, dtype=torch.int64, device="cuda")
-    tail = Tail(crop_padding=4, flip=True, erasing=0.3, mixup=0.2, cutmix=1.0,
+    transform = BatchTransform(crop_padding=4, flip=True, erasing=0.3, mixup=0.2, cutmix=1.0,
                 mean=(0.5,) * 3, std=(0.25,) * 3)  # fmt: skip
     for kind in ("nearest", "bilinear"):
         policy = parse_policy(f"uniform(n=3, m=0.8, interpolation={kind})")
 
         def step(epoch, policy=policy):
             train_batch(
-                images, labels, np.arange(256), policy=policy, tail=tail, seed=0, epoch=epoch,
-                num_classes=10, dtype=torch.bfloat16, channels_last=True,
+                images, labels, np.arange(256), policy=policy, transform=transform, seed=0,
+                epoch=epoch, num_classes=10, dtype=torch.bfloat16, channels_last=True,
             )  # fmt: skip
 
         step(0)  # first use of a kernel may load it

@@ -2,12 +2,13 @@
 
 python benchmarks/loader.py [threads [turns [side ...]]]
 
-Synthesised photographs with the sizes of ImageNet's (most are 500 pixels long, 110 kB). Everybody
-gives shuffled training batches of uint8 after a random resized crop, with the same number of
-threads (one, unless said) or worker processes, in turns, so that a noisy machine is noisy for all.
-FFCV files are written as they would be for that resolution; ImageFolder decodes the originals, and
-(last line) files shrunk to the same size. Ratios are medians over the turns: of images per
-core-second, which hold on a busy machine, and per second, which show what does not overlap.
+The images are synthetic photographs of ImageNet's sizes (most are 500 pixels long, 110 kB).
+Every loader gives shuffled training batches of uint8 after a random resized crop, with the same
+number of threads (default: one) or worker processes. They take turns, so that other load on the
+machine affects all of them. FFCV files are written as is usual for the resolution; ImageFolder
+decodes the originals and (last line) files that were shrunk to the same size. Ratios are medians
+over the turns: of images per core-second, which are valid on a busy machine, and per second, which
+show what does not overlap.
 """
 
 from __future__ import annotations
@@ -32,9 +33,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from harness.data.catalog import CATALOG, image_folder
-from harness.data.datasets import load
-from harness.data.loader import make_loader
+from harness.data import CATALOG, image_folder, load, make_loader
 from harness.data.write import main as write
 from harness.schema import DatasetConfig, RunConfig
 
@@ -43,9 +42,9 @@ SCALE = (0.25, 1.0)
 CASES = {64: 128, 224: 500}  # resolution: max_resolution of the files written for it
 LIMITS = {"FFCV": 0.95, "ImageFolder at 64 px": 3.0, "ImageFolder, shrunk at 64 px": 3.0}
 
-SECONDS = 1.0  # of a turn, at least
+SECONDS = 1.0  # least length of a turn
 Epoch = Callable[[int], int]
-"""Goes through one epoch; how many images it gave."""
+"""Goes through one epoch and returns its number of images."""
 
 
 def shrink(source: Path, target: Path, longest: int) -> None:
@@ -94,22 +93,25 @@ def torchvision_folder(root: Path, side: int, threads: int) -> Epoch:
 
 
 def core_seconds() -> float:
-    """Of this process and its workers."""
+    """Return the CPU time of this process and its workers."""
     times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
-    return time.process_time() + sum(spent.user + spent.system for spent in times)
+    return time.process_time() + sum(used.user + used.system for used in times)
 
 
 def turns(contenders: dict[str, Epoch], count: int) -> dict[str, list[tuple[float, float]]]:
-    """Images per second and per core-second of each in each turn; the first turn compiles."""
+    """Return images per second and per core-second by loader and turn, without the first turn.
+
+    In the first turn, loaders compile.
+    """
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for turn in range(count + 1):
         for name, epoch in contenders.items():
-            images, begun, spent = 0, time.perf_counter(), core_seconds()
-            while not images or (turn and time.perf_counter() - begun < SECONDS):
+            images, started, cores_before = 0, time.perf_counter(), core_seconds()
+            while not images or (turn and time.perf_counter() - started < SECONDS):
                 images += epoch(turn)
             if turn:
-                cores = core_seconds() - spent
-                rates[name].append((images / (time.perf_counter() - begun), images / cores))
+                seconds = time.perf_counter() - started
+                rates[name].append((images / seconds, images / (core_seconds() - cores_before)))
     return rates
 
 
@@ -127,12 +129,14 @@ def main(threads: int = 1, count: int = TURNS, *sides: int) -> int:
         for side in sides or CASES:
             longest = CASES[side]
             written, small = root / f"b{side}", root / f"s{side}"
-            words = [f"source={root / 'tree/bench'}", f"out={written / 'bench'}"]
+            arguments = [f"source={root / 'tree/bench'}", f"out={written / 'bench'}"]
             with (
                 contextlib.redirect_stderr(io.StringIO()),
                 contextlib.redirect_stdout(io.StringIO()),
             ):
-                write(["dataset=bench", *words, f"max_resolution={longest}", "validation_size=10"])
+                write(
+                    ["dataset=bench", *arguments, f"max_resolution={longest}", "validation_size=10"]
+                )
             shrink(root / "tree/bench", small / "bench", longest)
             rates = turns(
                 {

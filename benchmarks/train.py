@@ -22,8 +22,8 @@ import torch
 from pictures import fashion_mnist, write_bench
 from torch.nn import functional as F
 
+from harness.augment.batch_transform import BatchTransform, train_batch
 from harness.augment.policy import parse_policy
-from harness.augment.tail import Tail, train_batch
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.models import registry
@@ -77,7 +77,7 @@ class Bare:
         info = dataset.info
         self.config, self.classes, self.device = config, info.num_classes, device
         self.policy = parse_policy(config.augment.policy)
-        self.tail = Tail(crop_padding=2, flip=True, mean=info.mean, std=info.std)
+        self.transform = BatchTransform(crop_padding=2, flip=True, mean=info.mean, std=info.std)
         self.batches = make_loader(dataset, run, 64, 0, 1, device).epoch(0, 0)
         model = registry.build(config.model, self.classes, seed=0, resolution=info.resolution).to(
             device
@@ -94,7 +94,7 @@ class Bare:
             batch.labels,
             batch.ids,
             policy=self.policy,
-            tail=self.tail,
+            transform=self.transform,
             seed=0,
             epoch=0,
             num_classes=self.classes,

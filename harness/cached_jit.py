@@ -1,7 +1,9 @@
-"""Loops that Numba compiles once for a machine and keeps, whatever befalls what it kept.
+"""Functions that Numba compiles once per machine and caches on disk, with a fallback in memory.
 
-They are kept beside their source, or in Numba's own cache folder where that cannot be written, or
-(no folder at all, or what it holds is damaged) for this process alone.
+Compiling takes seconds (five for the augmentation loops), reading the disk cache about one. Numba
+writes the cache beside the source file, or in its own cache folder where that is not writable. If
+neither folder can be written, or the cached files are damaged, the function is compiled in memory
+for the current process.
 """
 
 from __future__ import annotations
@@ -15,46 +17,47 @@ from typing import Any
 
 import numba
 
-# What unpickling Numba's files raises where they were cut off or overwritten.
-_DAMAGE = (
+# What unpickling Numba's cache files raises where they were cut off or overwritten.
+_CORRUPT_CACHE = (
     EOFError, pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     ImportError,
 )  # fmt: skip
-compiling = functools.partial(numba.njit, nogil=True, error_model="numpy")
-"""How all loops here are compiled, those that a kept one calls, too."""
+jit = functools.partial(numba.njit, nogil=True, error_model="numpy")
+"""The options of every compiled function, also of those that a cached one calls."""
 
 
-class Kept:
-    """A compiled function over arrays, called as the plain one is; threads run it side by side.
+class CachedJit:
+    """A decorator: the function compiled by Numba and cached on disk; threads may call it at once.
 
-    What it raises is taken for damage of what was kept, so it must raise nothing itself.
+    The function must not raise: an exception is read as a corrupt cache.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._unkept: Callable[..., Any] | None = None
+        self._in_memory: Callable[..., Any] | None = None
         self._lock = threading.Lock()
         try:
-            self.loop = compiling(cache=True)(function)
+            self.compiled = jit(cache=True)(function)
         except RuntimeError:  # Numba found no folder that it can write
-            self.loop = compiling()(function)
+            self.compiled = jit()(function)
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns."""
-        if self._unkept is not None:
-            return self._unkept(*arguments)
+        """Return what the function returns."""
+        if self._in_memory is not None:
+            return self._in_memory(*arguments)
         try:
-            return self.loop(*arguments)
-        except OSError:  # compiled, but not kept: a full disk, a quota; now it is in memory
-            return self.loop(*arguments)
-        except _DAMAGE as error:
+            return self.compiled(*arguments)
+        except OSError:  # a full disk or a quota: compiled, but not written; now it is in memory
+            return self.compiled(*arguments)
+        except _CORRUPT_CACHE as error:
             with self._lock:
-                if self._unkept is None:
+                if self._in_memory is None:
                     print(
-                        f"note: the compiled loops that Numba kept in {self.loop.stats.cache_path} "
-                        f"cannot be read ({type(error).__name__}), so this process compiles them "
-                        "again: remove that folder.",
+                        "note: the compiled code that Numba cached in "
+                        f"{self.compiled.stats.cache_path} cannot be read "
+                        f"({type(error).__name__}), so this process compiles it again; remove "
+                        "that folder.",
                         file=sys.stderr,
                     )
-                    self._unkept = compiling()(self._function)
-            return self._unkept(*arguments)
+                    self._in_memory = jit()(self._function)
+            return self._in_memory(*arguments)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.augment.lower import Lowered
 from harness.augment.ops import Kind
-from harness.cached_jit import Kept, compiling
+from harness.cached_jit import CachedJit, jit
 
 # Literals: what Numba keeps is stamped by this file alone, and would outlive other numbers.
 _IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = range(9)
@@ -24,7 +24,7 @@ _NAMES = (
 )  # fmt: skip
 assert {kind.name: int(kind) for kind in Kind} == {name: i for i, name in enumerate(_NAMES)}
 _ONE = 65536  # 1 in 16.16 fixed point
-_loop = compiling()
+_loop = jit()
 f32 = np.float32
 
 
@@ -280,4 +280,4 @@ def _batch(  # type: ignore[no-untyped-def]
             src = dst
 
 
-_run = Kept(_batch)
+_run = CachedJit(_batch)

@@ -1,7 +1,8 @@
-"""The data sets that a grid can name: their facts, where their files are looked for, what is wrong.
+"""The data sets that a grid can name: their facts, where their files are, and checks of a config.
 
-Torch-free, so that a plan can be checked on a machine that cannot train. The files themselves are
-read by the module that a row names (`harness/data/<module>.py`); `docs/datasets.md` adds one.
+This module imports neither torch nor NumPy, so that a plan can be checked on a machine that cannot
+train. The files are read by the module that a row names as its `reader`. `docs/datasets.md` shows
+how to add a data set.
 """
 
 from __future__ import annotations
@@ -18,26 +19,28 @@ from harness.schema import DatasetConfig
 class DatasetInfo:
     """One data set. Mean and standard deviation are those of the official training images.
 
-    `files` are what must lie in `folder` under a data root (torchvision's layout), or in
-    `system_folder`, each as it is or gzipped. No `folder`: the images come with `package`.
+    A set with a `reader` has images of one size and is read into memory as a whole. Its `files` lie
+    in `folder` under a data root (torchvision's layout) or in `system_folder`, each as it is or
+    gzipped; or its images come with a Python `package`. A set without a reader consists of image
+    files of any size, in a tree or written as `.beton` files (`image_folder`).
     """
 
     name: str
-    module: str | None  # harness/data/<module>.py with read(folder, info) -> Official
+    reader: str | None  # harness/data/<reader>.py has a function read(folder, info) -> Official
     num_classes: int
-    resolution: int  # pixels, square
+    resolution: int  # pixels a side
     mean: tuple[float, ...]  # per channel, of images scaled to [0, 1]
     std: tuple[float, ...]
     train_size: int  # images in the official training set
     test_size: int
-    remedy: str  # what to do when it is missing, as the end of a sentence
+    remedy: str  # what to do when the files are missing: the end of a sentence
     folder: str | None = None
     files: tuple[str, ...] = ()
-    system_folder: str | None = None  # of the distribution's package
-    package: str | None = None  # importable, where the images lie inside one
-    torchvision: str | None = None  # the class that knows where to download the files from
-    channels: int = 3  # what a model sees; grey images are replicated
-    crop_scale: tuple[float, float] | None = None  # image files of any size: `image_folder`
+    system_folder: str | None = None  # where a package of the Linux distribution puts the files
+    package: str | None = None  # the importable package that contains the images
+    torchvision: str | None = None  # the class of torchvision that has the download's address
+    channels: int = 3  # of the model's input; grey images are repeated
+    crop_scale: tuple[float, float] | None = None  # image files only: see DatasetConfig
 
 
 def _or_download(name: str) -> str:
@@ -54,14 +57,14 @@ def image_folder(
     mean: tuple[float, ...] = (0.485, 0.456, 0.406),
     std: tuple[float, ...] = (0.229, 0.224, 0.225),
 ) -> DatasetInfo:
-    """A set of image files of any size: `train/<class>/*` and `val/<class>/*`, or written `.beton`.
+    """Return the row of a set of image files of any size: `train/<class>/*` and `val/<class>/*`.
 
-    `resolution` (pixels) is what its images are cropped and resized to unless a config says
-    otherwise; mean and standard deviation default to ImageNet's.
+    Images are cropped and resized to `resolution` pixels unless a config chooses another number.
+    Mean and standard deviation default to ImageNet's.
     """
     return DatasetInfo(
         name=name,
-        module=None,
+        reader=None,
         num_classes=num_classes,
         resolution=resolution,
         mean=mean,
@@ -80,7 +83,7 @@ _ROWS = (
     image_folder("imagenet", num_classes=1000, train_size=1_281_167, test_size=50_000),
     DatasetInfo(
         name="fashion_mnist",
-        module="fashion_mnist",
+        reader="fashion_mnist",
         num_classes=10,
         resolution=28,
         mean=(0.2860,) * 3,
@@ -102,7 +105,7 @@ _ROWS = (
     ),
     DatasetInfo(
         name="cifar10",
-        module="cifar",
+        reader="cifar",
         num_classes=10,
         resolution=32,
         mean=(0.4914, 0.4822, 0.4465),
@@ -116,7 +119,7 @@ _ROWS = (
     ),
     DatasetInfo(
         name="cifar100",
-        module="cifar",
+        reader="cifar",
         num_classes=100,
         resolution=32,
         mean=(0.5071, 0.4865, 0.4409),
@@ -130,96 +133,102 @@ _ROWS = (
     ),
     DatasetInfo(
         name="digits",
-        module="digits",
+        reader="digits",
         num_classes=10,
         resolution=8,
         mean=(0.3053,) * 3,
         std=(0.3758,) * 3,
         train_size=1_437,
         test_size=360,
-        remedy="install scikit-learn, which carries the images",
+        remedy="install scikit-learn, which contains the images",
         package="sklearn",
     ),
 )
 
 CATALOG: dict[str, DatasetInfo] = {row.name: row for row in _ROWS}
-MANIFEST = "manifest.json"  # of a written set; it is written last (`write.py`)
+MANIFEST = "manifest.json"  # of a set of `.beton` files; it is written last (`writer.py`)
 
 
-def written(info: DatasetInfo, data_root: str | None) -> Path | None:
-    """The first folder `<root>/<name>` with `.beton` files of this data set that are finished."""
-    return next((p for p in _under(data_root, info.name) if (p / MANIFEST).is_file()), None)
-
-
-def tree(info: DatasetInfo, data_root: str | None) -> Path | None:
-    """The first folder `<root>/<name>` with the image files of this data set."""
-    parts = ("train", "val")
-    folders = _under(data_root, info.name)
-    return next((p for p in folders if all((p / part).is_dir() for part in parts)), None)
-
-
-def _under(data_root: str | None, name: str) -> list[Path]:
-    """The folder of this name in the data root, then in `data/` here."""
+def _folders(data_root: str | None, name: str) -> list[Path]:
+    """Return the folder `name` in the data root and in `data/` of the working directory."""
     return [Path(root).expanduser() / name for root in (data_root, "data") if root is not None]
 
 
-def places(info: DatasetInfo, data_root: str | None) -> list[Path]:
-    """Where the files are looked for, first to last: the data root, `data/` here, the package's."""
+def find_betons(info: DatasetInfo, data_root: str | None) -> Path | None:
+    """Return the first folder `<root>/<name>` with finished `.beton` files of this data set."""
+    folders = _folders(data_root, info.name)
+    return next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
+
+
+def find_tree(info: DatasetInfo, data_root: str | None) -> Path | None:
+    """Return the first folder `<root>/<name>` with the image files of this data set."""
+    for folder in _folders(data_root, info.name):
+        if (folder / "train").is_dir() and (folder / "val").is_dir():
+            return folder
+    return None
+
+
+def search_folders(info: DatasetInfo, data_root: str | None) -> list[Path]:
+    """Return the folders that may hold the files: data root, `data/`, the distribution's folder."""
     if info.folder is None:
         return []
     system = [Path(info.system_folder)] if info.system_folder else []
-    return _under(data_root, info.folder) + system
+    return _folders(data_root, info.folder) + system
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """`name` in `folder`, as it is or gzipped."""
+    """Return the path of `name` in `folder`, as it is or gzipped; None where there is neither."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def find(info: DatasetInfo, data_root: str | None) -> Path | None:
-    """The first folder that holds all files of a data set that lies in files."""
-    if info.module is None:
-        return written(info, data_root) or tree(info, data_root)
-    for folder in places(info, data_root):
+    """Return the first folder that holds all files of a data set, or None."""
+    if info.reader is None:
+        return find_betons(info, data_root) or find_tree(info, data_root)
+    for folder in search_folders(info, data_root):
         if all(find_file(folder, name) for name in info.files):
             return folder
     return None
 
 
 def missing(info: DatasetInfo, data_root: str | None) -> str | None:
-    """A sentence about a data set that is not there: what, where it was looked for, the remedy."""
+    """Return a sentence about missing files: which, where they were searched, and the remedy.
+
+    None where nothing is missing.
+    """
     if info.package is not None:
         if importlib.util.find_spec(info.package) is not None:
             return None
         return f"the data set {info.name} needs the package {info.package}: {info.remedy}."
     if find(info, data_root) is not None:
         return None
-    if info.module is None:
-        looked = "; ".join(map(str, places(info, data_root)))
+    folders = search_folders(info, data_root)
+    if info.reader is None:
         return (
             f"the data set {info.name} is not there; neither {MANIFEST} nor train/ and val/ are in "
-            f"{looked}: {info.remedy}."
+            f"{'; '.join(map(str, folders))}: {info.remedy}."
         )
-    lacks = [
-        f"{place} (lacks {', '.join(lacking)})" if place.is_dir() else f"{place} (no such folder)"
-        for place in places(info, data_root)
-        for lacking in [[name for name in info.files if find_file(place, name) is None]]
-    ]
+    searched = "; ".join(_searched(folder, info) for folder in folders)
     return (
-        f"the files of the data set {info.name} are not there; looked in {'; '.join(lacks)}: "
-        f"{info.remedy}."
+        f"the files of the data set {info.name} are not there; looked in {searched}: {info.remedy}."
     )
 
 
-def _of_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
-    """What is wrong with the keys that only image files of any size have."""
+def _searched(folder: Path, info: DatasetInfo) -> str:
+    if not folder.is_dir():
+        return f"{folder} (no such folder)"
+    lacking = [name for name in info.files if find_file(folder, name) is None]
+    return f"{folder} (lacks {', '.join(lacking)})"
+
+
+def _wrong_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
+    """Return sentences about wrong values of the keys that only sets of image files have."""
     if info.crop_scale is None:
-        said = ("resolution", "crop_scale", "start_resolution")
         return [
             f"dataset.{key}: the images of {info.name} are used as they are, "
             f"{info.resolution}x{info.resolution}; leave it out."
-            for key in said
+            for key in ("resolution", "crop_scale", "start_resolution")
             if getattr(config, key) is not None
         ]
     problems = []
@@ -227,29 +236,32 @@ def _of_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
     if config.start_resolution is not None and config.start_resolution > full:
         problems.append(
             f"dataset.start_resolution: {config.start_resolution} is more than the {full} pixels "
-            "that it should grow to."
+            "of the last epochs; choose a smaller one, or a larger dataset.resolution."
         )
     if config.crop_scale is not None and config.crop_scale[1] == 0.0:
-        problems.append("dataset.crop_scale: crops of none of an image; [0.08, 1] is common.")
+        problems.append(
+            "dataset.crop_scale: its end is 0, so that every crop would be empty; [0.08, 1] is "
+            "common."
+        )
     return problems
 
 
 def misfits(config: DatasetConfig) -> list[str]:
-    """Sentences about a name that is not known and sizes that do not fit."""
+    """Return sentences about an unknown name and about sizes that do not fit the data set."""
     info = CATALOG.get(config.name)
     if info is None:
         return [f"dataset.name: no data set '{config.name}'{nearest(config.name, CATALOG)}."]
-    problems = _of_sides(config, info)
-    left = info.train_size - config.validation_size
-    if left < 1:
+    problems = _wrong_sides(config, info)
+    remaining = info.train_size - config.validation_size
+    if remaining < 1:
         problems.append(
             f"dataset.validation_size: {config.validation_size} leaves nothing to train on, "
             f"because {info.name} has {info.train_size} training images."
         )
-    elif config.train_size is not None and config.train_size > left:
+    elif config.train_size is not None and config.train_size > remaining:
         problems.append(
-            f"dataset.train_size: {config.train_size} is more than the {left} training images of "
-            f"{info.name} that validation_size={config.validation_size} leaves."
+            f"dataset.train_size: {config.train_size} is more than the {remaining} training images "
+            f"of {info.name} that validation_size={config.validation_size} leaves."
         )
     if config.test_size is not None and config.test_size > info.test_size:
         problems.append(
@@ -260,21 +272,19 @@ def misfits(config: DatasetConfig) -> list[str]:
 
 
 def check(config: DatasetConfig, data_root: str | None) -> list[str]:
-    """Sentences about everything that is wrong with a data set's config, absent files included."""
+    """Return sentences about all that is wrong with a config, missing files included."""
     problems = misfits(config)
     absent = missing(CATALOG[config.name], data_root) if config.name in CATALOG else None
     return [*problems, f"dataset.name: {absent}"] if absent else problems
 
 
 def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: object) -> None:
-    """Raise `UserError` unless these are the numbers of the catalog."""
-    expected, found = (info.train_size, info.test_size, info.num_classes), (train, test, classes)
-    if expected != found:
-        said, is_there = (
-            "{:,} training images, {:,} test images and {:,} classes".format(*numbers)
-            for numbers in (expected, found)
-        )
+    """Raise `UserError` unless the counts of the files in `place` are those of the catalog."""
+    expected, actual = (info.train_size, info.test_size, info.num_classes), (train, test, classes)
+    if expected != actual:
+        template = "{:,} training images, {:,} test images and {:,} classes"
         raise UserError(
-            f"{info.name} should have {said}, and {place} holds {is_there}; complete it, or "
-            "correct its line in harness/data/catalog.py."
+            f"{info.name} should have {template.format(*expected)}, and {place} holds "
+            f"{template.format(*actual)}; complete it, or correct its row in "
+            "harness/data/catalog.py."
         )

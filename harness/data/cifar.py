@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32x32 colour images in Python pickles.
+"""Read CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32x32 colour images in Python pickles.
 
-A pickle can run code. These are read by an unpickler that builds arrays and basic types and
-refuses everything else, so that a folder somebody else filled cannot run code here.
+A pickle can run code. The unpickler here builds arrays and basic types and refuses everything else,
+so that files from someone else cannot run code.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from numpy._core.multiarray import _reconstruct
 
 from harness.data.catalog import DatasetInfo, find_file
-from harness.data.official import Bytes, Integers, Official
+from harness.data.types import Bytes, Integers, Official
 from harness.errors import UserError
 
-# What the pickle of an array names, by numpy 1 (and the original files) and by numpy 2.
-_ADMITTED: dict[tuple[str, str], Any] = {
+# The names in the pickle of an array: of NumPy 1, which the published files have, and of NumPy 2.
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
@@ -28,16 +28,16 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR file does")
-        return _ADMITTED[module, name]
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR file has")
+        return _ALLOWED[module, name]
 
 
 def _read_batch(path: Path, classes: int) -> tuple[Bytes, Integers]:
-    """Images [n, 3, 32, 32] and labels [n] of one file.
+    """Return the images [n, 3, 32, 32] and the labels [n] of one file.
 
     Raises:
-        UserError: damaged, not a CIFAR batch, or a pickle that names anything but arrays.
+        UserError: the file is damaged, is not a CIFAR batch, or names anything but arrays.
     """
     try:
         with path.open("rb") as file:
@@ -49,7 +49,7 @@ def _read_batch(path: Path, classes: int) -> tuple[Bytes, Integers]:
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError("its labels are not one integer for each image")
         return images.reshape(-1, 3, 32, 32), labels.astype(np.int64)
-    # A damaged pickle can raise almost anything while it is built.
+    # A damaged pickle can raise almost anything while it is read.
     except Exception as error:
         raise UserError(
             f"{path} is not a readable CIFAR file ({error or type(error).__name__}); "
@@ -58,7 +58,7 @@ def _read_batch(path: Path, classes: int) -> tuple[Bytes, Integers]:
 
 
 def read(folder: Path | None, info: DatasetInfo) -> Official:
-    """The official sets from the batch files in `folder`, of which the last is the test set."""
+    """Return the official sets. The last of the batch files in `folder` is the test set."""
     assert folder is not None, "the catalog gives this data set a folder"
     paths = [path for name in info.files if (path := find_file(folder, name))]
     *train, test = [_read_batch(path, info.num_classes) for path in paths]

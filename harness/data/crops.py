@@ -1,34 +1,26 @@
-"""Where images are cropped: keyed by sample, so that every loader and every rank cuts the same box.
+"""Which box of an image is used. Random boxes depend on (seed, epoch, id), not on loader or rank.
 
-A box is a row (top, left, height, width) in pixels of the image as it is stored; the loader
-resizes what is inside to a square. Each kind of crop is `boxes(ids, heights, widths)` -> [N, 4].
+A box is a row (top, left, height, width) in pixels of the stored image. The loader resizes its
+content to a square. Each kind of crop is a `types.Crop`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from harness import rng
-from harness.data.official import Integers
+from harness.data.types import Integers
 
-RATIO = (3 / 4, 4 / 3)  # of width to height, log-uniform: torchvision's and FFCV's default
-TRIES = 10
-CENTRE_SHARE = 224 / 256  # of the shorter side that evaluation looks at
-
-
-class Crop(Protocol):
-    """A rule for boxes."""
-
-    def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
-        """The box of each image [N, 4]: top, left, height, width."""
+RATIO = (3 / 4, 4 / 3)  # of width to height, log-uniform: the default of torchvision and FFCV
+TRIES = 10  # random boxes before the fallback, as in torchvision
+CENTRE_SHARE = 224 / 256  # of the shorter side that is used in evaluation
 
 
 @dataclass(frozen=True)
 class Whole:
-    """All of the image: for sets that are stored at the size they are used at."""
+    """The whole image, for data sets that are stored at the size at which they are used."""
 
     def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
         """See `Crop.boxes`."""
@@ -37,7 +29,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Centre:
-    """The square in the middle whose side is `CENTRE_SHARE` of the shorter side (FFCV's)."""
+    """The square in the middle; its side is `CENTRE_SHARE` of the shorter side, as in FFCV."""
 
     def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
         """See `Crop.boxes`."""
@@ -47,10 +39,11 @@ class Centre:
 
 @dataclass(frozen=True)
 class RandomResized:
-    """`torchvision.transforms.RandomResizedCrop.get_params`, with a draw per try for each sample.
+    """`torchvision.transforms.RandomResizedCrop.get_params`, with draws of its own per sample.
 
-    Area: uniform in `scale`, a share of the image's; ratio: log-uniform in `RATIO`. After `TRIES`
-    boxes that do not fit, the largest one in the middle whose ratio is allowed.
+    The area is uniform in `scale`, a share of the image's area; the ratio is log-uniform in
+    `RATIO`. After `TRIES` boxes that do not fit, the largest centred box with an allowed ratio is
+    taken.
     """
 
     seed: int
@@ -59,23 +52,26 @@ class RandomResized:
 
     def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
         """See `Crop.boxes`."""
-        found = np.empty((len(ids), 4), dtype=np.int64)
-        left = np.arange(len(ids))
-        # nearly all samples are settled by their first four words, so only the rest draw more
+        result = np.empty((len(ids), 4), dtype=np.int64)
+        open_rows = np.arange(len(ids))  # samples that have no box yet
+        # The first try, four random words, fits nearly all samples: only the others draw more.
         for first, last in ((0, 1), (1, TRIES)):
-            draws = rng.uniform(self.seed, "resized_crop", self.epoch, ids[left], 4 * last)
+            draws = rng.uniform(self.seed, "resized_crop", self.epoch, ids[open_rows], 4 * last)
             for k in range(first, last):
-                box, fits = self._try(draws[:, 4 * k : 4 * k + 4], heights[left], widths[left])
-                found[left[fits]] = box[fits]
-                left, draws = left[~fits], draws[~fits]
-                if not len(left):
-                    return found
-        found[left] = _largest(heights[left], widths[left])
-        return found
+                box, fits = self._try(
+                    draws[:, 4 * k : 4 * k + 4], heights[open_rows], widths[open_rows]
+                )
+                result[open_rows[fits]] = box[fits]
+                open_rows, draws = open_rows[~fits], draws[~fits]
+                if not len(open_rows):
+                    return result
+        result[open_rows] = _largest(heights[open_rows], widths[open_rows])
+        return result
 
     def _try(
         self, draws: np.ndarray, heights: Integers, widths: Integers
     ) -> tuple[Integers, np.ndarray]:
+        """Return a box for each row of four draws, and whether it lies within its image."""
         low, high = self.scale
         area = heights * widths * (low + (high - low) * draws[:, 0])
         log_low, log_high = np.log(RATIO)
@@ -89,7 +85,7 @@ class RandomResized:
 
 
 def _largest(heights: Integers, widths: Integers) -> Integers:
-    """The largest centred boxes with a ratio within `RATIO`."""
+    """Return the largest centred boxes whose ratio is within `RATIO`."""
     width = np.minimum(widths, np.rint(heights * RATIO[1]).astype(np.int64))
     height = np.minimum(heights, np.rint(widths / RATIO[0]).astype(np.int64))
     return np.stack([(heights - height) // 2, (widths - width) // 2, height, width], 1)
@@ -98,10 +94,10 @@ def _largest(heights: Integers, widths: Integers) -> Integers:
 def side_at(
     epoch: int, epochs: int, resolution: int, start: int | None, ramp: tuple[float, float]
 ) -> int:
-    """Pixels of a training image's side in `epoch` of `epochs`: progressive resizing.
+    """Return the side of training images in `epoch` of `epochs`, in pixels: progressive resizing.
 
-    From `start` (null: none of it) the side rises linearly, in multiples of 32, between the two
-    shares of the training that `ramp` names, and ends at `resolution` (FFCV's ImageNet recipe).
+    The side grows linearly from `start` to `resolution`, in multiples of 32, between the two shares
+    of the training in `ramp` (FFCV's ImageNet recipe). With `start=None` it is always `resolution`.
     """
     if start is None:
         return resolution

@@ -1,7 +1,7 @@
-"""Optical digits (Alpaydin and Kaynak 1998) as scikit-learn ships them: 1,797 images of 8x8.
+"""Read the optical digits (Alpaydin and Kaynak 1998) of scikit-learn: 1,797 images of 8x8 pixels.
 
-Too small for a result, right for a test. The set has no official test part, so one is defined
-here: a fixed stratified fifth. A sample's id is its position in the part it belongs to.
+They are too few for a result, but good for a test. There is no official test set, so one is defined
+here: a fixed stratified fifth. A sample's id is its position in the set that it belongs to.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.catalog import DatasetInfo
-from harness.data.official import Official
 from harness.data.splits import stratified_order
+from harness.data.types import Official
 
 
 def read(folder: Path | None, info: DatasetInfo) -> Official:
-    """The two parts; grey levels 0..16 become 0..255."""
+    """Return the two sets. Grey levels 0..16 become 0..255."""
     values = np.loadtxt(_file(), np.int64, delimiter=",")  # 64 grey levels and the digit
     images = np.rint(values[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = values[:, -1]
@@ -27,8 +27,8 @@ def read(folder: Path | None, info: DatasetInfo) -> Official:
 
 
 def _file() -> Path:
-    """Read as it lies there: importing scikit-learn takes longer than most tests train."""
+    """Return the path of the file in scikit-learn, without importing it, which takes seconds."""
     package = importlib.util.find_spec("sklearn")
     origin = None if package is None else package.origin
-    assert origin is not None  # the catalog has looked
+    assert origin is not None  # `catalog.missing` has checked it
     return Path(origin).parent / "datasets/data/digits.csv.gz"

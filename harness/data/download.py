@@ -1,9 +1,9 @@
-"""Fetch a data set from where torchvision knows it to be, into torchvision's layout.
+"""Download a data set from the address that torchvision has, into torchvision's layout.
 
     python -m harness.data.download cifar10 [data_root=DIR]        # DIR: data/ unless told
 
-It is written beside its place and moved there whole, so that several workers, or an interrupted
-one, never leave a folder that looks complete and is not.
+The files are written to a temporary folder, which is renamed at the end. So no other worker ever
+sees a folder that looks complete and is not, even if a download is interrupted.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SECONDS_WITHOUT_DATA = 60.0
 
 
 def _fetch(info: DatasetInfo, into: Path) -> None:
-    """Fill `into / info.folder`; checksums are torchvision's."""
+    """Download to `into / info.folder` and check torchvision's checksums."""
     import torchvision.datasets
     from torchvision.datasets.utils import download_and_extract_archive, download_url
 
     assert info.folder is not None
     assert info.torchvision is not None
     source = getattr(torchvision.datasets, info.torchvision)
-    if hasattr(source, "resources"):  # MNIST's kin: single gzipped files
+    if hasattr(source, "resources"):  # MNIST and its relatives: separate gzipped files
         for name, checksum in source.resources:
             download_url(source.mirrors[0] + name, into / info.folder, name, checksum)
     else:
@@ -37,10 +37,11 @@ def _fetch(info: DatasetInfo, into: Path) -> None:
 
 
 def download(info: DatasetInfo, data_root: str | None) -> Path:
-    """The folder with the files of a data set, downloaded if they are nowhere yet.
+    """Return the folder with the files of a data set; download them if they are nowhere.
 
     Raises:
-        UserError: no source, no network, a wrong checksum, or no place to write to.
+        UserError: no address is known, there is no network, a checksum is wrong, or the folder
+            cannot be written.
     """
     if (folder := find(info, data_root)) is not None:
         return folder
@@ -57,7 +58,7 @@ def download(info: DatasetInfo, data_root: str | None) -> Path:
             (Path(temporary) / info.folder).rename(target)
     except (OSError, RuntimeError) as error:
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it holds the connection
+            error.close()  # it keeps the connection open
         if (folder := find(info, data_root)) is not None:  # another process was faster
             return folder
         raise UserError(

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017): 28x28 grey images in MNIST's IDX format, gzipped or not."""
+"""Read Fashion-MNIST (Xiao et al. 2017): 28x28 grey images in MNIST's IDX format."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.catalog import DatasetInfo, find_file
-from harness.data.official import Bytes, Official
+from harness.data.types import Bytes, Official
 from harness.errors import UserError
 
-_UNSIGNED_BYTE = 0x08  # IDX's code for the type of the entries
+_UNSIGNED_BYTE = 0x08  # the code of this type in an IDX file
 
 
 def read_idx(path: Path) -> Bytes:
-    """The array in an IDX file: two zero bytes, type, rank, big-endian sizes, entries.
+    """Return the array in an IDX file: two zero bytes, type, rank, big-endian sizes, entries.
 
     Raises:
-        UserError: truncated, not gzip, or not an IDX file of bytes.
+        UserError: the file is truncated, is not gzip, or is not an IDX file of bytes.
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -39,7 +39,7 @@ def read_idx(path: Path) -> Bytes:
 
 
 def read(folder: Path | None, info: DatasetInfo) -> Official:
-    """The official sets from the four files in `folder`."""
+    """Return the official sets from the four files in `folder`."""
     assert folder is not None, "the catalog gives this data set a folder"
     arrays = [read_idx(path) for name in info.files if (path := find_file(folder, name))]
     train_images, train_labels, test_images, test_labels = arrays

@@ -1,13 +1,14 @@
-"""Images out of FFCV's `.beton` files: its format and its C decoders, our order, crops and threads.
+"""Images in FFCV's `.beton` files: FFCV's format and C decoders; our order, crops and threads.
 
-FFCV's own loader draws its crops from generators that no seed reaches, cannot start in the middle
-of an epoch, hangs when its thread dies and leaks what an abandoned epoch held; so only the parts
-that make it fast are used here: the file, mapped into memory, libjpeg-turbo, and OpenCV's resize.
-Importing FFCV takes seconds; this module is imported only where it is used.
+FFCV's own loader draws crops from generators that cannot be seeded, cannot start in the middle of
+an epoch, hangs when its thread dies, and leaks the memory of an abandoned epoch. So only the parts
+that make FFCV fast are used here: the file, mapped into memory; libjpeg-turbo; and OpenCV's resize.
+Importing FFCV takes seconds, so this module is imported only where it is needed.
 """
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import threading
 import weakref
@@ -19,32 +20,30 @@ import llvmlite.binding
 import numpy as np
 import torch
 
-from harness.cached_jit import Kept
+from harness.cached_jit import CachedJit
 from harness.data import node
-from harness.data.crops import Crop
-from harness.data.official import Bytes, Integers
+from harness.data.types import Bytes, Crop, Decoder, Integers
 from harness.errors import UserError
-from harness.imports import import_ffcv
 
 _torch_threads = torch.get_num_threads()
-import_ffcv()
 import ffcv.libffcv as library  # noqa: E402
 from ffcv.fields.rgb_image import IMAGE_MODES  # noqa: E402
 from ffcv.reader import Reader  # noqa: E402
 from numba.core import types  # noqa: E402
 from numba.core.typing.ctypes_utils import make_function_type  # noqa: E402
 
-torch.set_num_threads(_torch_threads)  # the import of FFCV sets one thread for all of torch
+torch.set_num_threads(_torch_threads)  # importing FFCV sets torch to one thread
 
 _JPEG = IMAGE_MODES["jpg"]
-_mine = threading.local()
-_held: weakref.WeakValueDictionary[tuple[str, int, int], Bytes] = weakref.WeakValueDictionary()
+_thread = threading.local()  # `scratch`: memory for the largest image that the thread decoded
+_in_memory: weakref.WeakValueDictionary[tuple[str, int, int], Bytes] = weakref.WeakValueDictionary()
 
 
 def _by_name(function: Any) -> Any:
-    """One of FFCV's C functions, called by name in compiled code, so that this can be kept.
+    """Return one of FFCV's C functions for use in code that Numba caches on disk.
 
-    As it is it would be an address, of this process alone.
+    Called by its ctypes object, the compiled code would hold an address of this process. Called by
+    a name, it works in every process that registers the name.
     """
     symbol = f"ffcv_{function.__name__}"
     llvmlite.binding.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
@@ -54,11 +53,11 @@ def _by_name(function: Any) -> Any:
 _imdecode, _resize = map(_by_name, (library.ctypes_imdecode, library.ctypes_resize))
 
 
-@Kept
+@CachedJit
 def _decode(data, starts, sizes, jpeg, heights, widths, boxes, scratch, out):  # type: ignore[no-untyped-def]
-    """Decode, crop and resize (INTER_AREA) images into out [n, side, side, 3].
+    """Decode, crop and resize (INTER_AREA) images into out, uint8 [n, side, side, 3].
 
-    Returns the first image that does not decode, or -1.
+    Returns the position of the first image that does not decode, or -1.
     """
     side = out.shape[1]
     for i in range(len(starts)):
@@ -80,11 +79,12 @@ def _decode(data, starts, sizes, jpeg, heights, widths, boxes, scratch, out):  #
     return -1
 
 
-class Beton:
-    """The images of one `.beton` file, or `chosen` rows of it: `streamed.Coded`.
+class BetonImages:
+    """The images of one `.beton` file, or a selection of them: `types.EncodedImages`.
 
-    Labels and ids: int64 [N], of all rows of the file. With `cache="process"` the whole file is
-    read into this process's memory; otherwise the system's page cache is shared by all processes.
+    Labels and ids: int64 [N], of all rows of the file. With `cache="process"`, the whole file is
+    read into this process's memory. With `cache="page"`, the file is mapped into memory, and all
+    processes of the node share the system's page cache.
     """
 
     loader = "ffcv"
@@ -97,76 +97,78 @@ class Beton:
         self.ids: Integers = fields["id"].astype(np.int64)
         self._image: Any = fields["image"]
         table = reader.alloc_table[np.argsort(reader.alloc_table["ptr"])]
-        at = np.searchsorted(table["ptr"], self._image["data_ptr"])
-        self._sizes: Integers = table["size"][at].astype(np.int64)
+        table_rows = np.searchsorted(table["ptr"], self._image["data_ptr"])
+        self._sizes: Integers = table["size"][table_rows].astype(np.int64)
         if cache == "process":
-            self._data: Bytes = _in_memory(path)
+            self._data: Bytes = _read_once(path)
         else:
             self._data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
-        self._chosen: Integers = np.arange(len(self.ids))
-        self._largest = 3 * int(
+        self._selected: Integers = np.arange(len(self.ids))
+        self._largest = 3 * int(  # bytes of the largest image
             (self._image["height"].astype(np.int64) * self._image["width"]).max()
         )
 
-    def choose(self, ids: Integers) -> tuple[Beton, Integers]:
-        """Images and labels of those of `ids` [n] (rising) that the file holds, in this order."""
-        other = object.__new__(Beton)
-        other.__dict__.update(self.__dict__)
-        other._chosen = np.searchsorted(self.ids, ids)
-        return other, self.labels[other._chosen]
+    def select(self, ids: Integers) -> tuple[BetonImages, Integers]:
+        """Return the images with these ids, which must be in the file and ascend, and their labels.
 
-    def job(self, rows: Integers, ids: Integers, crop: Crop):  # type: ignore[no-untyped-def]
-        """See `streamed.Coded.job`."""
-        rows = self._chosen[rows]
+        The selection shares the memory of this object.
+        """
+        selection = copy.copy(self)
+        selection._selected = np.searchsorted(self.ids, ids)
+        return selection, self.labels[selection._selected]
+
+    def decoder(self, rows: Integers, ids: Integers, crop: Crop) -> Decoder:
+        """See `EncodedImages.decoder`."""
+        rows = self._selected[rows]
         image = self._image[rows]
         heights, widths = image["height"].astype(np.int64), image["width"].astype(np.int64)
         boxes = crop.boxes(ids, heights, widths)
         starts, sizes = image["data_ptr"].astype(np.int64), self._sizes[rows]
         jpeg = image["mode"] == _JPEG
 
-        def fill(part: slice, out: Bytes) -> None:
+        def decode(piece: slice, out: Bytes) -> None:
             bad = _decode(
-                self._data, starts[part], sizes[part], jpeg[part], heights[part], widths[part],
-                boxes[part], self._scratch(), out,
+                self._data, starts[piece], sizes[piece], jpeg[piece], heights[piece], widths[piece],
+                boxes[piece], self._scratch(), out,
             )  # fmt: skip
             if bad >= 0:
                 raise UserError(
-                    f"image {ids[part][bad]} in {self.path} does not decode: the file is damaged; "
+                    f"image {ids[piece][bad]} in {self.path} does not decode: the file is damaged; "
                     "write it again with `python -m harness.data.write`."
                 )
 
-        return fill
+        return decode
 
     def _scratch(self) -> Bytes:
-        """Memory of this thread for the largest image."""
-        scratch: Bytes | None = getattr(_mine, "scratch", None)
+        """Return this thread's memory for the largest image."""
+        scratch: Bytes | None = getattr(_thread, "scratch", None)
         if scratch is None or len(scratch) < self._largest:
-            scratch = _mine.scratch = np.empty(self._largest, dtype=np.uint8)
+            scratch = _thread.scratch = np.empty(self._largest, dtype=np.uint8)
         return scratch
 
 
 def _key(path: Path) -> tuple[str, int, int]:
-    found = path.stat()
-    return str(path.resolve()), found.st_mtime_ns, found.st_size
+    stat = path.stat()
+    return str(path.resolve()), stat.st_mtime_ns, stat.st_size
 
 
-def _in_memory(path: Path) -> Bytes:
-    """All bytes of a file, once in this process however many data sets are cut from it."""
-    data = _held.get(_key(path))
+def _read_once(path: Path) -> Bytes:
+    """Return all bytes of a file. All data sets of this process that are cut from it share them."""
+    data = _in_memory.get(_key(path))
     if data is None:
         data = np.fromfile(path, dtype=np.uint8)
-        data.setflags(write=False)  # one type, so that the loop is compiled once
-        _held[_key(path)] = data
+        data.setflags(write=False)  # the type of mapped files, so that `_decode` is compiled once
+        _in_memory[_key(path)] = data
     return data
 
 
 def require_memory(paths: Iterable[Path]) -> None:
-    """Refuse a process cache that does not fit, into this process and into all of this node.
+    """Raise `UserError` if a process cache of these files does not fit in this node's memory.
 
-    The others may have read theirs already or not, so what all need is compared with the memory
-    that there is, and what this one needs with the memory that is free.
+    The other processes of the node may or may not have read their copies yet. So the bytes of all
+    processes are compared with the whole memory, and the bytes of this one with the free memory.
     """
-    size = sum(path.stat().st_size for path in paths if _key(path) not in _held)
+    size = sum(path.stat().st_size for path in paths if _key(path) not in _in_memory)
     total, free = node.host_memory()
     limit = node.memory_limit() or total
     total, free = min(total, limit), min(free, limit)

@@ -1,7 +1,7 @@
-"""Images out of a tree of image files, decoded by Pillow: slower than FFCV, and works everywhere.
+"""Images in a tree of image files, decoded by Pillow: slower than FFCV, but it works everywhere.
 
-The tree is torchvision's `ImageFolder`: `train/<class>/*.jpg` and `val/<class>/*.jpg`. An image's
-id is its position in the list of paths, sorted by class and name, as torchvision sorts them.
+The tree is that of torchvision's `ImageFolder`: `train/<class>/*.jpg` and `val/<class>/*.jpg`. An
+image's id is its position in the list of paths, sorted by class and name, as in torchvision.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.data.crops import Crop
-from harness.data.official import Bytes, Integers
 from harness.data.threads import Stalled
+from harness.data.types import Bytes, Crop, Decoder, Integers
 from harness.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-PARTS = ("train", "val")  # folders: the official training set, and the official test set
+PARTS = ("train", "val")  # the folders of the official training set and the official test set
 
 
 @dataclass(frozen=True)
-class Tree:
-    """One part of a tree: `paths` below `root`, labels int64 [N], names of the classes."""
+class ImageTree:
+    """The images of one part of a tree: `paths` below `root`, labels int64 [N], class names."""
 
     root: Path
     paths: tuple[str, ...]
@@ -36,11 +35,11 @@ class Tree:
     classes: tuple[str, ...]
 
 
-def scan(root: Path) -> Tree:
-    """List the images of `root`, a folder of class folders.
+def scan(root: Path) -> ImageTree:
+    """List the images of `root`, which has one folder for each class.
 
     Raises:
-        UserError: no such folder, no class folders, or a class without images.
+        UserError: there is no such folder, it has no class folders, or a class has no images.
     """
     try:
         with os.scandir(root) as entries:
@@ -52,59 +51,60 @@ def scan(root: Path) -> Tree:
             f"{root} has no class folders: images lie in one folder for each class, as in "
             f"{root}/n01440764/some.jpg."
         )
-    with ThreadPoolExecutor(8) as pool:  # a network folder answers many questions at once
+    with ThreadPoolExecutor(8) as pool:  # a network folder answers several requests at once
         listed = list(pool.map(lambda name: _images(root / name), classes))
     empty = [name for name, names in zip(classes, listed, strict=True) if not names]
     if empty:
         shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
         raise UserError(
             f"{len(empty)} of the {len(classes)} class folders of {root} hold no image ({shown}): "
-            f"fill them or remove them. Images end in {', '.join(SUFFIXES)}."
+            f"fill them or remove them. The names of images end in {', '.join(SUFFIXES)}."
         )
     paths = [
         f"{name}/{file}" for name, files in zip(classes, listed, strict=True) for file in files
     ]
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in listed])
-    return Tree(root, tuple(paths), labels.astype(np.int64), tuple(classes))
+    return ImageTree(root, tuple(paths), labels.astype(np.int64), tuple(classes))
 
 
 def _images(folder: Path) -> list[str]:
-    """Relative paths of all images at any depth, in torchvision's order."""
-    found = []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    """Return the relative paths of all images at any depth, in torchvision's order."""
+    paths = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
-        inner = os.path.relpath(place, folder)
+        inner = os.path.relpath(parent, folder)
         names = sorted(file for file in files if file.lower().endswith(SUFFIXES))
-        found += names if inner == "." else [f"{inner}/{name}" for name in names]
-    return found
+        paths += names if inner == "." else [f"{inner}/{name}" for name in names]
+    return paths
 
 
-def scan_both(folder: Path) -> tuple[Tree, Tree]:
-    """The official training and test set of a tree.
+def scan_parts(folder: Path) -> tuple[ImageTree, ImageTree]:
+    """List the official training set and the official test set of a tree.
 
     Raises:
-        UserError: what `scan` says, or parts whose classes differ.
+        UserError: see `scan`; or the two parts have different classes.
     """
     train, test = (scan(folder / part) for part in PARTS)
     if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes))
+        differing = sorted(set(train.classes) ^ set(test.classes))
         raise UserError(
-            f"{folder}/train and {folder}/val have other classes: {', '.join(odd[:5])} "
-            f"{'is' if len(odd) == 1 else 'are'} in one of them only."
+            f"{folder}/train and {folder}/val have different classes: {', '.join(differing[:5])} "
+            f"{'is' if len(differing) == 1 else 'are'} in only one of them. Both need a folder for "
+            "each class."
         )
     return train, test
 
 
 class BadImage(Exception):
-    """A file that was read and is not an image that Pillow decodes."""
+    """A file that could be read but is not an image that Pillow can decode."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content. What goes wrong here says nothing about the image in it.
+    """Return the file's content. Errors here say nothing about the image in the file.
 
     Raises:
-        UserError: the file is gone.
-        Stalled: storage, or this machine, would not give it.
+        UserError: the file does not exist any more.
+        Stalled: the storage or this machine failed to read it.
     """
     try:
         return path.read_bytes()
@@ -118,7 +118,7 @@ def read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _decoding() -> Iterator[None]:
-    """What Pillow raises about content that is in memory; a damaged file can raise anything."""
+    """Turn any error of Pillow into `BadImage`. A damaged file can make it raise anything."""
     try:
         yield
     except MemoryError:
@@ -128,10 +128,10 @@ def _decoding() -> Iterator[None]:
 
 
 def read_image(path: Path) -> Image.Image:
-    """The image in RGB, decoded.
+    """Return the decoded image in RGB.
 
     Raises:
-        BadImage: a file that does not decode.
+        BadImage: the file does not decode.
         UserError, Stalled: see `read_bytes`.
     """
     content = read_bytes(path)
@@ -141,41 +141,41 @@ def read_image(path: Path) -> Image.Image:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """A bad image as a sentence about this one."""
+    """Turn `BadImage` into a `UserError` that names the file."""
     try:
         yield
     except BadImage as error:
         raise UserError(f"the image {path} does not decode ({error}): replace it.") from error
 
 
-class Folder:
-    """Some images of a tree: `streamed.Coded`."""
+class FolderImages:
+    """The images of a tree with the given ids: `types.EncodedImages`."""
 
     loader = "imagefolder"
 
-    def __init__(self, tree: Tree, ids: Integers) -> None:
+    def __init__(self, tree: ImageTree, ids: Integers) -> None:
         self._root = tree.root
         self._paths: Sequence[str] = [tree.paths[i] for i in ids]
 
-    def job(self, rows: Integers, ids: Integers, crop: Crop):  # type: ignore[no-untyped-def]
-        """See `streamed.Coded.job`."""
+    def decoder(self, rows: Integers, ids: Integers, crop: Crop) -> Decoder:
+        """See `EncodedImages.decoder`."""
 
-        def fill(part: slice, out: Bytes) -> None:
-            paths = [self._root / self._paths[row] for row in rows[part]]
+        def decode(piece: slice, out: Bytes) -> None:
+            paths = [self._root / self._paths[row] for row in rows[piece]]
             opened = []
-            for path in paths:  # whole files, so that never more than one of a thread is open
+            for path in paths:  # each file is read whole, so a thread has one file open at most
                 content = read_bytes(path)
-                with _named(path), _decoding():  # which reads the size and no more
+                with _named(path), _decoding():  # reads the header, which has the size
                     opened.append(Image.open(io.BytesIO(content)))
             widths, heights = np.array([image.size for image in opened], dtype=np.int64).T
-            boxes = crop.boxes(ids[part], heights, widths).tolist()
-            for i, (path, box, place) in enumerate(zip(paths, boxes, out, strict=True)):
+            boxes = crop.boxes(ids[piece], heights, widths).tolist()
+            for path, image, box, target in zip(paths, opened, boxes, out, strict=True):
                 top, left, height, width = box
                 with _named(path), _decoding():
-                    decoded = opened[i].convert("RGB")
-                opened[i].close()
-                # crop and then resize, as torchvision does: a pixel outside has no influence
-                decoded = decoded.crop((left, top, left + width, top + height))
-                place[:] = decoded.resize(place.shape[1::-1], Image.Resampling.BILINEAR)
+                    pixels = image.convert("RGB")
+                image.close()
+                # Cropped before it is resized, as in torchvision: pixels outside have no influence.
+                pixels = pixels.crop((left, top, left + width, top + height))
+                target[:] = pixels.resize(target.shape[1::-1], Image.Resampling.BILINEAR)
 
-        return fill
+        return decode

@@ -1,9 +1,9 @@
-"""The manifest of a written data set: what its `.beton` files hold, and whether a config fits.
+"""The manifest of a data set in `.beton` files: what the files hold, and whether a config fits.
 
     DIR/manifest.json  train.beton  validation.beton  test.beton
 
-It is written last, and read without torch, NumPy or FFCV, so that a launch can say beforehand what
-its workers would find out.
+The manifest is written last. It is read without torch, NumPy or FFCV, so that a launch can report
+beforehand what would stop its workers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from harness.schema import DatasetConfig, Frozen, Names, PositiveInt
 
 FORMAT: Literal[1] = 1
 PARTS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
-AGAIN = "write it again with `python -m harness.data.write`"
-ORIGINAL = "original"
-"""What `stored` is for images that no writer has touched."""
+WRITE_AGAIN = "write it again with `python -m harness.data.write`"
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -37,7 +35,7 @@ class Official(Frozen):
 
 
 class Cut(Frozen):
-    """How the official training set was cut, and the hash of what the three parts hold."""
+    """How the official training set was cut, and the hash of the ids in the three parts."""
 
     validation_size: PositiveInt
     split_seed: Count
@@ -45,7 +43,7 @@ class Cut(Frozen):
 
 
 class Settings(Frozen):
-    """How images are stored. `compress_probability` of them are JPEGs, the others are raw."""
+    """How images are stored. The share `compress_probability` are JPEGs, the others are raw."""
 
     max_resolution: PositiveInt | None  # pixels: larger images are shrunk until no side is longer
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
@@ -53,7 +51,7 @@ class Settings(Frozen):
 
 
 class File(Frozen):
-    """One `.beton` file; the digest is of all but its images (`beton.index_digest`)."""
+    """One `.beton` file. The digest covers the file without its images (`index_digest`)."""
 
     count: Count
     bytes: PositiveInt
@@ -63,7 +61,7 @@ class File(Frozen):
 
 
 class Files(Frozen):
-    """The three parts."""
+    """The files of the three parts."""
 
     train: File
     validation: File
@@ -71,7 +69,7 @@ class Files(Frozen):
 
 
 class Skipped(Frozen):
-    """An image of the official training or test set that did not decode and was left out."""
+    """An image of an official set that did not decode and was left out."""
 
     part: Literal["train", "test"]
     id: Count
@@ -81,7 +79,7 @@ class Skipped(Frozen):
 
 
 class Manifest(Frozen):
-    """Everything that `manifest.json` says."""
+    """The content of `manifest.json`."""
 
     format: Literal[1]
     dataset: str
@@ -102,12 +100,13 @@ class Manifest(Frozen):
 
     @property
     def stored(self) -> str:
-        """What was done to the pixels, and which images are absent: recorded with every result."""
-        how = self.settings
-        words = [] if how.max_resolution is None else [f"max_resolution={how.max_resolution}"]
-        if how.compress_probability:
-            words.append(f"jpeg_quality={how.jpeg_quality}")
-        words.append(f"compress_probability={how.compress_probability:g}")
+        """How pixels were changed and which images are left out: recorded with every result."""
+        settings, words = self.settings, []
+        if settings.max_resolution is not None:
+            words.append(f"max_resolution={settings.max_resolution}")
+        if settings.compress_probability:
+            words.append(f"jpeg_quality={settings.jpeg_quality}")
+        words.append(f"compress_probability={settings.compress_probability:g}")
         if self.skipped:
             ids = ",".join(sorted(f"{entry.part}{entry.id}" for entry in self.skipped))
             digest = hashlib.sha256(ids.encode()).hexdigest()[:8]
@@ -115,55 +114,75 @@ class Manifest(Frozen):
         return " ".join(words)
 
 
+def index_digest(path: Path, index_end: int, table_start: int) -> str:
+    """Return the SHA-256 of a `.beton` file without its images, which lie between the positions."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        sha.update(file.read(index_end))
+        file.seek(table_start)
+        sha.update(file.read())
+    return sha.hexdigest()
+
+
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a written set.
+    """Return the manifest in `folder`.
 
     Raises:
-        UserError: damaged, incomplete, or of a later version.
+        UserError: it is missing, damaged, incomplete, or of another version of the format.
     """
     path = folder / MANIFEST
     try:
-        said = read_json(path)
+        content = read_json(path)
     except (OSError, Damaged) as error:
-        raise UserError(f"{path} cannot be read ({error}): {AGAIN}.") from error
-    if (found := said.get("format", FORMAT)) != FORMAT:
-        raise UserError(f"{path} has format {found}, and this version reads {FORMAT}: {AGAIN}.")
+        raise UserError(f"{path} cannot be read ({error}): {WRITE_AGAIN}.") from error
+    if (version := content.get("format", FORMAT)) != FORMAT:
+        raise UserError(
+            f"{path} has format {version}, and this version reads {FORMAT}: {WRITE_AGAIN}."
+        )
     try:
-        return Manifest.model_validate(said)
+        return Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "all of it"
+        key = ".".join(map(str, first["loc"])) or "the whole file"
         raise UserError(
-            f"{path} is not what the writer leaves ({place}: {first['msg'].lower()}): {AGAIN}."
+            f"{path} is not a manifest of this version ({key}: {first['msg'].lower()}): "
+            f"{WRITE_AGAIN}."
         ) from error
 
 
 def read_fitting(folder: Path, config: DatasetConfig, info: DatasetInfo) -> Manifest:
-    """The manifest of the set in `folder`, which holds what `config` asks for.
+    """Return the manifest in `folder` if the set fits `config`.
 
     Raises:
-        UserError: see `read_manifest`; another data set or split, or images that were shrunk to
-            less than the config's resolution.
+        UserError: see `read_manifest`; or the folder has another data set or split, or images that
+            were shrunk below the config's resolution.
     """
     manifest = read_manifest(folder)
     if manifest.dataset != info.name:
-        raise UserError(f"{folder} holds the data set {manifest.dataset}, not {info.name}.")
+        raise UserError(
+            f"{folder} holds the data set {manifest.dataset}, not {info.name}: set run.data_root "
+            "to another folder, or correct dataset.name."
+        )
     official = manifest.official
     check_counts(info, official.train, official.test, official.classes, folder)
-    asked = {"validation_size": config.validation_size, "split_seed": config.split_seed}
-    held = {key: getattr(manifest.split, key) for key in asked}
-    if other := [key for key in asked if held[key] != asked[key]]:
-        was = ", ".join(f"{key}={held[key]}" for key in other)
-        wants = ", ".join(f"{key}={asked[key]}" for key in other)
+    split = manifest.split
+    differing = [
+        key
+        for key in ("validation_size", "split_seed")
+        if getattr(split, key) != getattr(config, key)
+    ]
+    if differing:
+        written = ", ".join(f"{key}={getattr(split, key)}" for key in differing)
+        requested = ", ".join(f"{key}={getattr(config, key)}" for key in differing)
         raise UserError(
-            f"{folder} was written with {was}, and dataset.{wants} is asked for: change the "
-            "config, or write another folder with `python -m harness.data.write`."
+            f"{folder} was written with {written}, and the config has dataset.{requested}: change "
+            "the config, or write another folder with `python -m harness.data.write`."
         )
-    most, side = manifest.settings.max_resolution, config.resolution or info.resolution
-    if most is not None and most < side:
+    largest, side = manifest.settings.max_resolution, config.resolution or info.resolution
+    if largest is not None and largest < side:
         raise UserError(
-            f"{folder} was written with max_resolution={most}, and images of {side} pixels are "
-            f"asked for: set dataset.resolution to {most} or less, or write another folder with a "
-            "larger max_resolution."
+            f"{folder} was written with max_resolution={largest}, and the config needs images of "
+            f"{side} pixels: set dataset.resolution to {largest} or less, or write another folder "
+            "with a larger max_resolution."
         )
     return manifest

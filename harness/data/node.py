@@ -1,4 +1,4 @@
-"""How much of this node is this process's: cores to decode with, memory to hold a data set in."""
+"""This process's share of the node: CPU cores for decoding, and memory for a data set."""
 
 from __future__ import annotations
 
@@ -11,45 +11,56 @@ WORKERS = "HARNESS_WORKERS"
 
 
 def share(workers: int) -> None:
-    """Say how many workers of one launch train side by side on this machine; they cannot tell."""
+    """Record that `workers` processes of one launch train side by side on this machine.
+
+    The workers inherit the environment variable; they cannot see each other otherwise.
+    """
     os.environ[WORKERS] = str(workers)
 
 
 def processes_here() -> int:
-    """Ranks on this node: of this job (`cluster/rendezvous.py` sets it), in each of the workers."""
+    """Return the number of training processes on this node: ranks times workers.
+
+    `cluster/rendezvous.py` sets LOCAL_WORLD_SIZE, the ranks of one worker on this node.
+    """
     ranks = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
     return max(1, int(ranks)) * int(os.environ.get(WORKERS, "1"))
 
 
 def usable_cores() -> int:
-    """Cores for this rank.
+    """Return the number of cores that this rank may decode with.
 
-    SLURM gives a task so many, whether or not the site binds tasks to them. Ranks that nobody gave
-    any share those that they may run on, and so do the workers of a launch within a task.
+    SLURM assigns SLURM_CPUS_PER_TASK cores to a task, whether or not the site binds tasks to them.
+    Without that variable, the ranks of a node split the cores of its affinity mask. The workers of
+    a launch that runs within one task split the cores of the task.
     """
-    mine = len(os.sched_getaffinity(0))
-    given = os.environ.get("SLURM_CPUS_PER_TASK")
-    all_mine = given is not None and WORKERS not in os.environ
-    return max(1, min(mine, int(given or mine)) // (1 if all_mine else processes_here()))
+    cores = len(os.sched_getaffinity(0))
+    per_task = os.environ.get("SLURM_CPUS_PER_TASK") or None
+    if per_task is not None:
+        cores = min(cores, int(per_task))
+    is_own_task = per_task is not None and WORKERS not in os.environ
+    return max(1, cores // (1 if is_own_task else processes_here()))
 
 
 def memory_limit() -> int | None:
-    """Bytes that this process's control group may use, SLURM's `--mem` above all; None: no limit.
+    """Return the memory limit of this process's control group in bytes; None: no limit.
 
-    Every group above it counts, too. Both versions of control groups are read.
+    SLURM sets it from `--mem`. The limits of all parent groups count too. Versions 1 and 2 of
+    control groups are read.
     """
     limits = []
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, kinds, place = line.split(":", 2)
-            if kinds and "memory" not in kinds.split(","):
-                continue
-            root, name = (CGROUPS, "memory.max")
-            if kinds:
+            _, controllers, path = line.split(":", 2)
+            if not controllers:  # version 2
+                root, name = CGROUPS, "memory.max"
+            elif "memory" in controllers.split(","):
                 root, name = CGROUPS / "memory", "memory.limit_in_bytes"
-            folder = root / place.lstrip("/")
+            else:
+                continue
+            folder = root / path.lstrip("/")
             for group in (folder, *folder.parents):
-                with contextlib.suppress(OSError, ValueError):  # "max", or not our own view
+                with contextlib.suppress(OSError, ValueError):  # "max", or not readable here
                     limits.append(int((group / name).read_text()))
                 if group == root:
                     break
@@ -57,7 +68,7 @@ def memory_limit() -> int | None:
 
 
 def host_memory() -> tuple[int, int]:
-    """Bytes of this machine's memory: all of it, and what is free or could be freed."""
+    """Return this machine's memory in bytes: all of it, and what is free or can be freed."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
     return total, free

@@ -1,6 +1,6 @@
-"""The loader for sets that fit in memory: all of it lies on the device, a batch is an index.
+"""The loader for data sets that fit in memory: all images lie on the device, a batch is an index.
 
-On the CPU the tensors are the data set's own arrays, so that stages of one process share them.
+On the CPU the tensors share memory with the data set's arrays, so all stages of a process do too.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from harness.data.datasets import Dataset, Split
-from harness.data.loader import Batch, SplitName, fixed_order, rank_part, training_order
-from harness.data.official import Integers
+from harness.data.orders import fixed_order, rank_part, training_order
+from harness.data.types import Batch, Dataset, Integers, Split, SplitName
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,19 @@ class _Part:
     @classmethod
     def of(cls, split: Split, device: torch.device) -> _Part:
         if not isinstance(split.images, np.ndarray):
-            raise TypeError("the images of this split are coded: a streamed loader serves them")
+            raise TypeError("the images of this split are encoded: use the streamed loader")
         images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
         return cls(images.to(device), labels.to(device), split.ids)
 
     def batches(self, order: Integers) -> Iterator[Batch]:
-        """A batch for each row of positions; all go to the device at once, so no step waits."""
+        """Return a batch for each row of positions. One copy to the device serves all of them."""
         rows = torch.from_numpy(np.ascontiguousarray(order)).to(self.images.device)
         for positions, row in zip(order, rows, strict=True):
             yield Batch(self.images[row], self.labels[row], self.ids[positions])
 
 
 class Resident:
-    """`loader.Loader` over tensors; `batch_size` is global, what it gives is this rank's."""
+    """A `Loader` over tensors. `batch_size` is global; the batches are this rank's part."""
 
     name = "resident"
 
@@ -56,16 +55,16 @@ class Resident:
         """See `Loader.epoch`."""
         train = self._parts["train"]
         order = training_order(seed, epoch, len(train.ids), self._batch_size)
-        mine = rank_part(self._batch_size, self._rank, self._world_size)
-        return train.batches(order[start_step:, mine])
+        share = rank_part(self._batch_size, self._rank, self._world_size)
+        return train.batches(order[start_step:, share])
 
     def evaluate(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """See `Loader.evaluate`."""
         part = self._parts[split]
-        mine = rank_part(len(part.ids), self._rank, self._world_size)
-        for start in range(mine.start, mine.stop, batch_size):
-            here = slice(start, min(start + batch_size, mine.stop))
-            yield Batch(part.images[here], part.labels[here], part.ids[here])
+        share = rank_part(len(part.ids), self._rank, self._world_size)
+        for start in range(share.start, share.stop, batch_size):
+            rows = slice(start, min(start + batch_size, share.stop))
+            yield Batch(part.images[rows], part.labels[rows], part.ids[rows])
 
     def fixed(self, count: int, batch_size: int) -> Iterator[Batch]:
         """See `Loader.fixed`."""

@@ -1,8 +1,8 @@
-"""Train, validation and test: a stratified cut that depends on nothing but the labels and a seed.
+"""Train, validation and test: a stratified cut that depends only on the labels and a seed.
 
-One order of the official training set serves both cuts. Every stretch of it holds the classes in
-their shares, so the validation set is its beginning and the training set what follows: a smaller
-training set is part of a larger one, and neither it nor the training seed moves the validation set.
+One order of the official training set serves both cuts. Every prefix of it holds the classes in
+their shares. The validation set is its beginning, the training set follows. So a smaller training
+set is part of a larger one, and neither its size nor the training seed changes the validation set.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ import hashlib
 import numpy as np
 
 from harness import rng
-from harness.data.official import Integers
+from harness.data.types import Integers
+from harness.schema import DatasetConfig
 
 
 def stratified_order(labels: Integers, seed: int, stream: str) -> Integers:
-    """All positions of `labels`, so ordered that every prefix is stratified.
+    """Return all positions of `labels` in an order whose every prefix is stratified.
 
-    Within its class a sample has a keyed random rank r of n; samples are sorted by (r + 1/2) / n,
-    and by the key where that ties. Hence a class is never far from its share of a prefix, and one
-    prefix contains the shorter ones, which rounding each class's share by itself does not give.
+    Within its class of n samples, a sample has a random rank r. Samples are sorted by (r + 1/2) / n
+    and, where that ties, by their random key. So the number of samples of a class in a prefix is
+    always close to its share, and a longer prefix contains the shorter ones. Rounding the share of
+    each class separately would not give that.
     """
     ids = np.arange(len(labels), dtype=np.int64)
     high, low = rng.bits(seed, stream, 0, ids, 2).astype(np.uint64).T
     key = (high << np.uint64(32)) | low
     by_class = np.lexsort((key, labels))
     counts = np.bincount(labels)
-    first = np.cumsum(counts) - counts
-    of_class = labels[by_class]
-    place = np.empty(len(labels), dtype=np.float64)
-    place[by_class] = (ids - first[of_class] + 0.5) / counts[of_class]
-    order: Integers = np.lexsort((key, place))
+    class_start = np.cumsum(counts) - counts
+    sorted_labels = labels[by_class]
+    position = np.empty(len(labels), dtype=np.float64)
+    position[by_class] = (ids - class_start[sorted_labels] + 0.5) / counts[sorted_labels]
+    order: Integers = np.lexsort((key, position))
     return order
 
 
@@ -44,10 +46,10 @@ def cut(
     test_size: int | None,
     seed: int,
 ) -> tuple[Integers, Integers, Integers]:
-    """Ids (positions in the official sets, rising) of train, validation and test.
+    """Return the ids of train, validation and test: ascending positions in the official sets.
 
     The first two are cut from the official training set and share no id. Sizes are numbers of
-    images; None means all that is left. They must fit (`catalog.check`).
+    images; None means all that remain. `catalog.check` tells beforehand whether they fit.
     """
     order = stratified_order(train_labels, seed, "split.train")
     validation, rest = order[:validation_size], order[validation_size:]
@@ -55,8 +57,22 @@ def cut(
     return np.sort(rest[:train_size]), np.sort(validation), np.sort(test)
 
 
+def cut_as(
+    config: DatasetConfig, train_labels: Integers, test_labels: Integers
+) -> tuple[Integers, Integers, Integers]:
+    """Return the ids of train, validation and test as `config` cuts them (see `cut`)."""
+    return cut(
+        train_labels,
+        test_labels,
+        validation_size=config.validation_size,
+        train_size=config.train_size,
+        test_size=config.test_size,
+        seed=config.split_seed,
+    )
+
+
 def split_hash(train: Integers, validation: Integers, test: Integers) -> str:
-    """16 hex digits of the SHA-256 over the ids of the three parts, in this order."""
+    """Return 16 hex digits of the SHA-256 over the ids of the three splits, in this order."""
     digest = hashlib.sha256()
     for ids in (train, validation, test):
         digest.update(len(ids).to_bytes(8, "little"))

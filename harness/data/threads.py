@@ -1,7 +1,8 @@
-"""Threads that decode, and a wait that notices when one of them is dead.
+"""Threads that decode images, and a wait that notices when one of them has died.
 
-Threads and not processes: what they call (FFCV's C code, Pillow, OpenCV) lets go of Python's lock,
-nothing is copied between processes, and nothing is forked beside a GPU or another library's pool.
+Threads serve better than processes here: FFCV's C code, Pillow and OpenCV release Python's global
+lock, nothing is copied between processes, and nothing is forked next to a GPU or to the thread pool
+of another library.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ from collections.abc import Callable
 
 from harness.store.claims import STALE_SECONDS
 
-GLANCE_SECONDS = 0.2  # how often a waiting thread looks after the others
+POLL_SECONDS = 0.2  # how often a waiting thread checks that the others are alive
 STALL_SECONDS = 0.75 * STALE_SECONDS
-"""Without any job done: storage that hangs, not storage that is slow. Nothing touches the claim and
-nothing hears a signal meanwhile, so the wait ends before the stage would be another worker's."""
+"""A wait ends when no job has ended for so long: then storage hangs, it is not just slow.
+
+During the wait the stage's claim is not refreshed and no signal is handled, so the wait must end
+before another worker may take the stage over.
+"""
 
 
 class Stalled(ConnectionError):
-    """Data stopped coming: a thread died, storage hangs or fails. Worth a try (`failure.py`)."""
+    """Images stopped coming: a thread died, or storage hangs or fails. The stage is retried."""
 
 
 class Threads:
-    """`count` daemon threads that take jobs in order. A job must not raise."""
+    """`count` daemon threads that run jobs in the order of submission. A job must not raise."""
 
     def __init__(self, count: int) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._ended = time.monotonic()  # when a job last did
+        self._last_end = time.monotonic()  # when a job ended last
         self._threads = [
             threading.Thread(target=self._work, name=f"decode-{i}", daemon=True)
             for i in range(count)
@@ -40,25 +44,25 @@ class Threads:
         return len(self._threads)
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Have a thread run `job`, after all that were submitted before."""
+        """Queue `job`."""
         self._jobs.put(job)
 
     def wait(self, done: threading.Event, what: str, seconds: float) -> None:
-        """Until `done` is set; `what` is waited for, in words.
+        """Wait until `done` is set. `what` names the awaited thing in an error message.
 
         Raises:
-            Stalled: a thread is dead, or none has ended a job for `seconds`.
+            Stalled: a thread has died, or no job has ended for `seconds`.
         """
-        begun = time.monotonic()
-        while not done.wait(GLANCE_SECONDS):
+        started = time.monotonic()
+        while not done.wait(POLL_SECONDS):
             dead = [thread.name for thread in self._threads if not thread.is_alive()]
             if dead:
-                raise Stalled(f"the thread {dead[0]} that decodes images is dead, and {what} lost.")
-            if time.monotonic() > max(begun, self._ended) + seconds:
+                raise Stalled(f"the decoding thread {dead[0]} has died, so {what} will not come.")
+            if time.monotonic() > max(started, self._last_end) + seconds:
                 raise Stalled(f"{what} did not come within {seconds:g} s: its storage may hang.")
 
     def close(self) -> None:
-        """End the threads once their jobs are done; one that hangs is left behind."""
+        """End the threads after their jobs. A thread that hangs is left running."""
         for _ in self._threads:
             self._jobs.put(None)
         deadline = time.monotonic() + 10.0
@@ -68,5 +72,5 @@ class Threads:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
-            self._ended = time.monotonic()
-            del job  # or it would keep its batch alive until the next one comes
+            self._last_end = time.monotonic()
+            del job  # otherwise the thread keeps the batch alive until its next job

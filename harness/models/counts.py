@@ -1,10 +1,10 @@
-"""Parameters and multiply-adds, dense and as pruned: the sizes in the rows.
+"""Count parameters and multiply-adds, of the dense and of the pruned model: the sizes in the rows.
 
-Multiply-adds are those of one image: of each convolution (also grouped and depthwise) and linear
-layer the number of weights times the number of positions they are applied at, and of matrix
-products between activations, as in attention, all of them. Norms, activations, pooling, biases and
-other element-wise work are not counted. A pruned weight takes its own share away, so sparse counts
-are exact integers; products between activations have no weight and stay. The numbers are
+Multiply-adds are those of one image. A convolution (also a grouped or depthwise one) or a linear
+layer has as many as its weights times the positions that they are applied at. Matrix products
+between activations, as in attention, count in full. Norms, activations, pooling, biases and other
+element-wise work do not count. A pruned weight takes away exactly its own multiply-adds, so sparse
+counts are exact integers; products between activations have no weights and remain. The numbers are
 theoretical: masked dense kernels are not faster.
 """
 
@@ -26,11 +26,11 @@ from torch.utils.flop_counter import flop_registry
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of parameters, and multiply-adds for one image.
+    """Numbers of parameters, and of multiply-adds for one image.
 
-    `params_prunable` are the weights that the masks cover; without masks, those of all
-    convolutions and linear layers on the image's way. `params_nonzero` are all parameters but the
-    pruned ones.
+    `params_prunable` counts the weights that the masks cover; without masks, the weights of all
+    convolutions and linear layers that an image passes. `params_nonzero` counts all parameters
+    except the pruned ones.
     """
 
     params_total: int
@@ -43,49 +43,49 @@ class Counts:
 COUNTED = (nn.Conv2d, nn.Linear)
 
 
-class _Watch(TorchFunctionMode):
-    """Where weights are applied: `positions` by the weight's name, for one image.
+class _PositionCounter(TorchFunctionMode):
+    """Counts at how many positions of one image each weight is applied: `positions`, by name.
 
-    Most are seen in the call itself, also where a model passes a layer's weight to the function
-    (BEiT's attention). The rest are layers that make their weight anew in each call, such as
-    convolutions with standardised weights: these are seen by a hook.
+    Most weights are seen in the call of the function, also where a model passes the weight of a
+    layer to a function itself (BEiT's attention). Layers that compute their weight in each call,
+    such as convolutions with standardised weights, are seen by a forward hook.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.positions: dict[str, int] = {}
-        self.direct: set[str] = set()
-        self.names: dict[int, str] = {}
-        self.outputs: dict[str, int] = {}  # channels of the output
+        self.seen_in_call: set[str] = set()
+        self.name_of_weight: dict[int, str] = {}
+        self.output_channels: dict[str, int] = {}
         for name, module in model.named_modules():
             if isinstance(module, COUNTED):
-                self.names.setdefault(id(module.weight), f"{name}.weight")
-                self.outputs[f"{name}.weight"] = module.weight.shape[0]
+                self.name_of_weight.setdefault(id(module.weight), f"{name}.weight")
+                self.output_channels[f"{name}.weight"] = module.weight.shape[0]
                 module.register_forward_hook(self._hook)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func in (F.linear, F.conv2d):
             weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
-            if (name := self.names.get(id(weight))) is not None:
-                self.direct.add(name)
+            if (name := self.name_of_weight.get(id(weight))) is not None:
+                self.seen_in_call.add(name)
                 self._add(name, out)
         return out
 
     def _hook(self, module: nn.Module, _: Any, out: torch.Tensor) -> None:
-        name = self.names[id(module.weight)]
-        if name not in self.direct:
+        name = self.name_of_weight[id(module.weight)]
+        if name not in self.seen_in_call:
             self._add(name, out)
 
     def _add(self, name: str, out: torch.Tensor) -> None:
-        positions = out.numel() // self.outputs[name]
+        positions = out.numel() // self.output_channels[name]
         self.positions[name] = self.positions.get(name, 0) + positions
 
 
 class _Flops(TorchDispatchMode):
-    """The sum of torch's own formulas.
+    """Adds up torch's own formulas for floating-point operations.
 
-    Its counter tells modules apart as well, which takes as long again as all else.
+    torch's `FlopCounterMode` also counts by module, which doubles the time.
     """
 
     total = 0
@@ -100,18 +100,18 @@ class _Flops(TorchDispatchMode):
 
 
 def _observed(model: nn.Module, resolution: int, in_channels: int) -> tuple[dict[str, int], int]:
-    """How often each weight of a counted layer is applied to one image, and all multiply-adds.
+    """Return how often each weight is applied to one image, and all multiply-adds.
 
-    Seen in a forward pass of a copy on the CPU: torch's meta device would do without the
-    arithmetic, but takes 4.5 s to start. Gradients stay on, and attention is done by its plain
-    products: torch's formulas know neither the fast path that its own attention layer takes
-    without gradients nor, in torch 2.11, the fused attention of a CPU.
+    They are counted in a forward pass of a copy on the CPU; torch's meta device would need no
+    arithmetic, but takes 4.5 s to start. Gradients stay on and attention uses plain products:
+    torch has no formula for the fast path that its attention layer takes without gradients nor, in
+    torch 2.11, for the fused attention of a CPU.
     """
     shadow = copy.deepcopy(model).cpu().eval()
-    watch = _Watch(shadow)
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _Flops() as flops, watch:
+    counter = _PositionCounter(shadow)
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _Flops() as flops, counter:
         shadow(torch.zeros(1, in_channels, resolution, resolution))
-    return watch.positions, flops.total // 2
+    return counter.positions, flops.total // 2
 
 
 def count(
@@ -120,7 +120,7 @@ def count(
     masks: Mapping[str, torch.Tensor] | None = None,
     in_channels: int = 3,
 ) -> Counts:
-    """Count a model for square images of `resolution` pixels, less what `masks` have pruned."""
+    """Count a model for square images of `resolution` pixels, without the weights masked out."""
     pruned = {
         name: mask.numel() - int(mask.count_nonzero()) for name, mask in (masks or {}).items()
     }
@@ -132,5 +132,5 @@ def count(
         params_nonzero=total - sum(pruned.values()),
         params_prunable=sum(size[name] for name in (positions if masks is None else masks)),
         macs_dense=macs,
-        macs_nonzero=macs - sum(pruned.get(name, 0) * at for name, at in positions.items()),
+        macs_nonzero=macs - sum(pruned.get(name, 0) * n for name, n in positions.items()),
     )

@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import timm
-import torch
-from timm.models import get_pretrained_cfg
-from torch import nn
+import functools
+import importlib.util
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.models.family import Family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIMM = "timm:"  # before the name of a model of timm
 
 
-class Named:
-    """What a family's module offers, for one of timm's names.
+@functools.cache
+def timm_names() -> frozenset[str]:
+    """Return the names of timm's models, read from its source files; none without timm.
 
-    A role that more than one module plays, as in distilled models with two classifiers, is absent.
+    timm is not imported: that takes seconds, and a plan may run without torch.
     """
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    sources = (Path(spec.origin).parent / "models").glob("*.py")
+    registered = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)", re.MULTILINE)
+    return frozenset(name for path in sources for name in registered.findall(path.read_text()))
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.facts = get_pretrained_cfg(name)
 
-    @property
-    def roles(self) -> dict[str, str]:
-        """Names of the classifier and of the first convolution, where timm records one."""
-        found = {role: getattr(self.facts, role, None) for role in ("classifier", "first_conv")}
-        return {role: module for role, module in found.items() if isinstance(module, str)}
+def timm_family(name: str) -> Family:
+    """Return timm's model `name` as a family. Its roles are those of `timm_roles`."""
+    build = functools.partial(_build, name)
+    return Family(TIMM + name, build, classifier=None, first_conv=None, fixed_width=True)
 
-    def build(
-        self, depth: None, width: float, num_classes: int, in_channels: int, resolution: int
-    ) -> nn.Module:
-        """The model without pretrained weights, initialised from torch's default generator.
 
-        Raises UserError where it does not take images of this resolution.
-        """
-        fixed = getattr(self.facts, "fixed_input_size", False)
-        size: dict[str, Any] = {"img_size": resolution} if fixed else {}
-        try:
-            model: nn.Module = timm.create_model(
-                self.name, num_classes=num_classes, in_chans=in_channels, **size
-            ).eval()
-            with torch.no_grad():  # the least size that it takes is written nowhere
-                model(torch.zeros(1, in_channels, resolution, resolution))
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-            if "allocate memory" in str(error):
-                raise
-            raise UserError(
-                f"model.family: timm's {self.name} does not take images of {resolution} pixels "
-                f"({' '.join(str(error).split())}): set dataset.resolution, or choose another."
-            ) from error
-        return model.train()
+def has_fixed_input_size(name: str) -> bool:
+    """Return whether timm's model takes images of one size. Imports timm; False without it."""
+    try:
+        from timm.models import get_pretrained_cfg
+    except ImportError:
+        return False
+    return bool(getattr(get_pretrained_cfg(name), "fixed_input_size", False))
+
+
+def timm_roles(name: str) -> dict[str, str]:
+    """Return the names of the classifier and of the first convolution, where timm records one.
+
+    Some models have several, for example distilled ones with two classifiers: the role is left out.
+    """
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    roles = {role: getattr(config, role, None) for role in ("classifier", "first_conv")}
+    return {role: module for role, module in roles.items() if isinstance(module, str)}
+
+
+def _build(
+    name: str, depth: None, width: float, num_classes: int, in_channels: int, resolution: int
+) -> nn.Module:
+    """Return the model without pretrained weights.
+
+    Raises UserError if it does not take images of this resolution.
+    """
+    import timm
+    import torch
+
+    size: dict[str, Any] = {"img_size": resolution} if has_fixed_input_size(name) else {}
+    try:
+        model: nn.Module = timm.create_model(
+            name, num_classes=num_classes, in_chans=in_channels, **size
+        ).eval()
+        with torch.no_grad():  # timm does not record the smallest size that a model takes
+            model(torch.zeros(1, in_channels, resolution, resolution))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        if "allocate memory" in str(error):
+            raise
+        raise UserError(
+            f"model.family: timm's {name} does not take images of {resolution} pixels "
+            f"({' '.join(str(error).split())}): set dataset.resolution, or choose another."
+        ) from error
+    return model.train()

@@ -1,9 +1,10 @@
-"""A way around a fault of torch 2.15's CPU convolutions that writes beyond its memory.
+"""A workaround for a fault of torch 2.15: its CPU convolutions write beyond their memory.
 
-The weight gradient of a 1x1 convolution with a stride, few input channels (8 at most were seen) and
-sides from 56 pixels, in channels_last memory, corrupts the heap: such a training crashes sooner or
-later, or goes on with wrong numbers. On a CPU the same is done in two steps that are sound: take
-every stride-th pixel, then a 1x1 convolution. Names, parameters and the deployed graph stay.
+The weight gradient of a 1x1 convolution with a stride corrupts the heap if it has few input
+channels (up to 8 were seen), images from 56 pixels a side, and channels_last memory. Such a
+training crashes sooner or later, or continues with wrong numbers. On a CPU, two correct steps
+replace it: take every stride-th pixel, then a 1x1 convolution without a stride. Names, parameters
+and the deployed graph do not change.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from torch.nn import functional
 
 
 class StridedPointwise(nn.Conv2d):
-    """A 1x1 convolution with a stride and no padding."""
+    """A 1x1 convolution with a stride and without padding."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """As `nn.Conv2d`, images [N, C, H, W]."""
+        """Return what `nn.Conv2d` returns, for images [N, C, H, W]."""
         if input.device.type != "cpu":
             return super().forward(input)
         rows, columns = self.stride
@@ -26,7 +27,10 @@ class StridedPointwise(nn.Conv2d):
 
 
 def mend(module: nn.Module) -> nn.Module:
-    """The module itself, its strided 1x1 convolutions replaced in kind."""
+    """Turn all strided 1x1 convolutions of `module` into `StridedPointwise`, and return it.
+
+    Only the class of a layer changes. A new layer would draw new weights.
+    """
     for layer in module.modules():
         if (
             type(layer) is nn.Conv2d

@@ -1,119 +1,68 @@
-"""The model families that a grid can name. A family is one file here and one row below.
+"""Look up, check and build the model families that a grid can name.
 
-Torch-free until `build` or `roles` is called: a plan checks its models without it.
+A plan checks its models without torch and NumPy: only `build` imports them. timm is imported by the
+functions that say so.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, nearest
-from harness.imports import with_timm
+from harness.models import families  # noqa: F401 — registers the shipped families
+from harness.models.family import FAMILIES, Family
+from harness.models.from_timm import (
+    TIMM,
+    has_fixed_input_size,
+    timm_family,
+    timm_names,
+    timm_roles,
+)
 from harness.schema import ModelConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-TIMM = "timm:"  # before a name of timm's, for the models that have no row here
 
-
-@dataclass(frozen=True)
-class Family:
-    """`module` is the file's name; `depths` are the valid ones, None where depth means nothing.
-
-    Resolutions (pixels) below `min_resolution` leave nothing for the last stride to halve; a
-    patched model takes multiples of `patch`, and learns positions, so that `build` is told the
-    resolution. Widths are multiples of 1 / `steps`, where the family has such steps, or just 1.
-    """
-
-    name: str
-    module: str
-    depths: tuple[int, ...] | None = None
-    min_resolution: int = 1
-    patch: int | None = None
-    steps: int | None = None
-    fixed_width: bool = False
-
-
-_ROWS = (
-    Family("cifar_resnet", "cifar_resnet", depths=(8, 20, 32, 56)),
-    Family("wide_resnet", "wide_resnet", depths=(10, 16, 22, 28, 40)),
-    Family("cifar_stem_resnet", "cifar_stem_resnet", depths=(18, 34, 50), min_resolution=8),
-    Family("cifar_mobilenetv2", "cifar_mobilenetv2", min_resolution=8),
-    Family("cifar_shufflenetv2", "cifar_shufflenetv2", min_resolution=8),
-    Family("cifar_vit", "cifar_vit", depths=(2, 4, 6, 7), min_resolution=8, patch=4, steps=4),
-    Family("resnet", "resnet", depths=(18, 34, 50, 101, 152), min_resolution=17),
-    Family("mobilenetv2", "mobilenetv2", min_resolution=17),
-    Family("mobilenetv3_large", "mobilenetv3_large", min_resolution=17),
-    Family("mobilenetv3_small", "mobilenetv3_small", min_resolution=17),
-    Family("shufflenetv2", "shufflenetv2", min_resolution=17),
-    Family("efficientnet", "efficientnet", (16, 23, 26, 32, 39, 45, 55), min_resolution=17),
-    Family("convnext", "convnext", depths=(12, 14, 18, 36), min_resolution=32),
-    Family("vit", "vit", depths=(6, 12, 24), min_resolution=32, patch=16, steps=6),
-)
-
-FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
-
-
-@functools.cache
-def timm_names() -> frozenset[str]:
-    """Names of timm's models, read from its source without importing it; empty without timm."""
-    found = importlib.util.find_spec("timm")
-    if found is None or found.origin is None:
-        return frozenset()
-    sources = (Path(found.origin).parent / "models").glob("*.py")
-    registered = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)", re.MULTILINE)
-    return frozenset(name for path in sources for name in registered.findall(path.read_text()))
-
-
-def _family(name: str) -> Family | None:
+def find_family(name: str) -> Family | None:
+    """Return the family of that name, shipped, timm's or of a plug-in file; None: there is none."""
     if name.startswith(TIMM):
-        return Family(name, "from_timm", fixed_width=True)
-    return FAMILIES.get(name)
+        return timm_family(name.removeprefix(TIMM))
+    return FAMILIES.get(name) if name in FAMILIES.names() else None
 
 
 @functools.cache
 def takes_one_size(name: str) -> bool:
-    """Whether a family learns positions for one size of images.
+    """Return whether a family learns positions for images of one size.
 
-    Only timm knows it of its models: it is imported, which takes seconds; False where it cannot.
+    For a model of timm, timm is imported, which takes seconds.
     """
-    if not name.startswith(TIMM):
-        return name in FAMILIES and FAMILIES[name].patch is not None
-    try:
-        with with_timm():
-            from timm.models import get_pretrained_cfg
-    except ImportError:
-        return False
-    facts = get_pretrained_cfg(name.removeprefix(TIMM))
-    return bool(getattr(facts, "fixed_input_size", False))
+    if name.startswith(TIMM):
+        return has_fixed_input_size(name.removeprefix(TIMM))
+    family = find_family(name)
+    return family is not None and family.patch is not None
 
 
 def check(config: ModelConfig, resolution: int | None = None) -> list[str]:
-    """Sentences about everything that is wrong with a model's config, for images of `resolution`.
+    """Return sentences about all that is wrong with a model's config.
 
-    Without a resolution, what it would forbid is not checked.
+    `resolution` is the side of the images in pixels; None: not checked.
     """
-    family = _family(config.family)
+    family = find_family(config.family)
     if family is None:
         return [
             f"model.family: no family '{config.family}'"
-            f"{nearest(config.family, FAMILIES)}; a model of timm's goes by {TIMM}NAME."
+            f"{nearest(config.family, FAMILIES.names())}; a model of timm is named {TIMM}NAME."
         ]
     if config.family.startswith(TIMM):
         names, name = timm_names(), config.family.removeprefix(TIMM)
         if names and name not in names:
             return [f"model.family: timm has no model '{name}'{nearest(name, names)}."]
-    found = [_wrong_depth(config, family), _wrong_width(config, family)]
+    problems = [_wrong_depth(config, family), _wrong_width(config, family)]
     if resolution is not None:
-        found.append(_wrong_resolution(resolution, family))
-    return [sentence for sentence in found if sentence]
+        problems.append(_wrong_resolution(resolution, family))
+    return [problem for problem in problems if problem]
 
 
 def _wrong_depth(config: ModelConfig, family: Family) -> str | None:
@@ -135,54 +84,57 @@ def _wrong_depth(config: ModelConfig, family: Family) -> str | None:
 
 def _wrong_width(config: ModelConfig, family: Family) -> str | None:
     if family.fixed_width and config.width != 1.0:
-        return f"model.width: {family.name} comes at width 1 only; families with a row have widths."
-    if family.steps is None:
+        return (
+            f"model.width: {family.name} has width 1 only; set it to 1, or choose a family that "
+            "has widths."
+        )
+    if family.width_steps is None:
         return None
-    steps = max(1, round(config.width * family.steps))
-    if abs(config.width * family.steps - steps) < 0.02:  # thirds and sixths are written rounded
+    steps = max(1, round(config.width * family.width_steps))
+    if abs(config.width * family.width_steps - steps) < 0.02:  # 1/3 and 1/6 are written rounded
         return None
     return (
-        f"model.width: {family.name} has {family.steps} attention heads at width 1, so its width "
-        f"is a multiple of 1/{family.steps} (did you mean {steps / family.steps:.4g}?)."
+        f"model.width: {family.name} has {family.width_steps} attention heads at width 1, so its "
+        f"width is a multiple of 1/{family.width_steps} (did you mean "
+        f"{steps / family.width_steps:.4g}?)."
     )
 
 
 def _wrong_resolution(resolution: int, family: Family) -> str | None:
     if resolution < family.min_resolution:
-        fit = [
-            row.name
-            for row in _ROWS
-            if row.min_resolution <= resolution and resolution % (row.patch or 1) == 0
+        fitting = [
+            other.name
+            for other in map(FAMILIES.get, FAMILIES.names())
+            if other.min_resolution <= resolution and resolution % (other.patch or 1) == 0
         ]
         return (
             f"model.family: {family.name} takes images from {family.min_resolution} pixels up and "
-            f"the data set has {resolution}; {', '.join(fit)} take it."
+            f"the data set has {resolution}; {', '.join(fitting)} take it."
         )
     if family.patch and resolution % family.patch:
         return (
-            f"model.family: {family.name} cuts images into patches of {family.patch} pixels, of "
-            f"which {resolution} is no multiple."
+            f"model.family: {family.name} cuts images into patches of {family.patch} pixels, and "
+            f"{resolution} is not a multiple of that; set dataset.resolution to one."
         )
     return None
 
 
-def _module(config: ModelConfig) -> Any:
+def _checked(config: ModelConfig) -> Family:
+    """Return the family of a config. Raises `UserError` if `check` finds a problem."""
     if problems := check(config):
         raise UserError(" ".join(problems))
-    family = _family(config.family)
+    family = find_family(config.family)
     assert family is not None
-    with with_timm():  # which most families are made of
-        module = importlib.import_module(f"harness.models.{family.module}")
-    return module.Named(config.family.removeprefix(TIMM)) if family.fixed_width else module
+    return family
 
 
 def roles(config: ModelConfig) -> dict[str, str]:
-    """The names of the modules that play a part in protection: `classifier` and `first_conv`."""
-    module = _module(config)
+    """Return the names of the modules with a role in protection: `classifier` and `first_conv`."""
+    family = _checked(config)
     if config.family.startswith(TIMM):
-        found: dict[str, str] = module.roles
-        return found
-    return {"classifier": module.CLASSIFIER, "first_conv": module.FIRST_CONV}
+        return timm_roles(config.family.removeprefix(TIMM))
+    named = {"classifier": family.classifier, "first_conv": family.first_conv}
+    return {role: module for role, module in named.items() if module is not None}
 
 
 def build(
@@ -193,11 +145,11 @@ def build(
     seed: int,
     resolution: int | None = None,
 ) -> nn.Module:
-    """A model on the CPU in fp32, whose initial weights are a pure function of `seed`.
+    """Return a model on the CPU in fp32, whose initial weights are a pure function of `seed`.
 
-    `resolution` (pixels) is needed by models that learn a position for each patch. The default
-    generator of the CPU is seeded for the build and put back, because constructors (torch's own
-    and timm's) draw from it; generators of other devices are not touched.
+    `resolution` (pixels) is needed by families that learn a position for each patch. Constructors
+    of torch and timm draw weights from the CPU's default generator. So that generator is seeded
+    before and put back afterwards. Generators of other devices are not touched.
 
     Raises:
         UserError: see `check`.
@@ -207,23 +159,21 @@ def build(
     from harness import rng
     from harness.models.pointwise import mend
 
-    module = _module(config)
-    family = _family(config.family)
-    assert family is not None
-    sized: dict[str, Any] = {}
-    if family.patch or family.fixed_width:
+    family = _checked(config)
+    size: dict[str, Any] = {}
+    if family.needs_resolution:
         if resolution is None:
             raise ValueError(f"{family.name} learns positions: build needs the resolution")
-        sized = {"resolution": resolution}
+        size = {"resolution": resolution}
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(rng.derive(seed, "init"))
     try:
-        model: nn.Module = module.build(
+        model = family.build(
             depth=config.depth,
             width=config.width,
             num_classes=num_classes,
             in_channels=in_channels,
-            **sized,
+            **size,
         )
     finally:
         torch.set_rng_state(state)

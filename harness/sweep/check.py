@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from harness.compress import methods
 from harness.errors import UserError, nearest
-from harness.models.registry import FAMILIES
+from harness.models.registry import TIMM
 from harness.schema import WIDEST, StageConfig, TrialConfig
 from harness.sweep import targets
 from harness.sweep.levels import trial_levels
@@ -243,7 +243,7 @@ def _teacher(trial: TrialConfig) -> Iterator[Mistake]:
 
 
 def _unsuited(what: str, trial: TrialConfig, families: tuple[str, ...]) -> str:
-    known = "" if trial.model.family in FAMILIES else " (a model of timm's)"
+    known = "" if not trial.model.family.startswith(TIMM) else " (a model of timm's)"
     return (
         f"{what} does not suit the family {trial.model.family}{known}; it suits "
         f"{', '.join(families)}"

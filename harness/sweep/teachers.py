@@ -14,8 +14,7 @@ from pathlib import Path
 from harness.data.catalog import CATALOG
 from harness.errors import UserError, nearest
 from harness.files import Damaged
-from harness.imports import with_timm
-from harness.models.registry import FAMILIES, TIMM, timm_names
+from harness.models.registry import TIMM, find_family, timm_names
 from harness.schema import DatasetConfig, StageConfig
 from harness.store.identity import STAGE_ID
 from harness.store.store import Store
@@ -102,7 +101,7 @@ def _missing_weights(name: str, store: Path) -> str | None:
 def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> str | None:
     """Return why a stage cannot be the teacher for a data set."""
     student_data, teacher_data = CATALOG[dataset.name], CATALOG[config.dataset.name]
-    family = FAMILIES.get(config.model.family)
+    family = find_family(config.model.family)
     takes_one_size = family is not None and bool(family.patch)
     teacher_side = config.dataset.resolution or teacher_data.resolution
     student_side = dataset.resolution or student_data.resolution
@@ -159,8 +158,7 @@ def _misfit_of_timm(name: str, dataset: DatasetConfig) -> str | None:
 def _misfit_of_timm_weights(model: str, own_weights: bool, dataset: DatasetConfig) -> str | None:
     """Compare timm's record of the weights with a data set: tag, classes and size of images."""
     try:
-        with with_timm():
-            from timm.models import get_pretrained_cfg, list_pretrained
+        from timm.models import get_pretrained_cfg, list_pretrained
     except ImportError:
         return None  # `unchecked` reports it
     info, architecture = CATALOG[dataset.name], model.partition(".")[0]
@@ -194,8 +192,7 @@ def unchecked(name: str) -> str | None:
     if not name.startswith(TIMM):
         return None
     try:
-        with with_timm():
-            import timm  # noqa: F401
+        import timm  # noqa: F401
     except ImportError:
         return (
             f"timm cannot be imported here, so whether the teacher {name} exists and fits in "

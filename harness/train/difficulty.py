@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from harness.augment.apply import apply
+from harness.augment.batch_transform import eval_batch
 from harness.augment.policy import Policy, parse_policy, with_magnitude
 from harness.augment.spaces import Space
-from harness.augment.tail import eval_batch
 from harness.train.teacher import Teacher
 
 MEASURES = ("loss", "accuracy", "true_prob", "kl", "spread")
@@ -87,7 +87,7 @@ def _log_probabilities(teacher: Teacher, images: Images, policy: Policy, draw: i
         part = slice(begin, begin + BATCH)
         plan = policy.draw(0, draw, images.ids[part])
         pixels = apply(images.pixels[part], plan) if policy.space.rows else images.pixels[part]
-        logits = teacher.logits(eval_batch(pixels, tail=teacher.tail))
+        logits = teacher.logits(eval_batch(pixels, transform=teacher.transform))
         found.append(logits.double().log_softmax(1).cpu())
     return torch.cat(found)
 

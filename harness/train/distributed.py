@@ -95,10 +95,7 @@ def _placed(run: RunConfig) -> tuple[int, int, int]:
 
 
 def _repeat_bits(device: torch.device) -> None:
-    """Have torch take deterministic algorithms, and refuse what has none; a GPU's only warn.
-
-    `use_deterministic_algorithms` says the same, and loads torch's compiler to tell it.
-    """
+    """Make torch use deterministic algorithms. Operators without one fail on CPU, warn on a GPU."""
     torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
     if device.type == "cuda":
         # read with the first product of matrices, which may add up in any order without it

@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import UserError
-from harness.imports import uncollected
 from harness.schema import RecipeConfig, RunConfig
 from harness.train.distributed import World
 from harness.train.optim import loss_function, make_optimizer
@@ -75,8 +74,7 @@ def make_engine(
             )
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     if run.engine == "deepspeed":
-        with uncollected():
-            from harness.train.engine_deepspeed import DeepSpeed
+        from harness.train.engine_deepspeed import DeepSpeed
 
         return DeepSpeed(module, recipe, run, world, masks or {}, micro_batches)
     if run.channels_last:

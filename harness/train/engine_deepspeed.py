@@ -6,49 +6,31 @@ launcher. On CPU no operator is compiled: gloo does the reduction.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import deepspeed
+import deepspeed.ops
 import torch
+from deepspeed.utils import logger, safe_set_full_fp32_param
 from torch import nn
 
-from harness.imports import unseen
 from harness.schema import RecipeConfig, RunConfig
 from harness.train.distributed import World
 from harness.train.engine import MicroBatch, hold, pruned_places
 from harness.train.optim import loss_function, make_optimizer
 
-with unseen("mlflow"):  # three seconds, for DeepSpeed's tuner, which nothing here calls
-    import deepspeed
-    import deepspeed.ops
-    from deepspeed.runtime import compiler
-    from deepspeed.utils import logger, safe_set_full_fp32_param
-
-# ZeRO 1 imports Muon, and with it torch's compiler (three seconds) for a function of that
-# optimizer, which is none of ours.
-_compile, compiler.compile = compiler.compile, lambda *_, **__: compiler.dummy_decorator
-try:
-    with contextlib.suppress(ImportError):
-        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
-finally:
-    compiler.compile = _compile
 logger.setLevel(logging.ERROR)
-# Without this, DeepSpeed compiles a shared-memory operator at start (40 to 80 s, and a compiler on
-# every node). The name is internal: the minor version is pinned, and a test watches the start.
-# Setting the whole table also saves the probing of all operators (0.5 s).
+# Without this entry DeepSpeed compiles a shared-memory operator when a process on CPU starts: 40 to
+# 80 s, and every node needs a C++ compiler. The name is internal to DeepSpeed, so the minor version
+# is pinned, and tests/train/test_two_ranks.py fails when a start compiles something.
 vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
-
-GARBAGE_BYTES = 2**28  # weights of closed engines that may wait for the garbage collector
 
 
 class DeepSpeed:
     """See `engine.Engine`."""
-
-    garbage = 0
 
     def __init__(
         self,
@@ -153,10 +135,7 @@ class DeepSpeed:
                 safe_set_full_fp32_param(parameter, parameter)
 
     def close(self) -> None:
-        """See `engine.Engine`. DeepSpeed's engine refers to itself: only the collector frees it."""
+        """See `engine.Engine`."""
         self.engine.destroy()
-        DeepSpeed.garbage += sum(p.numel() * p.element_size() for p in self.module.parameters())
         del self.engine, self.wrapped
-        if DeepSpeed.garbage > GARBAGE_BYTES:
-            DeepSpeed.garbage = 0
-            gc.collect()  # 0.2 s, so not for every small model
+        gc.collect()  # DeepSpeed's engine refers to itself, so nothing else frees its buffers

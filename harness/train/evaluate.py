@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from harness.augment.tail import Tail, eval_batch
-from harness.data.loader import Loader, SplitName
+from harness.augment.batch_transform import BatchTransform, eval_batch
+from harness.data.types import Loader, SplitName
 from harness.schema import RecipeConfig
 from harness.train.distributed import World
 from harness.train.engine import autocast
@@ -41,7 +41,7 @@ def evaluate(
     loader: Loader,
     split: SplitName,
     recipe: RecipeConfig,
-    tail: Tail,
+    transform: BatchTransform,
     world: World,
     channels_last: bool,
     beat: Callable[[], None],
@@ -57,7 +57,7 @@ def evaluate(
     losses, right = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
     try:
         for batch in loader.evaluate(split, BATCH):
-            images = eval_batch(batch.images, tail=tail, channels_last=channels_last)
+            images = eval_batch(batch.images, transform=transform, channels_last=channels_last)
             with autocast(recipe, world.device):
                 logits = module(images).float()
             losses.append(F.cross_entropy(logits, batch.labels, reduction="none").cpu())

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from harness.augment.tail import Tail
+from harness.augment.batch_transform import BatchTransform
 from harness.schema import TeacherConfig
 from harness.train.teacher import Teacher, cross_entropy
 
@@ -27,7 +27,7 @@ def judged(
     teacher: Teacher,
     draw: Callable[[int], Drawn],
     labels: torch.Tensor,
-    seen: Tail,
+    seen: BatchTransform,
 ) -> Drawn:
     """Images and targets of a batch. `draw(epochs later)` augments it; labels int64 [N].
 

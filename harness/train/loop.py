@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.datasets import Dataset, load
-from harness.data.loader import Loader, make_loader
+from harness.data.datasets import load
+from harness.data.loader import make_loader
+from harness.data.types import Dataset, Loader
 from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
 from harness.store import provenance

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.imports import defer_compiler
 from harness.schema import OptimizerConfig, RecipeConfig, ScheduleConfig
 
 
@@ -39,7 +38,6 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     These are the parameters of one dimension, and those that a model of timm's names itself
     (position embeddings, class tokens).
     """
-    defer_compiler()
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     said = getattr(module, "no_weight_decay", None)
     own = set(said()) if callable(said) else set()

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from harness import rng
+from harness.augment.batch_transform import BatchTransform, eval_batch, train_batch
 from harness.augment.policy import parse_policy
-from harness.augment.tail import Tail, eval_batch, train_batch
 from harness.compress import batchnorm
 from harness.compress import masks as pruning
 from harness.compress.surplus import Graph, make_graph
-from harness.data.datasets import Dataset
-from harness.data.loader import Batch, Loader, SplitName
+from harness.data.types import Batch, Dataset, Loader, SplitName
 from harness.errors import UserError
 from harness.files import append_line, atomic_write, read_lines
 from harness.models import registry
@@ -64,7 +63,7 @@ class Stage:
         self.dataset, self.loader, self.run, self.world = dataset, loader, run, world
         self.beat = beat
         self.policy = parse_policy(self.config.augment.policy)
-        self.tail = Tail(
+        self.transform = BatchTransform(
             crop_padding=self.config.augment.crop_padding,
             flip=self.config.augment.flip,
             erasing=self.config.augment.erasing,
@@ -184,7 +183,9 @@ class Stage:
         batchnorm.reestimate(module, (self._plain(batch) for batch in images))
 
     def _plain(self, batch: Batch) -> torch.Tensor:
-        return eval_batch(batch.images, tail=self.tail, channels_last=self.run.channels_last)
+        return eval_batch(
+            batch.images, transform=self.transform, channels_last=self.run.channels_last
+        )
 
     def _resume(self, step: int, state: dict[str, Any]) -> None:
         self.engine.load_state(state["engine"])
@@ -209,7 +210,7 @@ class Stage:
         else:
             asked = self.config.teacher
             self.judging_sum += asked.candidates * self.teacher.macs(side)
-            images, targets = judged(asked, self.teacher, draw, batch.labels, self.tail)
+            images, targets = judged(asked, self.teacher, draw, batch.labels, self.transform)
         size = self.run.micro_batch_size or len(images)
         lr = self._lr(self.step)
         if self.graph is not None:
@@ -233,7 +234,7 @@ class Stage:
             batch.labels,
             batch.ids,
             policy=self.policy,
-            tail=self.tail,
+            transform=self.transform,
             seed=self.config.seed,
             epoch=epoch + later,
             num_classes=self.dataset.info.num_classes,
@@ -348,7 +349,7 @@ class Stage:
             self.loader,
             split,
             self.config.recipe,
-            self.tail,
+            self.transform,
             self.world,
             self.run.channels_last,
             self.beat,

@@ -17,7 +17,8 @@ import torch
 from harness.data import node
 from harness.data.crops import side_at
 from harness.data.datasets import load
-from harness.data.loader import Loader, make_loader
+from harness.data.loader import make_loader
+from harness.data.types import Loader
 from harness.errors import UserError
 from harness.schema import DatasetConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from harness.augment.tail import Tail
+from harness.augment.batch_transform import BatchTransform
 from harness.compress.methods import channel
 from harness.data.catalog import CATALOG, DatasetInfo
 from harness.errors import UserError
 from harness.files import Damaged, read_json
-from harness.imports import with_timm
 from harness.models import registry
 from harness.models.counts import count
 from harness.models.registry import TIMM
@@ -27,10 +26,10 @@ from harness.train import checkpoint
 
 @dataclass(frozen=True)
 class Teacher:
-    """`tail` normalises as the teacher was trained."""
+    """`transform` normalises as the teacher was trained."""
 
     module: nn.Module
-    tail: Tail
+    transform: BatchTransform
     _macs: dict[int, int] = field(default_factory=dict)
 
     def macs(self, side: int) -> int:
@@ -40,14 +39,14 @@ class Teacher:
         return self._macs[side]
 
     @torch.no_grad()
-    def logits(self, images: torch.Tensor, seen: Tail | None = None) -> torch.Tensor:
+    def logits(self, images: torch.Tensor, seen: BatchTransform | None = None) -> torch.Tensor:
         """Logits fp32 [N, classes] of images [N, 3, H, W] that were normalised by `seen`.
 
-        Without `seen`, by the teacher's own tail.
+        Without `seen`, by the teacher's own transform.
         """
-        if seen is not None and (seen.mean, seen.std) != (self.tail.mean, self.tail.std):
+        if seen is not None and (seen.mean, seen.std) != (self.transform.mean, self.transform.std):
             images = images * _row(seen.std, images) + _row(seen.mean, images)
-            images = (images - _row(self.tail.mean, images)) / _row(self.tail.std, images)
+            images = (images - _row(self.transform.mean, images)) / _row(self.transform.std, images)
         logits: torch.Tensor = self.module(images).float()
         return logits
 
@@ -68,11 +67,11 @@ def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -
     info = CATALOG[dataset.name]
     resolution = dataset.resolution or info.resolution
     if name.startswith(TIMM):
-        module, tail = _from_timm(name.removeprefix(TIMM), info)
+        module, transform = _from_timm(name.removeprefix(TIMM), info)
     else:
         folder = stage_folder(name, store)
         assert folder is not None
-        module, tail = _from_stage(folder, info)
+        module, transform = _from_stage(folder, info)
     module = module.to(device).eval().requires_grad_(False)
     try:
         with torch.no_grad():
@@ -87,10 +86,10 @@ def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -
             f"teacher: {name} tells {said.shape[-1]} classes apart and {dataset.name} has "
             f"{info.num_classes}: choose a teacher trained on {dataset.name}."
         )
-    return Teacher(module, tail)
+    return Teacher(module, transform)
 
 
-def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, Tail]:
+def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]:
     config = stage_config(folder)
     try:
         # its config names the stage: a folder from elsewhere may be called anything
@@ -109,12 +108,11 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, Tail]:
     channel.fit(module, saved)
     module.load_state_dict(saved)
     own = CATALOG[config.dataset.name]
-    return module, Tail(mean=own.mean, std=own.std)
+    return module, BatchTransform(mean=own.mean, std=own.std)
 
 
-def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, Tail]:
-    with with_timm():
-        import timm
+def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]:
+    import timm
 
     model, _, weights = name.partition("@")
     try:
@@ -130,8 +128,8 @@ def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, Tail]:
         ) from error
     said: dict[str, Any] = vars(module)["pretrained_cfg"]
     if weights:
-        return module, Tail(mean=info.mean, std=info.std)
-    return module, Tail(mean=tuple(said["mean"]), std=tuple(said["std"]))
+        return module, BatchTransform(mean=info.mean, std=info.std)
+    return module, BatchTransform(mean=tuple(said["mean"]), std=tuple(said["std"]))
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -148,7 +148,7 @@ def test_the_code_that_jobs_run_brings_compiled_loops(in_child, tmp_path):
     in_child(
         SMALL.format(before=f"sys.path.insert(0, {str(code)!r})")
         + f"assert compiled.__file__.startswith({str(code)!r})\n"
-        + "assert not compiled._run.loop.stats.cache_misses, compiled._run.loop.stats\n"
+        + "assert not compiled._run.compiled.stats.cache_misses, compiled._run.compiled.stats\n"
     )
 
 

@@ -5,17 +5,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from timm.data import auto_augment as timm_augment
+from torchvision.transforms import autoaugment as torchvision_augment
 
 from harness.augment.apply import apply
 from harness.augment.ops import NAMES, OPS, Kind
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES, Row
-from harness.imports import with_timm
-
-with with_timm():
-    from timm.data import auto_augment as timm_augment
-    from torchvision.transforms import autoaugment as torchvision_augment
 
 IDS = np.arange(14_000)
 NAMED = [name for name in SPACES if name != "none"]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from harness.compress.batchnorm import reestimate
-from harness.models.cifar_resnet import build
+from harness.models.families.cifar_resnet import build
 
 
 def batches(number=4, seed=0):

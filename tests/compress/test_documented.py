@@ -72,7 +72,7 @@ def test_there_are_commands_to_look_at():
 def test_a_printed_command_composes(page, words, somewhere, monkeypatch, capsys):
     monkeypatch.chdir(somewhere)
     monkeypatch.setitem(  # which docs/models.md has just added
-        registry.FAMILIES, "plain_cnn", registry.Family("plain_cnn", "plain_cnn")
+        registry.FAMILIES.items, "plain_cnn", registry.Family("plain_cnn", None, None, None)
     )
     for placeholder, meant in PLACEHOLDERS.items():
         words = re.sub(rf"{re.escape(placeholder)}(?= |$)", meant, words)

@@ -16,7 +16,7 @@ from harness.compress.masks import (
     unpack,
 )
 from harness.errors import UserError
-from harness.models.cifar_resnet import build
+from harness.models.families.cifar_resnet import build
 
 ROLES = {"classifier": "fc", "first_conv": "conv1"}
 

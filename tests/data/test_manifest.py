@@ -1,4 +1,4 @@
-"""A written set when it is opened: its manifest, its files, and what a config asks of them."""
+"""Opening a written data set: its manifest, its files, and whether a config fits."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def command(source, out, *words):
 
 @pytest.fixture
 def set_copy(betons, tmp_path):
-    """A written set of one's own, to be spoiled."""
+    """A written data set of its own, which the test may damage."""
     command = ["cp", "-r", "--sparse=always", betons / "photos", tmp_path / "photos"]
     subprocess.run(command, check=True)
     return tmp_path / "photos"
@@ -45,7 +45,7 @@ def damage_index(folder):
 
 
 def says(key, value):
-    """The manifest says this of `key`."""
+    """Return a function that sets `key` in the manifest of a folder."""
 
     def change(folder):
         path = folder / MANIFEST
@@ -91,16 +91,18 @@ def test_another_split_than_the_written_one_is_refused(betons):
         assert words in str(caught.value)
 
 
-def test_images_that_were_shrunk_below_what_is_asked_for_are_refused(tree, tmp_path):
+def test_images_smaller_than_the_resolution_are_refused(tree, tmp_path):
     command(tree / "photos", tmp_path / "photos", "max_resolution=40")
     larger = CONFIG.model_copy(update={"resolution": 41})
-    with pytest.raises(UserError, match=r"max_resolution=40, and images of 41 pixels are asked"):
+    with pytest.raises(
+        UserError, match=r"max_resolution=40, and the config needs images of 41 pixels"
+    ):
         load(larger, str(tmp_path), "ffcv")
     same = CONFIG.model_copy(update={"resolution": 40})
     assert load(same, str(tmp_path), "ffcv").resolution == 40
 
 
-def test_what_was_done_to_the_pixels_is_known_of_a_set(tree, betons, tmp_path):
+def test_a_data_set_records_how_its_pixels_were_changed(tree, betons, tmp_path):
     lacking = tmp_path / "tree"
     shutil.copytree(tree / "photos", lacking)
     for name in ("train/cat/cat_03.JPEG", "val/dog/dog_00.JPEG"):
@@ -123,18 +125,18 @@ def test_a_jpeg_that_is_damaged_in_the_file_is_named_by_its_id(tree, tmp_path):
     with images.path.open("r+b") as file:
         file.seek(start)
         file.write(bytes(20))
-    job = images.job(np.arange(15), dataset.test.ids, Centre())
+    decode = images.decoder(np.arange(15), dataset.test.ids, Centre())
     with pytest.raises(UserError, match=r"image 4 in .*test\.beton does not decode"):
-        job(slice(0, 15), np.empty((15, 32, 32, 3), np.uint8))
+        decode(slice(0, 15), np.empty((15, 32, 32, 3), np.uint8))
 
 
 def test_a_cache_that_does_not_fit_is_refused(set_copy, monkeypatch):
     meminfo = Path.read_text
-    said = "MemTotal: 9999999 kB\nMemAvailable: 10 kB"
+    meminfo_text = "MemTotal: 9999999 kB\nMemAvailable: 10 kB"
     monkeypatch.setattr(
         Path,
         "read_text",
-        lambda path, *a: said if path.name == "meminfo" else meminfo(path, *a),
+        lambda path, *a: meminfo_text if path.name == "meminfo" else meminfo(path, *a),
     )
     with pytest.raises(UserError, match=r"data_cache=process would read .* 0\.0 GB are free"):
         load(CONFIG, str(set_copy.parent), "ffcv", "process")

@@ -1,4 +1,4 @@
-"""Mistakes about data are said before anything is queued, in the words a worker would use."""
+"""A launch reports mistakes about data before it queues anything, in the words of a worker."""
 
 import json
 
@@ -26,9 +26,9 @@ axes: {magnitude: [none], seed: [0]}
 """
 
 
-def spoiled(betons, tmp_path, **said):
-    """A root whose manifest says so; its files are not needed to see that."""
-    manifest = json.loads((betons / "photos" / MANIFEST).read_text()) | said
+def spoiled(betons, tmp_path, **content):
+    """Return a root whose manifest has other content. It has no other files."""
+    manifest = json.loads((betons / "photos" / MANIFEST).read_text()) | content
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / MANIFEST).write_text(json.dumps(manifest))
     return tmp_path
@@ -58,12 +58,12 @@ def test_a_manifest_that_does_not_fit_is_a_problem(betons, tmp_path):
 @pytest.mark.parametrize(("at", "loader"), [("tree", "ffcv"), ("betons", "imagefolder")])
 def test_files_that_the_loader_does_not_read_are_a_problem(tree, betons, at, loader):
     root = str({"tree": tree, "betons": betons}[at])
-    said = source.problem(CONFIG, root, loader)
-    assert said is not None
-    assert f"run.loader={loader} needs" in said
+    message = source.problem(CONFIG, root, loader)
+    assert message is not None
+    assert f"run.loader={loader} needs" in message
     with pytest.raises(UserError) as caught:
         load(CONFIG, root, loader)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 @pytest.mark.usefixtures("no_ffcv")
@@ -75,7 +75,7 @@ def test_without_ffcv_only_a_tree_can_be_read(tree, betons):
 
 @pytest.fixture
 def launched(tmp_path):
-    """The words of a launch on a root, and its store."""
+    """Return a function that gives the arguments of a launch on a root, and the store."""
     grid, store = tmp_path / "photos_grid.yaml", tmp_path / "store"
     grid.write_text(GRID)
     return lambda root: [f"grid={grid}", f"store={store}", f"run.data_root={root}"], store
@@ -83,13 +83,13 @@ def launched(tmp_path):
 
 def test_launch_dry_run_and_doctor_say_it(tree, launched, capsys):
     words, store = launched
-    asked = [*words(tree), "run.loader=ffcv"]
+    arguments = [*words(tree), "run.loader=ffcv"]
     with pytest.raises(UserError, match=r"run\.loader=ffcv needs \.beton files of photos"):
-        launch.main(asked)
+        launch.main(arguments)
     assert not store.exists()
-    launch.main([*asked, "dry_run=true"])
+    launch.main([*arguments, "dry_run=true"])
     assert "note: run.loader=ffcv needs .beton files of photos" in capsys.readouterr().out
-    ((state, name, why),) = doctor_checks.data(load_grid(asked))
+    ((state, name, why),) = doctor_checks.data(load_grid(arguments))
     assert (state, name) == ("bad", "photos")
     assert "run.loader=ffcv needs" in why
     assert list(doctor_checks.data(load_grid(words(tree)))) == [("ok", "photos", "there")]
@@ -101,9 +101,9 @@ def test_the_doctor_imports_ffcv_rather_than_look_for_it(betons, launched):
     ((state, _, why),) = doctor_checks.data(load_grid(words(betons)))
     assert state == "bad"
     assert "FFCV cannot be imported (none here)" in why
-    said = {what: (state, why) for state, what, why in doctor_checks.machine()}
-    assert said["ffcv"][0] == "note"
-    assert "run.loader=auto reads image files" in said["ffcv"][1]
+    message = {what: (state, why) for state, what, why in doctor_checks.machine()}
+    assert message["ffcv"][0] == "note"
+    assert "run.loader=auto reads image files" in message["ffcv"][1]
 
 
 def test_in_a_container_ffcv_is_not_looked_for_here(betons, launched, no_ffcv, capsys):

@@ -1,4 +1,4 @@
-"""Storage and the machine fail or fall short: that is said of them, and not of the images."""
+"""Failures of storage and of the machine are reported as such, not as bad images."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness.cluster import failure
-from harness.data import node, streamed, write
+from harness.data import node, pipeline, write
 from harness.data.catalog import MANIFEST
 from harness.data.datasets import load
 from harness.data.ffcv import require_memory
@@ -28,37 +28,37 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def mine(tree, tmp_path):
-    """A root with a tree of one's own, to be spoiled."""
+def own_tree(tree, tmp_path):
+    """A root with a tree of its own, which the test may change."""
     shutil.copytree(tree / "photos", tmp_path / "photos")
     return tmp_path
 
 
 @pytest.fixture
 def loader_of():
-    """Make loaders; they are closed at the end."""
-    made = []
+    """Open loaders; all are closed at the end."""
+    loaders = []
 
     def make(root, threads=2, config=CONFIG, **how):
         dataset = load(config, str(root), **how)
-        made.append(make_loader(dataset, RunConfig(loader_threads=threads), 12, 0, 1, CPU))
-        return made[-1]
+        loaders.append(make_loader(dataset, RunConfig(loader_threads=threads), 12, 0, 1, CPU))
+        return loaders[-1]
 
     yield make
-    for loader in made:
+    for loader in loaders:
         loader.close()
 
 
 def first_image(loader):
     """The file of an image in the first batch of an epoch."""
-    images = loader._splits["train"][1]
+    images = loader._splits["train"].images
     ids = loader._dataset.train.ids.tolist()
     sample = next(loader.epoch(0, 0)).ids[0]
     return images._root / images._paths[ids.index(sample)]
 
 
-def test_a_file_that_storage_does_not_give_is_worth_another_try(mine, loader_of):
-    loader = loader_of(mine)
+def test_a_file_that_storage_does_not_give_is_worth_another_try(own_tree, loader_of):
+    loader = loader_of(own_tree)
     path = first_image(loader)
     path.unlink()
     path.symlink_to(path)
@@ -68,8 +68,8 @@ def test_a_file_that_storage_does_not_give_is_worth_another_try(mine, loader_of)
     assert failure.classify(caught.value) == "transport"
 
 
-def test_an_image_that_does_not_decode_is_the_users_to_replace(mine, loader_of):
-    loader = loader_of(mine)
+def test_an_image_that_does_not_decode_is_the_users_to_replace(own_tree, loader_of):
+    loader = loader_of(own_tree)
     path = first_image(loader)
     path.write_bytes(b"")
     with pytest.raises(UserError, match=r"does not decode .*: replace it") as caught:
@@ -90,22 +90,27 @@ def test_a_thread_opens_one_file_at_a_time(tree, loader_of):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_what_storage_does_not_give_is_not_left_out_as_bad(mine, tmp_path):
-    path = mine / "photos/train/dog/dog_05.JPEG"
+def test_what_storage_does_not_give_is_not_left_out_as_bad(own_tree, tmp_path):
+    path = own_tree / "photos/train/dog/dog_05.JPEG"
     path.unlink()
     path.symlink_to(path)
-    words = ["dataset=photos", f"source={mine / 'photos'}", "validation_size=9", "skip_bad=true"]
+    words = [
+        "dataset=photos",
+        f"source={own_tree / 'photos'}",
+        "validation_size=9",
+        "skip_bad=true",
+    ]
     with pytest.raises(UserError, match=r"not finished.*dog_05\.JPEG cannot be read"):
         write.main([*words, f"out={tmp_path / 'out'}"])
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
-def test_a_file_that_hangs_ends_the_wait_once(mine, loader_of, monkeypatch):
-    loader = loader_of(mine)
+def test_a_file_that_hangs_ends_the_wait_once(own_tree, loader_of, monkeypatch):
+    loader = loader_of(own_tree)
     path = first_image(loader)
     path.unlink()
     os.mkfifo(path)  # to open it for reading waits for a writer
-    monkeypatch.setattr(streamed, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(pipeline, "STALL_SECONDS", 0.5)
     waited = []
     wait = Threads.wait
 
@@ -154,9 +159,9 @@ def test_data_sets_cut_from_one_folder_are_in_memory_once(betons):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Say what this machine has: cores that may be used, bytes in all and free."""
+    """Return a function that sets this machine's usable cores, and its total and free bytes."""
 
-    def say(cores=8, total=10**9, free=10**9):
+    def set_machine(cores=8, total=10**9, free=10**9):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
         monkeypatch.setattr(node, "host_memory", lambda: (total, free))
         monkeypatch.setattr(node, "memory_limit", lambda: None)
@@ -164,7 +169,7 @@ def machine(monkeypatch):
     for name in (node.WORKERS, "SLURM_CPUS_PER_TASK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
         monkeypatch.setenv(name, "")  # put back afterwards
         monkeypatch.delenv(name)
-    return say
+    return set_machine
 
 
 def test_a_cache_fits_if_all_ranks_of_the_node_can_hold_it(tmp_path, machine, monkeypatch):
@@ -246,14 +251,14 @@ def test_workers_of_one_machine_share_its_cores(machine, monkeypatch):
 def test_ranks_are_told_how_many_share_their_node(tmp_path, monkeypatch):
     from harness.cluster import rendezvous
 
-    said = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "3"}
-    said |= {"SUBMITIT_LOCAL_JOB_ID": "1", "SUBMITIT_LOCAL_LOCALID": "0"}
-    said |= {"SUBMITIT_LOCAL_GLOBALID": "0", "SUBMITIT_LOCAL_NODEID": "0"}
-    said |= {"SUBMITIT_LOCAL_NNODES": "1", "SUBMITIT_LOCAL_NODELIST": "here"}
+    variables = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "3"}
+    variables |= {"SUBMITIT_LOCAL_JOB_ID": "1", "SUBMITIT_LOCAL_LOCALID": "0"}
+    variables |= {"SUBMITIT_LOCAL_GLOBALID": "0", "SUBMITIT_LOCAL_NODEID": "0"}
+    variables |= {"SUBMITIT_LOCAL_NNODES": "1", "SUBMITIT_LOCAL_NODELIST": "here"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")  # put back afterwards
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "0")
-    for name, value in said.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     rendezvous.export_rank_variables(tmp_path)
     assert node.processes_here() == 3

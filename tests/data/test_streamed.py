@@ -1,4 +1,4 @@
-"""Loaders that decode: the same samples and crops for any ranks, threads, loader and resumption."""
+"""Loaders that decode: the same samples and crops for any ranks, threads, loader, or resumption."""
 
 import gc
 import importlib
@@ -27,8 +27,8 @@ LOADERS = ["ffcv", "imagefolder"]
 
 
 @pytest.fixture
-def made(tree, betons):
-    """Make loaders; they are closed at the end."""
+def open_loader(tree, betons):
+    """Open loaders; all are closed at the end."""
     open_ones = []
 
     def make(loader="ffcv", rank=0, world_size=1, config=CONFIG, threads=2, epochs=1, batch=12):
@@ -43,8 +43,8 @@ def made(tree, betons):
         loader.close()
 
 
-def held(batches):
-    """Copies of what an iterator gives, whose memory is the loader's."""
+def copies(batches):
+    """Return copies of the batches: the loader reuses their memory."""
     return [(b.images.clone(), b.labels, b.ids) for b in batches]
 
 
@@ -56,38 +56,40 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_ranks_and_threads_share_the_same_batches(made, loader):
-    whole = held(made(loader, threads=3).epoch(7, 2))
-    halves = [held(made(loader, rank, 2, threads=1).epoch(7, 2)) for rank in range(2)]
+def test_ranks_and_threads_share_the_same_batches(open_loader, loader):
+    whole = copies(open_loader(loader, threads=3).epoch(7, 2))
+    halves = [copies(open_loader(loader, rank, 2, threads=1).epoch(7, 2)) for rank in range(2)]
     joined = [
         (torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]]), np.concatenate([a[2], b[2]]))
         for a, b in zip(*halves, strict=True)
     ]
     assert len(whole) == 3
     assert same(whole, joined)
-    assert not same(whole, held(made(loader).epoch(7, 3)))
+    assert not same(whole, copies(open_loader(loader).epoch(7, 3)))
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_an_epoch_that_begins_in_its_middle_decodes_only_what_is_left(made, loader, monkeypatch):
-    first, second = made(loader), made(loader)
-    whole = held(first.epoch(0, 1))
+def test_an_epoch_that_begins_in_its_middle_decodes_only_what_is_left(
+    open_loader, loader, monkeypatch
+):
+    first, second = open_loader(loader), open_loader(loader)
+    whole = copies(first.epoch(0, 1))
     decoded = []
-    images = second._splits["train"][1]
-    job = images.job
+    images = second._splits["train"].images
+    decoder = images.decoder
 
     def watched(rows, ids, crop):
         decoded.extend(ids.tolist())
-        return job(rows, ids, crop)
+        return decoder(rows, ids, crop)
 
-    monkeypatch.setattr(images, "job", watched)
-    rest = held(second.epoch(0, 1, start_step=1))
+    monkeypatch.setattr(images, "decoder", watched)
+    rest = copies(second.epoch(0, 1, start_step=1))
     assert same(whole[1:], rest)
     assert decoded == [i for batch in whole[1:] for i in batch[2].tolist()]
 
 
-def test_both_loaders_cut_the_same_boxes_of_the_same_samples(made, tree):
-    ffcv, files = (held(made(loader).epoch(0, 0)) for loader in LOADERS)
+def test_both_loaders_cut_the_same_boxes_of_the_same_samples(open_loader, tree):
+    ffcv, files = (copies(open_loader(loader).epoch(0, 0)) for loader in LOADERS)
     for (a, labels, ids), (b, other_labels, other_ids) in zip(ffcv, files, strict=True):
         assert np.array_equal(ids, other_ids)
         assert torch.equal(labels, other_labels)
@@ -98,16 +100,16 @@ def test_both_loaders_cut_the_same_boxes_of_the_same_samples(made, tree):
 @pytest.mark.parametrize(
     ("split", "crop"), [("train", RandomResized(4, 0, (0.08, 1))), ("test", 0)]
 )
-def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(made, tree, split, crop):
+def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(open_loader, tree, split, crop):
     """From raw storage: the pixels of the box in the file, resized by INTER_AREA."""
     import cv2
 
-    from harness.data.imagefolder import read_image, scan_both
+    from harness.data.imagefolder import read_image, scan_parts
 
-    part = scan_both(tree / "photos")[split == "test"]
-    loader = made()
+    part = scan_parts(tree / "photos")[split == "test"]
+    loader = open_loader()
     batches = loader.epoch(4, 0) if crop else loader.evaluate("test", 15)
-    images, labels, ids = held(batches)[0]
+    images, labels, ids = copies(batches)[0]
     for image, label, sample in zip(images, labels, ids, strict=True):
         pixels = np.asarray(read_image(part.root / part.paths[sample]))
         sides = np.array([pixels.shape[:2]])
@@ -121,32 +123,32 @@ def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(made, tree, split, c
 
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_every_test_image_counts_once_over_all_ranks(made, loader, world_size):
+def test_every_test_image_counts_once_over_all_ranks(open_loader, loader, world_size):
     seen = [
-        held(made(loader, rank, world_size, batch=12).evaluate("test", 3))
+        copies(open_loader(loader, rank, world_size, batch=12).evaluate("test", 3))
         for rank in range(world_size)
     ]
     ids = np.concatenate([batch[2] for rank in seen for batch in rank])
     assert ids.tolist() == list(range(15))
-    alone = held(made(loader).evaluate("test", 15))[0][0]
+    alone = copies(open_loader(loader).evaluate("test", 15))[0][0]
     assert torch.equal(torch.cat([batch[0] for rank in seen for batch in rank]), alone)
 
 
-def test_batch_norm_sees_the_same_centre_crops_on_every_rank(made):
-    one, other = made(), made(rank=1, world_size=2)
-    assert same(held(one.fixed(20, 10)), held(other.fixed(20, 10)))
-    assert [len(batch[2]) for batch in held(one.fixed(20, 10))] == [10, 10]
+def test_batch_norm_sees_the_same_centre_crops_on_every_rank(open_loader):
+    one, other = open_loader(), open_loader(rank=1, world_size=2)
+    assert same(copies(one.fixed(20, 10)), copies(other.fixed(20, 10)))
+    assert [len(batch[2]) for batch in copies(one.fixed(20, 10))] == [10, 10]
 
 
-def test_progressive_resizing_grows_training_images_and_no_others(made):
+def test_progressive_resizing_grows_training_images_and_no_others(open_loader):
     config = CONFIG.model_copy(update={"resolution": 96, "start_resolution": 32})
-    loader = made(config=config, epochs=5)
+    loader = open_loader(config=config, epochs=5)
     sides = [next(loader.epoch(0, epoch)).images.shape[-1] for epoch in range(5)]
     assert sides == [32, 32, 32, 64, 96]
     assert next(loader.evaluate("validation", 5)).images.shape == (5, 3, 96, 96)
 
 
-def test_a_thread_sorts_the_next_epoch_while_this_one_is_used(made, monkeypatch):
+def test_a_thread_sorts_the_next_epoch_while_this_one_is_used(open_loader, monkeypatch):
     sorted_by = {}
     order = streamed.training_order
 
@@ -155,17 +157,17 @@ def test_a_thread_sorts_the_next_epoch_while_this_one_is_used(made, monkeypatch)
         return order(seed, epoch, *rest)
 
     monkeypatch.setattr(streamed, "training_order", watched)
-    loader = made(epochs=2)
+    loader = open_loader(epochs=2)
     list(loader.epoch(7, 0))
     deadline = time.monotonic() + 20
     while loader._next_order is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    ahead = held(loader.epoch(7, 1))
+    ahead = copies(loader.epoch(7, 1))
     assert sorted_by[1][0].startswith("decode-")
     assert [len(names) for names in sorted_by.values()] == [1, 1]  # and none after the last
-    assert same(ahead, held(made().epoch(7, 1)))
-    assert not same(ahead, held(loader.epoch(8, 1)))
+    assert same(ahead, copies(open_loader().epoch(7, 1)))
+    assert not same(ahead, copies(loader.epoch(8, 1)))
 
 
 def test_images_of_one_size_come_out_as_they_are(tmp_path):
@@ -179,27 +181,27 @@ def test_images_of_one_size_come_out_as_they_are(tmp_path):
         dataset = load(config, str(tmp_path), name)
         loader = make_loader(dataset, RunConfig(), 64, 0, 1, CPU)
         assert loader.name == name
-        batches.append([*held(loader.epoch(1, 1)), *held(loader.evaluate("test", 50))])
+        batches.append([*copies(loader.epoch(1, 1)), *copies(loader.evaluate("test", 50))])
         loader.close()
     assert same(*batches)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dead_thread_is_an_error_within_seconds(made):
-    loader = made()
+def test_a_dead_thread_is_an_error_within_seconds(open_loader):
+    loader = open_loader()
     batches = loader.epoch(0, 0)
     next(batches)
-    for _ in range(len(loader._threads)):
-        loader._threads.submit(sys.exit)  # ends the thread that runs it
+    for _ in range(len(loader._pipeline.threads)):
+        loader._pipeline.threads.submit(sys.exit)  # ends the thread that runs it
     started = time.monotonic()
-    with pytest.raises(Stalled, match=r"decode-\d that decodes images is dead"):
+    with pytest.raises(Stalled, match=r"the decoding thread decode-\d has died"):
         list(itertools.chain.from_iterable(loader.epoch(0, epoch) for epoch in range(1, 50)))
     assert time.monotonic() - started < 3
 
 
-def test_an_error_in_a_thread_arrives_with_its_own_words(made, tmp_path):
-    loader = made("imagefolder")
-    loader._splits["train"][1]._root = tmp_path
+def test_an_error_in_a_thread_arrives_with_its_own_words(open_loader, tmp_path):
+    loader = open_loader("imagefolder")
+    loader._splits["train"].images._root = tmp_path
     with pytest.raises(
         UserError, match=r"the image .*(JPEG|png) was there .* is gone: put it back"
     ):
@@ -214,9 +216,9 @@ def megabytes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loader", LOADERS)
-def test_hundreds_of_epochs_and_abandoned_iterators_leak_nothing(made, loader):
+def test_hundreds_of_epochs_and_abandoned_iterators_leak_nothing(open_loader, loader):
     config = CONFIG.model_copy(update={"resolution": 128})
-    loader = made(loader, config=config, epochs=1000)
+    loader = open_loader(loader, config=config, epochs=1000)
     one_batch = 12 * 128 * 128 * 3 / 1e6
 
     def some(count):
@@ -263,10 +265,10 @@ def test_what_cannot_be_imported_is_said_in_a_sentence(monkeypatch):
     datasets.ffcv_trouble.cache_clear()
     monkeypatch.delitem(sys.modules, "harness.data.ffcv", raising=False)
     monkeypatch.setitem(sys.modules, "ffcv.libffcv", None)
-    said = datasets.ffcv_trouble()
+    output = datasets.ffcv_trouble()
     datasets.ffcv_trouble.cache_clear()
-    assert "libopencv-dev" in said
-    assert "pip install" in said
+    assert "libopencv-dev" in output
+    assert "pip install" in output
     monkeypatch.undo()
     importlib.import_module("harness.data.ffcv")
 
@@ -278,7 +280,7 @@ def test_what_cannot_be_imported_is_said_in_a_sentence(monkeypatch):
         ("photos", "ffcv", "run.loader=ffcv needs .beton files of photos"),
         ("photos", "auto", "neither manifest.json nor train/ and val/ are in"),
         ("photos", "imagefolder", "needs the folders train/ and val/ of photos"),
-        ("digits", "imagefolder", "reads a tree of image files, and digits is none"),
+        ("digits", "imagefolder", "reads a tree of image files, and digits is not one"),
     ],
 )
 def test_a_loader_that_cannot_read_the_set_says_what_to_do(tmp_path, name, loader, words):
@@ -300,22 +302,23 @@ def test_keys_of_cropped_sets_are_refused_elsewhere_and_checked_here():
 
 @pytest.mark.slow
 def test_importing_ffcv_leaves_torchs_threads_alone(in_child):
-    said = in_child(
+    output = in_child(
         "import torch; torch.set_num_threads(2); import harness.data.ffcv; "
         "print(torch.get_num_threads())"
     )
-    assert said.strip() == "2"
+    assert output.strip() == "2"
 
 
 @pytest.mark.slow
 def test_what_decodes_images_is_kept_for_the_next_process(in_child, betons):
     code = (
         "from pathlib import Path\nimport numpy as np\n"
-        "from harness.data.crops import Centre\nfrom harness.data.ffcv import Beton, _decode\n"
-        f"images = Beton(Path({str(betons / 'photos' / 'train.beton')!r}))\n"
+        "from harness.data.crops import Centre\n"
+        "from harness.data.ffcv import BetonImages, _decode\n"
+        f"images = BetonImages(Path({str(betons / 'photos' / 'train.beton')!r}))\n"
         "out = np.zeros((1, 16, 16, 3), dtype=np.uint8)\n"
-        "images.job(np.arange(1), images.ids[:1], Centre())(slice(0, 1), out)\n"
-        "print(out.sum(), _decode.loop.stats.cache_misses.total())"
+        "images.decoder(np.arange(1), images.ids[:1], Centre())(slice(0, 1), out)\n"
+        "print(out.sum(), _decode.compiled.stats.cache_misses.total())"
     )
     first, again = (in_child(code).split() for _ in range(2))
     assert int(first[0]) > 0

@@ -1,4 +1,4 @@
-"""Whole stages on image files: killed in the middle of an epoch they see what was left, no more."""
+"""Whole stages on image files: killed in mid-epoch, they resume with the images that remain."""
 
 import contextlib
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.best import warnings
+from analysis.provenance import warnings
 from harness import rows
-from harness.data import streamed
+from harness.data import pipeline
 from harness.data.write import main as write
 from harness.files import write_json
 from harness.models import registry
@@ -55,7 +55,7 @@ def config(**changes):
 
 
 def train(world, folder, configs, root, loader, steps=10**6, **run):
-    """Outcomes of stages below `folder`, told to stop after so many steps."""
+    """Outcomes of stages below `folder`, which stop after so many steps."""
     members = []
     for stage in configs:
         place = folder / stage_id(stage)
@@ -73,7 +73,7 @@ def train(world, folder, configs, root, loader, steps=10**6, **run):
 
 
 def facts(outcome):
-    """What must repeat to the bit."""
+    """Return what must repeat to the bit."""
     result = {key: value for key, value in outcome.result.items() if key != "timing"}
     return result, {split: bits.tolist() for split, bits in outcome.correct.items()}
 
@@ -111,11 +111,11 @@ def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
     assert facts(resumed) == facts(unbroken)
     (record,) = provenance.records(tmp_path / "a" / stage_id(dense))
     stored = {"ffcv": "compress_probability=0", "imagefolder": "original"}[loader]
-    made = [record[key] for key in ("loader", "stored", "split_hash")]
-    assert made == [loader, stored, unbroken.result["split_hash"]]
+    records = [record[key] for key in ("loader", "stored", "split_hash")]
+    assert records == [loader, stored, unbroken.result["split_hash"]]
     assert {"pillow", "opencv-python"} < set(record["packages"])  # which decode and resize
-    said = capsys.readouterr().out.splitlines()
-    assert f"loader {loader}: run.loader asks for it" in said
+    output = capsys.readouterr().out.splitlines()
+    assert f"loader {loader}: run.loader asks for it" in output
 
 
 def test_pixels_stored_in_other_ways_are_flagged(world, tree, betons, tmp_path):
@@ -124,9 +124,9 @@ def test_pixels_stored_in_other_ways_are_flagged(world, tree, betons, tmp_path):
     write([*words, f"out={tmp_path / 'small/photos'}", "max_resolution=64"])
     for root, steps in ((betons, 3), (tmp_path / "small", 10**6)):
         train(world, tmp_path / "a", [config()], root, "ffcv", steps)
-    made = provenance.records(tmp_path / "a" / stage_id(config()))
-    assert rows._flags([made]) == ["mixed_stored"]
-    frame = pd.DataFrame([{"state": "done", "stored": record["stored"]} for record in made])
+    records = provenance.records(tmp_path / "a" / stage_id(config()))
+    assert rows._flags([records]) == ["mixed_stored"]
+    frame = pd.DataFrame([{"state": "done", "stored": record["stored"]} for record in records])
     small = "max_resolution=64 jpeg_quality=90 compress_probability=1"
     assert warnings(frame) == [f"the rows differ in stored: compress_probability=0, {small}"]
 
@@ -168,7 +168,7 @@ with connected(RunConfig(device="cpu")) as world:
 
 
 def newest(folder):
-    """The step of the newest checkpoint, or 0."""
+    """Return the step of the newest checkpoint, or 0."""
     return max(checkpoint.steps(folder), default=0)
 
 
@@ -208,7 +208,7 @@ def test_killed_it_sees_what_is_left_and_ends_in_the_same_bits(world, betons, tm
 def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
     world, tree, tmp_path, monkeypatch
 ):
-    """Whoever asks for one loader, or ends with larger images, must not pay for another guess."""
+    """The estimate holds for the loader and the image sizes of the run."""
     shown = []
     train_on = Stage.train_on
 
@@ -227,7 +227,7 @@ def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
 
 
 def test_a_pilot_ends_when_its_time_is_over(world, tree, tmp_path, monkeypatch):
-    """Of a size whose steps take long, one is enough to tell."""
+    """One step is enough for a size whose steps take long."""
     monkeypatch.setattr(pilot, "LONGEST_SECONDS", 0.0)
     monkeypatch.setattr(pilot, "connected", lambda run: contextlib.nullcontext(world))
     run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
@@ -245,20 +245,20 @@ def test_a_gang_decodes_and_copies_each_training_batch_once(
     world, betons, tmp_path, monkeypatch, members
 ):
     decoded, sent = [], []
-    drawn, send = streamed._drawn, streamed.Streamed._send
+    with_decoders, send = pipeline._with_decoders, pipeline.Pipeline._send
 
     def watched(split, images, rows, crop):
-        for batch, fill in drawn(split, images, rows, crop):
+        for batch, decode in with_decoders(split, images, rows, crop):
 
-            def counted(part, out, batch=batch, fill=fill):
-                decoded.extend(split.ids[batch][part].tolist())
-                fill(part, out)
+            def counted(piece, out, batch=batch, decode=decode):
+                decoded.extend(split.ids[batch][piece].tolist())
+                decode(piece, out)
 
             yield batch, counted
 
-    monkeypatch.setattr(streamed, "_drawn", watched)
+    monkeypatch.setattr(pipeline, "_with_decoders", watched)
     monkeypatch.setattr(
-        streamed.Streamed, "_send", lambda self, batch: sent.append(batch.ids) or send(self, batch)
+        pipeline.Pipeline, "_send", lambda self, batch: sent.append(batch.ids) or send(self, batch)
     )
     plain = {"policy": "none", "crop_padding": 0, "flip": False}
     stages = [config(), config(augment=plain)][:members]

@@ -1,4 +1,4 @@
-"""Written sets: what they hold, and what is said when the source or the files are bad."""
+"""Writing data sets: what the files hold, and the errors for a bad source or bad images."""
 
 import dataclasses
 import itertools
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data import catalog, encode, write
+from harness.data import catalog, encode, write, writer
 from harness.data.catalog import CATALOG, MANIFEST, missing
 from harness.data.crops import Centre, Whole
 from harness.data.datasets import load
-from harness.data.imagefolder import read_image, scan_both
+from harness.data.imagefolder import read_image, scan_parts
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 from harness.store.claims import try_claim
@@ -35,7 +35,7 @@ def command(source, out, *words):
 
 @pytest.fixture
 def copy(tree, tmp_path):
-    """A tree of one's own, to be spoiled."""
+    """A tree of its own, which the test may change."""
     shutil.copytree(tree / "photos", tmp_path / "source")
     return tmp_path / "source"
 
@@ -94,14 +94,14 @@ def test_ffcvs_own_loader_reads_the_file(betons, tree):
     dataset = load(CONFIG, str(betons), "ffcv")
     ours = np.empty((15, 32, 32, 3), np.uint8)
     rows = np.arange(15)
-    dataset.test.images.job(rows, dataset.test.ids, Centre())(slice(0, 15), ours)
+    dataset.test.images.decoder(rows, dataset.test.ids, Centre())(slice(0, 15), ours)
     assert np.array_equal(images.numpy(), ours)
     assert ids.flatten().tolist() == dataset.test.ids.tolist()
     assert labels.flatten().tolist() == dataset.test.labels.tolist()
 
 
 def test_images_are_shrunk_and_some_are_compressed_whatever_the_threads(tree, tmp_path):
-    from harness.data.ffcv import Beton
+    from harness.data.ffcv import BetonImages
 
     source = tree / "photos"
     words = ("max_resolution=100", "compress_probability=0.5", "jpeg_quality=80")
@@ -110,7 +110,7 @@ def test_images_are_shrunk_and_some_are_compressed_whatever_the_threads(tree, tm
     for name in ("train", "validation", "test"):
         one, four = ((tmp_path / n / f"{name}.beton").read_bytes() for n in ("one", "four"))
         assert one == four
-    images = Beton(tmp_path / "one" / "train.beton")._image
+    images = BetonImages(tmp_path / "one" / "train.beton")._image
     assert np.maximum(images["height"], images["width"]).max() == 100
     assert 0.2 < (images["mode"] == 0).mean() < 0.8
     settings = json.loads((tmp_path / "one" / MANIFEST).read_text())["settings"]
@@ -118,7 +118,7 @@ def test_images_are_shrunk_and_some_are_compressed_whatever_the_threads(tree, tm
 
 
 def spoil(copy):
-    """Two images that do not decode, and a text: their names."""
+    """Damage two images; return their names."""
     truncated, text = copy / "train/cat/cat_03.JPEG", copy / "val/dog/dog_00.JPEG"
     truncated.write_bytes(truncated.read_bytes()[:2000])
     text.write_text("no image")
@@ -136,10 +136,10 @@ def test_bad_images_are_all_named_and_nothing_looks_finished(copy, tmp_path):
 def test_bad_images_are_left_out_if_asked_and_the_rest_stays_as_it_is(copy, tree, tmp_path, capsys):
     names = spoil(copy)
     command(copy, tmp_path / "photos", "skip_bad=true")
-    said = capsys.readouterr().out
-    assert all(f"skipped {name}" in said for name in names)
+    output = capsys.readouterr().out
+    assert all(f"skipped {name}" in output for name in names)
     whole, rest = load(CONFIG, str(tree), "imagefolder"), load(CONFIG, str(tmp_path), "ffcv")
-    bad = scan_both(tree / "photos")[0].paths.index("cat/cat_03.JPEG")
+    bad = scan_parts(tree / "photos")[0].paths.index("cat/cat_03.JPEG")
     parts = [(whole.train, rest.train), (whole.validation, rest.validation)]
     for before, after in parts:
         assert after.ids.tolist() == [i for i in before.ids if i != bad]
@@ -163,14 +163,14 @@ def test_too_many_bad_images_end_a_write_at_once_unless_they_may_be_skipped(
     names = [str(copy / f"train/cat/cat_{i:02}.JPEG") for i in (3, 4, 5, 6)]
     for name in names:
         Path(name).write_text("no image")
-    monkeypatch.setattr(write, "MOST_BAD", 2)
+    monkeypatch.setattr(writer, "MOST_BAD", 2)
     with pytest.raises(UserError, match=r"3 images do not decode.*these are the first") as caught:
         command(copy, tmp_path / "out")
     assert sum(name in str(caught.value) for name in names) == 3
     assert not any((tmp_path / "out").iterdir())
     command(copy, tmp_path / "photos", "skip_bad=true")
-    said = capsys.readouterr().out
-    assert all(f"skipped {name}" in said for name in names)
+    output = capsys.readouterr().out
+    assert all(f"skipped {name}" in output for name in names)
     assert len(load(CONFIG, str(tmp_path), "ffcv").test) == 15
 
 
@@ -237,7 +237,7 @@ def test_an_image_that_never_ends_is_named_within_the_deadline(tree, tmp_path, m
             release.wait(20)
         return read(path)
 
-    monkeypatch.setattr(write, "read_image", stuck)
+    monkeypatch.setattr(writer, "read_image", stuck)
     monkeypatch.setattr(encode, "IMAGE_SECONDS", 0.5)
     threading.Timer(1.5, release.set).start()
     with pytest.raises(UserError, match=r"not finished.*dog_05\.JPEG did not come within 0\.5 s"):
@@ -265,7 +265,7 @@ def test_a_class_folder_without_images_is_named(copy, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda root: shutil.rmtree(root / "val/newt"), "other classes: newt is in one"),
+        (lambda root: shutil.rmtree(root / "val/newt"), "different classes: newt is in only one"),
         (lambda root: (root / "val/cat/cat_00.JPEG").unlink(), "photos should have 48 training"),
         (lambda root: shutil.rmtree(root / "val"), "val cannot be read (No such file"),
     ],
@@ -297,14 +297,14 @@ def test_colour_arrays_are_written_as_they_are(tmp_path, monkeypatch):
     assert files.split_hash == arrays.split_hash
     for one, other in ((arrays.train, files.train), (arrays.test, files.test)):
         out = np.empty((len(one), 32, 32, 3), np.uint8)
-        other.images.job(np.arange(len(one)), one.ids, Whole())(slice(0, len(one)), out)
+        other.images.decoder(np.arange(len(one)), one.ids, Whole())(slice(0, len(one)), out)
         assert np.array_equal(out.transpose(0, 3, 1, 2), one.images)
         assert np.array_equal(one.labels, other.labels)
 
 
 def test_progress_says_how_much_is_left(tree, tmp_path, monkeypatch, capsys):
     clock = itertools.count(0, 61)  # of seconds: 61 for each image
-    monkeypatch.setattr(write, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     command(tree / "photos", tmp_path / "out")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 63
@@ -330,7 +330,7 @@ def test_without_ffcv_it_is_a_sentence():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["dataset=photos"], "out is missing: add out="),
         (["dataset=photos", "out=x", "maxresolution=3"], "did you mean 'max_resolution'?"),
@@ -339,16 +339,16 @@ def test_without_ffcv_it_is_a_sentence():
             ["dataset=photos", "out=x", "jpeg_quality=101"],
             "jpeg_quality=101 is out of range: 1 to 100",
         ),
-        (["dataset=photos", "out=x"], "say validation_size=N"),
-        (["dataset=photos", "out=x", "validation_size=9"], "say source=DIR"),
+        (["dataset=photos", "out=x"], "add validation_size=N"),
+        (["dataset=photos", "out=x", "validation_size=9"], "add source=DIR"),
         (["dataset=digits", "out=x", "validation_size=1437"], "leaves nothing to train on"),
         (["dataset=digits", "out=x", "validation_size=5000"], "leaves nothing to train on"),
     ],
 )
-def test_wrong_words_are_explained(words, said):
+def test_wrong_words_are_explained(words, output):
     with pytest.raises(UserError) as caught:
         write.main(words)
-    assert said in str(caught.value)
+    assert output in str(caught.value)
 
 
 def test_a_tree_that_the_catalog_does_not_know_comes_with_its_line(tree):

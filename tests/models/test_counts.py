@@ -7,8 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.models import registry
-from harness.models.cifar_resnet import build
 from harness.models.counts import Counts, count
+from harness.models.families.cifar_resnet import build
 from harness.schema import ModelConfig
 
 # CIFAR ResNet-20 with projection shortcuts, by base width, and He et al. 2016, table 6, by depth.

@@ -10,8 +10,9 @@ from torchvision.models import get_model_weights
 from harness.compress import masks as pruning
 from harness.config import check_sections
 from harness.errors import UserError
-from harness.models import registry, shufflenetv2
+from harness.models import registry
 from harness.models.counts import count
+from harness.models.families import shufflenetv2
 from harness.schema import ModelConfig, OptimizerConfig, TrialConfig
 from harness.train.optim import make_optimizer
 
@@ -178,7 +179,7 @@ NAMES = [f"{family}-{depth or ''}" for family, depth, *_ in WIDTHS]
 
 
 def test_every_family_is_among_those_tested():
-    assert {family for family, *_ in WIDTHS if ":" not in family} == set(registry.FAMILIES)
+    assert {family for family, *_ in WIDTHS if ":" not in family} == set(registry.FAMILIES.names())
 
 
 @pytest.mark.slow
@@ -284,7 +285,7 @@ def test_shufflenets_channels_lie_between_the_published_ones():
         ("resnet50", None, 1.0, 224, ("did you mean 'resnet'?", "timm:NAME")),
     ],
 )
-def test_what_a_family_does_not_take_is_said(family, depth, width, resolution, words):
+def test_a_model_that_a_family_does_not_have_is_refused(family, depth, width, resolution, words):
     config = ModelConfig(family=family, depth=depth, width=width)
     (problem,) = registry.check(config, resolution)
     assert problem.startswith("model.")
@@ -304,8 +305,8 @@ def test_a_timm_model_says_which_images_it_does_not_take(name, side):
         registry.build(config, 10, seed=0, resolution=side)
 
 
-def test_looking_whether_a_timm_model_takes_the_images_leaves_no_trace():
-    """Neither in its statistics nor in its mode."""
+def test_trying_the_resolution_leaves_a_timm_model_unchanged():
+    """Its batch statistics and its mode stay as they were."""
     model = registry.build(ModelConfig(family="timm:test_efficientnet"), 10, seed=0, resolution=32)
     counted = [value for name, value in model.state_dict().items() if "num_batches" in name]
     assert counted
@@ -319,13 +320,13 @@ def test_looking_whether_a_timm_model_takes_the_images_leaves_no_trace():
 )
 def test_images_that_grow_are_refused_by_models_of_one_size(family, refused):
     dataset = {"name": "imagenet", "validation_size": 50_000}
-    said = {
+    content = {
         "dataset": {**dataset, "resolution": 192, "start_resolution": 160},
         "model": {"family": family, "depth": 12 if family == "vit" else None},
         "augment": {},
         "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}},
     }
-    found = check_sections(dict(TrialConfig.model_validate(said)))
+    found = check_sections(dict(TrialConfig.model_validate(content)))
     assert [key for key, _ in found] == ["dataset.start_resolution"] * refused
 
 

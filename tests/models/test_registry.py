@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import harness.models
+from harness import plugins
 from harness.errors import UserError
-from harness.models import registry
-from harness.models.cifar_resnet import scaled
+from harness.models import registry, scale_channels
 from harness.schema import ModelConfig
 
 RESNET8 = ModelConfig(family="cifar_resnet", depth=8, width=0.5)
@@ -58,7 +58,7 @@ def test_a_model_takes_the_resolutions_of_the_data_sets(resolution):
     [(1.0, (16, 32, 64)), (0.25, (4, 8, 16)), (0.3, (5, 10, 19)), (0.01, (1, 1, 1))],
 )
 def test_width_multiplies_the_channels(width, channels):
-    assert tuple(scaled(base, width) for base in (16, 32, 64)) == channels
+    assert tuple(scale_channels(base, width) for base in (16, 32, 64)) == channels
     model = registry.build(ModelConfig(family="cifar_resnet", depth=8, width=width), 10, seed=0)
     assert model.conv1.out_channels == channels[0]
     assert model.fc.in_features == channels[2]
@@ -87,18 +87,39 @@ def test_a_wrong_model_is_named_and_not_built(config, words):
         registry.build(config, 10, seed=0)
 
 
-def test_a_family_is_one_file_and_one_row(monkeypatch, tmp_path):
-    """What `docs/models.md` promises: its example runs as printed."""
+@pytest.fixture
+def plain_cnn(monkeypatch, tmp_path):
+    """The example of `docs/models.md` as a plug-in file, which is forgotten afterwards."""
     page = Path(harness.models.__file__).parents[2] / "docs" / "models.md"
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    module, row = blocks
-    (tmp_path / "plain_cnn.py").write_text(module)
-    monkeypatch.setattr(harness.models, "__path__", [*harness.models.__path__, str(tmp_path)])
-    (family,) = eval(f"({row})", {"Family": registry.Family})
-    monkeypatch.setitem(registry.FAMILIES, family.name, family)
-    config = ModelConfig(family=family.name, width=0.5)
+    (source,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    path = tmp_path / "plain_cnn.py"
+    path.write_text(source)
+    monkeypatch.setenv(plugins.PLUGINS, str(path))
+    yield path
+    registry.FAMILIES.items.pop("plain_cnn", None)
+    plugins._imported.pop(path, None)
+
+
+@pytest.mark.usefixtures("plain_cnn")
+def test_a_family_is_one_file():
+    """What `docs/models.md` promises: its example runs as printed."""
+    config = ModelConfig(family="plain_cnn", width=0.5)
     assert registry.check(config) == []
     assert registry.check(config.model_copy(update={"depth": 8}))
     model = registry.build(config, 10, seed=0)
     assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
     assert isinstance(model.get_submodule(registry.roles(config)["classifier"]), torch.nn.Linear)
+
+
+@pytest.mark.usefixtures("plain_cnn")
+def test_a_family_from_a_file_is_named_where_one_is_misspelt():
+    (problem,) = registry.check(ModelConfig(family="plain_cn"))
+    assert "did you mean 'plain_cnn'?" in problem
+
+
+def test_a_name_that_is_taken_is_refused(plain_cnn):
+    source = plain_cnn.read_text()
+    assert '"plain_cnn"' in source
+    plain_cnn.write_text(source.replace('"plain_cnn"', '"cifar_resnet"'))
+    with pytest.raises(UserError, match="there is a model family 'cifar_resnet' already"):
+        registry.check(RESNET8)

@@ -9,10 +9,10 @@ import torch
 import yaml
 
 from harness import config
+from harness.augment.batch_transform import BatchTransform
 from harness.augment.calibrate import calibrated, rescaled, targets
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES, Row, find_space, load_space
-from harness.augment.tail import Tail
 from harness.commands import difficulty_report
 from harness.errors import UserError
 from harness.store.claims import try_claim
@@ -32,7 +32,7 @@ class Brightest(torch.nn.Module):
         return -((level - torch.arange(10) - 0.5) ** 2)
 
 
-TEACHER = Teacher(Brightest(), Tail(mean=(0.0,) * 3, std=(1.0,) * 3))
+TEACHER = Teacher(Brightest(), BatchTransform(mean=(0.0,) * 3, std=(1.0,) * 3))
 
 
 @pytest.fixture(scope="module")

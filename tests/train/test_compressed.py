@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from harness.augment.tail import Tail
+from harness.augment.batch_transform import BatchTransform
 from harness.compress import masks as pruning
 from harness.compress.methods import channel
 from harness.data.datasets import load
@@ -212,6 +212,8 @@ def test_a_surplus_stage_is_scored_as_what_it_deploys(stages):
     model, _ = loaded(stages, config)
     dataset = load(config.dataset)
     loader = make_loader(dataset, RunConfig(), 32, 0, 1, torch.device("cpu"))
-    tail = Tail(mean=dataset.info.mean, std=dataset.info.std)
-    scores = evaluate(model, loader, "test", plain.recipe, tail, stages.world, False, lambda: None)
+    transform = BatchTransform(mean=dataset.info.mean, std=dataset.info.std)
+    scores = evaluate(
+        model, loader, "test", plain.recipe, transform, stages.world, False, lambda: None
+    )
     assert outcome.result["test"]["loss"] == pytest.approx(scores.loss, rel=1e-5)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from harness import config
-from harness.augment.tail import Tail
+from harness.augment.batch_transform import BatchTransform
 from harness.cluster import failure
 from harness.commands import difficulty
 from harness.errors import UserError
@@ -23,7 +23,7 @@ from harness.train.judge import judged
 from harness.train.loop import Member
 from harness.train.teacher import Teacher, load
 
-TAIL = Tail(mean=(0.0,) * 3, std=(1.0,) * 3)
+TRANSFORM = BatchTransform(mean=(0.0,) * 3, std=(1.0,) * 3)
 LABELS = torch.tensor([0, 1, 2, 0])
 
 
@@ -34,7 +34,7 @@ class Flat(torch.nn.Module):
         return x[:, 0, 0, :3]
 
 
-TEACHER = Teacher(Flat(), TAIL)
+TEACHER = Teacher(Flat(), TRANSFORM)
 
 
 def drawn(later):
@@ -46,7 +46,7 @@ def drawn(later):
 
 
 def ask(**said):
-    return judged(TeacherConfig(name="someone", **said), TEACHER, drawn, LABELS, TAIL)
+    return judged(TeacherConfig(name="someone", **said), TEACHER, drawn, LABELS, TRANSFORM)
 
 
 def test_soft_and_hard_labels_take_their_share_of_the_targets():
@@ -57,8 +57,8 @@ def test_soft_and_hard_labels_take_their_share_of_the_targets():
     torch.testing.assert_close(mixed, 0.75 * one_hot + 0.25 * targets)
     _, hard = ask(labels="hard")
     assert torch.equal(hard, one_hot)
-    wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TAIL)
-    _, hard = judged(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TAIL)
+    wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TRANSFORM)
+    _, hard = judged(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TRANSFORM)
     assert torch.equal(hard.argmax(1), (LABELS + 1) % 3)
 
 
@@ -93,8 +93,8 @@ def test_beyond_the_cap_images_are_dropped_or_count_less():
 
 
 def test_a_teacher_sees_images_normalised_as_it_was_trained():
-    own = Teacher(Flat(), Tail(mean=(0.5,) * 3, std=(0.25,) * 3))
-    seen = Tail(mean=(0.1,) * 3, std=(0.2,) * 3)
+    own = Teacher(Flat(), BatchTransform(mean=(0.5,) * 3, std=(0.25,) * 3))
+    seen = BatchTransform(mean=(0.1,) * 3, std=(0.2,) * 3)
     pixels = torch.rand(4, 3, 4, 4)
     told = own.logits((pixels - 0.1) / 0.2, seen)
     torch.testing.assert_close(told, own.logits((pixels - 0.5) / 0.25))

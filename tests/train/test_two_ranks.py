@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from harness.augment.batch_transform import BatchTransform, train_batch
 from harness.augment.policy import parse_policy
-from harness.augment.tail import Tail, train_batch
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.errors import UserError
@@ -57,7 +57,9 @@ def test_two_processes_see_the_images_of_one(folder, stages):
     config = stages.toy()
     dataset = load(config.dataset)
     loader = make_loader(dataset, RunConfig(), 32, 0, 1, torch.device("cpu"))
-    tail = Tail(crop_padding=1, flip=True, mean=dataset.info.mean, std=dataset.info.std)
+    transform = BatchTransform(
+        crop_padding=1, flip=True, mean=dataset.info.mean, std=dataset.info.std
+    )
     parts = [np.load(folder / f"images{rank}.npz") for rank in range(2)]
     ids, shown = (np.concatenate([part[key] for part in parts], 1) for key in ("ids", "shown"))
     step = 0
@@ -65,7 +67,7 @@ def test_two_processes_see_the_images_of_one(folder, stages):
         for batch in loader.epoch(config.seed, epoch):
             alone, _ = train_batch(
                 batch.images, batch.labels, batch.ids, policy=parse_policy(config.augment.policy),
-                tail=tail, seed=config.seed, epoch=epoch, num_classes=10,
+                transform=transform, seed=config.seed, epoch=epoch, num_classes=10,
             )  # fmt: skip
             assert np.array_equal(batch.ids, ids[step])
             assert np.array_equal(alone.numpy(), shown[step])
@@ -118,8 +120,10 @@ def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, said, 
     trained = folder / "unbroken-0" / said[0]["id"]
     module.load_state_dict(checkpoint.read_final(trained, said[0]["id"])["model"])
     loader = make_loader(dataset, RunConfig(), 32, 0, 1, world.device)
-    tail = Tail(mean=dataset.info.mean, std=dataset.info.std)
-    alone = evaluate(module, loader, "test", config.recipe, tail, world, False, beat=lambda: None)
+    transform = BatchTransform(mean=dataset.info.mean, std=dataset.info.std)
+    alone = evaluate(
+        module, loader, "test", config.recipe, transform, world, False, beat=lambda: None
+    )
     assert said[0]["dense 0"]["test"]["loss"] == pytest.approx(alone.loss, rel=1e-6)
     assert said[0]["dense 0 correct"] == said[1]["dense 0 correct"] == alone.correct.tolist()
 

@@ -15,8 +15,8 @@ import torch
 from conftest import Stages
 from two_ranks_compressed import prune
 
+from harness.augment.batch_transform import BatchTransform, train_batch
 from harness.augment.policy import parse_policy
-from harness.augment.tail import Tail, train_batch
 from harness.compress import masks as pruning
 from harness.data.datasets import load
 from harness.data.loader import make_loader
@@ -35,13 +35,15 @@ def images(config, world, folder):
     """Every image and id that this rank is shown in two epochs."""
     dataset = load(config.dataset)
     loader = make_loader(dataset, RunConfig(), 32, world.rank, world.size, world.device)
-    tail = Tail(crop_padding=1, flip=True, mean=dataset.info.mean, std=dataset.info.std)
+    transform = BatchTransform(
+        crop_padding=1, flip=True, mean=dataset.info.mean, std=dataset.info.std
+    )
     policy = parse_policy(config.augment.policy)
     ids, shown = [], []
     for epoch in range(2):
         for batch in loader.epoch(config.seed, epoch):
             pictures, _ = train_batch(
-                batch.images, batch.labels, batch.ids, policy=policy, tail=tail,
+                batch.images, batch.labels, batch.ids, policy=policy, transform=transform,
                 seed=config.seed, epoch=epoch, num_classes=10,
             )  # fmt: skip
             ids.append(batch.ids)

@@ -20,7 +20,6 @@ from torch import nn
 
 from harness.compress.methods import Request
 from harness.errors import UserError
-from harness.imports import with_timm
 
 LAYERS = (nn.Conv2d, nn.Linear)
 
@@ -126,8 +125,7 @@ def _groups(model: nn.Module, resolution: int) -> Iterator[_Group]:
 def _library() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the library's imports, timm among them
-        with with_timm():
-            import torch_pruning
+        import torch_pruning
     return torch_pruning
 
 

@@ -1,0 +1,142 @@
+"""The types that the modules of this package share.
+
+torch is imported for type checkers only, so that a plan can use these types without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.data.catalog import DatasetInfo
+from harness.schema import DatasetConfig
+
+if TYPE_CHECKING:
+    import torch
+
+Bytes = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int64]
+SplitName = Literal["train", "validation", "test"]
+Decoder = Callable[[slice, Bytes], None]
+"""Decodes one slice of a batch into the array that it is given, uint8 [n, side, side, 3]."""
+
+
+@dataclass(frozen=True)
+class Official:
+    """The official training and test set as a reader returns them, in their official order.
+
+    Images: uint8 [N, C, H, W], where C is 1 or 3. Labels: int64 [N], from 0.
+    """
+
+    train_images: Bytes
+    train_labels: Integers
+    test_images: Bytes
+    test_labels: Integers
+
+
+class Crop(Protocol):
+    """A rule that says which box of an image is used."""
+
+    def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
+        """Return the box of each image, int64 [N, 4]: top, left, height, width."""
+
+
+class EncodedImages(Protocol):
+    """The images of a split that lie in files and are decoded when a batch needs them.
+
+    `loader` is the name that is recorded with a result.
+    """
+
+    loader: str
+
+    def decoder(self, rows: Integers, ids: Integers, crop: Crop) -> Decoder:
+        """Return a function that decodes the images at `rows` of the split, whose ids are `ids`.
+
+        Several threads call it at the same time, each with another slice.
+        """
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images: uint8 [N, 3, H, W], contiguous, or encoded. Labels: int64 [N]. Ids: int64 [N].
+
+    An id is a sample's position in the official set. It keys every random draw for that sample.
+    Ids are in ascending order.
+    """
+
+    images: Bytes | EncodedImages
+    labels: Integers
+    ids: Integers
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three splits of a data set, which share no image, and the hash of their ids.
+
+    `why` names the loader and the reason for choosing it. `stored` says how a writer changed the
+    images before (`manifest.Manifest.stored`).
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    info: DatasetInfo
+    split_hash: str
+    config: DatasetConfig
+    why: str = "in memory"
+    stored: str = "original"
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images in pixels; with progressive resizing, the side at the end."""
+        return self.config.resolution or self.info.resolution
+
+    @property
+    def crop_scale(self) -> tuple[float, float] | None:
+        """Least and largest share of an image's area in a training crop; None: no cropping."""
+        return self.config.crop_scale or self.info.crop_scale
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images: uint8 [n, 3, H, W] and labels: int64 [n] on the device; ids: int64 [n] on the host.
+
+    Images may be a view of the loader's own memory, so they must not be written to.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    ids: Integers
+
+
+class Loader(Protocol):
+    """Gives the batches of one rank. `name` is recorded with a result."""
+
+    name: str
+    steps_per_epoch: int
+
+    def epoch(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Return this rank's part of each global batch of a training epoch, from `start_step`."""
+
+    def evaluate(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
+        """Return this rank's part of a split. All ranks together see each example once, in order.
+
+        `batch_size` is the rank's own. The last batch may be smaller. A rank may get no batch.
+        """
+
+    def fixed(self, count: int, batch_size: int) -> Iterator[Batch]:
+        """Return the same full batches of training images on every rank, for batch-norm statistics.
+
+        They hold `count` images, or all if there are fewer. A remainder that does not fill a batch
+        is dropped, unless it is the only batch.
+        """
+
+    def close(self) -> None:
+        """Free memory, threads and files. The loader cannot be used afterwards."""

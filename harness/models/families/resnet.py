@@ -1,0 +1,78 @@
+"""ResNet for ImageNet (He et al. 2016, timm's version 1.5): 64-128-256-512 channels times `width`.
+
+Channels are multiples of 8, the stem's among them; bottlenecks (depth 50 and up) end in four times
+as many. ResNet-50 at width 1 has 25,557,032 parameters and 4.09 billion multiply-adds at 224x224.
+The last batch norm of each block starts at zero (Goyal et al. 2017, section 5.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.models.family import Family, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CLASSIFIER = "fc"
+FIRST_CONV = "conv1"
+BASE_CHANNELS = (64, 128, 256, 512)
+BLOCKS = {  # of each stage; bottleneck blocks from depth 50 on
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+def build(
+    depth: int, width: float, num_classes: int, in_channels: int, small_images: bool = False
+) -> nn.Module:
+    """Return ResNet-`depth`.
+
+    For small images its stem is one 3x3 convolution that keeps the resolution.
+    """
+    from timm.layers import make_divisible
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
+    from torch import nn
+
+    block: Any = Bottleneck if depth >= 50 else BasicBlock
+    channels = tuple(make_divisible(base * width, 8) for base in BASE_CHANNELS)
+    stem = channels[0]
+    # timm's stem has 64 channels at any width, so the stem and the stages are built here.
+    model = ResNet(block, (0, 0, 0, 0), num_classes, in_channels, channels=channels)
+    kernel, stride = (3, 1) if small_images else (7, 2)
+    parts: list[tuple[str, nn.Module]] = [
+        ("conv1", nn.Conv2d(in_channels, stem, kernel, stride, kernel // 2, bias=False)),
+        ("bn1", nn.BatchNorm2d(stem)),
+    ]
+    if small_images:
+        parts.append(("maxpool", nn.Identity()))
+    stages, _ = make_blocks(
+        (block,) * 4,
+        channels,
+        BLOCKS[depth],
+        stem,
+        cardinality=1,
+        base_width=64,
+        act_layer=nn.ReLU,
+        norm_layer=nn.BatchNorm2d,
+        aa_layer=None,
+    )
+    for name, part in [*parts, *stages]:
+        setattr(model, name, part)
+    model.init_weights()
+    return model
+
+
+register_family(
+    Family(
+        "resnet",
+        build,
+        classifier=CLASSIFIER,
+        first_conv=FIRST_CONV,
+        depths=tuple(BLOCKS),
+        min_resolution=17,
+    )
+)

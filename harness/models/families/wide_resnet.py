@@ -1,0 +1,31 @@
+"""Wide ResNet for CIFAR (Zagoruyko and Komodakis 2016), 6n+4 layers.
+
+`width` is the paper's widening factor k, which multiplies 16-32-64 channels; the stem has 16
+at any k. No dropout. WRN-28-10 has 36.5 million parameters and 5.24 billion multiply-adds
+at 32x32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.models.family import Family, register_family, scale_channels
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BASE_CHANNELS = (16, 32, 64)
+
+
+def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
+    """Return WRN-`depth`-`width`."""
+    from harness.models.residual import WideResNet
+
+    channels = tuple(scale_channels(base, width) for base in BASE_CHANNELS)
+    stem = BASE_CHANNELS[0]
+    return WideResNet((depth - 4) // 6, stem, channels, num_classes, in_channels)
+
+
+register_family(
+    Family("wide_resnet", build, classifier="fc", first_conv="conv1", depths=(10, 16, 22, 28, 40))
+)

@@ -1,0 +1,61 @@
+"""What a model family declares, and the registry of families by name.
+
+This module does not import torch, so that a plan can check its models without it. For the same
+reason a shipped family imports torch inside `build`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.plugins import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family: a function that builds it, the names of two modules, and its limits.
+
+    `build(depth, width, num_classes, in_channels)` returns the network, with initial weights drawn
+    from torch's default generator. `classifier` names the linear layer that gives the logits and
+    `first_conv` the convolution that sees the image; None where there is not exactly one.
+
+    `depths` are the valid ones; None: the family has no depth. `min_resolution` is the smallest
+    side of an image in pixels. A family with a `patch` takes multiples of so many pixels and learns
+    a position for each patch; its `build` has one more argument, `resolution`. Widths are multiples
+    of 1 / `width_steps`, where the family has such steps. `fixed_width` marks timm's own models,
+    whose width is 1.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    classifier: str | None
+    first_conv: str | None
+    depths: tuple[int, ...] | None = None
+    min_resolution: int = 1
+    patch: int | None = None
+    width_steps: int | None = None
+    fixed_width: bool = False
+
+    @property
+    def needs_resolution(self) -> bool:
+        """Whether `build` takes the resolution of the images."""
+        return self.patch is not None or self.fixed_width
+
+
+FAMILIES: Registry[Family] = Registry("model family")
+
+
+def register_family(family: Family) -> None:
+    """Add a family, so that grids can name it. Raises UserError if the name is taken."""
+    FAMILIES.register(family.name, family)
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """Return `channels * width`, rounded to the nearest integer (halves up), at least 1."""
+    return max(1, math.floor(channels * width + 0.5))

@@ -13,7 +13,7 @@ from harness.sweep import cost
 from harness.sweep.check import depends_on_layers
 from harness.sweep.jobs import device_seconds, make_jobs, resources_for
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
-from harness.sweep.states import FINISHED, StageState, trial_state
+from harness.sweep.states import FINISHED, SETTLED, StageState, trial_state
 
 MOST_FAILURES = 5  # printed; the others are counted
 States = Mapping[str, StageState]
@@ -122,7 +122,7 @@ def describe_start(plan: Plan, states: States, remaining: Sequence[str], workers
 
 def describe_nothing_left(plan: Plan, states: States) -> str:
     """Return what a launch prints that has no stage to train."""
-    settled = all(state.name in ("done", "diverged", "failed") for state in states.values())
+    settled = all(state.name in SETTLED for state in states.values())
     reason = "nothing left to do" if settled else "nothing to add, all of it is under way"
     lines = [f"{reason}: {_trial_counts(plan, states)}", *_failed_stages(states)]
     if len(lines) > 1:

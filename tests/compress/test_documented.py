@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, launch
+from harness import config
 from harness.augment.spaces import TABLES
+from harness.commands import launch
 from harness.files import write_json
 from harness.models import registry
 from harness.paths import GRIDS, ROOT

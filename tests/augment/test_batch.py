@@ -161,8 +161,8 @@ def test_the_package_exports_its_functions():
 
     for name in harness.augment.__all__:
         assert getattr(harness.augment, name).__module__.startswith("harness.augment."), name
-    with pytest.raises(AttributeError, match="no attribute 'aply'"):
-        harness.augment.aply  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        harness.augment.nothing  # noqa: B018
 
 
 def test_spaces_policies_and_plans_import_neither_torch_nor_numba():

@@ -19,9 +19,9 @@ from harness.data.datasets import load as load_dataset
 from harness.data.loader import make_loader
 from harness.files import atomic_write, make_folder
 from harness.sweep.plan import make_plan
-from harness.train.difficulty import BATCH, Images, Line, measure, op_policies
+from harness.train.difficulty import BATCH, Difficulty, Images, measure, op_policies
 from harness.train.distributed import pick_device
-from harness.train.teacher import load as load_teacher
+from harness.train.teacher import load_teacher
 
 MAGNITUDES = tuple(number / 10 for number in range(11))
 
@@ -30,9 +30,9 @@ MAGNITUDES = tuple(number / 10 for number in range(11))
 class Results:
     """What was measured, and on which images."""
 
-    ops: list[Line]  # each op of the policy alone, at each of MAGNITUDES
-    policies: list[Line]  # every policy of the grid
-    clean: Line  # images without augmentation
+    ops: list[Difficulty]  # each op of the policy alone, at each of MAGNITUDES
+    policies: list[Difficulty]  # every policy of the grid
+    clean: Difficulty  # images without augmentation
     images: int
     split_hash: str
 
@@ -84,16 +84,16 @@ def _validation_images(launch: Launch, device: torch.device) -> tuple[Images, st
     return Images(torch.cat(pixels), torch.cat(targets), np.concatenate(ids)), dataset.split_hash
 
 
-def by_op(lines: Sequence[Line]) -> dict[str, dict[float, Line]]:
+def by_op(lines: Sequence[Difficulty]) -> dict[str, dict[float, Difficulty]]:
     """Return the lines by op and magnitude, the op with the greatest loss first."""
-    table: dict[str, dict[float, Line]] = {}
+    table: dict[str, dict[float, Difficulty]] = {}
     for line in lines:
         table.setdefault(line.op, {})[line.magnitude] = line
     strongest = max(MAGNITUDES)
     return dict(sorted(table.items(), key=lambda item: -item[1][strongest].means["loss"]))
 
 
-def calibrate(path: Path, policy: str, teacher: str, ops: Sequence[Line]) -> int:
+def calibrate(path: Path, policy: str, teacher: str, ops: Sequence[Difficulty]) -> int:
     """Write the policy's space with magnitudes of equal loss; return its number of ops per image.
 
     Raises UserError for a space that is made of chains of ops.

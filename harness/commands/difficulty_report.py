@@ -18,7 +18,7 @@ from harness.rows import rows
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 from harness.text_table import format_table
-from harness.train.difficulty import MEASURES, Line
+from harness.train.difficulty import MEASURES, Difficulty
 
 FEWEST_POLICIES = 5  # for a rank correlation
 SHOWN = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # magnitudes on the screen
@@ -60,13 +60,13 @@ def write(
     _write_heat_map(out / "heatmap.png", results.ops)
 
 
-def _record(line: Line, clean: Line) -> dict[str, Any]:
-    halves = {f"{measure}_half": half for measure, half in line.halves.items()}
+def _record(line: Difficulty, clean: Difficulty) -> dict[str, Any]:
+    halves = {f"{measure}_half": half for measure, half in line.half_widths.items()}
     values = {"op": line.op, "magnitude": line.magnitude, **line.means}
     return {**values, "affinity": _affinity(line, clean), **halves}
 
 
-def _affinity(line: Line, clean: Line) -> float:
+def _affinity(line: Difficulty, clean: Difficulty) -> float:
     """Return the accuracy as a share of that on clean images (Gontijo-Lopes et al. 2021)."""
     return line.means["accuracy"] / max(1e-9, clean.means["accuracy"])
 
@@ -79,7 +79,7 @@ def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     atomic_write(path, text.getvalue().encode())
 
 
-def _write_heat_map(path: Path, ops: Sequence[Line]) -> None:
+def _write_heat_map(path: Path, ops: Sequence[Difficulty]) -> None:
     """Draw the teacher's loss by op, the most difficult first, and magnitude."""
     from matplotlib.figure import Figure
 
@@ -114,7 +114,7 @@ def screen(teacher: str, results: Results) -> list[str]:
     ]
 
 
-def _all_measures(first: str, lines: Sequence[Line], clean: Line) -> list[list[str]]:
+def _all_measures(first: str, lines: Sequence[Difficulty], clean: Difficulty) -> list[list[str]]:
     rows_of_table = [[first, *MEASURES, "affinity"]]
     for line in lines:
         intervals = [_interval(line, measure) for measure in MEASURES]
@@ -122,11 +122,11 @@ def _all_measures(first: str, lines: Sequence[Line], clean: Line) -> list[list[s
     return rows_of_table
 
 
-def _interval(line: Line, measure: str) -> str:
-    return f"{line.means[measure]:.3f} ± {line.halves[measure]:.3f}"
+def _interval(line: Difficulty, measure: str) -> str:
+    return f"{line.means[measure]:.3f} ± {line.half_widths[measure]:.3f}"
 
 
-def correlations(launch: Launch, policies: Sequence[Line]) -> list[dict[str, Any]]:
+def correlations(launch: Launch, policies: Sequence[Difficulty]) -> list[dict[str, Any]]:
     """Return each measure's rank correlation with validation accuracy, per size that has results.
 
     The unit is a policy; with fewer than `FEWEST_POLICIES` of them the correlations are None. Arms

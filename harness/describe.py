@@ -73,16 +73,21 @@ def dry_run(
         said, count = _jobs(launch, plan, states, left)
         lines.append(said)
     else:
-        joins = cost.company(plan, launch.run, launch.cluster, cost.pilots(launch.store, plan))
+        joins = cost.join_rule(
+            plan, launch.run, launch.cluster, cost.read_measurements(launch.store, plan)
+        )
         count = len(gangs(plan, left, joins))
     lines.append(
         f"  {len(left):>8,} stages to train, in {count:,} gangs, "
         f"by {min(launch.cluster.workers, count)} worker(s) of cluster {launch.cluster.name}"
     )
-    lines.append("  " + cost.sentence(plan, states, left, launch.cluster.workers, launch.store))
-    lines.append("  " + cost.saving(plan, states, launch.store))
+    lines.append(
+        "  "
+        + cost.describe_remaining_cost(plan, states, left, launch.cluster.workers, launch.store)
+    )
+    lines.append("  " + cost.describe_sharing(plan, states, launch.store))
     lines += gang_lines(launch, plan, left)
-    lines += cost.by_size(plan, states, left, launch.store)
+    lines += cost.describe_sizes(plan, states, left, launch.store)
     lines += [printable(f"  damaged: {s.why}") for s in states.values() if s.name == "damaged"]
     lines += problems(launch)
     if any(depends_on_layers(plan.stages[stage]) for stage in left):
@@ -107,7 +112,7 @@ def _jobs(
             launch.cluster,
             launch.run,
             seconds,
-            measured=cost.pilots(launch.store, plan),
+            measured=cost.read_measurements(launch.store, plan),
         )
         for chain in group.chains
     ]
@@ -123,14 +128,14 @@ def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
     """What `run.gang=auto` came to; nothing where the user gave a number."""
     if launch.run.gang != "auto":
         return []
-    measured = cost.pilots(launch.store, plan)
+    measured = cost.read_measurements(launch.store, plan)
     lines = []
     for size, stage in {cost.size_key(plan.stages[stage]): stage for stage in left}.items():
         pilot = measured.get(size)
         cluster, run = asked_for(plan, stage, launch.cluster, launch.run)
         if pilot is None:
             why = "1, no pilot: python -m harness.pilot"
-        elif not pilot.suits(run):
+        elif not pilot.matches(run):
             why = (
                 f"1, its pilot ran on {pilot.device} with engine {pilot.engine or 'unknown'}, "
                 f"ZeRO stage {pilot.zero_stage}, micro-batch {pilot.micro_batch_size or 'whole'}, "
@@ -138,17 +143,17 @@ def gang_lines(launch: Launch, plan: Plan, left: Sequence[str]) -> list[str]:
                 "python -m harness.pilot"
             )
         else:
-            joins = cost.company(plan, run, cluster, measured)
+            joins = cost.join_rule(plan, run, cluster, measured)
             gang: list[str] = []
             while joins(gang, stage):
                 gang.append(stage)
-            room = cost.room(pilot, run, cluster)
+            room = cost.usable_memory(pilot, run, cluster)
             why = (
                 f"{max(1, len(gang))}, {pilot.data_share:.0%} of a step waits for data (pays from "
                 f"{cost.WAITS_FOR_DATA:.0%}), {pilot.memory_bytes / 1e9:.2f} of "
                 f"{room / 1e9:.1f} GB each"
             )
-        lines.append(f"  gang of {cost.named(size)}: {why}")
+        lines.append(f"  gang of {cost.describe_size(size)}: {why}")
     return lines
 
 

@@ -276,8 +276,8 @@ def _run_here(
     needed = {ancestor for stage in left for ancestor in lineage(plan.stages, stage)}
     known_damage = store.damaged_files(needed & store.ids())
     _set_aside(store, left, states)
-    measured = cost.pilots(store.root, plan)
-    groups = gangs(plan, left, cost.company(plan, launch.run, launch.cluster, measured))
+    measured = cost.read_measurements(store.root, plan)
+    groups = gangs(plan, left, cost.join_rule(plan, launch.run, launch.cluster, measured))
     workers = min(launch.cluster.workers, len(groups))
     submission = Submission(
         store=store.root,

@@ -33,7 +33,7 @@ def main(args: list[str]) -> int:
     if sweep.launch.run.processes > 1:
         raise UserError("a pilot measures one process: say run.processes=1")
     root = sweep.store.root
-    known = cost.pilots(root, sweep.plan)
+    known = cost.read_measurements(root, sweep.plan)
     sizes: dict[cost.Size, StageConfig] = {}
     runs: dict[cost.Size, RunConfig] = {}
     for stage in sweep.stages():
@@ -48,7 +48,7 @@ def main(args: list[str]) -> int:
     todo = {
         size: config
         for size, config in sizes.items()
-        if sweep.launch.options["again"] or size not in known or not known[size].suits(runs[size])
+        if sweep.launch.options["again"] or size not in known or not known[size].matches(runs[size])
     }
     if not todo:
         print("every size is known already; again=true measures them anew")
@@ -57,7 +57,7 @@ def main(args: list[str]) -> int:
 
     for size, config in todo.items():
         pilot = measure_alone(config, runs[size], sweep.launch.options["steps"], root)
-        cost.write_pilot(root, config, pilot)
+        cost.write_measurement(root, config, pilot)
         model = config.model
         print(
             f"{config.dataset.name} {model.family} width {model.width:g}: "
@@ -68,7 +68,7 @@ def main(args: list[str]) -> int:
     left = [stage for stage, state in sweep.states.items() if state.result is None]
     for line in describe.gang_lines(sweep.launch, sweep.plan, left):
         print(line)
-    print(cost.sentence(sweep.plan, sweep.states, left, 1, root))
+    print(cost.describe_remaining_cost(sweep.plan, sweep.states, left, 1, root))
     return 0
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from harness.errors import UserError, nearest
+from harness.errors import UserError, closest, nearest
 
 PLUGINS = "HARNESS_PLUGINS"
 T = TypeVar("T")
@@ -113,5 +113,8 @@ class Registry(Generic[T]):
         """Return the item of that name. Raises UserError where there is none."""
         load_plugins()
         if name not in self.items:
-            raise UserError(f"there is no {self.kind} '{name}'{nearest(name, self.items)}")
+            message = f"there is no {self.kind} '{name}'{nearest(name, self.items)}"
+            if closest(name, self.items) is None:
+                message += f"; list the file of a plug-in in {PLUGINS}"
+            raise UserError(message)
         return self.items[name]

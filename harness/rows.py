@@ -41,7 +41,7 @@ def rows(
 ) -> list[dict[str, Any]]:
     """Return a row for each trial, in the grid's order."""
     difficulties = _difficulties(store, grid)
-    measured = cost.pilots(store.root, plan)
+    measured = cost.read_measurements(store.root, plan)
     table = []
     for trial in plan.trials:
         path = plan.paths[trial.id]
@@ -61,7 +61,7 @@ def rows(
 
 
 def _estimate(
-    stages: Sequence[StageConfig], measured: Mapping[cost.Size, cost.Pilot]
+    stages: Sequence[StageConfig], measured: Mapping[cost.Size, cost.Measurement]
 ) -> float | None:
     """Return the device-seconds of a path as measured by pilots; None if a size has no pilot."""
     seconds = 0.0

@@ -10,15 +10,18 @@ This module imports neither torch nor Hydra: planning, status and analysis rest 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     Strict,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -30,12 +33,54 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 WIDEST = 64.0
 CropShare = Annotated[float, Field(ge=0.0, le=1.0)]
 Names = Annotated[tuple[str, ...], Strict(False)]
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 class Frozen(BaseModel):
     """Immutable, strict about types, and deaf to unknown keys (they are errors)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _option(value: object) -> object:
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if not isinstance(value, bool | int | float | str) or not is_finite:
+        raise ValueError(f"must be a number, a text, true or false, not {value!r}")
+    return value
+
+
+Option = Annotated[bool | int | float | str, BeforeValidator(_option)]
+
+
+class Options(Frozen):
+    """The own parameters of a method or of a form of surplus, by name.
+
+    The file of the method or form says which there are (`options_model`), and a launch checks them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Option] = Field(init=False)
+
+    def parse(self, model: type[Parsed]) -> Parsed:
+        """Return the options as an instance of `model`, which adds its defaults."""
+        return model.model_validate(self.model_extra)
+
+
+class NoOptions(Frozen):
+    """The options of a method or form that has none."""
+
+
+class HasOptions(Frozen):
+    """A config with `options`, which JSON leaves out when there are none: ids stay as they were."""
+
+    options: Options = Options()
+
+    @model_serializer(mode="wrap")
+    def _without_empty_options(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        if not fields["options"]:
+            del fields["options"]
+        return fields
 
 
 # --- scientific: part of a stage's identity ---------------------------------------------------
@@ -159,7 +204,7 @@ AnyMagnitude = Annotated[Magnitude, BeforeValidator(_magnitude)]
 MagnitudeSchedule = Annotated[str, BeforeValidator(_schedule)]
 
 
-class CompressConfig(Frozen):
+class CompressConfig(HasOptions):
     """How a trial gets from its dense stage to its sparsity (docs/compress.md).
 
     Levels are geometric: each removes `level_share` of the prunable weights that are left, and
@@ -170,7 +215,7 @@ class CompressConfig(Frozen):
 
     sparsity: Share = 0.0
     dense_long: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    method: str = "magnitude"  # a file of harness/compress/methods/
+    method: str = "magnitude"  # a file of harness/compress/methods/, or of a plug-in
     scope: Literal["global", "layer"] = "global"
     pruning: Literal["iterative", "one_shot", "gradual"] = "iterative"
     level_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
@@ -195,14 +240,14 @@ class CompressConfig(Frozen):
         return self
 
 
-class SurplusConfig(Frozen):
+class SurplusConfig(HasOptions):
     """Additional parameters that are gone before inference (docs/compress.md).
 
-    `prune_away` and its control `weak_finish` are paths of stages of a pruned trial; `slice` and
-    `fuse` are training graphs around a dense one.
+    A form is a path of stages of a pruned trial (`prune_away` and its control `weak_finish`) or a
+    training graph around a dense one (`slice`, `fuse`).
     """
 
-    form: Literal["none", "prune_away", "weak_finish", "slice", "fuse"] = "none"
+    form: str = "none"  # a file of harness/compress/surplus/, or of a plug-in
     weak: AnyMagnitude = "none"  # prune_away, weak_finish: what the small network ends with
     widths: Annotated[tuple[float, ...], Strict(False)] = (1.5, 2.0)  # slice: times the model's
     share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # slice: of the steps, with the wide ones
@@ -265,7 +310,7 @@ class StageAugment(Frozen):
     cutmix: float = 0.0
 
 
-class PruneConfig(Frozen):
+class PruneConfig(HasOptions):
     """What is removed from the parent's weights before this stage trains. 0.0 removes nothing.
 
     With `gradual_end`, of a stage without parent, it is removed while the stage trains: until that
@@ -281,10 +326,10 @@ class PruneConfig(Frozen):
     gradual_end: float | None = None
 
 
-class StageSurplus(Frozen):
+class StageSurplus(HasOptions):
     """Additional parameters while a stage trains; its final weights are the small model's."""
 
-    form: Literal["slice", "fuse"]
+    form: str
     widths: Annotated[tuple[float, ...], Strict(False)] = ()
     share: float = 1.0
     expand: int = 0

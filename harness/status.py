@@ -104,8 +104,10 @@ def screen(sweep: Sweep, columns: Sequence[str]) -> str:
     lines.append(f"stages: {done:,} of {stages:,} done; {spent / 3600:.2f} device-hours")
     if left:
         workers = sweep.launch.cluster.workers
-        lines.append(cost.sentence(sweep.plan, states, left, workers, sweep.store.root))
-    lines += cost.by_size(sweep.plan, states, left, sweep.store.root)
+        lines.append(
+            cost.describe_remaining_cost(sweep.plan, states, left, workers, sweep.store.root)
+        )
+    lines += cost.describe_sizes(sweep.plan, states, left, sweep.store.root)
     if sweep.scheduler.asked:
         found = Counter(str(job["state"]) for job in _jobs(sweep))
         counted = ", ".join(f"{count:,} {state}" for state, count in sorted(found.items()))

@@ -117,7 +117,7 @@ def submit(
         device_seconds(cost.seconds_per_epoch(plan, states, store.root), plan),
         lambda stage: failure.memory_factor(store.failures(stage)),
         held,
-        cost.pilots(store.root, plan),
+        cost.read_measurements(store.root, plan),
     )
     if not groups:
         return Queue()

@@ -1,7 +1,7 @@
 """Batch-norm statistics of a network whose weights were just changed by pruning.
 
-The running averages belong to the network before. They are taken anew over un-augmented training
-images, which is what the network will be evaluated on.
+The running averages are those of the network before. They are estimated anew from training images
+without augmentation, because the network will be evaluated on such images.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import nn
 def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     """Replace the running statistics by their plain average over `batches`, in place.
 
-    Batches are normalised images, float [n, 3, H, W], each of equal weight: give full ones, in the
-    same order on every rank. Only batch norm is in training mode meanwhile (dropout stays off).
-    Modes and momenta are as before afterwards; a model without batch norm is left as it is.
+    Batches are normalised images, float [n, 3, H, W]. Each has the same weight, so give full
+    batches, in the same order on every rank. Only batch norm is in training mode (dropout is off).
+    Modes and momenta are restored; a model without batch norm is not changed.
 
     Raises:
-        ValueError: no batch, which would leave no statistics at all.
+        ValueError: there is no batch.
     """
     norms = [
         module
@@ -35,17 +35,17 @@ def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's spelling of a cumulative average
+        norm.momentum = None  # torch then computes a cumulative average
         norm.train()
-    seen = 0
+    number = 0
     try:
         for images in batches:
             model(images)
-            seen += 1
+            number += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
-    if not seen:
+    if not number:
         raise ValueError("there is no batch to estimate the batch-norm statistics from")

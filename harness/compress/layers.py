@@ -1,15 +1,15 @@
-"""What a stage prunes, by the layers of its model: said by a launch before anything is queued."""
+"""What a stage prunes, by the layers of its model; a launch checks it before it queues anything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
-from harness.compress import masks, methods
-from harness.compress.methods import channel
-from harness.compress.surplus import make_graph
+from harness.compress import masks
+from harness.compress.methods import METHODS, Request
+from harness.compress.surplus import Build, make_graph
 from harness.data.catalog import CATALOG
 from harness.errors import UserError
 from harness.models import registry
@@ -19,51 +19,73 @@ from harness.schema import ModelConfig, PruneConfig, StageConfig
 def to_prune(
     prune: PruneConfig, config: ModelConfig, dense: nn.Module, resolution: int
 ) -> list[str]:
-    """Names of the weights of `dense` that a stage prunes from. Raises UserError."""
-    # a removed output of the classifier would be a class
-    more = ("classifier",) if prune.method == "channel" else ()
-    named = masks.prunable(dense, (*prune.protect, *more), registry.roles(config))
-    return methods.suited(prune.method, dense, named, resolution)
+    """Return the names of the weights of `dense` that a stage may prune. Raises UserError."""
+    method = METHODS.get(prune.method)
+    protect = (*prune.protect, *method.protects)
+    names = masks.prunable(dense, protect, registry.roles(config))
+    return method.suited(dense, names, resolution)
+
+
+def make_request(
+    prune: PruneConfig,
+    names: Sequence[str],
+    seed: int,
+    resolution: int,
+    build: Build,
+    sparsity: float | None = None,
+    previous: masks.Masks | None = None,
+) -> Request:
+    """Return what a method is asked to do for a stage; by default, to the stage's own sparsity."""
+    return Request(
+        sparsity=prune.sparsity if sparsity is None else sparsity,
+        names=names,
+        previous=previous,
+        scope=prune.scope,
+        seed=seed,
+        resolution=resolution,
+        build=build,
+        options=prune.options.parse(METHODS.get(prune.method).options_model),
+    )
 
 
 def misfits(stages: Iterable[StageConfig]) -> list[str]:
-    """Sentences about models whose layers do not suit how they are pruned or surrounded.
+    """Return sentences about models whose layers do not suit how they are pruned or surrounded.
 
     Each distinct combination is built once, without weights where that is enough.
     """
-    found: dict[str, None] = {}
-    seen = set()
+    sentences: dict[str, None] = {}
+    checked = set()
     for stage in stages:
         info = CATALOG[stage.dataset.name]
         resolution = stage.dataset.resolution or info.resolution
         key = (stage.model, info.num_classes, resolution, stage.prune, stage.surplus)
-        if key in seen:
+        if key in checked:
             continue
-        seen.add(key)
+        checked.add(key)
         try:
             _try(stage, info.num_classes, resolution)
         except UserError as error:
-            width = f"{stage.model.family} of width {stage.model.width:g}"
-            found[f"{str(error).rstrip('.')} ({width})"] = None
-    return list(found)
+            model = f"{stage.model.family} of width {stage.model.width:g}"
+            sentences[f"{str(error).rstrip('.')} ({model})"] = None
+    return list(sentences)
 
 
 def _try(stage: StageConfig, classes: int, resolution: int) -> None:
+    """Prune and surround the model of a stage as its training will. Raises UserError."""
     prune = stage.prune
-    narrows = prune is not None and prune.method == "channel"
+    method = None if prune is None else METHODS.get(prune.method)
+    needs_weights = method is not None and method.tried_when_planned
 
     def build(times: float) -> nn.Module:
         width = round(stage.model.width * times, 9)
         model = stage.model.model_copy(update={"width": width})
-        with torch.device("cpu" if narrows else "meta"):
+        with torch.device("cpu" if needs_weights else "meta"):
             return registry.build(model, classes, seed=stage.seed, resolution=resolution)
 
     dense = build(1.0)
-    if prune is not None:
+    if prune is not None and method is not None:
         names = to_prune(prune, stage.model, dense, resolution)
-        if narrows:
-            widths = channel.widths(build(1 - prune.sparsity))
-            asked = methods.Request(prune.sparsity, names, widths=widths, resolution=resolution)
-            methods.compress(prune.method, dense, asked)
+        if method.tried_when_planned:
+            method.compress(dense, make_request(prune, names, stage.seed, resolution, build))
     if stage.surplus is not None:
         make_graph(stage.surplus, dense, build)

@@ -1,8 +1,8 @@
-"""Masks: which weights may go, which go by their scores, and how they stay gone.
+"""Pruning masks: which weights may be pruned, which are by their scores, and how they stay zero.
 
-A mask is a bool tensor of its weight's shape, True where the weight stays. Masks are a plain
-dictionary by parameter name; nothing hooks into the model. Whoever steps the optimizer applies them
-after each step, to the weights, their fp32 copies and the momentum (`harness/train/engine.py`).
+A mask is a bool tensor of its weight's shape, True where the weight is kept. Masks are a plain
+dictionary by parameter name; nothing hooks into the model. The engine applies them after each
+optimizer step to the weights, their fp32 copies and the momentum (`harness/train/engine.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Masks = dict[str, torch.Tensor]
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights of convolutions and linear layers that ask for a gradient, no others."""
+    """Return the weights of the convolutions and linear layers that require a gradient."""
     return {
         f"{name}.weight": module.weight
         for name, module in model.named_modules()
@@ -30,41 +30,41 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def protected(model: nn.Module, protect: Sequence[str], roles: Mapping[str, str]) -> list[str]:
-    """Names of the weights that `protect` withholds from pruning, in the model's order.
+    """Return the names of the weights that `protect` excludes from pruning, in the model's order.
 
-    `protect` holds roles (`roles` maps each to a module's name, see `registry.roles`) and names of
-    parameters.
+    `protect` holds names of parameters, and roles, which `roles` maps to the names of modules (see
+    `registry.roles`).
 
     Raises:
         UserError: a name that is neither.
     """
     parameters = dict(model.named_parameters())
-    withheld = set()
+    excluded = set()
     for name in protect:
         if name in roles:
-            withheld.add(f"{roles[name]}.weight")
+            excluded.add(f"{roles[name]}.weight")
         elif name in parameters:
-            withheld.add(name)
+            excluded.add(name)
         else:
             raise UserError(
                 f"compress.protect: '{name}' is neither a role ({', '.join(sorted(roles))}) nor a "
                 f"parameter of the model{nearest(name, [*roles, *parameters])}."
             )
-    return [name for name in _weights(model) if name in withheld]
+    return [name for name in _weights(model) if name in excluded]
 
 
 def prunable(model: nn.Module, protect: Sequence[str], roles: Mapping[str, str]) -> list[str]:
-    """Names of the weights that pruning may remove, in the model's order.
+    """Return the names of the weights that pruning may remove, in the model's order.
 
     Raises:
-        UserError: an unknown name in `protect`, or nothing left to prune.
+        UserError: an unknown name in `protect`, or no weight to prune.
     """
-    withheld = set(protected(model, protect, roles))
-    names = [name for name in _weights(model) if name not in withheld]
+    excluded = set(protected(model, protect, roles))
+    names = [name for name in _weights(model) if name not in excluded]
     if not names:
         raise UserError(
-            "compress.protect: it withholds every convolution and linear layer of the model, so "
-            "there is nothing to prune; protect less."
+            "compress.protect: every convolution and linear layer of the model is protected, so "
+            "there is nothing to prune; protect fewer."
         )
     return names
 
@@ -75,17 +75,18 @@ def lowest(
     scope: str = "global",
     previous: Masks | None = None,
 ) -> Masks:
-    """Masks, on the CPU, without the weights of the lowest scores (0 or above, by name).
+    """Return masks that prune the weights of the lowest scores; scores are 0 or above, by name.
 
-    Exactly round(sparsity * n) of the n weights are pruned, of all together (`global`) or of each
-    (`layer`), those of `previous` among them; of equal scores the one that comes first in
-    (name, position) goes first. Computed on the CPU, so that ranks and devices agree.
+    Exactly round(sparsity * n) of n weights are pruned: of all layers together with scope `global`,
+    of each layer with `layer`. What `previous` prunes stays pruned and counts among them. Of equal
+    scores, the one that is first in the order of names and positions is pruned first. The masks are
+    computed on the CPU and lie there, so that ranks and devices agree.
 
     Raises:
-        ValueError: `previous` covers other weights, or prunes more than `sparsity` does.
+        ValueError: `previous` covers other weights, or prunes more than `sparsity`.
     """
     if previous is not None and list(previous) != list(scores):
-        raise ValueError("the previous masks cover other weights than those to prune")
+        raise ValueError("the previous masks cover other weights than the scores")
     if scope == "layer":
         return {
             name: _lowest({name: score}, sparsity, previous)[name] for name, score in scores.items()
@@ -97,10 +98,10 @@ def _lowest(scores: Mapping[str, torch.Tensor], sparsity: float, previous: Masks
     flat = torch.cat([score.detach().float().cpu().flatten() for score in scores.values()])
     number = round(sparsity * flat.numel())
     if previous is not None:
-        gone = torch.cat([~previous[name].cpu().flatten() for name in scores])
-        if int(gone.sum()) > number:
+        pruned = torch.cat([~previous[name].cpu().flatten() for name in scores])
+        if int(pruned.sum()) > number:
             raise ValueError(f"the previous masks already prune more than {sparsity:.6g}")
-        flat[gone] = -1.0  # below every score: what is pruned stays pruned
+        flat[pruned] = -1.0  # below every score
     keep = torch.ones_like(flat, dtype=torch.bool)
     if number:
         threshold = flat.kthvalue(number).values
@@ -121,28 +122,27 @@ def magnitude_masks(
     previous: Masks | None = None,
     scope: str = "global",
 ) -> Masks:
-    """`lowest` of |w| over the weights `names`."""
-    parameters = dict(model.named_parameters())
-    scores = {name: parameters[name].detach().float().abs() for name in names}
+    """Return masks that prune the smallest |w| of the weights `names`; see `lowest`."""
+    scores = {name: model.get_parameter(name).detach().float().abs() for name in names}
     return lowest(scores, sparsity, scope, previous)
 
 
 @torch.no_grad()
 def apply_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
-    """Set the pruned weights of a model to zero, in place, whatever they hold (also NaN)."""
+    """Set the pruned weights of a model to zero, in place, also where they are NaN."""
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
         parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
 
 
 def achieved(masks: Mapping[str, torch.Tensor]) -> float:
-    """The share of the weights under the masks that is pruned."""
+    """Return the share of the weights under the masks that is pruned."""
     kept = sum(int(mask.count_nonzero()) for mask in masks.values())
     return 1.0 - kept / sum(mask.numel() for mask in masks.values())
 
 
 def pack(masks: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
-    """Masks as `{name: {"shape": [..], "bits": uint8 tensor}}`, an eighth of their size."""
+    """Return `{name: {"shape": [..], "bits": uint8 tensor}}`, an eighth of the masks' size."""
     return {
         name: {
             "shape": list(mask.shape),
@@ -153,10 +153,10 @@ def pack(masks: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
 
 
 def unpack(packed: Mapping[str, Mapping[str, Any]], model: nn.Module) -> Masks:
-    """The masks that were packed, on the CPU.
+    """Return the masks that `pack` packed, on the CPU.
 
     Raises:
-        UserError: a mask for no parameter of the model, of another shape, or with other bits.
+        UserError: a mask does not belong to the model, has another shape, or its bits are damaged.
     """
     parameters = dict(model.named_parameters())
     masks: Masks = {}
@@ -164,7 +164,7 @@ def unpack(packed: Mapping[str, Mapping[str, Any]], model: nn.Module) -> Masks:
         shape = tuple(mask["shape"])
         if name not in parameters:
             raise UserError(
-                f"the saved mask '{name}' belongs to no parameter of the model"
+                f"the saved mask '{name}' does not belong to any parameter of the model"
                 f"{nearest(name, parameters)}; it was saved from another model."
             )
         if shape != tuple(parameters[name].shape):
@@ -182,7 +182,7 @@ def unpack(packed: Mapping[str, Mapping[str, Any]], model: nn.Module) -> Masks:
 
 
 def mask_hash(masks: Mapping[str, torch.Tensor]) -> str:
-    """16 hex digits of the SHA-256 over names, shapes and bits, whatever the order of the names."""
+    """Return 16 hex digits of the SHA-256 over names, shapes and bits, sorted by name."""
     digest = hashlib.sha256()
     for name, mask in sorted(pack(masks).items()):
         digest.update(f"{name} {mask['shape']}\n".encode())

@@ -23,7 +23,7 @@ from harness.sweep import check as compression
 from harness.sweep import teachers
 from harness.sweep.grid import Grid, read_grid
 from harness.sweep.jobs import RULE_NAMES
-from harness.sweep.mistakes import Mistakes, of_validation
+from harness.sweep.mistakes import Mistakes, validate
 from harness.sweep.stage import steps
 from harness.sweep.where import parse
 
@@ -61,9 +61,9 @@ def load(
     said = compose(words, overrides, mistakes)
     for key in said:
         if key not in KEYS:
-            mistakes.unknown(key, key, KEYS)
-    run = of_validation(RunConfig, said.get("run") or {}, mistakes, prefix="run.")
-    cluster = of_validation(ClusterConfig, said.get("cluster") or {}, mistakes, prefix="cluster.")
+            mistakes.add_unknown_key(key, key, KEYS)
+    run = validate(RunConfig, said.get("run") or {}, mistakes, prefix="run.")
+    cluster = validate(ClusterConfig, said.get("cluster") or {}, mistakes, prefix="cluster.")
     store, run = _places(said.get("store"), run, mistakes)
     name = Path(words["grid"]).stem
     grid = read_grid(name, said, mistakes, check_sections, check_cell)

@@ -86,7 +86,7 @@ def compose(words: Mapping[str, str], overrides: list[str], mistakes: Mistakes) 
         try:
             grid, said = _grid_name(words["grid"], Path(scratch), mistakes)
         except UserError as error:
-            if mistakes.found:  # on the command line, which the user types anew anyway
+            if mistakes:  # on the command line, which the user types anew anyway
                 mistakes.add("grid", str(error))
                 mistakes.raise_any("the command line has")
             raise
@@ -310,8 +310,8 @@ def _calls_resolvers(composed: Any, mistakes: Mistakes) -> bool:
             found.add(place, f"{value!r} calls a resolver; only ${{other.key}} is allowed here")
 
     look(OmegaConf.to_container(composed, resolve=False), "")
-    mistakes.found.update(found.found)
-    return bool(found.found)
+    mistakes.update(found)
+    return bool(found)
 
 
 def _told(error: Exception, scratch: str) -> str:

@@ -32,6 +32,11 @@ class Family:
     a position for each patch; its `build` has one more argument, `resolution`. Widths are multiples
     of 1 / `width_steps`, where the family has such steps. `fixed_width` marks timm's own models,
     whose width is 1.
+
+    The last three say which compression the layers allow. `removable_channels`: `forward` contains
+    no number of channels, so that channels can be removed. `nested_widths`: a narrower model has
+    the layers of a wider one, with fewer channels each. `conv_norm_pairs`: there are dense
+    convolutions of 3x3 or more whose output goes to a batch norm alone.
     """
 
     name: str
@@ -43,6 +48,9 @@ class Family:
     patch: int | None = None
     width_steps: int | None = None
     fixed_width: bool = False
+    removable_channels: bool = False
+    nested_widths: bool = False
+    conv_norm_pairs: bool = False
 
     @property
     def needs_resolution(self) -> bool:

@@ -1,4 +1,9 @@
-"""What is still to be spent, from what stages of the same size took, or a pilot of that size."""
+"""What a sweep still costs, estimated from its finished stages or from short measurements.
+
+`python -m harness.pilot` trains each size of a grid for a few steps and keeps a `Measurement` of
+it in the store. An estimate is the device-seconds per epoch of a size, times epochs.
+`run.gang=auto` also uses the measured memory, and the share of a step that waits for data.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +36,13 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.8  # of a device's memory that a gang may fill
 LARGEST_GANG = 8
-WAITS_FOR_DATA = 0.2  # share of a step from which a gang pays: it shares data and nothing else
+WAITS_FOR_DATA = 0.2
+"""`run.gang=auto` forms gangs where at least this share of a step waits for data: the stages of a
+gang share the loading of data and nothing else."""
 
 
 class Size(NamedTuple):
-    """What decides how long an epoch of a stage takes."""
+    """The parts of a stage's config that decide how long one epoch takes."""
 
     dataset: DatasetConfig
     model: ModelConfig
@@ -47,9 +54,9 @@ class Size(NamedTuple):
 
 
 def size_key(config: StageConfig) -> Size:
-    """Stages with equal keys take equally long per epoch.
+    """Return the size of a stage. Stages of equal size take equally long per epoch.
 
-    Narrowed channels are not told apart: what the dense model takes is an upper bound for them.
+    Channels that pruning removed are not counted: the time of the dense model is an upper bound.
     """
     recipe = config.recipe
     return Size(
@@ -63,156 +70,8 @@ def size_key(config: StageConfig) -> Size:
     )
 
 
-@dataclass(frozen=True)
-class Pilot:
-    """A short measurement of one size on one device (`python -m harness.pilot`)."""
-
-    seconds_per_epoch: float  # device-seconds: seconds times ranks
-    data_share: float  # of a step's time that went by waiting for its batch
-    memory_bytes: int  # of one stage
-    device_bytes: int  # that the device has, or the host for one worker
-    device: str
-    engine: str = ""  # and the rest as the run had them; those of old pilots are not known
-    zero_stage: int = 0
-    micro_batch_size: int | None = None
-    loader: str = ""
-    data_cache: str = ""
-
-    def suits(self, run: RunConfig) -> bool:
-        """Whether `run` trains and loads as this did: memory and waiting depend on it.
-
-        What was measured on a CPU says nothing of a GPU that a run insists on.
-        """
-        if self.device == "cpu" and run.device == "cuda":
-            return False
-        return all(getattr(self, name) == value for name, value in kind_of(run).items())
-
-
-def kind_of(run: RunConfig) -> dict[str, Any]:
-    """The settings of a run that a pilot's memory and waiting depend on."""
-    return {
-        "engine": run.engine,
-        "zero_stage": run.zero_stage,
-        "micro_batch_size": run.micro_batch_size,
-        "loader": run.loader,
-        "data_cache": run.data_cache,
-    }
-
-
-def pilot_path(store: Path, config: StageConfig) -> Path:
-    """Where the pilot of a stage's size is kept."""
-    parts = {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        for name, value in size_key(config)._asdict().items()
-    }
-    return store / "pilots" / f"{digest(parts)}.json"
-
-
-def write_pilot(store: Path, config: StageConfig, pilot: Pilot) -> None:
-    """Keep a pilot for `launch` and `status`."""
-    path = pilot_path(store, config)
-    make_folder(path.parent)
-    write_json(path, asdict(pilot))
-
-
-def pilots(store: Path, plan: Plan) -> dict[Size, Pilot]:
-    """The pilots that there are of a plan's sizes."""
-    found: dict[Size, Pilot] = {}
-    if not (store / "pilots").is_dir():
-        return found
-    for config in {size_key(config): config for config in plan.stages.values()}.values():
-        with contextlib.suppress(FileNotFoundError, Damaged, TypeError):
-            found[size_key(config)] = Pilot(**read_json(pilot_path(store, config)))
-    return found
-
-
-def seconds_per_epoch(
-    plan: Plan, states: Mapping[str, StageState], store: Path | None = None
-) -> dict[Size, float]:
-    """Mean device-seconds per epoch of each size: of its finished stages, else of its pilot."""
-    measured = {} if store is None else pilots(store, plan)
-    known = {size: pilot.seconds_per_epoch for size, pilot in measured.items()}
-    sums: dict[Size, tuple[float, int]] = {}
-    for stage, config in plan.stages.items():
-        result = states[stage].result
-        if result and states[stage].name == "done":
-            seconds, epochs = sums.get(size_key(config), (0.0, 0))
-            spent = result["timing"]["gpu_seconds"]
-            sums[size_key(config)] = (seconds + spent, epochs + result["epochs"])
-    return known | {size: seconds / epochs for size, (seconds, epochs) in sums.items() if epochs}
-
-
-def sentence(
-    plan: Plan,
-    states: Mapping[str, StageState],
-    left: Sequence[str],
-    workers: int,
-    store: Path | None = None,
-) -> str:
-    """The estimate in words; sizes that were never measured are said to be unknown."""
-    if not left:
-        return "nothing left to spend"
-    known = seconds_per_epoch(plan, states, store)
-    costs = [
-        known[size_key(plan.stages[s])] * plan.stages[s].recipe.epochs
-        for s in left
-        if size_key(plan.stages[s]) in known
-    ]
-    if not costs:
-        return "cost unknown until stages of these sizes were measured: python -m harness.pilot"
-    text = f"about {sum(costs) / 3600:.2f} device-hours still to be spent"
-    if len(costs) < len(left):
-        return f"{text} on {len(costs)} stages; {len(left) - len(costs)} of sizes never measured"
-    return f"{text}, {sum(costs) / 3600 / workers:.2f} hours with {workers} worker(s)"
-
-
-def saving(plan: Plan, states: Mapping[str, StageState], store: Path | None = None) -> str:
-    """What sharing stages saves, in epochs, and in device-hours of the sizes that are known."""
-    known = seconds_per_epoch(plan, states, store)
-    uses = Counter(stage for path in plan.paths.values() for stage in path)
-    epochs, seconds = 0, 0.0
-    for stage, config in plan.stages.items():
-        spared = (uses[stage] - 1) * config.recipe.epochs
-        epochs += spared
-        seconds += spared * known.get(size_key(config), 0.0)
-    if not epochs:
-        return "no stage is shared"
-    text = f"sharing saves {epochs:,} epochs of training"
-    return f"{text}, {seconds / 3600:.2f} device-hours" if seconds else text
-
-
-def by_size(
-    plan: Plan, states: Mapping[str, StageState], left: Sequence[str], store: Path
-) -> list[str]:
-    """A line per size: stages and device-hours to go; with a pilot, its estimate of the past."""
-    known, measured = seconds_per_epoch(plan, states, store), pilots(store, plan)
-    open_stages = set(left)
-    to_go: dict[Size, tuple[int, int]] = {}
-    past: dict[Size, tuple[float, float]] = {}
-    for stage, config in plan.stages.items():
-        size = size_key(config)
-        if stage in open_stages:
-            count, epochs = to_go.get(size, (0, 0))
-            to_go[size] = count + 1, epochs + config.recipe.epochs
-        elif (result := states[stage].result) and size in measured:
-            estimate, actual = past.get(size, (0.0, 0.0))
-            estimate += measured[size].seconds_per_epoch * result["epochs"]
-            past[size] = estimate, actual + result["timing"]["gpu_seconds"]
-    lines = []
-    for size in dict.fromkeys([*to_go, *past]):
-        count, epochs = to_go.get(size, (0, 0))
-        text = f"  {named(size)}: {count:,} stages to go"
-        if size in known:
-            text += f", {known[size] * epochs / 3600:.2f} device-hours"
-        if size in past:
-            estimate, actual = past[size]
-            text += f"; so far {actual / 3600:.2f}, by the pilot {estimate / 3600:.2f}"
-        lines.append(text)
-    return lines
-
-
-def named(size: Size) -> str:
-    """A size in words."""
+def describe_size(size: Size) -> str:
+    """Return a size in words, for example `digits cifar_resnet-8 width 0.5 batch 64`."""
     model = size.model
     depth = f"-{model.depth}" if model.depth else ""
     added = f" with {size.surplus.form}" if size.surplus else ""
@@ -222,64 +81,228 @@ def named(size: Size) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What a few steps of one size took on one device (`python -m harness.pilot`)."""
+
+    seconds_per_epoch: float  # device-seconds: seconds times ranks
+    data_share: float  # share of a step's time that it waits for its batch
+    memory_bytes: int  # used by one stage
+    device_bytes: int  # total of the device, or of the host for one worker
+    device: str
+    engine: str = ""  # from here on: settings of the run; files of older versions lack them
+    zero_stage: int = 0
+    micro_batch_size: int | None = None
+    loader: str = ""
+    data_cache: str = ""
+
+    def matches(self, run: RunConfig) -> bool:
+        """Return whether memory and waiting, as measured here, apply to `run`.
+
+        They do when the settings that they depend on are equal. A measurement on a CPU does not
+        apply to a run that requires a GPU.
+        """
+        if self.device == "cpu" and run.device == "cuda":
+            return False
+        return all(getattr(self, name) == value for name, value in run_settings(run).items())
+
+
+def run_settings(run: RunConfig) -> dict[str, Any]:
+    """Return the settings of a run that memory and waiting for data depend on."""
+    return {
+        "engine": run.engine,
+        "zero_stage": run.zero_stage,
+        "micro_batch_size": run.micro_batch_size,
+        "loader": run.loader,
+        "data_cache": run.data_cache,
+    }
+
+
+def measurement_path(store: Path, config: StageConfig) -> Path:
+    """Return the file in which the measurement of a stage's size is kept."""
+    parts = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in size_key(config)._asdict().items()
+    }
+    return store / "pilots" / f"{digest(parts)}.json"
+
+
+def write_measurement(store: Path, config: StageConfig, measurement: Measurement) -> None:
+    """Keep the measurement of a stage's size in the store."""
+    path = measurement_path(store, config)
+    make_folder(path.parent)
+    write_json(path, asdict(measurement))
+
+
+def read_measurements(store: Path, plan: Plan) -> dict[Size, Measurement]:
+    """Return the measurements that the store has of the sizes of a plan."""
+    measured: dict[Size, Measurement] = {}
+    if not (store / "pilots").is_dir():
+        return measured
+    for size, config in {size_key(config): config for config in plan.stages.values()}.items():
+        with contextlib.suppress(FileNotFoundError, Damaged, TypeError):
+            measured[size] = Measurement(**read_json(measurement_path(store, config)))
+    return measured
+
+
+def seconds_per_epoch(
+    plan: Plan, states: Mapping[str, StageState], store: Path | None = None
+) -> dict[Size, float]:
+    """Return device-seconds per epoch of each size: the mean of its finished stages, else measured.
+
+    Sizes without a finished stage and without a measurement are absent.
+    """
+    measured = {} if store is None else read_measurements(store, plan)
+    rates = {size: measurement.seconds_per_epoch for size, measurement in measured.items()}
+    sums: dict[Size, tuple[float, int]] = {}
+    for stage, config in plan.stages.items():
+        result = states[stage].result
+        if result and states[stage].name == "done":
+            seconds, epochs = sums.get(size_key(config), (0.0, 0))
+            spent = result["timing"]["gpu_seconds"]
+            sums[size_key(config)] = (seconds + spent, epochs + result["epochs"])
+    return rates | {size: seconds / epochs for size, (seconds, epochs) in sums.items() if epochs}
+
+
+def stage_seconds(config: StageConfig, rates: Mapping[Size, float]) -> float | None:
+    """Return the estimated device-seconds of a stage, or None for a size without an estimate."""
+    rate = rates.get(size_key(config))
+    return None if rate is None else rate * config.recipe.epochs
+
+
+def describe_remaining_cost(
+    plan: Plan,
+    states: Mapping[str, StageState],
+    remaining: Sequence[str],
+    workers: int,
+    store: Path | None = None,
+) -> str:
+    """Return a sentence with the estimated cost of the `remaining` stages."""
+    if not remaining:
+        return "nothing left to spend"
+    rates = seconds_per_epoch(plan, states, store)
+    estimates = [stage_seconds(plan.stages[stage], rates) for stage in remaining]
+    costs = [seconds for seconds in estimates if seconds is not None]
+    if not costs:
+        return "cost unknown: no stage of these sizes was measured (python -m harness.pilot)"
+    text = f"about {sum(costs) / 3600:.2f} device-hours still to be spent"
+    if len(costs) < len(remaining):
+        unknown = len(remaining) - len(costs)
+        return f"{text} on {len(costs)} stages; {unknown} stages are of sizes never measured"
+    return f"{text}, {sum(costs) / 3600 / workers:.2f} hours with {workers} worker(s)"
+
+
+def describe_sharing(
+    plan: Plan, states: Mapping[str, StageState], store: Path | None = None
+) -> str:
+    """Return a sentence with what sharing stages saves: epochs and, where known, device-hours."""
+    rates = seconds_per_epoch(plan, states, store)
+    uses = Counter(stage for path in plan.paths.values() for stage in path)
+    epochs, seconds = 0, 0.0
+    for stage, config in plan.stages.items():
+        spared = (uses[stage] - 1) * config.recipe.epochs
+        epochs += spared
+        seconds += spared * rates.get(size_key(config), 0.0)
+    if not epochs:
+        return "no stage is shared"
+    text = f"sharing saves {epochs:,} epochs of training"
+    return f"{text}, {seconds / 3600:.2f} device-hours" if seconds else text
+
+
+def describe_sizes(
+    plan: Plan, states: Mapping[str, StageState], remaining: Sequence[str], store: Path
+) -> list[str]:
+    """Return a line per size: remaining stages and hours; spent hours beside their estimate."""
+    rates, measured = seconds_per_epoch(plan, states, store), read_measurements(store, plan)
+    remaining_stages = set(remaining)
+    to_go: dict[Size, tuple[int, int]] = {}  # stages, epochs
+    past: dict[Size, tuple[float, float]] = {}  # estimated seconds, actual seconds
+    for stage, config in plan.stages.items():
+        size = size_key(config)
+        if stage in remaining_stages:
+            count, epochs = to_go.get(size, (0, 0))
+            to_go[size] = count + 1, epochs + config.recipe.epochs
+        elif (result := states[stage].result) and size in measured:
+            estimate, actual = past.get(size, (0.0, 0.0))
+            estimate += measured[size].seconds_per_epoch * result["epochs"]
+            past[size] = estimate, actual + result["timing"]["gpu_seconds"]
+    lines = []
+    for size in dict.fromkeys([*to_go, *past]):
+        count, epochs = to_go.get(size, (0, 0))
+        text = f"  {describe_size(size)}: {count:,} stages to go"
+        if size in rates:
+            text += f", {rates[size] * epochs / 3600:.2f} device-hours"
+        if size in past:
+            estimate, actual = past[size]
+            text += f"; spent {actual / 3600:.2f}, estimated by the pilot {estimate / 3600:.2f}"
+        lines.append(text)
+    return lines
+
+
 def check_budget(
     plan: Plan,
     states: Mapping[str, StageState],
-    left: Sequence[str],
+    remaining: Sequence[str],
     store: Path,
     hours: float,
 ) -> None:
-    """Raise UserError where the stages `left` would cost more device-hours, or nobody knows.
+    """Raise UserError if the `remaining` stages cost more than `hours`, or a size is not measured.
 
-    What is queued or running already is among `left`, and counts in full.
+    `remaining` includes stages that are queued or running; they count in full.
     """
-    known = seconds_per_epoch(plan, states, store)
-    unknown = sum(size_key(plan.stages[stage]) not in known for stage in left)
-    if unknown:
+    rates = seconds_per_epoch(plan, states, store)
+    estimates = [stage_seconds(plan.stages[stage], rates) for stage in remaining]
+    costs = [seconds for seconds in estimates if seconds is not None]
+    if unknown := len(remaining) - len(costs):
         raise UserError(
-            f"budget={hours:g} cannot be kept: {unknown:,} stages are of sizes never measured; run "
-            "python -m harness.pilot with the same words first, or leave the budget out"
+            f"budget={hours:g} cannot be checked: {unknown:,} stages are of sizes never measured. "
+            "Run python -m harness.pilot with the same words first, or leave the budget out"
         )
-    needed = sum(known[size_key(plan.stages[s])] * plan.stages[s].recipe.epochs for s in left)
-    if needed / 3600 > hours:
+    needed = sum(costs) / 3600
+    if needed > hours:
         raise UserError(
-            f"the {len(left):,} stages that are not done would cost about {needed / 3600:.2f} "
-            f"device-hours and budget={hours:g}: narrow the grid, shorten recipe.epochs, or raise "
-            "the budget; nothing was queued"
+            f"the {len(remaining):,} stages that are not done would cost about {needed:.2f} "
+            f"device-hours, more than budget={hours:g}; nothing was queued. Make the grid smaller, "
+            "shorten recipe.epochs, or raise the budget"
         )
 
 
-def company(
-    plan: Plan, run: RunConfig, cluster: ClusterConfig, measured: Mapping[Size, Pilot]
+def join_rule(
+    plan: Plan, run: RunConfig, cluster: ClusterConfig, measured: Mapping[Size, Measurement]
 ) -> Joins:
-    """Who trains beside whom: `run.gang` stages, or by `auto` what pilots show to fit and to pay.
+    """Return the rule by which stages form gangs, as `run.gang` sets it.
 
-    What a gang shares is waiting for data; members that hardly wait train alone.
+    A number allows gangs of up to that many stages. `auto` allows a stage only where measurements
+    show that all members fit into memory and wait for data long enough for sharing it to pay.
     """
-    most = run.gang if isinstance(run.gang, int) else LARGEST_GANG
+    largest = run.gang if isinstance(run.gang, int) else LARGEST_GANG
 
     def joins(gang: Sequence[str], stage: str) -> bool:
-        if len(gang) >= most:
+        if len(gang) >= largest:
             return False
         if isinstance(run.gang, int):
             return True
-        found = [measured.get(size_key(plan.stages[member])) for member in (*gang, stage)]
-        pays = [p for p in found if p and p.suits(run) and p.data_share >= WAITS_FOR_DATA]
-        if len(pays) < len(found):
-            return False
-        needed = sum(pilot.memory_bytes for pilot in pays)
-        return needed <= MEMORY_SHARE * min(room(pilot, run, cluster) for pilot in pays)
+        memory, available = 0, math.inf
+        for member in (*gang, stage):
+            measurement = measured.get(size_key(plan.stages[member]))
+            if measurement is None or not measurement.matches(run):
+                return False
+            if measurement.data_share < WAITS_FOR_DATA:
+                return False
+            memory += measurement.memory_bytes
+            available = min(available, usable_memory(measurement, run, cluster))
+        return memory <= MEMORY_SHARE * available
 
     return joins
 
 
-def room(pilot: Pilot, run: RunConfig, cluster: ClusterConfig) -> float:
-    """Bytes of the device, or of the host on a CPU, that one process may count on."""
-    here = float(pilot.device_bytes)
+def usable_memory(measurement: Measurement, run: RunConfig, cluster: ClusterConfig) -> float:
+    """Return how many bytes one process may use: of the device, or of the host on a CPU."""
+    available = float(measurement.device_bytes)
     if cluster.executor == "local":
-        return here / math.ceil(cluster.workers / max(1, cluster.gpus_per_node))
-    if pilot.device != "cpu":
-        return here
-    if cluster.slurm.mem_gb is not None:  # of a node, whatever machine the pilot ran on
-        here = cluster.slurm.mem_gb * 2**30
-    return here / math.ceil(run.processes / cluster.slurm.nodes)
+        return available / math.ceil(cluster.workers / max(1, cluster.gpus_per_node))
+    if measurement.device != "cpu":
+        return available
+    if cluster.slurm.mem_gb is not None:  # per node, whatever machine the measurement ran on
+        available = cluster.slurm.mem_gb * 2**30
+    return available / math.ceil(run.processes / cluster.slurm.nodes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from harness.cluster_schema import ClusterConfig, ResourceRule
 from harness.schema import RunConfig, StageConfig
-from harness.sweep.cost import Pilot, Size, company, size_key
+from harness.sweep.cost import Measurement, Size, join_rule, stage_seconds
 from harness.sweep.plan import Joins, Plan, gangs, stream_key, trees
 from harness.sweep.where import parse
 
@@ -41,13 +41,13 @@ def make_chains(
     seconds: Seconds,
     memory_factor: Callable[[str], int] = lambda stage: 1,
     held_by: Mapping[str, str] | None = None,
-    measured: Mapping[Size, Pilot] | None = None,
+    measured: Mapping[Size, Measurement] | None = None,
 ) -> list[Chains]:
     """The stages `left`, by resources and in chains of jobs.
 
     `seconds`: of a device for a stage, None where nobody knows. `memory_factor`: how
     often the profile's memory a stage needs, after it ran out. `held_by`: stages that a job has
-    already, which is waited for where they are parents. `measured`: pilots, for `run.gang=auto`.
+    already, which is waited for where they are parents. `measured`: by size, for `run.gang=auto`.
     """
     groups: dict[tuple[ResourceRule | None, int, bool], list[list[str]]] = {}
     held = held_by or {}
@@ -64,7 +64,7 @@ def make_chains(
     found = []
     for (rule, factor, waiting), parts in groups.items():
         asked, how = applied(cluster, run, rule, factor)
-        joins = company(plan, how, asked, measured or {})
+        joins = join_rule(plan, how, asked, measured or {})
         units = _units(plan, parts, joins)
         share = asked.timeout_min * 60 * asked.slurm.pack_share
         chains = _packed(units, share, asked.workers, _shared(seconds, how.processes))
@@ -203,12 +203,6 @@ def stages_of(job: Job) -> list[str]:
     return [stage for gang in job for stage in gang]
 
 
-def device_seconds(known: Mapping[Size, float], plan: Plan) -> Seconds:
-    """`seconds` for `make_chains` from device-seconds per epoch of each size (`cost`)."""
-
-    def seconds(stage: str) -> float | None:
-        config = plan.stages[stage]
-        per_epoch = known.get(size_key(config))
-        return None if per_epoch is None else per_epoch * config.recipe.epochs
-
-    return seconds
+def device_seconds(rates: Mapping[Size, float], plan: Plan) -> Seconds:
+    """Return the function from a stage to its device-seconds; `rates`: per epoch of each size."""
+    return lambda stage: stage_seconds(plan.stages[stage], rates)

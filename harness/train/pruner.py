@@ -1,4 +1,4 @@
-"""What a stage prunes of its model, and how: the same on all ranks, whatever the method."""
+"""Pruning of one stage's model, which every rank repeats and compares with the others."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from harness.compress import gradual, methods
+from harness.compress import gradual
 from harness.compress import masks as pruning
-from harness.compress.layers import to_prune
-from harness.compress.methods import channel
+from harness.compress.channels import output_channels
+from harness.compress.layers import make_request, to_prune
+from harness.compress.methods import METHODS
 from harness.errors import UserError
 from harness.schema import StageConfig
 from harness.train import checkpoint
@@ -18,7 +19,11 @@ from harness.train.distributed import World
 
 
 class Pruner:
-    """Made from the stage's model as it is built: dense. `protected` goes into the record."""
+    """Prunes the model of one stage by the method that its config names.
+
+    `names` are the weights that may be pruned, `protected` the other convolutions and linear
+    layers. Both are empty for a stage that prunes nothing.
+    """
 
     def __init__(
         self,
@@ -28,59 +33,64 @@ class Pruner:
         world: World,
         build: Callable[[float], nn.Module],
     ):
-        """`build` makes the stage's model so many times as wide."""
+        """`dense` is the stage's model as it was built; `build(times)` makes it `times` as wide."""
         self.config, self.resolution, self.world, self.build = config, resolution, world, build
-        self.widths = channel.widths(dense)
-        self.names: list[str] = []  # of the weights to prune
+        self.dense_channels = output_channels(dense)
+        self.names: list[str] = []
         self.protected: list[str] = []
         if (prune := config.prune) is not None:
             self.names = to_prune(prune, config.model, dense, resolution)
-            every = pruning.prunable(dense, (), {})
-            self.protected = [name for name in every if name not in self.names]
+            all_weights = pruning.prunable(dense, (), {})
+            self.protected = [name for name in all_weights if name not in self.names]
 
     def reshape(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Make room for the weights `state`, of which channels may be gone."""
-        if self.config.prune is not None and self.config.prune.method == "channel":
-            channel.fit(module, state)
+        """Give a freshly built model the shapes of the weights `state`: channels may be gone."""
+        if self.config.prune is not None:
+            METHODS.get(self.config.prune.method).fit(module, state)
 
     def prune(
         self, module: nn.Module, sparsity: float, previous: pruning.Masks | None
     ) -> pruning.Masks | None:
-        """New masks for the model, or None and the model itself made narrower.
+        """Return new masks for the model, or None where the method removed channels in place.
 
         Raises:
-            RuntimeError: ranks that do not come to the same.
-            UserError: no weight would be left.
+            RuntimeError: the ranks' results differ.
+            UserError: no weight would be left, or the masks are those of other weights.
         """
         prune = self.config.prune
         assert prune is not None
-        request = methods.Request(
-            sparsity,
+        request = make_request(
+            prune,
             self.names,
-            previous,
-            prune.scope,
             self.config.seed,
-            channel.widths(self.build(1 - sparsity)) if prune.method == "channel" else None,
             self.resolution,
+            self.build,
+            sparsity,
+            previous,
         )
-        masks = methods.compress(prune.method, module, request)
+        masks = METHODS.get(prune.method).compress(module, request)
+        family = self.config.model.family
+        if masks is not None and masks.keys() != set(self.names):
+            raise UserError(
+                f"compress.method: {prune.method} returned masks for other weights than those of "
+                "its request; return one for each name in `request.names`."
+            )
         if masks and not any(mask.any() for mask in masks.values()):
             number = sum(mask.numel() for mask in masks.values())
             raise UserError(
                 f"compress.sparsity: {sparsity:g} leaves none of the {number:,} prunable weights "
-                f"of this {self.config.model.family}; lower it."
+                f"of this {family}; lower it."
             )
-        made = pruning.mask_hash(masks) if masks else checkpoint.weights_hash(module.state_dict())
-        hashes = set(self.world.gather(made))
+        own = pruning.mask_hash(masks) if masks else checkpoint.weights_hash(module.state_dict())
+        hashes = set(self.world.gather(own))
         if len(hashes) > 1:
-            family, made = self.config.model.family, ", ".join(sorted(hashes))
-            raise RuntimeError(f"ranks pruned a {family} differently: {made}")
+            raise RuntimeError(f"ranks pruned a {family} differently: {', '.join(sorted(hashes))}")
         return masks
 
-    def further(
+    def prune_gradually(
         self, module: nn.Module, step: int, steps: int, previous: pruning.Masks | None
     ) -> pruning.Masks | None:
-        """Gradual pruning: new masks after `step` of `steps`, or None where none are due."""
+        """Return the masks that gradual pruning sets after `step` of `steps`; None: no change."""
         prune = self.config.prune
         if prune is None or prune.gradual_end is None:
             return None
@@ -90,10 +100,10 @@ class Pruner:
         return self.prune(module, gradual.sparsity_at(step, prune.sparsity, end), previous)
 
     def sparsity(self, deployed: nn.Module, masks: pruning.Masks | None) -> float:
-        """The share that is gone: of the weights under the masks, or of the channels."""
+        """Return the share that is gone: of the weights under the masks, or of the channels."""
         if masks is not None:
             return pruning.achieved(masks)
-        left = channel.widths(deployed)
-        counted = [name for name in left if f"{name}.weight" in self.names]
-        before = sum(self.widths[name] for name in counted)
-        return 1.0 - sum(left[name] for name in counted) / before if before else 0.0
+        remaining = output_channels(deployed)
+        counted = [name for name in remaining if f"{name}.weight" in self.names]
+        before = sum(self.dense_channels[name] for name in counted)
+        return 1.0 - sum(remaining[name] for name in counted) / before if before else 0.0

@@ -268,7 +268,7 @@ class Stage:
 
     def _prune_further(self) -> None:
         """Gradual pruning: new masks, where they are due."""
-        masks = self.pruner.further(self.module, self.step, self.total_steps, self.masks)
+        masks = self.pruner.prune_gradually(self.module, self.step, self.total_steps, self.masks)
         if masks is not None:
             self.masks = masks
             self.engine.mask(masks)

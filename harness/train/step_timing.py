@@ -22,7 +22,7 @@ from harness.data.types import Loader
 from harness.errors import UserError
 from harness.schema import DatasetConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id
-from harness.sweep.cost import Pilot, kind_of
+from harness.sweep.cost import Measurement, run_settings
 from harness.train.distributed import connected
 from harness.train.loop import Member
 from harness.train.stage import Stage
@@ -32,7 +32,7 @@ LONGEST_SECONDS = 60.0  # for each size of images, once there is a step to tell 
 DEADLINE_SECONDS = 3600.0  # of a whole pilot: one that takes longer hangs
 
 
-def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
+def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Measurement:
     """Train `steps` steps of a dense stage of this size in a scratch folder, on this device.
 
     Of images that grow while training, as many of each size. A teacher is taken from `store`.
@@ -70,17 +70,17 @@ def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pil
             stage.close()
             loader.close()
         memory = torch.cuda.max_memory_allocated() if cuda else _host_bytes("VmHWM") - before
-        return Pilot(
+        return Measurement(
             seconds_per_epoch=spent * loader.steps_per_epoch * world.size,
             data_share=waited / spent,
             memory_bytes=max(1, memory),
             device_bytes=_device_bytes(world.device),
             device=torch.cuda.get_device_name() if cuda else "cpu",
-            **kind_of(run),
+            **run_settings(run),
         )
 
 
-def measure_alone(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Pilot:
+def measure_alone(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Measurement:
     """`measure` in a fresh process, so that one size says nothing about the next.
 
     Raises UserError as training does, and where the process dies or does not end.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform
-from harness.compress.methods import channel
+from harness.compress.methods import METHODS
 from harness.data.catalog import CATALOG, DatasetInfo
 from harness.errors import UserError
 from harness.files import Damaged, read_json
@@ -105,7 +105,8 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
         seed=config.seed,
         resolution=config.dataset.resolution or CATALOG[config.dataset.name].resolution,
     )
-    channel.fit(module, saved)
+    if config.prune is not None:
+        METHODS.get(config.prune.method).fit(module, saved)
     module.load_state_dict(saved)
     own = CATALOG[config.dataset.name]
     return module, BatchTransform(mean=own.mean, std=own.std)

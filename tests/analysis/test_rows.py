@@ -154,7 +154,7 @@ def test_a_pilot_becomes_an_estimate_in_the_rows(tmp_path):
     widths = {config.model.width for config in plan.stages.values()}
     for config in plan.stages.values():
         if config.model.width == min(widths):
-            cost.write_pilot(tmp_path, config, cost.Pilot(2.5, 0.0, 1, 1, "cpu"))
+            cost.write_measurement(tmp_path, config, cost.Measurement(2.5, 0.0, 1, 1, "cpu"))
     frame = rows.load(words, None)
     known = frame["width"] == min(widths)
     assert (frame[known]["estimated_seconds"] == 2.5 * frame[known]["epochs"]).all()

@@ -169,7 +169,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
         ("cluster.slurm.extra={wait: true}", "set by the harness itself"),
         ("cluster.slurm.extra={no-such-option: 1}", "unrecognized option"),
         ("cluster.slurm.nodes=2", "make it a multiple"),
-        ("cluster.resources=[{where: 'size > 1'}]", "asks for 'size'"),
+        ("cluster.resources=[{where: 'size > 1'}]", "uses the unknown name 'size'"),
     ],
 )
 def test_a_bad_profile_is_refused_before_anything_is_queued(

@@ -8,17 +8,18 @@ import torch
 
 from harness import config
 from harness.compress import masks as pruning
-from harness.compress import methods
+from harness.compress.channels import fit_shapes
 from harness.compress.gradual import UPDATES, end_step, is_due, sparsity_at
-from harness.compress.methods import Request, channel, compress, suited
+from harness.compress.methods import METHODS, Request
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
+from harness.models.family import FAMILIES
 from harness.paths import ROOT
 from harness.schema import ModelConfig
-from harness.sweep.check import CHANNEL_FAMILIES
 from harness.sweep.plan import make_plan
 
+CHANNEL_FAMILIES = [n for n, family in FAMILIES.items.items() if family.removable_channels]
 DEPTHS = {"cifar_resnet": 8, "wide_resnet": 10, "cifar_stem_resnet": 18, "resnet": 18}
 DEPTHS["efficientnet"] = 16
 
@@ -27,6 +28,10 @@ def build(width=0.5, family="cifar_resnet"):
     size = ModelConfig(family=family, depth=DEPTHS.get(family), width=width)
     model = registry.build(size, 10, seed=0, resolution=32)
     return model, pruning.prunable(model, ("classifier",), registry.roles(size))
+
+
+def compress(method, model, request):
+    return METHODS.get(method).compress(model, request)
 
 
 def gone(masks):
@@ -63,8 +68,9 @@ def test_random_is_drawn_from_the_seed_and_ignores_the_weights():
 
 def test_two_of_every_four_input_channels_go_and_always_the_smaller_ones():
     model, names = build()
-    assert suited("nm", model, names, 32) == [name for name in names if name != "conv1.weight"]
-    names = suited("nm", model, names, 32)
+    suited = METHODS.get("nm").suited
+    assert suited(model, names, 32) == [name for name in names if name != "conv1.weight"]
+    names = suited(model, names, 32)
     previous = None
     for sparsity, zeros in ((0.5, 2), (0.75, 3)):
         masks = compress("nm", model, Request(sparsity, names, previous))
@@ -77,9 +83,9 @@ def test_two_of_every_four_input_channels_go_and_always_the_smaller_ones():
                 assert (largest_gone <= torch.where(kept, group, 9.0).amin(1)).all()
             assert previous is None or not (mask & ~previous[name]).any()
         previous = masks
-    narrow, few = build(0.04)
+    thin, few = build(0.04)
     with pytest.raises(UserError, match="multiple of 4"):
-        suited("nm", narrow, few, 32)
+        suited(thin, few, 32)
 
 
 REFUSED = {("mobilenetv3_large", 1.0, (0.5,))}  # its stem stays at 16, its first block is at 8
@@ -89,11 +95,18 @@ def narrowed(family, width, shares):
     """A model of the family, pruned by channels in steps, and the plain one of that width."""
     model, names = build(width, family)
     for share in shares:
-        plain, _ = build(width * (1 - share), family)
-        widths = channel.widths(plain)
-        request = Request(share, names, scope="layer", widths=widths, resolution=32)
-        assert compress("channel", model, request) is None
-    return model, plain
+        assert narrow(model, names, share, width, family) is None
+    return model, build(width * (1 - share), family)[0]
+
+
+def narrow(model, names, share, width, family="cifar_resnet"):
+    """What the method `channel` returns; the model was built at `width`."""
+
+    def plain(times):
+        return build(width * times, family)[0]
+
+    request = Request(share, names, scope="layer", resolution=32, build=plain)
+    return compress("channel", model, request)
 
 
 # twice as wide, a ResNet-18 has 45 million weights: half as wide it rounds other numbers as well
@@ -126,11 +139,10 @@ def test_a_projection_that_the_plain_model_lacks_is_refused():
 def test_a_narrowed_model_works_and_can_be_built_anew(family):
     model, names = build(0.5, family)
     before = count(model, 32)
-    widths = channel.widths(build(0.25, family)[0])
-    compress("channel", model, Request(0.5, names, scope="layer", widths=widths, resolution=32))
+    narrow(model, names, 0.5, 0.5, family)
     assert count(model, 32).macs_dense < 0.6 * before.macs_dense
     again = build(0.5, family)[0]
-    channel.fit(again, model.state_dict())
+    fit_shapes(again, model.state_dict())
     again.load_state_dict(model.state_dict())
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -147,9 +159,7 @@ def test_the_channels_of_least_weight_go_and_protected_layers_keep_theirs():
         inner.conv2.weight[:, 3] = 0.0
     kept = inner.conv1.weight.detach().clone()
     names = [name for name in names if name != "blocks.1.conv1.weight"]
-    widths = channel.widths(build(15 / 16)[0])
-    request = Request(1 / 16, names, scope="layer", widths=widths, resolution=32)
-    compress("channel", model, request)
+    narrow(model, names, 1 / 16, 1.0)
     assert inner.conv1.weight.shape[0] == 15
     rows = [row for row in range(16) if row != 3]
     inputs = inner.conv1.weight.shape[1]
@@ -175,16 +185,15 @@ def test_gradual_pruning_follows_the_cubic_and_reaches_its_target_exactly():
     assert end_step(1000, 1.0) == 999  # so that a step learns with the last masks
 
 
-def test_a_method_is_one_file(monkeypatch, tmp_path):
+def test_a_method_is_one_file(add_plugin):
     """What `docs/compress.md` promises: its example runs as printed, from the grid to the masks."""
     page = (ROOT / "docs" / "compress.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    said = ["grid=pruning_schedules", "compress.method=largest"]
+    code, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    words = ["grid=pruning_schedules", "compress.method=largest"]
     with pytest.raises(UserError, match=r"no method 'largest' \(valid: channel, magnitude, nm"):
-        config.load(said)
-    (tmp_path / "largest.py").write_text(code)
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    stages = make_plan(config.load(said).grid).stages
+        config.load(words)
+    add_plugin("largest.py", code)
+    stages = make_plan(config.load(words).grid).stages
     assert {stage.prune.method for stage in stages.values() if stage.prune} == {"largest"}
     model, names = build()
     previous = None

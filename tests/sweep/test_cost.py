@@ -1,4 +1,4 @@
-"""What a sweep costs: from finished stages, from pilots, and what a budget refuses."""
+"""What a sweep costs, from finished stages and from measurements; what a budget refuses."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from harness.launch import _keep_budget
 from harness.schema import OptimizerConfig, RunConfig, TeacherConfig
 from harness.store.store import Store
 from harness.sweep import cost
-from harness.sweep.cost import Pilot
+from harness.sweep.cost import Measurement
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import gangs, make_plan
 from harness.sweep.states import StageState
@@ -46,8 +46,8 @@ def states_of(plan, **seconds_of_width):
     return states
 
 
-def pilot(seconds=100.0, **more):
-    return Pilot(seconds, **{"data_share": 0.5, "memory_bytes": 1 << 30,
+def measurement(seconds=100.0, **more):
+    return Measurement(seconds, **{"data_share": 0.5, "memory_bytes": 1 << 30,
                              "device_bytes": 10 << 30, "device": "gpu", "engine": "deepspeed",
                              "loader": "auto", "data_cache": "page", **more})  # fmt: skip
 
@@ -60,34 +60,34 @@ def left(states):
     return [stage for stage, state in states.items() if state.result is None]
 
 
-def test_finished_stages_tell_more_than_pilots(plan, tmp_path):
+def test_finished_stages_take_precedence_over_measurements(plan, tmp_path):
     for width in (1, 2):
-        cost.write_pilot(tmp_path, config_of(plan, width), pilot(900.0))
+        cost.write_measurement(tmp_path, config_of(plan, width), measurement(900.0))
     states = states_of(plan, w1=360.0)
     known = cost.seconds_per_epoch(plan, states, tmp_path)
     assert known[cost.size_key(config_of(plan, 1))] == 180.0
     assert known[cost.size_key(config_of(plan, 2))] == 900.0
-    said = cost.sentence(plan, states, left(states), 1, tmp_path)
-    assert "about 1.10 device-hours" in said  # 2 x 180 + 2 x 2 x 900 seconds
-    lines = cost.by_size(plan, states, left(states), tmp_path)
+    text = cost.describe_remaining_cost(plan, states, left(states), 1, tmp_path)
+    assert "about 1.10 device-hours" in text  # 2 x 180 + 2 x 2 x 900 seconds
+    lines = cost.describe_sizes(plan, states, left(states), tmp_path)
     assert "width 1 batch 32: 1 stages to go, 0.10 device-hours" in lines[0]
-    assert "so far 0.10, by the pilot 0.50" in lines[0]  # actual against estimate
+    assert "spent 0.10, estimated by the pilot 0.50" in lines[0]  # actual against estimate
 
 
 def test_a_budget_refuses_what_costs_more_or_is_unknown(plan, tmp_path):
     states = states_of(plan, w1=360.0)
     with pytest.raises(UserError, match="2 stages are of sizes never measured"):
         cost.check_budget(plan, states, left(states), tmp_path, 100.0)
-    cost.write_pilot(tmp_path, config_of(plan, 2), pilot(900.0))
+    cost.write_measurement(tmp_path, config_of(plan, 2), measurement(900.0))
     cost.check_budget(plan, states, left(states), tmp_path, 1.11)
-    with pytest.raises(UserError, match=r"about 1\.10 device-hours and budget=1"):
+    with pytest.raises(UserError, match=r"about 1\.10 device-hours, more than budget=1"):
         cost.check_budget(plan, states, left(states), tmp_path, 1.0)
 
 
 def test_a_budget_counts_what_is_under_way(plan, tmp_path):
     """Two launches must not each spend the whole budget."""
     for width in (1, 2):
-        cost.write_pilot(tmp_path, config_of(plan, width), pilot(900.0))
+        cost.write_measurement(tmp_path, config_of(plan, width), measurement(900.0))
     launch = Launch(
         plan_grid(), RunConfig(), ClusterConfig(name="c"), tmp_path, options={"budget": 1.5}
     )
@@ -112,7 +112,7 @@ def wide_plan():
 def gangs_of(plan, store, cluster=None, gang="auto"):
     """The widths in each gang."""
     run, cluster = RunConfig(gang=gang), cluster or ClusterConfig(name="c")
-    joins = cost.company(plan, run, cluster, cost.pilots(store, plan))
+    joins = cost.join_rule(plan, run, cluster, cost.read_measurements(store, plan))
     made = gangs(plan, list(plan.stages), joins)
     assert sorted(stage for gang in made for stage in gang) == sorted(plan.stages)
     return [[plan.stages[stage].model.width for stage in gang] for gang in made]
@@ -145,24 +145,26 @@ def test_gangs_are_as_large_as_memory_and_use_allow(wide_plan, tmp_path, more, c
     cluster = ClusterConfig(**{"name": "c", **cluster})
     assert set(map(len, gangs_of(wide_plan, tmp_path, cluster))) == {1}  # nothing measured
     for width in (1, 2):
-        cost.write_pilot(tmp_path, config_of(wide_plan, width), pilot(**more))
+        cost.write_measurement(tmp_path, config_of(wide_plan, width), measurement(**more))
     assert max(map(len, gangs_of(wide_plan, tmp_path, cluster))) == most
 
 
 def test_a_gang_is_filled_by_the_sum_of_its_members(wide_plan, tmp_path):
     gigabytes = {1: 1, 2: 3}
     for width, size in gigabytes.items():
-        cost.write_pilot(tmp_path, config_of(wide_plan, width), pilot(memory_bytes=size << 30))
+        cost.write_measurement(
+            tmp_path, config_of(wide_plan, width), measurement(memory_bytes=size << 30)
+        )
     made = gangs_of(wide_plan, tmp_path)
     sums = [sum(gigabytes[width] for width in gang) for gang in made]
     assert max(sums) == 8  # 0.8 of 10
     assert max(map(len, made)) == 4
 
 
-def test_what_does_not_pay_or_is_unknown_trains_alone_beside_gangs_of_the_rest(wide_plan, tmp_path):
-    cost.write_pilot(tmp_path, config_of(wide_plan, 1), pilot())
+def test_stages_without_gain_or_measurement_train_alone_and_the_rest_in_gangs(wide_plan, tmp_path):
+    cost.write_measurement(tmp_path, config_of(wide_plan, 1), measurement())
     assert sorted(gangs_of(wide_plan, tmp_path)) == [[1] * 8, *[[2]] * 8]
-    cost.write_pilot(tmp_path, config_of(wide_plan, 2), pilot(data_share=0.1))
+    cost.write_measurement(tmp_path, config_of(wide_plan, 2), measurement(data_share=0.1))
     assert sorted(gangs_of(wide_plan, tmp_path)) == [[1] * 8, *[[2]] * 8]
     assert max(map(len, gangs_of(wide_plan, tmp_path, gang=3))) == 3
     lines = gang_lines(auto(tmp_path), wide_plan, list(wide_plan.stages))
@@ -170,23 +172,27 @@ def test_what_does_not_pay_or_is_unknown_trains_alone_beside_gangs_of_the_rest(w
     assert "width 2 batch 32: 1, 10% of a step waits" in lines[1]
 
 
-def test_a_pilot_of_another_way_to_train_or_load_forms_no_gang(wide_plan, tmp_path):
+def test_a_measurement_with_other_settings_forms_no_gang(wide_plan, tmp_path):
     others = (
         {"engine": "ddp"}, {"engine": ""}, {"zero_stage": 1}, {"loader": "ffcv"},
         {"data_cache": "process"}, {"micro_batch_size": 8},
     )  # fmt: skip
     for other in others:
         for width in (1, 2):
-            cost.write_pilot(tmp_path, config_of(wide_plan, width), pilot(**other))
+            cost.write_measurement(tmp_path, config_of(wide_plan, width), measurement(**other))
         assert set(map(len, gangs_of(wide_plan, tmp_path))) == {1}
-        assert len(cost.pilots(tmp_path, wide_plan)) == 2  # their seconds count all the same
+        assert (
+            len(cost.read_measurements(tmp_path, wide_plan)) == 2
+        )  # their seconds count all the same
     (line, _) = gang_lines(auto(tmp_path), wide_plan, list(wide_plan.stages))
     assert (
         "1, its pilot ran on gpu with engine deepspeed, ZeRO stage 0, micro-batch 8, loader auto"
         in line
     )
-    assert not pilot(device="cpu").suits(RunConfig(device="cuda"))
-    rule = ResourceRule(where="width > 1", micro_batch_size=8)  # as the pilot of that size had
+    assert not measurement(device="cpu").matches(RunConfig(device="cuda"))
+    rule = ResourceRule(
+        where="width > 1", micro_batch_size=8
+    )  # as the measurement of that size had
     slurm = ClusterConfig(name="s", executor="slurm", resources=(rule,))
     lines = gang_lines(auto(tmp_path, slurm), wide_plan, list(wide_plan.stages))
     assert "its pilot ran" in lines[0]
@@ -201,14 +207,26 @@ def test_a_size_is_all_that_decides_how_long_it_takes(plan, tmp_path):
         for optimizer in (OptimizerConfig(name="adamw", lr=0.1),)
     ]
     others.append(config.model_copy(update={"teacher": TeacherConfig(name="timm:resnet18")}))
-    paths = {cost.pilot_path(tmp_path, other) for other in (config, *others)}
+    paths = {cost.measurement_path(tmp_path, other) for other in (config, *others)}
     assert len(paths) == 3
     faster = recipe.model_copy(update={"optimizer": OptimizerConfig(lr=0.3)})
     same = config.model_copy(update={"recipe": faster, "seed": 5})
-    assert cost.pilot_path(tmp_path, same) == cost.pilot_path(tmp_path, config)
+    assert cost.measurement_path(tmp_path, same) == cost.measurement_path(tmp_path, config)
 
 
-def test_a_damaged_pilot_counts_as_none(plan, tmp_path):
-    cost.write_pilot(tmp_path, config_of(plan, 1), pilot())
-    cost.pilot_path(tmp_path, config_of(plan, 1)).write_text('{"seconds_per_epoch": 1')
-    assert not cost.pilots(tmp_path, plan)
+def test_a_damaged_measurement_counts_as_absent(plan, tmp_path):
+    cost.write_measurement(tmp_path, config_of(plan, 1), measurement())
+    cost.measurement_path(tmp_path, config_of(plan, 1)).write_text('{"seconds_per_epoch": 1')
+    assert not cost.read_measurements(tmp_path, plan)
+
+
+def test_a_measurement_written_by_an_older_version_is_read(plan, tmp_path):
+    config = config_of(plan, 1)
+    path = cost.measurement_path(tmp_path, config)
+    assert path.parent.name == "pilots"
+    path.parent.mkdir()
+    path.write_text(
+        '{"seconds_per_epoch": 2.5, "data_share": 0.1, "memory_bytes": 1, "device_bytes": 2, '
+        '"device": "cpu"}'
+    )
+    assert cost.read_measurements(tmp_path, plan)[cost.size_key(config)].seconds_per_epoch == 2.5

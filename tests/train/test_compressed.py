@@ -7,7 +7,7 @@ import torch
 
 from harness.augment.batch_transform import BatchTransform
 from harness.compress import masks as pruning
-from harness.compress.methods import channel
+from harness.compress.channels import fit_shapes
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.errors import UserError
@@ -47,7 +47,7 @@ def loaded(stages, config):
     """The model that a finished stage leaves, and its masks."""
     saved = final(stages, config)
     model = registry.build(config.model, 10, seed=config.seed, resolution=8)
-    channel.fit(model, saved["model"])
+    fit_shapes(model, saved["model"])
     model.load_state_dict(saved["model"])
     return model, None if saved["masks"] is None else pruning.unpack(saved["masks"], model)
 

@@ -202,7 +202,7 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
         planned(tmp_path, store, name)
     path = tmp_path / "grid.yaml"
     assert config.load([f"grid={path}", f"store={store}"]).grid.trials  # to look, they can be gone
-    assert "is no file checkpoint/final.pt" in misfit(str(hidden), store, teacher.dataset)
+    assert "is not a file checkpoint/final.pt" in misfit(str(hidden), store, teacher.dataset)
     hidden.rename(weights)
     result = stages.folder(teacher) / "result.json"
     result.write_text(result.read_text().replace('"done"', '"diverged"'))
@@ -224,11 +224,11 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
             "timm:resnet50.a1_in1k",
         ),
         ("it does nothing", "labels: 'true'", name),
-        ("is missing: who labels", "labels: hard", "null"),
+        ("is missing: labels, target and cap need a teacher", "labels: hard", "null"),
         ("both a target and more than one", "target: 1.0", name),
         ("both a target and more than one", "candidates: 4", name),
         ("is below the target 2", "target: 2.0, candidates: 4, cap: 1.0", name),
-        ("takes a stage's id or timm:NAME", "labels: soft", "some/final.pt"),
+        ("takes the id of a stage or timm:NAME", "labels: soft", "some/final.pt"),
     ):
         with pytest.raises(UserError, match=said):
             planned(tmp_path, store, asked, rest)
@@ -257,7 +257,7 @@ def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
     made = stages_of(*asked)
     assert {s.model.width: s.teacher.target for s in made.values()} == {0.5: 0.7, 1.0: 1.25}
     table.rename(tmp_path / "moved.csv")
-    with pytest.raises(UserError, match="is no table with numbers in a column `target`"):
+    with pytest.raises(UserError, match="there is no table"):
         stages_of(*asked)
     # by the number, not by the table's name
     assert stages_of(asked[0], f"teacher.target_table={tmp_path}/moved.csv").keys() == made.keys()
@@ -266,8 +266,8 @@ def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
     for text, wrong in (
         ("width,target\n0.5,0.7\n", r"lacks .*width 1\.0"),
         ("width,target\n0.5,0.7\n1,1\n1,2\n", "has several targets"),
-        ("width,target\n0.5,0.7\n1,-1\n", "no loss from 0 up"),
-        ("width,target\n0.5,0.7\n1,much\n", "no table with numbers"),
+        ("width,target\n0.5,0.7\n1,-1\n", "is not a loss of 0 or more"),
+        ("width,target\n0.5,0.7\n1,much\n", "'much', which is not a loss"),
     ):
         table.write_text(text)
         with pytest.raises(UserError, match=wrong):

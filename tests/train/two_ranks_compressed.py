@@ -2,7 +2,8 @@
 
 from conftest import Stages
 
-from harness.compress import methods
+from harness.compress.methods import METHODS, Request
+from harness.compress.methods.magnitude import Magnitude
 
 PRUNE = {"sparsity": 0.5, "method": "magnitude", "scope": "layer", "protect": ["classifier"]}
 PRUNE |= {"rewind": "learning_rate", "reestimate_batch_norm": True}
@@ -39,15 +40,17 @@ def prune(folder, world, engine, zero):
     for name, config in configs.items():
         (outcome,) = stages.train(config, **run)
         said[name] = {**outcome.result, "timing": None}
-    compress = methods.compress
-    methods.compress = lambda method, model, request: compress(
-        method, model, methods.Request(0.5 + 0.1 * world.rank, request.names)
-    )
+
+    class DiffersByRank(Magnitude):
+        def compress(self, model, request):
+            return super().compress(model, Request(0.5 + 0.1 * world.rank, request.names))
+
+    METHODS.items["magnitude"] = DiffersByRank()
     try:
         child = stages.child(dense, changes={**WIDE, "recipe.epochs": 1})
         stages.train(child, **run)
     except RuntimeError as error:
         said["error"] = str(error)
     finally:
-        methods.compress = compress
+        METHODS.items["magnitude"] = Magnitude()
     return said

@@ -1,13 +1,30 @@
-"""The smallest |w| go: of all layers together (`global`), or the same share of each (`layer`)."""
+"""Magnitude pruning: the weights of the smallest |w| are removed."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
-from harness.compress.masks import Masks, magnitude_masks
-from harness.compress.methods import Request
+from harness.compress.methods.base import Method, Request, register_method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.compress.masks import Masks
 
 
-def compress(model: nn.Module, request: Request) -> Masks:
-    """See `methods`."""
-    return magnitude_masks(model, request.sparsity, request.names, request.previous, request.scope)
+class Magnitude(Method):
+    """See the module."""
+
+    name = "magnitude"
+    works_gradually = True
+    suits_every_model = True
+
+    def compress(self, model: nn.Module, request: Request) -> Masks:
+        """Return masks without the smallest |w| of all layers together, or of each layer."""
+        from harness.compress.masks import lowest
+
+        scores = {n: model.get_parameter(n).detach().float().abs() for n in request.names}
+        return lowest(scores, request.sparsity, request.scope, request.previous)
+
+
+register_method(Magnitude())

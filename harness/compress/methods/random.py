@@ -1,20 +1,39 @@
-"""The baseline: weights go in an order drawn from the seed, the same at every level."""
+"""Random pruning, the baseline: weights are removed in an order that is drawn from the seed."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from harness import rng
-from harness.compress.masks import Masks, lowest
-from harness.compress.methods import Request
+from harness.compress.methods.base import Method, Request, register_method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.compress.masks import Masks
 
 
-def compress(model: nn.Module, request: Request) -> Masks:
-    """See `methods`. Each weight's place in the order depends on seed, name and position only."""
-    parameters = dict(model.named_parameters())
-    scores = {}
-    for name in request.names:
-        generator = torch.Generator().manual_seed(rng.derive(request.seed, f"prune {name}"))
-        scores[name] = torch.rand(parameters[name].shape, generator=generator)
-    return lowest(scores, request.sparsity, request.scope, request.previous)
+class Random(Method):
+    """See the module."""
+
+    name = "random"
+    works_gradually = True
+    suits_every_model = True
+
+    def compress(self, model: nn.Module, request: Request) -> Masks:
+        """Return masks by an order that depends on seed, name and position only.
+
+        So every level continues the order of the level before.
+        """
+        import torch
+
+        from harness.compress.masks import lowest
+
+        scores = {}
+        for name in request.names:
+            generator = torch.Generator().manual_seed(rng.derive(request.seed, f"prune {name}"))
+            scores[name] = torch.rand(model.get_parameter(name).shape, generator=generator)
+        return lowest(scores, request.sparsity, request.scope, request.previous)
+
+
+register_method(Random())

@@ -1,163 +1,38 @@
-"""Linear branches beside each convolution, which fold exactly into it before inference.
+"""Linear branches beside each convolution, which fold into it before inference: RepVGG, DBB.
 
-Branches as in RepVGG (Ding et al. 2021: 1x1, and the identity where shapes allow) and DBB (Ding et
-al. 2021: 1x1 followed by kxk, here through `expand` times the channels and without a norm between,
-as in ExpandNets, Guo et al. 2020, so that borders fold exactly too). Every branch ends in its own
-batch norm; their sum goes into the small model's own. A folded bias moves into that norm's running
-mean, so that the deployed model has the small model's parameters and no other.
+The tensor code is in `harness/compress/fuse_graph.py`.
 """
 
 from __future__ import annotations
 
-import copy
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+from harness.compress.surplus.base import Build, GraphForm, register_form
+from harness.models.family import Family
+from harness.schema import StageSurplus, SurplusConfig
 
-from harness.errors import UserError
-from harness.models.counts import count
-from harness.models.pointwise import mend
-
-Norm = nn.modules.batchnorm._BatchNorm
+if TYPE_CHECKING:
+    from torch import nn
 
 
-class Branches(nn.Module):
-    """A convolution [O, I, k, k] with branches; images [N, I, H, W] as the convolution takes."""
+class Fuse(GraphForm):
+    """See the module."""
 
-    def __init__(self, conv: nn.Conv2d, expand: int) -> None:
-        super().__init__()
-        inputs, outputs = conv.in_channels, conv.out_channels
-        stride, (kernel, _) = conv.stride[0], conv.kernel_size
-        self.base = conv
-        self.point = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-        self.squeeze = nn.Conv2d(inputs, expand * inputs, 1, bias=False)
-        self.spread = nn.Conv2d(expand * inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        norms = {name: nn.BatchNorm2d(outputs) for name in ("base", "point", "chain")}
-        if inputs == outputs and stride == 1:
-            norms["identity"] = nn.BatchNorm2d(outputs)
-        self.norms = nn.ModuleDict(norms)
-        mend(self)
+    name = "fuse"
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum of the branches."""
-        out = self.norms["base"](self.base(x)) + self.norms["point"](self.point(x))
-        out = out + self.norms["chain"](self.spread(self.squeeze(x)))
-        return out + self.norms["identity"](x) if "identity" in self.norms else out
+    def suits_family(self, family: Family) -> bool:
+        """Return whether models of the family have convolutions that can have branches."""
+        return family.conv_norm_pairs
 
-    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Kernel [O, I, k, k] and bias [O] of the one convolution that equals them in eval."""
-        base = self.base.weight.double()
-        half = base.shape[2] // 2
-        kernels = {
-            "base": base,
-            "point": F.pad(self.point.weight.double(), (half,) * 4),
-            "chain": torch.einsum(
-                "oekl,ei->oikl",
-                self.spread.weight.double(),
-                self.squeeze.weight.double()[..., 0, 0],
-            ),
-        }
-        if "identity" in self.norms:
-            eye = torch.zeros_like(base)
-            eye[:, :, half, half] = torch.eye(len(base), dtype=base.dtype, device=base.device)
-            kernels["identity"] = eye
-        kernel, bias = torch.zeros_like(base), torch.zeros_like(base[:, 0, 0, 0])
-        for name, part in kernels.items():
-            norm = self.norms[name]
-            assert isinstance(norm, Norm)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-            kernel += part * scale[:, None, None, None]
-            bias += norm.bias.double() - norm.running_mean.double() * scale
-        return kernel, bias
+    def stage_surplus(self, surplus: SurplusConfig) -> StageSurplus:
+        """Return the expansion of the branch that has channels of its own."""
+        return StageSurplus(form=self.name, expand=surplus.expand)
+
+    def make_graph(self, surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:
+        """Return `fuse_graph.Fused` around the small model."""
+        from harness.compress.fuse_graph import Fused
+
+        return Fused(small, surplus.expand)
 
 
-def _eligible(conv: nn.Module) -> bool:
-    """A kxk convolution, k odd from 3 up, that keeps its side but for the stride."""
-    return (
-        isinstance(conv, nn.Conv2d)
-        and conv.groups == 1
-        and conv.bias is None
-        and conv.dilation == (1, 1)
-        and conv.stride[0] == conv.stride[1]
-        and conv.kernel_size[0] == conv.kernel_size[1] >= 3
-        and conv.padding == (conv.kernel_size[0] // 2,) * 2
-        and conv.kernel_size[0] % 2 == 1
-    )
-
-
-class _Layers(torch.fx.Tracer):
-    """Looks into no convolution and no norm, also those of the project's own."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        layer = isinstance(m, nn.Conv2d | Norm)
-        return layer or super().is_leaf_module(m, module_qualified_name)
-
-
-def pairs(model: nn.Module) -> dict[str, str]:
-    """Convolutions to branch, and the batch norm that alone takes each one's output, by name."""
-    graph = _Layers().trace(model)
-    modules = dict(model.named_modules())
-    found = {}
-    for node in graph.nodes:
-        users = list(node.users)
-        if node.op != "call_module" or not _eligible(modules[node.target]) or len(users) != 1:
-            continue
-        if users[0].op == "call_module" and isinstance(modules[users[0].target], Norm):
-            found[str(node.target)] = str(users[0].target)
-    return found
-
-
-class Fused(nn.Module):
-    """See `surplus.Graph`."""
-
-    reestimate = False
-
-    def __init__(self, small: nn.Module, expand: int) -> None:
-        super().__init__()
-        self.pairs = pairs(small)
-        if not self.pairs:
-            raise UserError(
-                "surplus.form: fuse finds no convolution of 3x3 or more with a batch norm behind "
-                "it in this model; choose another family or form."
-            )
-        self.template = (copy.deepcopy(small),)  # a tuple: not one of this module's own
-        self.graph = small
-        for name in self.pairs:
-            parent, _, last = name.rpartition(".")
-            branches = Branches(small.get_submodule(name), expand)  # type: ignore[arg-type]
-            setattr(small.get_submodule(parent), last, branches.to(next(small.parameters()).device))
-
-    def begin_step(self, seed: int, step: int, total_steps: int) -> None:
-        """Nothing changes from step to step."""
-
-    def active(self) -> str:
-        """See `surplus.Graph`."""
-        return "all"
-
-    def macs(self, resolution: int) -> int:
-        """See `surplus.Graph`."""
-        return count(self.graph, resolution).macs_dense
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits."""
-        logits: torch.Tensor = self.graph(x)
-        return logits
-
-    @torch.no_grad()
-    def deployed(self) -> nn.Module:
-        """The small model, equal to the graph in eval mode."""
-        small = copy.deepcopy(self.template[0])
-        state = self.graph.state_dict()
-        new = {name: state[name].clone() for name in small.state_dict() if name in state}
-        for conv, norm in self.pairs.items():
-            branches = self.graph.get_submodule(conv)
-            assert isinstance(branches, Branches)
-            kernel, bias = branches.folded()
-            new[f"{conv}.weight"] = kernel.float()
-            mean = new[f"{norm}.running_mean"]
-            new[f"{norm}.running_mean"] = (mean.double() - bias).to(mean.dtype)
-        small.load_state_dict(new)
-        return small
+register_form(Fuse())

@@ -1,102 +1,54 @@
-"""The small model as a slice of wider ones that learn beside it: NetAug (Cai et al. 2022).
+"""The small model is a slice of wider ones that learn with it: NetAug (Cai et al. 2022).
 
-All widths share one set of weights, those of the widest; a narrower network takes the first
-channels. A step adds the loss of the small network and of one wider one (weight 1 each, as there);
-for the last part of the training the small network is alone. Unlike NetAug, channels are not
-sorted anew each epoch. The small network starts from the very weights of its plain twin.
+The tensor code is in `harness/compress/slice_graph.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.func import functional_call
+from harness.compress.surplus.base import Build, GraphForm, register_form
+from harness.models.family import Family
+from harness.schema import WIDEST, StageSurplus, SurplusConfig, TrialConfig
 
-from harness import rng
-from harness.errors import UserError
-from harness.models.counts import count
-
-
-def _cut(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    return weight[tuple(slice(0, size) for size in shape)]
+if TYPE_CHECKING:
+    from torch import nn
 
 
-class Sliced(nn.Module):
-    """See `surplus.Graph`. Only the widest network's parameters are parameters of this module."""
+class Slice(GraphForm):
+    """See the module."""
 
-    reestimate = True
+    name = "slice"
 
-    def __init__(self, small: nn.Module, wider: Sequence[nn.Module], share: float) -> None:
-        super().__init__()
-        wider = sorted(wider, key=lambda m: sum(p.numel() for p in m.parameters()))
-        self.wide = wider[-1]
-        self.share = share
-        # not registered: their own parameters are never trained, and in training batch norm asks
-        # for no statistics but the batch's
-        self.narrow = (small, *wider[:-1])
-        self.choice = len(self.narrow)  # of a wider network, the widest last; 0: none
-        own = dict(self.wide.named_parameters())
-        for model in self.narrow:
-            shapes = {name: p.shape for name, p in model.named_parameters()}
-            if shapes.keys() != own.keys() or any(
-                len(shape) != own[name].ndim
-                or any(a > b for a, b in zip(shape, own[name].shape, strict=True))
-                for name, shape in shapes.items()
-            ):
-                raise UserError(
-                    "surplus.form: slice needs wider networks with the small one's layers and at "
-                    "least its channels; these widths of the family differ in their layers."
-                )
-        size = sum(p.numel() for p in small.parameters())
-        if any(sum(p.numel() for p in model.parameters()) == size for model in wider):
-            raise UserError(
-                "surplus.widths: at one of them this model, whose channels are whole numbers, is "
-                "no wider than without; choose greater ones."
+    def suits_family(self, family: Family) -> bool:
+        """Return whether wider models of the family contain the small one."""
+        return family.nested_widths
+
+    def misfits(self, trial: TrialConfig) -> Iterator[str]:
+        """Refuse synchronised batch norm, and widths that are not greater than the small one's."""
+        yield from super().misfits(trial)
+        if trial.recipe.sync_bn:
+            yield "recipe.sync_bn: surplus slice needs batch norm per rank: set it to false"
+        widths = trial.surplus.widths
+        if not widths or min(widths) <= 1.0 or len(set(widths)) < len(widths):
+            yield (
+                f"surplus.widths: {list(widths)} must be different numbers above 1, such as "
+                "[1.5, 2]: each is the width of a wider network, as a multiple of the small one's"
             )
-        with torch.no_grad():
-            for name, p in small.named_parameters():
-                _cut(own[name], p.shape).copy_(p)
+        elif trial.model.width * max(widths) > WIDEST:
+            times = f"{max(widths):g} times width {trial.model.width:g}"
+            yield f"surplus.widths: {times} is more than {WIDEST:g}"
 
-    def begin_step(self, seed: int, step: int, total_steps: int) -> None:
-        """Draw the wider network of this step, or none in the last part."""
-        drawn = rng.derive(seed, f"slice {step}") % len(self.narrow)
-        self.choice = 1 + drawn if step < round(self.share * total_steps) else 0
+    def stage_surplus(self, surplus: SurplusConfig) -> StageSurplus:
+        """Return the widths and the share of steps that the wider networks take part in."""
+        return StageSurplus(form=self.name, widths=surplus.widths, share=surplus.share)
 
-    def active(self) -> str:
-        """See `surplus.Graph`."""
-        return str(self.choice)
+    def make_graph(self, surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:
+        """Return `slice_graph.Sliced` around the small model."""
+        from harness.compress.slice_graph import Sliced
 
-    def macs(self, resolution: int) -> int:
-        """See `surplus.Graph`."""
-        models = [self.narrow[0]]
-        if self.choice:
-            models.append((*self.narrow, self.wide)[self.choice])
-        return sum(count(model, resolution).macs_dense for model in models)
+        return Sliced(small, [build(width) for width in surplus.widths], surplus.share)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Logits of the small network; in training also those of the wider one of this step."""
-        small = self._logits(self.narrow[0], x)
-        if not self.training or self.choice == 0:
-            return small
-        if self.choice == len(self.narrow):
-            return small, self.wide(x)
-        return small, self._logits(self.narrow[self.choice], x)
 
-    def _logits(self, model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        if model.training != self.training:
-            model.train(self.training)
-        own = dict(self.wide.named_parameters())
-        weights = {name: _cut(own[name], p.shape) for name, p in model.named_parameters()}
-        logits: torch.Tensor = functional_call(model, weights, (x,))
-        return logits
-
-    @torch.no_grad()
-    def deployed(self) -> nn.Module:
-        """The small network; its batch-norm statistics are those of nobody yet."""
-        own = dict(self.wide.named_parameters())
-        small = self.narrow[0]
-        for name, p in small.named_parameters():
-            p.copy_(_cut(own[name], p.shape))
-        return small
+register_form(Slice())

@@ -20,5 +20,14 @@ def build(depth: int, width: float, num_classes: int, in_channels: int) -> Netwo
 
 
 register_family(
-    Family("cifar_resnet", build, classifier="fc", first_conv="conv1", depths=(8, 20, 32, 56))
+    Family(
+        "cifar_resnet",
+        build,
+        classifier="fc",
+        first_conv="conv1",
+        depths=(8, 20, 32, 56),
+        removable_channels=True,
+        nested_widths=True,
+        conv_norm_pairs=True,
+    )
 )

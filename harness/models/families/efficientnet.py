@@ -33,5 +33,7 @@ register_family(
         first_conv="conv_stem",
         depths=tuple(MULTIPLIERS),
         min_resolution=17,
+        removable_channels=True,
+        nested_widths=True,
     )
 )

@@ -32,7 +32,18 @@ def build_small(depth: None, width: float, num_classes: int, in_channels: int) -
     return model
 
 
-register_family(Family("mobilenetv2", build, "classifier", "conv_stem", min_resolution=17))
-register_family(
-    Family("cifar_mobilenetv2", build_small, "classifier", "conv_stem", min_resolution=8)
-)
+for _name, _build, _min_resolution in (
+    ("mobilenetv2", build, 17),
+    ("cifar_mobilenetv2", build_small, 8),
+):
+    register_family(
+        Family(
+            _name,
+            _build,
+            classifier="classifier",
+            first_conv="conv_stem",
+            min_resolution=_min_resolution,
+            removable_channels=True,
+            nested_widths=True,
+        )
+    )

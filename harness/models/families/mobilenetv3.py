@@ -31,5 +31,7 @@ for _variant in ("large", "small"):
             classifier="classifier",
             first_conv="conv_stem",
             min_resolution=17,
+            removable_channels=True,
+            nested_widths=True,
         )
     )

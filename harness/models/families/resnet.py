@@ -64,14 +64,20 @@ def build(
     return model
 
 
-register_family(Family("resnet", build, "fc", "conv1", tuple(BLOCKS), min_resolution=17))
-register_family(
-    Family(
-        "cifar_stem_resnet",
-        functools.partial(build, small_images=True),
-        classifier="fc",
-        first_conv="conv1",
-        depths=(18, 34, 50),
-        min_resolution=8,
+for _name, _build, _depths, _min_resolution in (
+    ("resnet", build, tuple(BLOCKS), 17),
+    ("cifar_stem_resnet", functools.partial(build, small_images=True), (18, 34, 50), 8),
+):
+    register_family(
+        Family(
+            _name,
+            _build,
+            classifier="fc",
+            first_conv="conv1",
+            depths=_depths,
+            min_resolution=_min_resolution,
+            removable_channels=True,
+            nested_widths=True,
+            conv_norm_pairs=True,
+        )
     )
-)

@@ -22,5 +22,14 @@ def build(depth: int, width: float, num_classes: int, in_channels: int) -> Netwo
 
 
 register_family(
-    Family("wide_resnet", build, classifier="fc", first_conv="conv1", depths=(10, 16, 22, 28, 40))
+    Family(
+        "wide_resnet",
+        build,
+        classifier="fc",
+        first_conv="conv1",
+        depths=(10, 16, 22, 28, 40),
+        removable_channels=True,
+        conv_norm_pairs=True,
+        # no nested_widths: at width 1 the first projection of other widths is missing
+    )
 )

@@ -1,0 +1,95 @@
+"""What a compression method is, and the registry of all methods."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from harness.plugins import Registry
+from harness.schema import Frozen, NoOptions, TrialConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from harness.compress.masks import Masks
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a stage prunes of its model, and how far.
+
+    `sparsity` is the share of the weights `names` that is zero afterwards. For a method that
+    removes channels, it is the share of the dense model's width that is gone. `previous` has the
+    masks of the level before, if any. `build(times)` makes the stage's model from its seed, `times`
+    as wide.
+    """
+
+    sparsity: float
+    names: Sequence[str]  # of the weights that may be pruned, in the model's order
+    previous: Masks | None = None
+    scope: str = "global"  # all layers together; or "layer": the same share of each
+    seed: int = 0
+    resolution: int = 0  # pixels a side of the images
+    build: Callable[[float], nn.Module] | None = None
+    options: Frozen = field(default_factory=NoOptions)  # an instance of `options_model`
+
+
+class Method(ABC):
+    """A way to make a network smaller; `compress.method` of a grid names it.
+
+    A subclass sets `name`, implements `compress`, and overrides what differs from these defaults.
+    """
+
+    name: ClassVar[str]
+    options_model: ClassVar[type[Frozen]] = NoOptions
+    """The keys that `compress.options` may have with this method."""
+    works_gradually: ClassVar[bool] = False
+    """Whether `compress.pruning=gradual` may call it many times while a stage trains."""
+    suits_every_model: ClassVar[bool] = False
+    """Whether it can prune any convolution and linear layer, so that no model has to be built to
+    know that a grid can be trained."""
+    tried_when_planned: ClassVar[bool] = False
+    """Whether a launch has to run `compress` itself to know that a model suits."""
+    protects: ClassVar[tuple[str, ...]] = ()
+    """Layers that it never prunes, besides those of `compress.protect`, by their roles."""
+
+    def misfits(self, trial: TrialConfig, levels: Sequence[float]) -> Iterable[str]:
+        """Return what is wrong with a trial that this method prunes to the sparsities `levels`.
+
+        Each sentence begins with the key of the wrong value: "compress.scope: ...". It runs when a
+        grid is planned, without torch. `levels` is empty with gradual pruning.
+        """
+        return ()
+
+    def suited(self, model: nn.Module, names: Sequence[str], resolution: int) -> list[str]:
+        """Return those of the weights `names` that this method can prune; the rest stay dense.
+
+        Raises:
+            UserError: it can prune none of them.
+        """
+        return list(names)
+
+    @abstractmethod
+    def compress(self, model: nn.Module, request: Request) -> Masks | None:
+        """Return a mask for each of `request.names`, or remove channels in place and return None.
+
+        A mask is a bool tensor of its weight's shape, True where the weight is kept. The result
+        must depend on model and request alone: every rank and every resumed training repeats it.
+        """
+
+    def fit(self, model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:  # noqa: B027
+        """Give a model as it was built the shapes of `state`, the weights of a compressed one.
+
+        Only methods that remove channels override this. The caller loads the weights afterwards.
+        """
+
+
+METHODS: Registry[Method] = Registry("method")
+
+
+def register_method(method: Method) -> None:
+    """Make a method available to grids by its name. Raises UserError where the name is taken."""
+    METHODS.register(method.name, method)

@@ -1,0 +1,168 @@
+"""What a form of surplus is, and the registry of all forms."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from harness.compress.misfits import family_misfit
+from harness.models.family import Family
+from harness.plugins import Registry
+from harness.schema import (
+    Frozen,
+    Magnitude,
+    NoOptions,
+    PruneConfig,
+    RecipeConfig,
+    StageSurplus,
+    SurplusConfig,
+    TrialConfig,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Build = Callable[[float], "nn.Module"]
+"""Makes a model of the small one's family from the seed, at so many times the small one's width."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one stage of a trial's path does."""
+
+    magnitude: Magnitude
+    recipe: RecipeConfig
+    prune: PruneConfig | None = None
+    surplus: StageSurplus | None = None
+    rewind_epoch: int | None = None  # the epoch whose weights are kept for weight rewinding
+
+
+class Form:
+    """A form of surplus; `surplus.form` of a grid names it. This one changes nothing."""
+
+    name: ClassVar[str]
+    options_model: ClassVar[type[Frozen]] = NoOptions
+    """The keys that `surplus.options` may have with this form."""
+
+    def misfits(self, trial: TrialConfig) -> Iterable[str]:
+        """Return what is wrong with a trial of this form.
+
+        Each sentence begins with the key of the wrong value: "surplus.weak: ...". It runs when a
+        grid is planned, without torch.
+        """
+        return ()
+
+    def change_path(self, trial: TrialConfig, path: Sequence[Step]) -> Sequence[Step]:
+        """Return the steps of a trial, given those that it would have without this form.
+
+        The dense stage is the first step; a step for each level of pruning follows.
+        """
+        return path
+
+
+class PathForm(Form):
+    """A form that trains the large network first and prunes it: a path of ordinary stages.
+
+    A subclass implements `change_path`, which decides the magnitude of every step.
+    """
+
+    def misfits(self, trial: TrialConfig) -> Iterable[str]:
+        """Refuse a trial without levels, and keys that would decide the magnitudes as well."""
+        compress = trial.compress
+        if compress.sparsity == 0.0 or compress.pruning == "gradual":
+            yield (
+                f"surplus.form: {self.name} is a path of levels: give a sparsity above 0, with "
+                "pruning one_shot or iterative"
+            )
+        if compress.magnitude_schedule != "constant":
+            yield (
+                f"compress.magnitude_schedule: surplus {self.name} decides itself which stages "
+                "train at the weak magnitude: set it to constant"
+            )
+        if compress.dense_magnitude is not None:
+            yield (
+                f"compress.dense_magnitude: surplus {self.name} decides itself the magnitude of "
+                "the dense stage: leave it out"
+            )
+
+
+class GraphForm(Form, ABC):
+    """A form that surrounds a dense small model by a training graph.
+
+    A subclass implements `make_graph`, and `stage_surplus` where keys other than
+    `surplus.options` change its numbers.
+    """
+
+    def misfits(self, trial: TrialConfig) -> Iterable[str]:
+        """Refuse a pruned trial and families that the form does not suit."""
+        if trial.compress.sparsity > 0.0 or trial.compress.dense_long is not None:
+            yield (
+                f"surplus.form: {self.name} surrounds a dense model: set sparsity 0 without "
+                "dense_long (prune_away is the form for pruned ones)"
+            )
+        if misfit := family_misfit(f"surplus {self.name}", trial, self.suits_family):
+            yield f"surplus.form: {misfit}"
+
+    def suits_family(self, family: Family) -> bool:
+        """Return whether the form suits models of that family, as far as its row tells."""
+        return True
+
+    def change_path(self, trial: TrialConfig, path: Sequence[Step]) -> Sequence[Step]:
+        """Return the path with the surplus in its dense stage, which keeps no early weights."""
+        dense = replace(path[0], surplus=self.stage_surplus(trial.surplus), rewind_epoch=None)
+        return dense, *path[1:]
+
+    def stage_surplus(self, surplus: SurplusConfig) -> StageSurplus:
+        """Return what a stage's identity holds of the form: every key that changes its numbers."""
+        return StageSurplus(form=self.name, options=surplus.options)
+
+    @abstractmethod
+    def make_graph(self, surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:
+        """Return the training graph around `small`, a module that keeps the promises of `Graph`.
+
+        It may take `small` apart. New weights come from torch's default generator, which is seeded
+        before.
+
+        Raises:
+            UserError: the form does not suit the model.
+        """
+
+
+class Graph(Protocol):
+    """The module that the engine trains.
+
+    In training mode it returns logits [N, classes], or a tuple of logits whose losses are added up.
+    Every parameter takes part in every step, because DDP waits for all gradients.
+    """
+
+    reestimate: bool
+    """Whether the deployed model's batch-norm statistics have to be estimated anew."""
+
+    def begin_step(self, seed: int, step: int, total_steps: int) -> None:
+        """Prepare an optimizer step. What changes or is drawn depends on the arguments only."""
+
+    def active(self) -> str:
+        """Return a name for the parts that train at this step; equal names cost equal MACs."""
+
+    def macs(self, resolution: int) -> int:
+        """Return the multiply-adds of one image's forward pass in training, at this step."""
+
+    def deployed(self) -> nn.Module:
+        """Return the small model with the weights of this moment, on the same device."""
+
+
+FORMS: Registry[Form] = Registry("form of surplus")
+
+
+def register_form(form: Form) -> None:
+    """Make a form available to grids by its name. Raises UserError where the name is taken."""
+    FORMS.register(form.name, form)
+
+
+def make_graph(surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:
+    """Return the training graph of a stage around its model `small`; see `GraphForm.make_graph`."""
+    form = FORMS.get(surplus.form)
+    assert isinstance(form, GraphForm)
+    return form.make_graph(surplus, small, build)

@@ -2,15 +2,15 @@
 
 python benchmarks/gang.py [resolution=32] [width=0.25] [photographs=2] [copies=1] [device=cpu]
 
-The photographs are those of `benchmarks/loader.py`, so many times as long, read through FFCV and
-cropped to a small resolution: decoding is most of a single run, as it is where GPUs train small
-models. What decoding takes is measured by itself: the batches of one run, with nothing trained on
-them. `copies` of each photograph make an epoch longer.
+The photographs are those of `benchmarks/loader.py`, with sides `photographs` times as long, read
+through FFCV and cropped to a small resolution. So decoding is most of a single run, as where GPUs
+train small models. The time of decoding is measured by itself: it is the time of the batches of one
+run with no training on them. `copies` of each photograph make an epoch longer.
 
-Fails where the weights of the gang differ in a bit from those of single runs; where decoding is at
-least 0.8 of a single run and the gang has less than 3 times the trials per core-second; and on a
-CPU where decoding is less than that in the set-up of above. With device=cuda seconds of the clock
-are shown, too: there all cores decode, while the device trains.
+It fails if the weights of the gang differ in a bit from those of single runs. It fails if decoding
+is at least 0.8 of a single run and the gang has less than 3 times the trials per core-second. And
+it fails on a CPU with the default settings if decoding is less than 0.8 of a single run. With
+device=cuda it also prints wall-clock seconds: there all cores decode while the device trains.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ from harness.data.loader import make_loader
 from harness.data.write import main as write
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
+from harness.train import Member, train_gang
 from harness.train.distributed import connected
-from harness.train.loop import Member, train_gang
 
 MEMBERS, EPOCHS, IMAGES = 8, 4, 320
-WANTED, MOSTLY = 3.0, 0.8  # the gain that is asked for where decoding is so much of a single run
+REQUIRED_GAIN, DECODING_SHARE = 3.0, 0.8  # the gain if decoding is this share of a single run
 
 
 def config(magnitude, side, width):
@@ -64,7 +64,7 @@ def timed(spent):
 
 
 def train(folder, configs, run, world):
-    """Hashes of the final weights of stages side by side, trained in a fresh folder."""
+    """Train the stages in one gang in a new folder; return the hashes of their final weights."""
     members = []
     for one in configs:
         place = folder / stage_id(one)
@@ -75,7 +75,7 @@ def train(folder, configs, run, world):
 
 
 def decode(one, run, world):
-    """The batches of one run, and nothing done with them."""
+    """Read the batches of one run without training on them."""
     dataset = load(one.dataset, run.data_root, run.loader)
     stream = make_loader(dataset, run, one.recipe.batch_size, 0, 1, world.device, EPOCHS)
     for epoch in range(EPOCHS):
@@ -85,7 +85,10 @@ def decode(one, run, world):
 
 
 def measure(folder, configs, run):
-    """(core-seconds, seconds) of decoding, of single runs together and of a gang; equal bits."""
+    """Return (core-seconds, seconds) of decoding, of all single runs and of the gang.
+
+    The last value says whether the gang ended in the bits of the single runs.
+    """
     decoding, single, gang, alone = [], [], [], []
     with connected(run) as world:
         if world.device.type == "cpu":
@@ -95,7 +98,7 @@ def measure(folder, configs, run):
             for number, one in enumerate(configs):
                 with timed(single):
                     alone += train(folder / f"{number}", [one], run, world)
-                with timed(decoding):  # beside each run, for a machine that others use
+                with timed(decoding):  # after each run, because other load on the machine varies
                     decode(one, run, world)
             with timed(gang):
                 together = train(folder / "gang", configs, run, world)
@@ -104,10 +107,10 @@ def measure(folder, configs, run):
 
 
 def main(args):
-    said = dict(arg.split("=") for arg in args)
-    side, width = int(said.get("resolution", "32")), float(said.get("width", "0.25"))
-    device, times = said.get("device", "cpu"), int(said.get("photographs", "2"))
-    copies = int(said.get("copies", "1"))
+    options = dict(arg.split("=") for arg in args)
+    side, width = int(options.get("resolution", "32")), float(options.get("width", "0.25"))
+    device, times = options.get("device", "cpu"), int(options.get("photographs", "2"))
+    copies = int(options.get("copies", "1"))
     CATALOG["bench"] = image_folder("bench", 10, (IMAGES + 10) * copies, 10)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
@@ -133,15 +136,17 @@ def main(args):
     print(f"  a gang     {gang[0]:7.1f} core-seconds: {gain:.2f} x the trials per core-second")
     if device == "cuda":
         print(
-            f"  by the clock {single[1]:.1f} s, {decoding[1]:.1f} s for decoding alone, and "
-            f"{gang[1]:.1f} s: {single[1] / gang[1]:.2f} x the trials per second"
+            f"  wall clock: one by one {single[1]:.1f} s, decoding alone {decoding[1]:.1f} s, the "
+            f"gang {gang[1]:.1f} s: {single[1] / gang[1]:.2f} x the trials per second"
         )
     print(f"  weights {'equal' if same else 'DIFFER'}")
-    if share >= MOSTLY and gain < WANTED:
-        print(f"  less than {WANTED:g} x, where decoding is more than {MOSTLY:.0%}")
+    if share >= DECODING_SHARE and gain < REQUIRED_GAIN:
+        print(
+            f"  less than {REQUIRED_GAIN:g} x although decoding is more than {DECODING_SHARE:.0%}"
+        )
         return 1
-    if device == "cpu" and not args and share < MOSTLY:
-        print(f"  decoding is less than {MOSTLY:.0%}, so that this shows nothing")
+    if device == "cpu" and not args and share < DECODING_SHARE:
+        print(f"  decoding is less than {DECODING_SHARE:.0%}, so the gain cannot be judged")
         return 1
     return 0 if same else 1
 

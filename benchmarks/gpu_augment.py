@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from pictures import halves, odd, spectral
 
-from harness.augment import kernels
-from harness.augment.apply import apply
+from harness.augment import torch_executor
 from harness.augment.batch_transform import BatchTransform, train_batch
+from harness.augment.executors import apply, choose_executor
 from harness.augment.lower import lower
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
@@ -51,19 +51,18 @@ VALUES = {
 
 
 class Compared:
-    """What the device makes of images against what the CPU does."""
+    """Compares pixels from the device with those from the CPU."""
 
     def __init__(self):
         self.values, self.wrong, self.apart = 0, 0, 0.0
 
     def __call__(self, what, images, plan, on_device=None):
-        """By `apply` and by the executor in plain torch; `on_device`: the same images, laid out."""
+        """Compare both executors of the device; `on_device`: the same images in another layout."""
         expected = apply(images, plan).cuda().int()
         device = images.cuda() if on_device is None else on_device
-        lowered = lower(plan, *images.shape[2:])
         results = {
-            "apply": apply(device, plan),
-            "kernels.run": kernels.run(device, lowered, plan.fill, plan.interpolation),
+            "the chosen executor": apply(device, plan, choose_executor(device.device)),
+            "torch_executor": apply(device, plan, torch_executor.run),
         }
         for name, result in results.items():
             off = (result.int() - expected).abs().flatten(1)
@@ -149,6 +148,7 @@ def no_synchronisation():
             train_batch(
                 images, labels, np.arange(256), policy=policy, transform=transform, seed=0,
                 epoch=epoch, num_classes=10, dtype=torch.bfloat16, channels_last=True,
+                executor=choose_executor(images.device),
             )  # fmt: skip
 
         step(0)  # first use of a kernel may load it
@@ -180,14 +180,14 @@ def bandwidth():
 
 
 def _alone(images, plans):
-    """Median milliseconds of the device for a plan: it starts when the host has told it all."""
-    times = []
+    """Median milliseconds of the device for a plan: it starts when all work has been queued."""
+    times, executor = [], choose_executor(images.device)
     for plan in plans:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
-        torch.cuda._sleep(200_000_000)  # cycles, about 0.1 s: longer than telling takes
+        torch.cuda._sleep(200_000_000)  # cycles, about 0.1 s: longer than queueing takes
         start.record()
-        apply(images, plan)
+        apply(images, plan, executor)
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))
@@ -199,6 +199,7 @@ def speed():
     copies, holds = bandwidth(), True
     print(f"copies {copies / 1e9:,.0f} GB/s, read and write")
     policy = parse_policy("randaug(n=2, m=0.3)")
+    executor = choose_executor(torch.device("cuda", torch.cuda.current_device()))
     for side, batch in ((224, 512), (64, 2048)):
         images = spectral(64, side).repeat(batch // 64, 1, 1, 1).cuda()
         ids, rates, host = np.arange(batch), [], []
@@ -206,7 +207,7 @@ def speed():
             torch.cuda.synchronize()
             begun = time.perf_counter()
             for epoch in range(10):
-                apply(images, policy.draw(0, 10 * number + epoch, ids))
+                apply(images, policy.draw(0, 10 * number + epoch, ids), executor)
             torch.cuda.synchronize()
             rates.append(10 * batch / (time.perf_counter() - begun))
         for epoch in range(20):
@@ -222,7 +223,7 @@ def speed():
             f"once, device alone {1e3 * batch / device / limit:.1%}"
         )
         if side == 224 and rate < WANTED:
-            print(f"less than the {WANTED:,} images/s that are asked for at 224 px")
+            print(f"fewer than the {WANTED:,} images/s required at 224 px")
             holds = False
     return holds
 
@@ -231,9 +232,10 @@ def memory():
     """Temporary memory at 224 px, batch 1024."""
     images = spectral(64, 224).repeat(16, 1, 1, 1).cuda()
     policy = parse_policy("randaug(n=2, m=0.3)")
+    executor = choose_executor(images.device)
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
-    result = apply(images, policy.draw(0, 0, np.arange(1024)))
+    result = apply(images, policy.draw(0, 0, np.arange(1024)), executor)
     peak = torch.cuda.max_memory_allocated() - held - result.numel()
     print(f"{peak / 1e6:,.0f} MB beside input and output, batch 1024 at 224 px")
     return peak < MOST_MEMORY

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from harness.models import registry
 from harness.schema import ModelConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id
+from harness.train import Member, train_gang
 from harness.train.distributed import connected
-from harness.train.loop import Member, train_gang
 
 MEMBERS, BATCH, STEPS = 8, 128, 100
 NETWORKS = ((18, 0.25), (18, 1.0), (50, 1.0))  # ResNets: depth, width
@@ -134,7 +134,7 @@ def resumed(device="cuda"):
 
 
 def gangs():
-    """Eight small stages alone, in a gang on one stream, in a gang with a stream for each."""
+    """Eight small stages alone and in a gang."""
     holds = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -142,26 +142,22 @@ def gangs():
         configs = [small(0.1 * number) for number in range(1, MEMBERS + 1)]
         for engine in ("ddp", "deepspeed"):
             run = RunConfig(engine=engine, device="cuda", data_root=root)
-            lanes = run.model_copy(update={"streams": True})
             with connected(run) as world:
                 trained(folder / f"{engine}-warm-up", configs[:1], run, world)
                 alone = [
                     trained(folder / f"{engine}-{number}", [config], run, world)
                     for number, config in enumerate(configs)
                 ]
-                one = trained(folder / f"{engine}-one", configs, run, world)
-                each = trained(folder / f"{engine}-each", configs, lanes, world)
-            single = sum(step for step, _ in alone) / MEMBERS
+                step, weights = trained(folder / f"{engine}-gang", configs, run, world)
+            single = sum(milliseconds for milliseconds, _ in alone) / MEMBERS
             expected = [weights for _, (weights,) in alone]
+            equal = sum(a == b for a, b in zip(expected, weights, strict=True))
             print(
-                f"{engine}: a step alone {single:.2f} ms, in a gang {one[0]:.2f} ms "
-                f"({single / one[0]:.2f} x), with a stream each {each[0]:.2f} ms "
-                f"({one[0] / each[0]:.2f} x one stream)", flush=True,
-            )  # fmt: skip
-            for what, weights in (("one stream", one[1]), ("a stream each", each[1])):
-                equal = sum(a == b for a, b in zip(expected, weights, strict=True))
-                print(f"  {what}: {equal} of {MEMBERS} end in the bits of the run alone")
-                holds &= equal == MEMBERS
+                f"{engine}: a step alone {single:.2f} ms, in a gang {step:.2f} ms "
+                f"({single / step:.2f} x); {equal} of {MEMBERS} end in the bits of the run alone",
+                flush=True,
+            )
+            holds &= equal == MEMBERS
     return holds
 
 
@@ -189,19 +185,6 @@ def graphs():
     def one_stream(made):
         return lambda: [step(*network) for network in made]
 
-    def stream_each(made):
-        streams = [torch.cuda.Stream() for _ in made]
-
-        def turn():
-            for stream, network in zip(streams, made, strict=True):
-                stream.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(stream):
-                    step(*network)
-            for stream in streams:
-                torch.cuda.current_stream().wait_stream(stream)
-
-        return turn
-
     def graph_each(made):
         recorded = []
         for network in made:
@@ -212,7 +195,7 @@ def graphs():
         return lambda: [graph.replay() for graph in recorded]
 
     times, ends = {}, {}
-    for way in (one_stream, stream_each, graph_each):
+    for way in (one_stream, graph_each):
         made = networks()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -245,7 +228,7 @@ def fed(device="cuda"):
 
     With algorithms that repeat their bits, and what the fastest ones would gain.
     """
-    from harness.train.step_timing import measure
+    from harness.train.step_timing import measure_steps
 
     end, distinct, copies = time.monotonic() + SECONDS, 80, 80
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
@@ -272,7 +255,7 @@ def fed(device="cuda"):
             rates = []
             for deterministic in (False, True):  # the environment keeps what the latter asks
                 how = run.model_copy(update={"deterministic": deterministic})
-                found = measure(config, how, 60 if device == "cuda" else 2, Path(name))
+                found = measure_steps(config, how, 60 if device == "cuda" else 2, Path(name))
                 rates.append(images / found.seconds_per_epoch)
                 way = "repeating bits" if deterministic else "fastest"
                 print(

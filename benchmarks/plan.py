@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from harness.cluster.state import stage_states
-from harness.config import check_cell, check_sections
+from harness.config import check_sections, check_trial
 from harness.store.store import Store
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import gangs, make_plan, stages_before_sharing, todo
@@ -30,7 +30,7 @@ GRID = {
 
 def main() -> None:
     started = time.perf_counter()
-    grid = make_grid("large", GRID, check_sections, check_cell)
+    grid = make_grid("large", GRID, check_sections, check_trial)
     expanded = time.perf_counter()
     plan = make_plan(grid)
     planned = time.perf_counter()

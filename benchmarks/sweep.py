@@ -59,7 +59,7 @@ from harness.config import load
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 from harness.train.distributed import connected
-from harness.train.loop import Member, train_gang
+from harness.train import Member, train_gang
 launch = load(sys.argv[1:])
 plan, store = make_plan(launch.grid), Store(launch.store)
 (path,) = plan.paths.values()

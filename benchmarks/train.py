@@ -2,10 +2,10 @@
 
 python benchmarks/train.py [cuda]
 
-Harness and bare loop take turns step by step in one process, on the same batches, with the same
-augmentation and the same model, so that a noisy machine is noisy for both. The harness's steps are
-those of its real loop (`train_gang`): data, learning rate, seeds, metrics, heartbeat and votes
-included; checkpoints and evaluation are not. One thread on CPU.
+Harness and bare loop alternate step by step in one process, on the same batches, with the same
+augmentation and the same model, so that other load on the machine slows both. The harness's steps
+are those of its real loop (`train_gang`): they include data, learning rate, seeds, metrics,
+heartbeat and votes, but not checkpoints and evaluation. One thread on CPU.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from pictures import fashion_mnist, write_bench
 from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform, train_batch
+from harness.augment.executors import choose_executor
 from harness.augment.policy import parse_policy
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.models import registry
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
+from harness.train import Member, train_gang
 from harness.train.distributed import World, connected
-from harness.train.loop import Member, train_gang
 from harness.train.optim import make_optimizer
 
 STEPS = 100
 WARM_UP = 20
 LIMIT = 1.03  # the engine ddp against the bare loop
-# Nats that the mean losses may differ by. On a GPU, TF32 and other algorithms for another layout of
-# memory move each step a little, and a hundred steps move the loss more.
-SAME = {"cpu": 1e-4, "cuda": 2e-2}
+# Nats by which the mean losses may differ. On a GPU, TF32 and other algorithms for another memory
+# layout change each step a little, and a hundred steps change the loss more.
+TOLERANCE = {"cpu": 1e-4, "cuda": 2e-2}
 DECODED = "ResNet-8, JPEGs, batch 64"  # of 32 pixels, read through FFCV
 SIZES: dict[str, dict[str, object]] = {
     "ResNet-8, batch 64": {"family": "cifar_resnet", "depth": 8, "width": 0.5},
@@ -70,13 +71,14 @@ def stage(model: dict[str, object], policy: str, decoded: bool) -> StageConfig:
 
 
 class Bare:
-    """What one would write for this one training and no other."""
+    """A training loop written for this one training only."""
 
     def __init__(self, config: StageConfig, run: RunConfig, device: torch.device):
         dataset = load(config.dataset, run.data_root)
         info = dataset.info
         self.config, self.classes, self.device = config, info.num_classes, device
         self.policy = parse_policy(config.augment.policy)
+        self.executor = choose_executor(device)
         self.transform = BatchTransform(crop_padding=2, flip=True, mean=info.mean, std=info.std)
         self.batches = make_loader(dataset, run, 64, 0, 1, device).epoch(0, 0)
         model = registry.build(config.model, self.classes, seed=0, resolution=info.resolution).to(
@@ -87,7 +89,7 @@ class Bare:
         self.losses = torch.zeros((), device=device)
 
     def step(self) -> None:
-        """The next batch."""
+        """Train on the next batch."""
         batch = next(self.batches)
         images, targets = train_batch(
             batch.images,
@@ -99,6 +101,7 @@ class Bare:
             epoch=0,
             num_classes=self.classes,
             channels_last=True,
+            executor=self.executor,
         )
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.model(images), targets)
@@ -107,8 +110,8 @@ class Bare:
         self.losses += loss.detach()
 
 
-class Turns:
-    """The heartbeat of the harness's loop, once a step: takes its time, then a bare step."""
+class Alternator:
+    """A heartbeat that times each step of the harness and then makes a bare step."""
 
     def __init__(self, bare: Bare, device: torch.device):
         self.bare, self.device = bare, device
@@ -117,15 +120,15 @@ class Turns:
         self.last = time.perf_counter()
 
     def clock(self) -> float:
-        """Seconds, once the device has done what it was told."""
+        """Return the time in seconds, after the device has finished its queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     def __call__(self) -> None:
-        """The harness has made a step."""
+        """Note the seconds of the harness's step that just ended, and of a bare step."""
         ended = self.clock()
-        if len(self.harness) == STEPS:  # evaluation beats too
+        if len(self.harness) == STEPS:  # evaluation calls the heartbeat too
             return
         self.bare.step()
         self.harness.append(ended - self.last)
@@ -134,19 +137,20 @@ class Turns:
 
 
 def measure(config: StageConfig, run: RunConfig, world: World) -> tuple[float, float, float]:
-    """Median seconds of a step, by the harness and alone, and of their ratio in each turn.
+    """Return the median seconds of a harness step and of a bare step, and their median ratio.
 
     Fails if the two trained differently.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "stages" / "aa" / stage_id(config)
         folder.mkdir(parents=True)
-        turns = Turns(Bare(config, run, world.device), world.device)
+        turns = Alternator(Bare(config, run, world.device), world.device)
         member = Member(stage_id(config), config, folder, None)
         (outcome,) = train_gang([member], run, world, lambda: False, turns)
         assert outcome.result is not None
         difference = abs(outcome.result["train"]["loss"] - float(turns.bare.losses) / STEPS)
-        assert difference < SAME[world.device.type], f"not the same training: off by {difference}"
+        tolerance = TOLERANCE[world.device.type]
+        assert difference < tolerance, f"not the same training: losses differ by {difference}"
     harness, bare = turns.harness[WARM_UP:], turns.alone[WARM_UP:]
     ratios = [ours / theirs for ours, theirs in zip(harness, bare, strict=True)]
     return statistics.median(harness), statistics.median(bare), statistics.median(ratios)
@@ -161,9 +165,9 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         fashion_mnist(folder)
         write_bench(folder, 70, 81, 128)
-        said = {"device": device, "checkpoint_seconds": 1e6, "data_root": str(folder)}
-        said |= {"loader_threads": 1} if device == "cpu" else {}
-        runs = [RunConfig.model_validate({**said, "engine": engine}) for engine in ENGINES]
+        settings = {"device": device, "checkpoint_seconds": 1e6, "data_root": str(folder)}
+        settings |= {"loader_threads": 1} if device == "cpu" else {}
+        runs = [RunConfig.model_validate({**settings, "engine": engine}) for engine in ENGINES]
         world = stack.enter_context(connected(runs[0]))
         for (name, model), policy, run in itertools.product(SIZES.items(), POLICIES, runs):
             harness, bare, ratio = measure(stage(model, policy, name == DECODED), run, world)
@@ -174,8 +178,8 @@ def main() -> int:
                 flush=True,
             )
     print(
-        f"engine ddp: {100 * (statistics.median(ratios) - 1):+.1f} % in the middle, "
-        f"{100 * (max(ratios) - 1):+.1f} % at most (limit {100 * (LIMIT - 1):.0f} % in each case)"
+        f"engine ddp: median {100 * (statistics.median(ratios) - 1):+.1f} %, "
+        f"largest {100 * (max(ratios) - 1):+.1f} % (limit {100 * (LIMIT - 1):.0f} % in each case)"
     )
     return 0 if max(ratios) <= LIMIT else 1
 

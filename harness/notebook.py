@@ -1,7 +1,8 @@
-"""The verbs as plain functions; `from harness import launch, status, cancel` calls these.
+"""The commands as functions: `from harness import launch, status, cancel`.
 
-Words are those of the command line, as names: `launch(grid="quickstart", cluster="local")`; dotted
-ones in a dictionary, `launch({"recipe.epochs": 3}, grid="quickstart")`. A mistake raises UserError.
+Arguments are those of the command line, as names: `launch(grid="quickstart", cluster="local")`;
+dotted keys in a dictionary, `launch({"recipe.epochs": 3}, grid="quickstart")`. A mistake raises
+UserError.
 """
 
 from __future__ import annotations
@@ -10,42 +11,40 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-Dotted = Mapping[str, Any] | None
+from harness.cluster import read_sweep
+from harness.commands import cancel as cancel_command
+from harness.commands import launch as launch_command
+from harness.commands import status as status_command
+
+Overrides = Mapping[str, Any] | None
 
 
-def _words(dotted: Dotted, named: Mapping[str, Any]) -> list[str]:
-    """`key=value` words; values are written as YAML's flow style reads them."""
+def launch(overrides: Overrides = None, **options: Any) -> int:
+    """Train a grid, or resume it, and print the progress; return the command's exit code.
 
-    def text(value: Any) -> str:
-        if value is None:
-            return "null"
-        return value if isinstance(value, str) else json.dumps(value)
-
-    return [f"{key}={text(value)}" for key, value in {**named, **(dotted or {})}.items()]
-
-
-def launch(dotted: Dotted = None, **words: Any) -> int:
-    """Run or resume a sweep, printing its progress; the command's exit code.
-
-    It is 0 where all is done and nothing was damaged.
-
-    On this machine it returns when the sweep has ended, with a SLURM profile when all is queued.
+    The code is 0 if every stage is done and no damaged file was met. On this machine the function
+    returns when the sweep has ended, with a SLURM cluster when all jobs are queued.
     """
-    from harness.launch import main
-
-    return main(_words(dotted, words))
+    return launch_command.main(_arguments(overrides, options))
 
 
-def status(dotted: Dotted = None, **words: Any) -> dict[str, Any]:
-    """`{"grid": name, "trials": [...], "jobs": [...]}`: every trial's axes, state, why, stages."""
-    from harness.cluster.select import look_at
-    from harness.status import as_dict
-
-    return as_dict(look_at(_words(dotted, words), {}))
+def status(overrides: Overrides = None, **options: Any) -> dict[str, Any]:
+    """Return `{"grid": name, "trials": [...], "jobs": [...]}`: axes, state, reason and stages."""
+    return status_command.as_dict(read_sweep(_arguments(overrides, options), {}))
 
 
-def cancel(dotted: Dotted = None, **words: Any) -> int:
-    """Take a sweep's jobs out of SLURM's queue; the command's exit code."""
-    from harness.cancel import main
+def cancel(overrides: Overrides = None, **options: Any) -> int:
+    """Take a sweep's jobs out of SLURM's queue; return the command's exit code."""
+    return cancel_command.main(_arguments(overrides, options))
 
-    return main(_words(dotted, words))
+
+def _arguments(overrides: Overrides, options: Mapping[str, Any]) -> list[str]:
+    """Return `key=value` arguments, with values in YAML's flow style."""
+    values = {**options, **(overrides or {})}
+    return [f"{key}={_yaml(value)}" for key, value in values.items()]
+
+
+def _yaml(value: Any) -> str:
+    if value is None:
+        return "null"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -364,7 +364,6 @@ class RunConfig(Frozen):
     zero_stage: Annotated[int, Field(ge=0, le=1)] = 0  # deepspeed
     processes: PositiveInt = 1  # ranks that train one gang together
     gang: PositiveInt | Literal["auto"] = 1  # stages side by side in a process; auto: by pilots
-    streams: bool = False  # a CUDA stream for each stage of a gang on one GPU
     micro_batch_size: PositiveInt | None = None  # per rank; null: the rank's whole share
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: PositiveInt = 1  # torch threads of a rank on CPU: part of what makes bits repeat

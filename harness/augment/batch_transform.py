@@ -1,8 +1,8 @@
-"""From a batch of uint8 images to what the model sees, in one place and keyed by sample.
+"""From a batch of uint8 images to the input of the model.
 
 Training: pad and crop, flip, policy, normalise, erase, mix. Evaluation: normalise. Every draw is a
-pure function of (seed, epoch, sample id), so a batch may be cut in any way (before an even sample,
-where neighbours are mixed: `mix.py`). Nothing waits for the device.
+pure function of (seed, epoch, sample id), so a batch may be split in any way (with mixup or cutmix
+only between pairs of neighbours, see `mix.py`). The host does not wait for the device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness import rng
-from harness.augment.apply import apply, check_images
+from harness.augment import torch_executor
+from harness.augment.executors import Executor, apply, check_images
 from harness.augment.kernels import upload
 from harness.augment.mix import erase, mix
 from harness.augment.policy import Policy
@@ -27,11 +28,12 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTransform:
-    """What is done to every training sample besides its policy.
+    """What is done to every training sample before and after its policy.
 
     crop_padding: black pixels added on each side before a crop of the original size. flip: left to
     right with probability one half. erasing: probability of a random box set to the mean. mixup,
-    cutmix: a of Beta(a, a), 0 for off. mean, std: per channel, of images scaled to [0, 1].
+    cutmix: the parameter a of Beta(a, a), 0 for off. mean, std: per channel, of images scaled to
+    [0, 1].
     """
 
     crop_padding: int = 0
@@ -55,11 +57,13 @@ def train_batch(
     num_classes: int,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
+    executor: Executor = torch_executor.run,
 ) -> tuple[Tensor, Tensor]:
-    """Augmented, normalised images [N, 3, H, W] of `dtype`, and their targets.
+    """Return augmented, normalised images [N, 3, H, W] of `dtype`, and their targets.
 
-    images_u8: uint8 [N, 3, H, W]; labels: int64 [N]; indices: sample ids [N] on the host.
-    Targets are the labels, or float32 [N, num_classes] with mixup or cutmix.
+    images_u8: uint8 [N, 3, H, W]; labels: int64 [N]; indices: sample ids [N] on the host; executor:
+    from `choose_executor`, for the policy. Targets are the labels, or float32 [N, num_classes] with
+    mixup or cutmix.
 
     Raises:
         UserError: images that are not uint8 [N, 3, H, W], or numbers of samples that do not fit.
@@ -71,7 +75,7 @@ def train_batch(
         )
     check_images(images_u8)
     images_u8 = crop_and_flip(images_u8, indices, transform, seed, epoch)
-    images_u8 = apply(images_u8, policy.draw(seed, epoch, indices))
+    images_u8 = apply(images_u8, policy.draw(seed, epoch, indices), executor)
     images, targets = normalise(images_u8, transform), labels
     if transform.erasing:
         images = erase(images, indices, transform.erasing, seed, epoch)
@@ -96,7 +100,7 @@ def eval_batch(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
 ) -> Tensor:
-    """Normalised images [N, 3, H, W] of `dtype`; nothing else is done to them."""
+    """Return normalised images [N, 3, H, W] of `dtype`; evaluation does nothing else."""
     check_images(images_u8)
     return _cast(normalise(images_u8, transform), dtype, channels_last)
 
@@ -104,7 +108,7 @@ def eval_batch(
 def crop_and_flip(
     images: Tensor, indices: Ids, transform: BatchTransform, seed: int, epoch: int
 ) -> Tensor:
-    """Uint8 [N, 3, H, W]: padded with black and cropped at a random place, then perhaps flipped."""
+    """Return uint8 [N, 3, H, W]: padded with black, cropped at a random place, perhaps flipped."""
     if transform.crop_padding:
         height, width = images.shape[2:]
         high = 2 * transform.crop_padding + 1
@@ -121,7 +125,7 @@ def crop_and_flip(
 
 
 def normalise(images_u8: Tensor, transform: BatchTransform) -> Tensor:
-    """(images / 255 - mean) / std as float32 [N, 3, H, W]."""
+    """Return (images / 255 - mean) / std as float32 [N, 3, H, W]."""
     mean, std = np.asarray(transform.mean, np.float64), np.asarray(transform.std, np.float64)
     scale = upload((1.0 / (255.0 * std)).astype(np.float32)[:, None, None], images_u8.device)
     shift = upload((-mean / std).astype(np.float32)[:, None, None], images_u8.device)

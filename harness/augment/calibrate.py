@@ -1,10 +1,10 @@
-"""Calibrated spaces: tables in which equal magnitude is equal teacher loss, whatever the op.
+"""Calibrate a space: change its ranges such that at equal magnitude all ops have one teacher loss.
 
-The loss that a magnitude stands for is the median over the space's ops at that magnitude, so the
-whole scale is about as difficult as before, and no single op decides it. Each op's range is then
-re-scaled: at magnitude m it takes the value at which its own loss, made monotone, is that of m. An
-op that never gets so difficult stays at its strongest; one that is more difficult from the start
-stays at its weakest.
+The target loss of a magnitude is the median over the space's ops at that magnitude, so the scale as
+a whole stays about as difficult, and no single op decides it. Each op is then re-scaled: at
+magnitude m it takes the value at which its own loss, made monotone, equals the target of m. An op
+whose loss stays below the target keeps its strongest value; an op whose loss is above the target
+from the start keeps its weakest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.augment.ops import OPS
+from harness.augment.ops import OPS, Kind
 from harness.augment.spaces import Row, Space
 from harness.errors import UserError
 
@@ -22,39 +22,43 @@ POINTS = 11  # values of a row: at m = 0, 0.1, ..., 1
 
 
 def targets(curves: Mapping[str, Sequence[float]]) -> list[float]:
-    """The loss that each magnitude stands for: the median over ops of losses that only rise."""
+    """Return the target loss of each magnitude: the median over ops, after losses are made rising.
+
+    curves: for each op its teacher loss at each magnitude.
+    """
     rising = [np.maximum.accumulate(list(losses)) for losses in curves.values()]
     return [float(value) for value in np.median(np.asarray(rising), axis=0)]
 
 
 def rescaled(
-    losses: Sequence[float], wanted: Sequence[float], magnitudes: Sequence[float]
+    losses: Sequence[float], target_losses: Sequence[float], magnitudes: Sequence[float]
 ) -> list[float]:
-    """For each loss in `wanted` the magnitude at which an op has it; `losses` at `magnitudes`.
+    """Return for each target loss the magnitude at which an op has it; the result never falls.
 
-    The smallest such magnitude, by straight lines between those measured; never falling.
+    losses: of the op, at `magnitudes`. Between measured magnitudes the loss is a straight line; of
+    several magnitudes with the target loss the smallest counts.
     """
     curve = np.maximum.accumulate(np.asarray(losses, dtype=np.float64))
-    found = []
-    for loss in wanted:
-        reached = int(np.searchsorted(curve, loss, side="left"))
-        if reached == 0:
-            found.append(float(magnitudes[0]))
-        elif reached == len(curve):
-            found.append(float(magnitudes[-1]))
+    reached = []
+    for target in target_losses:
+        above = int(np.searchsorted(curve, target, side="left"))  # first loss that reaches it
+        if above == 0:
+            reached.append(float(magnitudes[0]))
+        elif above == len(curve):
+            reached.append(float(magnitudes[-1]))
         else:
-            low, high = curve[reached - 1], curve[reached]
-            share = (loss - low) / (high - low)
-            step = magnitudes[reached] - magnitudes[reached - 1]
-            found.append(float(magnitudes[reached - 1] + share * step))
-    return [float(value) for value in np.maximum.accumulate(found)]
+            low, high = curve[above - 1], curve[above]
+            share = (target - low) / (high - low)
+            step = magnitudes[above] - magnitudes[above - 1]
+            reached.append(float(magnitudes[above - 1] + share * step))
+    return [float(value) for value in np.maximum.accumulate(reached)]
 
 
 def refuse_chains(space: Space) -> None:
-    """Raise UserError for a space whose magnitudes are those of its sub-policies."""
+    """Raise `UserError` for a space of chains, whose steps have magnitudes of their own."""
     if space.chains:
         raise UserError(
-            f"{space.name} is made of chains whose levels are its own, so its ops cannot be "
+            f"{space.name} is made of chains with levels of their own, so its ops cannot be "
             "re-scaled: calibrate a space of single ops, such as randaug_strict."
         )
 
@@ -65,27 +69,30 @@ def calibrated(
     magnitudes: Sequence[float],
     teacher: str,
 ) -> dict[str, Any]:
-    """The table of the calibrated space, as YAML takes it; `curves` has each op's losses.
+    """Return the table of the calibrated space, as YAML takes it.
+
+    curves: for each op its losses at `magnitudes`; teacher: its name, for the table's `source`.
 
     Raises:
-        UserError: a space of chains, whose magnitudes are those of its sub-policies.
+        UserError: a space of chains.
     """
     refuse_chains(space)
-    wanted = np.interp(np.linspace(0, 1, POINTS), magnitudes, targets(curves))
+    target_losses = np.interp(np.linspace(0, 1, POINTS), magnitudes, targets(curves)).tolist()
     ops: dict[str, Any] = {}
     for row in space.rows:
-        if row.op == "Identity":
+        if OPS[row.op].kind == Kind.IDENTITY:
             ops[row.op] = {}
             continue
-        ops[row.op] = _table(row, rescaled(curves[row.op], list(wanted), magnitudes))
+        ops[row.op] = _table_row(row, rescaled(curves[row.op], target_losses, magnitudes))
     source = f"calibrated on {teacher} from {space.name}: equal m is equal teacher loss (median op)"
     table = {"source": source, "n": space.n, "p": space.p, "spread": space.spread, "ops": ops}
     return {**table, "fill": list(space.fill)}
 
 
-def _table(row: Row, magnitudes: Sequence[float]) -> dict[str, Any]:
-    at = [0.0, *magnitudes[1:]]  # m = 0 is the weakest, and the centre that signs mirror about
-    values = np.interp(at, np.linspace(0, 1, len(row.values)), row.values)
+def _table_row(row: Row, magnitudes: Sequence[float]) -> dict[str, Any]:
+    """Return the entry of an op whose value at each of POINTS is the row's at `magnitudes`."""
+    old = [0.0, *magnitudes[1:]]  # the first value stays: signs mirror about it
+    values = np.interp(old, np.linspace(0, 1, len(row.values)), row.values)
     digits = 0 if OPS[row.op].whole else 6
     entry: dict[str, Any] = {"values": [round(float(value), digits) for value in values]}
     if row.signed:

@@ -1,78 +1,37 @@
-"""The reference executor: plain torch on any device, samples grouped by kind.
+"""Ops as torch functions over a group of images, with one parameter for each image.
 
-Which sample gets which kind is known on the host, so groups have known sizes and nothing waits for
-the device. Each kind is a function over a group with a parameter for each sample; a group is worked
-on in chunks that bound temporary memory. Arithmetic is Pillow's, to the bit.
+All run on any device, do not wait for it, and follow Pillow's arithmetic to the bit; each docstring
+names the Pillow function. Images are uint8 [n, 3, H, W], weights float32 [n, 1, 1, 1].
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.augment.lower import Lowered
-from harness.augment.ops import Kind
-
-_CHUNK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 25}  # of uint8 images; index temporaries are 4-8 times
-
 
 def upload(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """A host array on `device` without waiting for it: through pinned memory where it is a GPU."""
+    """Return a host array on `device`, without waiting: through pinned memory where it is a GPU."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cpu":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def run(images: Tensor, lowered: Lowered, fill: tuple[int, int, int], interpolation: str) -> Tensor:
-    """Images uint8 [N, 3, H, W] after all layers, in new contiguous memory."""
-    out = images.clone(memory_format=torch.contiguous_format)
-    budget = _CHUNK_BYTES.get(images.device.type, _CHUNK_BYTES["cuda"])
-    step = max(1, budget // max(1, out[:1].numel()))
-    colour = upload(np.array(fill, dtype=np.uint8), out.device)
-    tables = upload(lowered.tables, out.device)
-    for layer, kinds in enumerate(lowered.kinds):
-        for kind in np.unique(kinds):
-            if kind == Kind.IDENTITY:
-                continue
-            rows = np.flatnonzero(kinds == kind)
-            for part in np.split(rows, np.arange(step, len(rows), step)):
-                index = upload(part, out.device)
-                group = out.index_select(0, index)
-                if kind == Kind.TABLE:
-                    slots = upload(lowered.slots[layer, part].astype(np.int64), out.device)
-                    result = look_up(group, tables[slots][:, None])
-                elif kind == Kind.WARP and interpolation == "nearest":
-                    maps = upload(lowered.maps[lowered.slots[layer, part]], out.device)
-                    result = warp_nearest(group, maps, colour)
-                elif kind == Kind.WARP:
-                    maps = upload(lowered.maps[lowered.slots[layer, part]], out.device)
-                    result = warp_bilinear(group, maps, colour)
-                elif kind == Kind.BOX:
-                    boxes = upload(lowered.boxes[layer, part], out.device)
-                    result = box(group, boxes, colour)
-                else:
-                    weights = upload(lowered.weights[layer, part], out.device)
-                    result = _BLENDS[Kind(kind)](group, weights[:, None, None, None])
-                out.index_copy_(0, index, result)
-    return out
+def blend(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
+    """`Image.blend`: low + weight (high - low) in float32, clipped to [0, 255], truncated to uint8.
 
-
-def _blend(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
-    """Pillow's `Image.blend`: low + weight (high - low) in float32, clipped and truncated to uint8.
-
-    Separate operations on purpose: a fused multiply-add would round once less.
+    The multiplication and the addition are separate operations, because Pillow rounds after each; a
+    fused multiply-add would round once.
     """
     low, high = low.float(), high.float()
     return (high - low).mul_(weight).add_(low).clamp_(0, 255).to(torch.uint8)
 
 
 def look_up(images: Tensor, tables: Tensor) -> Tensor:
-    """Each value through its image's table: tables uint8 [n, 1 or 3, 256]."""
+    """Return each value looked up in its image's table: tables uint8 [n, 1 or 3, 256]."""
     n, channels = tables.shape[:2]
     offsets = torch.arange(n * channels, device=images.device, dtype=torch.int32) * 256
     index = images.to(torch.int32) + offsets.view(n, channels, 1, 1)
@@ -80,28 +39,31 @@ def look_up(images: Tensor, tables: Tensor) -> Tensor:
 
 
 def _luma(images: Tensor) -> Tensor:
-    """ITU-R 601 luma as Pillow's convert("L"), float32 [n, 1, H, W]; all sums are below 2^24."""
+    """Return ITU-R 601 luma, `Image.convert("L")`, as float32 [n, 1, H, W].
+
+    All sums are below 2^24, so float32 holds them exactly.
+    """
     red, green, blue = images.float().split(1, dim=1)
     total = (red * 19595).add_(green * 38470).add_(blue * 7471).add_(32768)
     return total.div_(65536).floor_()
 
 
 def color(images: Tensor, weights: Tensor) -> Tensor:
-    """`ImageEnhance.Color`."""
-    return _blend(_luma(images), images, weights)
+    """`ImageEnhance.Color`: blend with the grey image."""
+    return blend(_luma(images), images, weights)
 
 
 def contrast(images: Tensor, weights: Tensor) -> Tensor:
     """`ImageEnhance.Contrast`: blend with the rounded mean of the luma."""
     total = _luma(images).to(torch.int64).sum(dim=(1, 2, 3), keepdim=True).double()
-    # Tensor by tensor: a GPU divides by a Python number through its reciprocal, and a mean that
-    # lies on a half would fall to either side.
+    # The divisor is a tensor, because a GPU multiplies by the reciprocal of a Python number, which
+    # may round a mean that lies on a half to the other side.
     mean = total / torch.full_like(total, images.shape[2] * images.shape[3])
-    return _blend(mean.add_(0.5).floor_(), images, weights)
+    return blend(mean.add_(0.5).floor_(), images, weights)
 
 
 def sharpness(images: Tensor, weights: Tensor) -> Tensor:
-    """`ImageEnhance.Sharpness`: blend with ImageFilter.SMOOTH, which leaves the border alone."""
+    """`ImageEnhance.Sharpness`: blend with `ImageFilter.SMOOTH`, which keeps the border."""
     if min(images.shape[2:]) < 3:
         return images  # Pillow does not filter an image smaller than the kernel
     high = images.float()
@@ -110,7 +72,7 @@ def sharpness(images: Tensor, weights: Tensor) -> Tensor:
     total.add_(high[:, :, 1:-1, 1:-1], alpha=4.0)
     low = high.clone()  # thirteenths never fall on a half, so float32 rounds as Pillow does
     low[:, :, 1:-1, 1:-1] = total.div_(13).add_(0.5).floor_()
-    return _blend(low, high, weights)
+    return blend(low, high, weights)
 
 
 def autocontrast(images: Tensor, weights: Tensor) -> Tensor:
@@ -119,15 +81,18 @@ def autocontrast(images: Tensor, weights: Tensor) -> Tensor:
     low = values.amin(dim=2, keepdim=True).double()
     high = values.amax(dim=2, keepdim=True).double()
     ramp = torch.arange(256, device=images.device, dtype=torch.float64)
-    # Tensor by tensor in float64, as in contrast: a scalar's quotient is a reciprocal's product.
+    # The dividend is a tensor in float64, for the reason given in `contrast`.
     scale = torch.full_like(low, 255.0) / (high - low).clamp_(min=1.0)
     stretched = (ramp * scale + -low * scale).clamp_(0, 255).floor_()
     table = torch.where(high > low, stretched, ramp)
-    return look_up(images, _blend(ramp.expand_as(table), table, weights[..., 0]))
+    return look_up(images, blend(ramp.expand_as(table), table, weights[..., 0]))
 
 
 def _histograms(images: Tensor) -> Tensor:
-    """Counts int64 [n, 3, 256]. Scatter-add, because bincount reads its size back to the host."""
+    """Return the counts of values, int64 [n, 3, 256].
+
+    By scatter-add, because bincount reads its size back to the host.
+    """
     values = images.flatten(2).to(torch.int64)
     counts = torch.zeros(*values.shape[:2], 256, dtype=torch.int32, device=images.device)
     one = torch.ones((), dtype=torch.int32, device=images.device)
@@ -143,11 +108,11 @@ def equalize(images: Tensor, weights: Tensor) -> Tensor:
     before = counts.cumsum(dim=2) - counts
     flat = (step // 2 + before) // step.clamp(min=1)
     table = torch.where(step > 0, flat.clamp_(max=255), ramp)
-    return look_up(images, _blend(ramp.expand_as(table), table, weights[..., 0]))
+    return look_up(images, blend(ramp.expand_as(table), table, weights[..., 0]))
 
 
 def inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Which pixels lie in boxes int32 [n, 4] (left, top, right, bottom): bool [n, H, W]."""
+    """Return which pixels lie in boxes int32 [n, 4] (left, top, right, bottom): bool [n, H, W]."""
     x = torch.arange(width, device=boxes.device)
     y = torch.arange(height, device=boxes.device)[:, None]
     left, top, right, bottom = boxes[:, :, None, None].unbind(1)
@@ -155,13 +120,13 @@ def inside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def box(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
-    """A rectangle of `colour` [3] over boxes int32 [n, 4]."""
+    """Return images with `colour` [3] painted over boxes int32 [n, 4] (`Image.paste`)."""
     covered = inside(boxes, *images.shape[2:])
     return torch.where(covered[:, None], colour[:, None, None], images)
 
 
 def _gather(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Values of `images` at integer positions [n, H, W], for all channels: uint8 [n, 3, H, W]."""
+    """Return the values of all channels at integer positions [n, H, W]: uint8 [n, 3, H, W]."""
     n, channels, height, width = images.shape
     planes = torch.arange(n * channels, device=images.device, dtype=torch.int32) * (height * width)
     index = (y * width + x)[:, None] + planes.view(n, channels, 1, 1)
@@ -206,12 +171,3 @@ def warp_bilinear(images: Tensor, maps: Tensor, colour: Tensor) -> Tensor:
     upper = row(top)
     values = (row(bottom) - upper).mul_(dy).add_(upper).to(torch.uint8)
     return torch.where(inside[:, None], values, colour[:, None, None])
-
-
-_BLENDS: dict[Kind, Callable[[Tensor, Tensor], Tensor]] = {
-    Kind.COLOR: color,
-    Kind.CONTRAST: contrast,
-    Kind.AUTOCONTRAST: autocontrast,
-    Kind.EQUALIZE: equalize,
-    Kind.SHARPNESS: sharpness,
-}

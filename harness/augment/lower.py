@@ -1,43 +1,36 @@
 """From a plan to what an executor needs: a kind and parameters for each layer and sample.
 
-Everything that can be computed before the images are seen is computed here, on the host, in the
-arithmetic of Pillow: tables, affine maps (as 16.16 fixed point for nearest), boxes, blend weights.
-A batch holds few distinct pairs of an op and a value (about two for each op, where magnitudes are
-fixed), so each is worked out once, and kept for the batches that follow.
+Everything that does not depend on the pixels is computed here, on the host, in Pillow's arithmetic:
+tables, affine maps (in 16.16 fixed point for nearest), boxes, blend weights.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.augment.ops import OPS, Kind, Op, Tables
+from harness.augment.ops import OPS, Kind
 from harness.augment.plan import Plan, in_pixels
 
-_FIXED = 65536.0
-_FEW = 8  # values of an op: more are those of magnitudes that vary, and do not come again
-
-_OPS = tuple(OPS.values())  # by code
-_KINDS = np.array([op.kind for op in _OPS], dtype=np.uint8)
-_NEUTRAL = np.array([np.nan if op.neutral is None else op.neutral for op in _OPS])
+_ONE = 65536.0  # 1 in 16.16 fixed point
 
 Maps = NDArray[np.float64] | NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A plan for one image size.
+    """A plan for one image size; L layers, N samples.
 
-    kinds: uint8 [L, N]. weights: float32 [L, N], of a blend. slots: int32 [L, N], rows of `tables`
-    where the kind is TABLE, of `maps` where it is WARP. tables: uint8 [T, 256]. maps: [M, 6],
-    Pillow's AFFINE data in float64 for bilinear; for nearest the same in int32, 16.16 fixed point
-    from pixel centres. boxes: int32 [L, N, 4].
+    ops: uint8 [L, N], codes of ops in pixels. kinds: uint8 [L, N], how to run each (`ops.Kind`).
+    weights: float32 [L, N], the values, such as the weight of a blend. slots: int32 [L, N], the row
+    of `tables` where the kind is TABLE, of `maps` where it is WARP. tables: uint8 [T, 256]. maps:
+    [M, 6], Pillow's AFFINE data in float64 for bilinear; for nearest the same in int32, 16.16 fixed
+    point from pixel centres. boxes: int32 [L, N, 4], (left, top, right, bottom).
     """
 
+    ops: NDArray[np.uint8]
     kinds: NDArray[np.uint8]
     weights: NDArray[np.float32]
     slots: NDArray[np.int32]
@@ -47,68 +40,55 @@ class Lowered:
 
 
 def lower(plan: Plan, height: int, width: int) -> Lowered:
-    """`plan` for images of height x width; an op whose value changes nothing becomes Identity."""
-    pairs = np.empty(plan.ops.shape, dtype=np.complex128)  # which np.unique sorts by op, then value
-    pairs.real, pairs.imag = plan.ops, plan.values
-    distinct, place = np.unique(pairs, return_inverse=True)
-    place = place.reshape(plan.ops.shape)
-    codes, values = in_pixels(distinct.real.astype(np.uint8), distinct.imag, height, width)
-    kinds = _KINDS[codes]
-    kinds[values == _NEUTRAL[codes]] = Kind.IDENTITY
-    slots = np.zeros(len(codes), dtype=np.int32)
-    tables = [np.zeros((0, 256), dtype=np.uint8)]
-    maps = [_kept_maps(OPS["Rotate"], (), height, width, plan.interpolation)]
-    for kind in (Kind.TABLE, Kind.WARP):
-        chosen = np.flatnonzero(kinds == kind)
-        slots[chosen] = np.arange(len(chosen))
-        ops, own = codes[chosen], values[chosen].tolist()
-        starts = np.flatnonzero(np.diff(ops, prepend=255)).tolist()
-        for start, end in itertools.pairwise([*starts, len(own)]):
-            op, part, few = _OPS[ops[start]], tuple(own[start:end]), end - start <= _FEW
-            if kind == Kind.TABLE:
-                tables.append((_kept_tables if few else _tables)(op, part))
-            else:
-                make = _kept_maps if few else _maps
-                maps.append(make(op, part, height, width, plan.interpolation))
-    boxes = np.zeros((*plan.ops.shape, 4), dtype=np.int32)
+    """Return `plan` for images of height x width.
+
+    An op becomes Identity where its value changes nothing.
+    """
+    codes, values = in_pixels(plan.ops, plan.values, height, width)
+    rows = list(OPS.values())
+    neutral = np.array([op.neutral for op in rows])
+    kinds = np.array([op.kind for op in rows], dtype=np.uint8)[codes]
+    kinds[values == neutral[codes]] = Kind.IDENTITY
+    slots = np.zeros(codes.shape, dtype=np.int32)
+    tables, maps = [np.zeros((0, 256), dtype=np.uint8)], [np.zeros((0, 6))]
+    count = {Kind.TABLE: 0, Kind.WARP: 0}
+    for code in np.unique(codes):
+        op = rows[code]
+        if op.kind not in count:
+            continue
+        samples = (codes == code) & (kinds == op.kind)
+        own_values = values[samples]
+        slots[samples] = count[op.kind] + np.arange(len(own_values))
+        count[op.kind] += len(own_values)
+        if op.table is not None:
+            tables.append(op.table(own_values))
+        if op.matrix is not None:
+            maps.append(op.matrix(own_values, height, width))
+    matrices = np.concatenate(maps)
+    boxes = np.zeros((*codes.shape, 4), dtype=np.int32)
     if plan.boxes is not None:
         boxes[:] = plan.sized(height, width).boxes
     return Lowered(
-        kinds[place],
-        values.astype(np.float32)[place],
-        slots[place],
+        codes,
+        kinds,
+        values.astype(np.float32),
+        slots,
         np.concatenate(tables),
-        np.concatenate(maps),  # type: ignore[arg-type]
+        fixed_point(matrices) if plan.interpolation == "nearest" else matrices,
         boxes,
     )
 
 
-def _tables(op: Op, values: tuple[float, ...]) -> Tables:
-    """Tables [n, 256] of an op at values [n]."""
-    assert op.table is not None
-    return op.table(np.array(values))
-
-
-def _maps(op: Op, values: tuple[float, ...], height: int, width: int, interpolation: str) -> Maps:
-    """Maps [n, 6] of an op at values [n]."""
-    assert op.matrix is not None
-    matrices = op.matrix(np.array(values, dtype=np.float64), height, width)
-    return fixed_point(matrices) if interpolation == "nearest" else matrices
-
-
-_kept_tables = functools.lru_cache(maxsize=256)(_tables)
-_kept_maps = functools.lru_cache(maxsize=256)(_maps)
-
-
 def fixed_point(matrices: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Pillow's `affine_fixed` (Geometry.c): 16.16 coefficients that map pixel centres.
+    """Return 16.16 coefficients that map pixel centres, from AFFINE data [M, 6].
 
-    A map without rotation or shear goes through `ImagingScaleAffine` there, whose floor of
-    x + 0.5 + v is kept exactly by rounding the offset to whole pixels first.
+    As `affine_fixed` in Pillow's Geometry.c. There a map without rotation or shear takes another
+    path, `ImagingScaleAffine`; its floor of x + 0.5 + v is reproduced exactly by first rounding the
+    offset to whole pixels.
     """
     a, b, c, d, e, f = np.moveaxis(matrices, -1, 0)
     x, y = c + a * 0.5 + b * 0.5, f + d * 0.5 + e * 0.5
     straight = (b == 0) & (d == 0) & (a == 1) & (e == 1)
     x = np.where(straight, np.floor(x) + 0.5, x)
     y = np.where(straight, np.floor(y) + 0.5, y)
-    return np.floor(np.stack([a, b, x, d, e, y], axis=-1) * _FIXED + 0.5).astype(np.int32)
+    return np.floor(np.stack([a, b, x, d, e, y], axis=-1) * _ONE + 0.5).astype(np.int32)

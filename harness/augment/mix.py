@@ -1,12 +1,12 @@
-"""Random erasing, mixup and cutmix on normalised images, keyed by sample like everything else.
+"""Random erasing, mixup and cutmix on normalised images, drawn for each sample by its id.
 
-Erasing: Zhong et al. 2020 (arXiv 1708.04896); mixup: Zhang et al. 2018 (1710.09412); cutmix: Yun et
-al. 2019 (1905.04899).
+Erasing: Zhong et al. 2020 (arXiv 1708.04896); mixup: Zhang et al. 2018 (arXiv 1710.09412); cutmix:
+Yun et al. 2019 (arXiv 1905.04899).
 
-Who is mixed with whom: neighbours in the global batch, positions (0, 1), (2, 3), ... An epoch's
-order is random, so the pairs are; and as long as every rank takes a contiguous part with an even
-number of samples, a pair never lies on two ranks, so that 1 and 8 ranks mix the same images. An odd
-part is refused. Each of the two draws its own weight and box from its own key.
+Neighbours in the global batch are mixed: positions (0, 1), (2, 3), ... The order of an epoch is
+random, so the pairs are random too. Every rank takes a contiguous part of the batch with an even
+number of samples, so no pair is split between ranks, and 1 and 8 ranks mix the same images; an odd
+part is refused. Each sample of a pair draws its own weight and box.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from harness import rng
 from harness.augment.kernels import inside, upload
 from harness.errors import UserError
 
-_AREA = (0.02, 1 / 3)  # of the image, and
-_RATIO = (0.3, 1 / 0.3)  # height to width: torchvision's and timm's defaults
+# Of an erased box: the defaults of timm 1.0.31's RandomErasing (torchvision 0.29 writes 0.33 and
+# 3.3).
+_AREA = (0.02, 1 / 3)  # share of the image
+_RATIO = (0.3, 1 / 0.3)  # height to width
 _TRIES = 10
 
 
 def erase(
     images: Tensor, indices: NDArray[np.int64], probability: float, seed: int, epoch: int
 ) -> Tensor:
-    """Float images [N, 3, H, W] with a random box set to 0 (the mean) in a share of them.
+    """Return float images [N, 3, H, W], each with `probability` with a random box set to 0.
 
-    A box that does not fit is drawn again, up to ten times; then the image stays as it is.
+    Zero is the mean, as the images are normalised. A box that does not fit is drawn again, up to
+    ten times; after that the image is left unchanged.
     """
     height, width = images.shape[2:]
     boxes = erasing_boxes(indices, (height, width), probability, seed, epoch)
@@ -42,7 +45,10 @@ def erase(
 def erasing_boxes(
     indices: NDArray[np.int64], size: tuple[int, int], probability: float, seed: int, epoch: int
 ) -> NDArray[np.int32]:
-    """Boxes int32 [N, 4] (left, top, right, bottom) in images of `size` (height, width)."""
+    """Return boxes int32 [N, 4] (left, top, right, bottom) in images of `size` (height, width).
+
+    A sample that is not erased has an empty box.
+    """
     draws = rng.uniform(seed, "erasing", epoch, indices, 1 + 4 * _TRIES)
     area, ratio, x, y = draws[:, 1:].reshape(-1, _TRIES, 4).transpose(2, 0, 1)
     low, high = np.log(_RATIO)
@@ -53,9 +59,9 @@ def erasing_boxes(
     lefts = np.floor(x * (size[1] - widths + 1))
     tops = np.floor(y * (size[0] - heights + 1))
     boxes = np.stack([lefts, tops, lefts + widths, tops + heights], axis=-1)
-    chosen = boxes[np.arange(len(boxes)), fits.argmax(axis=1)]
+    first_fit = boxes[np.arange(len(boxes)), fits.argmax(axis=1)]
     erased = (draws[:, 0] < probability) & fits.any(axis=1)
-    return np.where(erased[:, None], chosen, 0).astype(np.int32)
+    return np.where(erased[:, None], first_fit, 0).astype(np.int32)
 
 
 def mix(
@@ -69,18 +75,18 @@ def mix(
     seed: int,
     epoch: int,
 ) -> tuple[Tensor, Tensor]:
-    """Each sample mixed with its neighbour, and targets float32 [N, num_classes] that sum to 1.
+    """Return samples mixed with their neighbours, and targets float32 [N, num_classes], sum 1.
 
-    `mixup` and `cutmix` are the parameters of Beta(a, a), 0 for off; where both are on, each sample
-    takes one of the two with probability one half.
+    mixup, cutmix: the parameter a of Beta(a, a), 0 for off; where both are on, each sample gets one
+    of the two with probability one half.
 
     Raises:
         UserError: an odd number of samples.
     """
     if len(images) % 2:
         raise UserError(
-            f"mixup and cutmix pair neighbours, and {len(images)} samples on one rank are odd: "
-            "choose a batch size that is even on every rank."
+            f"mixup and cutmix pair neighbours, and {len(images)} samples on one rank are an odd "
+            "number: choose a batch size that is even on every rank."
         )
     height, width = images.shape[2:]
     weights, boxes = mixing(indices, (height, width), mixup, cutmix, seed, epoch)
@@ -105,20 +111,22 @@ def mixing(
     seed: int,
     epoch: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """For each sample its own weight [N] in mixup (1 where it is cut) and its box of cutmix [N, 4].
+    """Return for each sample its weight in mixup, float32 [N], and its cutmix box, int32 [N, 4].
 
-    A box's sides are sqrt(1 - weight) of the image's, about a uniform centre, clipped.
+    The weight is 1 in a sample of cutmix, the box is empty in one of mixup. The sides of a box are
+    sqrt(1 - weight) of the image's, about a uniform centre, clipped to the image.
     """
-    from scipy.special import betaincinv  # the inverse distribution: one uniform draw a sample
+    # The inverse of the distribution function of Beta(a, a): one uniform number for each sample.
+    from scipy.special import betaincinv
 
     words = rng.bits(seed, "mix", epoch, indices, 4)
-    cut = words[:, 0] >> 31 == 1 if mixup and cutmix else np.full(len(words), bool(cutmix))
-    shape = np.where(cut, cutmix, mixup)
-    weights = betaincinv(shape, shape, (words[:, 1] + 0.5) * 2.0**-32)
+    is_cut = words[:, 0] >> 31 == 1 if mixup and cutmix else np.full(len(words), bool(cutmix))
+    a = np.where(is_cut, cutmix, mixup)
+    weights = betaincinv(a, a, (words[:, 1] + 0.5) * 2.0**-32)
     height, width = size
     half = np.sqrt(1.0 - weights)[:, None] * np.array([width, height]) / 2
     centre = np.stack([rng.scale(words[:, 2], width), rng.scale(words[:, 3], height)], axis=-1)
     corners = np.concatenate([np.rint(centre - half), np.rint(centre + half)], axis=1)
     boxes = np.clip(corners, 0, [width, height, width, height])
-    boxes = np.where(cut[:, None], boxes, 0).astype(np.int32)
-    return np.where(cut, 1.0, weights).astype(np.float32), boxes
+    boxes = np.where(is_cut[:, None], boxes, 0).astype(np.int32)
+    return np.where(is_cut, 1.0, weights).astype(np.float32), boxes

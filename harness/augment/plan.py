@@ -1,49 +1,38 @@
-"""A plan: which ops, at which values, for each sample of a batch. Small, printable, on the host.
+"""A plan: the ops and their values for each sample of a batch. Small, printable, on the host.
 
     plan = parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(4))
     print(plan); plan.records(3, size=(32, 32))  # [("TranslateX", 4.0), ("Solarize", 179.2)]
     Plan.of([[("Rotate", 12.4)], [("Posterize", 4), ("Color", 1.3)]])
 
-Signs are resolved in it. Values that are shares of the side stay shares (`TranslateXRel`), because
-a policy is drawn before the image size is known; `records` and `apply` turn them into pixels.
+The values of a plan have their signs. Shares of the side stay shares (`TranslateXRel`), because a
+policy is drawn before the image size is known; `records` and `apply` turn them into pixels.
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.augment.ops import CODES, NAMES, OPS, Kind, Op, check_value, find_op
+from harness.augment.ops import CODES, OPS, Colour, Kind, Op, check_value, find_op
 from harness.errors import UserError, nearest
-from harness.files import atomic_write
 
-_DAMAGE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 INTERPOLATIONS = ("nearest", "bilinear")
-Colour = tuple[int, int, int]
 Record = tuple[str, Any]
-
-_TRANSLATE_X, _TRANSLATE_Y = CODES["TranslateXRel"], CODES["TranslateYRel"]
-_BOXED = np.array([op.kind == Kind.BOX for op in OPS.values()])  # by code
-_RESOLVED = np.array(
-    [CODES[OPS[name].relative_to or name] for name in NAMES], dtype=np.uint8
-)  # code -> code of the op in pixels
+"""An op and its value in Pillow's units; the value of Cutout is a box."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Ops and their values for N samples, `layers` one after the other.
 
-    ops: uint8 [layers, N], positions in `ops.NAMES`. values: float64 [layers, N], in Pillow's
-    units, or shares for the Rel ops. boxes: float64 [layers, N, 4], (left, top, right, bottom) of
-    Cutout in pixels, of CutoutRel in shares of the sides, or None where nothing is cut out.
+    ops: uint8 [layers, N], codes, that is positions in the op table. values: float64 [layers, N],
+    in Pillow's units, or shares for ops that are `relative_to` another. boxes: float64
+    [layers, N, 4], (left, top, right, bottom) of Cutout in pixels, of CutoutRel in shares of the
+    sides; None where nothing is cut out.
     """
 
     ops: NDArray[np.uint8]
@@ -61,25 +50,27 @@ class Plan:
         check_fill(self.fill, "a plan")
         ops, values, boxes = self.ops, self.values, self.boxes
         if not isinstance(ops, np.ndarray) or ops.dtype != np.uint8 or ops.ndim != 2:
-            raise UserError("a plan's ops are an array uint8 [layers, N]; Plan.of makes a plan.")
+            raise UserError(
+                "a plan's ops are an array uint8 [layers, N]; use Plan.of to write a plan by hand."
+            )
         if not isinstance(values, np.ndarray) or values.shape != ops.shape:
             raise UserError(
                 f"a plan's ops and values do not fit: one of each for {ops.shape[0]} layers and "
                 f"{ops.shape[1]} samples."
             )
-        if ops.max(initial=0) >= len(NAMES):
-            raise UserError(f"a plan's ops are positions in ops.NAMES, below {len(NAMES)}.")
-        if boxes is None and _BOXED[ops].any():
-            raise UserError("a plan's boxes are missing, and it cuts out.")
+        if ops.max(initial=0) >= len(OPS):
+            raise UserError(f"a plan's ops are positions in the op table, below {len(OPS)}.")
+        if boxes is None and _has_boxes(ops):
+            raise UserError("a plan's boxes are missing, and it has an op that cuts out a box.")
         if boxes is not None and boxes.shape != (*ops.shape, 4):
-            raise UserError("a plan's boxes do not fit: four edges for each op.")
+            raise UserError("a plan's boxes do not fit: give four edges for each op.")
 
     def __len__(self) -> int:
         return int(self.ops.shape[1])
 
     @property
     def layers(self) -> int:
-        """The most ops that any sample gets, Identity counted."""
+        """The largest number of ops of a sample, Identity counted."""
         return int(self.ops.shape[0])
 
     @classmethod
@@ -89,13 +80,16 @@ class Plan:
         fill: Colour = (0, 0, 0),
         interpolation: str = "nearest",
     ) -> Plan:
-        """A plan by hand: for each sample its ops, in order, with values in Pillow's units.
+        """Return a plan written by hand: for each sample its ops, in order, in Pillow's units.
 
-        Raises `UserError` for an unknown op or a value that it does not take.
+        Raises `UserError` for an unknown op or a value that the op does not take.
         """
         for i, records in enumerate(samples):
             if isinstance(records, str) or not isinstance(records, Sequence):
-                raise UserError(f"sample {i} of a plan is a list of records, not {records!r}.")
+                raise UserError(
+                    f"sample {i} of a plan is a list of records such as "
+                    f'("Rotate", 12.4), not {records!r}.'
+                )
         shape = (max((len(records) for records in samples), default=0), len(samples))
         ops = np.zeros(shape, dtype=np.uint8)
         values = np.zeros(shape)
@@ -106,56 +100,58 @@ class Plan:
                 name, value = _record(record, where)
                 op = find_op(name, where)
                 ops[layer, i] = CODES[name]
-                if name == "Identity":
-                    continue
-                if name == "Cutout":
-                    boxes[layer, i] = _box(value, where)
-                    continue
-                if name == "CutoutRel":
-                    raise UserError(f"{where}: CutoutRel has no place; give Cutout a box.")
-                values[layer, i] = _number(value, op, where)
-        return cls(ops, values, boxes if _BOXED[ops].any() else None, fill, interpolation)
+                if op.kind == Kind.BOX and op.relative_to is not None:
+                    raise UserError(f"{where}: {name} has no place; give {op.relative_to} a box.")
+                if op.kind == Kind.BOX:
+                    boxes[layer, i] = _box(value, op, where)
+                elif op.kind != Kind.IDENTITY:
+                    values[layer, i] = _number(value, op, where)
+        return cls(ops, values, boxes if _has_boxes(ops) else None, fill, interpolation)
 
-    def take(self, rows: slice | NDArray[np.int64]) -> Plan:
-        """The plan of a part of the samples."""
-        boxes = None if self.boxes is None else self.boxes[:, rows]
-        return Plan(self.ops[:, rows], self.values[:, rows], boxes, self.fill, self.interpolation)
+    def take(self, samples: slice | NDArray[np.int64]) -> Plan:
+        """Return the plan of some of the samples."""
+        ops, values = self.ops[:, samples], self.values[:, samples]
+        boxes = None if self.boxes is None else self.boxes[:, samples]
+        return Plan(ops, values, boxes, self.fill, self.interpolation)
 
     def sized(self, height: int, width: int) -> Plan:
-        """The same plan with shares of the side turned into pixels.
+        """Return the same plan with shares of the side turned into pixels.
 
-        Translations become whole pixels, cut towards zero as torchvision does; boxes are clipped to
-        the image.
+        Translations become whole pixels (see `in_pixels`); boxes are rounded and clipped to the
+        image.
         """
         ops, values = in_pixels(self.ops, self.values, height, width)
         boxes = self.boxes
         if boxes is not None:
             sides = np.array([width, height, width, height], dtype=np.float64)
-            relative = (self.ops == CODES["CutoutRel"])[..., None]
+            relative = (self.ops != ops)[..., None]
             boxes = np.where(relative, np.floor(boxes * sides + 0.5), boxes)
             boxes = np.clip(boxes, 0, sides)
         return Plan(ops, values, boxes, self.fill, self.interpolation)
 
     def records(self, i: int, size: tuple[int, int] | None = None) -> list[Record]:
-        """What sample `i` gets, Identity left out: [(op, value in Pillow's units), ...].
+        """Return the records of sample `i` without Identity: [(op, value in Pillow's units), ...].
 
-        `size` is (height, width); it is needed only where a value is a share of the side
-        (`UserError` names the op). The value of Cutout is its box (left, top, right, bottom).
+        `size` is (height, width); only values that are a share of the side need it (`UserError`
+        names the op). The value of Cutout is its box (left, top, right, bottom).
         """
         one = self.take(slice(i, i + 1) if i >= 0 else slice(i, i + 1 or None))
         if len(one) != 1:
-            raise UserError(f"a plan of {len(self)} samples has no sample {i}.")
+            raise UserError(
+                f"a plan of {len(self)} samples has samples 0 to {len(self) - 1}, not {i}."
+            )
         if size is not None:
             one = one.sized(*size)
         records: list[Record] = []
+        rows = list(OPS.values())
         for layer, code in enumerate(one.ops[:, 0]):
-            op = OPS[NAMES[code]]
+            op = rows[code]
             if op.kind == Kind.IDENTITY:
                 continue
             if op.relative_to is not None:
                 raise UserError(
-                    f"sample {i} has {op.name}, which is a {op.unit}: "
-                    "say which, as in plan.records(i, size=(height, width))."
+                    f"sample {i} has {op.name}, which is a {op.unit}: give the image size, as in "
+                    "plan.records(i, size=(height, width))."
                 )
             if op.kind == Kind.BOX:
                 assert one.boxes is not None
@@ -168,73 +164,43 @@ class Plan:
     def __str__(self) -> str:
         """A line for each sample, such as `3: Rotate -9 degrees; Posterize 7 bits kept`."""
         lines = [f"{len(self)} samples, fill {self.fill}, {self.interpolation}"]
+        rows = list(OPS.values())
         for i in range(len(self)):
-            words = []
+            steps = []
             for layer, code in enumerate(self.ops[:, i]):
-                op = OPS[NAMES[code]]
+                op = rows[code]
                 if op.kind == Kind.IDENTITY:
                     continue
-                shown = f"{self.values[layer, i]:.6g}"
+                value = f"{self.values[layer, i]:.6g}"
                 if op.kind == Kind.BOX and self.boxes is not None:
-                    shown = "({})".format(", ".join(f"{edge:.4g}" for edge in self.boxes[layer, i]))
-                words.append(f"{op.name} {shown} {op.unit}")
-            lines.append(f"{i}: {'; '.join(words) or 'unchanged'}")
+                    value = "({})".format(", ".join(f"{edge:.4g}" for edge in self.boxes[layer, i]))
+                steps.append(f"{op.name} {value} {op.unit}")
+            lines.append(f"{i}: {'; '.join(steps) or 'unchanged'}")
         return "\n".join(lines)
-
-    def save(self, path: Path) -> None:
-        """Write the plan to an .npz file, ops by name."""
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            names=np.array(NAMES),
-            ops=self.ops,
-            values=self.values,
-            boxes=np.zeros(0) if self.boxes is None else self.boxes,
-            fill=np.array(self.fill, dtype=np.uint8),
-            interpolation=np.array(self.interpolation),
-        )
-        atomic_write(Path(path), buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: Path) -> Plan:
-        """Read a plan that `save` wrote, also by a version with other ops; runs no code from it."""
-        try:
-            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
-                parts = {name: file[name] for name in file.files}
-            names = [str(name) for name in parts["names"]]
-            codes = parts["ops"].astype(np.int64, casting="safe")
-            values = parts["values"].astype(np.float64, casting="safe")
-            boxes = parts["boxes"] if parts["boxes"].size else None
-            if codes.ndim != 2 or codes.shape != values.shape or codes.min(initial=0) < 0:
-                raise ValueError("ops and values do not fit")
-            if boxes is not None and not (
-                boxes.shape == (*codes.shape, 4) and np.isfinite(boxes).all()
-            ):
-                raise ValueError("its boxes do not fit")
-            table = np.array([CODES.get(name, 0) for name in names], dtype=np.uint8)
-            for code in np.unique(codes):
-                op = find_op(names[code], str(path))
-                for value in np.unique(values[codes == code]):
-                    if op.kind not in (Kind.IDENTITY, Kind.BOX):
-                        check_value(op, float(value), str(path))
-                if op.kind == Kind.BOX and boxes is None:
-                    raise ValueError("its boxes are missing")
-            red, green, blue = (int(value) for value in parts["fill"])
-            fill, interpolation = (red, green, blue), str(parts["interpolation"])
-            return cls(table[codes], values, boxes, fill, interpolation)
-        except (*_DAMAGE, AttributeError, KeyError, IndexError, TypeError) as error:
-            raise UserError(f"{path} holds no plan: {error}.") from error
 
 
 def in_pixels(
     ops: NDArray[np.uint8], values: NDArray[np.float64], height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Ops and values of any shape, with translations by a share of the side in whole pixels."""
-    values = values.copy()
-    for code, side in ((_TRANSLATE_X, width), (_TRANSLATE_Y, height)):
-        chosen = ops == code
-        values[chosen] = np.trunc(values[chosen] * side)
-    return _RESOLVED[ops], values
+    """Return ops and values of any shape, with ops in shares of the side replaced by ops in pixels.
+
+    Translations become whole pixels, cut towards zero as in torchvision 0.29's RandAugment.
+    """
+    pixel_ops, pixel_values = ops.copy(), values.copy()
+    for name, op in OPS.items():
+        if op.relative_to is None:
+            continue
+        chosen = ops == CODES[name]
+        pixel_ops[chosen] = CODES[op.relative_to]
+        if op.side:
+            side = width if op.side == "width" else height
+            pixel_values[chosen] = np.trunc(values[chosen] * side)
+    return pixel_ops, pixel_values
+
+
+def _has_boxes(ops: NDArray[np.uint8]) -> bool:
+    codes = [CODES[name] for name, op in OPS.items() if op.kind == Kind.BOX]
+    return bool(np.isin(ops, codes).any())
 
 
 def check_fill(fill: Sequence[int], where: str) -> None:
@@ -256,7 +222,7 @@ def _number(value: object, op: Op, where: str) -> float:
     return float(value)
 
 
-def _box(value: object, where: str) -> tuple[int, ...]:
+def _box(value: object, op: Op, where: str) -> tuple[int, ...]:
     if (
         not isinstance(value, Sequence)
         or len(value) != 4
@@ -264,6 +230,6 @@ def _box(value: object, where: str) -> tuple[int, ...]:
         or not (0 <= value[0] <= value[2] < 1 << 30 and 0 <= value[1] <= value[3] < 1 << 30)
     ):
         raise UserError(
-            f"{where}: Cutout takes a box (left, top, right, bottom) in pixels, not {value!r}."
+            f"{where}: {op.name} takes a box (left, top, right, bottom) in pixels, not {value!r}."
         )
     return tuple(int(edge) for edge in value)

@@ -1,15 +1,15 @@
-"""A policy: a space, how many ops, how strong. Printable; its text is what configs and tables hold.
+"""A policy: a space with a number of ops and a magnitude. Configs and tables hold its text.
 
     parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(128))
 
-Arguments; all but m have a default, which is the space's, and `nearest` for interpolation:
+Every argument but m has a default: `nearest` for interpolation, and for the others the space's own.
 
 n              ops for each sample, drawn with replacement (not for chains such as AutoAugment's)
 m              magnitude in [0, 1], a share of the space's scale
-spread         how magnitudes differ, drawn for each op of each sample: `fixed` (all are m),
+spread         distribution of the magnitude of each op of each sample: `fixed` (always m),
                `uniform` (in [0, m]), or a number: the standard deviation of a normal distribution
                about m, clipped to [0, 1]
-fill           colour of what comes in from outside the image: 128, or 124/116/104
+fill           colour of pixels from outside the image: 128, or 124/116/104
 interpolation  `nearest` or `bilinear`
 """
 
@@ -24,23 +24,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import rng
-from harness.augment.ops import CODES, OPS, Kind
-from harness.augment.plan import INTERPOLATIONS, Colour, Plan
-from harness.augment.spaces import MOST_OPS, SPACES, SUFFIXES, Row, Space, find_space
+from harness.augment.ops import CODES, OPS, Colour, Kind
+from harness.augment.plan import INTERPOLATIONS, Plan
+from harness.augment.spaces import MOST_OPS, SUFFIXES, Row, Space, find_space
 from harness.errors import UserError, nearest
 
 _TEXT = re.compile(r"(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?")
 _ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")
-_WORDS = 8  # random words of a layer: op, sign, applied?, magnitude (2), box (2), one to spare
-_UNIT = 2.0**-32
+# Random words of a layer, each 32 bits: 0 op, 1 sign, 2 applied or not, 3 and 4 magnitude, 5 and 6
+# centre of a box, 7 unused.
+_WORDS = 8
+_UNIT = 2.0**-32  # times a word: uniform in [0, 1)
 
 
 @dataclass(frozen=True)
 class _Steps:
-    """What a draw picks from: the rows of the space, or the steps of its chains one after another.
+    """The candidates of a draw: the rows of the space, or the steps of all its chains in order.
 
     codes: uint8 [S] of ops. p: probabilities [S]. level: factors [S] of the magnitude. values:
-    [S, 2] at magnitude m, with a negative and a positive sign. boxed: codes of ops that cut out.
+    [S, 2] at magnitude m, with a negative and a positive sign. box_codes: of ops that cut out.
     """
 
     codes: NDArray[np.uint8]
@@ -48,7 +50,7 @@ class _Steps:
     p: NDArray[np.float64]
     level: NDArray[np.float64]
     values: NDArray[np.float64]
-    boxed: list[int]
+    box_codes: list[int]
 
 
 @dataclass(frozen=True)
@@ -63,31 +65,31 @@ class Policy:
     interpolation: str = "nearest"
 
     def __post_init__(self) -> None:
-        _magnitude(self.m, self.space.name)
+        _parse_magnitude(self.m, self.space.name)
 
     def __str__(self) -> str:
         if not self.space.rows:
             return self.space.name
-        words = [] if self.space.chains else [f"n={self.n}"]
-        words.append(f"m={_number(self.m)}")
+        arguments = [] if self.space.chains else [f"n={self.n}"]
+        arguments.append(f"m={_format_number(self.m)}")
         if self.spread != "fixed" or self.space.spread != "fixed":
-            words.append(f"spread={_number(self.spread)}")
+            arguments.append(f"spread={_format_number(self.spread)}")
         if self.fill != self.space.fill:
-            words.append("fill=" + "/".join(str(value) for value in self.fill))
+            arguments.append("fill=" + "/".join(str(value) for value in self.fill))
         if self.interpolation != "nearest":
-            words.append(f"interpolation={self.interpolation}")
-        return f"{self.space.name}({', '.join(words)})"
+            arguments.append(f"interpolation={self.interpolation}")
+        return f"{self.space.name}({', '.join(arguments)})"
 
     def draw(self, seed: int, epoch: int, indices: NDArray[np.int64]) -> Plan:
-        """What happens to the samples with ids `indices` [N] in this epoch.
+        """Return the plan for the samples with ids `indices` [N] in this epoch.
 
-        A pure function of (seed, epoch, id): neither the batch nor its order matters. The op, sign
-        and place of a sample do not depend on m, so magnitudes are compared on the same draws.
+        A sample's ops are a pure function of (seed, epoch, id), whatever batch it is in. Its ops,
+        signs and places do not depend on m, so magnitudes are compared on the same draws.
         """
         words = rng.bits(seed, "policy", epoch, indices, _WORDS * self.n)
         words = words.reshape(len(indices), self.n, _WORDS).transpose(2, 1, 0)  # [word, layer, N]
         steps, chains = self._steps, len(self.space.chains)
-        if chains:  # of one chain, the first step in the first layer, ...
+        if chains:  # layer k gets step k of the chain that was drawn
             first = rng.scale(words[0, :1], chains) * self.n
             chosen = first + np.arange(self.n)[:, None]
         else:
@@ -96,15 +98,15 @@ class Policy:
         if self.spread == "fixed":
             values = steps.values[chosen, positive]
         else:
-            values = self._vary(words, chosen, positive)
-        left_out = words[2] * _UNIT >= steps.p[chosen]
-        ops[left_out], values[left_out] = 0, 0.0
+            values = self._spread_values(words, chosen, positive)
+        skipped = words[2] * _UNIT >= steps.p[chosen]
+        ops[skipped], values[skipped] = CODES["Identity"], 0.0
         boxes = None
-        if steps.boxed:
+        if steps.box_codes:
             centre = np.stack([words[5], words[6]] * 2, axis=-1) * _UNIT
             half = values[..., None] * np.array([-0.5, -0.5, 0.5, 0.5])
-            boxed = np.isin(ops, steps.boxed)[..., None]
-            boxes = np.where(boxed, centre + half, 0.0)
+            has_box = np.isin(ops, steps.box_codes)[..., None]
+            boxes = np.where(has_box, centre + half, 0.0)
         return Plan(ops, values, boxes, self.fill, self.interpolation)
 
     @functools.cached_property
@@ -124,13 +126,13 @@ class Policy:
             p=np.array(p),
             level=levels,
             values=np.reshape(values, (-1, 2)),
-            boxed=[CODES[row.op] for row in rows if OPS[row.op].kind == Kind.BOX],
+            box_codes=[CODES[row.op] for row in rows if OPS[row.op].kind == Kind.BOX],
         )
 
-    def _vary(
+    def _spread_values(
         self, words: NDArray[np.uint32], chosen: NDArray[np.int64], positive: NDArray[np.uint32]
     ) -> NDArray[np.float64]:
-        """Values [layers, N] of the chosen steps, at magnitudes that differ by sample."""
+        """Return values [layers, N] of the chosen steps, at magnitudes drawn for each sample."""
         if self.spread == "uniform":
             magnitude = self.m * words[3] * _UNIT
         else:
@@ -141,13 +143,13 @@ class Policy:
         sign = np.where(positive, 1.0, -1.0)
         values = np.zeros(chosen.shape)
         for step, row in enumerate(self._steps.rows):
-            here = chosen == step
-            values[here] = row.at(magnitude[here], sign[here])
+            samples = chosen == step
+            values[samples] = row.at(magnitude[samples], sign[samples])
         return values
 
 
 def parse_policy(text: str) -> Policy:
-    """The policy that `text` names: "none", "randaug(n=2, m=0.3)", "my.yaml(n=1, m=0.5)".
+    """Return the policy of a text: "none", "randaug(n=2, m=0.3)", "my.yaml(n=1, m=0.5)".
 
     Raises `UserError` for an unknown space or argument, a value out of range, or a missing m.
     """
@@ -158,16 +160,10 @@ def parse_policy(text: str) -> Policy:
 
 
 def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
-    """The complete text of a policy at a magnitude; "none" for the magnitude "none".
+    """Return the complete text of a policy at a magnitude; "none" for the magnitude "none".
 
     Raises `UserError` as `parse_policy` does, and where the text already has an m.
     """
-    name = policy_text.partition("(")[0].strip()
-    complete = _kept_complete if name in SPACES else _complete  # a table's file may change
-    return complete(policy_text, magnitude)
-
-
-def _complete(policy_text: str, magnitude: Literal["none"] | float) -> str:
     policy, given = _parse(policy_text)
     if "m" in given:
         raise UserError(
@@ -181,19 +177,17 @@ def _complete(policy_text: str, magnitude: Literal["none"] | float) -> str:
             f"policy 'none' has no magnitude {magnitude}: set augment.magnitude to none, or choose "
             "a space, such as randaug(n=2)."
         )
-    return str(replace(policy, m=_magnitude(magnitude, policy_text)))
-
-
-# a grid asks for the same few policies in each of its trials
-_kept_complete = functools.lru_cache(maxsize=4096)(_complete)
+    return str(replace(policy, m=_parse_magnitude(magnitude, policy_text)))
 
 
 def _parse(text: str) -> tuple[Policy, dict[str, str]]:
+    """Return the policy (m is 0 where the text has none), and the arguments of the text."""
     match = _TEXT.fullmatch(text.strip())
     if match is None and any(suffix in text for suffix in SUFFIXES):
         raise UserError(
-            f"'{text}' is not a policy: the path of a table has neither blanks nor parentheses in "
-            "it, and arguments follow as in my.yaml(n=2, m=0.3); rename the file or its folder."
+            f"'{text}' is not a policy: the path of a table may have neither blanks nor "
+            "parentheses, and arguments follow it as in my.yaml(n=2, m=0.3); rename the file or "
+            "its folder."
         )
     if match is None:
         raise UserError(
@@ -201,54 +195,60 @@ def _parse(text: str) -> tuple[Policy, dict[str, str]]:
             "randaug(n=2, m=0.3), or none."
         )
     space = find_space(match["space"])
+    valid = [a for a in _ARGUMENTS if space.rows and not (a == "n" and space.chains)]
+    arguments = (match["arguments"] or "").strip()
     given: dict[str, str] = {}
-    for part in (match["arguments"] or "").split(","):
+    for part in arguments.split(",") if arguments else ():
         key, equals, value = (word.strip() for word in part.partition("="))
-        if not key and not equals and not (match["arguments"] or "").strip():
-            continue
-        if not equals or not value or key in given:
+        if not equals or not value:
             raise UserError(
-                f"policy '{text}': '{part.strip()}' is not one new argument, name=value."
+                f"policy '{text}': '{part.strip()}' is not an argument name=value, such as m=0.3."
             )
-        if key not in _ARGUMENTS or not space.rows or (key == "n" and space.chains):
-            taken = [a for a in _ARGUMENTS if space.rows and not (a == "n" and space.chains)]
-            raise UserError(f"policy '{text}': {space.name} takes no '{key}'{nearest(key, taken)}.")
+        if key in given:
+            raise UserError(f"policy '{text}': '{key}' is given twice: remove one.")
+        if key not in valid:
+            raise UserError(
+                f"policy '{text}': {space.name} does not take '{key}'{nearest(key, valid)}."
+            )
         given[key] = value
     if not space.rows:
         return Policy(space), given
     n = len(space.chains[0]) if space.chains else space.n
     interpolation = given.get("interpolation", "nearest")
     if interpolation not in INTERPOLATIONS:
-        known = nearest(interpolation, INTERPOLATIONS)
-        raise UserError(f"policy '{text}': no interpolation '{interpolation}'{known}.")
+        choice = nearest(interpolation, INTERPOLATIONS)
+        raise UserError(f"policy '{text}': unknown interpolation '{interpolation}'{choice}.")
     return Policy(
         space,
-        n=_count(given["n"], text) if "n" in given else n,
-        m=_magnitude(given["m"], text) if "m" in given else 0.0,
-        spread=_spread(given.get("spread", space.spread), text),
-        fill=_fill(given["fill"], text) if "fill" in given else space.fill,
+        n=_parse_n(given["n"], text) if "n" in given else n,
+        m=_parse_magnitude(given["m"], text) if "m" in given else 0.0,
+        spread=_parse_spread(given.get("spread", space.spread), text),
+        fill=_parse_fill(given["fill"], text) if "fill" in given else space.fill,
         interpolation=interpolation,
     ), given
 
 
-def _number(value: str | float) -> str:
-    """Shortest text that reads back as the same number."""
+def _format_number(value: str | float) -> str:
+    """Return the shortest text that reads back as the same number."""
     return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")
 
 
-def _count(value: str, text: str) -> int:
-    number = _whole(value)
+def _parse_n(value: str, text: str) -> int:
+    number = _parse_whole(value)
     if not 1 <= number <= MOST_OPS:
         raise UserError(f"policy '{text}': n is a whole number from 1 to {MOST_OPS}, not {value}.")
     return number
 
 
-def _whole(value: str) -> int:
-    """A small whole number, or -1; thousands of digits would be an error of Python's."""
+def _parse_whole(value: str) -> int:
+    """Return a whole number below 10^9, or -1 for any other text.
+
+    Python refuses to convert thousands of digits.
+    """
     return int(value) if value.isdecimal() and len(value) < 10 else -1
 
 
-def _magnitude(value: str | float, text: str) -> float:
+def _parse_magnitude(value: str | float, text: str) -> float:
     try:
         number = float(value)
     except ValueError:
@@ -258,7 +258,7 @@ def _magnitude(value: str | float, text: str) -> float:
     return number + 0.0  # -0.0 would print differently
 
 
-def _spread(value: str | float, text: str) -> Literal["fixed", "uniform"] | float:
+def _parse_spread(value: str | float, text: str) -> Literal["fixed", "uniform"] | float:
     if value in ("fixed", "uniform"):
         return value  # type: ignore[return-value]
     try:
@@ -273,9 +273,9 @@ def _spread(value: str | float, text: str) -> Literal["fixed", "uniform"] | floa
     return number
 
 
-def _fill(value: str, text: str) -> Colour:
+def _parse_fill(value: str, text: str) -> Colour:
     parts = value.split("/")
-    channels = [_whole(part) for part in parts]
+    channels = [_parse_whole(part) for part in parts]
     channels = channels * 3 if len(channels) == 1 else channels
     if len(channels) != 3 or not all(0 <= channel <= 255 for channel in channels):
         raise UserError(

@@ -1,4 +1,4 @@
-"""A contact sheet of what magnitudes look like; `python -m harness.augment` draws it."""
+"""A contact sheet of images at several magnitudes; `python -m harness.augment` draws it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from harness.augment.apply import apply
+from harness.augment.executors import apply
 from harness.augment.ops import CODES, OPS, Kind
 from harness.augment.plan import Plan
 from harness.augment.policy import Policy, parse_policy, with_magnitude
@@ -22,21 +22,22 @@ _GAP, _LABEL, _TEXT = 4, 110, 12
 
 
 def by_op(image: Tensor, policy_text: str) -> tuple[list[str], Tensor]:
-    """Labels, and rows of tiles uint8 [ops, 1 + M, 3, H, W]: `image` as it is, then each op alone.
+    """Return labels, and tiles uint8 [ops, 1 + M, 3, H, W]: a row per op, which acts alone.
 
-    Signs are positive, a cut-out lies in the middle; `policy_text` carries no m.
+    The first tile of a row is `image` unchanged. Signs are positive, and a cut-out box is in the
+    middle. `policy_text` has no m.
     """
     policy = _at(policy_text, 0.0)
     rows = [row for row in policy.space.rows if OPS[row.op].kind != Kind.IDENTITY]
     if not rows:
-        raise UserError(f"policy '{policy_text}' has no op to show: its space is Identity alone.")
+        raise UserError(f"policy '{policy_text}' has no op to show: its space has only Identity.")
     tiles = []
     for row in rows:
-        plans = np.full((1, len(MAGNITUDES)), CODES[row.op], dtype=np.uint8)
+        codes = np.full((1, len(MAGNITUDES)), CODES[row.op], dtype=np.uint8)
         values = row.at(np.array([MAGNITUDES]), np.ones((1, len(MAGNITUDES))))
         half = 0.5 * values[..., None]
         boxes = 0.5 + half * np.array([-1.0, -1.0, 1.0, 1.0])
-        plan = Plan(plans, values, boxes, policy.fill, policy.interpolation)
+        plan = Plan(codes, values, boxes, policy.fill, policy.interpolation)
         copies = image.expand(len(MAGNITUDES), *image.shape)
         tiles.append(torch.cat([image[None], apply(copies, plan)]))
     return [row.op for row in rows], torch.stack(tiles)
@@ -45,9 +46,9 @@ def by_op(image: Tensor, policy_text: str) -> tuple[list[str], Tensor]:
 def by_sample(
     images: Tensor, ids: NDArray[np.int64], policy_text: str, seed: int = 0
 ) -> tuple[list[str], Tensor]:
-    """Labels, and rows of tiles uint8 [N, 1 + M, 3, H, W]: samples under the policy itself.
+    """Return labels, and tiles uint8 [N, 1 + M, 3, H, W]: a row per sample under the policy.
 
-    A sample keeps its ops, signs and places along its row; only the magnitude grows.
+    The ops, signs and places of a sample are the same along its row; only the magnitude grows.
     """
     columns = [images]
     for magnitude in MAGNITUDES:
@@ -56,7 +57,7 @@ def by_sample(
 
 
 def compose(title: str, labels: Sequence[str], tiles: Tensor) -> Image.Image:
-    """One picture of all tiles, with the magnitudes above and the labels to the left."""
+    """Return one picture of all tiles, with the magnitudes above and the labels to the left."""
     count, columns, _, height, width = tiles.shape
     zoom = max(1, -(-_TILE // max(height, width)))
     step_x, step_y = width * zoom + _GAP, height * zoom + _GAP
@@ -65,8 +66,8 @@ def compose(title: str, labels: Sequence[str], tiles: Tensor) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(_TEXT)
     draw.text((_GAP, _GAP), title, "black", font)
-    for column, word in enumerate(("none", *(f"m = {m:g}" for m in MAGNITUDES))):
-        draw.text((_LABEL + column * step_x, top - _TEXT - _GAP), word, "black", font)
+    for column, heading in enumerate(("none", *(f"m = {m:g}" for m in MAGNITUDES))):
+        draw.text((_LABEL + column * step_x, top - _TEXT - _GAP), heading, "black", font)
     for i, label in enumerate(labels):
         y = top + i * step_y
         draw.text((_GAP, y + (height * zoom - _TEXT) // 2), label, "black", font)

@@ -124,8 +124,8 @@ def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> 
         if teacher_data is student_data and teachers != students:
             return (
                 f"the teacher {name} was trained with dataset.{key} {teachers} and here it is "
-                f"{students}, so some of its training images are validation images here: choose "
-                "one of the same split"
+                f"{students}, so it was trained on images that are validation here: choose one of "
+                "the same split"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: whole or absent, the last two kept while it trains, its weights after.
+"""Checkpoints of a stage, written atomically: the last two while it trains, its weights after.
 
     checkpoint/step-00000123.pt          what every rank needs (one file; rank 0 writes)
     checkpoint/step-00000123.rank1.pt    ZeRO 1: one more file per rank, its optimizer shard
@@ -6,8 +6,8 @@
                                          (and "rewind": early weights, where children rewind)
 
 Files hold tensors and plain values and are read with `weights_only`: none can run code. They are
-zip archives as `torch.save` makes them; reading checks the CRC of every entry, which `torch.load`
-does not (it took 354 of 400 files with one flipped bit).
+zip archives as `torch.save` makes them. Reading checks the CRC of every entry, which `torch.load`
+does not do: it loaded 354 of 400 files with one flipped bit.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ def write(path: Path, value: dict[str, Any]) -> None:
 
 
 def read(path: Path, stage: str, keys: set[str]) -> dict[str, Any]:
-    """What `write` wrote for `stage`, with at least `keys`, on the CPU.
+    """Return what `write` wrote for `stage`, with at least `keys`, on the CPU.
 
-    Raises FileNotFoundError, or Damaged: truncated, altered, another stage's, or no checkpoint.
+    Raises:
+        FileNotFoundError: there is no such file.
+        Damaged: the file is truncated, altered, of another stage, or not a checkpoint.
     """
     data = path.read_bytes()
     try:
@@ -75,15 +77,15 @@ def _file(folder: Path, step: int, rank: int = 0) -> Path:
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps at which the stage was saved, newest first."""
-    found = [STEP.fullmatch(path.name) for path in (folder / "checkpoint").glob("step-*.pt")]
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    """Return the steps at which the stage was saved, newest first."""
+    matches = [STEP.fullmatch(path.name) for path in (folder / "checkpoint").glob("step-*.pt")]
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def save(
     folder: Path, stage: str, step: int, state: dict[str, Any], world: World, sharded: bool
 ) -> None:
-    """Save every rank's part; rank 0's comes last, for its name is what `steps` goes by."""
+    """Save every rank's part, rank 0's last: its file marks a complete checkpoint for `steps`."""
     value = {
         "stage": stage,
         "step": step,
@@ -93,11 +95,11 @@ def save(
     }
     if sharded and world.rank > 0:
         write(_file(folder, step, world.rank), value)
-    world.gather(None)  # nobody's part is missing when rank 0's appears
+    world.gather(None)  # wait until the parts of all other ranks are written
     if world.rank == 0:
         write(_file(folder, step), value)
         for old in steps(folder)[KEPT:]:
-            _file(folder, old).unlink(missing_ok=True)  # first, so that no half of it is found
+            _file(folder, old).unlink(missing_ok=True)  # first, or the checkpoint seems complete
             for part in (folder / "checkpoint").glob(f"step-{old:08d}.rank*.pt"):
                 part.unlink(missing_ok=True)
 
@@ -105,16 +107,18 @@ def save(
 def load_newest(
     folder: Path, stage: str, world: World, sharded: bool
 ) -> tuple[int, dict[str, Any]] | None:
-    """Step and state of the newest whole checkpoint, the same step on all ranks; None: no such.
+    """Return step and state of the newest complete checkpoint, or None if there is none.
 
-    A damaged one is moved aside with a sentence on stderr, and the one before it is used.
+    All ranks return the same step. A damaged checkpoint is moved aside with a message on stderr,
+    and the one before it is used.
 
     Raises:
-        UserError: a ZeRO 1 checkpoint of another number of ranks, or of another kind of engine.
+        UserError: a ZeRO 1 checkpoint of another number of ranks, or a checkpoint that is sharded
+            where this engine's are not, or the reverse.
     """
     if world.rank == 0:
-        for torn in (folder / "checkpoint").glob(".*.tmp"):  # of a writer that was killed
-            torn.unlink(missing_ok=True)
+        for partial in (folder / "checkpoint").glob(".*.tmp"):  # of a process that was killed
+            partial.unlink(missing_ok=True)
     for step in world.broadcast(steps(folder)):
         path = _file(folder, step)
         value: dict[str, Any] = {}
@@ -122,13 +126,13 @@ def load_newest(
         try:
             value = read(path, stage, {"step", "world_size", "sharded", "state"})
             if value["sharded"] != sharded or (sharded and value["world_size"] != world.size):
-                raise UserError(_refusal(path, value, world, sharded))
+                raise UserError(_cannot_continue(path, value, world, sharded))
             if sharded and world.rank:
                 own = _file(folder, step, world.rank)
                 value = read(own, stage, {"step", "world_size", "sharded", "state"})
         except (Damaged, FileNotFoundError) as error:
             problem = str(error)
-        problems = [said for said in world.gather(problem) if said]
+        problems = [text for text in world.gather(problem) if text]
         if not problems:
             return step, value["state"]
         if world.rank == 0:
@@ -136,17 +140,18 @@ def load_newest(
     return None
 
 
-def _refusal(path: Path, value: dict[str, Any], world: World, sharded: bool) -> str:
-    was = (
+def _cannot_continue(path: Path, value: dict[str, Any], world: World, sharded: bool) -> str:
+    """Return the error message for a checkpoint that another kind of engine has saved."""
+    saved = (
         f"under ZeRO 1 by {value['world_size']} process(es), each with its part of the optimizer"
         if value["sharded"]
         else "with the whole optimizer in it"
     )
     now = f"ZeRO 1 with {world.size} process(es)" if sharded else "an engine without ZeRO 1"
     return (
-        f"the checkpoint {path} was saved {was}, and cannot go on under {now}: set run.engine, "
-        "run.zero_stage and run.processes as they were, or delete that checkpoint folder to begin "
-        "the stage again."
+        f"the checkpoint {path} was saved {saved}, and cannot continue under {now}: set "
+        "run.engine, run.zero_stage and run.processes as they were, or delete that checkpoint "
+        "folder to start the stage again."
     )
 
 
@@ -158,14 +163,15 @@ def write_final(
     rewind: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write the final weights, packed masks, and the early weights that children rewind to."""
-    value = {"stage": stage, "model": {name: t.cpu() for name, t in model.items()}, "masks": masks}
-    write(
-        folder / "checkpoint" / "final.pt", value if rewind is None else {**value, "rewind": rewind}
-    )
+    weights = {name: tensor.cpu() for name, tensor in model.items()}
+    value = {"stage": stage, "model": weights, "masks": masks}
+    if rewind is not None:
+        value["rewind"] = rewind
+    write(folder / "checkpoint" / "final.pt", value)
 
 
 def read_final(folder: Path, stage: str) -> dict[str, Any]:
-    """`{"model", "masks"}` of a finished stage. Raises Damaged, also where the file is absent."""
+    """Return `{"model", "masks"}` of a finished stage. Raises Damaged, also for a missing file."""
     path = folder / "checkpoint" / "final.pt"
     try:
         return read(path, stage, {"model", "masks"})
@@ -174,13 +180,13 @@ def read_final(folder: Path, stage: str) -> dict[str, Any]:
 
 
 def drop_steps(folder: Path) -> None:
-    """Delete what only an unfinished stage needs."""
+    """Delete the checkpoints that only an unfinished stage needs."""
     for path in (folder / "checkpoint").glob("step-*.pt"):
         path.unlink(missing_ok=True)
 
 
 def weights_hash(model: dict[str, torch.Tensor]) -> str:
-    """SHA-256 (hex) over names and bytes of a state dict, whatever device it is on."""
+    """Return the SHA-256 (hex) over names and bytes of a state dict on any device."""
     sha = hashlib.sha256()
     for name, tensor in sorted(model.items()):
         sha.update(name.encode())

@@ -1,7 +1,7 @@
 """The ranks of one job: a process group from plain environment variables, votes, broadcasts.
 
-One process needs no variables. Several have RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
-MASTER_PORT (submitit's are translated by `harness.cluster.worker`).
+A single process needs no variables. Several processes need RANK, WORLD_SIZE, LOCAL_RANK,
+MASTER_ADDR and MASTER_PORT; `harness.cluster` sets them from SLURM's variables.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from harness.errors import UserError
 from harness.schema import RunConfig
 
 TIMEOUT = datetime.timedelta(minutes=10)
-"""A collective that takes longer means a dead rank: the job ends instead of idling."""
+"""A collective operation that takes longer means a dead rank, so the job ends."""
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers. Messages go over gloo, so they never wait for a GPU."""
+    """This process among the ranks of its job. Messages go over gloo and do not wait for a GPU."""
 
     rank: int
     size: int
@@ -35,97 +35,100 @@ class World:
     control: dist.ProcessGroup | None = None
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's `value` on every rank."""
+        """Return rank 0's `value`, on every rank."""
         if self.size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.control)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.control)
+        return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's `value`, in the order of ranks, on every rank."""
+        """Return every rank's `value` in the order of ranks, on every rank."""
         if self.size == 1:
             return [value]
-        box: list[Any] = [None] * self.size
-        dist.all_gather_object(box, value, group=self.control)
-        return box
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag, whether any rank raised it."""
+        """Return for each flag whether it is true on any rank."""
         if self.size == 1:
             return flags
-        ballot = torch.tensor([int(flag) for flag in flags])
-        dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self.control)
-        return tuple(bool(flag) for flag in ballot.tolist())
+        votes = torch.tensor([int(flag) for flag in flags])
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control)
+        return tuple(bool(vote) for vote in votes.tolist())
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Give every rank rank 0's buffers: batch-norm statistics are each rank's own."""
+        """Give every rank the buffers of rank 0, that is its batch-norm statistics.
+
+        All buffers of one dtype are sent in one message.
+        """
         buffers = list(module.buffers()) if self.size > 1 else []
-        for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):  # in one message each
-            some = [buffer for buffer in buffers if buffer.dtype == dtype]
-            flat = torch.cat([buffer.flatten() for buffer in some])
+        for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
+            alike = [buffer for buffer in buffers if buffer.dtype == dtype]
+            flat = torch.cat([buffer.flatten() for buffer in alike])
             dist.broadcast(flat, src=0)
-            for buffer, part in zip(some, flat.split([b.numel() for b in some]), strict=True):
+            for buffer, part in zip(alike, flat.split([b.numel() for b in alike]), strict=True):
                 buffer.copy_(part.view_as(buffer))
 
 
 def pick_device(run: RunConfig, local_rank: int) -> torch.device:
-    """The device of this rank. Raises UserError where `run.device` asks for a GPU in vain."""
+    """Return the device of this rank. Raises UserError if `run.device` is a missing GPU."""
     if run.device == "cpu" or (run.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(
-            "run.device is cuda and this process sees no CUDA device. Workers see as many as they "
-            "ask for: say cluster.gpus_per_node=N, or run.device=cpu."
+            "run.device is cuda and this process sees no CUDA device. A worker sees the GPUs that "
+            "its job requests: set cluster.gpus_per_node=N, or run.device=cpu."
         )
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
-def _placed(run: RunConfig) -> tuple[int, int, int]:
-    """Rank, number of ranks, and rank on this node, from the environment."""
+def _ranks_from_environment(run: RunConfig) -> tuple[int, int, int]:
+    """Return rank, number of ranks, and rank on this node."""
     size = int(os.environ.get("WORLD_SIZE", 1))
     absent = [name for name in VARIABLES if name not in os.environ]
     if size != run.processes or (size > 1 and absent):
-        said = f"{', '.join(absent)} not set" if absent else f"WORLD_SIZE is {size}"
+        reason = f"{', '.join(absent)} not set" if absent else f"WORLD_SIZE is {size}"
         raise UserError(
-            f"run.processes is {run.processes} and the environment is that of {size}: {said}; "
+            f"run.processes is {run.processes} and the environment is that of {size}: {reason}; "
             f"start {run.processes} processes with {', '.join(VARIABLES)}, or set run.processes."
         )
     return int(os.environ.get("RANK", 0)), size, int(os.environ.get("LOCAL_RANK", 0))
 
 
-def _repeat_bits(device: torch.device) -> None:
+def _use_deterministic_algorithms(device: torch.device) -> None:
     """Make torch use deterministic algorithms. Operators without one fail on CPU, warn on a GPU."""
     torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
     if device.type == "cuda":
-        # read with the first product of matrices, which may add up in any order without it
+        # cuBLAS reads it at its first call; without it products of matrices add up in any order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # would fill every new tensor first, against reads that we do not make
+    # torch would fill every new tensor, which only helps code that reads uninitialized memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def connected(run: RunConfig) -> Iterator[World]:
-    """Join the process group (DeepSpeed needs one for a single rank too); leave it at the end.
+    """Join the process group in the block; DeepSpeed needs one for a single rank too.
 
-    Meanwhile torch takes deterministic algorithms, so that bits repeat, and on a CPU `run.threads`
-    threads. On a GPU an operator that has no such algorithm warns, once; `run.deterministic=false`
-    takes the fastest there.
+    In the block torch uses deterministic algorithms, so that bits repeat, and on a CPU
+    `run.threads` threads. On a GPU an operator without a deterministic algorithm warns once;
+    `run.deterministic=false` chooses the fastest algorithms there.
 
     Raises:
-        UserError: a GPU that is not there, or an environment that does not fit `run.processes`.
+        UserError: a GPU that is missing, or an environment that does not fit `run.processes`.
     """
-    rank, size, local_rank = _placed(run)
+    rank, size, local_rank = _ranks_from_environment(run)
     deterministic = torch.get_deterministic_debug_mode()
     device = pick_device(run, local_rank)
     if device.type == "cpu":
         torch.set_num_threads(run.threads)
-        _repeat_bits(device)
-        os.environ["DS_ACCELERATOR"] = "cpu"  # or DeepSpeed takes a GPU that it finds
+        _use_deterministic_algorithms(device)
+        os.environ["DS_ACCELERATOR"] = "cpu"  # by default DeepSpeed uses a GPU if it finds one
     else:
         torch.cuda.set_device(device)
         if run.deterministic:
-            _repeat_bits(device)
+            _use_deterministic_algorithms(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if size == 1:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it

@@ -1,7 +1,7 @@
 """The DeepSpeed engine: ZeRO 0 or 1, torch autocast, gradient accumulation, our masks and rates.
 
-It is launched from plain environment variables (`distributed.connected`), never by DeepSpeed's own
-launcher. On CPU no operator is compiled: gloo does the reduction.
+It is launched from plain environment variables (`distributed.connected`), not by DeepSpeed's own
+launcher. No operator is compiled on CPU: gloo does the reduction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 
 from harness.schema import RecipeConfig, RunConfig
 from harness.train.distributed import World
-from harness.train.engine import MicroBatch, hold, pruned_places
+from harness.train.engine_base import MicroBatch, PrunedWeight, pruned_weights, zero_pruned
 from harness.train.optim import loss_function, make_optimizer
 
 logger.setLevel(logging.ERROR)
@@ -30,7 +30,7 @@ vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] =
 
 
 class DeepSpeed:
-    """See `engine.Engine`."""
+    """See `engine_base.Engine`."""
 
     def __init__(
         self,
@@ -43,25 +43,25 @@ class DeepSpeed:
     ):
         self.recipe = recipe
         self.world = world
-        self.accumulate = micro_batches
+        self.micro_batches = micro_batches
         self.optimizer = make_optimizer(module, recipe.optimizer)
-        weights = sum(parameter.numel() for parameter in module.parameters())
         config = {
-            # DeepSpeed only counts with these numbers; a step's micro-batches are ours
+            # DeepSpeed only counts with these two numbers; `train_step` gets the micro-batches
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": micro_batches,
             "zero_optimization": {
                 "stage": run.zero_stage,
-                "reduce_bucket_size": weights,  # by default a buffer of 2 GB for each engine
+                # the default is a buffer of 2 GB for each engine
+                "reduce_bucket_size": sum(p.numel() for p in module.parameters()),
             },
             "zero_allow_untested_optimizer": True,  # torch's SGD under ZeRO 1
             "torch_autocast": {
                 "enabled": recipe.precision == "bf16_autocast",
                 "dtype": "bfloat16",
-                # no parameter's gradient is rounded to bf16, as ZeRO 1 would by default
+                # by default ZeRO 1 rounds the gradients of these modules to bf16
                 "lower_precision_safe_modules": [],
             },
-            "gradient_clipping": 0.0,  # by default it clips at 1.0, silently and unlike the twin
+            "gradient_clipping": 0.0,  # the default is to clip at 1.0, which the twin does not do
             "steps_per_print": None,
             "timers": {"throughput": {"enabled": False}},  # it waits for the GPU at every step
         }
@@ -73,40 +73,43 @@ class DeepSpeed:
         if run.zero_stage:
             self.shards = self.wrapped.single_partition_of_fp32_groups
         elif run.channels_last:
-            # only now: DeepSpeed's first broadcast refuses such strides. Under ZeRO 1 the weights
-            # stay views of flat buffers; convolutions then follow the format of their input.
+            # After `initialize`, because DeepSpeed's first broadcast refuses such strides. Under
+            # ZeRO 1 the weights stay views of flat buffers, and convolutions follow the format of
+            # their input.
             self.module.to(memory_format=torch.channels_last)
-        self.mask(masks)
+        self.set_masks(masks)
 
-    def mask(self, masks: Mapping[str, torch.Tensor]) -> None:
-        """See `engine.Engine`."""
-        self.places = pruned_places(self.module, masks)
-        if self.places and self.shards:
-            self.places += list(zip(self.shards, self._pruned_in_shards(), strict=True))
-        hold(self.places, self.optimizer)
+    def set_masks(self, masks: Mapping[str, torch.Tensor]) -> None:
+        """See `engine_base.Engine`."""
+        self.pruned = pruned_weights(self.module, masks)
+        if self.pruned and self.shards:
+            self.pruned += self._pruned_shards(masks)
+        zero_pruned(self.pruned, self.optimizer)
 
     @torch.no_grad()
-    def _pruned_in_shards(self) -> list[torch.Tensor]:
-        """Where the shards hold pruned weights: DeepSpeed's setter says which part is whose.
+    def _pruned_shards(self, masks: Mapping[str, torch.Tensor]) -> list[PrunedWeight]:
+        """Return each shard with the positions of the pruned weights in it.
 
-        The padding at the end of a shard, zero by construction, counts as pruned.
+        Only DeepSpeed knows which part of a weight is in which shard. So its setter writes the
+        masks into the shards, the positions are where the shards are then zero, and the shards get
+        their values back. The padding at the end of a shard, which is always zero, counts as
+        pruned.
         """
-        weights = [shard.clone() for shard in self.shards]
-        gone = {id(weight): places for weight, places in self.places}
-        for parameter in self.module.parameters():
-            kept = torch.ones_like(parameter)
-            if id(parameter) in gone:
-                kept.masked_fill_(gone[id(parameter)], 0.0)
-            safe_set_full_fp32_param(parameter, kept)
-        found = [shard == 0.0 for shard in self.shards]
-        for shard, weight in zip(self.shards, weights, strict=True):
-            shard.copy_(weight)
-        return found
+        values = [shard.clone() for shard in self.shards]
+        for name, parameter in self.module.named_parameters():
+            mask = torch.ones_like(parameter)
+            if name in masks:
+                mask.copy_(masks[name])
+            safe_set_full_fp32_param(parameter, mask)
+        pruned = [(shard, shard == 0.0) for shard in self.shards]
+        for shard, value in zip(self.shards, values, strict=True):
+            shard.copy_(value)
+        return pruned
 
     def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> torch.Tensor:
-        """See `engine.Engine`."""
-        if len(micro_batches) != self.accumulate:
-            raise ValueError(f"{len(micro_batches)} micro-batches, {self.accumulate} expected")
+        """See `engine_base.Engine`."""
+        if len(micro_batches) != self.micro_batches:
+            raise ValueError(f"{len(micro_batches)} micro-batches, expected {self.micro_batches}")
         for group in self.wrapped.param_groups:
             group["lr"] = lr
         self.module.train()
@@ -116,18 +119,21 @@ class DeepSpeed:
             loss = loss_function(self.recipe, self.engine(images), targets)
             loss = loss * (len(images) / examples)
             self.engine.backward(loss, scale_wrt_gas=False)
-            self.engine.step()  # moves the weights at the last micro-batch
+            self.engine.step()  # updates the weights at the last micro-batch only
             total += loss.detach()
-        hold(self.places, self.optimizer)
+        zero_pruned(self.pruned, self.optimizer)
         return total
 
     def state(self) -> dict[str, Any]:
-        """See `engine.Engine`. The fp32 copies equal the model's weights, so they are not saved."""
+        """See `engine_base.Engine`.
+
+        ZeRO's fp32 copies equal the model's weights and are not saved.
+        """
         return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `engine.Engine`."""
+        """See `engine_base.Engine`."""
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.shards:
@@ -135,7 +141,7 @@ class DeepSpeed:
                 safe_set_full_fp32_param(parameter, parameter)
 
     def close(self) -> None:
-        """See `engine.Engine`."""
+        """See `engine_base.Engine`."""
         self.engine.destroy()
         del self.engine, self.wrapped
         gc.collect()  # DeepSpeed's engine refers to itself, so nothing else frees its buffers

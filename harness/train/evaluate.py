@@ -1,4 +1,4 @@
-"""Loss and top-1 over a split: every example once, whatever the number of ranks."""
+"""Loss and top-1 accuracy of a split: every example once, whatever the number of ranks."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from harness.augment.batch_transform import BatchTransform, eval_batch
 from harness.data.types import Loader, SplitName
 from harness.schema import RecipeConfig
 from harness.train.distributed import World
-from harness.train.engine import autocast
+from harness.train.engine_base import autocast
 
-BATCH = 256  # images of one rank's forward: a constant, so that equal weights give equal bits
+BATCH = 256  # images of one rank's forward pass: constant, so that equal weights give equal bits
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean cross entropy (nats, no smoothing), top-1 as a share, and which examples were right."""
+    """Top-1 accuracy in [0, 1], mean cross entropy in nats without smoothing, and `correct` [N].
+
+    `correct` says for each example whether it was classified correctly.
+    """
 
     top1: float
     loss: float
     correct: NDArray[np.bool_]
 
     def summary(self) -> dict[str, float]:
-        """What goes into a result."""
+        """Return the scores that a result holds."""
         return {"top1": self.top1, "loss": self.loss}
 
 
@@ -44,35 +47,35 @@ def evaluate(
     transform: BatchTransform,
     world: World,
     channels_last: bool,
-    beat: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> Scores:
-    """Scores on all of `split`, on every rank; the module's mode is as before afterwards.
+    """Return the scores on all of `split`, on every rank; the module's mode is restored.
 
-    All ranks take rank 0's batch-norm statistics first. Losses of single examples are added in
-    fp64 in the split's order, however the ranks shared them. `beat` is called after each batch.
+    First all ranks take rank 0's batch-norm statistics. Losses of single examples are added in fp64
+    in the split's order, however the ranks shared them. `heartbeat` is called after each batch.
     """
     world.share_buffers(module)
-    mode = module.training
+    was_training = module.training
     module.eval()
-    losses, right = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
+    losses, correct = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
     try:
         for batch in loader.evaluate(split, BATCH):
             images = eval_batch(batch.images, transform=transform, channels_last=channels_last)
             with autocast(recipe, world.device):
                 logits = module(images).float()
             losses.append(F.cross_entropy(logits, batch.labels, reduction="none").cpu())
-            right.append((logits.argmax(1) == batch.labels).cpu())
-            beat()
+            correct.append((logits.argmax(1) == batch.labels).cpu())
+            heartbeat()
     finally:
-        module.train(mode)
-    parts = world.gather((torch.cat(losses).numpy(), torch.cat(right).numpy()))
-    loss = np.concatenate([part[0] for part in parts]).astype(np.float64)
-    correct = np.concatenate([part[1] for part in parts])
-    return Scores(float(correct.mean()), float(loss.mean()), correct)
+        module.train(was_training)
+    parts = world.gather((torch.cat(losses).numpy(), torch.cat(correct).numpy()))
+    all_losses = np.concatenate([part[0] for part in parts]).astype(np.float64)
+    all_correct = np.concatenate([part[1] for part in parts])
+    return Scores(float(all_correct.mean()), float(all_losses.mean()), all_correct)
 
 
 def packed(correct: Mapping[str, NDArray[np.bool_]]) -> bytes:
-    """`correct.npz`: a bit per example and split, with the number of examples; some 100 bytes."""
+    """Return the bytes of `correct.npz`: for each split a bit per example, and their number."""
     arrays: dict[str, Any] = {}
     for split, bits in correct.items():
         arrays[split] = np.packbits(bits)

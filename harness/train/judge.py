@@ -1,10 +1,10 @@
-"""A teacher in training: it labels the augmented images, and chooses or weighs them.
+"""What a teacher does to a batch in training: it labels images, chooses among them, weighs them.
 
-Labels: the teacher's classes (`hard`) or probabilities (`soft`; Wei et al. 2020, KD for
-AutoAugment) take the share `weight` of the targets. Choice: of `candidates` augmentations of an
-image the one whose teacher's loss is nearest to `target`. Weight: images whose loss is above `cap`
-are dropped, or count cap / loss. Losses are against the true label, in nats. All of it is a
-function of the images, so stages resume, and share gangs, as others do.
+Labels: the teacher's class (`hard`) or probabilities (`soft`; Wei et al. 2020, KD for AutoAugment)
+take the share `weight` of the targets. Choice: of `candidates` augmentations of an image, the one
+whose teacher's loss is nearest to `target`. Weight: an image whose loss is above `cap` is dropped,
+or counts cap / loss. Losses are against the true label, in nats. All of this is a function of the
+images only, so a stage with a teacher resumes, and trains in a gang, like any other.
 """
 
 from __future__ import annotations
@@ -18,45 +18,49 @@ from harness.augment.batch_transform import BatchTransform
 from harness.schema import TeacherConfig
 from harness.train.teacher import Teacher, cross_entropy
 
-Drawn = tuple[torch.Tensor, torch.Tensor]
-OTHER_DRAWS = 2**24  # a candidate's draws are those of this many epochs later
+ImagesAndTargets = tuple[torch.Tensor, torch.Tensor]
+CANDIDATE_EPOCHS = 2**24  # candidate number k has the draws of k times this many epochs later
 
 
-def judged(
+def judge_batch(
     config: TeacherConfig,
     teacher: Teacher,
-    draw: Callable[[int], Drawn],
+    augment: Callable[[int], ImagesAndTargets],
     labels: torch.Tensor,
-    seen: BatchTransform,
-) -> Drawn:
-    """Images and targets of a batch. `draw(epochs later)` augments it; labels int64 [N].
+    transform: BatchTransform,
+) -> ImagesAndTargets:
+    """Return the images and targets of a batch, as the teacher decides.
 
-    Targets are as drawn, or shares float32 [N, classes] that sum to a sample's weight.
+    `augment(k)` returns the batch with the draws of k epochs later, normalised by `transform`;
+    labels: int64 [N]. The targets are those of `augment`, or shares float32 [N, classes] that sum
+    to the weight of the image.
     """
-    images, targets = draw(0)
-    logits = teacher.logits(images, seen)
+    images, targets = augment(0)
+    logits = teacher.logits(images, transform)
     if config.target is not None:
-        best = (cross_entropy(logits, labels) - config.target).abs()
+        distance = (cross_entropy(logits, labels) - config.target).abs()
         for number in range(1, config.candidates):
-            others, _ = draw(number * OTHER_DRAWS)
-            said = teacher.logits(others, seen)
-            distance = (cross_entropy(said, labels) - config.target).abs()
-            nearer = distance < best
-            images = torch.where(nearer[:, None, None, None], others, images)
-            logits = torch.where(nearer[:, None], said, logits)
-            best = torch.where(nearer, distance, best)
+            other_images, _ = augment(number * CANDIDATE_EPOCHS)
+            other_logits = teacher.logits(other_images, transform)
+            other_distance = (cross_entropy(other_logits, labels) - config.target).abs()
+            is_nearer = other_distance < distance
+            images = torch.where(is_nearer[:, None, None, None], other_images, images)
+            logits = torch.where(is_nearer[:, None], other_logits, logits)
+            distance = torch.where(is_nearer, other_distance, distance)
     if config.labels == "true" and config.cap is None:
         return images, targets
-    shares = targets if targets.ndim == 2 else F.one_hot(targets, logits.shape[1]).float()
+    classes = logits.shape[1]
+    shares = targets if targets.ndim == 2 else F.one_hot(targets, classes).float()
     if config.labels != "true":
-        own = logits.softmax(1)
+        teachers_shares = logits.softmax(1)
         if config.labels == "hard":
-            own = F.one_hot(own.argmax(1), logits.shape[1]).float()
-        shares = torch.lerp(shares, own, config.weight)
+            teachers_shares = F.one_hot(teachers_shares.argmax(1), classes).float()
+        shares = torch.lerp(shares, teachers_shares, config.weight)
     if config.cap is not None:
         loss = cross_entropy(logits, labels)
-        kept = (loss <= config.cap).float()
         if config.beyond == "down_weight":
-            kept = torch.clamp(config.cap / loss.clamp_min(1e-12), max=1.0)
-        shares = shares * kept[:, None]
+            weights = torch.clamp(config.cap / loss.clamp_min(1e-12), max=1.0)
+        else:
+            weights = (loss <= config.cap).float()
+        shares = shares * weights[:, None]
     return images, shares

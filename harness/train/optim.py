@@ -14,9 +14,9 @@ from harness.schema import OptimizerConfig, RecipeConfig, ScheduleConfig
 def learning_rate(
     optimizer: OptimizerConfig, schedule: ScheduleConfig, step: int, steps: int, per_epoch: int
 ) -> float:
-    """Learning rate of `step` (0-based) of a stage of `steps`, a pure function of its arguments.
+    """Return the learning rate of `step` (0-based) of a stage of `steps`.
 
-    Linear warm-up from 0 over `warmup_epochs`, whose first step already moves; then cosine to
+    Linear warm-up from 0 over `warmup_epochs`, whose first step has a rate above 0; then cosine to
     `final_share` of the peak (Loshchilov and Hutter 2017), steps down by `gamma`, or constant.
     """
     warmup = round(schedule.warmup_epochs * per_epoch)
@@ -33,22 +33,24 @@ def learning_rate(
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW; norms and biases are decayed only when asked for.
+    """Return SGD or AdamW for the module's parameters.
 
-    These are the parameters of one dimension, and those that a model of timm's names itself
-    (position embeddings, class tokens).
+    Without `decay_norm_and_bias` there is no weight decay on parameters of one dimension, and on
+    those that a timm model lists in `no_weight_decay` (position embeddings, class tokens).
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    said = getattr(module, "no_weight_decay", None)
-    own = set(said()) if callable(said) else set()
-    spared = {
-        name for name, p in named if (p.ndim <= 1 or name in own) and not config.decay_norm_and_bias
+    list_undecayed = getattr(module, "no_weight_decay", None)
+    listed = set(list_undecayed()) if callable(list_undecayed) else set()
+    undecayed_names = {
+        name
+        for name, p in named
+        if (p.ndim <= 1 or name in listed) and not config.decay_norm_and_bias
     }
-    decay = [p for name, p in named if name not in spared]
-    rest = [p for name, p in named if name in spared]
+    decayed = [p for name, p in named if name not in undecayed_names]
+    undecayed = [p for name, p in named if name in undecayed_names]
     groups = [
         {"params": parameters, "weight_decay": weight_decay}
-        for parameters, weight_decay in ((decay, config.weight_decay), (rest, 0.0))
+        for parameters, weight_decay in ((decayed, config.weight_decay), (undecayed, 0.0))
         if parameters
     ]
     if config.name == "adamw":
@@ -61,9 +63,10 @@ def loss_function(
     logits: torch.Tensor | tuple[torch.Tensor, ...],
     targets: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean cross entropy in fp32; `targets` are labels int64 [N] or shares float [N, classes].
+    """Return the mean cross entropy in fp32.
 
-    Of a tuple of logits, which networks with additional parameters give, the sum.
+    targets: labels int64 [N] or shares float [N, classes]. logits: [N, classes], or a tuple of
+    them from a network with additional parameters, whose losses are added.
     """
     parts = logits if isinstance(logits, tuple) else (logits,)
     smoothing = recipe.label_smoothing

@@ -1,4 +1,4 @@
-"""A short measurement of one size: time of a step, time waited for data, memory."""
+"""Short trainings that measure one size: seconds of a step, waiting for data, memory."""
 
 from __future__ import annotations
 
@@ -18,98 +18,104 @@ from harness.data import node
 from harness.data.crops import side_at
 from harness.data.datasets import load
 from harness.data.loader import make_loader
-from harness.data.types import Loader
 from harness.errors import UserError
 from harness.schema import DatasetConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.sweep.cost import Measurement, run_settings
 from harness.train.distributed import connected
-from harness.train.loop import Member
+from harness.train.gang import Gang, Member
 from harness.train.stage import Stage
 
-WARM_UP_STEPS = 3  # first steps choose algorithms and fill caches
-LONGEST_SECONDS = 60.0  # for each size of images, once there is a step to tell of
-DEADLINE_SECONDS = 3600.0  # of a whole pilot: one that takes longer hangs
+WARM_UP_STEPS = 3  # the first steps choose algorithms and fill caches; they are not measured
+LONGEST_SECONDS = 60.0  # for each size of images, once one step is measured
+DEADLINE_SECONDS = 3600.0  # for a whole measurement; one that takes longer hangs
 
 
-def measure(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Measurement:
-    """Train `steps` steps of a dense stage of this size in a scratch folder, on this device.
+def measure_steps(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Measurement:
+    """Train `steps` steps of a dense stage in a scratch folder, on this device, and time them.
 
-    Of images that grow while training, as many of each size. A teacher is taken from `store`.
-    Memory on a CPU is what this process grew by: right in a fresh one only, since the memory that
-    an earlier size gave back to the process is used again unseen (`measure_alone`).
+    Where training images grow, each of their sizes gets as many steps. A teacher is read from
+    `store`.
+
+    On a CPU the memory is what this process grew by. That is right in a new process only, because
+    memory that an earlier measurement released to the process is used again and not seen. See
+    `measure_steps_in_new_process`.
 
     Raises UserError as training does.
     """
     with connected(run) as world, tempfile.TemporaryDirectory(prefix="pilot-") as scratch:
         folder = Path(scratch) / "stages" / "xx" / "pilot"
         folder.mkdir(parents=True)
-        cuda = world.device.type == "cuda"
-        if cuda:  # what was there before is no part of this
+        is_cuda = world.device.type == "cuda"
+        if is_cuda:  # do not count what was allocated before
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # the most starts anew from here
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak memory
         before = _host_bytes("VmRSS")
         dataset = load(config.dataset, run.data_root, run.loader, run.data_cache)
         epochs = config.recipe.epochs
         loader = make_loader(
             dataset, run, config.recipe.batch_size, world.rank, world.size, world.device, epochs
         )
-        member = Member(stage_id(config), config, folder, None, store)
-        untracked = run.model_copy(update={"tracker": "none"})  # the run of that id is the stage's
-        stage = Stage(member, dataset, loader, untracked, world, lambda: None)
-        spent = waited = 0.0  # of a step, mean over the training
+        member = Member(stage_id(config), config, folder, None, teacher_store=store)
+        # without a tracker: the tracker's run of this id belongs to the real stage
+        untracked = run.model_copy(update={"tracker": "none"})
+        stage = Stage(member, Gang(dataset, loader, untracked, world, lambda: None))
+        step_seconds = wait_seconds = 0.0  # mean over the steps of the whole training
         try:
-            for epoch, alike in _unlike(config.dataset, dataset.resolution, epochs).items():
-                step = _step(stage, loader, epoch, steps)
-                spent += step[0] * alike / epochs
-                waited += step[1] * alike / epochs
+            for epoch, count in _epochs_by_side(config.dataset, dataset.resolution, epochs).items():
+                seconds, waited = _time_steps(stage, epoch, steps)
+                step_seconds += seconds * count / epochs
+                wait_seconds += waited * count / epochs
         finally:
             stage.close()
             loader.close()
-        memory = torch.cuda.max_memory_allocated() if cuda else _host_bytes("VmHWM") - before
+        memory = torch.cuda.max_memory_allocated() if is_cuda else _host_bytes("VmHWM") - before
         return Measurement(
-            seconds_per_epoch=spent * loader.steps_per_epoch * world.size,
-            data_share=waited / spent,
+            seconds_per_epoch=step_seconds * loader.steps_per_epoch * world.size,
+            data_share=wait_seconds / step_seconds,
             memory_bytes=max(1, memory),
             device_bytes=_device_bytes(world.device),
-            device=torch.cuda.get_device_name() if cuda else "cpu",
+            device=torch.cuda.get_device_name() if is_cuda else "cpu",
             **run_settings(run),
         )
 
 
-def measure_alone(config: StageConfig, run: RunConfig, steps: int, store: Path) -> Measurement:
-    """`measure` in a fresh process, so that one size says nothing about the next.
+def measure_steps_in_new_process(
+    config: StageConfig, run: RunConfig, steps: int, store: Path
+) -> Measurement:
+    """Run `measure_steps` in a new process, so that no size influences the next one's memory.
 
-    Raises UserError as training does, and where the process dies or does not end.
+    Raises UserError as training does, and if the process dies or does not end in time.
     """
-    fresh = multiprocessing.get_context("spawn")
-    named = f"the pilot of {config.model.family} width {config.model.width:g}"
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(1, fresh) as pool:
-        future = pool.submit(measure, config, run, steps, store)
+    spawn = multiprocessing.get_context("spawn")
+    name = f"the pilot of {config.model.family} width {config.model.width:g}"
+    older_children = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(1, spawn) as pool:
+        future = pool.submit(measure_steps, config, run, steps, store)
         try:
             return future.result(DEADLINE_SECONDS)
         except BrokenProcessPool as error:
             raise UserError(
-                f"{named} died without a word, for want of memory perhaps: ask for more, or for a "
-                "smaller run.micro_batch_size."
+                f"{name} died without a message, perhaps because memory ran out: ask for more "
+                "memory, or for a smaller run.micro_batch_size."
             ) from error
         except TimeoutError as error:
-            if future.done():  # one of its own
+            if future.done():  # the measurement itself raised a TimeoutError
                 raise
-            for process in set(multiprocessing.active_children()) - others:  # or we wait for it
+            # leaving the block waits for the process, so it has to end
+            for process in set(multiprocessing.active_children()) - older_children:
                 process.kill()
             raise UserError(
-                f"{named} did not end in {DEADLINE_SECONDS / 60:.0f} minutes: see whether the data "
-                "and the device answer, or take a smaller run.micro_batch_size."
+                f"{name} did not end in {DEADLINE_SECONDS / 60:.0f} minutes: check that the data "
+                "and the device respond, or choose a smaller run.micro_batch_size."
             ) from error
 
 
-def _unlike(config: DatasetConfig, resolution: int, epochs: int) -> dict[int, int]:
-    """An epoch for each size of training images, and how many epochs have that size."""
+def _epochs_by_side(config: DatasetConfig, resolution: int, epochs: int) -> dict[int, int]:
+    """Return one epoch for each side of training images, and how many epochs have that side."""
     sides = [
         side_at(epoch, epochs, resolution, config.start_resolution, config.ramp)
         for epoch in range(epochs)
@@ -117,41 +123,48 @@ def _unlike(config: DatasetConfig, resolution: int, epochs: int) -> dict[int, in
     return {sides.index(side): sides.count(side) for side in dict.fromkeys(sides)}
 
 
-def _step(stage: Stage, loader: Loader, epoch: int, steps: int) -> tuple[float, float]:
-    """Seconds of a training step, and what of it went by waiting for the batch."""
-    spent = waited = 0.0
+def _time_steps(stage: Stage, epoch: int, steps: int) -> tuple[float, float]:
+    """Return the mean seconds of a training step, and of the wait for its batch in that time.
+
+    Trains `steps` steps with images of `epoch`. It ends after `LONGEST_SECONDS` if that comes
+    first, but not before one step is timed.
+    """
+    total = waited = 0.0
     done = -WARM_UP_STEPS
-    end = time.monotonic() + LONGEST_SECONDS
+    deadline = time.monotonic() + LONGEST_SECONDS
 
-    def on() -> bool:
-        return done < steps and (done < 1 or time.monotonic() < end)
+    def is_going_on() -> bool:
+        return done < steps and (done < 1 or time.monotonic() < deadline)
 
-    while on():
-        batches = loader.epoch(stage.config.seed, epoch)
-        while on():
-            begun = time.perf_counter()
+    while is_going_on():
+        batches = stage.gang.loader.epoch(stage.config.seed, epoch)
+        while is_going_on():
+            started = time.perf_counter()
             batch = next(batches, None)
-            got = time.perf_counter()
+            loaded = time.perf_counter()
             if batch is None:
                 break
-            stage.train_on(batch, epoch)
-            if stage.world.device.type == "cuda":
+            stage.train_step(batch, epoch)
+            if stage.gang.world.device.type == "cuda":
                 torch.cuda.synchronize()
             done += 1
             if done > 0:
-                waited += got - begun
-                spent += time.perf_counter() - begun
-    return spent / done, waited / done
+                waited += loaded - started
+                total += time.perf_counter() - started
+    return total / done, waited / done
 
 
-def _host_bytes(line: Literal["VmRSS", "VmHWM"]) -> int:
-    """Memory of this process, now or at most. Not `ru_maxrss`: a child starts with its parent's."""
-    text = Path("/proc/self/status").read_text()
-    return int(text.partition(f"{line}:")[2].split()[0]) * 1024
+def _host_bytes(field: Literal["VmRSS", "VmHWM"]) -> int:
+    """Return the memory of this process: resident now (VmRSS) or at its peak (VmHWM).
+
+    Not `ru_maxrss`, in which a child process starts with the peak of its parent.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
 
 def _device_bytes(device: torch.device) -> int:
-    """What the device has; on a CPU what this job's control group leaves of the machine's."""
+    """Return the memory of a GPU; for a CPU the host's, or less where the control group limits."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     total, _ = node.host_memory()

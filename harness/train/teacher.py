@@ -1,4 +1,4 @@
-"""A teacher with its weights, ready to be asked."""
+"""A teacher: a trained network that labels, chooses or weighs the images of another training."""
 
 from __future__ import annotations
 
@@ -26,40 +26,45 @@ from harness.train import checkpoint
 
 @dataclass(frozen=True)
 class Teacher:
-    """`transform` normalises as the teacher was trained."""
+    """A network in eval mode, with the transform that normalises images as in its training."""
 
     module: nn.Module
     transform: BatchTransform
     _macs: dict[int, int] = field(default_factory=dict)
 
     def macs(self, side: int) -> int:
-        """Multiply-adds of the forward pass of one image of this side."""
-        if side not in self._macs:
+        """Return the multiply-adds of a forward pass of one image of `side` pixels."""
+        if side not in self._macs:  # counting takes a tenth of a second
             self._macs[side] = count(self.module, side).macs_dense
         return self._macs[side]
 
     @torch.no_grad()
-    def logits(self, images: torch.Tensor, seen: BatchTransform | None = None) -> torch.Tensor:
-        """Logits fp32 [N, classes] of images [N, 3, H, W] that were normalised by `seen`.
+    def logits(
+        self, images: torch.Tensor, normalised_by: BatchTransform | None = None
+    ) -> torch.Tensor:
+        """Return logits fp32 [N, classes] of normalised images [N, 3, H, W].
 
-        Without `seen`, by the teacher's own transform.
+        `normalised_by` is the transform that made the images, by default the teacher's own. Images
+        of another mean and deviation are normalised again for the teacher.
         """
-        if seen is not None and (seen.mean, seen.std) != (self.transform.mean, self.transform.std):
-            images = images * _row(seen.std, images) + _row(seen.mean, images)
-            images = (images - _row(self.transform.mean, images)) / _row(self.transform.std, images)
+        old, new = normalised_by or self.transform, self.transform
+        if (old.mean, old.std) != (new.mean, new.std):
+            images = images * _per_channel(old.std, images) + _per_channel(old.mean, images)
+            images = (images - _per_channel(new.mean, images)) / _per_channel(new.std, images)
         logits: torch.Tensor = self.module(images).float()
         return logits
 
 
-def _row(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
+def _per_channel(values: tuple[float, ...], images: torch.Tensor) -> torch.Tensor:
+    """Return values [C] as a tensor [C, 1, 1] of the images' type, on their device."""
+    return torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
 
 
-def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -> Teacher:
-    """The teacher of that name, in eval mode.
+def load_teacher(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -> Teacher:
+    """Return the teacher of that name (`sweep/teachers.py` lists the forms of names).
 
     Raises:
-        UserError: one that is not there, is damaged, or does not suit the data set's classes or
+        UserError: the teacher is missing or damaged, or does not suit the data set's classes or
             images.
     """
     if problem := misfit(name, store, dataset):
@@ -75,44 +80,49 @@ def load(name: str, store: Path, dataset: DatasetConfig, device: torch.device) -
     module = module.to(device).eval().requires_grad_(False)
     try:
         with torch.no_grad():
-            said = module(torch.zeros(2, 3, resolution, resolution, device=device))
+            logits = module(torch.zeros(2, 3, resolution, resolution, device=device))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"teacher: {name} does not take the images of {dataset.name}, 3 x {resolution} "
             f"x {resolution}: {str(error).splitlines()[0]}."
         ) from error
-    if said.shape != (2, info.num_classes):
+    if logits.shape != (2, info.num_classes):
         raise UserError(
-            f"teacher: {name} tells {said.shape[-1]} classes apart and {dataset.name} has "
+            f"teacher: {name} has {logits.shape[-1]} classes and {dataset.name} has "
             f"{info.num_classes}: choose a teacher trained on {dataset.name}."
         )
     return Teacher(module, transform)
 
 
 def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]:
+    """Return the network of a finished stage, with its final weights."""
     config = stage_config(folder)
     try:
-        # its config names the stage: a folder from elsewhere may be called anything
-        saved = checkpoint.read_final(folder, digest(read_json(folder / "config.json")))["model"]
+        # the id comes from the config, because a copied folder may have any name
+        weights = checkpoint.read_final(folder, digest(read_json(folder / "config.json")))["model"]
     except Damaged as error:
         raise UserError(
             f"teacher: its weights cannot be read: {error}. Train that stage again (delete its "
             "folder and launch its grid), copy the file again, or name another teacher."
         ) from error
+    own = CATALOG[config.dataset.name]
     module = registry.build(
         config.model,
         info.num_classes,
         seed=config.seed,
-        resolution=config.dataset.resolution or CATALOG[config.dataset.name].resolution,
+        resolution=config.dataset.resolution or own.resolution,
     )
     if config.prune is not None:
-        METHODS.get(config.prune.method).fit(module, saved)
-    module.load_state_dict(saved)
-    own = CATALOG[config.dataset.name]
+        METHODS.get(config.prune.method).fit(module, weights)  # channels may be gone
+    module.load_state_dict(weights)
     return module, BatchTransform(mean=own.mean, std=own.std)
 
 
 def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]:
+    """Return a model of timm's: NAME with pretrained weights, or NAME@FILE with weights of a file.
+
+    A file's weights were trained on images normalised by the data set's own mean and deviation.
+    """
     import timm
 
     model, _, weights = name.partition("@")
@@ -123,16 +133,16 @@ def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]
             module = timm.create_model(model, num_classes=info.num_classes)
             state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
             module.load_state_dict(state)
-    except Exception as error:  # the hub, files and shapes fail in many ways
+    except Exception as error:  # downloads, files and shapes fail with many exceptions
         raise UserError(
             f"teacher: {name} cannot be loaded: {' '.join(str(error).split())[:300]}."
         ) from error
-    said: dict[str, Any] = vars(module)["pretrained_cfg"]
     if weights:
         return module, BatchTransform(mean=info.mean, std=info.std)
-    return module, BatchTransform(mean=tuple(said["mean"]), std=tuple(said["std"]))
+    pretrained: dict[str, Any] = vars(module)["pretrained_cfg"]
+    return module, BatchTransform(mean=tuple(pretrained["mean"]), std=tuple(pretrained["std"]))
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Loss of each image, nats [N]; labels int64 [N]."""
+    """Return the loss of each image, nats [N]; labels int64 [N]."""
     return F.cross_entropy(logits, labels, reduction="none")

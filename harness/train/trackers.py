@@ -1,13 +1,14 @@
 """Copies of a stage's metrics for TensorBoard, Weights & Biases or MLflow: `run.tracker=NAME`.
 
-One run per stage, named by its id, under `trackers/` of the store; `metrics.jsonl` is written in
-any case and remains the truth. A library is imported only when asked for, and stays off-line:
+One run per stage, named by its id, under `trackers/` of the store. `metrics.jsonl` is always
+written, and the harness reads only that file. A library is imported only for the tracker that the
+run names, and works offline:
 
     tensorboard --logdir runs/store/trackers/tensorboard
     wandb sync runs/store/trackers/wandb/offline-run-*     (WANDB_MODE=online sends at once)
     mlflow ui --backend-store-uri runs/store/trackers/mlflow     (or set MLFLOW_TRACKING_URI)
 
-A tracker that fails says so once and is left alone: it never ends a training.
+A tracker that fails prints one note and is not used again for that stage. It never ends a training.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Close = Callable[[], None]
 
 
 def missing(kind: str) -> str | None:
-    """A sentence about a tracker whose package is not installed."""
+    """Return an error message if the package of a tracker is not installed, else None."""
     package = PACKAGES.get(kind)
     if package is None or importlib.util.find_spec(package) is not None:
         return None
@@ -40,7 +41,9 @@ def missing(kind: str) -> str | None:
 
 
 class Tracker:
-    """One stage's run. `step` is where the stage goes on: what was logged after it comes again.
+    """The run of one stage, of `kind` tensorboard, wandb, mlflow or none.
+
+    `step` is where the stage starts or continues: metrics of later steps will be logged again.
 
     Raises:
         UserError: the package is not installed.
@@ -49,58 +52,59 @@ class Tracker:
     def __init__(
         self, kind: str, store: Path, stage: str, config: Mapping[str, Any], step: int
     ) -> None:
-        if said := missing(kind):
-            raise UserError(said)
+        if message := missing(kind):
+            raise UserError(message)
         self.kind, self.stage = kind, stage
         self._log: Log | None = None
         self._close: Close | None = None
         if kind != "none":
             folder = store / "trackers" / kind
-            self._guarded(lambda: self._open(folder, _flat(config), step))
+            self._try(lambda: self._open(folder, _flat(config), step))
 
     def _open(self, folder: Path, config: dict[str, Any], step: int) -> None:
         make_folder(folder)
         self._log, self._close = _OPENERS[self.kind](folder, self.stage, config, step)
 
-    def log(self, line: Mapping[str, Any]) -> None:
-        """The numbers of a line of `metrics.jsonl`, at its `step`."""
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Log the numbers of a row of `metrics.jsonl` at its `step`."""
         if self._log is not None:
             log = self._log
             numbers = {
                 name: float(value)
-                for name, value in line.items()
+                for name, value in row.items()
                 if name != "step" and isinstance(value, int | float)
             }
-            self._guarded(lambda: log(line["step"], numbers))
+            self._try(lambda: log(row["step"], numbers))
 
     def close(self) -> None:
-        """Write what is buffered."""
+        """Write buffered metrics and end the run."""
         if self._close is not None:
-            self._guarded(self._close)
+            self._try(self._close)
         self._log = self._close = None
 
-    def _guarded(self, action: Callable[[], None]) -> None:
+    def _try(self, action: Callable[[], None]) -> None:
+        """Do `action`; if it fails, print a note and stop using the tracker."""
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, training goes on
+        except Exception as error:  # noqa: BLE001 - no exception of a tracker may end a training
             self._log = self._close = None
             print(
-                f"note: {self.kind} fails and is left out for stage {self.stage} "
-                f"({type(error).__name__}: {error}); metrics.jsonl has everything",
+                f"note: {self.kind} fails and is not used any more for stage {self.stage} "
+                f"({type(error).__name__}: {error}); metrics.jsonl has all metrics",
                 file=sys.stderr,
                 flush=True,
             )
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config by dotted keys."""
-    found: dict[str, Any] = {}
+    """Return a nested config as one dict with dotted keys."""
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _tensorboard(folder: Path, stage: str, config: dict[str, Any], step: int) -> tuple[Log, Close]:
@@ -109,9 +113,9 @@ def _tensorboard(folder: Path, stage: str, config: dict[str, Any], step: int) ->
     writer = SummaryWriter(str(folder / stage), purge_step=step + 1)
     writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in config.items()))
 
-    def log(at: int, numbers: dict[str, float]) -> None:
+    def log(step: int, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
-            writer.add_scalar(name, value, at)
+            writer.add_scalar(name, value, step)
         writer.flush()
 
     return log, writer.close
@@ -121,7 +125,7 @@ def _wandb(folder: Path, stage: str, config: dict[str, Any], step: int) -> tuple
     import wandb
 
     settings = wandb.Settings(
-        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]  # it checks the word
+        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]  # wandb checks it
         silent=True,
         console="off",
         x_disable_stats=True,
@@ -131,35 +135,35 @@ def _wandb(folder: Path, stage: str, config: dict[str, Any], step: int) -> tuple
         id=stage,
         name=stage,
         config=config,
-        dir=str(folder.parent),  # wandb makes its own folder in it, of that very name
+        dir=str(folder.parent),  # in which wandb makes its own folder `wandb`
         resume="allow",
-        reinit="create_new",  # a gang has several at once
+        reinit="create_new",  # a gang has several runs at once
         settings=settings,
     )
-    return lambda at, numbers: run.log(numbers, step=at), run.finish
+    return lambda step, numbers: run.log(numbers, step=step), run.finish
 
 
 def _mlflow(folder: Path, stage: str, config: dict[str, Any], step: int) -> tuple[Log, Close]:
-    # plain files need no server and no database; newer versions want to be told so
+    # plain files need neither server nor database; newer versions of MLflow ask for this variable
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow import MlflowClient
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", folder.absolute().as_uri())
     client = MlflowClient(tracking_uri=uri)
-    known = client.get_experiment_by_name(EXPERIMENT)
-    experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
-    same = client.search_runs([experiment], f"attributes.run_name = '{stage}'")
-    if same:
-        run = same[0].info.run_id
+    existing = client.get_experiment_by_name(EXPERIMENT)
+    experiment = existing.experiment_id if existing else client.create_experiment(EXPERIMENT)
+    earlier_runs = client.search_runs([experiment], f"attributes.run_name = '{stage}'")
+    if earlier_runs:
+        run = earlier_runs[0].info.run_id
         client.update_run(run, status="RUNNING")
     else:
         run = client.create_run(experiment, run_name=stage).info.run_id
         for key, value in config.items():
             client.log_param(run, key, value)
 
-    def log(at: int, numbers: dict[str, float]) -> None:
+    def log(step: int, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
-            client.log_metric(run, name, value, step=at)
+            client.log_metric(run, name, value, step=step)
 
     return log, lambda: client.set_terminated(run)
 

@@ -1,4 +1,4 @@
-"""Images that find mistakes, Pillow as the oracle, and both executors."""
+"""Images that find mistakes, Pillow as the oracle, and the two executors for a CPU."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from pictures import odd
 from PIL import Image
 
-from harness.augment import compiled, kernels
+from harness.augment import numba_executor, torch_executor
 from harness.augment.lower import lower
 from harness.augment.replay import replay
 
@@ -33,7 +33,7 @@ def by_pillow():
     return run
 
 
-EXECUTORS = {"torch": kernels.run, "numba": compiled.run}
+EXECUTORS = {"torch": torch_executor.run, "numba": numba_executor.run}
 
 
 def _called_directly(executor):
@@ -52,5 +52,5 @@ def execute(request):
 
 @pytest.fixture(scope="session")
 def executors():
-    """Both by name, for tests that hold them to one and the same expensive result."""
+    """Both by name, for tests that compare them with one result that is expensive to make."""
     return {name: _called_directly(executor) for name, executor in EXECUTORS.items()}

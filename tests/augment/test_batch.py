@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.augment import apply as apply_module
-from harness.augment import compiled, kernels
-from harness.augment.apply import apply, fast_executor
+from harness.augment import numba_executor, torch_executor
+from harness.augment.executors import apply, choose_executor
 from harness.augment.lower import lower
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
@@ -44,9 +43,9 @@ def test_a_batch_of_one_equals_a_batch_of_many_in_any_order(batch, execute):
 def test_the_size_of_a_chunk_does_not_matter(batch, monkeypatch, images_a_chunk):
     images, plan = batch
     arguments = images, lower(plan, *images.shape[2:]), plan.fill, plan.interpolation
-    whole = kernels.run(*arguments)
-    monkeypatch.setitem(kernels._CHUNK_BYTES, "cpu", images_a_chunk * images[0].numel())
-    assert torch.equal(kernels.run(*arguments), whole)
+    whole = torch_executor.run(*arguments)
+    monkeypatch.setitem(torch_executor._CHUNK_BYTES, "cpu", images_a_chunk * images[0].numel())
+    assert torch.equal(torch_executor.run(*arguments), whole)
 
 
 def test_memory_layout_does_not_matter_and_the_input_is_left_alone(batch, execute):
@@ -107,36 +106,41 @@ def test_global_random_state_is_left_alone(batch):
     assert np.array_equal(before[1], np.random.get_state()[1])
 
 
-def test_both_executors_serve_apply_and_give_the_same_bits(batch, monkeypatch):
+def test_on_a_cpu_the_choice_is_numba_and_gives_the_pixels_of_plain_torch(batch):
     images, plan = batch
-    monkeypatch.setattr(apply_module, "_torch_bytes", 0)
-    assert apply_module._executor(images) is kernels.run  # a short run does not wait for Numba
-    first = apply(images, plan)
-    monkeypatch.setattr(apply_module, "_torch_bytes", apply_module._PATIENCE)
-    assert apply_module._executor(images) is compiled.run
-    assert torch.equal(apply(images, plan), first)
+    executor = choose_executor(torch.device("cpu"))
+    assert executor is numba_executor.run
+    assert torch.equal(apply(images, plan, executor), apply(images, plan))
 
 
-def test_without_numba_plain_torch_does_it(batch, monkeypatch):
-    images, plan = batch
-    expected = apply(images, plan)
+def test_without_numba_the_choice_is_plain_torch(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(apply_module, "_torch_bytes", apply_module._PATIENCE)
-    fast_executor.cache_clear()
-    assert apply_module._executor(images) is kernels.run
-    assert torch.equal(apply(images, plan), expected)
-    fast_executor.cache_clear()
+    assert choose_executor(torch.device("cpu")) is torch_executor.run
+
+
+def test_apply_uses_plain_torch_unless_it_is_given_an_executor(batch):
+    images, plan = batch
+    lowered = []
+
+    def record(images, plan, fill, interpolation):
+        lowered.append(plan)
+        return images
+
+    apply(images, plan)
+    assert not lowered
+    assert apply(images, plan, record) is images
+    assert len(lowered) == 1
 
 
 SMALL = """
 import sys, torch
 {before}
-from harness.augment import compiled
+from harness.augment import numba_executor
 from harness.augment.lower import lower
 from harness.augment.plan import Plan
 images = torch.arange(192, dtype=torch.uint8).view(1, 3, 8, 8)
 plan = Plan.of([[("Invert", 1.0)]])
-result = compiled.run(images, lower(plan, 8, 8), plan.fill, plan.interpolation)
+result = numba_executor.run(images, lower(plan, 8, 8), plan.fill, plan.interpolation)
 assert torch.equal(result, 255 - images)
 """
 
@@ -144,18 +148,28 @@ assert torch.equal(result, 255 - images)
 @pytest.mark.slow
 def test_the_code_that_jobs_run_brings_compiled_loops(in_child, tmp_path):
     in_child(SMALL.format(before=""))  # if it is the first here
-    code = snapshot.take(tmp_path)
+    code = snapshot.take_snapshot(tmp_path)
     in_child(
         SMALL.format(before=f"sys.path.insert(0, {str(code)!r})")
-        + f"assert compiled.__file__.startswith({str(code)!r})\n"
-        + "assert not compiled._run.compiled.stats.cache_misses, compiled._run.compiled.stats\n"
+        + f"assert numba_executor.__file__.startswith({str(code)!r})\n"
+        + "assert not numba_executor._run_batch.compiled.stats.cache_misses\n"
     )
+
+
+def test_the_package_exports_its_functions():
+    import harness.augment
+
+    for name in harness.augment.__all__:
+        assert getattr(harness.augment, name).__module__.startswith("harness.augment."), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        harness.augment.nothing  # noqa: B018
 
 
 def test_spaces_policies_and_plans_import_neither_torch_nor_numba():
     code = (
-        "import sys, numpy as np, harness.augment.policy as p\n"
-        "plan = p.parse_policy('randaug(n=2, m=0.3)').draw(0, 0, np.arange(4))\n"
+        "import sys, numpy as np\n"
+        "from harness.augment import Plan, Policy, parse_policy, register_op\n"
+        "plan = parse_policy('randaug(n=2, m=0.3)').draw(0, 0, np.arange(4))\n"
         "str(plan), plan.records(0, size=(8, 8))\n"
         "heavy = {'torch', 'numba', 'PIL', 'yaml', 'scipy', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy"

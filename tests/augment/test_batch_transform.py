@@ -1,4 +1,4 @@
-"""What follows the policy: crop, flip, normalise, erase, mix, cast; each keyed by sample."""
+"""What is done to a batch beside its policy: crop, flip, normalise, erase, mix, cast."""
 
 import numpy as np
 import pytest
@@ -33,11 +33,11 @@ def batch():
     return images, labels, np.arange(1000, 1000 + COUNT)
 
 
-def run(batch, transform, policy=NONE, epoch=0, **more):
+def run(batch, transform, policy=NONE, epoch=0, **options):
     images, labels, ids = batch
     return train_batch(
         images, labels, ids,
-        policy=policy, transform=transform, seed=0, epoch=epoch, num_classes=CLASSES, **more,
+        policy=policy, transform=transform, seed=0, epoch=epoch, num_classes=CLASSES, **options,
     )  # fmt: skip
 
 
@@ -45,18 +45,18 @@ def part(batch, chosen):
     return batch[0][chosen], batch[1][chosen], batch[2][chosen]
 
 
-def plain(**more):
-    return BatchTransform(**{"mean": MEAN, "std": STD, **more})
+def plain(**options):
+    return BatchTransform(**{"mean": MEAN, "std": STD, **options})
 
 
 def test_normalising_is_the_formula(batch):
     images = batch[0]
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     expected = (images.double() / 255 - mean) / std
-    found = normalise(images, plain())
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6)
-    assert torch.equal(eval_batch(images, transform=EVERYTHING), found)  # nothing else is done
+    result = normalise(images, plain())
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=2e-6)
+    assert torch.equal(eval_batch(images, transform=EVERYTHING), result)  # nothing else is done
 
 
 def test_a_batch_may_be_cut_before_any_even_sample_and_shuffled_by_pairs(batch):
@@ -90,7 +90,7 @@ def test_crops_are_windows_of_the_padded_image_and_flips_are_fair():
     count, pad = 4000, 2
     image = torch.arange(1, 1 + 3 * 5 * 6, dtype=torch.uint8).view(1, 3, 5, 6)
     transform = plain(crop_padding=pad, flip=True)
-    found = crop_and_flip(image.expand(count, -1, -1, -1), np.arange(count), transform, 0, 0)
+    result = crop_and_flip(image.expand(count, -1, -1, -1), np.arange(count), transform, 0, 0)
     padded = functional.pad(image[0], (pad,) * 4)
     windows = {}
     for top in range(2 * pad + 1):
@@ -98,7 +98,7 @@ def test_crops_are_windows_of_the_padded_image_and_flips_are_fair():
             window = padded[:, top : top + 5, left : left + 6]
             windows[window.numpy().tobytes()] = (top, left, 0)
             windows[window.flip(2).contiguous().numpy().tobytes()] = (top, left, 1)
-    places = np.array([windows[one.contiguous().numpy().tobytes()] for one in found])
+    places = np.array([windows[one.contiguous().numpy().tobytes()] for one in result])
     counts = np.bincount(places[:, 0] * 5 + places[:, 1], minlength=25)
     assert (abs(counts - count / 25) < 5 * np.sqrt(count / 25)).all()
     assert abs(places[:, 2].mean() - 0.5) < 5 * 0.5 / np.sqrt(count)

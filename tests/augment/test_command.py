@@ -18,13 +18,13 @@ SHEETS = ROOT / "docs" / "sheets"
 
 
 def run(*words, code=0):
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "harness.augment", *map(str, words)],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert said.returncode == code, said.stdout + said.stderr
-    assert "Traceback" not in said.stderr
-    return said.stdout + said.stderr
+    assert process.returncode == code, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+    return process.stdout + process.stderr
 
 
 @pytest.mark.slow
@@ -33,11 +33,11 @@ def test_it_draws_a_sheet(tmp_path, rows, capsys):
     out = tmp_path / "sheet.png"
     words = "policy=randaug_strict(n=2)", "dataset=digits", f"out={out}", f"rows={rows}"
     if rows == "ops":
-        said = run(*words)
+        output = run(*words)
     else:
         assert main([*words]) == 0
-        said = capsys.readouterr().out
-    assert str(out) in said
+        output = capsys.readouterr().out
+    assert str(out) in output
     picture = Image.open(out)
     assert picture.width > 400
     assert len(picture.convert("L").getcolors(1 << 16)) > 10  # not an empty page

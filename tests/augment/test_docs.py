@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.augment import ops, replay
+from harness.augment import ops
 from harness.augment import plan as plan_module
 from harness.augment.policy import parse_policy, with_magnitude
 
@@ -32,25 +32,17 @@ def test_a_space_of_your_own(tmp_path):
 
 
 OWN_OP = """
-import sys, types
+import os, sys
+os.environ["HARNESS_PLUGINS"] = {plugin!r}
 import numpy as np, torch
 from PIL import Image
-ops, replay, values, table = {files}
-for name, file in (("ops", ops), ("replay", replay)):
-    module = types.ModuleType("harness.augment." + name)
-    sys.modules[module.__name__] = module
-    exec(compile(open(file).read(), file, "exec"), module.__dict__)
-from harness.augment.apply import apply
-from harness.augment.plan import Plan
-from harness.augment.policy import parse_policy
+from harness.augment import Plan, apply, parse_policy
 from harness.augment.replay import replay
-VALUES = {{}}
-exec(open(values).read())
 images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (60, 3, 9, 7), dtype=np.uint8))
-values = VALUES["Gamma"]
+values = (0.1, 0.5, 2.2, 10.0)
 plans = [
     Plan.of([[("Gamma", values[i % len(values)])] for i in range(60)]),
-    parse_policy(table + "(m=0.6)").draw(0, 0, np.arange(60)),
+    parse_policy({table!r} + "(m=0.6)").draw(0, 0, np.arange(60)),
 ]
 for plan in plans:
     result = apply(images, plan)
@@ -64,20 +56,12 @@ for plan in plans:
 
 @pytest.mark.slow
 def test_an_op_of_your_own(in_child, tmp_path):
-    function, row, counterpart, values = snippets("An op of your own", "python")
-    (table,) = snippets("An op of your own", "yaml")
-    source, pillow = Path(ops.__file__).read_text(), Path(replay.__file__).read_text()
-    before, end = "\n# Position in this tuple", '    Op("CutoutRel"'
-    assert before in source
-    assert end in source
-    source = source.replace(before, f"\n{function}\n{before}").replace(
-        end, f"    {row.strip()},\n{end}"
-    )
-    pillow += counterpart
-    files = ["ops.py", "replay.py", "values", "own.yaml"]
-    for name, content in zip(files, (source, pillow, values, table)):
-        (tmp_path / name).write_text(content)
-    in_child(OWN_OP.format(files=[str(tmp_path / name) for name in files]))
+    (file,) = snippets("An op of your own", "python")
+    (space,) = snippets("An op of your own", "yaml")
+    plugin, table = tmp_path / "gamma.py", tmp_path / "gamma.yaml"
+    plugin.write_text(file)
+    table.write_text(space)
+    in_child(OWN_OP.format(plugin=str(plugin), table=str(table)))
 
 
 def test_plans_are_those_that_are_shown():
@@ -85,8 +69,8 @@ def test_plans_are_those_that_are_shown():
     (code,) = snippets("Plans", "python")
     images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
     exec(code, {**indices, "images_u8": images}, shown)
-    said = re.search(r"plan\.records\(3, size=\(32, 32\)\)  # (\[.*?\])", code)
-    assert str(shown["plan"].records(3, size=(32, 32))) == said[1].replace('"', "'")
-    said = re.search(r"draw\((.*?)\)\n.*plan\.records\(3.*?# (\[.*\])", plan_module.__doc__)
-    drawn = eval(f'parse_policy("randaug(n=2, m=0.3)").draw({said[1]})')
-    assert str(drawn.records(3, size=(32, 32))) == said[2].replace('"', "'")
+    records = re.search(r"plan\.records\(3, size=\(32, 32\)\)  # (\[.*?\])", code)
+    assert str(shown["plan"].records(3, size=(32, 32))) == records[1].replace('"', "'")
+    records = re.search(r"draw\((.*?)\)\n.*plan\.records\(3.*?# (\[.*\])", plan_module.__doc__)
+    drawn = eval(f'parse_policy("randaug(n=2, m=0.3)").draw({records[1]})')
+    assert str(drawn.records(3, size=(32, 32))) == records[2].replace('"', "'")

@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 
 from harness.augment import spaces
-from harness.augment.apply import apply
-from harness.augment.ops import NAMES
+from harness.augment.executors import apply
+from harness.augment.ops import CODES, OPS
 from harness.augment.policy import parse_policy, with_magnitude
 from harness.augment.spaces import SPACES, find_space
 from harness.errors import UserError
@@ -65,19 +65,19 @@ def test_with_magnitude():
         ("randaug(n=2, m=strong)", "from 0 to 1"),
         ("randaug(n=0, m=0.3)", "from 1 to 16"),
         ("randaug(n=1.5, m=0.3)", "from 1 to 16"),
-        ("randaug(n=2, m=0.3, m=0.4)", "one new argument"),
-        ("randaug(2, m=0.3)", "one new argument"),
-        ("randaug(n=2,, m=0.3)", "one new argument"),
+        ("randaug(n=2, m=0.3, m=0.4)", "'m' is given twice: remove one"),
+        ("randaug(2, m=0.3)", "is not an argument name=value"),
+        ("randaug(n=2,, m=0.3)", "is not an argument name=value"),
         ("randaug(n=2, m=0.3, spred=uniform)", "did you mean 'spread'"),
         ("randaug(n=2, m=0.3, spread=2)", "standard deviation"),
         ("randaug(n=2, m=0.3, fill=300)", "grey value"),
         ("randaug(n=2, m=0.3, fill=1/2)", "grey value"),
         ("randaug(n=2, m=0.3, interpolation=cubic)", "nearest"),
-        ("autoaugment_imagenet(n=2, m=0.3)", "takes no 'n'"),
-        ("none(m=0.3)", "takes no 'm'"),
+        ("autoaugment_imagenet(n=2, m=0.3)", "does not take 'n'"),
+        ("none(m=0.3)", "does not take 'm'"),
         ("randaug(n=2, m=0.3", "not a policy"),
         ("", "not a policy"),
-        ("__import__('os')", "no augmentation space"),
+        ("__import__('os')", "unknown augmentation space"),
         ("absent.yaml(m=0.3)", "absent.yaml"),
         ("../../etc/passwd(m=0.3)", "ending in .yaml"),
         ("my spaces/mine.yaml(m=0.3)", "neither blanks nor"),
@@ -113,14 +113,14 @@ def test_a_magnitude_that_does_not_fit_gets_a_sentence(text, magnitude, word):
 
 def test_ops_are_drawn_evenly_in_each_layer_and_independently():
     plan = parse_policy("randaug(n=2, m=0.5)").draw(0, 0, IDS)
-    counts = [np.bincount(layer, minlength=len(NAMES)) for layer in plan.ops]
+    counts = [np.bincount(layer, minlength=len(OPS)) for layer in plan.ops]
     drawn = counts[0] > 0
     assert drawn.sum() == len(SPACES["randaug"].rows) == 14
     for layer in counts:
         assert stats.chisquare(layer[drawn]).pvalue > 0.01
     codes = plan.ops.astype(int)
     for first, second in ((codes[0], codes[1]), (codes[0][:-1], codes[0][1:])):
-        pairs = np.zeros((len(NAMES), len(NAMES)))
+        pairs = np.zeros((len(OPS), len(OPS)))
         np.add.at(pairs, (first, second), 1)
         assert stats.chi2_contingency(pairs[drawn][:, drawn]).pvalue > 0.01
 
@@ -129,14 +129,14 @@ def test_signs_balance():
     plan = parse_policy("randaug(n=1, m=0.5)").draw(1, 0, IDS)
     for row in SPACES["randaug"].rows:
         if row.signed:
-            values = plan.values[plan.ops == NAMES.index(row.op)] - row.values[0]
+            values = plan.values[plan.ops == CODES[row.op]] - row.values[0]
             assert stats.binomtest(int((values > 0).sum()), len(values)).pvalue > 0.01
             assert len(np.unique(values)) == 2
 
 
 def _rotations(text: str) -> np.ndarray:
     plan = parse_policy(text).draw(0, 0, IDS)
-    return np.abs(plan.values[plan.ops == NAMES.index("Rotate")]) / 30.0
+    return np.abs(plan.values[plan.ops == CODES["Rotate"]]) / 30.0
 
 
 def test_spread_is_what_it_says():
@@ -160,7 +160,8 @@ def test_each_op_of_half_probability_is_left_out_half_of_the_time():
 def test_sub_policies_of_autoaugment_come_whole_and_evenly():
     steps = SPACES["autoaugment_cifar10"].chains
     plan = parse_policy("autoaugment_cifar10(m=1)").draw(0, 0, IDS)
-    pairs = {(NAMES[a], NAMES[b]) for a, b in plan.ops.T if a and b}
+    names = list(OPS)
+    pairs = {(names[a], names[b]) for a, b in plan.ops.T if a and b}
     assert pairs == {(first.op, second.op) for first, second in steps if first.p and second.p}
     expected = {}
     for first, second in steps:
@@ -168,7 +169,7 @@ def test_sub_policies_of_autoaugment_come_whole_and_evenly():
             key = (layer, step.op)
             expected[key] = expected.get(key, 0.0) + step.p / len(steps)
     for (layer, op), share in expected.items():
-        count = int((plan.ops[layer] == NAMES.index(op)).sum())
+        count = int((plan.ops[layer] == CODES[op]).sum())
         assert stats.binomtest(count, len(IDS), share).pvalue > 1e-3
 
 
@@ -198,7 +199,7 @@ def test_a_draw_depends_on_seed_epoch_and_id_alone():
 def test_magnitudes_are_compared_on_the_same_draws():
     weak, strong = (parse_policy(f"randaug(n=2, m={m})").draw(0, 0, IDS) for m in (0.1, 0.9))
     assert np.array_equal(weak.ops, strong.ops)
-    signed = weak.ops == NAMES.index("Rotate")
+    signed = weak.ops == CODES["Rotate"]
     assert np.array_equal(np.sign(weak.values[signed]), np.sign(strong.values[signed]))
 
 
@@ -207,7 +208,7 @@ def test_more_layers_keep_the_first_ones():
     assert np.array_equal(three.ops[:2], two.ops)
 
 
-# SHA-256 of plans: results that are kept were made by exactly these draws.
+# SHA-256 of plans. Stored results were trained on exactly these draws, so they must not change.
 DRAWN = {
     "randaug": "a35e58136c09534b",
     "randaug_strict": "3364a18230efa70a",
@@ -220,8 +221,8 @@ DRAWN = {
 }
 
 
-def test_draws_are_those_that_kept_results_were_made_by():
-    found = {}
+def test_draws_are_those_of_stored_results():
+    digests = {}
     for name in NAMED:
         digest = hashlib.sha256()
         for spread in ("fixed", "uniform"):
@@ -230,11 +231,11 @@ def test_draws_are_those_that_kept_results_were_made_by():
                 plan = policy.draw(1, 2, np.arange(5, 205))
                 for part in (plan.ops, plan.values, plan.boxes):
                     digest.update(b"" if part is None else np.ascontiguousarray(part).tobytes())
-        found[name] = digest.hexdigest()[:16]
-    assert found == DRAWN
+        digests[name] = digest.hexdigest()[:16]
+    assert digests == DRAWN
 
 
-# --- a table of one's own ---------------------------------------------------------------------
+# --- tables of users --------------------------------------------------------------------------
 
 TABLE = """
 source: calibrated on our validation set
@@ -259,7 +260,7 @@ def test_a_space_is_one_yaml_or_json_table(tmp_path, pictures, by_pillow):
     images = pictures(32, 32).repeat(20, 1, 1, 1)
     plan = policy.draw(0, 0, IDS[: len(images)])
     assert torch.equal(apply(images, plan), by_pillow(images, plan))
-    rotations = np.unique(np.abs(plan.values[plan.ops == NAMES.index("Rotate")]))
+    rotations = np.unique(np.abs(plan.values[plan.ops == CODES["Rotate"]]))
     assert rotations.tolist() == [10.0]  # the middle of three values is that of m = 0.5
     same = tmp_path / "mine.json"
     same.write_text(json.dumps(yaml.safe_load(TABLE)))
@@ -307,7 +308,7 @@ def test_a_table_may_set_what_a_policy_may(tmp_path):
     plan = parse_policy(text).draw(0, 0, IDS)
     share = (plan.ops > 0).mean() / (4 / 5)  # one op of five is Identity
     assert abs(share - 0.25) < 0.01
-    rotations = np.abs(plan.values[plan.ops == NAMES.index("Rotate")])
+    rotations = np.abs(plan.values[plan.ops == CODES["Rotate"]])
     assert len(np.unique(rotations)) > 100
 
 
@@ -385,7 +386,7 @@ def test_a_table_may_lie_in_any_folder(tmp_path):
         ("source: calibrated on our validation set", "source: {2020-01-01: a}", "source is a text"),
         ("n: 1", "p: 1e-1", "write 0.1"),
         ("n: 1", "spread: 1.5", "standard deviation"),
-        ("ops:", "op:", "table `ops`"),
+        ("ops:", "op:", "key `ops`"),
         ("n: 1", "n: [", "not YAML"),
         ("n: 1", "n: &a 1\np: *a", "aliases"),
         ("n: 1", "n: !!python/object/apply:os.getcwd []", "not YAML"),

@@ -8,8 +8,8 @@ import torch
 from timm.data import auto_augment as timm_augment
 from torchvision.transforms import autoaugment as torchvision_augment
 
-from harness.augment.apply import apply
-from harness.augment.ops import NAMES, OPS, Kind
+from harness.augment.executors import apply
+from harness.augment.ops import CODES, OPS, Kind
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES, Row
@@ -37,7 +37,7 @@ def _change(images: torch.Tensor, row: Row, magnitude: float) -> float:
     for sign in (1.0, -1.0):
         values = row.at(np.full((1, len(images)), magnitude), np.full((1, len(images)), sign))
         boxes = 0.5 + 0.5 * values[..., None] * np.array([-1.0, -1.0, 1.0, 1.0])
-        plan = Plan(np.full(values.shape, NAMES.index(row.op), dtype=np.uint8), values, boxes)
+        plan = Plan(np.full(values.shape, CODES[row.op], dtype=np.uint8), values, boxes)
         total += (apply(images, plan).float() - images.float()).abs().mean().item() / 2
     return total
 

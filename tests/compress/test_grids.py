@@ -12,8 +12,9 @@ import pytest
 
 from analysis.claims import claims
 from analysis.rows import main as write_rows
-from harness import config, describe, launch
+from harness import config
 from harness.augment.spaces import TABLES, find_space
+from harness.commands import launch, summary
 from harness.compress import layers
 from harness.compress.methods import METHODS
 from harness.compress.surplus import make_graph
@@ -50,7 +51,7 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     states = dict.fromkeys(plan.stages, StageState("waiting"))
     for stage in plan.stages.values():
         cost.write_measurement(tmp_path, stage, Measurement(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
-    output = describe.dry_run(launch_, plan, states, list(plan.stages))
+    output = summary.describe_dry_run(launch_, plan, states, list(plan.stages))
     saved = sum(alone) - sum(epochs.values())
     if saved:
         saving = f"sharing saves {saved:,} epochs of training, {saved / 100:.2f} device-hours"
@@ -214,7 +215,7 @@ ASK = """
 import sys
 sys.modules["torch"] = None  # an import of it fails
 from harness.errors import command
-from harness.launch import main
+from harness.commands.launch import main
 for line in sys.stdin.read().splitlines():
     sys.argv = ["launch", *line.split(" ")]
     try:

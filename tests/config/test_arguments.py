@@ -31,7 +31,7 @@ def test_values_have_their_types_and_defaults():
 @pytest.mark.parametrize(
     ("arg", "sentence"),
     [
-        ("lins=3", "there is no option 'lins' (did you mean 'lines'?)"),
+        ("wach=3", "there is no option 'wach' (did you mean 'watch'?)"),
         ("lines", "'lines' is not of the form key=value; --help shows the arguments"),
         ("=3", "'=3' is not of the form key=value; --help shows the arguments"),
         ("lines=", "lines has no value: write lines=VALUE (for example lines=50)"),

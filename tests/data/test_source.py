@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness import doctor, launch
+from harness.commands import doctor_checks, launch
 from harness.config import load as load_grid
 from harness.data import datasets, source
 from harness.data.catalog import MANIFEST
@@ -89,19 +89,19 @@ def test_launch_dry_run_and_doctor_say_it(tree, launched, capsys):
     assert not store.exists()
     launch.main([*arguments, "dry_run=true"])
     assert "note: run.loader=ffcv needs .beton files of photos" in capsys.readouterr().out
-    ((state, name, why),) = doctor.data(load_grid(arguments))
+    ((state, name, why),) = doctor_checks.data(load_grid(arguments))
     assert (state, name) == ("bad", "photos")
     assert "run.loader=ffcv needs" in why
-    assert list(doctor.data(load_grid(words(tree)))) == [("ok", "photos", "there")]
+    assert list(doctor_checks.data(load_grid(words(tree)))) == [("ok", "photos", "there")]
 
 
 @pytest.mark.usefixtures("no_ffcv")
 def test_the_doctor_imports_ffcv_rather_than_look_for_it(betons, launched):
     words, _ = launched
-    ((state, _, why),) = doctor.data(load_grid(words(betons)))
+    ((state, _, why),) = doctor_checks.data(load_grid(words(betons)))
     assert state == "bad"
     assert "FFCV cannot be imported (none here)" in why
-    message = {what: (state, why) for state, what, why in doctor.machine()}
+    message = {what: (state, why) for state, what, why in doctor_checks.machine()}
     assert message["ffcv"][0] == "note"
     assert "run.loader=auto reads image files" in message["ffcv"][1]
 

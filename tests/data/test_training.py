@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.best import warnings
+from analysis.provenance import warnings
 from harness import rows
 from harness.data import pipeline
 from harness.data.write import main as write
@@ -22,9 +22,7 @@ from harness.models.counts import count
 from harness.schema import RunConfig, StageConfig, TeacherConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
-from harness.train import checkpoint
-from harness.train import step_timing as pilot
-from harness.train.loop import Member, train_gang
+from harness.train import Member, checkpoint, step_timing, train_gang
 from harness.train.stage import Stage
 
 STAGE = {
@@ -82,13 +80,13 @@ def facts(outcome):
 def seen(monkeypatch):
     """The ids of every batch that a stage was trained on."""
     ids = []
-    train_on = Stage.train_on
+    train_step = Stage.train_step
 
     def watched(self, batch, epoch):
         ids.append((epoch, batch.ids.tolist()))
-        return train_on(self, batch, epoch)
+        return train_step(self, batch, epoch)
 
-    monkeypatch.setattr(Stage, "train_on", watched)
+    monkeypatch.setattr(Stage, "train_step", watched)
     return ids
 
 
@@ -210,17 +208,17 @@ def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
 ):
     """The estimate holds for the loader and the image sizes of the run."""
     shown = []
-    train_on = Stage.train_on
+    train_step = Stage.train_step
 
     def watched(self, batch, epoch):
-        shown.append((self.loader.name, batch.images.shape[-1]))
-        return train_on(self, batch, epoch)
+        shown.append((self.gang.loader.name, batch.images.shape[-1]))
+        return train_step(self, batch, epoch)
 
-    monkeypatch.setattr(Stage, "train_on", watched)
-    monkeypatch.setattr(pilot, "connected", lambda run: contextlib.nullcontext(world))
+    monkeypatch.setattr(Stage, "train_step", watched)
+    monkeypatch.setattr(step_timing, "connected", lambda run: contextlib.nullcontext(world))
     grown = {**STAGE["dataset"], "ramp": [0.0, 0.5]}
     run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
-    measured = pilot.measure(config(dataset=grown), run, 2, tmp_path)
+    measured = step_timing.measure_steps(config(dataset=grown), run, 2, tmp_path)
     assert shown == [("imagefolder", 32)] * 5 + [("imagefolder", 48)] * 5
     assert measured.seconds_per_epoch > 0
     assert 0 <= measured.data_share < 1
@@ -228,15 +226,15 @@ def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
 
 def test_a_pilot_ends_when_its_time_is_over(world, tree, tmp_path, monkeypatch):
     """One step is enough for a size whose steps take long."""
-    monkeypatch.setattr(pilot, "LONGEST_SECONDS", 0.0)
-    monkeypatch.setattr(pilot, "connected", lambda run: contextlib.nullcontext(world))
+    monkeypatch.setattr(step_timing, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(step_timing, "connected", lambda run: contextlib.nullcontext(world))
     run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
     trained = []
-    train_on = Stage.train_on
-    monkeypatch.setattr(Stage, "train_on", lambda *a: trained.append(train_on(*a)))
+    train_step = Stage.train_step
+    monkeypatch.setattr(Stage, "train_step", lambda *a: trained.append(train_step(*a)))
     grown = {**STAGE["dataset"], "ramp": [0.0, 0.5]}
-    measured = pilot.measure(config(dataset=grown), run, 10_000, tmp_path)
-    assert len(trained) == 2 * (pilot.WARM_UP_STEPS + 1)  # at 32 and at 48 pixels
+    measured = step_timing.measure_steps(config(dataset=grown), run, 10_000, tmp_path)
+    assert len(trained) == 2 * (step_timing.WARM_UP_STEPS + 1)  # at 32 and at 48 pixels
     assert measured.seconds_per_epoch > 0
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from harness.cluster_schema import ClusterConfig, ResourceRule, SlurmConfig
+from harness.commands.preflight import check_budget
+from harness.commands.summary import describe_gangs
 from harness.config import Launch
-from harness.describe import gang_lines
 from harness.errors import UserError
-from harness.launch import _keep_budget
 from harness.schema import OptimizerConfig, RunConfig, TeacherConfig
 from harness.store.store import Store
 from harness.sweep import cost
@@ -93,12 +93,12 @@ def test_a_budget_counts_what_is_under_way(plan, tmp_path):
     )
     first, *others = plan.stages
     done = dict.fromkeys(others, StageState("done", result={}))
-    _keep_budget(launch, plan, Store(tmp_path), {**done, first: StageState("waiting")}, [first])
+    check_budget(launch, plan, Store(tmp_path), {**done, first: StageState("waiting")}, [first])
     for name in ("queued", "running", "disputed"):
         states = {**dict.fromkeys(others, StageState(name)), first: StageState("waiting")}
         for left in ([first], list(plan.stages)):  # here, workers wait for what others train
             with pytest.raises(UserError, match=r"the 4 stages .* about 2\.00 device-hours"):
-                _keep_budget(launch, plan, Store(tmp_path), states, left)
+                check_budget(launch, plan, Store(tmp_path), states, left)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_stages_without_gain_or_measurement_train_alone_and_the_rest_in_gangs(wi
     cost.write_measurement(tmp_path, config_of(wide_plan, 2), measurement(data_share=0.1))
     assert sorted(gangs_of(wide_plan, tmp_path)) == [[1] * 8, *[[2]] * 8]
     assert max(map(len, gangs_of(wide_plan, tmp_path, gang=3))) == 3
-    lines = gang_lines(auto(tmp_path), wide_plan, list(wide_plan.stages))
+    lines = describe_gangs(auto(tmp_path), wide_plan, list(wide_plan.stages))
     assert "width 1 batch 32: 8, 50% of a step waits" in lines[0]
     assert "width 2 batch 32: 1, 10% of a step waits" in lines[1]
 
@@ -184,7 +184,7 @@ def test_a_measurement_with_other_settings_forms_no_gang(wide_plan, tmp_path):
         assert (
             len(cost.read_measurements(tmp_path, wide_plan)) == 2
         )  # their seconds count all the same
-    (line, _) = gang_lines(auto(tmp_path), wide_plan, list(wide_plan.stages))
+    (line, _) = describe_gangs(auto(tmp_path), wide_plan, list(wide_plan.stages))
     assert (
         "1, its pilot ran on gpu with engine deepspeed, ZeRO stage 0, micro-batch 8, loader auto"
         in line
@@ -194,7 +194,7 @@ def test_a_measurement_with_other_settings_forms_no_gang(wide_plan, tmp_path):
         where="width > 1", micro_batch_size=8
     )  # as the measurement of that size had
     slurm = ClusterConfig(name="s", executor="slurm", resources=(rule,))
-    lines = gang_lines(auto(tmp_path, slurm), wide_plan, list(wide_plan.stages))
+    lines = describe_gangs(auto(tmp_path, slurm), wide_plan, list(wide_plan.stages))
     assert "its pilot ran" in lines[0]
     assert "width 2 batch 32: 8, 50% of a step waits" in lines[1]
 

@@ -12,8 +12,7 @@ import pytest
 
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
-from harness.train import checkpoint
-from harness.train.loop import Member, train_gang
+from harness.train import Member, checkpoint, train_gang
 
 TOY = {
     "seed": 0,
@@ -39,7 +38,7 @@ PRUNE = {
 
 
 class Stages:
-    """A folder of stages, laid out as in the store, and a way to train some of them."""
+    """Stages with their folders below `root`, and functions that train some of them."""
 
     def __init__(self, root, world):
         self.root, self.world = root, world
@@ -76,21 +75,21 @@ class Stages:
         outcomes = train_gang(members, run, self.world, stop, beat)
         for member, outcome in zip(members, outcomes, strict=True):
             if outcome.status != "stopped" and self.world.rank == 0:
-                checkpoint.drop_steps(member.folder)  # as a worker does that wrote the result
+                checkpoint.drop_steps(member.folder)  # as a worker does after it wrote the result
         return outcomes
 
     def train_for(self, steps, *configs, **run):
-        """Train and be told to stop after so many steps."""
-        left = [steps]
+        """Train until `should_stop` is true after this many steps."""
+        remaining = [steps]
 
         def stop():
-            left[0] -= 1
-            return left[0] <= 0
+            remaining[0] -= 1
+            return remaining[0] <= 0
 
         return self.train(*configs, stop=stop, **run)
 
     def record(self, config, outcome):
-        """All that must repeat to the last bit: outcome, metrics, and the final weights' file."""
+        """Return what must repeat to the bit: outcome, metrics, and the file of final weights."""
         correct = {split: bits.tolist() for split, bits in (outcome.correct or {}).items()}
         result = {k: v for k, v in (outcome.result or {}).items() if k != "timing"}
         folder = self.folder(config)
@@ -127,12 +126,12 @@ def stages(tmp_path, world):
 
 @pytest.fixture
 def others(tmp_path, world):
-    """Another place, for the same stages done another way."""
+    """A second folder, in which the same stages are trained in another way."""
     return Stages(tmp_path / "others", world)
 
 
 class Ranks:
-    """Processes of a program of this folder, ended by their PIDs whatever happens."""
+    """Processes of a program in this folder; `close` ends all that still run."""
 
     def __init__(self):
         self.started = []
@@ -152,7 +151,7 @@ class Ranks:
         return self.started
 
     def ended(self, seconds):
-        """What each printed, once all have ended within `seconds`."""
+        """Return what each rank printed, after all have ended within `seconds`."""
         deadline = time.monotonic() + seconds
         return [p.communicate(timeout=deadline - time.monotonic())[0] for p in self.started]
 
@@ -166,13 +165,13 @@ class Ranks:
 
 @pytest.fixture
 def ranks():
-    found = Ranks()
-    yield found
-    found.close()
+    ranks = Ranks()
+    yield ranks
+    ranks.close()
 
 
 @pytest.fixture(scope="module")
 def module_ranks():
-    found = Ranks()
-    yield found
-    found.close()
+    ranks = Ranks()
+    yield ranks
+    ranks.close()

@@ -150,9 +150,10 @@ def test_weights_are_rewound_to_the_start_or_to_an_early_epoch(stages, monkeypat
     starts = []
     begin = Stage._begin
 
-    def spy(self, module, member):
-        begin(self, module, member)
-        starts.append({n: p.detach().clone() for n, p in module.named_parameters()})
+    def spy(self, member):
+        begin(self, member)
+        parameters = self.network.module.named_parameters()
+        starts.append({n: p.detach().clone() for n, p in parameters})
 
     monkeypatch.setattr(Stage, "_begin", spy)
     for epoch in (None, 1):

@@ -5,7 +5,12 @@ import torch
 
 from harness.errors import UserError
 from harness.schema import RunConfig
-from harness.train.distributed import VARIABLES, _repeat_bits, connected, pick_device
+from harness.train.distributed import (
+    VARIABLES,
+    _use_deterministic_algorithms,
+    connected,
+    pick_device,
+)
 
 
 @pytest.fixture
@@ -51,12 +56,12 @@ def test_one_process_needs_no_variables_and_repeats_its_bits(world):
     assert (world.broadcast("x"), world.gather("x")) == ("x", ["x"])
 
 
-def test_a_gpu_is_asked_for_bits_that_repeat_and_warns_where_it_has_none(monkeypatch):
+def test_on_a_gpu_bits_repeat_and_an_operator_without_such_an_algorithm_warns(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     before = torch.get_deterministic_debug_mode()
     try:
-        _repeat_bits(torch.device("cuda"))
+        _use_deterministic_algorithms(torch.device("cuda"))
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -15,16 +15,16 @@ def test_a_toy_run_loses_as_it_always_did(stages):
     """
     longer = {"recipe.epochs": 4, "recipe.optimizer.lr": 0.02}
     dense = stages.toy(longer)
-    found = {}
+    losses_now = {}
     for name, config in (("dense", dense), ("sparse", stages.child(dense, changes=longer))):
         (outcome,) = stages.train(config)
         lines = (stages.folder(config) / "metrics.jsonl").read_text().splitlines()
-        found[name] = [json.loads(line)["train_loss"] for line in lines]
-        found[name] += [outcome.result[split]["loss"] for split in ("val", "test")]
+        losses_now[name] = [json.loads(line)["train_loss"] for line in lines]
+        losses_now[name] += [outcome.result[split]["loss"] for split in ("val", "test")]
     if not GOLDEN.exists():
-        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+        GOLDEN.write_text(json.dumps(losses_now, indent=1) + "\n")
         pytest.fail(f"{GOLDEN} was missing and is written: look at it, and commit it")
     golden = json.loads(GOLDEN.read_text())
-    assert found.keys() == golden.keys()
+    assert losses_now.keys() == golden.keys()
     for name, losses in golden.items():
-        assert found[name] == pytest.approx(losses, rel=1e-5)
+        assert losses_now[name] == pytest.approx(losses, rel=1e-5)

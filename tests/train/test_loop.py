@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.files import Damaged
 from harness.models import registry
 from harness.store.claims import ClaimLost
-from harness.train import checkpoint, loop
+from harness.train import checkpoint, heartbeat, loop
 from harness.train.stage import Stage
 
 STEPS = 12  # of a toy stage
@@ -43,8 +43,8 @@ def test_a_gang_of_four_ends_in_the_same_bits_as_four_alone(stages, others, engi
 
 @pytest.mark.parametrize(("most", "kept"), [(60.0, True), (0.0, False)])
 def test_a_claim_is_kept_while_data_are_read_but_not_for_ever(stages, monkeypatch, most, kept):
-    monkeypatch.setattr(loop, "BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(loop, "LOADING_SECONDS", most)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "LOADING_SECONDS", most)
     beats, seen = [], []
     read = loop.load
 
@@ -258,7 +258,7 @@ def test_a_level_without_pruning_goes_on_from_its_parents_weights(stages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [0, 1])
-def test_a_loss_that_is_no_number_is_the_end_of_that_stage_alone(stages, others, zero):
+def test_a_stage_whose_loss_is_not_finite_ends_and_the_others_continue(stages, others, zero):
     run = {"engine": "deepspeed" if zero else "ddp", "zero_stage": zero}
     good = stages.toy()
     bad = stages.toy({"recipe.optimizer.lr": 1e30, "recipe.schedule.name": "constant"})
@@ -297,9 +297,9 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
         torch.save({**head, "world_size": 1, "sharded": False, "state": make_code(ran)}, newest)
     (outcome,) = stages.train(config)
     assert stages.record(config, outcome) == expected
-    said = capsys.readouterr().err
-    assert str(newest) in said
-    assert "moved to step-00000005.pt.damaged-1" in said
+    stderr = capsys.readouterr().err
+    assert str(newest) in stderr
+    assert "moved to step-00000005.pt.damaged-1" in stderr
     assert stages.saved(config) == ["final.pt", "step-00000005.pt.damaged-1"]
     assert not ran.exists()
 
@@ -350,7 +350,7 @@ def test_a_gang_shares_data_seed_batch_size_and_epochs(stages):
 
 
 @pytest.mark.parametrize("at", [3, STEPS + 1], ids=["training", "evaluating"])
-def test_who_loses_its_claim_writes_nothing_more(stages, at):
+def test_a_process_that_lost_its_claim_writes_nothing_more(stages, at):
     config = stages.toy()
     beats = []
 

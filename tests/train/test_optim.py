@@ -13,22 +13,22 @@ def rates(steps=100, per_epoch=10, **schedule):
 
 
 def test_cosine_falls_from_the_peak_by_halves_to_its_final_share():
-    found = rates(name="cosine", final_share=0.1)
-    assert found[0] == 0.4
-    assert found[50] == pytest.approx(0.4 * 0.55)
+    lrs = rates(name="cosine", final_share=0.1)
+    assert lrs[0] == 0.4
+    assert lrs[50] == pytest.approx(0.4 * 0.55)
     assert rates(steps=10_000, final_share=0.1)[-1] == pytest.approx(0.04, rel=1e-3)
-    assert found == sorted(found, reverse=True)
+    assert lrs == sorted(lrs, reverse=True)
 
 
 def test_warmup_is_linear_and_reaches_the_peak_once():
-    found = rates(name="constant", warmup_epochs=2.0)
-    assert found[:20] == pytest.approx([0.4 * (k + 1) / 20 for k in range(20)])
-    assert set(found[20:]) == {0.4}
+    lrs = rates(name="constant", warmup_epochs=2.0)
+    assert lrs[:20] == pytest.approx([0.4 * (k + 1) / 20 for k in range(20)])
+    assert set(lrs[20:]) == {0.4}
 
 
 def test_steps_down_at_the_milestones_of_the_whole_stage():
-    found = rates(name="step", milestones=(0.5, 0.75), gamma=0.1)
-    assert found == pytest.approx([0.4] * 50 + [0.04] * 25 + [0.004] * 25)
+    lrs = rates(name="step", milestones=(0.5, 0.75), gamma=0.1)
+    assert lrs == pytest.approx([0.4] * 50 + [0.04] * 25 + [0.004] * 25)
 
 
 @pytest.mark.parametrize("everywhere", [False, True])

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness import config, difficulty
+from harness import config
 from harness.augment.batch_transform import BatchTransform
 from harness.cluster import failure
+from harness.commands import difficulty
 from harness.errors import UserError
 from harness.files import write_json
 from harness.rows import rows_of_grid
@@ -18,9 +19,9 @@ from harness.schema import TeacherConfig
 from harness.store.identity import stage_id
 from harness.sweep.plan import make_plan
 from harness.sweep.teachers import misfit
-from harness.train.judge import judged
-from harness.train.loop import Member
-from harness.train.teacher import Teacher, load
+from harness.train import Member
+from harness.train.judge import judge_batch
+from harness.train.teacher import Teacher, load_teacher
 
 TRANSFORM = BatchTransform(mean=(0.0,) * 3, std=(1.0,) * 3)
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -44,20 +45,20 @@ def drawn(later):
     return images, LABELS
 
 
-def ask(**said):
-    return judged(TeacherConfig(name="someone", **said), TEACHER, drawn, LABELS, TRANSFORM)
+def judge(**settings):
+    return judge_batch(TeacherConfig(name="someone", **settings), TEACHER, drawn, LABELS, TRANSFORM)
 
 
 def test_soft_and_hard_labels_take_their_share_of_the_targets():
-    images, targets = ask(labels="soft")
+    images, targets = judge(labels="soft")
     torch.testing.assert_close(targets, TEACHER.logits(images).softmax(1))
-    _, mixed = ask(labels="soft", weight=0.25)
+    _, mixed = judge(labels="soft", weight=0.25)
     one_hot = F.one_hot(LABELS, 3).float()
     torch.testing.assert_close(mixed, 0.75 * one_hot + 0.25 * targets)
-    _, hard = ask(labels="hard")
+    _, hard = judge(labels="hard")
     assert torch.equal(hard, one_hot)
     wrong = Teacher(torch.nn.Sequential(Flat(), Roll()), TRANSFORM)
-    _, hard = judged(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TRANSFORM)
+    _, hard = judge_batch(TeacherConfig(name="x", labels="hard"), wrong, drawn, LABELS, TRANSFORM)
     assert torch.equal(hard.argmax(1), (LABELS + 1) % 3)
 
 
@@ -74,20 +75,20 @@ def test_of_the_candidates_the_one_nearest_to_the_target_is_taken():
     every = [losses(drawn(number * 2**24)[0])[0] for number in range(4)]
     assert sorted(every) == every  # pushed less, lost more
     for number, loss in enumerate(every):
-        images, targets = ask(candidates=4, target=float(loss))
+        images, targets = judge(candidates=4, target=float(loss))
         assert torch.equal(images, drawn(number * 2**24)[0])
         assert torch.equal(targets, LABELS)
-    images, _ = ask(candidates=2, target=99.0)
+    images, _ = judge(candidates=2, target=99.0)
     assert torch.equal(images, drawn(2**24)[0])
 
 
 def test_beyond_the_cap_images_are_dropped_or_count_less():
     loss = float(losses(drawn(0)[0])[0])
-    _, kept = ask(cap=loss + 0.01)
+    _, kept = judge(cap=loss + 0.01)
     assert torch.equal(kept, F.one_hot(LABELS, 3).float())
-    _, dropped = ask(cap=loss - 0.01)
+    _, dropped = judge(cap=loss - 0.01)
     assert not dropped.any()
-    _, less = ask(cap=loss / 2, beyond="down_weight")
+    _, less = judge(cap=loss / 2, beyond="down_weight")
     torch.testing.assert_close(less.sum(1), torch.full((4,), 0.5))
 
 
@@ -95,12 +96,12 @@ def test_a_teacher_sees_images_normalised_as_it_was_trained():
     own = Teacher(Flat(), BatchTransform(mean=(0.5,) * 3, std=(0.25,) * 3))
     seen = BatchTransform(mean=(0.1,) * 3, std=(0.2,) * 3)
     pixels = torch.rand(4, 3, 4, 4)
-    told = own.logits((pixels - 0.1) / 0.2, seen)
-    torch.testing.assert_close(told, own.logits((pixels - 0.5) / 0.25))
+    logits = own.logits((pixels - 0.1) / 0.2, seen)
+    torch.testing.assert_close(logits, own.logits((pixels - 0.5) / 0.25))
 
 
 class Named:
-    """Stages laid out as in a store, so that a teacher is found by its id."""
+    """Stages laid out as in a store, so that a teacher can be named by its id."""
 
     def __init__(self, stages, root):
         self.stages, self.root = stages, root
@@ -128,17 +129,17 @@ class Named:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("engine", "asked"),
+    ("engine", "settings"),
     [("ddp", {"labels": "soft"}), ("deepspeed", {"candidates": 3, "target": 1.0, "cap": 2.0})],
 )
 def test_a_stage_with_a_teacher_differs_and_resumes_to_the_same_bits(
-    stages, tmp_path, engine, asked
+    stages, tmp_path, engine, settings
 ):
     Named(stages, tmp_path / "store")
     teacher = stages.toy({"model.width": 0.5})
     stages.train(teacher)
     plain = stages.toy({"recipe.label_smoothing": 0.0})
-    values = {**plain.model_dump(mode="json"), "teacher": {"name": stage_id(teacher), **asked}}
+    values = {**plain.model_dump(mode="json"), "teacher": {"name": stage_id(teacher), **settings}}
     config = type(plain).model_validate(values)
     (outcome,), (without,) = stages.train(config, engine=engine), stages.train(plain, engine=engine)
     assert outcome.result["weights_sha256"] != without.result["weights_sha256"]
@@ -215,7 +216,7 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
         planned(tmp_path, store, name, dataset="fashion_mnist")
     with pytest.raises(UserError, match=r"100 classes|10 classes"):
         planned(tmp_path, store, name, dataset="cifar100")
-    for said, rest, asked in (
+    for message, rest, name_of_teacher in (
         ("has no stage 0123456789abcdef", "labels: soft", "0123456789abcdef"),
         (r"did you mean 'resnet50'", "labels: soft", "timm:resnet5o"),
         (
@@ -230,8 +231,8 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
         ("is below the target 2", "target: 2.0, candidates: 4, cap: 1.0", name),
         ("takes the id of a stage or timm:NAME", "labels: soft", "some/final.pt"),
     ):
-        with pytest.raises(UserError, match=said):
-            planned(tmp_path, store, asked, rest)
+        with pytest.raises(UserError, match=message):
+            planned(tmp_path, store, name_of_teacher, rest)
 
 
 @pytest.mark.slow
@@ -253,16 +254,16 @@ def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
         launch = config.load([f"grid={path}", f"store={store}", *words], trains=True)
         return make_plan(launch.grid).stages
 
-    asked = ("axes.width=[0.5,1]", f"teacher.target_table={table}")
-    made = stages_of(*asked)
+    words = ("axes.width=[0.5,1]", f"teacher.target_table={table}")
+    made = stages_of(*words)
     assert {s.model.width: s.teacher.target for s in made.values()} == {0.5: 0.7, 1.0: 1.25}
     table.rename(tmp_path / "moved.csv")
     with pytest.raises(UserError, match="there is no table"):
-        stages_of(*asked)
+        stages_of(*words)
     # by the number, not by the table's name
-    assert stages_of(asked[0], f"teacher.target_table={tmp_path}/moved.csv").keys() == made.keys()
-    said = ["zip=[{width: [0.5, 1], teacher.target: [0.7, 1.25]}]"]
-    assert stages_of(*said).keys() == made.keys()
+    assert stages_of(words[0], f"teacher.target_table={tmp_path}/moved.csv").keys() == made.keys()
+    zipped = ["zip=[{width: [0.5, 1], teacher.target: [0.7, 1.25]}]"]
+    assert stages_of(*zipped).keys() == made.keys()
     for text, wrong in (
         ("width,target\n0.5,0.7\n", r"lacks .*width 1\.0"),
         ("width,target\n0.5,0.7\n1,1\n1,2\n", "has several targets"),
@@ -271,9 +272,9 @@ def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
     ):
         table.write_text(text)
         with pytest.raises(UserError, match=wrong):
-            stages_of(*asked)
+            stages_of(*words)
     with pytest.raises(UserError, match=r"leave teacher\.target out"):
-        stages_of(*asked, "teacher.target=1.0")
+        stages_of(*words, "teacher.target=1.0")
 
 
 def test_a_damaged_teacher_is_the_user_s_to_mend_and_its_folder_may_have_any_name(
@@ -285,13 +286,13 @@ def test_a_damaged_teacher_is_the_user_s_to_mend_and_its_folder_may_have_any_nam
     device = torch.device("cpu")
     elsewhere = shutil.copytree(stages.folder(teacher), tmp_path / "my teacher")
     copy = elsewhere / "checkpoint" / "final.pt"
-    same = load(str(copy), tmp_path, teacher.dataset, device)
-    known = load(stage_id(teacher), tmp_path / "store", teacher.dataset, device)
+    same = load_teacher(str(copy), tmp_path, teacher.dataset, device)
+    original = load_teacher(stage_id(teacher), tmp_path / "store", teacher.dataset, device)
     images = torch.randn(2, 3, 8, 8)
-    assert torch.equal(same.logits(images), known.logits(images))
+    assert torch.equal(same.logits(images), original.logits(images))
     copy.write_bytes(copy.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"final\.pt is damaged.*name another teacher") as caught:
-        load(str(copy), tmp_path, teacher.dataset, device)
+        load_teacher(str(copy), tmp_path, teacher.dataset, device)
     assert failure.classify(caught.value) == "config"
 
 
@@ -316,14 +317,14 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     assert len(lines) == 1 + 13 * 11
     assert {"affinity", "loss_half", "spread_half"} < set(lines[0].split(","))
     record = store / "sweeps" / "asked" / "difficulty.json"
-    said = json.loads(record.read_text())
-    assert (said["images"], said["draws"], said["dataset"]) == (60, 1, "digits")
-    assert re.fullmatch("[0-9a-f]{16}", said["split_hash"])
-    found = {row["magnitude"]: row for row in rows_of_grid([f"grid={path}", f"store={store}"])}
-    losses = [found[m]["difficulty"] for m in ("none", 0.2, 1.0)]
+    written = json.loads(record.read_text())
+    assert (written["images"], written["draws"], written["dataset"]) == (60, 1, "digits")
+    assert re.fullmatch("[0-9a-f]{16}", written["split_hash"])
+    rows = {row["magnitude"]: row for row in rows_of_grid([f"grid={path}", f"store={store}"])}
+    losses = [rows[m]["difficulty"] for m in ("none", 0.2, 1.0)]
     assert losses == sorted(losses)
     assert losses[2] > losses[0] + 0.1
-    assert not any(row["calibrated"] for row in found.values())
+    assert not any(row["calibrated"] for row in rows.values())
     policy = f"augment.policy='{made}(n=2)'"
     again = rows_of_grid([f"grid={path}", f"store={store}", policy])
     assert all(row["calibrated"] for row in again)
@@ -343,7 +344,7 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     record.write_text(whole)
     both = "axes={dataset.name: [digits, fashion_mnist]}"
     difficulty.main([*words, both, "where=dataset.name == 'digits'"])
-    for wrong, said in (
+    for wrong, message in (
         ([*words, "where=magnitude == 7"], "holds for no trial"),
         (words[:2], "teacher is missing: add teacher="),
         ([*words[:3], "images=1"], "images=1 is out of range: 2 to"),
@@ -364,5 +365,5 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
             r"several data sets .*where=\"dataset\.name == 'digits'",
         ),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             difficulty.main(wrong)

@@ -5,13 +5,14 @@ import sys
 import pytest
 import torch
 
-from harness import config, describe
+from harness import config
+from harness.commands import preflight
 from harness.errors import UserError
 from harness.files import write_json
 from harness.schema import DatasetConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.sweep.teachers import misfit
-from harness.train.teacher import load
+from harness.train.teacher import load_teacher
 
 IMAGENET = """defaults:
   - override /dataset: {dataset}
@@ -31,19 +32,19 @@ def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages, make_c
     torch.save(model.state_dict(), weights)
     device = torch.device("cpu")
     ten, hundred = (DatasetConfig(name=f"cifar{n}", validation_size=100) for n in (10, 100))
-    found = load(f"timm:resnet10t@{weights}", tmp_path, ten, device)
-    assert found.logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    teacher = load_teacher(f"timm:resnet10t@{weights}", tmp_path, ten, device)
+    assert teacher.logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     with pytest.raises(UserError, match="cannot be loaded"):
-        load(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
+        load_teacher(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
     torch.save({"fc.weight": make_code(tmp_path / "made")}, weights)  # it cannot run code
     with pytest.raises(UserError, match="cannot be loaded"):
-        load(f"timm:resnet10t@{weights}", tmp_path, ten, device)
+        load_teacher(f"timm:resnet10t@{weights}", tmp_path, ten, device)
     assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "side", "words", "said"),
+    ("name", "side", "words", "message"),
     [
         ("vit_small_patch16_224", 192, [], "takes images of 224 pixels and imagenet has 192 here"),
         ("vit_small_patch16_224.augreg_in21k", 224, [], "tell 21,843 classes apart"),
@@ -55,17 +56,17 @@ def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages, make_c
     ],
 )
 def test_a_teacher_of_timms_is_looked_up_before_anything_is_queued(
-    tmp_path, name, side, words, said
+    tmp_path, name, side, words, message
 ):
     path = tmp_path / "grid.yaml"
     text = IMAGENET.format(dataset="imagenet", name=f"timm:{name}", rest="labels: soft", side=side)
     path.write_text(text.replace("model: {depth: 8}", "model: {family: resnet, depth: 18}"))
-    asked = [f"grid={path}", f"store={tmp_path}/store", *words]
-    if said is None:
-        config.load(asked, trains=True)
+    words_of_grid = [f"grid={path}", f"store={tmp_path}/store", *words]
+    if message is None:
+        config.load(words_of_grid, trains=True)
         return
-    with pytest.raises(UserError, match=said):
-        config.load(asked, trains=True)
+    with pytest.raises(UserError, match=message):
+        config.load(words_of_grid, trains=True)
 
 
 def test_what_could_not_be_looked_up_without_timm_is_said(tmp_path, monkeypatch):
@@ -76,19 +77,19 @@ def test_what_could_not_be_looked_up_without_timm_is_said(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
     monkeypatch.setitem(sys.modules, "timm.models", None)
     launch = config.load([f"grid={path}", f"store={tmp_path}/store"], trains=True)
-    (note,) = describe.unchecked(launch)
+    (note,) = preflight.unchecked(launch)
     assert "timm:vit_small_patch16_224 exists and fits" in note
-    assert f"  note: {note}" in describe.problems(launch)
+    assert note in preflight.dry_run_notes(launch)
 
 
 def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_path):
     def stage(family, depth):
         augment = {"policy": "none", "crop_padding": 0, "flip": True}
-        said = {"parent": None, "seed": 0, "augment": augment}
-        said["dataset"] = {"name": "imagenet", "validation_size": 5000, "resolution": 160}
-        said["model"] = {"family": family, "depth": depth}
-        said["recipe"] = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}}
-        config = StageConfig.model_validate(said)
+        values = {"parent": None, "seed": 0, "augment": augment}
+        values["dataset"] = {"name": "imagenet", "validation_size": 5000, "resolution": 160}
+        values["model"] = {"family": family, "depth": depth}
+        values["recipe"] = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}}
+        config = StageConfig.model_validate(values)
         folder = tmp_path / "stages" / stage_id(config)[:2] / stage_id(config)
         (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", config.model_dump(mode="json"))
@@ -98,11 +99,11 @@ def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_pat
         write_json(folder / "result.json", done)
         return stage_id(config)
 
-    def asked(family, depth, **dataset):
+    def misfit_of(family, depth, **dataset):
         data = DatasetConfig(name="imagenet", validation_size=5000, **dataset)
         return misfit(stage(family, depth), tmp_path, data)
 
-    assert "with 160 pixels and imagenet has 224" in asked("vit", 12)
-    assert "images of one size" in asked("vit", 12, resolution=160, start_resolution=96)
-    assert asked("vit", 12, resolution=160) is None
-    assert asked("resnet", 50) is None
+    assert "with 160 pixels and imagenet has 224" in misfit_of("vit", 12)
+    assert "images of one size" in misfit_of("vit", 12, resolution=160, start_resolution=96)
+    assert misfit_of("vit", 12, resolution=160) is None
+    assert misfit_of("resnet", 50) is None

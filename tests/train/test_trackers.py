@@ -40,14 +40,14 @@ def test_tensorboard_gets_a_run_per_stage_with_the_metrics(tracked, others, tmp_
     runs = {path.name for path in (tmp_path / "store" / "trackers" / "tensorboard").iterdir()}
     assert runs == {stage_id(config) for config in gang}
     for config, outcome in zip(gang, outcomes, strict=True):
-        found = scalars(tmp_path, config)
+        logged = scalars(tmp_path, config)
         lines = written(tracked, config)
         losses = [(line["step"], pytest.approx(line["train_loss"])) for line in lines]
-        assert found["train_loss"] == losses
-        assert found["val_top1"] == [
+        assert logged["train_loss"] == losses
+        assert logged["val_top1"] == [
             (outcome.result["steps"], pytest.approx(outcome.result["val"]["top1"]))
         ]
-        assert not any("test" in tag for tag in found)
+        assert not any("test" in tag for tag in logged)
         (alone,) = others.train(config)
         assert others.record(config, alone) == tracked.record(config, outcome)
 
@@ -74,8 +74,8 @@ def test_without_a_tracker_nothing_is_written_or_imported(tracked, tmp_path):
         "Tracker('none', Path(), 'a', {}, 0).log({'step': 1})\n"
         "print({'torch', 'tensorboard', 'wandb', 'mlflow'} & set(sys.modules))"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert said.stdout.strip() == "set()", said.stderr
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert process.stdout.strip() == "set()", process.stderr
 
 
 def test_a_tracker_that_is_not_installed_is_named_before_training(tracked, monkeypatch):
@@ -98,9 +98,9 @@ def test_a_tracker_that_fails_costs_its_copies_only(tracked, others, monkeypatch
     monkeypatch.setitem(trackers._OPENERS, "tensorboard", opener)
     config = tracked.toy()
     (outcome,) = tracked.train(config, tracker="tensorboard")
-    said = capsys.readouterr().err
-    assert said.count("note: tensorboard fails") == 1
-    assert "no route to host" in said
+    stderr = capsys.readouterr().err
+    assert stderr.count("note: tensorboard fails") == 1
+    assert "no route to host" in stderr
     (alone,) = others.train(config)
     assert others.record(config, alone) == tracked.record(config, outcome)
 

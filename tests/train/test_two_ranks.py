@@ -33,7 +33,7 @@ def folder(tmp_path_factory, module_ranks):
 
 
 @pytest.fixture
-def said(folder):
+def records(folder):
     """What rank 0 and rank 1 wrote."""
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
@@ -46,8 +46,8 @@ def test_deepspeed_compiles_nothing_and_prints_nothing(folder):
         assert [line for line in before.splitlines() if "[Gloo]" not in line] == []
 
 
-def test_votes_reach_every_rank(said):
-    for rank in said:
+def test_votes_reach_every_rank(records):
+    for rank in records:
         assert rank["any"] == [True, False]
         assert rank["gather"] == [0, 1]
         assert rank["broadcast"] == "from 0"
@@ -77,34 +77,34 @@ def test_two_processes_see_the_images_of_one(folder, stages):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16_autocast", "cut"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_no_pruned_weight_comes_back_and_ranks_agree(said, engine, precision):
-    runs = [rank[f"{engine} {precision}"] for rank in said]
-    assert [run["revived"] for run in (*runs, *(rank["adamw"] for rank in said))] == [0] * 4
+def test_no_pruned_weight_comes_back_and_ranks_agree(records, engine, precision):
+    runs = [rank[f"{engine} {precision}"] for rank in records]
+    assert [run["revived"] for run in (*runs, *(rank["adamw"] for rank in records))] == [0] * 4
     assert runs[0]["weights"] == runs[1]["weights"]
     assert runs[0]["losses"] != runs[1]["losses"]  # each has its own part of the batch
 
 
 @pytest.mark.parametrize("zero", [0, 1])
-def test_deepspeed_and_ddp_lose_alike_on_two_ranks(said, zero):
-    for rank in said:
+def test_deepspeed_and_ddp_lose_alike_on_two_ranks(records, zero):
+    for rank in records:
         assert len(rank["ddp 0 long"]["losses"]) == 50
         for kind in ("fp32", "cut", "long"):
-            found, twin = (rank[f"{name} {kind}"] for name in (f"deepspeed {zero}", "ddp 0"))
-            assert found["losses"] == pytest.approx(twin["losses"], rel=1e-5)
-        found, twin = (rank[f"{name} gradient"] for name in (f"deepspeed {zero}", "ddp 0"))
+            deepspeed, twin = (rank[f"{name} {kind}"] for name in (f"deepspeed {zero}", "ddp 0"))
+            assert deepspeed["losses"] == pytest.approx(twin["losses"], rel=1e-5)
+        deepspeed, twin = (rank[f"{name} gradient"] for name in (f"deepspeed {zero}", "ddp 0"))
         # under autocast: no gradient is rounded to bf16 on its way between ranks
-        assert found == pytest.approx(twin, rel=1e-4, abs=1e-6)
+        assert deepspeed == pytest.approx(twin, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("stage", ["dense 0", "sparse 0", "dense 1", "sparse 1"])
-def test_stopped_and_resumed_two_ranks_end_in_the_same_bits(said, stage):
-    assert [rank[f"{stage} repeats"] for rank in said] == [True, True]
-    assert said[0][stage] == said[1][stage]
+def test_stopped_and_resumed_two_ranks_end_in_the_same_bits(records, stage):
+    assert [rank[f"{stage} repeats"] for rank in records] == [True, True]
+    assert records[0][stage] == records[1][stage]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_two_ranks_prune_alike_and_stop_where_they_do_not(said, engine):
-    first, second = (rank[f"{engine} pruned"] for rank in said)
+def test_two_ranks_prune_alike_and_stop_where_they_do_not(records, engine):
+    first, second = (rank[f"{engine} pruned"] for rank in records)
     assert first == second
     ways = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
     assert ways < first.keys()
@@ -113,28 +113,28 @@ def test_two_ranks_prune_alike_and_stop_where_they_do_not(said, engine):
     assert "ranks pruned a cifar_resnet differently" in first["error"]
 
 
-def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, said, world, stages):
+def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, records, world, stages):
     config = stages.toy()
     dataset = load(config.dataset)
     module = registry.build(config.model, 10, seed=0)
-    trained = folder / "unbroken-0" / said[0]["id"]
-    module.load_state_dict(checkpoint.read_final(trained, said[0]["id"])["model"])
+    trained = folder / "unbroken-0" / records[0]["id"]
+    module.load_state_dict(checkpoint.read_final(trained, records[0]["id"])["model"])
     loader = make_loader(dataset, RunConfig(), 32, 0, 1, world.device)
     transform = BatchTransform(mean=dataset.info.mean, std=dataset.info.std)
     alone = evaluate(
         module, loader, "test", config.recipe, transform, world, False, beat=lambda: None
     )
-    assert said[0]["dense 0"]["test"]["loss"] == pytest.approx(alone.loss, rel=1e-6)
-    assert said[0]["dense 0 correct"] == said[1]["dense 0 correct"] == alone.correct.tolist()
+    assert records[0]["dense 0"]["test"]["loss"] == pytest.approx(alone.loss, rel=1e-6)
+    assert records[0]["dense 0 correct"] == records[1]["dense 0 correct"] == alone.correct.tolist()
 
 
-def test_one_rank_told_to_stop_stops_both_at_one_step(said):
-    assert [rank["stopped"][0] for rank in said] == ["stopped", "stopped"]
-    assert said[0]["stopped"][1] == ["step-00000005.pt"]
+def test_one_rank_told_to_stop_stops_both_at_one_step(records):
+    assert [rank["stopped"][0] for rank in records] == ["stopped", "stopped"]
+    assert records[0]["stopped"][1] == ["step-00000005.pt"]
 
 
-def test_a_claim_that_rank_0_loses_frees_the_other_rank(said):
-    assert [rank["lost"] for rank in said] == ["raised", "stopped"]
+def test_a_claim_that_rank_0_loses_frees_the_other_rank(records):
+    assert [rank["lost"] for rank in records] == ["raised", "stopped"]
 
 
 def test_a_whole_checkpoint_of_two_ranks_goes_on_with_one(folder, world, stages):
@@ -144,13 +144,13 @@ def test_a_whole_checkpoint_of_two_ranks_goes_on_with_one(folder, world, stages)
     assert outcome.result["steps"] == 12
 
 
-def test_a_sharded_checkpoint_of_two_ranks_is_refused_by_one(folder, said, stages):
+def test_a_sharded_checkpoint_of_two_ranks_is_refused_by_one(folder, records, stages):
     stages.root = folder / "stages"
     config = stages.toy({"seed": 3})
-    assert said[0]["sharded"] == ["step-00000003.pt", "step-00000003.rank1.pt"]
+    assert records[0]["sharded"] == ["step-00000003.pt", "step-00000003.rank1.pt"]
     with pytest.raises(UserError, match=r"by 2 process.* run\.processes as they were"):
         stages.train(config, engine="deepspeed", zero_stage=1)
-    assert stages.saved(config) == said[0]["sharded"]
+    assert stages.saved(config) == records[0]["sharded"]
 
 
 def test_the_end_of_a_rank_ends_the_other(folder):

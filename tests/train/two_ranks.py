@@ -1,6 +1,6 @@
 """What two ranks do, in one start: `two_ranks.py FOLDER` leaves what it saw in FOLDER for the test.
 
-Every block writes a part of `said`, which ends in FOLDER/rank<N>.json.
+Each block writes a part of `record`, which is written to FOLDER/rank<N>.json.
 """
 
 import dataclasses
@@ -88,22 +88,22 @@ def main(folder, world):
     stages = Stages(folder / "stages", world)
     dense = stages.toy()
     images(dense, world, folder)
-    said = {"any": world.any(world.rank == 1, False), "gather": world.gather(world.rank)}
-    said["broadcast"] = world.broadcast(f"from {world.rank}")
+    record = {"any": world.any(world.rank == 1, False), "gather": world.gather(world.rank)}
+    record["broadcast"] = world.broadcast(f"from {world.rank}")
 
     sgd = OptimizerConfig(lr=0.1, nesterov=True, weight_decay=5e-4)
     plain = OptimizerConfig(lr=1.0, momentum=0.0)
     for kind in ENGINES:
         for precision in ("fp32", "bf16_autocast"):
             found = steps(dense, world, kind, sgd, precision)
-            said[f"{kind[0]} {kind[1]} {precision}"] = found
-        said[f"{kind[0]} {kind[1]} cut"] = steps(dense, world, kind, sgd, "fp32", 7)
+            record[f"{kind[0]} {kind[1]} {precision}"] = found
+        record[f"{kind[0]} {kind[1]} cut"] = steps(dense, world, kind, sgd, "fp32", 7)
         found = steps(dense, world, kind, plain, "bf16_autocast", count=1)
-        said[f"{kind[0]} {kind[1]} gradient"] = found["moved"]
+        record[f"{kind[0]} {kind[1]} gradient"] = found["moved"]
         calm = sgd.model_copy(update={"lr": 0.02})  # as in test_engine.py
-        said[f"{kind[0]} {kind[1]} long"] = steps(dense, world, kind, calm, "fp32", count=50)
+        record[f"{kind[0]} {kind[1]} long"] = steps(dense, world, kind, calm, "fp32", count=50)
     adamw = OptimizerConfig(name="adamw", lr=0.001, weight_decay=0.05)
-    said["adamw"] = steps(dense, world, ENGINES[2], adamw, "fp32")
+    record["adamw"] = steps(dense, world, ENGINES[2], adamw, "fp32")
 
     sparse = stages.child(dense)
     for kind in (ENGINES[0], ENGINES[2]):
@@ -119,31 +119,31 @@ def main(folder, world):
                 dataclasses.replace(o, result={**o.result, "timing": None}, correct=None)
                 for o in (*outcomes, *again)
             ]
-            said[f"{name} {kind[1]} repeats"] = same[0] == same[1]
-            said[f"{name} {kind[1]}"] = {**same[0].result}
-            said[f"{name} {kind[1]} correct"] = outcomes[0].correct["test"].tolist()
+            record[f"{name} {kind[1]} repeats"] = same[0] == same[1]
+            record[f"{name} {kind[1]}"] = {**same[0].result}
+            record[f"{name} {kind[1]} correct"] = outcomes[0].correct["test"].tolist()
 
     for kind in ENGINES:
         name = f"{kind[0]} {kind[1]} pruned"
-        said[name] = prune(folder / name, world, *kind)
+        record[name] = prune(folder / name, world, *kind)
 
     # only one rank is told to stop, and only rank 0 learns that its claim is lost
     told = iter(range(99))
     stopped = stages.train(dense, stop=lambda: next(told) == 4 and world.rank == 1)
-    said["stopped"] = [stopped[0].status, stages.saved(dense)]
+    record["stopped"] = [stopped[0].status, stages.saved(dense)]
 
     def beat():
         raise ClaimLost("taken over")
 
     lost = Stages(folder / "lost", world)
     try:
-        said["lost"] = lost.train(dense, beat=beat)[0].status
+        record["lost"] = lost.train(dense, beat=beat)[0].status
     except ClaimLost:
-        said["lost"] = "raised"
+        record["lost"] = "raised"
     stages.train_for(3, stages.toy({"seed": 3}), engine="deepspeed", zero_stage=1)
-    said["sharded"] = stages.saved(stages.toy({"seed": 3}))
-    said["id"] = stage_id(dense)
-    (folder / f"rank{world.rank}.json").write_text(json.dumps(said))
+    record["sharded"] = stages.saved(stages.toy({"seed": 3}))
+    record["id"] = stage_id(dense)
+    (folder / f"rank{world.rank}.json").write_text(json.dumps(record))
 
     print("rank 1 dies", flush=True)
     calls = iter(range(10**6))

@@ -36,10 +36,10 @@ def prune(folder, world, engine, zero):
         {"form": "fuse", "expand": 2},
     ):
         configs[form["form"]] = stages.toy({"surplus": form, "dataset.train_size": 96})
-    said = {}
+    results = {}
     for name, config in configs.items():
         (outcome,) = stages.train(config, **run)
-        said[name] = {**outcome.result, "timing": None}
+        results[name] = {**outcome.result, "timing": None}
 
     class DiffersByRank(Magnitude):
         def compress(self, model, request):
@@ -50,7 +50,7 @@ def prune(folder, world, engine, zero):
         child = stages.child(dense, changes={**WIDE, "recipe.epochs": 1})
         stages.train(child, **run)
     except RuntimeError as error:
-        said["error"] = str(error)
+        results["error"] = str(error)
     finally:
         METHODS.items["magnitude"] = Magnitude()
-    return said
+    return results

@@ -1,0 +1,53 @@
+"""A flag that stop signals raise, and that the training loop reads between two steps.
+
+A signal handler saves nothing: a collective or a file write in a handler can deadlock, or leave a
+file half written.
+"""
+
+from __future__ import annotations
+
+import signal
+import types
+from typing import Any
+
+from harness.store.claims import process_start
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
+
+
+class StopFlag:
+    """Raised by a signal, or by the end of the process that started this work."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None  # name of what raised it
+        self._watched: tuple[int, str] | None = None
+        self._handlers_before: dict[signal.Signals, Any] = {}
+
+    def install(self) -> StopFlag:
+        """Take over the stop signals; call this from the main thread."""
+        for number in SIGNALS:
+            self._handlers_before[number] = signal.signal(number, self._raise)
+        return self
+
+    def __enter__(self) -> StopFlag:
+        return self.install()
+
+    def __exit__(self, *_: object) -> None:
+        """Restore the handlers: a notebook goes on after a launch and needs its Ctrl-C."""
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+
+    def watch(self, pid: int, started: str) -> None:
+        """Also stop when process `pid` with start time `started` (clock ticks) has ended."""
+        self._watched = (pid, started)
+
+    def _raise(self, number: int, _frame: types.FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+
+    def __call__(self) -> bool:
+        """Return whether to stop at the next step boundary."""
+        if self.signal is None and self._watched is not None:
+            pid, started = self._watched
+            if process_start(pid) != started:
+                self.signal = "end of the launcher"
+        return self.signal is not None

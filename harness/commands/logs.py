@@ -1,0 +1,121 @@
+"""python -m harness.logs grid=NAME [where=CONDITION] [lines=20] [follow=true]
+
+Print the end of the logs of a sweep's jobs: of each selected stage, the log of its last attempt.
+
+    python -m harness.logs grid=quickstart where="state == 'failed'"
+    python -m harness.logs grid=quickstart follow=true lines=50
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.arguments import Option
+from harness.cluster import Sweep, read_again, read_sweep
+from harness.cluster.job_registry import last_logs
+from harness.errors import printable
+from harness.files import read_lines
+from harness.store.claims import look
+
+OPTIONS = {"follow": Option(bool, default=False), "lines": Option(int, default=20, low=0)}
+POLL_SECONDS = 1.0
+
+
+def main(args: list[str]) -> int:
+    """Print the logs of the selected stages; return the exit code."""
+    sweep = read_sweep(args, OPTIONS)
+    options = sweep.launch.options
+    logs = _logs(sweep)
+    if not logs and not options["follow"]:
+        print("there are no logs yet: none of the selected stages has begun")
+        return 0
+    printed = {path: _print_end(path, options["lines"], stages) for path, stages in logs.items()}
+    if options["follow"]:
+        _follow(sweep, printed)
+    return 0
+
+
+def _logs(sweep: Sweep) -> dict[Path, list[str]]:
+    """Return the log files, newest last, each with the stages whose last attempt wrote to it.
+
+    For a stage that no job has begun it is the log of the job that has it, which may say why.
+    """
+    job_logs = last_logs(sweep.store.root, sweep.stages())
+    times: dict[Path, float] = {}
+    stages_of: dict[Path, list[str]] = {}
+    for stage in sweep.stages():
+        attempts = read_lines(sweep.store.folder(stage) / "attempts.jsonl")
+        if attempts:
+            path = sweep.store.own_log(attempts[-1].get("log"))
+            started = attempts[-1].get("time")
+            seconds = float(started) if isinstance(started, int | float) else 0.0
+        elif stage in job_logs and job_logs[stage][1].exists():
+            path = job_logs[stage][1]
+            seconds = path.stat().st_mtime
+        else:
+            continue
+        if path is not None:
+            times[path] = max(times.get(path, 0.0), seconds)
+            stages_of.setdefault(path, []).append(stage)
+    return {path: stages_of[path] for path in sorted(times, key=times.__getitem__)}
+
+
+def _print_end(path: Path, lines: int, stages: Iterable[str]) -> int:
+    """Print the last lines of a log; return its size, from where it can be followed."""
+    print(f"==> {path} ({', '.join(stages)}) <==")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        print(f"cannot be read: {error.strerror}")
+        return 0
+    last_lines = data.decode(errors="replace").splitlines()[-lines:] if lines else []
+    print(printable("\n".join(last_lines)), flush=True)
+    return len(data)
+
+
+def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
+    """Print what is added to the logs until no selected trial is open, or until Ctrl-C.
+
+    `printed` has the number of bytes of each log that are printed already.
+    """
+    last = None
+    try:
+        while True:
+            ended = not _is_open(sweep)  # before the logs are read, so that no last line is missed
+            for path in list(printed):
+                data = _read_from(path, printed[path])
+                if data:
+                    if path != last:
+                        print(f"==> {path} <==")
+                    sys.stdout.write(printable(data.decode(errors="replace")))
+                    sys.stdout.flush()
+                    last = path
+                    printed[path] += len(data)
+            if ended:
+                return
+            time.sleep(POLL_SECONDS)
+            sweep = read_again(sweep.launch, sweep.plan)
+            for path in _logs(sweep):
+                printed.setdefault(path, 0)
+    except KeyboardInterrupt:
+        print()
+
+
+def _is_open(sweep: Sweep) -> bool:
+    """Return whether a selected trial runs or waits, or a worker still holds one of its stages."""
+    if any(trial["state"] in ("running", "queued") for trial in sweep.trials):
+        return True
+    claims = [look(sweep.store.folder(stage)) for stage in sweep.stages()]
+    return any(claim is not None and claim.live for claim in claims)
+
+
+def _read_from(path: Path, start: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+    except OSError:
+        return b""

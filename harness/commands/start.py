@@ -1,0 +1,112 @@
+"""Starts the training of stages: as jobs of SLURM, or with worker processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from harness.cluster import query_scheduler, stage_states
+from harness.cluster.job_registry import submission_lock
+from harness.commands.preflight import check_budget
+from harness.commands.remaining import set_aside, stages_to_train
+from harness.commands.summary import describe_end, describe_start
+from harness.config import Launch
+from harness.errors import UserError
+from harness.store.claims import process_start
+from harness.store.store import Store
+from harness.sweep import cost
+from harness.sweep.plan import Plan, gangs, lineage
+from harness.sweep.states import FINISHED, StageState
+
+
+def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[str]) -> int:
+    """Queue jobs for the `selected` stages that need training; return the exit code.
+
+    Other launches of the same store wait meanwhile, so the states are read again under the lock.
+    """
+    from harness.cluster import enqueue
+
+    enqueue.require_sbatch(launch.cluster)
+    with submission_lock(store.root) as lock:
+        scheduler = query_scheduler(store.root, lock.heartbeat)
+        states = stage_states(store, plan.stages, scheduler)
+        remaining = stages_to_train(launch, plan, store, states, selected)
+        check_budget(launch, plan, store, states, remaining)  # another launch may have queued more
+        damaged = set_aside(store, remaining, states)
+        enqueue.record_losses(store, remaining, scheduler)
+        submitted = enqueue.submit(launch, plan, store, remaining, states, scheduler, lock)
+    workers = min(launch.cluster.workers, len(submitted.jobs))
+    print(describe_start(plan, states, remaining, workers))
+    if submitted.jobs:
+        first, last = submitted.jobs[0], submitted.jobs[-1]
+        print(f"queued {len(submitted.jobs):,} jobs: {first} to {last}")
+        print("they need nothing from this machine any more; see harness.status")
+    if submitted.refused:
+        print(
+            f"SLURM refused jobs for {submitted.refused:,} stages ({submitted.why}): launch again "
+            "when some of the others are done"
+        )
+    return _report_damage(damaged)
+
+
+def train_here(
+    launch: Launch,
+    plan: Plan,
+    store: Store,
+    remaining: Sequence[str],
+    states: Mapping[str, StageState],
+) -> int:
+    """Train with worker processes of this machine until they have ended; return the exit code."""
+    from harness.cluster.local import LocalWorkers
+    from harness.cluster.stop_flag import StopFlag
+    from harness.cluster.submission import Submission
+    from harness.cluster.supervisor import Progress, duration, supervise
+
+    started = time.monotonic()
+    needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
+    old_damage = store.damaged_files(needed & store.ids())
+    set_aside(store, remaining, states)
+    measured = cost.read_measurements(store.root, plan)
+    joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
+    groups = gangs(plan, remaining, joins)
+    workers = min(launch.cluster.workers, len(groups))
+    submission = Submission(
+        store=store.root,
+        sweep=launch.grid.name,
+        run=launch.run,
+        cluster=launch.cluster.model_copy(update={"workers": workers}),
+        stages={stage: config for stage, config in plan.stages.items() if stage in needed},
+        parts=[groups],
+        launcher=(os.getpid(), process_start(os.getpid()) or ""),
+    )
+    print(describe_start(plan, states, remaining, workers), flush=True)
+    with StopFlag() as stop:
+        local = LocalWorkers(submission, launch.cluster, store.sweep_folder(launch.grid.name))
+        to_train = set(remaining)
+        others = {stage: state for stage, state in states.items() if stage not in to_train}
+        progress = Progress(store, plan.stages, list(plan.paths.values()), others)
+        end, reason = supervise(local, workers, progress, stop)
+    states = stage_states(store, plan.stages)
+    damage = _report_damage(len(store.damaged_files(needed & store.ids()) - old_damage))
+    print(describe_end(plan, states, duration(time.monotonic() - started), local.folder))
+    if end == "stopped":
+        print("stopped; the same command goes on from here")
+        return 130
+    if end != "finished":
+        raise UserError(
+            f"the sweep ended early ({end}): {reason.rstrip('.')}. "
+            "The same command goes on from here"
+        )
+    all_done = all(state.name in FINISHED for state in states.values())
+    return damage if all_done else 1
+
+
+def _report_damage(files: int) -> int:
+    """Print how many damaged files this launch moved aside; return its exit code."""
+    if files:
+        print(
+            f"{files:,} damaged file(s) were moved aside, and their stages are trained again: "
+            "check the store's disk. This launch exits with 1; later ones will not"
+        )
+    return 1 if files else 0

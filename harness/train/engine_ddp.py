@@ -1,0 +1,90 @@
+"""The plain engine: torch's DistributedDataParallel over several ranks, the bare module on one."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.schema import RecipeConfig
+from harness.train.distributed import World
+from harness.train.engine_base import MicroBatch, autocast, pruned_weights, zero_pruned
+from harness.train.optim import loss_function, make_optimizer
+
+
+class Ddp:
+    """See `engine_base.Engine`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        recipe: RecipeConfig,
+        world: World,
+        masks: Mapping[str, torch.Tensor],
+    ):
+        self.module = module
+        self.recipe = recipe
+        self.world = world
+        self.pruned = pruned_weights(module, masks)
+        self.optimizer = make_optimizer(module, recipe.optimizer)
+        self.ddp: DistributedDataParallel | None = None
+        if world.size > 1:
+            devices = [world.device] if world.device.type == "cuda" else None
+            # The gradient of a slice of a weight is contiguous although the weight is not. DDP
+            # warns that it copies such a gradient, which is correct.
+            warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
+            with warnings.catch_warnings():  # newer torch calls the argument forward_sync_buffers
+                warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+                self.ddp = DistributedDataParallel(
+                    module, device_ids=devices, broadcast_buffers=False
+                )
+
+    def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> torch.Tensor:
+        """See `engine_base.Engine`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        if not self.module.training:  # setting the mode again takes 0.1 ms for a small model
+            self.module.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        examples = sum(len(images) for images, _ in micro_batches)
+        losses = []
+        for number, (images, targets) in enumerate(micro_batches, start=1):
+            # ranks exchange gradients in the backward pass of the last micro-batch only
+            is_last = number == len(micro_batches)
+            with self.ddp.no_sync() if self.ddp and not is_last else contextlib.nullcontext():
+                with autocast(self.recipe, self.world.device):
+                    logits = (self.ddp or self.module)(images)
+                loss = loss_function(self.recipe, logits, targets)
+                if (
+                    len(micro_batches) > 1
+                ):  # a small model's step on a GPU is mostly kernel launches
+                    loss = loss * (len(images) / examples)
+                loss.backward()
+            losses.append(loss.detach())
+        self.optimizer.step()
+        zero_pruned(self.pruned, self.optimizer)
+        return functools.reduce(torch.add, losses)
+
+    def set_masks(self, masks: Mapping[str, torch.Tensor]) -> None:
+        """See `engine_base.Engine`."""
+        self.pruned = pruned_weights(self.module, masks)
+        zero_pruned(self.pruned, self.optimizer)
+
+    def state(self) -> dict[str, Any]:
+        """See `engine_base.Engine`."""
+        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See `engine_base.Engine`."""
+        self.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def close(self) -> None:
+        """See `engine_base.Engine`."""
+        self.ddp = None

@@ -1,0 +1,59 @@
+"""What a gang of stages consists of: its members, what they share, and how each of them ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.types import Dataset, Loader
+from harness.schema import RunConfig, StageConfig
+from harness.train.distributed import World
+
+
+@dataclass(frozen=True)
+class Member:
+    """One stage of a gang: its id, its config, its folder in the store and its parent's folder."""
+
+    stage_id: str
+    config: StageConfig
+    folder: Path
+    parent_folder: Path | None
+    teacher_store: Path | None = None  # the store that holds the teacher; None: `store`
+
+    @property
+    def store(self) -> Path:
+        """The store that `folder` lies in: STORE/stages/ab/abcdef0123456789."""
+        return self.folder.parents[2]
+
+
+@dataclass(frozen=True)
+class Gang:
+    """What all members of a gang share: data, settings of the run, ranks and heartbeat.
+
+    `heartbeat` is called at every step and after every batch of an evaluation.
+    """
+
+    dataset: Dataset
+    loader: Loader
+    run: RunConfig
+    world: World
+    heartbeat: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the training of a stage ended.
+
+    `status` is "done", "diverged" or "stopped". A stopped stage has no `result`. Only a stage that
+    is done has `correct`: for each split, which examples were classified correctly, bool [N].
+    """
+
+    stage_id: str
+    status: str
+    result: dict[str, Any] | None = None
+    correct: dict[str, NDArray[np.bool_]] | None = None

@@ -1,96 +1,98 @@
-"""What arms cost to train: comparisons of unequal budgets are refused, unequal work is told.
+"""What arms cost to train: unequal budgets are refused, unequal multiply-adds are reported.
 
-A budget is epochs and examples, along the whole path of stages. Multiply-adds are no budget:
-arms that take more of them per example (a teacher, additional parameters) say so.
+A budget is epochs and examples, along the whole path of stages. Multiply-adds are not a budget:
+arms that need more of them per example (a teacher, additional parameters) are compared, and the
+table says how many more they need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from analysis.render import number
+import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
+from analysis.number_text import format_value
 
 BUDGETS = ("epochs", "examples")
-SLACK = 0.01  # share by which the budgets of compared arms may differ
-WORK_SLACK = 0.1  # masks of one sparsity differ in multiply-adds by some per cent
+TOLERANCE = 0.01  # share by which the budgets of compared arms may differ
+WORK_TOLERANCE = 0.1  # masks of one sparsity differ in multiply-adds by some per cent
 
 
 class Untestable(Exception):
-    """Why a claim cannot be tested on these rows."""
+    """The reason why a claim cannot be tested on these rows."""
 
 
 def check_budget(rows: pd.DataFrame, within: Sequence[str]) -> str:
     """Raise Untestable where arms that agree in `within` were trained for different lengths.
 
-    What the rows do not tell is the answer, empty where they tell it.
+    Returns a note if the rows lack the columns that tell, else an empty text.
     """
     done = rows[rows["state"] == "done"]
-    known = [name for name in BUDGETS if name in done.columns and done[name].notna().any()]
-    for name in known:
-        if not done[name].max() > (1 + SLACK) * done[name].min():
-            continue  # nor then do any that agree in `within`
+    budgets = [name for name in BUDGETS if name in done.columns and done[name].notna().any()]
+    for name in budgets:
+        if not done[name].max() > (1 + TOLERANCE) * done[name].min():
+            continue  # if all rows agree, so do those that agree in `within`
         bounds = _bounds(done, within, name)
-        apart = bounds[bounds["max"] > (1 + SLACK) * bounds["min"]]
-        if len(apart):
-            low, high = apart.iloc[0][["min", "max"]]
+        unequal = bounds[bounds["max"] > (1 + TOLERANCE) * bounds["min"]]
+        if len(unequal):
+            low, high = unequal.iloc[0][["min", "max"]]
             raise Untestable(
                 f"unequal budgets, {low:g} to {high:g} {name}: "
-                "unequal_budgets=true compares all the same"
+                "unequal_budgets=true compares them anyway"
             )
-    return "" if known or done.empty else "; budgets unknown: no column epochs or examples"
+    return "" if budgets or done.empty else "; budgets unknown: no column epochs or examples"
 
 
-def longer_paths(rows: pd.DataFrame) -> str:
-    """By how much the paths to the sizes of one claim differ in epochs, where they do."""
+def path_lengths(rows: pd.DataFrame) -> str:
+    """Return by how much the paths to the sizes of one claim differ in epochs, if they do."""
     done = rows[rows["state"] == "done"]
     if "epochs" not in done.columns or not done["epochs"].notna().any():
         return ""
     low, high = done["epochs"].min(), done["epochs"].max()
-    return f"; paths of {low:g} to {high:g} epochs" if high > (1 + SLACK) * low else ""
+    return f"; paths of {low:g} to {high:g} epochs" if high > (1 + TOLERANCE) * low else ""
 
 
 def unequal_work(rows: pd.DataFrame, within: Sequence[str]) -> str:
-    """How far arms that agree in `within` differ in multiply-adds of training, where they do."""
+    """Return how much arms that agree in `within` differ in multiply-adds of training, if so."""
     done = rows[rows["state"] == "done"]
     if "train_macs" not in done.columns or not done["train_macs"].max() > 0:
         return ""
     bounds = _bounds(done[done["train_macs"] > 0], within, "train_macs")
-    most = float((bounds["max"] / bounds["min"]).max())
-    return f"; multiply-adds differ up to {most:.1f} x" if most > 1 + WORK_SLACK else ""
+    ratio = float((bounds["max"] / bounds["min"]).max())
+    return f"; multiply-adds differ up to {ratio:.1f} x" if ratio > 1 + WORK_TOLERANCE else ""
 
 
 def _bounds(done: pd.DataFrame, within: Sequence[str], name: str) -> pd.DataFrame:
-    import pandas as pd
-
+    """Return the lowest and highest value of the column `name` per group of rows."""
     if within:
         return done.groupby(list(within), dropna=False, sort=False)[name].agg(["min", "max"])
     return pd.DataFrame({"min": [done[name].min()], "max": [done[name].max()]})
 
 
-def work(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, float | None], float]:
-    """Mean multiply-adds of training by surplus and epochs (None where not among `columns`)."""
+def mean_work(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...], float]:
+    """Return the mean multiply-adds of training by the values of `columns`, where known."""
     done = rows[rows["state"] == "done"]
     if "train_macs" not in done.columns:
         return {}
     means = done.groupby(list(columns), dropna=False)["train_macs"].mean()
     keys = [key if isinstance(key, tuple) else (key,) for key in means.index]
-    arms = [(key[0], key[1] if key[1:] else None) for key in keys]
-    return {arm: float(m) for arm, m in zip(arms, means, strict=True) if m > 0}
+    return {key: float(work) for key, work in zip(keys, means, strict=True) if work > 0}
 
 
-def more_work(arms: Sequence[tuple[str, Any]], spent: Mapping[Any, float]) -> str:
-    """How many times the multiply-adds of each other arm the first takes, where they differ."""
-    (name, first), *others = arms
-    found = ""
-    for other, arm in others:
-        if first in spent and arm in spent:
-            ratio = spent[first] / spent[arm]
-            if not 1 / (1 + WORK_SLACK) <= ratio <= 1 + WORK_SLACK:
-                found += (
-                    f"; {name} takes {number(float(f'{ratio:.2g}'))} x the multiply-adds of {other}"
-                )
-    return found
+def compare_work(
+    arm: tuple[str, Any], others: Sequence[tuple[str, Any]], work: Mapping[Any, float]
+) -> str:
+    """Return how many times the multiply-adds of each other arm `arm` takes, where they differ.
+
+    An arm is its name and its key in `work`.
+    """
+    name, key = arm
+    text = ""
+    for other_name, other in others:
+        if key in work and other in work:
+            ratio = work[key] / work[other]
+            if not 1 / (1 + WORK_TOLERANCE) <= ratio <= 1 + WORK_TOLERANCE:
+                rounded = format_value(float(f"{ratio:.2g}"))
+                text += f"; {name} takes {rounded} x the multiply-adds of {other_name}"
+    return text

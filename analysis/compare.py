@@ -1,4 +1,4 @@
-"""Two sweeps, or two versions of the code, cell by cell: what changed by more than noise.
+"""Two sweeps, or two versions of the code, cell by cell: which results changed by more than noise.
 
 python -m analysis.compare rows=before.csv with=after.csv
 python -m analysis.compare grid=quickstart with=quickstart_next show=all format=markdown
@@ -10,52 +10,49 @@ Cells are compared on validation, so that a choice between the two costs no test
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from analysis import render, stats
-from analysis.best import METRICS, MIXED, TOP1, Cell, Metric, cells_per_size, size_columns, warnings
-from analysis.checks import flat
-from analysis.rows import AXES, is_axis, load
-from analysis.table import selected
+import pandas as pd
+
+from analysis import stats
+from analysis.cells import Cell, SizeKey, cells_per_size, magnitude_key, size_columns
+from analysis.columns import AXES, METRICS, TOP1, Metric, is_axis, on_one_line
+from analysis.formats import FORMATS, show
+from analysis.number_text import format_interval, format_p, format_score, format_value
+from analysis.provenance import PROVENANCE, warnings
+from analysis.render import Table
+from analysis.rows import ROW_OPTIONS, load, selected
 from harness.arguments import Option, split_options
 from harness.errors import UserError, command
-from harness.verb import callable_module
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OPTIONS = {
-    "rows": Option(),
-    "by": Option(list, example="width,sparsity"),
-    "where": Option(),
-    "metric": Option(default="top1", choices=METRICS),
-    "format": Option(default="screen", choices=render.FORMATS),
+    **ROW_OPTIONS,
+    "format": Option(default="screen", choices=FORMATS),
     "with": Option(list, required=True, example="before.csv"),
     "show": Option(default="changed", choices=("changed", "all")),
 }
-LEVEL = 0.05
 SUFFIXES = (".csv", ".parquet")
-Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A cell in both sweeps, or in one; NaN where it cannot be told."""
+    """A cell of both sweeps, or of one of them; numbers are NaN where they are unknown."""
 
     size: dict[str, Any]
     magnitude: float | str
     verdict: str  # changed, within noise, identical, one seed, only in first, not done in second...
     before: float = math.nan  # mean on validation
     after: float = math.nan
-    half: float = math.nan  # of the 95 % interval of the change
+    half: float = math.nan  # half-width of the 95 % interval of the change
     p: float = math.nan  # adjusted by Holm over all cells
-    test_too: bool = False  # whether test results differ, of which nothing else is told
+    test_differs: bool = False  # whether test results differ; their values stay unseen
 
     @property
-    def told(self) -> bool:
-        """Whether a reader must know of it."""
+    def is_notable(self) -> bool:
+        """Whether the table lists the cell even without `show=all`."""
         return self.verdict not in ("within noise", "identical")
 
 
@@ -65,52 +62,55 @@ def compare(
     by: Sequence[str] | None = None,
     metric: Metric = TOP1,
 ) -> list[Change]:
-    """Every cell of either, in order.
+    """Return the change of every cell of either sweep, in order of sizes and magnitudes.
 
     The spread is pooled over the cells of one size in both sweeps (over all cells where a size has
     one seed each), runs count as independent, p-values are Holm's over all cells compared.
     """
-    columns = _columns(before, after, by)
-    sides = [_cells(frame, columns, metric) for frame in (before, after)]
-    every = stats.pooled([cell.val for side in sides for cells in side.values() for cell in cells])
-    found: list[Change] = []
-    for size in dict.fromkeys([*sides[0], *sides[1]]):
-        old, new = ({cell.magnitude: cell for cell in side.get(size, ())} for side in sides)
+    columns = _shared_size_columns(before, after, by)
+    sides = [_cells_by_size(frame, columns, metric) for frame in (before, after)]
+    overall = stats.pooled(
+        [cell.val for side in sides for cells in side.values() for cell in cells]
+    )
+    changes: list[Change] = []
+    for key in dict.fromkeys([*sides[0], *sides[1]]):
+        old, new = ({cell.magnitude: cell for cell in side.get(key, ())} for side in sides)
         own = stats.pooled([cell.val for cell in (*old.values(), *new.values())])
-        named = dict(zip(columns, size, strict=True))
-        magnitudes = sorted({*old, *new}, key=lambda m: -1.0 if isinstance(m, str) else m)
-        for magnitude in magnitudes:
+        size = dict(zip(columns, key, strict=True))
+        for magnitude in sorted({*old, *new}, key=magnitude_key):
             pair = old.get(magnitude), new.get(magnitude)
-            found.append(_change(named, magnitude, pair, own if own.freedom else every))
-    adjusted = stats.holm([change.p for change in found])
-    return [_judged(change, p) for change, p in zip(found, adjusted, strict=True)]
+            changes.append(_change(size, magnitude, pair, own if own.freedom else overall))
+    adjusted = stats.holm([change.p for change in changes])
+    return [_judge(change, p) for change, p in zip(changes, adjusted, strict=True)]
 
 
-def _columns(before: pd.DataFrame, after: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
-    """What tells sizes apart within either sweep or between them; both must have it."""
-    import pandas as pd
+def _shared_size_columns(
+    before: pd.DataFrame, after: pd.DataFrame, by: Sequence[str] | None
+) -> list[str]:
+    """Return what distinguishes sizes within either sweep or between them.
 
+    Raises UserError where one of the sweeps lacks such a column.
+    """
     if by is None:
-        asked = {*AXES, "grid", "magnitude", "seed", "state"}  # the rest would be copied in vain
-        shared = [n for n in before.columns if n in after.columns and (n in asked or is_axis(n))]
+        needed = {*AXES, "grid", "magnitude", "seed", "state"}  # copying the rest would take long
+        shared = [n for n in before.columns if n in after.columns and (n in needed or is_axis(n))]
         both = pd.concat([before[shared].astype(object), after[shared].astype(object)])
-        found = [*size_columns(before), *size_columns(after), *size_columns(both)]
-        by = list(dict.fromkeys(name for name in found if name != "grid"))
-    for frame, word in ((before, "first"), (after, "second")):
+        columns = [*size_columns(before), *size_columns(after), *size_columns(both)]
+        by = [name for name in columns if name != "grid"]
+    for frame, which in ((before, "first"), (after, "second")):
         for name in by:
             if name not in frame.columns:
                 raise UserError(
-                    f"the {word} rows have no column '{name}', which tells sizes apart: name "
+                    f"the {which} rows have no column '{name}', which distinguishes sizes: name "
                     "columns that both have with by="
                 )
     return list(dict.fromkeys(by))
 
 
-def _cells(
+def _cells_by_size(
     frame: pd.DataFrame, columns: Sequence[str], metric: Metric
-) -> dict[Key, tuple[Cell, ...]]:
-    found = cells_per_size(frame, columns, metric)
-    return {tuple(size.values()): cells for size, cells, _ in found}
+) -> dict[SizeKey, tuple[Cell, ...]]:
+    return {tuple(s.size.values()): s.cells for s in cells_per_size(frame, columns, metric)}
 
 
 def _change(
@@ -119,60 +119,65 @@ def _change(
     pair: tuple[Cell | None, Cell | None],
     spread: stats.Spread,
 ) -> Change:
+    """Return the change of a cell with its uncorrected p-value; the verdict is empty if p decides.
+
+    `pair` is the cell before and after, None where a sweep lacks it.
+    """
     old, new = pair
     if old is None or new is None:
         return Change(size, magnitude, "only in first" if old else "only in second")
-    for cell, word in ((old, "first"), (new, "second")):
-        if not cell.usable:
+    for cell, which in ((old, "first"), (new, "second")):
+        if not cell.is_usable:
             state = "diverged" if cell.diverged else "not done"
-            return Change(size, magnitude, f"{state} in {word}")
-    change = Change(size, magnitude, "", old.mean_val, new.mean_val)
-    change = replace(change, test_too=sorted(old.test) != sorted(new.test))
+            return Change(size, magnitude, f"{state} in {which}")
+    test_differs = sorted(old.test) != sorted(new.test)
+    change = Change(size, magnitude, "", old.mean_val, new.mean_val, test_differs=test_differs)
     if sorted(old.val) == sorted(new.val):
         return replace(change, verdict="identical", half=0.0)
     if not spread.freedom:
         return replace(change, verdict="one seed")
-    half = stats.half_width(spread, len(old.val), len(new.val))
-    error = spread.deviation * math.sqrt(1 / len(old.val) + 1 / len(new.val))
-    apart = new.mean_val - old.mean_val
-    p = stats.t_tails(apart / error, spread.freedom) if error else 0.0
-    return replace(change, half=half, p=p)
+    counts = len(old.val), len(new.val)
+    error = stats.standard_error(spread, *counts)
+    difference = new.mean_val - old.mean_val
+    p = stats.t_tails(difference / error, spread.freedom) if error else 0.0
+    return replace(change, half=stats.half_width(spread, *counts), p=p)
 
 
-def _judged(change: Change, p: float) -> Change:
+def _judge(change: Change, p: float) -> Change:
     if change.verdict:
         return change
-    return replace(change, p=p, verdict="changed" if p < LEVEL else "within noise")
+    return replace(change, p=p, verdict="changed" if p < stats.ALPHA else "within noise")
 
 
-def table(
-    found: Sequence[Change], notes: Sequence[str], metric: Metric = TOP1, every: bool = False
-) -> render.Table:
-    """A line per cell that a reader must know of, or per cell."""
-    columns = list(found[0].size) if found else []
+def comparison_table(
+    changes: Sequence[Change], notes: Sequence[str], metric: Metric = TOP1, every: bool = False
+) -> Table:
+    """Return the table of the notable cells, or of `every` cell."""
+    columns = list(changes[0].size) if changes else []
     rows = tuple(
         (
-            *(render.number(value) for value in change.size.values()),
-            render.number(change.magnitude),
-            render.score(change.before, metric),
-            render.score(change.after, metric),
-            render.interval(change.after - change.before, change.half, metric, signed=True),
-            render.p_value(change.p),
+            *(format_value(value) for value in change.size.values()),
+            format_value(change.magnitude),
+            format_score(change.before, metric),
+            format_score(change.after, metric),
+            format_interval(change.after - change.before, change.half, metric, signed=True),
+            format_p(change.p),
             change.verdict,
         )
-        for change in found
-        if every or change.told
+        for change in changes
+        if every or change.is_notable
     )
-    both = [change for change in found if not math.isnan(change.before)]
-    counts = [f"{sum(c.verdict == word for c in both):,} {word}" for word in _verdicts(both)]
-    return render.Table(
+    compared = [change for change in changes if not math.isnan(change.before)]
+    verdicts = Counter(change.verdict for change in compared)
+    counts = ", ".join(f"{verdicts[name]:,} {name}" for name in sorted(verdicts)) or "none"
+    return Table(
         (*columns, "magnitude", "first", "second", "change", "p", "verdict"),
         rows,
-        "Cells that differ between the two." if not every else "Every cell of the two.",
+        "Every cell of the two." if every else "Cells that differ between the two.",
         (
-            f"{len(both):,} cells compared: {', '.join(counts) or 'none'}; "
-            f"{len(found) - len(both):,} cells are not in both, or not done in both. Test results "
-            f"differ in {sum(change.test_too for change in both):,} cells.",
+            f"{len(compared):,} cells compared: {counts}; "
+            f"{len(changes) - len(compared):,} cells are not in both, or not done in both. Test "
+            f"results differ in {sum(change.test_differs for change in compared):,} cells.",
             f"{metric.words} on validation, mean over seeds; ± is half of a 95 % t interval with a "
             "standard deviation pooled over the size's cells in both; p: Holm over all cells.",
             *notes,
@@ -182,42 +187,39 @@ def table(
     )
 
 
-def _verdicts(found: Sequence[Change]) -> list[str]:
-    return sorted({change.verdict for change in found})
-
-
 def notes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    """How the two were made differently, and what is unfinished in each."""
-    told = []
-    for column in (name for name in MIXED if name in before.columns and name in after.columns):
-        values = [
-            ", ".join(sorted(map(str, frame[column].dropna().unique())))
-            for frame in (before, after)
-        ]
-        if values[0] != values[1]:
-            first, second = (flat(value) or "-" for value in values)
-            told.append(f"{column}: {first} in the first, {second} in the second")
-    for frame, word in ((before, "first"), (after, "second")):
-        told += [f"{word}: {note}" for note in warnings(frame)]
-    return told
+    """Return how the two were made differently, and what is unfinished in each."""
+    messages = []
+    for column in PROVENANCE:
+        if column in before.columns and column in after.columns:
+            first, second = (
+                ", ".join(sorted(map(str, frame[column].dropna().unique())))
+                for frame in (before, after)
+            )
+            if first != second:
+                first, second = (on_one_line(values) or "-" for values in (first, second))
+                messages.append(f"{column}: {first} in the first, {second} in the second")
+    for frame, which in ((before, "first"), (after, "second")):
+        messages += [f"{which}: {message}" for message in warnings(frame)]
+    return messages
 
 
 def main(args: list[str]) -> int:
-    """The command."""
+    """Print the table of changes."""
     rest, options = split_options(args, OPTIONS)
     metric = METRICS[options["metric"]]
     other = [arg for arg in rest if not arg.startswith("grid=")]
     second = ",".join(options["with"])
-    files = all(name.endswith(SUFFIXES) for name in options["with"])
+    are_files = all(name.endswith(SUFFIXES) for name in options["with"])
     before = load(rest, options["rows"])
-    after = load([], second) if files else load([f"grid={second}", *other], None)
+    after = load([], second) if are_files else load([f"grid={second}", *other], None)
     before, after = (selected(frame, options["where"]) for frame in (before, after))
-    found = compare(before, after, options["by"], metric)
-    shown = table(found, notes(before, after), metric, options["show"] == "all")
-    print(render.show(shown, options["format"]))
+    changes = compare(before, after, options["by"], metric)
+    every = options["show"] == "all"
+    table = comparison_table(changes, notes(before, after), metric, every)
+    print(show(table, options["format"]))
     return 0
 
 
-callable_module(__name__)
 if __name__ == "__main__":
     command(main, __doc__)

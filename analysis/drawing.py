@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from analysis.best import NONE, Best, Metric
-from analysis.render import number
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from analysis.best import SizeResult
+from analysis.cells import magnitude_key
+from analysis.columns import NONE, Metric
+from analysis.number_text import format_value
+from harness.files import atomic_write, make_folder
 
-# Okabe and Ito (2008): told apart with any common colour blindness; dashes go on where they end
+# Okabe and Ito (2008), distinct with any common colour blindness; beyond 7 lines dashes differ
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "P")
 WIDTH_INCHES = 3.5  # a column of a two-column paper
 POINTS = 8  # of text
-LINE, LINES = 44, 3  # characters of a name on a line, and its lines: two thirds of the width
-TIP = "tip:"  # a group id that becomes a tooltip in the report
+MOST_PANELS = 12
+NAME_LENGTH, NAME_LINES = 44, 3  # characters of a name on a line, and its lines, in a legend
+PANEL_NAME_LENGTH = 22  # above one of two panels
+TIP = "tip:"  # prefix of a group id that becomes a tooltip in the report
 
 
 def canvas(height: float = 2.5) -> tuple[Figure, Any]:
-    """A figure of one paper column and its axes; no pyplot, so no state and no display."""
+    """Return a figure of one paper column and its axes; without pyplot, which keeps state."""
     figure, (axes,) = panels(1, height)
     return figure, axes
 
 
 def panels(count: int, height: float = 2.5) -> tuple[Figure, list[Any]]:
-    """A figure with `count` axes, two in a row; `height` is that of a row in inches."""
-    from matplotlib.figure import Figure
-
+    """Return a figure with `count` axes, two in a row; `height` is that of a row in inches."""
     across, down = min(count, 2), math.ceil(count / 2)
     figure = Figure(figsize=(WIDTH_INCHES, height * down), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
@@ -51,55 +56,61 @@ def panels(count: int, height: float = 2.5) -> tuple[Figure, list[Any]]:
 
 
 def colour_and_dash(position: int) -> tuple[str, str]:
-    """Of the line at `position`: 28 that differ."""
+    """Return the look of the line at `position`; 28 of them differ."""
     return COLOURS[position % len(COLOURS)], DASHES[position // len(COLOURS) % len(DASHES)]
 
 
+def marker(position: int) -> str:
+    """Return the marker at `position`, for figures without lines."""
+    return MARKERS[position // len(COLOURS) % len(MARKERS)]
+
+
 def label(split: str, metric: Metric, difference: bool = False) -> str:
-    """`test top-1 (%)`; differences of percentages are points."""
+    """Return an axis label: `test top-1 (%)`; differences of percentages are points."""
     if metric.name != "top1":
         return f"{split} {metric.name} (nats)"
     return f"{split} top-1 ({'points' if difference else '%'})"
 
 
-def place_of(magnitude: float | str, found: Sequence[Best]) -> float:
-    """Where a magnitude stands on the axis; `none` is left of 0, detached from the line."""
+def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
+    """Return the magnitudes of all cells, `none` first."""
+    magnitudes = {cell.magnitude for result in results for cell in result.cells}
+    return sorted(magnitudes, key=magnitude_key)
+
+
+def place_of(magnitude: float | str, results: Sequence[SizeResult]) -> float:
+    """Return a magnitude's place on the axis; `none` is left of 0, detached from the line."""
     if magnitude != NONE:
         return float(magnitude)
-    step = min((m for m in _magnitudes(found) if m), default=0.2)
-    return -max(0.2, step / 2)  # the word needs room
+    step = min((float(m) for m in magnitudes_of(results) if m not in (NONE, 0)), default=0.2)
+    return -max(0.2, step / 2)  # at least as wide as the word
 
 
-def _magnitudes(found: Sequence[Best]) -> list[float]:
-    numbers = {c.magnitude for line in found for c in line.cells if c.magnitude != NONE}
-    return sorted(float(m) for m in numbers)
+def finish_magnitudes(axis: Any, results: Sequence[SizeResult], with_none: bool = True) -> None:
+    """Set the ticks of a magnitude axis; of ticks that are too close only the first is labelled."""
+    panel_count = sum(axes.axison for axes in axis.axes.figure.axes)
+    magnitudes = [m for m in magnitudes_of(results) if with_none or m != NONE]
+    places = [place_of(magnitude, results) for magnitude in magnitudes]
+    least = (places[-1] - places[0]) / (6 if panel_count > 1 else 11) if places else 0.0
+    texts, last = [], -math.inf
+    for place, magnitude in zip(places, magnitudes, strict=True):
+        has_label = place - last >= least
+        texts.append(format_value(magnitude) if has_label else "")
+        last = place if has_label else last
+    axis.set_ticks(places, texts)
 
 
-def finish_magnitudes(axis: Any, found: Sequence[Best], with_none: bool = True) -> None:
-    """Ticks of a magnitude axis; of those that are too close to each other one is named."""
-    panels = sum(axes.axison for axes in axis.axes.figure.axes)
-    every: list[float | str] = [*_magnitudes(found)]
-    if with_none and any(cell.magnitude == NONE for line in found for cell in line.cells):
-        every.insert(0, NONE)
-    places = [place_of(magnitude, found) for magnitude in every]
-    least = (places[-1] - places[0]) / (6 if panels > 1 else 11) if places else 0.0
-    names, last = [], -math.inf
-    for at, magnitude in zip(places, every, strict=True):
-        named = at - last >= least
-        names.append(number(magnitude) if named else "")
-        last = at if named else last
-    axis.set_ticks(places, names)
-
-
-def dots(axes: Any, at: float, values: Sequence[float], metric: Metric, position: int) -> None:
-    """The seeds of a cell, each a dot."""
+def draw_seeds(
+    axes: Any, at: float, values: Sequence[float], metric: Metric, position: int
+) -> None:
+    """Draw the seeds of a cell, a dot each."""
     colour, _ = colour_and_dash(position)
     scaled = [metric.scale * value for value in values]
     axes.plot([at] * len(values), scaled, ".", color=colour, markersize=2, alpha=0.7)
 
 
 def add_legend(figure: Figure, panels: Sequence[Any]) -> None:
-    """A legend below, where there is more than one line; the figure grows by its rows."""
+    """Add a legend below if there is more than one line; the figure grows by its rows."""
     lines: dict[str, Any] = {}
     for axes in panels:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -114,72 +125,66 @@ def add_legend(figure: Figure, panels: Sequence[Any]) -> None:
                       fontsize=POINTS - 2, frameon=False)  # fmt: skip
 
 
-def plain(text: str, line: int = LINE) -> str:
-    """Text in which matplotlib finds no formula, in a few lines of at most `line` characters."""
-    text = " ".join(_broken(word, line) for word in text.split())
-    return "\n".join(wrap(text, line, max_lines=LINES, placeholder=" ...")).replace("$", r"\$")
+def fit_text(text: str, length: int = NAME_LENGTH) -> str:
+    """Return the text without matplotlib formulas, in up to 3 lines of at most `length`."""
+    text = " ".join(_break_word(word, length) for word in text.split())
+    lines = wrap(text, length, max_lines=NAME_LINES, placeholder=" ...")
+    return "\n".join(lines).replace("$", r"\$")
 
 
-def _broken(word: str, line: int) -> str:
-    """A word longer than a line as several."""
+def _break_word(word: str, length: int) -> str:
+    """Return a word that is longer than a line as several words."""
     parts = []
-    while len(word) > line:
-        at = max(word.rfind(mark, 0, line) for mark in "_(,/") + 1 or line
+    while len(word) > length:
+        at = max(word.rfind(mark, 0, length) for mark in "_(,/") + 1 or length
         parts.append(word[:at])
         word = word[at:]
     return " ".join([*parts, word])
 
 
-def names_of(found: Sequence[Best], columns: Sequence[str] | None = None) -> list[str]:
-    """`width 0.5, sparsity 0.9` for each line, without the columns that only follow another."""
-    names: list[str] = []
-    for name in found[0].size if found and columns is None else columns or ():
-        pairs = [{(line.size[n], line.size[name]) for line in found} for n in names]
+def names_of(results: Sequence[SizeResult], columns: Sequence[str] | None = None) -> list[str]:
+    """Return a name for each size, of `columns` (else all) that no other one determines."""
+    kept: list[str] = []
+    for name in results[0].size if columns is None else columns:
+        pairs = [{(result.size[other], result.size[name]) for result in results} for other in kept]
         if not any(len(dict(pair)) == len(pair) for pair in pairs):
-            names.append(name)
-    return [name_of(line, names) for line in found]
+            kept.append(name)
+    return [name_of(result.size, kept) for result in results]
 
 
-def name_of(line: Best, columns: Sequence[str]) -> str:
-    """`width 0.5, sparsity 0.9`."""
-    return ", ".join(f"{key} {number(line.size[key])}" for key in columns) or "all"
+def name_of(size: Mapping[str, Any], columns: Iterable[str]) -> str:
+    """Return the name of a size: `width 0.5, sparsity 0.9`."""
+    return ", ".join(f"{column} {format_value(size[column])}" for column in columns) or "all"
 
 
-def tip(artist: Any, text: str) -> None:
+def set_tooltip(artist: Any, text: str) -> None:
     """Give an artist the text that the report shows when the pointer is on it."""
     artist.set_gid(TIP + text)
 
 
 def mark_interim(figure: Figure, done: int, trials: int) -> None:
-    """Say on the figure itself that the sweep is not finished."""
+    """Write on the figure itself that the sweep is not finished, if so."""
     if done < trials:
         figure.suptitle(f"interim: {done:,} of {trials:,} trials done", x=0.99, ha="right",
                         fontsize=POINTS - 2, color="0.4")  # fmt: skip
 
 
-def render(figure: Figure, shape: str) -> bytes:
-    """The figure as `png`, `pdf`, or `svg` for pages: the same bytes for the same rows."""
-    import io
-    import warnings
-
-    from matplotlib import rc_context
-
+def render(figure: Figure, form: str) -> bytes:
+    """Return the figure as `png`, `pdf`, or `svg` for pages: the same bytes for the same rows."""
     buffer = io.BytesIO()
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    # journals want TrueType (42) in a PDF; what the font cannot show is a box, and no warning
+    # journals want TrueType fonts (42) in a PDF; letters that the font lacks become boxes
     with rc_context({"svg.hashsalt": "figure", "pdf.fonttype": 42}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
-        figure.savefig(buffer, format=shape, dpi=200, metadata=metadata[shape],
-                       transparent=shape == "svg")  # fmt: skip
+        figure.savefig(buffer, format=form, dpi=200, metadata=metadata[form],
+                       transparent=form == "svg")  # fmt: skip
     return buffer.getvalue()
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """`path` as .png and .pdf."""
-    from harness.files import atomic_write, make_folder
-
+    """Write the figure as `path`.png and `path`.pdf; return the two paths."""
     make_folder(path.parent)
-    written = [path.with_name(f"{path.name}.{shape}") for shape in ("png", "pdf")]
-    for file in written:
+    files = [path.with_name(f"{path.name}.{form}") for form in ("png", "pdf")]
+    for file in files:
         atomic_write(file, render(figure, file.suffix[1:]))
-    return written
+    return files

@@ -1,7 +1,7 @@
-r"""The table as LaTeX: booktabs and siunitx, every string escaped, nothing to mend by hand.
+r"""A table as LaTeX, ready for a paper: booktabs and siunitx, every string escaped.
 
-The text compiles with pdflatex by \input after \usepackage{booktabs,siunitx}, and as a document of
-its own with `standalone`.
+A document that has \usepackage{booktabs,siunitx} takes it in with \input; `standalone` makes it a
+document of its own. Both compile with pdflatex.
 """
 
 from __future__ import annotations
@@ -42,57 +42,60 @@ ESCAPES = {
     "œ": r"\oe{}",
     "Œ": r"\OE{}",
     "ı": r"\i{}",
-    "[": "{[}",  # at the start of a row it would be the option of the line break before
+    "[": "{[}",  # at the start of a row it would be an option of the \\ before it
     "]": "{]}",
 }
 ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
     "\u0307": ".", "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
 }  # fmt: skip
-"""Combining marks, and the commands that set them on a letter in any encoding."""
-LONG = 30  # characters of text that stay on one line
-ROOM = 50  # characters of a row that a column of `article` holds at its usual size
+"""Combining marks, and the commands that put them on a letter in any font encoding."""
+LONG = 30  # characters of a cell above which its column wraps
+ROOM = 50  # characters of a row that fit into an `article` at its usual text size
 VALUE = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
 
 
 def escape(text: str) -> str:
-    """Text in which LaTeX finds no command; what pdflatex cannot print becomes `?`."""
-    out = []
-    for character in text:
-        if character in ESCAPES:
-            out.append(ESCAPES[character])
-        elif not character.isprintable():
-            out.append(" ")
-        else:
-            out.append(character if character.isascii() else _accented(character))
-    return "".join(out)
+    """Return the text without LaTeX commands; characters that pdflatex cannot print become `?`."""
+    return "".join(map(_escape_character, text))
+
+
+def _escape_character(character: str) -> str:
+    if character in ESCAPES:
+        return ESCAPES[character]
+    if not character.isprintable():
+        return " "
+    return character if character.isascii() else _accented(character)
 
 
 def _accented(character: str) -> str:
-    r"""`é` as `\'{e}`; `?` for what is no letter of the alphabet with an accent."""
+    r"""Return `é` as `\'{e}`; `?` for anything but a letter of the alphabet with one accent."""
     letter, *marks = list(unicodedata.normalize("NFD", character))
     if len(marks) != 1 or marks[0] not in ACCENTS or not (letter.isascii() and letter.isalpha()):
         return "?"
-    bare = rf"\{letter}" if letter in "ij" else letter  # an accent takes the place of the dot
+    bare = rf"\{letter}" if letter in "ij" else letter  # \i and \j: accents replace the dot
     return rf"\{ACCENTS[marks[0]]}{{{bare}}}"
 
 
-def latex(shown: Table) -> str:
-    """A `table` environment; the best is bold, numbers stand below each other at their point."""
-    columns = list(zip(*shown.rows, strict=True)) if shown.rows else [()] * len(shown.header)
+def latex(table: Table) -> str:
+    """Return a `table` environment: the strong column is bold, numbers align at their point."""
+    columns = table.columns()
     formats = [
-        None if name == shown.strong else number_format(cells)
-        for name, cells in zip(shown.header, columns, strict=True)
+        None if name == table.strong else number_format(cells)
+        for name, cells in zip(table.header, columns, strict=True)
     ]
-    wide = [max(map(len, cells), default=0) > LONG for cells in columns]
-    layouts = [f or ("p{4cm}" if long else "r") for f, long in zip(formats, wide, strict=True)]
+    longest = [max(map(len, cells), default=0) for cells in columns]
+    layouts = [
+        layout or ("p{4cm}" if length > LONG else "r")
+        for layout, length in zip(formats, longest, strict=True)
+    ]
     letters = sum(
-        min(max(map(len, (name, *cells))), LONG)
-        for name, cells in zip(shown.header, columns, strict=True)
+        min(max(len(name), length), LONG)
+        for name, length in zip(table.header, longest, strict=True)
     )
     head = [
-        rf"{{{escape(name)}}}" if layout else escape(name)
-        for name, layout in zip(shown.header, formats, strict=True)
+        f"{{{escape(name)}}}" if layout else escape(name)  # siunitx columns need braces for text
+        for name, layout in zip(table.header, formats, strict=True)
     ]
     lines = [
         r"% needs \usepackage{booktabs,siunitx}",
@@ -100,46 +103,46 @@ def latex(shown: Table) -> str:
         r"  \centering",
         r"  \sisetup{separate-uncertainty=true, retain-explicit-plus=true}",
         *([r"  \footnotesize\setlength{\tabcolsep}{2.5pt}"] if letters > ROOM else []),
-        rf"  \caption{{{escape(shown.caption)}}}",
-        rf"  \label{{tab:{shown.name}}}",
+        rf"  \caption{{{escape(table.caption)}}}",
+        rf"  \label{{tab:{table.name}}}",
         rf"  \begin{{tabular}}{{@{{}}{' '.join(layouts)}@{{}}}}",
         r"    \toprule",
         "    " + " & ".join(head) + r" \\",
         r"    \midrule",
     ]
-    for row in shown.rows:
+    for row in table.rows:
         cells = [
-            _in_column(cell, layout, name == shown.strong)
-            for name, cell, layout in zip(shown.header, row, formats, strict=True)
+            _cell(text, layout, name == table.strong)
+            for name, text, layout in zip(table.header, row, formats, strict=True)
         ]
         lines.append("    " + " & ".join(cells) + r" \\")
     lines += [r"    \bottomrule", r"  \end{tabular}", r"  \par\medskip\footnotesize"]
-    lines += [rf"  {escape(note)}\par" for note in shown.notes]
+    lines += [rf"  {escape(note)}\par" for note in table.notes]
     return "\n".join([*lines, r"\end{table}"])
 
 
 def number_format(cells: Sequence[str]) -> str | None:
-    """The siunitx column for `80.6 ± 1.8` and the like; None where a cell is other text."""
-    found = [VALUE.fullmatch(cell) for cell in cells if cell != "-"]
-    parts = [match.groups(default="") for match in found if match]
-    if not parts or len(parts) < len(found):
+    """Return the siunitx column for `80.6 ± 1.8` and the like; None where a cell is other text."""
+    matches = [VALUE.fullmatch(cell) for cell in cells if cell != "-"]
+    parts = [match.groups(default="") for match in matches if match]
+    if not parts or len(parts) < len(matches):
         return None
     sign = "+" if any(part[0] for part in parts) else ""
     whole, decimals = (max(len(part[at]) for part in parts) for at in (1, 2))
     uncertain = max(len((part[3] + part[4]).lstrip("0")) for part in parts)
-    tail = f"({uncertain})" if any(part[3] for part in parts) else ""
-    return f"S[table-format={sign}{whole}.{decimals}{tail}]"
+    uncertainty = f"({uncertain})" if any(part[3] for part in parts) else ""
+    return f"S[table-format={sign}{whole}.{decimals}{uncertainty}]"
 
 
-def _in_column(cell: str, layout: str | None, strong: bool) -> str:
-    if layout:
-        return "{--}" if cell == "-" else cell.replace(" ± ", " +- ")
-    text = "--" if cell == "-" else escape(cell)
-    return rf"\textbf{{{text}}}" if strong and cell != "-" else text
+def _cell(text: str, number_layout: str | None, is_strong: bool) -> str:
+    if number_layout:
+        return "{--}" if text == "-" else text.replace(" ± ", " +- ")
+    content = "--" if text == "-" else escape(text)
+    return rf"\textbf{{{content}}}" if is_strong and text != "-" else content
 
 
-def standalone(shown: Table) -> str:
-    """A whole document that holds the table."""
+def standalone(table: Table) -> str:
+    """Return a whole document that holds the table."""
     return "\n".join(
         [
             r"\documentclass{article}",
@@ -148,7 +151,7 @@ def standalone(shown: Table) -> str:
             r"\usepackage{booktabs,siunitx}",
             r"\usepackage[margin=2cm,landscape]{geometry}",
             r"\begin{document}",
-            latex(shown),
+            latex(table),
             r"\end{document}",
             "",
         ]

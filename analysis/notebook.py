@@ -1,6 +1,6 @@
-"""The analysis as plain functions; `from analysis import rows, best, claims` calls these.
+"""The analysis as functions for notebooks and scripts: `from analysis.notebook import rows, best`.
 
-Frames go in, frames come out; nothing is printed and nothing is written but by `report`.
+Frames go in, frames come out. Nothing is printed, and only `report` writes files.
 """
 
 from __future__ import annotations
@@ -8,29 +8,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from analysis.best import METRICS, Metric, best_per_size, warnings
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.best import best_per_size
 from analysis.checks import check
-from analysis.rows import choice, load
-from analysis.table import selected
-from harness.errors import UserError
+from analysis.claims import claims as claim_results
+from analysis.columns import METRICS, Metric
+from analysis.compare import compare as cell_changes
+from analysis.figures import figures as drawn_figures
+from analysis.provenance import warnings
+from analysis.render import Table
+from analysis.report import write_report
+from analysis.rows import load, selected
+from analysis.table import best_table
+from harness.errors import UserError, nearest
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-    from analysis.render import Table
+__all__ = ["best", "claims", "compare", "figures", "report", "rows", "table"]
 
 
 def rows(source: Any = None, where: str | None = None, **words: Any) -> pd.DataFrame:
-    """Checked rows of files (a path or several), of a DataFrame, or of a sweep (`grid="name"`).
+    """Return checked rows of files (one path or several), a DataFrame, or a sweep (`grid="name"`).
 
-    `words` are those of the commands: `rows(grid="quickstart", store="runs/store")`. Raises
-    UserError with every mistake of the rows.
+    `words` are those of the commands: `rows(grid="quickstart", store="runs/store")`. Raises a
+    UserError that lists every mistake of the rows.
     """
-    import pandas as pd
-
     if isinstance(source, pd.DataFrame):
         if words:
             raise UserError(f"with a DataFrame these words mean nothing: {', '.join(words)}")
@@ -45,42 +49,41 @@ def rows(source: Any = None, where: str | None = None, **words: Any) -> pd.DataF
 def best(
     frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1"
 ) -> pd.DataFrame:
-    """The best magnitude for each size, a line per size: chosen on validation, reported on test.
+    """Return the best magnitude for each size: chosen on validation, reported on test.
 
-    Accuracies are shares, `_half` is half of a 95 % interval; what is unknown is NaN.
+    Accuracies are shares; a column `..._half` is the half-width of a 95 % interval; unknown values
+    are NaN.
     """
-    import pandas as pd
-
     lines = []
-    for line in best_per_size(frame, by, _metric(metric)):
-        spot = line.optimum
+    for result in best_per_size(frame, by, _metric(metric)):
+        optimum = result.optimum
         lines.append(
             {
-                **line.size,
-                "params_nonzero": line.params,
-                "best": line.best.magnitude if line.best else None,
-                "ties": line.ties,
-                "optimum": spot.at if spot else math.nan,
-                "optimum_low": spot.low if spot else math.nan,
-                "optimum_high": spot.high if spot else math.nan,
-                "val": line.best.mean_val if line.best else math.nan,
-                "test": line.test,
-                "test_half": line.test_half,
-                "gain": line.gain,
-                "gain_half": line.gain_half,
-                "missing": sum(cell.missing for cell in line.cells),
-                "diverged": sum(cell.diverged for cell in line.cells),
+                **result.size,
+                "params_nonzero": result.params,
+                "best": result.best.magnitude if result.best else None,
+                "ties": result.ties,
+                "optimum": optimum.at if optimum else math.nan,
+                "optimum_low": optimum.low if optimum else math.nan,
+                "optimum_high": optimum.high if optimum else math.nan,
+                "val": result.best.mean_val if result.best else math.nan,
+                "test": result.test,
+                "test_half": result.test_half,
+                "gain": result.gain,
+                "gain_half": result.gain_half,
+                "missing": sum(cell.missing for cell in result.cells),
+                "diverged": sum(cell.diverged for cell in result.cells),
             }
         )
     return pd.DataFrame(lines)
 
 
 def table(frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1") -> Table:
-    """The table of the best magnitude as a notebook shows it; `render.show` gives the formats."""
-    from analysis import render
+    """Return the table of the best magnitude, which a notebook displays.
 
-    known = _metric(metric)
-    return render.table(best_per_size(frame, by, known), warnings(frame), known)
+    `analysis.formats.show` gives it in the formats of the commands.
+    """
+    return best_table(best_per_size(frame, by, _metric(metric)), warnings(frame), _metric(metric))
 
 
 def claims(
@@ -89,26 +92,22 @@ def claims(
     unequal_budgets: bool = False,
     by: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Every claim's verdict, effect, interval and p-value, a line per claim and group."""
-    import pandas as pd
-
-    from analysis.claims import claims as test
-
+    """Return every claim's verdict, effect, interval and p-value, a row per claim and group."""
     lines = []
-    for claim in test(frame, _metric(metric), unequal_budgets, by):
-        estimate = claim.effect.estimate if claim.effect else None
+    for result in claim_results(frame, _metric(metric), unequal_budgets, by):
+        estimate = result.effect.estimate if result.effect else None
         lines.append(
             {
-                "claim": claim.name,
-                "group": claim.group,
-                "verdict": claim.verdict,
+                "claim": result.name,
+                "group": result.group,
+                "verdict": result.verdict,
                 "effect": estimate.effect if estimate else math.nan,
                 "half": estimate.half if estimate else math.nan,
-                "p": claim.p,
-                "seeds_to_settle": claim.seeds,
-                "done": claim.done,
-                "trials": claim.trials,
-                "compared": claim.reason,
+                "p": result.p,
+                "seeds_to_settle": result.seeds,
+                "done": result.done,
+                "trials": result.trials,
+                "compared": result.reason,
             }
         )
     return pd.DataFrame(lines)
@@ -120,11 +119,7 @@ def compare(
     by: Sequence[str] | None = None,
     metric: str = "top1",
 ) -> pd.DataFrame:
-    """Every cell of two sweeps, and whether it changed by more than noise on validation."""
-    import pandas as pd
-
-    from analysis.compare import compare as cells
-
+    """Return every cell of two sweeps, and whether it changed by more than noise on validation."""
     return pd.DataFrame(
         {
             **change.size,
@@ -135,29 +130,26 @@ def compare(
             "p": change.p,
             "verdict": change.verdict,
         }
-        for change in cells(before, after, by, _metric(metric))
+        for change in cell_changes(before, after, by, _metric(metric))
     )
 
 
 def figures(
     frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1"
 ) -> dict[str, Figure]:
-    """Every figure that the rows allow, by name; `drawing.save` writes PDF and PNG."""
-    from analysis.figures import figures as draw
-
-    known = _metric(metric)
-    return draw(frame, best_per_size(frame, by, known, optima=True), known, by)
+    """Return every figure that the rows allow, by name; `analysis.drawing.save` writes one."""
+    return drawn_figures(frame, best_per_size(frame, by, _metric(metric)), _metric(metric), by)
 
 
 def report(
     frame: pd.DataFrame, out: str | Path, by: Sequence[str] | None = None, metric: str = "top1"
 ) -> Path:
-    """Write `report.html` with its rows into `out`; the path of the page."""
-    from analysis.report import write_report
-
+    """Write `report.html` with its rows into `out`; return the path of the page."""
     words = [*([f"by={','.join(by)}"] if by else []), *([f"metric={metric}"] * (metric != "top1"))]
     return write_report(frame, Path(out), by, _metric(metric), words)[0]
 
 
 def _metric(name: str) -> Metric:
-    return METRICS[choice({"metric": name}, "metric", METRICS, name)]
+    if name not in METRICS:
+        raise UserError(f"metric={name} is not a valid choice{nearest(name, METRICS)}")
+    return METRICS[name]

@@ -12,38 +12,24 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from analysis import page, render, sections
-from analysis.best import (
-    METRICS,
-    TOP1,
-    Best,
-    Metric,
-    best_per_size,
-    mean_counts,
-    size_columns,
-    warnings,
-)
-from analysis.claims import claims
-from analysis.claims import table as claims_table
+import pandas as pd
+
+from analysis import report_page, report_tables
+from analysis.best import SizeResult, best_per_size
+from analysis.cells import mean_counts, size_columns
+from analysis.claims import claims, claims_table
+from analysis.columns import METRICS, TOP1, Metric
 from analysis.figures import figures, left_out
-from analysis.rows import load, write
-from analysis.table import selected
+from analysis.provenance import warnings
+from analysis.report_page import sortable
+from analysis.rows import ROW_OPTIONS, load, selected, write
+from analysis.table import best_table
 from harness.arguments import Option, split_options
 from harness.errors import command
-from harness.verb import callable_module
+from harness.files import atomic_write, make_folder
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-OPTIONS = {
-    "rows": Option(),
-    "by": Option(list, example="width,sparsity"),
-    "where": Option(),
-    "metric": Option(default="top1", choices=METRICS),
-    "out": Option(required=True, example="out/report"),
-}
+OPTIONS = {**ROW_OPTIONS, "out": Option(required=True, example="out/report")}
 CAPTIONS = {
     "accuracy_against_magnitude": "Test result against magnitude. Bands: 95 % t intervals; dots: "
     "seeds; circle: the magnitude that validation chose; none: no augmentation.",
@@ -51,7 +37,7 @@ CAPTIONS = {
     "optimum_against_params": "Smooth optimum on validation with its 95 % interval against "
     "non-zero parameters; circle: the magnitude that validation chose; dashes: its ties; arrow: "
     "cut off by the end of the grid.",
-    "heat_map": "Test result less that of the magnitude chosen on validation; boxed: ties.",
+    "heat_map": "Test result minus that of the magnitude chosen on validation; boxed: ties.",
     "accuracy_against_sparsity": "Test result at the magnitude that validation chose, against "
     "sparsity. Dashed: dense; crosses: dense with the budget of that sparsity.",
     "difficulty_against_accuracy": "Test result against a teacher's loss on the augmented images.",
@@ -64,46 +50,49 @@ def report(
     metric: Metric = TOP1,
     words: Sequence[str] = (),
 ) -> str:
-    """The page as HTML. `words` (`metric=loss`, say) go into the command that makes it again."""
+    """Return the page as HTML.
+
+    `words` (such as `metric=loss`) go into the command on the page that reproduces it.
+    """
     columns = size_columns(frame, by)
     counted = mean_counts(frame, columns)
-    found = best_per_size(frame, by, metric)
-    told = warnings(frame)
-    grids = _grids(frame)
+    results = best_per_size(frame, by, metric)
+    messages = warnings(frame)
+    grids = sorted({str(name) for name in frame["grid"].dropna()}) if "grid" in frame else []
     title = f"Sweep report: {', '.join(grids) or 'rows'}"
     done = int((frame["state"] == "done").sum())
-    drawn = figures(frame, found, metric, by)
-    pictures = [page.figure(name, figure, CAPTIONS[name]) for name, figure in drawn.items()]
+    pictures = [
+        report_page.figure(name, figure, CAPTIONS[name])
+        for name, figure in figures(frame, results, metric, by).items()
+    ]
+    verdicts = claims(frame, metric, by=by)
     parts = {
-        "state": ("State", _state(counted, columns, found)),
-        "best": ("Best magnitude", page.sortable(render.table(found, told, metric))),
-        "verdicts": (
-            "Claims",
-            page.sortable(claims_table(claims(frame, metric, by=by), told, metric)),
-        ),
+        "state": ("State", _state(counted, columns, results)),
+        "best": ("Best magnitude", sortable(best_table(results, messages, metric))),
+        "verdicts": ("Claims", sortable(claims_table(verdicts, messages, metric))),
         "figures": (
             "Figures",
-            _note(left_out(found)) + f'<div class="figures">{"".join(pictures)}</div>',
+            _alarm(left_out(results)) + f'<div class="figures">{"".join(pictures)}</div>',
         ),
-        "costs": ("Cost", page.sortable(sections.cost(counted, columns))),
+        "costs": ("Cost", sortable(report_tables.cost(counted, columns))),
         "made": (
             "Provenance",
-            "".join(map(_note, told)) + page.sortable(sections.provenance(frame)),
+            "".join(map(_alarm, messages)) + sortable(report_tables.provenance(frame)),
         ),
-        "again": ("How to reproduce", _again(grids, words)),
+        "again": ("How to reproduce", _how_to_reproduce(grids, words)),
     }
     links = "".join(
         f'<li><a href="#{key}">{escape(name)}</a></li>' for key, (name, _) in parts.items()
     )
     body = [
         f"<header><h1>{escape(title)}</h1>",
-        f"<p>{done:,} of {len(frame):,} trials are done, {len(found):,} sizes.</p>",
+        f"<p>{done:,} of {len(frame):,} trials are done, {len(results):,} sizes.</p>",
         f'<nav aria-label="parts"><ul>{links}</ul></nav></header>',
         "<main>",
-        *(page.section(key, name, text) for key, (name, text) in parts.items()),
+        *(report_page.section(key, name, text) for key, (name, text) in parts.items()),
         "</main>",
     ]
-    return page.page(title, "\n".join(body))
+    return report_page.page(title, "\n".join(body))
 
 
 def write_report(
@@ -113,60 +102,52 @@ def write_report(
     metric: Metric = TOP1,
     words: Sequence[str] = (),
 ) -> list[Path]:
-    """`report.html`, and the rows that make it again; their paths."""
-    from harness.files import atomic_write, make_folder
-
-    made = report(frame, by, metric, words)
+    """Write `report.html` and the rows that reproduce it into `out`; return the paths."""
+    page = report(frame, by, metric, words)
     folder = make_folder(out)
-    atomic_write(folder / "report.html", made.encode())
+    atomic_write(folder / "report.html", page.encode())
     return [folder / "report.html", *write(frame, folder)]
 
 
-def _grids(frame: pd.DataFrame) -> list[str]:
-    return sorted({str(name) for name in frame["grid"].dropna()}) if "grid" in frame else []
-
-
-def _note(text: str) -> str:
+def _alarm(text: str) -> str:
     return f'<p class="alarm">{escape(text)}</p>' if text else ""
 
 
-def _state(frame: pd.DataFrame, columns: Sequence[str], found: Sequence[Best]) -> str:
-    missing = sections.unfinished(frame, columns)
-    grid = page.sortable(sections.completeness(found))
+def _state(frame: pd.DataFrame, columns: Sequence[str], results: Sequence[SizeResult]) -> str:
+    missing = report_tables.unfinished(frame, columns)
+    seeds = sortable(report_tables.completeness(results))
     if not missing.rows:
-        return f"<p>Every trial has its result.</p>\n{grid}"
-    unexplained = sum(int(row[2]) for row in missing.rows if row[0].startswith("unexplained"))
-    alarm = _note(f"{unexplained:,} trials failed for a reason that no one has explained yet")
-    interim = "<p>The sweep is not finished: all that follows is an interim result.</p>"
-    return "\n".join([alarm if unexplained else "", interim, page.sortable(missing), grid])
+        return f"<p>Every trial has its result.</p>\n{seeds}"
+    unexplained = sum(int(row[2]) for row in missing.rows if row[0] == report_tables.UNEXPLAINED)
+    alarm = f"{unexplained:,} trials failed for a reason that is not explained yet"
+    interim = "<p>The sweep is not finished: everything below is an interim result.</p>"
+    return "\n".join([_alarm(alarm) if unexplained else "", interim, sortable(missing), seeds])
 
 
-def _again(grids: Sequence[str], words: Sequence[str]) -> str:
+def _how_to_reproduce(grids: Sequence[str], words: Sequence[str]) -> str:
     lines = [f"python -m harness.launch {shlex.quote(f'grid={name}')}" for name in grids]
-    asked = " ".join(map(shlex.quote, ["rows=rows.csv", *words, "out=."]))
-    lines.append(f"python -m analysis.report {asked}")
+    arguments = " ".join(map(shlex.quote, ["rows=rows.csv", *words, "out=."]))
+    lines.append(f"python -m analysis.report {arguments}")
     return (
-        "<p>The first commands train what the store lacks, with the code named above. Words that "
-        "the sweep was launched with besides its name (store=, overrides such as epochs=5) are not "
-        "in the rows: add them; <code>dry_run=true</code> shows whether the trials are these. The "
-        "last makes this page, byte for byte, from the rows beside it. Magnitudes were chosen on "
-        "validation; test numbers took part in no choice.</p>\n"
+        "<p>The first commands train what the store lacks, with the code named above. Words with "
+        "which the sweep was launched in addition to its name (store=, overrides such as epochs=5) "
+        "are not in the rows: add them; <code>dry_run=true</code> shows whether the trials are the "
+        "same. The last command makes this page, byte for byte, from the rows beside it. "
+        "Magnitudes were chosen on validation; test numbers took part in no choice.</p>\n"
         f"<pre>{escape(chr(10).join(lines))}</pre>"
     )
 
 
 def main(args: list[str]) -> int:
-    """The command."""
+    """Write the page and its rows into `out`."""
     rest, options = split_options(args, OPTIONS)
     metric = METRICS[options["metric"]]
     frame = selected(load(rest, options["rows"]), options["where"])
     words = [arg for arg in args if arg.partition("=")[0] in ("by", "where", "metric")]
-    by = options["by"]
-    for path in write_report(frame, Path(options["out"]), by, metric, words):
+    for path in write_report(frame, Path(options["out"]), options["by"], metric, words):
         print(path)
     return 0
 
 
-callable_module(__name__)
 if __name__ == "__main__":
     command(main, __doc__)

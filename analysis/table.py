@@ -8,67 +8,127 @@ python -m analysis.table grid=quickstart out=out/quickstart  # table.tex, rows.c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from analysis import render
-from analysis.best import METRICS, best_per_size, warnings
-from analysis.rows import load, write
+from analysis.best import SizeResult, best_per_size
+from analysis.columns import METRICS, TOP1, Metric, on_one_line
+from analysis.formats import FORMATS, show
+from analysis.number_text import (
+    format_count,
+    format_interval,
+    format_optimum,
+    format_score,
+    format_value,
+)
+from analysis.provenance import warnings
+from analysis.render import Table
+from analysis.rows import ROW_OPTIONS, load, selected, write
 from harness.arguments import Option, split_options
-from harness.errors import UserError, command
-from harness.verb import callable_module
+from harness.errors import command
+from harness.files import atomic_write, make_folder
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-OPTIONS = {
-    "rows": Option(),
-    "by": Option(list, example="width,sparsity"),
-    "where": Option(),
-    "metric": Option(default="top1", choices=METRICS),
-    "format": Option(default="screen", choices=render.FORMATS),
-    "out": Option(),
-}
+OPTIONS = {**ROW_OPTIONS, "format": Option(default="screen", choices=FORMATS), "out": Option()}
 
 
-def selected(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
-    """The rows that a condition holds for. Raises UserError when it holds for none."""
-    if where is None:
-        return frame
-    from harness.sweep.where import parse
+def best_table(
+    results: Sequence[SizeResult], extra_notes: Sequence[str], metric: Metric = TOP1
+) -> Table:
+    """Return the table of the best magnitude for each size, with notes on how to read it.
 
-    condition = parse(where, set(map(str, frame.columns)))
-    asked = sorted(condition.names)
-    columns = [[None if v != v else v for v in frame[name].tolist()] for name in asked]
-    rows = zip(*columns, strict=True) if asked else [()] * len(frame)
-    kept = frame[[condition.holds(dict(zip(asked, row, strict=True))) for row in rows]]
-    if kept.empty:
-        raise UserError(f"where={where!r} leaves no row of {len(frame)}")
-    return kept
+    The columns `optimum` and `differs in` appear only where a size has something to show there.
+    """
+    has_optimum = any(result.optimum for result in results)
+    has_differences = any(result.differs_in for result in results)
+    rows = [_row(result, metric) for result in results]
+    header = [*(results[0].size if results else ()), "params", "best", "ties", "optimum", "val",
+              "test", "gain", "seeds", "incomplete", "differs in"]  # fmt: skip
+    hidden = {"optimum": not has_optimum, "differs in": not has_differences}
+    shown = [at for at, name in enumerate(header) if not hidden.get(name)]
+    return Table(
+        tuple(header[at] for at in shown),
+        tuple(tuple(row[at] for at in shown) for row in rows),
+        "Best augmentation magnitude for each size, chosen on validation and reported on test.",
+        (*_notes(results, metric, has_optimum), *extra_notes),
+        name="best-magnitude",
+        strong="best",
+    )
+
+
+def _row(result: SizeResult, metric: Metric) -> list[str]:
+    best = result.best
+    others = [format_value(m) for m in result.ties if best and m != best.magnitude]
+    return [
+        *(format_value(value) for value in result.size.values()),
+        format_count(result.params),
+        format_value(best.magnitude) if best else "-",
+        " ".join(others) or "-",
+        format_optimum(result.optimum),
+        format_score(best.mean_val, metric) if best else "-",
+        format_interval(result.test, result.test_half, metric),
+        format_interval(result.gain, result.gain_half, metric, signed=True),
+        _seeds(result),
+        _incomplete(result),
+        ", ".join(map(on_one_line, result.differs_in)) or "-",
+    ]
+
+
+def _seeds(result: SizeResult) -> str:
+    counts = sorted({len(cell.val) for cell in result.cells})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+
+
+def _incomplete(result: SizeResult) -> str:
+    """Return `0.5: 1 missing, 0.8: 1 diverged`: the cells that do not have all their seeds."""
+    parts = []
+    for cell in result.cells:
+        missing = [f"{cell.missing} missing"] if cell.missing else []
+        diverged = [f"{cell.diverged} diverged"] if cell.diverged else []
+        if missing or diverged:
+            parts.append(f"{format_value(cell.magnitude)}: {', '.join([*missing, *diverged])}")
+    return "; ".join(parts) or "-"
+
+
+def _notes(results: Sequence[SizeResult], metric: Metric, has_optimum: bool) -> list[str]:
+    counts = sorted({len(cell.val) for line in results for cell in line.cells if cell.val})
+    seeds = f"{counts[0]} to {counts[-1]}" if counts[1:] else str(counts[0] if counts else "no")
+    lower = "" if metric.sign > 0 else ", lower is better, a positive gain is an improvement"
+    notes = [
+        f"{metric.words}, mean over {seeds} seeds{lower}; ± is half of a 95 % t interval with a "
+        "standard deviation pooled over the magnitudes of the size (none with one seed).",
+        "ties: other magnitudes that are statistically indistinguishable from the best on "
+        "validation (one-sided t tests at 5 %, Bonferroni); gain: test result compared with no "
+        "augmentation (none)" + (", in points." if metric.name == "top1" else "."),
+    ]
+    if has_optimum:
+        notes.append(
+            "optimum: where a smooth curve through the validation means is highest, with its 95 % "
+            "interval; ≤ and ≥: it may lie beyond the magnitudes of the grid."
+        )
+    return notes
 
 
 def main(args: list[str]) -> int:
-    """The command: print the table, or write it with rows and figure into `out`."""
+    """Print the table; with `out`, also write it with its rows and figure into that folder."""
     rest, options = split_options(args, OPTIONS)
     metric = METRICS[options["metric"]]
     frame = selected(load(rest, options["rows"]), options["where"])
-    found = best_per_size(frame, options["by"], metric)
-    shown = render.table(found, warnings(frame), metric)
-    print(render.show(shown, options["format"]))
+    results = best_per_size(frame, options["by"], metric)
+    table = best_table(results, warnings(frame), metric)
+    print(show(table, options["format"]))
     if options["out"] is not None:
+        # here, because matplotlib takes longer to import than the table to make
         from analysis.drawing import save
-        from analysis.figures import accuracy_against_magnitude
-        from harness.files import atomic_write, make_folder
+        from analysis.figure_magnitude import accuracy_against_magnitude
 
         folder = make_folder(Path(options["out"]))
-        atomic_write(folder / "table.tex", (render.show(shown, "latex") + "\n").encode())
-        figure = accuracy_against_magnitude(found, metric)
-        drawn = save(figure, folder / "accuracy_against_magnitude")
-        for path in (folder / "table.tex", *write(frame, folder), *drawn):
+        atomic_write(folder / "table.tex", (show(table, "latex") + "\n").encode())
+        figure = accuracy_against_magnitude(results, metric)
+        pictures = save(figure, folder / "accuracy_against_magnitude")
+        for path in (folder / "table.tex", *write(frame, folder), *pictures):
             print(f"written: {path}")
     return 0
 
 
-callable_module(__name__)
 if __name__ == "__main__":
     command(main, __doc__)

@@ -1,7 +1,7 @@
 """The frozen models of a cluster profile: where jobs run, and what they ask SLURM for.
 
-They are operational keys (`cluster`), filled from `slurm/cluster/*.yaml` and the command line. No
-value can break out of its sbatch line.
+These are operational settings (the key `cluster`), from `slurm/cluster/*.yaml` and the command
+line. No value can change more than its own sbatch option.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pydantic import Field, Strict, field_validator
 
 from harness.schema import Frozen, PositiveInt
 
-# What may stand in an sbatch line: no blank, quote, hash, dollar or line break gets through. Its
-# length is no part of the pattern, which would then take each process a tenth of a second to build.
+# Characters allowed in an sbatch line: no blank, quote, hash, dollar or line break. The length is
+# not part of the pattern, because compiling such a pattern takes every process 0.1 s.
 SbatchWord = Annotated[str, Field(pattern=r"^[\w.,:=@%/+&|()\[\]*!-]+$", max_length=200)]
 SbatchOption = Annotated[str, Field(pattern=r"^[a-z][a-z-]+$", max_length=41)]
 ShellLine = Annotated[str, Field(pattern=r"^[^\r\n\x00]+$", max_length=2000)]
@@ -21,15 +21,15 @@ Gigabytes = Annotated[float, Field(gt=0.0, le=1e6)]
 Minutes = Annotated[int, Field(gt=0, le=60 * 24 * 365)]
 OWN_OPTIONS = frozenset(
     {"array", "dependency", "output", "error", "job-name", "time", "requeue", "no-requeue"}
-    | {"clusters", "export-file"}  # squeue would then ask another cluster
+    | {"clusters", "export-file"}  # with which squeue would look at another cluster
     | {"wrap", "chdir", "signal", "open-mode", "test-only", "parsable", "input", "export"}
     | {"nodes", "ntasks-per-node", "cpus-per-task", "wait", "quiet", "help", "usage", "version"}
 )
-"""Options of sbatch that the harness sets itself, or that would change what it reads back."""
+"""Options of sbatch that the harness sets itself, or that change the answers it reads."""
 
 
 class SlurmConfig(Frozen):
-    """What a job asks SLURM for; null leaves a thing to the site's default."""
+    """What a job asks SLURM for; null means the site's default."""
 
     partition: SbatchWord | None = None
     account: SbatchWord | None = None
@@ -38,10 +38,10 @@ class SlurmConfig(Frozen):
     nodes: PositiveInt = 1
     cpus_per_task: PositiveInt = 4
     mem_gb: Gigabytes | None = None  # per node
-    max_mem_gb: Gigabytes | None = None  # after running out, memory is doubled up to here
-    signal_seconds: PositiveInt = 120  # before the time limit the job is told to save
-    requeue: bool = True  # false: the site forbids it, a stopped job submits its successor
-    pack_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # of its time limit a job is filled
+    max_mem_gb: Gigabytes | None = None  # a stage that ran out of memory gets up to so much
+    signal_seconds: PositiveInt = 120  # time to save: the signal comes so long before the limit
+    requeue: bool = True  # false where the site forbids it: a stopped job submits its successor
+    pack_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # share of the time limit to fill
     extra: dict[SbatchOption, SbatchWord | int | bool] = Field(
         default_factory=dict
     )  # further long options of sbatch
@@ -50,17 +50,17 @@ class SlurmConfig(Frozen):
 
     @field_validator("extra")
     @classmethod
-    def _not_our_own(cls, value: dict[str, object]) -> dict[str, object]:
-        # sbatch takes unambiguous beginnings of its options for the whole
-        if taken := sorted(k for k in value if any(own.startswith(k) for own in OWN_OPTIONS)):
-            raise ValueError(f"{', '.join(taken)}: set by the harness itself, leave it out")
+    def _refuse_own_options(cls, value: dict[str, object]) -> dict[str, object]:
+        # sbatch accepts an unambiguous beginning of an option for the whole
+        if own := sorted(k for k in value if any(option.startswith(k) for option in OWN_OPTIONS)):
+            raise ValueError(f"{', '.join(own)}: set by the harness itself, leave it out")
         return value
 
 
 class ResourceRule(Frozen):
-    """Other resources for the sizes that `where` holds for; null leaves the profile's value.
+    """Other resources for the sizes for which `where` holds; null keeps the profile's value.
 
-    `where` is a condition on a dense stage's dataset, family, depth, width, batch_size, epochs.
+    `where` is a condition on dataset, family, depth, width, batch_size and epochs of a dense stage.
     """
 
     where: str
@@ -76,12 +76,12 @@ class ResourceRule(Frozen):
 
 
 class ClusterConfig(Frozen):
-    """Where jobs run. `workers` is the number of processes (local) or of jobs at once (SLURM)."""
+    """Where jobs run. `workers` limits processes (local), or running jobs of an array (SLURM)."""
 
     name: str
     executor: Literal["local", "slurm"] = "local"
     workers: PositiveInt = 1
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     timeout_min: Minutes = 60 * 24 * 7
-    resources: Annotated[tuple[ResourceRule, ...], Strict(False)] = ()  # the first that holds
+    resources: Annotated[tuple[ResourceRule, ...], Strict(False)] = ()  # the first rule that holds
     slurm: SlurmConfig = SlurmConfig()

@@ -1,6 +1,6 @@
-"""Files that are whole or absent: written aside, synced, renamed; damaged ones moved aside.
+"""Atomic files on any POSIX folder: a reader sees the old file or the complete new one.
 
-Works on any POSIX folder. A reader never sees half a file; a write that fails (disk full, folder
+A file is written under a temporary name, synced and renamed. A write that fails (disk full, folder
 read-only) leaves the old file as it was and raises `UserError` with the path.
 """
 
@@ -28,24 +28,29 @@ _REMEDY = {
 
 
 class Damaged(Exception):
-    """A file that exists but is not what its writer left: truncated, or not of its format."""
+    """A file that exists but is truncated or not of its format."""
 
 
 class CannotWrite(UserError):
-    """The machine would not take a write: disk full, read-only, no permission."""
+    """A write failed: disk full, read-only file system, no permission."""
 
 
-def user_path(said: str, what: str) -> Path:
-    """A path as a user writes it, `~` allowed; `what` is the key. Raises UserError."""
+def user_path(text: str, key: str) -> Path:
+    """Return the path that a user wrote as the value of `key`; `~` is expanded.
+
+    Raises UserError if `~name` does not name a user of this machine.
+    """
     try:
-        return Path(said).expanduser()
+        return Path(text).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{what}={said}: no such user here, so write the path out") from error
+        raise UserError(
+            f"{key}={text}: this machine has no such user; write the path without ~"
+        ) from error
 
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Refusals of the system to write `path` become CannotWrite, a sentence with a remedy."""
+    """Turn an OSError while writing `path` into CannotWrite, with a remedy."""
     try:
         yield
     except OSError as error:
@@ -58,14 +63,14 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` and its parents; an existing folder is fine."""
+    """Create the folder `path` and its parents, unless they exist. Return `path`."""
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one."""
+    """Write `data` to `path`. A reader sees the old file or the complete new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained(path):
         try:
@@ -82,9 +87,9 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def create(path: Path, data: bytes) -> bool:
-    """Create `path` with `data` if it does not exist; False where it does. Raises CannotWrite.
+    """Create `path` with `data`; return False if it exists already. Raises CannotWrite.
 
-    A hard link from a complete file is atomic on NFS too and never shows half of it.
+    A hard link to a complete file is atomic, on NFS too, and never shows a part of the file.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with explained(path):
@@ -100,7 +105,7 @@ def create(path: Path, data: bytes) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable; file systems that cannot sync a folder are let be."""
+    """Make renames in `folder` durable, if the file system can sync a folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -110,16 +115,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomic, human-readable JSON; NaN and infinities are refused."""
+    """Write indented JSON atomically. Raises ValueError for NaN and infinities."""
     atomic_write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises FileNotFoundError, or Damaged when it is not one."""
+    """Return the JSON object in a file. Raises FileNotFoundError, or Damaged if it is not one."""
     try:
         text = path.read_bytes()
     except (IsADirectoryError, NotADirectoryError) as error:
-        raise Damaged(f"{path} is no file ({error.strerror})") from error
+        raise Damaged(f"{path} is not a file ({error.strerror})") from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -130,9 +135,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line with a single write, so that concurrent writers do not interleave.
+    """Append a line of JSON with a single write, so that concurrent writers do not interleave.
 
-    A line that a killed writer left torn is closed first, so that it spoils only itself.
+    If a killed writer left an incomplete last line, a line break is added first.
     """
     line = (json.dumps(value, allow_nan=False) + "\n").encode()
     with explained(path):
@@ -147,20 +152,20 @@ def append_line(path: Path, value: Any) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a JSON-lines file; a torn last line is left out; absent file: empty list."""
+    """Return the objects of a JSON-lines file, without incomplete lines; no file, no objects."""
     if not path.is_file():
         return []
-    rows = []
+    objects = []
     for line in path.read_bytes().splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(line)
             if isinstance(value, dict):
-                rows.append(value)
-    return rows
+                objects.append(value)
+    return objects
 
 
 def move_aside(path: Path, why: str, kind: str = "damaged") -> Path:
-    """Rename a damaged file, or one of another `kind`, to `NAME.KIND-N` and say so on stderr."""
+    """Rename a file to `NAME.KIND-N`, print `why` as a warning, and return the new path."""
     number = 1
     while (target := path.with_name(f"{path.name}.{kind}-{number}")).exists():
         number += 1

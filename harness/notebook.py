@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.cluster.select import look_at
+from harness.cluster import read_sweep
 from harness.commands import cancel as cancel_command
 from harness.commands import launch as launch_command
 from harness.commands import status as status_command
@@ -30,7 +30,7 @@ def launch(overrides: Overrides = None, **options: Any) -> int:
 
 def status(overrides: Overrides = None, **options: Any) -> dict[str, Any]:
     """Return `{"grid": name, "trials": [...], "jobs": [...]}`: axes, state, reason and stages."""
-    return status_command.as_dict(look_at(_arguments(overrides, options), {}))
+    return status_command.as_dict(read_sweep(_arguments(overrides, options), {}))
 
 
 def cancel(overrides: Overrides = None, **options: Any) -> int:

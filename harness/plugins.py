@@ -113,8 +113,8 @@ class Registry(Generic[T]):
         """Return the item of that name. Raises UserError where there is none."""
         load_plugins()
         if name not in self.items:
-            remedy = (
-                "" if closest(name, self.items) else f"; list the file of a plug-in in {PLUGINS}"
-            )
-            raise UserError(f"there is no {self.kind} '{name}'{nearest(name, self.items)}{remedy}")
+            message = f"there is no {self.kind} '{name}'{nearest(name, self.items)}"
+            if closest(name, self.items) is None:
+                message += f"; list the file of a plug-in in {PLUGINS}"
+            raise UserError(message)
         return self.items[name]

@@ -1,14 +1,13 @@
-"""The one source of random numbers: a pure function of (seed, stream, epoch, sample).
+"""All random numbers: a pure function of (seed, stream, epoch, sample).
 
     uniform(seed=0, stream="flip", epoch=3, indices=np.array([17, 4]), draws=1)
 
 Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a block
-cipher turns a counter into four 32-bit words, so any draw can be computed on its own. The counter
-is (sample id, epoch, block), the key a hash of (seed, stream). Therefore a sample's draws do not
-depend on the batch, the rank, the gang or the point of resumption, and no state is ever saved.
+cipher turns a counter into four 32-bit words, so each draw can be computed without the others. The
+counter is (sample id, epoch, block), the key is a hash of (seed, stream). So a sample's draws do
+not depend on the batch, the rank, the gang or the point of resumption, and no state is saved.
 
-Streams in use: "order", "crop", "flip", "policy", "erasing", "mix" here and in `harness/augment`;
-`derive` names its own. A new purpose takes a new name; two purposes never share one.
+A stream is a name such as "order" or "flip". Each purpose has a stream of its own.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _32 = np.uint64(32)
 
 
 def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint32]:
-    """Ten rounds over a counter [4, ...] of 32-bit words; the same shape.
+    """Return ten rounds of Philox over a counter [4, ...] of 32-bit words, in the same shape.
 
-    Words 0 and 2 go through a round together, and so do 1 and 3: a batch is so small that the
-    number of numpy's calls is what it costs.
+    A round handles words 0 and 2 together, and words 1 and 3: for a small batch, the number of
+    NumPy calls determines the time.
     """
     even = counter[0::2].astype(np.uint32).reshape(2, -1)
     odd = counter[1::2].astype(np.uint32).reshape(2, -1)
@@ -43,13 +42,16 @@ def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.
 
 
 def derive(seed: int, stream: str) -> int:
-    """A 63-bit seed for a generator of another library (`torch.manual_seed`)."""
+    """Return a 63-bit seed for a generator of another library (`torch.manual_seed`)."""
     digest = hashlib.sha256(f"{seed}:{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def bits(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.uint32]:
-    """Random words [N, draws] for sample ids `indices` [N]; asking for more does not change any."""
+    """Return random words [N, draws] for sample ids `indices` [N].
+
+    With more draws, the first ones stay the same.
+    """
     digest = hashlib.sha256(f"{seed}:{stream}".encode()).digest()
     key = (int.from_bytes(digest[8:12], "little"), int.from_bytes(digest[12:16], "little"))
     ids = np.asarray(indices, dtype=np.int64).astype(np.uint64)[:, None]
@@ -61,33 +63,36 @@ def bits(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArra
 
 
 def uniform(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.float64]:
-    """Uniform [N, draws] in [0, 1), multiples of 2^-32."""
+    """Return uniform numbers [N, draws] in [0, 1), multiples of 2^-32."""
     return bits(seed, stream, epoch, indices, draws).astype(np.float64) * 2.0**-32
 
 
 def normal(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.float64]:
-    """Standard normal [N, draws] (Box and Muller 1958, two words for each draw)."""
+    """Return standard normal numbers [N, draws] (Box and Muller 1958, two words for each)."""
     return box_muller(bits(seed, stream, epoch, indices, 2 * draws))
 
 
 def box_muller(words: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """Standard normals [..., D] from random words [..., 2 D]."""
+    """Return standard normal numbers [..., D] from random words [..., 2 D]."""
     radius = np.sqrt(-2.0 * np.log((words[..., 0::2] + 1.0) * 2.0**-32))
     angle = 2.0 * np.pi * 2.0**-32 * words[..., 1::2]
     return np.asarray(radius * np.cos(angle), dtype=np.float64)
 
 
 def integers(seed: int, stream: str, epoch: int, indices: Ids, draws: int, high: int) -> Ids:
-    """Integers [N, draws] in [0, high), high up to 2^31; none is favoured by over high / 2^32."""
+    """Return integers [N, draws] in [0, high), for `high` up to 2^31.
+
+    All have probability 1 / high, within a relative error of high / 2^32.
+    """
     return scale(bits(seed, stream, epoch, indices, draws), high)
 
 
 def scale(words: NDArray[np.uint32], high: int) -> Ids:
-    """Integers in [0, high) from random words of any shape (Lemire's multiply-shift)."""
+    """Return integers in [0, high) from random words of any shape (Lemire's multiply-shift)."""
     return ((words.astype(np.uint64) * np.uint64(high)) >> _32).astype(np.int64)
 
 
 def permutation(seed: int, stream: str, epoch: int, n: int) -> Ids:
-    """A random order [n] of 0..n-1: positions sorted by a 64-bit random key."""
+    """Return a random order [n] of 0..n-1: positions sorted by a random key of 64 bits."""
     words = bits(seed, stream, epoch, np.arange(n, dtype=np.int64), 2).astype(np.uint64)
     return np.argsort(words[:, 0] << _32 | words[:, 1], kind="stable").astype(np.int64)

@@ -1,7 +1,7 @@
-"""Rows: one flat table, a line per trial, all that the analysis reads.
+"""Rows: one flat table with a row for each trial. The analysis reads nothing else.
 
-A row has the trial's axes, the counts and scores of its last stage, and what its whole path of
-stages cost. What is not known yet is None. Columns are described in `docs/analysis.md`.
+A row has the trial's axes, the counts and scores of its last stage, and the cost of its whole path
+of stages. Values that are not known yet are None. `docs/analysis.md` describes the columns.
 """
 
 from __future__ import annotations
@@ -12,90 +12,74 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.augment.spaces import find_space
-from harness.cluster import queued
+from harness.cluster.job_registry import query_scheduler
 from harness.cluster.state import stage_states
 from harness.files import Damaged, read_json
 from harness.schema import StageConfig
 from harness.store import provenance
-from harness.store.store import Store
+from harness.store.store import COUNTS, SCORES, Store
 from harness.sweep import cost
 from harness.sweep.plan import Plan
 from harness.sweep.states import StageState, trial_state
 from harness.sweep.trial import Trial
 
-RECORDED = (
-    ("code", ("code",)),
-    ("engine", ("engine",)),
-    ("zero_stage", ("zero_stage",)),
-    ("world_size", ("world_size",)),
-    ("micro_batch_size", ("micro_batch_size",)),
-    ("loader", ("loader",)),
-    ("stored", ("stored",)),
-    ("split_hash", ("split_hash",)),
-    ("memory_format", ("memory_format",)),
-    ("device", ("device",)),
-    ("threads", ("threads",)),
-    ("deterministic", ("deterministic",)),
-    ("torch", ("packages", "torch")),
-    ("deepspeed", ("packages", "deepspeed")),
-)
-"""Columns that say what the last stage was made with, and where `provenance.json` has them."""
-
 
 def rows_of_grid(args: list[str]) -> list[dict[str, Any]]:
-    """Rows of `grid=...` and `store=...` as the commands take them."""
+    """Return the rows of the grid and the store that the arguments of a command name."""
     from harness.config import load
     from harness.sweep.plan import make_plan
 
     launch = load(args)
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    states = stage_states(store, plan.stages, queued.ask(store.root))
+    states = stage_states(store, plan.stages, query_scheduler(store.root))
     return rows(launch.grid.name, plan, store, states)
 
 
 def rows(
     grid: str, plan: Plan, store: Store, states: Mapping[str, StageState]
 ) -> list[dict[str, Any]]:
-    """One row per trial, in the grid's order."""
-    told = _difficulties(store, grid)
+    """Return a row for each trial, in the grid's order."""
+    difficulties = _difficulties(store, grid)
     measured = cost.read_measurements(store.root, plan)
-    found = []
+    table = []
     for trial in plan.trials:
         path = plan.paths[trial.id]
         stages = [plan.stages[stage] for stage in path]
-        asked = {
+        planned = {
             "epochs": sum(stage.recipe.epochs for stage in stages),
             "estimated_seconds": _estimate(stages, measured),
         }
-        row = _row(grid, trial, path, asked, store, states)
-        if told is not None:
-            dataset, losses = told
-            # a teacher that selects makes other images of the policy than were measured
-            fits = trial.config.dataset.name == dataset and not trial.config.teacher.selects
-            row["difficulty"] = losses.get(stages[-1].augment.policy) if fits else None
-        found.append(row)
-    return found
+        row = _row(grid, trial, path, planned, store, states)
+        if difficulties is not None:
+            dataset, losses = difficulties
+            # A teacher that selects images changes what was measured for the policy.
+            applies = trial.config.dataset.name == dataset and not trial.config.teacher.selects
+            row["difficulty"] = losses.get(stages[-1].augment.policy) if applies else None
+        table.append(row)
+    return table
 
 
 def _estimate(
     stages: Sequence[StageConfig], measured: Mapping[cost.Size, cost.Measurement]
 ) -> float | None:
-    """Device-seconds of a path by the pilots of its stages' sizes; None where one is missing."""
-    known = [measured.get(cost.size_key(stage)) for stage in stages]
-    if None in known:
-        return None
-    lengths = [stage.recipe.epochs for stage in stages]
-    return sum(p.seconds_per_epoch * n for p, n in zip(known, lengths, strict=True) if p)
+    """Return the device-seconds of a path as measured by pilots; None if a size has no pilot."""
+    seconds = 0.0
+    for stage in stages:
+        measurement = measured.get(cost.size_key(stage))
+        if measurement is None:
+            return None
+        seconds += measurement.seconds_per_epoch * stage.recipe.epochs
+    return seconds
 
 
 def _difficulties(store: Store, grid: str) -> tuple[str, dict[str, float]] | None:
-    """Data set, and a teacher's loss on each policy, where `harness.difficulty` measured them."""
+    """Return the data set and a teacher's loss for each policy; None if they were not measured."""
     path = store.sweep_folder(grid) / "difficulty.json"
     try:
-        said = read_json(path)
-        losses = {policy: float(line["loss"]) for policy, line in said["policies"].items()}
-        return str(said["dataset"]), losses
+        content = read_json(path)
+        losses = {policy: float(entry["loss"]) for policy, entry in content["policies"].items()}
+        return str(content["dataset"]), losses
     except FileNotFoundError:
         return None
     except (Damaged, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -109,7 +93,7 @@ def _difficulties(store: Store, grid: str) -> tuple[str, dict[str, float]] | Non
 
 @functools.cache
 def _is_calibrated(policy: str) -> bool:
-    """Whether equal magnitude is equal difficulty in the policy's space."""
+    """Return whether equal magnitudes mean equal difficulty in the policy's space."""
     return find_space(policy.partition("(")[0].strip()).source.startswith("calibrated")
 
 
@@ -117,7 +101,7 @@ def _row(
     grid: str,
     trial: Trial,
     path: Sequence[str],
-    asked: Mapping[str, Any],
+    planned: Mapping[str, Any],
     store: Store,
     states: Mapping[str, StageState],
 ) -> dict[str, Any]:
@@ -143,43 +127,35 @@ def _row(
         "precision": config.recipe.precision,
         "stage": path[-1],
     }
-    found = [states[stage].result for stage in path]
-    last = found[-1] or {}
+    results = [states[stage].result for stage in path]
+    last = results[-1] or {}
     counts = last.get("counts") or {}
-    for name in ("params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero"):
+    for name in COUNTS:
         row[name] = counts.get(name)
     row["sparsity_achieved"] = last.get("sparsity")
     for split in ("val", "test"):
-        for score in ("top1", "loss"):
+        for score in SCORES:
             row[f"{split}_{score}"] = (last.get(split) or {}).get(score)
-    complete = [result for result in found if result is not None]
-    whole = len(complete) == len(path)
-    row["epochs"] = asked["epochs"]
+    complete = [result for result in results if result is not None]
+    is_complete = len(complete) == len(path)
+    row["epochs"] = planned["epochs"]
     for name in ("examples", "train_macs"):
-        row[name] = sum(result.get(name) or 0 for result in complete) if whole else None
+        row[name] = sum(result.get(name) or 0 for result in complete) if is_complete else None
     row["gpu_seconds"] = (
-        sum(result["timing"]["gpu_seconds"] for result in complete) if whole else None
+        sum(result["timing"]["gpu_seconds"] for result in complete) if is_complete else None
     )
-    row["estimated_seconds"] = asked["estimated_seconds"]
-    made = [provenance.records(store.folder(stage)) if whole else [] for stage in path]
-    for column, keys in RECORDED:
-        row[column] = _dig(made[-1][-1], keys) if made[-1] else None
-    row["flags"] = ";".join(_flags(made))
+    row["estimated_seconds"] = planned["estimated_seconds"]
+    records = [provenance.records(store.folder(stage)) if is_complete else [] for stage in path]
+    for column in provenance.RECORDED:
+        row[column] = provenance.recorded(records[-1][-1], column) if records[-1] else None
+    row["flags"] = ";".join(_flags(records))
     return row
 
 
-def _dig(record: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    value: Any = record
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def _flags(made: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """`mixed_<column>` where the path's stages, or one stage's runs, differ in it."""
-    records = [record for stage in made for record in stage]
+def _flags(records: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return `mixed_<column>` for each column in which the records of a path differ."""
     return [
         f"mixed_{column}"
-        for column, keys in RECORDED
-        if len({str(_dig(record, keys)) for record in records}) > 1
+        for column in provenance.RECORDED
+        if len({str(provenance.recorded(r, column)) for stage in records for r in stage}) > 1
     ]

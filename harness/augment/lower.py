@@ -1,9 +1,7 @@
 """From a plan to what an executor needs: a kind and parameters for each layer and sample.
 
-Everything that can be computed before the images are seen is computed here, on the host, in
-Pillow's arithmetic: tables, affine maps (in 16.16 fixed point for nearest), boxes, blend weights.
-A batch holds few distinct pairs of an op and a value (about two for each op where magnitudes are
-fixed), so each pair is worked out once for the batch.
+Everything that does not depend on the pixels is computed here, on the host, in Pillow's arithmetic:
+tables, affine maps (in 16.16 fixed point for nearest), boxes, blend weights.
 """
 
 from __future__ import annotations
@@ -46,38 +44,35 @@ def lower(plan: Plan, height: int, width: int) -> Lowered:
 
     An op becomes Identity where its value changes nothing.
     """
-    pairs = np.empty(plan.ops.shape, dtype=np.complex128)  # np.unique sorts by op, then by value
-    pairs.real, pairs.imag = plan.ops, plan.values
-    distinct, place = np.unique(pairs, return_inverse=True)
-    place = place.reshape(plan.ops.shape)
-    codes, values = in_pixels(distinct.real.astype(np.uint8), distinct.imag, height, width)
+    codes, values = in_pixels(plan.ops, plan.values, height, width)
     rows = list(OPS.values())
     neutral = np.array([op.neutral for op in rows])
     kinds = np.array([op.kind for op in rows], dtype=np.uint8)[codes]
     kinds[values == neutral[codes]] = Kind.IDENTITY
-    slots = np.zeros(len(codes), dtype=np.int32)
+    slots = np.zeros(codes.shape, dtype=np.int32)
     tables, maps = [np.zeros((0, 256), dtype=np.uint8)], [np.zeros((0, 6))]
-    counts = {Kind.TABLE: 0, Kind.WARP: 0}
+    count = {Kind.TABLE: 0, Kind.WARP: 0}
     for code in np.unique(codes):
         op = rows[code]
-        if op.kind not in counts:
+        if op.kind not in count:
             continue
-        chosen = np.flatnonzero((codes == code) & (kinds == op.kind))
-        slots[chosen] = counts[op.kind] + np.arange(len(chosen))
-        counts[op.kind] += len(chosen)
+        samples = (codes == code) & (kinds == op.kind)
+        own_values = values[samples]
+        slots[samples] = count[op.kind] + np.arange(len(own_values))
+        count[op.kind] += len(own_values)
         if op.table is not None:
-            tables.append(op.table(values[chosen]))
+            tables.append(op.table(own_values))
         if op.matrix is not None:
-            maps.append(op.matrix(values[chosen], height, width))
+            maps.append(op.matrix(own_values, height, width))
     matrices = np.concatenate(maps)
-    boxes = np.zeros((*plan.ops.shape, 4), dtype=np.int32)
+    boxes = np.zeros((*codes.shape, 4), dtype=np.int32)
     if plan.boxes is not None:
         boxes[:] = plan.sized(height, width).boxes
     return Lowered(
-        codes[place],
-        kinds[place],
-        values.astype(np.float32)[place],
-        slots[place],
+        codes,
+        kinds,
+        values.astype(np.float32),
+        slots,
         np.concatenate(tables),
         fixed_point(matrices) if plan.interpolation == "nearest" else matrices,
         boxes,

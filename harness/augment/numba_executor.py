@@ -25,7 +25,7 @@ assert (Kind.IDENTITY, Kind.TABLE, Kind.WARP) == (_IDENTITY, _TABLE, _WARP)
 assert (Kind.COLOR, Kind.CONTRAST, Kind.AUTOCONTRAST) == (_COLOR, _CONTRAST, _AUTOCONTRAST)
 assert (Kind.EQUALIZE, Kind.SHARPNESS, Kind.BOX) == (_EQUALIZE, _SHARPNESS, _BOX)
 _ONE = 65536  # 1 in 16.16 fixed point
-_loop = jit()
+_compiled = jit()
 f32 = np.float32
 
 
@@ -55,7 +55,7 @@ def run(images: Tensor, lowered: Lowered, fill: Colour, interpolation: str) -> T
     return out
 
 
-@_loop
+@_compiled
 def _blend(low, high, weight):  # type: ignore[no-untyped-def]
     value = low + weight * (high - low)
     value = f32(0) if value < f32(0) else value
@@ -63,13 +63,13 @@ def _blend(low, high, weight):  # type: ignore[no-untyped-def]
     return np.uint8(np.int32(value))
 
 
-@_loop
+@_compiled
 def _look_up(src, dst, table):  # type: ignore[no-untyped-def]
     for k in range(src.size):
         dst[k] = table[src[k]]
 
 
-@_loop
+@_compiled
 def _luma(src, grey):  # type: ignore[no-untyped-def]
     red, green, blue = src[0], src[1], src[2]
     for k in range(grey.size):
@@ -82,7 +82,7 @@ def _luma(src, grey):  # type: ignore[no-untyped-def]
         grey[k] = np.uint8(np.int32(total) >> 16)
 
 
-@_loop
+@_compiled
 def _color(src, dst, weight, grey):  # type: ignore[no-untyped-def]
     _luma(src, grey)
     for c in range(3):
@@ -91,7 +91,7 @@ def _color(src, dst, weight, grey):  # type: ignore[no-untyped-def]
             low[k] = _blend(f32(grey[k]), f32(high[k]), weight)
 
 
-@_loop
+@_compiled
 def _contrast(src, dst, weight, grey, table):  # type: ignore[no-untyped-def]
     _luma(src, grey)
     total = 0
@@ -103,7 +103,7 @@ def _contrast(src, dst, weight, grey, table):  # type: ignore[no-untyped-def]
     _look_up(src.reshape(-1), dst.reshape(-1), table)
 
 
-@_loop
+@_compiled
 def _autocontrast(src, dst, weight, table):  # type: ignore[no-untyped-def]
     for c in range(3):
         low, high = np.uint8(255), np.uint8(0)
@@ -118,7 +118,7 @@ def _autocontrast(src, dst, weight, table):  # type: ignore[no-untyped-def]
         _look_up(src[c], dst[c], table)
 
 
-@_loop
+@_compiled
 def _equalize(src, dst, weight, table, counts):  # type: ignore[no-untyped-def]
     n = src.shape[1]
     for c in range(3):
@@ -144,13 +144,13 @@ def _equalize(src, dst, weight, table, counts):  # type: ignore[no-untyped-def]
         _look_up(src[c], dst[c], table)
 
 
-@_loop
+@_compiled
 def _copy(src, dst):  # type: ignore[no-untyped-def]
     for k in range(src.size):  # Numba takes seconds to compile a slice assignment
         dst[k] = src[k]
 
 
-@_loop
+@_compiled
 def _sharpness(src, dst, weight, height, width):  # type: ignore[no-untyped-def]
     _copy(src.reshape(-1), dst.reshape(-1))
     if width < 3:
@@ -169,7 +169,7 @@ def _sharpness(src, dst, weight, height, width):  # type: ignore[no-untyped-def]
                 target[x] = _blend(low, f32(here[x]), weight)
 
 
-@_loop
+@_compiled
 def _box(src, dst, box, fill, width):  # type: ignore[no-untyped-def]
     _copy(src.reshape(-1), dst.reshape(-1))
     for c in range(3):
@@ -178,7 +178,7 @@ def _box(src, dst, box, fill, width):  # type: ignore[no-untyped-def]
                 dst[c, k] = fill[c]
 
 
-@_loop
+@_compiled
 def _span(start, step, limit, low, high):  # type: ignore[no-untyped-def]
     """Return the part of [low, high) whose k have 0 <= start + step k < limit."""
     if step == 0:
@@ -189,7 +189,7 @@ def _span(start, step, limit, low, high):  # type: ignore[no-untyped-def]
     return first, max(first, min(high, (limit - 1 - start) // step + 1))
 
 
-@_loop
+@_compiled
 def _warp_nearest(src, dst, map, fill, height, width):  # type: ignore[no-untyped-def]
     a, b, c, d, e, f = map[0], map[1], map[2], map[3], map[4], map[5]
     for y in range(height):
@@ -214,7 +214,7 @@ def _warp_nearest(src, dst, map, fill, height, width):  # type: ignore[no-untype
             dst[2, row + x] = src[2, k]
 
 
-@_loop
+@_compiled
 def _warp_bilinear(src, dst, map, fill, height, width):  # type: ignore[no-untyped-def]
     a, b, c, d, e, f = map[0], map[1], map[2], map[3], map[4], map[5]
     for y in range(height):

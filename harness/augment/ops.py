@@ -93,7 +93,7 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
-"""The rows by name. A row's position is the op's code in a plan; saved plans hold names."""
+"""The rows by name. A row's position is the op's code in a plan."""
 CODES: dict[str, int] = {}
 _NEEDED = {Kind.TABLE: "table", Kind.WARP: "matrix", Kind.KERNEL: "kernel"}  # by kind
 
@@ -214,16 +214,16 @@ def _rotation(degrees: Floats, height: int, width: int) -> Floats:
 # --- Pillow -----------------------------------------------------------------------------------
 
 
-def _pillow_posterize(image: Image, bits: int, *_: Any) -> Image:
-    from PIL import ImageOps
+def _image_ops(name: str) -> PillowFunction:
+    """Return the function `name` of `ImageOps`, which takes an image and a value."""
 
-    return ImageOps.posterize(image, bits)
+    def pillow(image: Image, value: float, *_: Any) -> Image:
+        from PIL import ImageOps
 
+        result: Image = getattr(ImageOps, name)(image, value)
+        return result
 
-def _pillow_solarize(image: Image, threshold: float, *_: Any) -> Image:
-    from PIL import ImageOps
-
-    return ImageOps.solarize(image, threshold)  # type: ignore[arg-type]
+    return pillow
 
 
 def _pillow_solarize_add(image: Image, addend: int, *_: Any) -> Image:
@@ -329,11 +329,11 @@ for _op in (
     _enhance_op("Sharpness", Kind.SHARPNESS),
     Op(
         name="Posterize", kind=Kind.TABLE, unit="bits kept", low=1, high=8, neutral=8, whole=True,
-        pillow=_pillow_posterize, table=_posterize,
+        pillow=_image_ops("posterize"), table=_posterize,
     ),
     Op(
         name="Solarize", kind=Kind.TABLE, unit="first value inverted", low=0, high=256,
-        neutral=256, pillow=_pillow_solarize, table=_solarize,
+        neutral=256, pillow=_image_ops("solarize"), table=_solarize,
     ),
     Op(
         name="SolarizeAdd", kind=Kind.TABLE, unit="added below 128", low=0, high=255, neutral=0,

@@ -10,12 +10,8 @@ policy is drawn before the image size is known; `records` and `apply` turn them 
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +19,7 @@ from numpy.typing import NDArray
 
 from harness.augment.ops import CODES, OPS, Colour, Kind, Op, check_value, find_op
 from harness.errors import UserError, nearest
-from harness.files import atomic_write
 
-# What reading a damaged .npz file raises.
-_CORRUPT_FILE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 INTERPOLATIONS = ("nearest", "bilinear")
 Record = tuple[str, Any]
 """An op and its value in Pillow's units; the value of Cutout is a box."""
@@ -184,55 +177,6 @@ class Plan:
                 steps.append(f"{op.name} {value} {op.unit}")
             lines.append(f"{i}: {'; '.join(steps) or 'unchanged'}")
         return "\n".join(lines)
-
-    def save(self, path: Path) -> None:
-        """Write the plan to an .npz file, which holds the names of the ops."""
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            names=np.array(list(OPS)),
-            ops=self.ops,
-            values=self.values,
-            boxes=np.zeros(0) if self.boxes is None else self.boxes,
-            fill=np.array(self.fill, dtype=np.uint8),
-            interpolation=np.array(self.interpolation),
-        )
-        atomic_write(Path(path), buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: Path) -> Plan:
-        """Return a plan that `save` wrote, also in a version with other ops. Runs no code from it.
-
-        Raises `UserError` for a damaged file, an unknown op, or a value that an op does not take.
-        """
-        try:
-            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
-                parts = {name: file[name] for name in file.files}
-            names = [str(name) for name in parts["names"]]
-            codes = parts["ops"].astype(np.int64, casting="safe")
-            values = parts["values"].astype(np.float64, casting="safe")
-            boxes = parts["boxes"] if parts["boxes"].size else None
-            if codes.ndim != 2 or codes.shape != values.shape or codes.min(initial=0) < 0:
-                raise ValueError("ops and values do not fit")
-            if boxes is not None and not (
-                boxes.shape == (*codes.shape, 4) and np.isfinite(boxes).all()
-            ):
-                raise ValueError("its boxes do not fit")
-            ops = np.zeros(codes.shape, dtype=np.uint8)
-            for code in np.unique(codes):
-                op = find_op(names[code], str(path))
-                ops[codes == code] = CODES[op.name]
-                for value in np.unique(values[codes == code]):
-                    if op.kind not in (Kind.IDENTITY, Kind.BOX):
-                        check_value(op, float(value), str(path))
-                if op.kind == Kind.BOX and boxes is None:
-                    raise ValueError("its boxes are missing")
-            red, green, blue = (int(value) for value in parts["fill"])
-            return cls(ops, values, boxes, (red, green, blue), str(parts["interpolation"]))
-        except (*_CORRUPT_FILE, AttributeError, KeyError, IndexError, TypeError) as error:
-            raise UserError(
-                f"{path} is not a plan: {error}. Write plans with Plan.save."
-            ) from error
 
 
 def in_pixels(

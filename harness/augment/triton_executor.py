@@ -43,10 +43,11 @@ def run(images: Tensor, lowered: Lowered, fill: Colour, interpolation: str) -> T
     """
     source = images.contiguous()
     n, height, width = len(source), *source.shape[2:]
-    own = _DEPENDS_ON_IMAGE[lowered.kinds]  # these have a table of their own, in `scratch`
-    measured = np.flatnonzero(own).astype(np.int32)
+    # Ops whose table depends on the image get a slot in `image_tables`, in the order of layers.
+    computed = _DEPENDS_ON_IMAGE[lowered.kinds]
+    computed_at = np.flatnonzero(computed).astype(np.int32)
     slots = lowered.slots.copy()
-    slots[own] = np.arange(len(measured))
+    slots[computed] = np.arange(len(computed_at))
     kinds, weights, rows, tables, maps, boxes, colour, places = _send(
         source.device,
         lowered.kinds,
@@ -56,26 +57,27 @@ def run(images: Tensor, lowered: Lowered, fill: Colour, interpolation: str) -> T
         lowered.maps,
         lowered.boxes,
         np.array(fill, dtype=np.uint8),
-        measured,
+        computed_at,
     )
-    # Each layer has its own tables: those of the next are written while a slow block still reads.
-    scratch = torch.empty((len(measured), 3, 256), dtype=torch.uint8, device=source.device)
-    pixels, begun, bilinear = height * width, 0, interpolation == "bilinear"
+    # Layers do not share slots: the tables of the next are written while a slow block still reads.
+    size = (len(computed_at), 3, 256)
+    image_tables = torch.empty(size, dtype=torch.uint8, device=source.device)
+    pixels, first_slot, bilinear = height * width, 0, interpolation == "bilinear"
     with torch.cuda.device_of(source):
-        for layer, count in enumerate(own.sum(axis=1).tolist()):
+        for layer, count in enumerate(computed.sum(axis=1).tolist()):
             target = torch.empty_like(source)
             if count:
-                _measure[(count, 3)](
-                    source, scratch, places, kinds, weights, begun, n, pixels,
+                _compute_tables[(count, 3)](
+                    source, image_tables, places, kinds, weights, first_slot, n, pixels,
                     BLOCK=4 * _BLOCK, num_warps=8, enable_fp_fusion=False,
                 )  # fmt: skip
             _layer[(n * triton.cdiv(pixels, _BLOCK),)](
-                source, target, kinds, weights, rows, tables, scratch, maps, boxes, colour,
+                source, target, kinds, weights, rows, tables, image_tables, maps, boxes, colour,
                 layer * n, height, width,
                 BILINEAR=bilinear, BLOCK=_BLOCK, num_warps=8 if bilinear else 4,
                 enable_fp_fusion=False,
             )  # fmt: skip
-            source, begun = target, begun + count
+            source, first_slot = target, first_slot + count
     return source
 
 
@@ -117,15 +119,15 @@ def _luma(image, k, pixels, inside):  # type: ignore[no-untyped-def]
 # Triton compiles a variant of a kernel where an integer argument is 1 or divisible by 16. Arguments
 # that differ between layers and batches are excluded from that, and pointers are always to the
 # beginning of an array, so a training compiles each kernel once.
-@triton.jit(do_not_specialize=["begun", "n"])
-def _measure(  # type: ignore[no-untyped-def]
-    source, tables, places, kinds, weights, begun, n, pixels, BLOCK: tl.constexpr
+@triton.jit(do_not_specialize=["first_slot", "n"])
+def _compute_tables(  # type: ignore[no-untyped-def]
+    source, tables, places, kinds, weights, first_slot, n, pixels, BLOCK: tl.constexpr
 ):
     """Write the table of one channel of one sample to tables uint8 [slots, 3, 256].
 
     places: int32 [slots], where the parameters of each table are in [layers, N].
     """
-    slot, channel = begun + tl.program_id(0), tl.program_id(1)
+    slot, channel = first_slot + tl.program_id(0), tl.program_id(1)
     place = tl.load(places + slot)
     sample = (place % n).to(tl.int64)
     kind = tl.load(kinds + place).to(tl.int32)
@@ -167,8 +169,8 @@ def _measure(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["first"])
 def _layer(  # type: ignore[no-untyped-def]
-    source, target, kinds, weights, slots, tables, own, maps, boxes, colour, first, height, width,
-    BILINEAR: tl.constexpr, BLOCK: tl.constexpr,
+    source, target, kinds, weights, slots, tables, image_tables, maps, boxes, colour, first, height,
+    width, BILINEAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Apply one op to a block of pixels of one sample, all three channels.
 
@@ -206,12 +208,8 @@ def _layer(  # type: ignore[no-untyped-def]
             tl.store(out + c * pixels + k, value, mask=valid)
     elif kind == _BOX:
         box = boxes + place * 4
-        left, top, right, bottom = (
-            tl.load(box),
-            tl.load(box + 1),
-            tl.load(box + 2),
-            tl.load(box + 3),
-        )
+        left, top = tl.load(box), tl.load(box + 1)
+        right, bottom = tl.load(box + 2), tl.load(box + 3)
         covered = (x >= left) & (x < right) & (y >= top) & (y < bottom)
         for c in tl.static_range(3):
             value = tl.load(image + c * pixels + k, mask=valid, other=0)
@@ -223,7 +221,7 @@ def _layer(  # type: ignore[no-untyped-def]
             if kind == _TABLE:
                 value = tl.load(tables + slot * 256 + value.to(tl.int32))
             elif (kind == _CONTRAST) | (kind == _AUTOCONTRAST) | (kind == _EQUALIZE):
-                value = tl.load(own + (slot * 3 + c) * 256 + value.to(tl.int32))
+                value = tl.load(image_tables + (slot * 3 + c) * 256 + value.to(tl.int32))
             tl.store(out + c * pixels + k, value, mask=valid)
 
 

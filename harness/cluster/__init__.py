@@ -1,1 +1,16 @@
-"""The side of submitit: submission, workers, stopping, states, failures."""
+"""Run a sweep's stages on SLURM or on this machine: submission, workers, failures, states."""
+
+from harness.cluster.job_registry import Scheduler, query_scheduler
+from harness.cluster.state import stage_state, stage_states
+from harness.cluster.sweep_view import Sweep, read_again, read_sweep, select_trials
+
+__all__ = [
+    "Scheduler",
+    "Sweep",
+    "query_scheduler",
+    "read_again",
+    "read_sweep",
+    "select_trials",
+    "stage_state",
+    "stage_states",
+]

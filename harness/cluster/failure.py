@@ -1,22 +1,22 @@
 """Failures have a class, and the class decides what happens next.
 
-| class         | again?                               | because                                 |
-| ------------- | ------------------------------------ | --------------------------------------- |
-| preempted     | always, free                         | SLURM or an admin took the machine      |
-| time_limit    | goes on; 3 times without a step: no  | a limit is no failure, a step must fit  |
-| lost          | 5 times at one step                  | node or process ended without a word    |
-| start         | 3 times                              | a node may be broken: no GPU, no peers  |
-| transport     | 5 times at one step, with a pause    | connections between ranks break         |
-| host_memory   | 3 times, with twice the memory each  | up to `cluster.slurm.max_mem_gb`        |
-| out_of_memory | with half the micro-batch, down to 1 | the global batch stays what it was      |
-| gang          | each member alone                    | one of them failed, which one shows; or |
-|               |                                      | all together took too much host memory  |
-| config        | with `retry=failed`                  | a sentence says what to mend            |
-| code          | with `retry=failed`                  | an unexpected exception only repeats    |
+| class         | tried again?                         | because                                  |
+| ------------- | ------------------------------------ | ---------------------------------------- |
+| preempted     | always, not counted                  | SLURM or an admin took the machine       |
+| time_limit    | yes; not after 3 without a step      | a limit is not an error; a step must fit |
+| lost          | up to 5 times at one step            | node or process ended without a message  |
+| start         | up to 3 times                        | a node may be broken: no GPU, no peers   |
+| transport     | up to 5 times at one step, later     | connections between ranks break          |
+| host_memory   | up to 3 times, memory doubled        | up to `cluster.slurm.max_mem_gb`         |
+| out_of_memory | with half the micro-batch, down to 1 | the global batch stays the same          |
+| gang          | each member alone                    | one failed, or all took too much memory  |
+| config        | with `retry=failed`                  | the message says what to correct         |
+| code          | with `retry=failed`                  | an unexpected exception only repeats     |
 
-Not failures of a stage: training that turns to NaN ("diverged" is its result); a store that cannot
-be written (the worker ends and says so, the next launch goes on). A stage that fails for good keeps
-its checkpoints. The same failure in `BREAKER` stages before any is done stops the sweep.
+Two things are not failures of a stage: training that turns to NaN (its result is "diverged"), and
+a store that cannot be written (the worker ends and says so, the next launch goes on). A stage that
+fails for good keeps its checkpoints. The same failure in `BREAKER` stages before any stage is done
+stops the sweep.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from harness.files import read_lines
 from harness.store.claims import ClaimState
 from harness.store.store import UNREADABLE, Store
 
-RETRY = "retry"  # a record of this class is no failure but the user's word to try again
+RETRY = "retry"  # class of a record that is not a failure but the user's request to try again
 BREAKER = 3
-FREE = ("preempted", RETRY, UNREADABLE)
+FREE = ("preempted", RETRY, UNREADABLE)  # classes that never count
 TRIES = {"start": 3, "lost": 5, "transport": 5, "host_memory": 3, "time_limit": 3}
-MEMORY = re.compile(  # SLURM's words and the kernel's; a GPU's "out of memory" is no such thing
+HOST_MEMORY = re.compile(  # messages of SLURM and the kernel; none of them is about a GPU's memory
     r"exceeded memory limit|oom[-_ ]?kill|out[-_]of[-_]memory|Out of memory: Killed", re.IGNORECASE
 )
 _CONNECTION = re.compile(
@@ -46,10 +46,10 @@ _TAIL_BYTES = 4096
 
 
 def classify(error: BaseException) -> str:
-    """Class of an exception that ended a stage."""
+    """Return the class of an exception that ended a stage."""
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"OutOfMemoryError", "MemoryError"} or "can't allocate memory" in str(error):
-        return "out_of_memory"  # the words are those of torch's allocator on a CPU
+        return "out_of_memory"  # the text is that of torch's allocator on a CPU
     if isinstance(error, UserError):
         return "config"
     if names & {"DistBackendError", "DistNetworkError", "DistStoreError", "ConnectionError"}:
@@ -60,7 +60,7 @@ def classify(error: BaseException) -> str:
 
 
 def describe(error: BaseException, **where: Any) -> dict[str, Any]:
-    """The record for `failures/NNN.json`: class, one-line message, where, whole traceback."""
+    """Return the record for `failures/NNN.json`: class, one-line message, place, traceback."""
     trace = traceback.extract_tb(error.__traceback__)
     place = f"{trace[-1].filename.rpartition('/')[2]}:{trace[-1].lineno}" if trace else ""
     message = " ".join(str(error).split())[:500] or type(error).__name__
@@ -74,71 +74,74 @@ def describe(error: BaseException, **where: Any) -> dict[str, Any]:
     }
 
 
-def memory_complaint(log: Path | None) -> str:
-    """What SLURM or the kernel said of memory at the end of a log, if anything."""
+def describe_gang(error: BaseException, **where: Any) -> dict[str, Any]:
+    """Return the record for every member of a gang in which one failed: each is tried alone."""
+    return {**describe(error, **where), "class": "gang", "again": True}
+
+
+def host_memory_message(log: Path | None) -> str:
+    """Return what SLURM or the kernel wrote about host memory at the end of a log, or ''."""
     if log is None:
         return ""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            found = MEMORY.search(file.read().decode(errors="replace"))
+            match = HOST_MEMORY.search(file.read().decode(errors="replace"))
     except OSError:
         return ""
-    return found[0] if found else ""
+    return match[0] if match else ""
 
 
-def lost(store: Store, seen: ClaimState, step: int) -> dict[str, Any]:
-    """The record of an owner that left its claim behind, with what the end of its log tells."""
-    log = store.own_log(seen.log)
-    memory = memory_complaint(log)
-    message = f"job {seen.job} ended without a word" + (f"; log in {log}" if log else "")
+def describe_lost(store: Store, owner: ClaimState, step: int) -> dict[str, Any]:
+    """Return the record for an owner that left its claim behind, with the reason in its log."""
+    log = store.own_log(owner.log)
+    memory = host_memory_message(log)
+    message = f"job {owner.job} ended without a message" + (f"; log in {log}" if log else "")
     if memory:
-        message = f"job {seen.job} ran out of host memory ({memory}); log in {log}"
+        message = f"job {owner.job} ran out of host memory ({memory}); log in {log}"
     return {
         "class": "host_memory" if memory else "lost",
         "message": message,
-        "job": seen.job,
-        "attempt": seen.attempt,
+        "job": owner.job,
+        "attempt": owner.attempt,
         "step": step,
     }
 
 
-def record_lost(store: Store, stage: str, seen: ClaimState, job: str) -> None:
-    """Note why an earlier owner is gone; a job that SLURM itself started again is no loss."""
+def record_lost(store: Store, stage: str, owner: ClaimState, job: str) -> None:
+    """Record why an earlier owner of a stage is gone; `job` is the one that found its claim.
+
+    A job that SLURM itself started again was preempted, not lost.
+    """
     step = store.newest_step(stage)
-    record = lost(store, seen, step)
-    if record["class"] == "host_memory" and _was_in_gang(store, stage, seen):
+    record = describe_lost(store, owner, step)
+    if record["class"] == "host_memory" and _was_in_gang(store, stage, owner):
         record |= {"class": "gang", "again": True}
-    if seen.job == job and record["class"] == "lost":
+    if owner.job == job and record["class"] == "lost":
         record |= {"class": "preempted", "message": f"SLURM started job {job} again"}
     store.record_failure(stage, record)
 
 
-def _was_in_gang(store: Store, stage: str, seen: ClaimState) -> bool:
-    """Whether that owner trained the stage beside others."""
+def _was_in_gang(store: Store, stage: str, owner: ClaimState) -> bool:
+    """Return whether that owner trained the stage beside others."""
     attempts = read_lines(store.folder(stage) / "attempts.jsonl")
     last = attempts[-1] if attempts else {}
-    mine = (last.get("job"), last.get("attempt")) == (seen.job, seen.attempt)
-    return mine and bool(last.get("gang"))
+    is_owners = (last.get("job"), last.get("attempt")) == (owner.job, owner.attempt)
+    return is_owners and bool(last.get("gang"))
 
 
-def of_gang(error: BaseException, **where: Any) -> dict[str, Any]:
-    """The record for every member of a gang in which something failed: each is tried alone."""
-    return {**describe(error, **where), "class": "gang", "again": True}
-
-
-def alone(failures: Sequence[dict[str, Any]]) -> bool:
-    """Whether the stage may be what broke a gang, so that it must train alone."""
+def must_train_alone(failures: Sequence[dict[str, Any]]) -> bool:
+    """Return whether the stage was in a gang that failed, and may be the reason."""
     return any(record.get("class") == "gang" for record in _since_retry(failures))
 
 
 def signature(record: dict[str, Any]) -> str:
-    """What two failures of different stages have in common when they are the same failure."""
+    """Return what two failures of different stages share when they are the same failure."""
     return f"{record.get('error')} at {record.get('where')}: {record.get('message')}"
 
 
 def _since_retry(failures: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Newest first, back to the user's last word; a torn record says nothing."""
+    """Yield readable records, newest first, back to the user's last `retry`."""
     for record in reversed(failures):
         if record.get("class") == UNREADABLE:
             continue
@@ -148,7 +151,7 @@ def _since_retry(failures: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 
 def blocks(failures: Sequence[dict[str, Any]]) -> bool:
-    """Whether a stage with these failures waits for the user: its last one would only repeat."""
+    """Return whether a stage with these failures is not tried again until the user asks for it."""
     last = next(_since_retry(failures), None)
     if last is None or last.get("class") in FREE or last.get("again"):
         return False
@@ -163,18 +166,18 @@ def blocks(failures: Sequence[dict[str, Any]]) -> bool:
     return alike >= tries
 
 
-def micro_batch_size(failures: Sequence[dict[str, Any]], asked: int | None) -> int | None:
-    """What `run.micro_batch_size` has become by running out of device memory."""
+def micro_batch_size(failures: Sequence[dict[str, Any]], requested: int | None) -> int | None:
+    """Return `run.micro_batch_size` as reduced by the failures of class out_of_memory."""
     sizes = [r["micro_batch_size"] for r in _since_retry(failures) if r.get("micro_batch_size")]
-    return min([*sizes, *([asked] if asked else [])], default=None)
+    return min([*sizes, *([requested] if requested else [])], default=None)
 
 
 def memory_factor(failures: Sequence[dict[str, Any]]) -> int:
-    """How often the profile's host memory the stage needs."""
+    """Return the multiple of the profile's host memory that the stage needs."""
     return 2 ** sum(record.get("class") == "host_memory" for record in _since_retry(failures))
 
 
 def pause_seconds(failures: Sequence[dict[str, Any]]) -> float:
-    """Back-off after transport failures: 2, 4, 8, ... up to 60 s."""
+    """Return the pause after transport failures: 2, 4, 8, ... up to 60 s."""
     count = sum(record.get("class") == "transport" for record in _since_retry(failures))
     return min(60.0, 2.0**count) if count else 0.0

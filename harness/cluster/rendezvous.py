@@ -1,7 +1,7 @@
-"""How the ranks of a job find each other: the plain variables that torch and DeepSpeed read.
+"""How the ranks of a job connect: the environment variables that torch and DeepSpeed read.
 
-Rank 0 takes a port that is free on its node and leaves address and port in a file of the job's
-folder; the others wait for it, with a deadline. Ports made from job ids clash.
+Rank 0 takes a port that is free on its node and writes address and port to a file in the job's
+folder; the other ranks wait for that file, with a deadline. Ports computed from job ids clash.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from harness.files import write_json
 WAIT_SECONDS = 120.0
 
 
-def export(folder: Path, word: str | None = None) -> str | None:
+def export_rank_variables(folder: Path, message: str | None = None) -> str | None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a task.
 
-    A job of one task needs none. Returns the `word` of rank 0, so that all ranks act on the same.
-    Raises UserError when rank 0 does not show up in time.
+    A job of one task needs none of them. Returns the `message` of rank 0, the same on all ranks.
+    Raises UserError when rank 0 does not write its address in time.
     """
     from submitit import JobEnvironment
 
     job = JobEnvironment()
     if job.num_tasks == 1:
-        return word
+        return message
     path = folder / f"rendezvous-{job.job_id}-{slurm.restarts()}.json"
     if job.global_rank == 0:
         address = "127.0.0.1" if job.num_nodes == 1 else socket.gethostname()
         with socket.socket() as probe:
             probe.bind(("", 0) if job.num_nodes > 1 else (address, 0))
             port = probe.getsockname()[1]
-            write_json(path, {"address": address, "port": port, "word": word})
+            write_json(path, {"address": address, "port": port, "message": message})
     deadline = time.monotonic() + WAIT_SECONDS
     while not path.exists():
         if time.monotonic() > deadline:
@@ -45,13 +45,14 @@ def export(folder: Path, word: str | None = None) -> str | None:
                 "see its log; is the store visible from every node?"
             )
         time.sleep(0.1)
-    said = json.loads(path.read_bytes())
+    rank_0 = json.loads(path.read_bytes())
     os.environ.update(
         RANK=str(job.global_rank),
         WORLD_SIZE=str(job.num_tasks),
         LOCAL_RANK=str(job.local_rank),
         LOCAL_WORLD_SIZE=str(-(-job.num_tasks // job.num_nodes)),
-        MASTER_ADDR=said["address"],
-        MASTER_PORT=str(said["port"]),
+        MASTER_ADDR=rank_0["address"],
+        MASTER_PORT=str(rank_0["port"]),
     )
-    return said["word"]
+    message = rank_0["message"]
+    return None if message is None else str(message)

@@ -1,6 +1,6 @@
-"""SLURM's commands, each with a deadline: what the queue says, requeueing, the site's limits.
+"""SLURM's commands, each with a deadline: the queue, requeueing, the site's limits, accounting.
 
-Nothing here waits for ever: a controller that is down raises `SlurmDown`, a command that is not
+No call waits for ever. A controller that is down raises `SlurmDown`; a command that is not
 installed counts as one that knows nothing.
 """
 
@@ -27,8 +27,8 @@ DOWN = (
     "Unable to contact slurm controller", "Connection refused", "Connection timed out",
     "Connection reset", "Socket timed out", "Zero Bytes were transmitted", "in standby mode",
 )  # fmt: skip
-OWN_TASTE = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
-"""What users set to see other jobs, or columns, than those asked for here."""
+USER_PREFERENCES = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
+"""Prefixes of variables by which users choose other jobs or columns than those requested here."""
 
 
 class SlurmDown(Exception):
@@ -36,8 +36,8 @@ class SlurmDown(Exception):
 
 
 @dataclass(frozen=True)
-class Queued:
-    """One job, or array element, that the scheduler still has."""
+class QueuedJob:
+    """One job, or array element, in SLURM's queue."""
 
     state: str  # PENDING, RUNNING, ...
     reason: str
@@ -45,31 +45,34 @@ class Queued:
 
 
 def call(*command: str, seconds: float = CALL_SECONDS) -> str:
-    """Output of a command. Raises SlurmDown, FileNotFoundError, or RuntimeError with its words."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(OWN_TASTE)}
+    """Return the output of a command.
+
+    Raises SlurmDown, FileNotFoundError where it is not installed, or RuntimeError with its message.
+    """
+    env = {k: v for k, v in os.environ.items() if not k.startswith(USER_PREFERENCES)}
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             command, env=env, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise SlurmDown(f"{command[0]} did not answer within {seconds:.0f} s") from error
-    if said.returncode:
-        words = " ".join(said.stderr.split()) or f"exit code {said.returncode}"
-        if any(text in words for text in DOWN):
-            raise SlurmDown(words)
-        raise RuntimeError(f"{command[0]}: {words}")
-    return said.stdout
+    if done.returncode:
+        message = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        if any(text in message for text in DOWN):
+            raise SlurmDown(message)
+        raise RuntimeError(f"{command[0]}: {message}")
+    return done.stdout
 
 
-def patiently(ask: Callable[[], Answer], beat: Callable[[], None]) -> Answer:
-    """`ask()`, again while the controller is down; `beat` keeps alive what is held meanwhile.
+def until_up(request: Callable[[], Answer], heartbeat: Callable[[], None]) -> Answer:
+    """Return `request()`, repeated while the controller is down; `heartbeat` is called meanwhile.
 
     Raises UserError after `DOWN_SECONDS`.
     """
     deadline = time.monotonic() + DOWN_SECONDS
     while True:
         try:
-            return ask()
+            return request()
         except SlurmDown as error:
             if time.monotonic() > deadline:
                 raise UserError(
@@ -77,45 +80,45 @@ def patiently(ask: Callable[[], Answer], beat: Callable[[], None]) -> Answer:
                     "nothing more was queued: launch again when it is back"
                 ) from error
             print("the SLURM controller does not answer, trying again", file=sys.stderr, flush=True)
-            beat()
+            heartbeat()
             time.sleep(5.0)
 
 
-def queue() -> dict[str, Queued] | None:
-    """This user's jobs by id (`12`, `12_3`), asked for once; None where squeue is not installed."""
+def queue() -> dict[str, QueuedJob] | None:
+    """Return this user's jobs by id (`12`, elements as `12_3`), or None without squeue."""
     try:
         text = call("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%j|%r")
     except FileNotFoundError:
         return None
-    found = {}
-    for line in text.splitlines():
-        job, state, name, reason = (line.strip() + "|||").split("|", 3)
+    jobs = {}
+    for row in text.splitlines():
+        job, state, name, reason = (row.strip() + "|||").split("|", 3)
         if job:
-            found[job] = Queued(state, reason.rstrip("|"), name)
-    return found
+            jobs[job] = QueuedJob(state, reason.rstrip("|"), name)
+    return jobs
 
 
 def cancel_named(name: str) -> None:
-    """Take away every job of this (unique) name."""
+    """Cancel every job of this (unique) name."""
     with contextlib.suppress(FileNotFoundError, RuntimeError):
         call("scancel", "--me", f"--name={name}")
 
 
 def largest_array(default: int = 1001) -> int:
-    """`MaxArraySize`: an array's indices end below it."""
+    """Return `MaxArraySize`: an array's indices end below it."""
     try:
         text = call("scontrol", "show", "config")
     except (FileNotFoundError, RuntimeError):
         return default
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else default
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    return int(match[1]) if match else default
 
 
 def this_job() -> str | None:
-    """The job that this process is the worker of, as SLURM's commands name it: `12` or `12_3`.
+    """Return the id of the job whose worker this process is: `12`, or `12_3` for an element.
 
-    None for workers of a launch on this machine, which may itself run inside of a job: that one is
-    the user's own, not ours to requeue.
+    None for workers of a launch on this machine. Such a launch may itself run inside of a job: that
+    job is the user's own, so the harness must not requeue it.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "local":
         return None
@@ -124,12 +127,12 @@ def this_job() -> str | None:
 
 
 def restarts() -> int:
-    """How often SLURM has requeued this job."""
+    """Return how often SLURM has requeued this job."""
     return int(os.environ.get("SLURM_RESTART_COUNT", "0")) if this_job() else 0
 
 
 def seconds_left() -> float | None:
-    """Until this job's time limit, where SLURM said so at its start."""
+    """Return the seconds until this job's time limit, or None where SLURM does not tell them."""
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     if end.isdecimal():
         return float(end) - time.time()
@@ -138,24 +141,24 @@ def seconds_left() -> float | None:
         text = call("squeue", "--noheader", "--format=%L", "--jobs", job) if job else ""
     except (FileNotFoundError, RuntimeError, SlurmDown):
         return None
-    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
-    if found is None:
+    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
+    if match is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
 
 
 def is_running(job: str) -> bool:
-    """Whether SLURM takes the job to be running: neither cancelled nor being requeued."""
+    """Return whether SLURM lists the job as running: neither cancelled nor being requeued."""
     return call("squeue", "--noheader", "--format=%T", "--jobs", job).strip() == "RUNNING"
 
 
 def requeue(job: str) -> bool:
-    """Put exactly this job back into the queue, unless it is being cancelled or ended already.
+    """Requeue exactly this job, unless it is being cancelled or has ended already.
 
-    False where that cannot be: SLURM refuses it, or scontrol is not installed.
+    Returns False where that is impossible: SLURM refuses it, or scontrol is not installed.
     """
-    for _ in range(REQUEUE_TRIES):  # the signal that stopped this job may hit scontrol, too
+    for _ in range(REQUEUE_TRIES):  # the signal that stopped this job may also end scontrol
         try:
             if not is_running(job):  # cancelled, or requeued by SLURM itself
                 return True
@@ -169,20 +172,20 @@ def requeue(job: str) -> bool:
     return False
 
 
-def elapsed(jobs: Sequence[str]) -> dict[str, float] | None:
-    """Seconds that these jobs (`12`, elements as `12_3`) ran; None without accounting."""
+def elapsed_seconds(jobs: Sequence[str]) -> dict[str, float] | None:
+    """Return how long these jobs (`12`, elements as `12_3`) ran, or None without accounting."""
     if not jobs:
         return {}
-    wanted = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+    ids = ",".join(sorted({job.partition("_")[0] for job in jobs}))
     try:
         text = call(
-            "sacct", "-X", "-n", "-P", "-D", "--format=JobID,ElapsedRaw", "-j", wanted
+            "sacct", "-X", "-n", "-P", "-D", "--format=JobID,ElapsedRaw", "-j", ids
         )  # -D: the runs before each requeue, too
     except (FileNotFoundError, RuntimeError, SlurmDown):
         return None
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        job, _, seconds = line.partition("|")
+    elapsed: dict[str, float] = {}
+    for row in text.splitlines():
+        job, _, seconds = row.partition("|")
         if seconds.isdecimal():
-            found[job] = found.get(job, 0.0) + float(seconds)
-    return found
+            elapsed[job] = elapsed.get(job, 0.0) + float(seconds)
+    return elapsed

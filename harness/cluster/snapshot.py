@@ -1,7 +1,7 @@
-"""The code that a submission runs: a copy, so that queued jobs do not meet later edits.
+"""The copy of the code that a submission runs, so that later edits do not change queued jobs.
 
-Uncommitted changes are part of it, and its record says so. Each launch makes its own: what a store
-holds already may be another's, and would be run.
+The copy includes uncommitted changes, and its record says so. Each launch makes its own copy: one
+that is already in a store may come from another user, and jobs would execute it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from harness.plugins import plugin_files
 from harness.store.provenance import SOURCE, code_version, commit
 
 
-def take(launch_folder: Path) -> Path:
-    """Folder for PYTHONPATH with this code in it, made in a launch's fresh private folder.
+def take_snapshot(launch_folder: Path) -> Path:
+    """Copy the code into a launch's new private folder; returns the folder for PYTHONPATH.
 
-    Loops that were compiled here come along, with the times of their sources, by which Numba knows
-    them: each launch's first jobs would compile them anew for ten seconds.
+    Loops that Numba compiled here are copied with the times of their sources, by which Numba
+    recognises them. Without them each launch's first jobs compile for ten seconds.
     """
     target = launch_folder / "code"
     target.mkdir(mode=0o700)
-    ignore = shutil.ignore_patterns("*.pyc*", "*.tmp.*")  # others may be writing them
+    ignore = shutil.ignore_patterns("*.pyc*", "*.tmp.*")  # other processes may be writing them
     shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore)
     write_json(target / "snapshot.json", {"code": code_version(), "commit": commit()})
     return target

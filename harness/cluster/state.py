@@ -1,77 +1,113 @@
-"""What is true of every stage and trial: result file first, then heartbeat, then failures."""
+"""The state of a stage, by one rule for `status`, `launch`, its progress and the workers.
+
+A result file decides. Without one, a live heartbeat does, then failures, then the parent's state,
+then SLURM's queue. Where heartbeat and queue contradict each other for longer than their normal
+delay, the stage is "disputed".
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from harness.cluster import failure
-from harness.cluster.queued import Scheduler
+from harness.cluster.job_registry import Scheduler
+from harness.errors import UserError
+from harness.files import Damaged
 from harness.schema import StageConfig
-from harness.store.claims import STALE_SECONDS, look
+from harness.store.claims import STALE_SECONDS, ClaimState, look
 from harness.store.store import Store
-from harness.sweep.states import NEVER_BEGUN, StageState
+from harness.sweep.states import StageState
 
-AFTER = "tried before, "
+TRIED_BEFORE = "tried before, "
 LAG_SECONDS = 30.0
-"""So long squeue may not show a job that has just ended, or begun."""
+"""For so long squeue may not show a job that has just begun, or may show one that has ended."""
+NO_SCHEDULER = Scheduler()
 
 
 def stage_states(
-    store: Store, stages: Mapping[str, StageConfig], scheduler: Scheduler | None = None
+    store: Store,
+    stages: Mapping[str, StageConfig],
+    scheduler: Scheduler = NO_SCHEDULER,
+    known: Mapping[str, StageState] | None = None,
 ) -> dict[str, StageState]:
-    """State of every stage; `stages` has parents before their children.
+    """Return the state of every stage; those that are `known` are not read again.
 
-    Three witnesses: a result file decides; then a heartbeat, then the scheduler. Where the last two
-    contradict each other for longer than they lag, the stage is "disputed".
+    `stages` has parents before their children.
     """
-    scheduler = scheduler or Scheduler()
-    results, damaged = store.results(set(stages))
-    begun = store.ids() & set(stages)
-    states: dict[str, StageState] = {}
+    begun = store.ids()
+    states = dict(known or {})
     for stage, config in stages.items():
-        parent = states[config.parent] if config.parent else None
-        if stage in results:
-            result = results[stage]
-            states[stage] = StageState(result["status"], "", result)
-        elif stage in damaged:
-            states[stage] = StageState("damaged", damaged[stage] + "; launch does it again")
-        elif stage in begun and (state := _unfinished(store, stage, scheduler)) is not None:
-            states[stage] = state
-        elif parent is not None and parent.name in ("failed", "diverged"):
-            states[stage] = StageState(parent.name, f"its parent {config.parent} {parent.name}")
-        else:
-            states[stage] = StageState("waiting")
-        if states[stage].name == "waiting" and stage in scheduler.stages:
-            job, word = scheduler.stages[stage]
-            states[stage] = StageState("queued", f"job {job} {word.state} ({word.reason})", job=job)
-        elif states[stage] == NEVER_BEGUN and stage in scheduler.gone:
-            why = f"{AFTER}job {scheduler.gone[stage]} ended before it began this: see harness.logs"
-            states[stage] = StageState("waiting", why)
+        if stage not in states:
+            parent = states[config.parent] if config.parent else None
+            has_folder = stage in begun
+            states[stage] = stage_state(store, stage, config, parent, scheduler, has_folder)
     return states
 
 
-def _unfinished(store: Store, stage: str, scheduler: Scheduler) -> StageState | None:
-    claim = look(store.folder(stage))
-    if claim is not None and claim.live:
-        beat = f"heartbeat {claim.age:.0f} s ago"
-        if (
-            scheduler.asked
-            and not claim.job.startswith("local-")
-            and claim.job not in scheduler.jobs
-            and claim.age > LAG_SECONDS
-        ):
-            why = f"{beat} by job {claim.job}, which SLURM does not know: it is taken over when "
-            return StageState("disputed", f"{why}silent for {STALE_SECONDS:.0f} s", job=claim.job)
-        return StageState("running", f"job {claim.job}, {beat}", job=claim.job)
-    word = scheduler.jobs.get(claim.job) if claim is not None else None
-    if claim is not None and not claim.dead and word is not None and word.state == "RUNNING":
-        why = f"job {claim.job} is RUNNING and silent for {claim.age:.0f} s: see harness.logs, and "
-        return StageState("disputed", f"{why}scancel it if it hangs", job=claim.job)
-    failures = store.failures(stage)
+def stage_state(
+    store: Store,
+    stage: str,
+    config: StageConfig,
+    parent: StageState | None,
+    scheduler: Scheduler = NO_SCHEDULER,
+    has_folder: bool = True,
+) -> StageState:
+    """Return the state of one stage. `parent` is the state of its parent, if it has one.
+
+    `has_folder=False` says that the store has nothing of the stage, so that no file is looked for.
+    """
+    if has_folder and (state := _ended(store, stage)) is not None:
+        return state
+    claim = look(store.folder(stage)) if has_folder else None
+    failures = store.failures(stage) if has_folder else []
+    last = failures[-1] if failures else {}
+    if claim is not None and (state := _claimed(claim, scheduler)) is not None:
+        return state
     if failure.blocks(failures):
-        last = failures[-1]
         return StageState("failed", f"{last['class']}: {last['message']}")
-    if failures and failures[-1].get("class") not in failure.FREE:
-        last = failures[-1]
-        return StageState("waiting", f"{AFTER}{last.get('class')}: {last.get('message')}")
-    return StageState("waiting", "stopped, goes on from its last step") if claim else None
+    if parent is not None and parent.name in ("failed", "diverged"):
+        return StageState(parent.name, f"its parent {config.parent} {parent.name}")
+    if stage in scheduler.stages:
+        job, entry = scheduler.stages[stage]
+        return StageState("queued", f"job {job} {entry.state} ({entry.reason})", job=job)
+    why = ""
+    if failures and last.get("class") not in failure.FREE:
+        why = f"{TRIED_BEFORE}{last.get('class')}: {last.get('message')}"
+    elif claim is not None:
+        why = "stopped, goes on from its last step"
+    elif stage in scheduler.last_jobs:
+        job = scheduler.last_jobs[stage]
+        why = f"{TRIED_BEFORE}job {job} ended before it began this: see harness.logs"
+    return StageState("waiting", why)
+
+
+def _ended(store: Store, stage: str) -> StageState | None:
+    """Return the state of a stage that has a result file, or None where there is no such file."""
+    try:
+        result = store.result(stage)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        return StageState("damaged", str(error))
+    except PermissionError as error:
+        raise UserError(
+            f"{error.filename} cannot be read: give read permission on the store {store.root}, or "
+            "choose another with store=PATH"
+        ) from error
+    return StageState(result["status"], result=result)
+
+
+def _claimed(claim: ClaimState, scheduler: Scheduler) -> StageState | None:
+    """Return the state of a stage whose claim is held, or None where its owner is gone."""
+    job, entry = claim.job, scheduler.jobs.get(claim.job)
+    if claim.live:
+        heartbeat = f"heartbeat {claim.age:.0f} s ago"
+        is_unknown = scheduler.was_queried and not job.startswith("local-") and entry is None
+        if not is_unknown or claim.age <= LAG_SECONDS:
+            return StageState("running", f"job {job}, {heartbeat}", job=job)
+        why = f"{heartbeat} by job {job}, which SLURM does not know: it is taken over when "
+        return StageState("disputed", f"{why}silent for {STALE_SECONDS:.0f} s", job=job)
+    if claim.dead or entry is None or entry.state != "RUNNING":
+        return None
+    why = f"job {job} is RUNNING and silent for {claim.age:.0f} s: see harness.logs, and "
+    return StageState("disputed", f"{why}scancel it if it hangs", job=job)

@@ -1,4 +1,4 @@
-"""What `launch` writes for its workers: configs, gangs in order, how to run them."""
+"""What a launch writes for its workers: stage configs, gangs in order, and how to run them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from harness.sweep.jobs import Job
 
 @dataclass(frozen=True)
 class Submission:
-    """One array of jobs, or the workers of one machine.
+    """One array of SLURM jobs, or the workers of one machine.
 
-    `parts` has the gangs of each job; local workers all take from part 0.
+    `parts` has the gangs of each job of the array; local workers all work on part 0.
     """
 
     store: Path
@@ -25,11 +25,10 @@ class Submission:
     cluster: ClusterConfig
     stages: dict[str, StageConfig]  # parents before children
     parts: list[Job]
-    later: list[list[Job]] = field(default_factory=list)  # of each part, what follows in its chain
-    attempts: int = 0  # of jobs that could not be requeued and that this one goes on for
+    attempts: int = 0  # runs of the jobs that this one succeeds, where requeueing is impossible
     launcher: tuple[int, str] | None = None  # pid and start time: local workers end with it
-    snapshot: Path | None = None  # the code that jobs run
-    plugins: list[Path] = field(default_factory=list)  # copies of the plug-in files, for SLURM jobs
+    snapshot: Path | None = None  # the code that SLURM jobs run
+    plugins: list[Path] = field(default_factory=list)  # copies of the plug-in files, for them
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -40,31 +39,33 @@ class Submission:
             "cluster": self.cluster.model_dump(mode="json"),
             "stages": {i: config.model_dump(mode="json") for i, config in self.stages.items()},
             "parts": self.parts,
-            "later": self.later,
             "attempts": self.attempts,
             "launcher": self.launcher,
             "snapshot": str(self.snapshot) if self.snapshot else None,
-            "plugins": list(map(str, self.plugins)),
+            "plugins": [str(file) for file in self.plugins],
         }
         atomic_write(path, json.dumps(value).encode())
 
     @classmethod
     def read(cls, path: Path) -> Submission:
-        """Read what `write` wrote."""
-        said = json.loads(path.read_bytes())
+        """Return what `write` wrote."""
+        value = json.loads(path.read_bytes())
         return cls(
-            store=Path(said["store"]),
-            sweep=said["sweep"],
-            run=RunConfig.model_validate_json(json.dumps(said["run"])),
-            cluster=ClusterConfig.model_validate_json(json.dumps(said["cluster"])),
+            store=Path(value["store"]),
+            sweep=value["sweep"],
+            run=RunConfig.model_validate_json(json.dumps(value["run"])),
+            cluster=ClusterConfig.model_validate_json(json.dumps(value["cluster"])),
             stages={
                 i: StageConfig.model_validate_json(json.dumps(config))
-                for i, config in said["stages"].items()
+                for i, config in value["stages"].items()
             },
-            parts=said["parts"],
-            later=said["later"],
-            attempts=said["attempts"],
-            launcher=tuple(said["launcher"]) if said["launcher"] else None,
-            snapshot=Path(said["snapshot"]) if said["snapshot"] else None,
-            plugins=list(map(Path, said.get("plugins", []))),
+            parts=value["parts"],
+            attempts=value["attempts"],
+            launcher=tuple(value["launcher"]) if value["launcher"] else None,
+            snapshot=Path(value["snapshot"]) if value["snapshot"] else None,
+            plugins=[Path(file) for file in value["plugins"]],
         )
+
+    def all_stages(self) -> list[str]:
+        """Return the stages of all parts, in order."""
+        return [stage for part in self.parts for gang in part for stage in gang]

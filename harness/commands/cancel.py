@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.cluster import slurm
-from harness.cluster.select import Sweep, look_at
+from harness.cluster import Sweep, read_sweep, slurm
 from harness.cluster.slurm import SlurmDown
 from harness.errors import UserError
 
@@ -20,7 +19,7 @@ JOBS_PER_CALL = 500  # of scancel
 
 def main(args: list[str]) -> int:
     """Cancel the jobs of the selected trials; return the exit code."""
-    sweep = look_at(args, {})
+    sweep = read_sweep(args, {})
     cancelled, kept = _jobs_to_cancel(sweep)
     _cancel(cancelled)
     print(f"cancelled {len(cancelled):,} jobs of {len(sweep.trials):,} trials")
@@ -37,7 +36,7 @@ def _jobs_to_cancel(sweep: Sweep) -> tuple[list[str], list[str]]:
     selected = set(sweep.stages())
     cancelled: list[str] = []
     kept: list[str] = []
-    for job, stages in sweep.scheduler.parts().items():
+    for job, stages in sweep.scheduler.stages_by_job().items():
         unfinished = {s for s in stages if not (s in sweep.states and sweep.states[s].result)}
         if selected & set(stages):
             (cancelled if unfinished <= selected else kept).append(job)

@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.arguments import Option
-from harness.cluster.select import look_at
+from harness.cluster import read_sweep
 from harness.config import Launch
 from harness.errors import UserError
 
@@ -64,7 +64,7 @@ def main(args: list[str]) -> int:
 
 def _selected(args: list[str]) -> Launch:
     """Return what the arguments ask for, with only the trials for which `where` holds."""
-    sweep = look_at(args, OPTIONS)
+    sweep = read_sweep(args, OPTIONS)
     selected = {trial["trial"] for trial in sweep.trials}
     trials = tuple(trial for trial in sweep.launch.grid.trials if trial.id in selected)
     if not trials:

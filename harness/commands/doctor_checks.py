@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.schema import RunConfig
 from harness.store.claims import STALE_SECONDS
 from harness.store.store import Store
-from harness.sweep.jobs import RULE_NAMES, applied
+from harness.sweep.jobs import RULE_NAMES, apply_rule
 from harness.sweep.where import parse
 
 PACKAGES = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
@@ -94,7 +94,7 @@ def cluster(launch: Launch) -> Iterator[Finding]:
         has_signal = "preempt_send_user_signal" in str(settings)
         warning = "their signal" if has_signal else "SIGTERM, as long as the partition's GraceTime"
         yield Finding("ok", "preemption", f"jobs are warned by {warning}")
-    if slurm.elapsed(["1"]) is None:
+    if slurm.elapsed_seconds(["1"]) is None:
         yield Finding("note", "accounting", "sacct does not answer: status shows no elapsed hours")
     else:
         yield Finding("ok", "accounting", "sacct answers")
@@ -131,7 +131,7 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
         try:
             if rule is not None:
                 parse(rule.where, RULE_NAMES)
-            profile, run = applied(launch.cluster, launch.run, rule)
+            profile, run = apply_rule(launch.cluster, launch.run, rule)
             with tempfile.TemporaryDirectory() as folder:
                 slurm_jobs.check(profile, run, Path(folder), Path(folder))
             yield Finding("ok", subject, "SLURM would take its jobs")

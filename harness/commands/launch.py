@@ -12,9 +12,7 @@ from __future__ import annotations
 import json
 
 from harness.arguments import Option
-from harness.cluster import queued
-from harness.cluster.select import select
-from harness.cluster.state import stage_states
+from harness.cluster import query_scheduler, select_trials, stage_states
 from harness.commands import preflight, summary
 from harness.commands import usage as help_text
 from harness.commands.remaining import (
@@ -51,9 +49,9 @@ def main(args: list[str]) -> int:
     dry_run, retry = launch.options["dry_run"], launch.options["retry"]
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    scheduler = queued.ask(store.root, None if dry_run else _keep_nothing_alive)
+    scheduler = query_scheduler(store.root, None if dry_run else _keep_nothing_alive)
     states = stage_states(store, plan.stages, scheduler)
-    selected = {stage for trial in select(plan, states, launch) for stage in trial["stages"]}
+    selected = {stage for trial in select_trials(plan, states, launch) for stage in trial["stages"]}
     if retry is not None and dry_run:
         states = states_after_retry(states, retry, selected)
     elif retry is not None:
@@ -63,10 +61,10 @@ def main(args: list[str]) -> int:
     if dry_run:
         print(summary.describe_dry_run(launch, plan, states, remaining))
         return 1 if any(state.name == "damaged" for state in states.values()) else 0
-    if scheduler.asked:
-        from harness.cluster import handover  # imports submitit, which a dry run does not need
+    if scheduler.was_queried:
+        from harness.cluster import enqueue  # imports submitit, which a dry run does not need
 
-        handover.release(scheduler)
+        enqueue.release_held(scheduler)
     if not remaining:
         print(summary.describe_nothing_left(plan, states))
         return 1 if any(states[stage].name == "failed" for stage in selected) else 0

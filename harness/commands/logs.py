@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.arguments import Option
-from harness.cluster.queued import last_logs
-from harness.cluster.select import Sweep, again, look_at
+from harness.cluster import Sweep, read_again, read_sweep
+from harness.cluster.job_registry import last_logs
 from harness.errors import printable
 from harness.files import read_lines
 from harness.store.claims import look
@@ -26,7 +26,7 @@ POLL_SECONDS = 1.0
 
 def main(args: list[str]) -> int:
     """Print the logs of the selected stages; return the exit code."""
-    sweep = look_at(args, OPTIONS)
+    sweep = read_sweep(args, OPTIONS)
     options = sweep.launch.options
     logs = _logs(sweep)
     if not logs and not options["follow"]:
@@ -97,7 +97,7 @@ def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
             if ended:
                 return
             time.sleep(POLL_SECONDS)
-            sweep = again(sweep.launch, sweep.plan)
+            sweep = read_again(sweep.launch, sweep.plan)
             for path in _logs(sweep):
                 printed.setdefault(path, 0)
     except KeyboardInterrupt:

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from harness.arguments import Option
 from harness.augment.policy import parse_policy
-from harness.cluster.select import Sweep, look_at
+from harness.cluster import Sweep, read_sweep
 from harness.commands.summary import describe_gangs
 from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
 from harness.sweep import cost
-from harness.sweep.jobs import asked_for
+from harness.sweep.jobs import resources_for
 
 OPTIONS = {
     "steps": Option(int, default=20, low=1, high=10_000),
@@ -31,7 +31,7 @@ OPTIONS = {
 
 def main(args: list[str]) -> int:
     """Measure the sizes that have no measurement; return the exit code."""
-    sweep = look_at(args, OPTIONS, trains=True)
+    sweep = read_sweep(args, OPTIONS, trains=True)
     options, root = sweep.launch.options, sweep.store.root
     if sweep.launch.run.processes > 1:
         raise UserError("a pilot measures one process: say run.processes=1")
@@ -79,7 +79,7 @@ def _slowest_stages(sweep: Sweep) -> dict[cost.Size, tuple[StageConfig, RunConfi
         if config.parent is not None:
             continue
         if size not in stages or _strength(config) > _strength(stages[size][0]):
-            _, run = asked_for(sweep.plan, stage, sweep.launch.cluster, sweep.launch.run)
+            _, run = resources_for(sweep.plan, stage, sweep.launch.cluster, sweep.launch.run)
             stages[size] = config, run.model_copy(update={"processes": 1})
     return stages
 

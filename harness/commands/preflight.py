@@ -13,7 +13,7 @@ from harness.sweep import cost, teachers
 from harness.sweep.check import depends_on_layers
 from harness.sweep.mistakes import Mistakes
 from harness.sweep.plan import Plan
-from harness.sweep.states import StageState
+from harness.sweep.states import UNDER_WAY, StageState
 
 
 def check_budget(
@@ -30,7 +30,7 @@ def check_budget(
     under_way = [
         stage
         for stage, state in states.items()
-        if state.name in ("queued", "running", "disputed") and stage not in remaining
+        if state.name in UNDER_WAY and stage not in remaining
     ]
     cost.check_budget(plan, states, [*remaining, *under_way], store.root, hours)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 
-from harness.cluster import failure
-from harness.cluster.queued import Scheduler
-from harness.cluster.state import stage_states
+from harness.cluster import Scheduler, failure, stage_states
 from harness.config import Launch
 from harness.files import Damaged
 from harness.store.claims import try_claim

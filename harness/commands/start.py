@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from harness.cluster import queued
-from harness.cluster.state import stage_states
+from harness.cluster import query_scheduler, stage_states
+from harness.cluster.job_registry import submission_lock
 from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
@@ -17,7 +17,7 @@ from harness.store.claims import process_start
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.plan import Plan, gangs, lineage
-from harness.sweep.states import StageState
+from harness.sweep.states import FINISHED, StageState
 
 
 def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[str]) -> int:
@@ -25,26 +25,27 @@ def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[st
 
     Other launches of the same store wait meanwhile, so the states are read again under the lock.
     """
-    from harness.cluster import handover
+    from harness.cluster import enqueue
 
-    handover.require_sbatch(launch.cluster)
-    with queued.submitting(store.root) as lock:
-        scheduler = queued.ask(store.root, lock.heartbeat)
+    enqueue.require_sbatch(launch.cluster)
+    with submission_lock(store.root) as lock:
+        scheduler = query_scheduler(store.root, lock.heartbeat)
         states = stage_states(store, plan.stages, scheduler)
         remaining = stages_to_train(launch, plan, store, states, selected)
         check_budget(launch, plan, store, states, remaining)  # another launch may have queued more
         damaged = set_aside(store, remaining, states)
-        handover.reap(store, remaining, scheduler)
-        queue = handover.submit(launch, plan, store, remaining, states, scheduler, lock)
-    workers = min(launch.cluster.workers, len(queue.jobs))
+        enqueue.record_losses(store, remaining, scheduler)
+        submitted = enqueue.submit(launch, plan, store, remaining, states, scheduler, lock)
+    workers = min(launch.cluster.workers, len(submitted.jobs))
     print(describe_start(plan, states, remaining, workers))
-    if queue.jobs:
-        print(f"queued {len(queue.jobs):,} jobs: {queue.jobs[0]} to {queue.jobs[-1]}")
+    if submitted.jobs:
+        first, last = submitted.jobs[0], submitted.jobs[-1]
+        print(f"queued {len(submitted.jobs):,} jobs: {first} to {last}")
         print("they need nothing from this machine any more; see harness.status")
-    if queue.refused:
+    if submitted.refused:
         print(
-            f"SLURM refused jobs for {queue.refused:,} stages ({queue.why}): launch again when "
-            "some of the others are done"
+            f"SLURM refused jobs for {submitted.refused:,} stages ({submitted.why}): launch again "
+            "when some of the others are done"
         )
     return _report_damage(damaged)
 
@@ -57,10 +58,10 @@ def train_here(
     states: Mapping[str, StageState],
 ) -> int:
     """Train with worker processes of this machine until they have ended; return the exit code."""
-    from harness.cluster.follow import Progress, duration, follow
-    from harness.cluster.local import LocalJobs
-    from harness.cluster.stop import StopFlag
+    from harness.cluster.local import LocalWorkers
+    from harness.cluster.stop_flag import StopFlag
     from harness.cluster.submission import Submission
+    from harness.cluster.supervisor import Progress, duration, supervise
 
     started = time.monotonic()
     needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
@@ -81,12 +82,14 @@ def train_here(
     )
     print(describe_start(plan, states, remaining, workers), flush=True)
     with StopFlag() as stop:
-        jobs = LocalJobs(submission, launch.cluster, store.sweep_folder(launch.grid.name))
-        progress = Progress(store, plan.stages, list(plan.paths.values()))
-        end, reason = follow(jobs, workers, progress, stop)
+        local = LocalWorkers(submission, launch.cluster, store.sweep_folder(launch.grid.name))
+        to_train = set(remaining)
+        others = {stage: state for stage, state in states.items() if stage not in to_train}
+        progress = Progress(store, plan.stages, list(plan.paths.values()), others)
+        end, reason = supervise(local, workers, progress, stop)
     states = stage_states(store, plan.stages)
     damage = _report_damage(len(store.damaged_files(needed & store.ids()) - old_damage))
-    print(describe_end(plan, states, duration(time.monotonic() - started), jobs.folder))
+    print(describe_end(plan, states, duration(time.monotonic() - started), local.folder))
     if end == "stopped":
         print("stopped; the same command goes on from here")
         return 130
@@ -95,7 +98,7 @@ def train_here(
             f"the sweep ended early ({end}): {reason.rstrip('.')}. "
             "The same command goes on from here"
         )
-    all_done = all(state.name in ("done", "diverged") for state in states.values())
+    all_done = all(state.name in FINISHED for state in states.values())
     return damage if all_done else 1
 
 

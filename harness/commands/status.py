@@ -17,13 +17,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.arguments import Option
-from harness.cluster import slurm
-from harness.cluster.queued import records
-from harness.cluster.select import Sweep, again, look_at
-from harness.cluster.state import AFTER
+from harness.cluster import Sweep, read_again, read_sweep, slurm
+from harness.cluster.job_registry import read_records
+from harness.cluster.state import TRIED_BEFORE
 from harness.errors import UserError, nearest, printable
 from harness.sweep import cost
-from harness.sweep.states import STATES
+from harness.sweep.states import FINISHED, SETTLED, STATES, UNDER_WAY
 from harness.text_table import format_table
 
 OPTIONS = {
@@ -42,7 +41,7 @@ ADVICE = {
 
 def main(args: list[str]) -> int:
     """Print the sweep's state; return the exit code, 1 if a selected stage is damaged."""
-    sweep = look_at(args, OPTIONS)
+    sweep = read_sweep(args, OPTIONS)
     options = sweep.launch.options
     columns = _columns(sweep.launch.grid.axes, options["by"])
     if options["format"] == "json":
@@ -65,10 +64,10 @@ def _watch(sweep: Sweep, columns: Sequence[str]) -> Sweep:
         while True:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
             print(f"{clear}{printable(screen(sweep, columns))}", flush=True)
-            if all(t["state"] not in ("running", "queued", "disputed") for t in sweep.trials):
+            if all(t["state"] not in UNDER_WAY for t in sweep.trials):
                 return sweep
             time.sleep(WATCH_SECONDS)
-            sweep = again(sweep.launch, sweep.plan)
+            sweep = read_again(sweep.launch, sweep.plan)
     except KeyboardInterrupt:
         print()
         return sweep
@@ -89,9 +88,8 @@ def _columns(axes: Sequence[str], by: Sequence[str] | None) -> Sequence[str]:
 def screen(sweep: Sweep, columns: Sequence[str]) -> str:
     """Return the table by `columns` and state, the cost, the jobs, reasons and advice."""
     states, store = sweep.states, sweep.store.root
-    open_states = ("waiting", "running", "queued", "disputed", "damaged")
-    remaining = [stage for stage, state in states.items() if state.name in open_states]
-    done = sum(state.name in ("done", "diverged") for state in states.values())
+    remaining = [stage for stage, state in states.items() if state.name not in SETTLED]
+    done = sum(state.name in FINISHED for state in states.values())
     spent = sum(state.result["timing"]["gpu_seconds"] for state in states.values() if state.result)
     lines = [
         f"grid {sweep.launch.grid.name}: {len(sweep.trials):,} trials",
@@ -102,7 +100,7 @@ def screen(sweep: Sweep, columns: Sequence[str]) -> str:
         workers = sweep.launch.cluster.workers
         lines.append(cost.describe_remaining_cost(sweep.plan, states, remaining, workers, store))
     lines += cost.describe_sizes(sweep.plan, states, remaining, store)
-    if sweep.scheduler.asked:
+    if sweep.scheduler.was_queried:
         counts = Counter(job["state"] for job in _jobs(sweep))
         counted = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
         lines.append(f"jobs: {counted or 'none'}{_elapsed(sweep)}")
@@ -137,8 +135,8 @@ def _jobs(sweep: Sweep) -> list[dict[str, str]]:
 def _elapsed(sweep: Sweep) -> str:
     """Return the hours that this sweep's jobs ran, requeued ones included; `-` if not known."""
     folder = sweep.store.sweep_folder(sweep.launch.grid.name)
-    jobs = [str(r["job"]) for r in records(sweep.store.root, folder.name) if "job" in r]
-    seconds = slurm.elapsed(jobs)
+    jobs = [str(r["job"]) for r in read_records(sweep.store.root, folder.name) if "job" in r]
+    seconds = slurm.elapsed_seconds(jobs)
     return "; elapsed -" if seconds is None else f"; elapsed {sum(seconds.values()) / 3600:.2f} h"
 
 
@@ -148,7 +146,7 @@ def _reasons(sweep: Sweep) -> list[str]:
     states = [
         sweep.states[stage]
         for stage in selected
-        if sweep.states[stage].name in ADVICE or sweep.states[stage].why.startswith(AFTER)
+        if sweep.states[stage].name in ADVICE or sweep.states[stage].why.startswith(TRIED_BEFORE)
     ]
     reasons = Counter(f"{state.name}: {state.why}" for state in states if state.why)
     lines = [f"  {count} x {reason}" for reason, count in reasons.most_common(MOST_REASONS)]

@@ -11,9 +11,9 @@ from harness.config import Launch
 from harness.errors import printable
 from harness.sweep import cost
 from harness.sweep.check import depends_on_layers
-from harness.sweep.jobs import asked_for, device_seconds, make_chains
+from harness.sweep.jobs import device_seconds, make_jobs, resources_for
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
-from harness.sweep.states import StageState, trial_state
+from harness.sweep.states import FINISHED, SETTLED, StageState, trial_state
 
 MOST_FAILURES = 5  # printed; the others are counted
 States = Mapping[str, StageState]
@@ -43,7 +43,11 @@ def describe_dry_run(launch: Launch, plan: Plan, states: States, remaining: Sequ
         f"  {cost.describe_sharing(plan, states, launch.store)}",
         *describe_gangs(launch, plan, remaining),
         *cost.describe_sizes(plan, states, remaining, launch.store),
-        *[printable(f"  damaged: {s.why}") for s in states.values() if s.name == "damaged"],
+        *[
+            printable(f"  damaged: {s.why}; launch does it again")
+            for s in states.values()
+            if s.name == "damaged"
+        ],
         *[f"  note: {sentence}" for sentence in dry_run_notes(launch)],
     ]
     if any(depends_on_layers(plan.stages[stage]) for stage in remaining):
@@ -59,7 +63,7 @@ def _describe_jobs(
     Requests for more memory after failures are not considered.
     """
     rates = cost.seconds_per_epoch(plan, states, launch.store)
-    groups = make_chains(
+    groups = make_jobs(
         plan,
         remaining,
         launch.cluster,
@@ -67,13 +71,10 @@ def _describe_jobs(
         device_seconds(rates, plan),
         measured=cost.read_measurements(launch.store, plan),
     )
-    chains = [(chain, group.cluster) for group in groups for chain in group.chains]
-    jobs = sum(len(chain) for chain, _ in chains)
-    limits = sorted({cluster.timeout_min for _, cluster in chains})
+    jobs = [job for group in groups for job in group.jobs]
+    limits = sorted({group.cluster.timeout_min for group in groups})
     minutes = " or ".join(f"{limit:,}" for limit in limits) or "0"
-    gang_count = sum(len(job) for chain, _ in chains for job in chain)
-    start = f"{len(chains):,} of which can start at once"
-    return f"  {jobs:>8,} jobs of {minutes} minutes, {start}", gang_count
+    return f"  {len(jobs):>8,} jobs of {minutes} minutes", sum(len(job) for job in jobs)
 
 
 def describe_gangs(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[str]:
@@ -84,7 +85,7 @@ def describe_gangs(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list
     lines = []
     for size, stage in {cost.size_key(plan.stages[stage]): stage for stage in remaining}.items():
         measurement = measured.get(size)
-        cluster, run = asked_for(plan, stage, launch.cluster, launch.run)
+        cluster, run = resources_for(plan, stage, launch.cluster, launch.run)
         if measurement is None:
             gang = "1, no pilot: python -m harness.pilot"
         elif not measurement.matches(run):
@@ -112,7 +113,7 @@ def describe_gangs(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list
 
 def describe_start(plan: Plan, states: States, remaining: Sequence[str], workers: int) -> str:
     """Return the first line of a launch."""
-    done = sum(state.name in ("done", "diverged") for state in states.values())
+    done = sum(state.name in FINISHED for state in states.values())
     return (
         f"{len(plan.trials):,} trials, {len(plan.stages):,} stages: {done:,} done, "
         f"{len(remaining):,} to train with {workers} worker(s)"
@@ -121,7 +122,7 @@ def describe_start(plan: Plan, states: States, remaining: Sequence[str], workers
 
 def describe_nothing_left(plan: Plan, states: States) -> str:
     """Return what a launch prints that has no stage to train."""
-    settled = all(state.name in ("done", "diverged", "failed") for state in states.values())
+    settled = all(state.name in SETTLED for state in states.values())
     reason = "nothing left to do" if settled else "nothing to add, all of it is under way"
     lines = [f"{reason}: {_trial_counts(plan, states)}", *_failed_stages(states)]
     if len(lines) > 1:

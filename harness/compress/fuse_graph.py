@@ -107,14 +107,14 @@ def pairs(model: nn.Module) -> dict[str, str]:
     """
     graph = _Layers().trace(model)
     modules = dict(model.named_modules())
-    found = {}
+    norms = {}
     for node in graph.nodes:
         users = list(node.users)
         if node.op != "call_module" or not _eligible(modules[node.target]) or len(users) != 1:
             continue
         if users[0].op == "call_module" and isinstance(modules[users[0].target], Norm):
-            found[str(node.target)] = str(users[0].target)
-    return found
+            norms[str(node.target)] = str(users[0].target)
+    return norms
 
 
 class Fused(nn.Module):

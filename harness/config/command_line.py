@@ -1,31 +1,29 @@
-"""From a command line to frozen models: Hydra composes, pydantic checks, every mistake is named.
+"""From a command line to frozen models. Every mistake is named.
 
     load(["grid=quickstart", "recipe.epochs=3", "cluster.workers=2", "dry_run=true"], OPTIONS)
 
-Hydra's compose side only: `grids/` is its root, `slurm/` on its search path. A verb declares
-its own options (`dry_run`, `where`), which are not part of any config.
+Hydra composes the YAML files and overrides (`compose.py`), pydantic validates the result
+(`harness.schema`), `checks.py` checks what fits together, and `harness.sweep.grid` expands the
+grid. A verb declares its own options (`dry_run`, `where`), which are not part of any config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.arguments import Option, read_arguments
 from harness.cluster_schema import ClusterConfig
-from harness.config.compose import GROUPS, choices, compose, grid_files
+from harness.config.checks import check_run, check_sections, check_teachers, check_trial
+from harness.config.compose import compose
+from harness.config.grid_file import GROUPS, choices, grid_files
 from harness.errors import UserError, nearest
 from harness.files import user_path
-from harness.schema import DatasetConfig, RunConfig, TrialConfig
-from harness.sweep import check as compression
-from harness.sweep import teachers
+from harness.schema import RunConfig, TrialConfig
 from harness.sweep.grid import Grid, read_grid
-from harness.sweep.jobs import RULE_NAMES
-from harness.sweep.mistakes import Mistakes, of_validation
-from harness.sweep.stage import steps
-from harness.sweep.where import parse
+from harness.sweep.mistakes import Mistakes, validate
 
 LANGUAGE = ("axes", "zip", "also", "exclude")
 OPERATIONAL = ("run", "cluster", "store")
@@ -47,145 +45,67 @@ class Launch:
 def load(
     args: list[str], options: Mapping[str, Option] | None = None, trains: bool = False
 ) -> Launch:
-    """Compose, check and expand. Raises UserError naming every mistake.
+    """Return what a command line asks for. Raises UserError with every mistake.
 
-    With `trains`, for verbs that train, teachers have to be there and to fit. Those that only look
-    show a finished sweep also after its teacher's weights were deleted.
+    With `trains`, for verbs that train, teachers must exist and suit the data. Other verbs show a
+    finished sweep also after its teacher's weights were deleted.
     """
     mistakes = Mistakes()
-    words, overrides, values = _split(args, options or {}, mistakes)
-    if "grid" not in words:
+    groups, overrides, values = _split(args, options or {}, mistakes)
+    if "grid" not in groups:
         shipped = nearest("", grid_files())
         mistakes.add("grid", f"which grid? Say grid=NAME{shipped} or grid=path/to/file.yaml")
         mistakes.raise_any("the command line has")
-    said = compose(words, overrides, mistakes)
-    for key in said:
+
+    config = compose(groups, overrides, mistakes)
+    for key in config:
         if key not in KEYS:
-            mistakes.unknown(key, key, KEYS)
-    run = of_validation(RunConfig, said.get("run") or {}, mistakes, prefix="run.")
-    cluster = of_validation(ClusterConfig, said.get("cluster") or {}, mistakes, prefix="cluster.")
-    store, run = _places(said.get("store"), run, mistakes)
-    name = Path(words["grid"]).stem
-    grid = read_grid(name, said, mistakes, check_sections, check_cell)
-    asked = {trial.config.teacher for trial in grid.trials}
-    if any(teacher.name for teacher in asked) and not any(teacher.acts for teacher in asked):
-        sentence = "it does nothing: set teacher.labels, target with candidates, or cap"
-        mistakes.add("teacher", sentence)
-    for teacher, data in sorted(_teachers(grid) if trains else (), key=str):
-        if problem := teachers.misfit(teacher, store, data):
-            mistakes.add("teacher.name", problem)
+            mistakes.add_unknown_key(key, key, KEYS)
+    run = validate(RunConfig, config.get("run") or {}, mistakes, prefix="run.")
+    cluster = validate(ClusterConfig, config.get("cluster") or {}, mistakes, prefix="cluster.")
+    store = _read_store(config.get("store"), mistakes)
+    run = _expand_data_root(run, mistakes)
+
+    name = Path(groups["grid"]).stem
+    grid = read_grid(name, config, mistakes, check_sections, check_trial)
+
+    mistakes.extend(check_teachers(grid, store, trains), {})
     if run is not None and cluster is not None:
-        mistakes.extend(_unfit(run, cluster, grid), {})
+        mistakes.extend(check_run(run, cluster, grid), {})
     mistakes.raise_any(f"the grid {name} has")
     assert run is not None
     assert cluster is not None
-    return Launch(grid, run, cluster, store, values, said)
+    return Launch(grid, run, cluster, store, values, config)
 
 
-def _places(said: Any, run: RunConfig | None, mistakes: Mistakes) -> tuple[Path, RunConfig | None]:
-    """The store, and `run` with its data root, as paths of this machine."""
-    store = Path()
-    if not isinstance(said, str) or not said:
-        mistakes.add("store", f"must be the path of a folder, not {said!r}")
-    else:
-        try:
-            store = user_path(said, "store")
-        except UserError as error:
-            mistakes.add("store", str(error))
-    if run is None or run.data_root is None:
-        return store, run
+def _read_store(value: Any, mistakes: Mistakes) -> Path:
+    """Return the store's folder as a path of this machine."""
+    if not isinstance(value, str) or not value:
+        mistakes.add("store", f"must be the path of a folder, not {value!r}")
+        return Path()
     try:
-        root = str(user_path(run.data_root, "run.data_root"))
+        return user_path(value, "store")
+    except UserError as error:
+        mistakes.add("store", str(error))
+        return Path()
+
+
+def _expand_data_root(run: RunConfig | None, mistakes: Mistakes) -> RunConfig | None:
+    """Return `run` with its data root as a path of this machine."""
+    if run is None or run.data_root is None:
+        return run
+    try:
+        root = user_path(run.data_root, "run.data_root")
     except UserError as error:
         mistakes.add("run.data_root", str(error))
-        return store, run
-    return store, run.model_copy(update={"data_root": root})
-
-
-def _unfit(run: RunConfig, cluster: ClusterConfig, grid: Grid) -> Iterator[tuple[str, str]]:
-    """What does not fit together in how the trials are run."""
-    for number, rule in enumerate(cluster.resources):
-        try:
-            parse(rule.where, RULE_NAMES)
-        except UserError as error:
-            yield f"cluster.resources[{number}].where", str(error)
-    if run.zero_stage and run.engine != "deepspeed":
-        sentence = f"{run.zero_stage} is for run.engine=deepspeed: say run.zero_stage=0"
-        yield "run.zero_stage", sentence
-    if any(rule.processes for rule in cluster.resources):
-        return  # the loader tells of what each rule makes of it
-    for size in sorted({trial.config.recipe.batch_size for trial in grid.trials}):
-        if size % run.processes:
-            yield (
-                "recipe.batch_size",
-                f"{size} cannot be shared equally by run.processes={run.processes}: make it a "
-                f"multiple of {run.processes}",
-            )
-
-
-def _teachers(grid: Grid) -> set[tuple[str, DatasetConfig]]:
-    """Each teacher's name, with the data sets that it is asked about."""
-    configs = (trial.config for trial in grid.trials if trial.config.teacher.acts)
-    return {(str(config.teacher.name), config.dataset) for config in configs}
-
-
-def check_sections(sections: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Mistakes that the models cannot see: unknown data sets, families, policies; bad sizes.
-
-    `sections` maps top-level keys of a trial to their models; those that are wrong are absent.
-    """
-    from harness.augment.policy import parse_policy, with_magnitude
-    from harness.data.catalog import CATALOG, misfits
-    from harness.models import registry
-
-    dataset, model, augment, recipe = map(sections.get, ("dataset", "model", "augment", "recipe"))
-    data = CATALOG.get(dataset.name) if dataset else None
-    side = (dataset.resolution if dataset else None) or (data.resolution if data else None)
-    found = []
-    said = [("dataset", sentence) for sentence in misfits(dataset)] if dataset else []
-    said += [("model", sentence) for sentence in registry.check(model, side)] if model else []
-    for path, sentence in said:
-        key, _, rest = sentence.partition(": ")
-        known = key.startswith(f"{path}.")
-        found.append((key, rest) if known else (path, sentence))
-    sized = model is not None and registry.takes_one_size(model.family)
-    if dataset and dataset.start_resolution is not None and model and sized:
-        sentence = f"{model.family} learns a position for each patch of one size of images"
-        found.append(("dataset.start_resolution", f"{sentence}; leave it out."))
-    if augment:
-        try:
-            parse_policy(with_magnitude(augment.policy, augment.magnitude))
-        except UserError as error:
-            found.append(("augment.policy", str(error)))
-    if recipe and recipe.optimizer.nesterov and not recipe.optimizer.momentum:
-        found.append(("recipe.optimizer.nesterov", "needs a momentum above 0"))
-    if augment and recipe and (augment.mixup or augment.cutmix) and recipe.batch_size % 2:
-        sentence = f"{recipe.batch_size} is odd, and mixup and cutmix pair neighbours"
-        found.append(("recipe.batch_size", f"{sentence}: make it even"))
-    if dataset and data and recipe:
-        images = dataset.train_size or data.train_size - dataset.validation_size
-        if 0 < images < recipe.batch_size:
-            sentence = f"{recipe.batch_size} is more than the {images} training images"
-            found.append(("recipe.batch_size", f"{sentence}: at least one batch must be full"))
-    return found
-
-
-def check_cell(config: TrialConfig) -> list[tuple[str, str]]:
-    """Mistakes of a whole trial: its compression and surplus, and the lengths of its stages."""
-    if found := compression.misfits(config):
-        return found
-    for recipe in (step.recipe for step in steps(config)):
-        if recipe.schedule.warmup_epochs > recipe.epochs:
-            sentence = f"{recipe.schedule.warmup_epochs:g} is longer than a stage of"
-            key = "recipe.schedule.warmup_epochs"
-            return [(key, f"{sentence} {recipe.epochs} epochs, and would never end")]
-    return []
+        return run
+    return run.model_copy(update={"data_root": str(root)})
 
 
 def _split(
     args: list[str], options: Mapping[str, Option], mistakes: Mistakes
 ) -> tuple[dict[str, str], list[str], dict[str, Any]]:
-    """Group choices, dotted overrides, and values of the verb's options; mistakes are left out."""
+    """Return choices of groups, dotted overrides, and values of the verb's options."""
     groups: dict[str, str] = {}
     overrides: list[str] = []
     arguments = read_arguments(args, options)

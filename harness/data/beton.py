@@ -39,7 +39,7 @@ def _check_file(path: Path, entry: File) -> None:
 
 
 def load_betons(
-    folder: Path, config: DatasetConfig, info: DatasetInfo, why: str, cache: str
+    folder: Path, config: DatasetConfig, info: DatasetInfo, choice: str, cache: str
 ) -> Dataset:
     """Return the data set whose `.beton` files lie in `folder`, cut as `config` says.
 
@@ -69,7 +69,7 @@ def load_betons(
         info=info,
         split_hash=split_hash(train.ids, validation.ids, test.ids),
         config=config,
-        why=why,
+        loader_choice=choice,
         stored=manifest.stored,
     )
 

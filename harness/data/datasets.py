@@ -48,12 +48,12 @@ def load(
     source = choose(info, data_root, loader, ffcv_trouble)
     if source.folder is None:
         return _load_arrays(config, info, data_root)
-    why = f"{source.loader}: {source.why}"
+    choice = f"{source.loader}: {source.reason}"
     if source.loader == "ffcv":
         from harness.data.beton import load_betons  # FFCV may not be installed
 
-        return load_betons(source.folder, config, info, why, cache)
-    return _load_tree(config, info, source.folder, why)
+        return load_betons(source.folder, config, info, choice, cache)
+    return _load_tree(config, info, source.folder, choice)
 
 
 def _load_arrays(config: DatasetConfig, info: DatasetInfo, data_root: str | None) -> Dataset:
@@ -69,7 +69,7 @@ def _load_arrays(config: DatasetConfig, info: DatasetInfo, data_root: str | None
     )
 
 
-def _load_tree(config: DatasetConfig, info: DatasetInfo, folder: Path, why: str) -> Dataset:
+def _load_tree(config: DatasetConfig, info: DatasetInfo, folder: Path, choice: str) -> Dataset:
     official, test_set = scan_parts(folder)
     check_counts(info, len(official.labels), len(test_set.labels), len(official.classes), folder)
     train, validation, test = cut_as(config, official.labels, test_set.labels)
@@ -82,7 +82,7 @@ def _load_tree(config: DatasetConfig, info: DatasetInfo, folder: Path, why: str)
         info=info,
         split_hash=split_hash(train, validation, test),
         config=config,
-        why=why,
+        loader_choice=choice,
     )
 
 

@@ -31,7 +31,7 @@ class Source:
 
     loader: Literal["resident", "ffcv", "imagefolder"]
     folder: Path | None
-    why: str
+    reason: str
 
 
 def ffcv_absent() -> str | None:
@@ -76,7 +76,7 @@ def choose(info: DatasetInfo, data_root: str | None, loader: str, why_no_ffcv: F
             )
         if (no_ffcv := why_no_ffcv()) is not None:
             raise UserError(f"run.loader=ffcv: {no_ffcv}; or use run.loader=imagefolder.")
-        return Source("ffcv", betons, "run.loader asks for it")
+        return Source("ffcv", betons, "set by run.loader")
     if info.reader is not None:
         raise UserError(
             f"run.loader=imagefolder reads a tree of image files, and {info.name} is not one: use "
@@ -87,7 +87,7 @@ def choose(info: DatasetInfo, data_root: str | None, loader: str, why_no_ffcv: F
             f"run.loader=imagefolder needs the folders train/ and val/ of {info.name} in "
             f"<root>/{info.name}, with run.data_root=<root> or under data/."
         )
-    return Source("imagefolder", tree, "run.loader asks for it")
+    return Source("imagefolder", tree, "set by run.loader")
 
 
 def problem(

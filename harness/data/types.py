@@ -80,7 +80,7 @@ class Split:
 class Dataset:
     """The three splits of a data set, which share no image, and the hash of their ids.
 
-    `why` names the loader and the reason for choosing it. `stored` says how a writer changed the
+    `loader_choice` names the loader and the reason for it. `stored` says how a writer changed the
     images before (`manifest.Manifest.stored`).
     """
 
@@ -90,7 +90,7 @@ class Dataset:
     info: DatasetInfo
     split_hash: str
     config: DatasetConfig
-    why: str = "in memory"
+    loader_choice: str = "in memory"
     stored: str = "original"
 
     @property

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from harness.plugins import Registry
 
 if TYPE_CHECKING:
     from torch import nn
+
+Network: TypeAlias = "nn.Module"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Family:
     """
 
     name: str
-    build: Callable[..., nn.Module]
+    build: Callable[..., Network]
     classifier: str | None
     first_conv: str | None
     depths: tuple[int, ...] | None = None

@@ -1,9 +1,9 @@
 """Claims: at most one worker trains a stage at a time, on any shared POSIX folder.
 
-A claim is a file made by atomic create. Its owner touches it (the heartbeat); when the touches
-stop for `STALE_SECONDS`, or its process is known to be dead, another worker may take it over.
-Ages are differences between times that the file system itself gave, so that the clocks of two
-nodes need not agree.
+A claim is a file that is created atomically. Its owner touches it regularly: the heartbeat. When
+the heartbeat stops for `STALE_SECONDS`, or the owner's process is known to be dead, another worker
+may take the claim over. Ages are differences between times of the file system, so the clocks of
+two nodes need not agree.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from harness.files import atomic_write, create
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 120.0
-"""Longer than the longest pause of a healthy owner: a slow network file system, a long step."""
+"""Longer than any pause of a healthy owner, for example on a slow file system or in a long step."""
 
 
 class ClaimLost(Exception):
-    """Another worker took the claim over: stop, write nothing more."""
+    """Another worker took the claim over: its former owner must stop and write nothing more."""
 
 
 def _boot() -> str:
-    """Names this machine's boot without naming the machine; a PID means nothing elsewhere."""
+    """Return an id of this machine's boot; a PID has no meaning on another machine or boot."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
 def process_start(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot, or None when it is gone or a zombie.
+    """Return a process's start time in clock ticks since boot; None if it is gone or a zombie.
 
-    A PID alone is reused; with its start time it names one process of this boot.
+    PIDs are reused, but PID and start time together name one process of this boot.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -50,29 +50,29 @@ def process_start(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class ClaimState:
-    """What a claim file says, seen from outside."""
+    """The content and age of a claim file, as another process reads them."""
 
     token: str
     job: str
     attempt: int
     age: float  # seconds since the last heartbeat
     dead: bool  # its process is known to be gone
-    log: str = ""  # file that its owner writes to
+    log: str = ""  # the file that its owner writes to
 
     @property
     def live(self) -> bool:
-        """Whether its owner must be taken to be at work."""
+        """Whether its owner must be assumed to be working."""
         return not self.dead and self.age < STALE_SECONDS
 
     def before(self, job: str, attempt: int) -> bool:
-        """Whether it is an earlier attempt's of this job."""
+        """Return whether the claim belongs to an earlier attempt of this job."""
         return self.job == job and self.attempt < attempt
 
 
 def _server_now(folder: Path) -> float:
-    """The file system's own idea of now; the local clock where it cannot be asked.
+    """Return the time of the file system's clock; the local clock if no file can be created.
 
-    A file without a name tells, where the file system has such files; NFS does not.
+    An unnamed temporary file is tried first, because it leaves no trace. NFS has no such files.
     """
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY)
@@ -92,7 +92,10 @@ def _server_now(folder: Path) -> float:
 
 
 def look(folder: Path, now: float | None = None) -> ClaimState | None:
-    """State of the claim in a stage's folder, or None. Pass `now` to spare a probe per call."""
+    """Return the state of the claim in a stage's folder, or None if there is no claim.
+
+    `now` is the time of the file system's clock; without it, each call creates a file to learn it.
+    """
     path = folder / "claim"
     try:
         content = path.read_bytes()
@@ -103,15 +106,12 @@ def look(folder: Path, now: float | None = None) -> ClaimState | None:
         return ClaimState("", "", 0, math.inf, dead=True)
     age = max(0.0, (_server_now(folder) if now is None else now) - touched)
     try:
-        said: dict[str, Any] = json.loads(content)
-        token, boot, pid, started = said["token"], said["boot"], int(said["pid"]), said["started"]
-        job, attempt, log = str(said["job"]), int(said["attempt"]), str(said.get("log", ""))
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ):  # its writer died between create and write
+        claim: dict[str, Any] = json.loads(content)
+        token, boot = claim["token"], claim["boot"]
+        pid, started = int(claim["pid"]), claim["started"]
+        job, attempt, log = str(claim["job"]), int(claim["attempt"]), str(claim.get("log", ""))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # Not the content of a claim: its writer died between create and write.
         return ClaimState("", "", 0, age, dead=age > HEARTBEAT_SECONDS)
     dead = bool(boot) and boot == _boot() and process_start(pid) != started
     return ClaimState(str(token), job, attempt, age, dead, log)
@@ -127,38 +127,38 @@ class Claim:
         self._last = time.monotonic()
 
     def heartbeat(self, force: bool = False) -> None:
-        """Touch the claim, at most every few seconds. Raises ClaimLost when it is not ours."""
+        """Touch the claim, at most every few seconds. Raises ClaimLost if another worker has it."""
         if not force and time.monotonic() - self._last < HEARTBEAT_SECONDS:
             return
         self._last = time.monotonic()
         self.verify()
-        with contextlib.suppress(OSError):  # a full or briefly read-only store: tried again soon
+        with contextlib.suppress(OSError):  # full or read-only for a moment: tried again soon
             os.utime(self.path)
 
     def verify(self) -> None:
-        """Raise ClaimLost unless the claim file still is ours."""
+        """Raise ClaimLost unless the claim file still belongs to this process."""
         try:
             token = json.loads(self.path.read_bytes())["token"]
         except (FileNotFoundError, ValueError, KeyError) as error:
             raise ClaimLost(f"{self.path} is gone") from error
-        except OSError:  # the file system is away for a moment: no proof of loss
+        except OSError:  # the file system is unavailable for a moment, which proves nothing
             return
         if token != self.token:
             raise ClaimLost(f"{self.path} was taken over by another worker")
 
     def release(self) -> None:
-        """Give the stage free, if it still is ours."""
+        """Remove the claim, if it still belongs to this process."""
         with contextlib.suppress(ClaimLost, OSError):
             self.verify()
             self.path.unlink()
 
 
 def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim | None:
-    """Claim the stage of `folder` for this process, or None while another holds it.
+    """Claim the stage of `folder` for this process; return None while another process has it.
 
-    A claim of an earlier attempt of the same job is dead: SLURM runs a job once at a time. Stale
-    claims are taken over: the taker wins a lock file named after the stale claim's token,
-    so that of many takers exactly one replaces exactly that claim. Raises CannotWrite.
+    A claim of an earlier attempt of the same job is dead, since SLURM never runs two attempts of a
+    job at once. A stale or dead claim is taken over under a lock file that is named after its
+    token: of many workers that try, exactly one replaces exactly that claim. Raises CannotWrite.
     """
     token = uuid.uuid4().hex
     content = json.dumps(
@@ -180,7 +180,7 @@ def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim 
         return None
     lock = folder / f"claim.takeover.{seen.token}"
     if not create(lock, content):
-        with contextlib.suppress(OSError):  # a taker that died before it finished
+        with contextlib.suppress(OSError):  # left by a worker that died during its takeover
             if _server_now(folder) - lock.stat().st_mtime > STALE_SECONDS:
                 lock.unlink()
         return None

@@ -1,4 +1,7 @@
-"""What a stage was made with: recorded beside its config, compared when rows share a table."""
+"""With which code, packages and settings a stage was trained: recorded beside its config.
+
+Rows of one table are compared in these facts, and a table warns where they differ.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,12 +21,29 @@ PACKAGES = (
     "torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit", "pillow",
     "opencv-python",
 )  # fmt: skip
+RECORDED: dict[str, tuple[str, ...]] = {
+    "code": ("code",),
+    "engine": ("engine",),
+    "zero_stage": ("zero_stage",),
+    "world_size": ("world_size",),
+    "micro_batch_size": ("micro_batch_size",),
+    "loader": ("loader",),
+    "stored": ("stored",),
+    "split_hash": ("split_hash",),
+    "memory_format": ("memory_format",),
+    "device": ("device",),
+    "threads": ("threads",),
+    "deterministic": ("deterministic",),
+    "torch": ("packages", "torch"),
+    "deepspeed": ("packages", "deepspeed"),
+}
+"""Columns of a row that say how its last stage was trained, and their keys in a record."""
 SOURCE = Path(__file__).resolve().parent.parent
 
 
 @functools.cache
 def code_version() -> str:
-    """12 hex digits over the contents of all source files of `harness`: equal code, equal name."""
+    """Return 12 hex digits of a hash over all source files of `harness`."""
     sha = hashlib.sha256()
     for path in sorted(SOURCE.rglob("*.py")):
         sha.update(path.relative_to(SOURCE).as_posix().encode() + b"\0")
@@ -32,15 +53,15 @@ def code_version() -> str:
 
 @functools.cache
 def commit() -> str | None:
-    """Commit of the checkout that runs, with `+changes` when `harness` has uncommitted ones.
+    """Return the commit of the checkout that runs, with `+changes` if `harness` has changes.
 
-    New files are changes, too: they run. The rest of the checkout does not count. A snapshot
-    (`cluster/snapshot.py`) says what it was taken from.
+    New files in `harness` are changes too, other files of the checkout are not. For a snapshot
+    (`cluster/snapshot.py`), this is the commit that it was taken from. None without git.
     """
-    taken = SOURCE.parent / "snapshot.json"
-    if taken.exists():
+    snapshot = SOURCE.parent / "snapshot.json"
+    if snapshot.exists():
         with contextlib.suppress(Damaged):
-            return read_json(taken).get("commit")
+            return read_json(snapshot).get("commit")
     try:
         head = _git("describe", "--always", "--abbrev=12", "--exclude=*")
         changes = _git("status", "--porcelain", "--untracked-files=all", "--", ".")
@@ -50,29 +71,28 @@ def commit() -> str | None:
 
 
 def _git(*words: str) -> str:
-    """What git says of the folder of the source files."""
-    said = subprocess.run(
+    """Return the output of a git command in the folder of the source files."""
+    process = subprocess.run(
         ["git", *words], cwd=SOURCE, capture_output=True, text=True, timeout=10, check=True
     )
-    return said.stdout.strip()
+    return process.stdout.strip()
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that can change a number."""
-    found = {}
+    """Return the installed versions of the packages that can change a number."""
+    installed = {}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def record(folder: Path, facts: dict[str, Any]) -> None:
-    """Add this run of the stage to `provenance.json`, unless the last one was the same.
+    """Add a record of this run to `provenance.json`, unless it equals the last record.
 
-    `facts`: engine, zero_stage, world_size, micro_batch_size, loader, stored, split_hash,
-    memory_format, device, threads, deterministic. Code and package versions are added here, and
-    name and content of the plug-in files where there are any.
+    `facts` holds the entries of `RECORDED` that only the trainer knows. Code and package versions
+    are added here, and the name and hash of each plug-in file.
     """
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
     if plugins := load_plugins():
@@ -87,9 +107,17 @@ def record(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """Every distinct way in which the stage was run, oldest first; empty when none is recorded."""
+    """Return the records of a stage's runs, oldest first; an empty list if there are none."""
     try:
-        found = read_json(folder / "provenance.json").get("records", [])
+        entries = read_json(folder / "provenance.json").get("records", [])
     except (FileNotFoundError, Damaged):
         return []
-    return [entry for entry in found if isinstance(entry, dict)]
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def recorded(record: Mapping[str, Any], column: str) -> Any:
+    """Return the value of one of the columns in `RECORDED`; None if the record lacks it."""
+    value: Any = record
+    for key in RECORDED[column]:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

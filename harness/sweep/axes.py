@@ -1,15 +1,15 @@
-"""Axes: names for scientific keys, and the values that a grid gives them."""
+"""The names of axes: short ones for keys that most sweeps vary, dotted key paths for the rest."""
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from harness.errors import nearest
 from harness.schema import TrialConfig
+from harness.sweep.mistakes import nested_model
 
 SHORT = {
     "width": "model.width",
@@ -29,15 +29,13 @@ SHORT = {
     "train_size": "dataset.train_size",
     "seed": "seed",
 }
-"""Short names of the axes that sweeps are made of; every other key goes by its dotted path."""
+"""Key paths by short name."""
 
 
 def key_paths(model: type[BaseModel] = TrialConfig, prefix: str = "") -> Iterator[str]:
-    """Every scientific key that holds a value, dotted."""
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        inner = [annotation, *typing.get_args(annotation)]
-        nested = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
+    """Yield the dotted path of every scientific key that holds a plain value."""
+    for name in model.model_fields:
+        nested = nested_model(model, name)
         if nested is None:
             yield prefix + name
         else:
@@ -46,37 +44,50 @@ def key_paths(model: type[BaseModel] = TrialConfig, prefix: str = "") -> Iterato
 
 PATHS = frozenset(key_paths())
 LONG = {path: name for name, path in SHORT.items()}
+"""Short names by key path."""
 OPTIONS = ("compress.options.", "surplus.options.")
-"""Before a name that a method or a form of surplus declares; `check.py` compares it with those."""
+"""A name that a method or a form of surplus declares follows; `check.py` compares it with those."""
 
 
-def resolve(name: str) -> tuple[str, str] | str:
-    """(column name, key path) of an axis, or a sentence about a name that is none.
+class AxisName(NamedTuple):
+    """An axis as a column of the rows, and as a key path of a trial's config."""
 
-    An axis with a short name has that as its column, however it was written.
+    column: str
+    path: str
+
+
+def resolve(name: str) -> AxisName | None:
+    """Return the axis called `name` in a grid, or None if there is no such axis.
+
+    The column of an axis that has a short name is that name, also where the grid uses the path.
     """
     if name in SHORT:
-        return name, SHORT[name]
+        return AxisName(name, SHORT[name])
     if name in PATHS or name.startswith(OPTIONS):
-        return LONG.get(name, name), name
-    return f"no such axis '{name}'{nearest(name, [*SHORT, *PATHS])}"
+        return AxisName(LONG.get(name, name), name)
+    return None
+
+
+def suggestion(name: str) -> str:
+    """Return ` (did you mean 'x'?)` with the nearest name of an axis, ready to append."""
+    return nearest(name, [*SHORT, *PATHS])
 
 
 def repeated(values: Sequence[Any]) -> list[int]:
-    """Where a value stands that stood before."""
+    """Return the positions of values that are equal to an earlier one."""
     seen: set[Hashable] = set()
-    found = []
-    for i, key in enumerate(map(_key, values)):
+    positions = []
+    for position, key in enumerate(map(_comparison_key, values)):
         if key in seen:
-            found.append(i)
+            positions.append(position)
         seen.add(key)
-    return found
+    return positions
 
 
-def _key(value: Any) -> Hashable:
-    """Equal for equal values; `true` is not 1."""
+def _comparison_key(value: Any) -> Hashable:
+    """Return a key that is equal for equal values of YAML, in which `true` is not 1."""
     if isinstance(value, list | tuple):
-        return tuple(map(_key, value))
+        return tuple(map(_comparison_key, value))
     if isinstance(value, dict):
-        return frozenset((name, _key(inner)) for name, inner in value.items())
+        return frozenset((name, _comparison_key(inner)) for name, inner in value.items())
     return isinstance(value, bool), value

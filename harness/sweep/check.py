@@ -14,7 +14,7 @@ from harness.errors import UserError, nearest
 from harness.schema import Options, StageConfig, TrialConfig
 from harness.sweep import targets
 from harness.sweep.levels import trial_levels
-from harness.sweep.mistakes import Mistakes, of_validation
+from harness.sweep.mistakes import Mistakes, validate
 from harness.sweep.stage import steps
 
 ROLES = ("classifier", "first_conv")
@@ -54,8 +54,8 @@ def _options(key: str, plugin: Method | Form, options: Options) -> Iterator[str]
         yield f"{key}: {plugin.name} has no options: leave them out"
         return
     mistakes = Mistakes()
-    of_validation(plugin.options_model, given, mistakes, prefix=f"{key}.")
-    yield from mistakes.found
+    validate(plugin.options_model, given, mistakes, prefix=f"{key}.")
+    yield from (f"{place}: {sentence}" for place, sentence in mistakes)
 
 
 def _pruning(trial: TrialConfig) -> Iterator[str]:

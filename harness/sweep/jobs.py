@@ -1,8 +1,9 @@
-"""From stages to jobs: small trees share a job, a tree too long for a job becomes a chain of them.
+"""Pack the stages that are left to train into jobs: a job is a tree of stages, or several.
 
-How long a stage takes is known where stages of its size were measured. A job is filled up to a
-share of its time limit, and never so full that there are fewer jobs than may run at once. What was
-never measured gets a job for each tree. A stage longer than a limit goes on after a requeue.
+Seconds per stage are known for sizes that were measured. Small trees share a job, which is filled
+up to a share of its time limit, but there are never fewer jobs than may run at once. A tree of a
+size that was never measured gets a job of its own, and so does a tree that takes longer than that
+share. A job that reaches its time limit saves, is requeued and goes on.
 """
 
 from __future__ import annotations
@@ -24,73 +25,86 @@ RULE_NAMES = ("dataset", "family", "depth", "width", "batch_size", "epochs")
 
 
 @dataclass(frozen=True)
-class Chains:
-    """Jobs that ask for the same resources; each job of a chain starts after the one before."""
+class JobGroup:
+    """Jobs that ask SLURM for the same resources.
+
+    `after`: ids of jobs, submitted earlier, that train parents of these stages. The group starts
+    when they have ended.
+    """
 
     cluster: ClusterConfig
     run: RunConfig
-    chains: list[list[Job]]
-    after: frozenset[str] = frozenset()  # jobs of other sweeps that train what these start from
+    jobs: list[Job]
+    after: frozenset[str] = frozenset()
 
 
-def make_chains(
+def make_jobs(
     plan: Plan,
-    left: Collection[str],
+    todo: Collection[str],
     cluster: ClusterConfig,
     run: RunConfig,
     seconds: Seconds,
     memory_factor: Callable[[str], int] = lambda stage: 1,
     held_by: Mapping[str, str] | None = None,
     measured: Mapping[Size, Measurement] | None = None,
-) -> list[Chains]:
-    """The stages `left`, by resources and in chains of jobs.
+) -> list[JobGroup]:
+    """Return the stages `todo` as jobs, grouped by the resources that the jobs ask for.
 
-    `seconds`: of a device for a stage, None where nobody knows. `memory_factor`: how
-    often the profile's memory a stage needs, after it ran out. `held_by`: stages that a job has
-    already, which is waited for where they are parents. `measured`: by size, for `run.gang=auto`.
+    Args:
+        plan: the whole sweep.
+        todo: ids of the stages to train.
+        cluster: the profile, whose rules give some sizes other resources.
+        run: operational settings, which the rules may change, too.
+        seconds: device-seconds of a stage, or None where its size was never measured.
+        memory_factor: the multiple of the profile's memory that a stage needs, because it ran out.
+        held_by: for stages that another job already has, the id of that job.
+        measured: measurements by size, for `run.gang=auto`.
     """
-    groups: dict[tuple[ResourceRule | None, int, bool], list[list[str]]] = {}
     held = held_by or {}
-    waits: dict[tuple[ResourceRule | None, int, bool], set[str]] = {}
-    for tree in trees(plan, left):
-        rule = _rule(plan.stages[_root(plan, tree[0])], cluster)
+    trees_of: dict[tuple[ResourceRule | None, int, bool], list[list[str]]] = {}
+    after_of: dict[tuple[ResourceRule | None, int, bool], set[str]] = {}
+    for tree in trees(plan, todo):
+        rule = _matching_rule(plan.stages[_root(plan, tree[0])], cluster)
         factor = max(memory_factor(stage) for stage in tree)
         parents = {parent for stage in tree if (parent := plan.stages[stage].parent)}
         after = {held[parent] for parent in parents if parent in held}
-        # one group whatever they wait for: the running cap is of a group's array
+        # one group for all trees that wait: `cluster.workers` limits the jobs of each group's array
         key = rule, factor, bool(after)
-        groups.setdefault(key, []).append(tree)
-        waits.setdefault(key, set()).update(after)
-    found = []
-    for (rule, factor, waiting), parts in groups.items():
-        asked, how = applied(cluster, run, rule, factor)
-        joins = join_rule(plan, how, asked, measured or {})
-        units = _units(plan, parts, joins)
-        share = asked.timeout_min * 60 * asked.slurm.pack_share
-        chains = _packed(units, share, asked.workers, _shared(seconds, how.processes))
-        jobs = [[gangs(plan, job, joins) for job in chain] for chain in chains]
-        found.append(Chains(asked, how, jobs, frozenset(waits[rule, factor, waiting])))
-    return found
+        trees_of.setdefault(key, []).append(tree)
+        after_of.setdefault(key, set()).update(after)
+    groups = []
+    for key, members in trees_of.items():
+        rule, factor, _ = key
+        job_cluster, job_run = apply_rule(cluster, run, rule, factor)
+        joins = join_rule(plan, job_run, job_cluster, measured or {})
+        units = _units(plan, members, joins)
+        share = job_cluster.timeout_min * 60 * job_cluster.slurm.pack_share
+        wall_seconds = _wall_seconds(seconds, job_run.processes)
+        packed = _pack(units, share, job_cluster.workers, wall_seconds)
+        jobs = [gangs(plan, stages, joins) for stages in packed]
+        groups.append(JobGroup(job_cluster, job_run, jobs, frozenset(after_of[key])))
+    return groups
 
 
-def _shared(seconds: Seconds, processes: int) -> Seconds:
-    """What passes by where so many devices train a stage together."""
+def _wall_seconds(seconds: Seconds, processes: int) -> Seconds:
+    """Return wall-clock seconds of a stage as a function: device-seconds / processes."""
 
-    def passed(stage: str) -> float | None:
-        found = seconds(stage)
-        return None if found is None else found / processes
+    def wall_seconds(stage: str) -> float | None:
+        device_seconds = seconds(stage)
+        return None if device_seconds is None else device_seconds / processes
 
-    return passed
+    return wall_seconds
 
 
 def _root(plan: Plan, stage: str) -> str:
-    """The dense stage that a stage descends from, which rules are about."""
+    """Return the dense stage that `stage` descends from."""
     while (parent := plan.stages[stage].parent) is not None:
         stage = parent
     return stage
 
 
-def _rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule | None:
+def _matching_rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule | None:
+    """Return the first resource rule whose condition holds for a dense stage."""
     values = {
         "dataset": config.dataset.name,
         "family": config.model.family,
@@ -105,41 +119,44 @@ def _rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule | None:
     return None
 
 
-def asked_for(
+def resources_for(
     plan: Plan, stage: str, cluster: ClusterConfig, run: RunConfig
 ) -> tuple[ClusterConfig, RunConfig]:
-    """Profile and run of a stage: with what a rule for its size says, where jobs are queued."""
+    """Return profile and run settings of a stage, after the resource rule for its size.
+
+    On this machine (executor `local`) rules do not apply.
+    """
     if cluster.executor == "local":
         return cluster, run
-    return applied(cluster, run, _rule(plan.stages[_root(plan, stage)], cluster))
+    return apply_rule(cluster, run, _matching_rule(plan.stages[_root(plan, stage)], cluster))
 
 
-def applied(
+def apply_rule(
     cluster: ClusterConfig, run: RunConfig, rule: ResourceRule | None, factor: int = 1
 ) -> tuple[ClusterConfig, RunConfig]:
-    """Profile and run with what a rule says, and memory for stages that ran out of it."""
-    said = {} if rule is None else rule.model_dump(exclude_none=True, exclude={"where"})
+    """Return profile and run settings with a rule's values, and memory multiplied by `factor`."""
+    values = {} if rule is None else rule.model_dump(exclude_none=True, exclude={"where"})
 
-    def taken(model: ClusterConfig | RunConfig | object) -> dict[str, object]:
-        return {key: value for key, value in said.items() if hasattr(model, key)}
+    def values_of(model: ClusterConfig | RunConfig | object) -> dict[str, object]:
+        return {key: value for key, value in values.items() if hasattr(model, key)}
 
-    slurm = cluster.slurm.model_copy(update=taken(cluster.slurm))
+    slurm = cluster.slurm.model_copy(update=values_of(cluster.slurm))
     if slurm.mem_gb and slurm.max_mem_gb:
-        more = min(slurm.mem_gb * factor, max(slurm.mem_gb, slurm.max_mem_gb))
-        slurm = slurm.model_copy(update={"mem_gb": more})
-    asked = cluster.model_copy(update={**taken(cluster), "slurm": slurm})
-    how = run.model_copy(update=taken(run))
-    if asked.executor == "slurm" and asked.gpus_per_node and how.device == "auto":
-        how = how.model_copy(update={"device": "cuda"})  # not a CPU, where a node's GPU is broken
-    return asked, how
+        mem_gb = min(slurm.mem_gb * factor, max(slurm.mem_gb, slurm.max_mem_gb))
+        slurm = slurm.model_copy(update={"mem_gb": mem_gb})
+    job_cluster = cluster.model_copy(update={**values_of(cluster), "slurm": slurm})
+    job_run = run.model_copy(update=values_of(run))
+    if job_cluster.executor == "slurm" and job_cluster.gpus_per_node and job_run.device == "auto":
+        job_run = job_run.model_copy(update={"device": "cuda"})  # a broken GPU is then an error
+    return job_cluster, job_run
 
 
 def _units(plan: Plan, parts: Iterable[list[str]], joins: Joins) -> list[list[str]]:
-    """Trees whose stages will train side by side belong together."""
-    by_first = {tree[0]: tree for tree in parts}
-    open_units: dict[tuple[object, ...], list[str]] = {}  # the first stages of a unit's trees
+    """Return the trees as units of packing: trees whose stages train in one gang are one unit."""
+    tree_of = {tree[0]: tree for tree in parts}
+    open_units: dict[tuple[object, ...], list[str]] = {}  # stream -> first stages of a unit's trees
     units: list[list[str]] = []
-    for first in by_first:
+    for first in tree_of:
         key = stream_key(plan.stages[first])
         unit = open_units.get(key)
         if not joins([], first):
@@ -149,57 +166,40 @@ def _units(plan: Plan, parts: Iterable[list[str]], joins: Joins) -> list[list[st
             units.append(open_units[key])
         else:
             unit.append(first)
-    return [[stage for first in unit for stage in by_first[first]] for unit in units]
+    return [[stage for first in unit for stage in tree_of[first]] for unit in units]
 
 
-def _packed(
-    units: list[list[str]], share: float, workers: int, seconds: Seconds
-) -> list[list[list[str]]]:
-    """Chains of jobs, a job being stages with parents first."""
-    chains: list[list[list[str]]] = []
-    known: list[tuple[float, list[str]]] = []
+def _pack(units: list[list[str]], share: float, workers: int, seconds: Seconds) -> list[list[str]]:
+    """Return the stages of each job, parents first. A job takes `share` seconds, or is one unit."""
+    jobs: list[list[str]] = []
+    short: list[tuple[float, list[str]]] = []
     for unit in units:
         times = [seconds(stage) for stage in unit]
-        if any(time is None for time in times):
-            chains.append([unit])
+        total = sum(time or 0.0 for time in times)
+        if total > share or None in times:
+            jobs.append(unit)
         else:
-            known.append((sum(time or 0.0 for time in times), unit))
-    chains += [_cut(unit, share, seconds) for total, unit in known if total > share]
-    known = [(total, unit) for total, unit in known if total <= share]
-    budget = min(share, sum(total for total, _ in known) / workers)
-    return chains + [[job] for job in _filled(known, budget)]
+            short.append((total, unit))
+    target = min(share, sum(total for total, _ in short) / workers)
+    return jobs + _filled(short, target)
 
 
-def _filled(units: list[tuple[float, list[str]]], budget: float) -> list[list[str]]:
-    """About total / `budget` jobs of about equal length: the longest unit to the emptiest job."""
+def _filled(units: list[tuple[float, list[str]]], target: float) -> list[list[str]]:
+    """Return jobs of about `target` seconds: each unit, longest first, joins the shortest job."""
     if not units:
         return []
     total = sum(seconds for seconds, _ in units)
-    count = min(len(units), math.ceil(total / budget)) if budget > 0 else len(units)
-    emptiest: list[tuple[float, int, list[str]]] = [(0.0, number, []) for number in range(count)]
+    count = min(len(units), math.ceil(total / target)) if target > 0 else len(units)
+    heap: list[tuple[float, int, list[str]]] = [(0.0, number, []) for number in range(count)]
     for seconds, unit in sorted(units, key=lambda item: -item[0]):
-        used, number, content = emptiest[0]
-        content.extend(unit)
-        heapq.heapreplace(emptiest, (used + seconds, number, content))
-    return [content for _, _, content in emptiest]
-
-
-def _cut(unit: list[str], share: float, seconds: Seconds) -> list[list[str]]:
-    """A unit in consecutive jobs of up to `share` seconds, at least one stage each."""
-    jobs: list[list[str]] = [[]]
-    used = 0.0
-    for stage in unit:
-        needed = seconds(stage) or 0.0
-        if jobs[-1] and used + needed > share:
-            jobs.append([])
-            used = 0.0
-        jobs[-1].append(stage)
-        used += needed
-    return jobs
+        used, number, stages = heap[0]
+        stages.extend(unit)
+        heapq.heapreplace(heap, (used + seconds, number, stages))
+    return [stages for _, _, stages in heap]
 
 
 def stages_of(job: Job) -> list[str]:
-    """All stages of a job, in order."""
+    """Return all stages of a job, in order."""
     return [stage for gang in job for stage in gang]
 
 

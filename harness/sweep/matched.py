@@ -1,151 +1,132 @@
 """The best magnitude of a size, from the rows of an earlier sweep or from a table by hand.
 
-A file of rows (`analysis.rows out=...`, CSV) has `val_top1`: the best magnitude of a size is the
-one whose mean over seeds is highest on validation; those with a diverged seed cannot win. Lines of
-different experiments, and a sweep that is not finished, are refused. A table by hand has one line
-per size: `sparsity,magnitude`, and further columns that tell sizes apart.
+In a CSV file of rows (`python -m analysis.rows grid=NAME out=FOLDER`) the best magnitude of a size
+is the one whose mean `val_top1` over seeds is highest. A magnitude with a diverged seed cannot be
+best. Rows of different experiments, and rows of a sweep that is not finished, are refused. A table
+by hand has one row per size: `sparsity,magnitude`, and further columns that distinguish sizes.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.schema import Magnitude, TrialConfig
 from harness.sweep.axes import SHORT
+from harness.sweep.tables import (
+    PLAIN,
+    TOLERANCE,
+    modification_time,
+    read_rows,
+    row_matches,
+    size_columns,
+)
 
-PLAIN = {"schedule": "constant", "surplus": "none", "dense_long": ""}
-"""Columns, and what a line has in them that was trained in the plain way."""
+KEY = "compress.magnitude_schedule"
 AXES = frozenset({*SHORT, "dataset", "precision"})
-"""Columns, besides those with a dotted name, that tell experiments apart."""
-SAME = 1e-6  # sparsities and widths closer than this are one
+"""Columns that distinguish experiments; those with a dotted name do as well."""
+MAY_DIFFER = ("sparsity", "magnitude", "seed")
 
 
 def best_magnitude(path: str, trial: TrialConfig, sparsity: float) -> Magnitude:
-    """The best magnitude for `trial`'s model at `sparsity`.
+    """Return the best magnitude for `trial`'s model at `sparsity`.
 
     Raises:
-        UserError: a file that is not there or no such table, or one that lacks the size.
+        UserError: a file that cannot be read, is not such a table, or lacks the size.
     """
-    try:
-        file = Path(path).expanduser()
-        modified = file.stat().st_mtime_ns
-    except (OSError, RuntimeError, ValueError) as error:  # also no such user, a zero byte
+    size = tuple(size_columns(trial).items())
+    return _best_of_size(path, modification_time(path), size, sparsity)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _best_of_size(
+    path: str, modified: int | None, size: tuple[tuple[str, Any], ...], sparsity: float
+) -> Magnitude:
+    """Return the best magnitude of a size.
+
+    A grid looks up the same few sizes for each of its trials, and a table may have 10,000 rows. So
+    results are kept, until the file is modified.
+    """
+    rows = _plain_rows(path)
+    of_size = [row for row in rows if row_matches(row, dict(size))]
+    candidates = [row for row in of_size if abs(float(row["sparsity"]) - sparsity) < TOLERANCE]
+    _refuse_mixtures(path, candidates)
+    best = _best(path, candidates)
+    if best is None:
+        values = dict(size)
+        sparsities = sorted({float(row["sparsity"]) for row in of_size})
+        listed = ", ".join(f"{value:g}" for value in sparsities) or "none"
         raise UserError(
-            f"compress.magnitude_schedule: there is no table {path} (from {Path.cwd()}); "
-            "python -m analysis.rows grid=NAME out=FOLDER writes one."
-        ) from error
-    lines = _lines(str(file), modified)
-    size = size_of(trial)
-    alike = [line for line in lines if all(agrees(line, name, v) for name, v in size.items())]
-    fitting = [line for line in alike if abs(float(line["sparsity"]) - sparsity) < SAME]
-    _refuse_mixtures(path, fitting)
-    found = _best(path, fitting)
-    if found is None:
-        has = sorted({float(line["sparsity"]) for line in alike})
-        said = ", ".join(f"{value:g}" for value in has) if has else "none at all"
-        raise UserError(
-            f"compress.magnitude_schedule: the table {path} lacks sparsity {sparsity:g} of "
-            f"{trial.model.family} depth {trial.model.depth}, width {trial.model.width:g} on "
-            f"{trial.dataset.name} with {trial.augment.policy} (it has for it: {said}); "
-            "sweep the magnitudes of that size first."
+            f"{KEY}: the table {path} lacks sparsity {sparsity:g} of {values['family']} depth "
+            f"{values['depth']}, width {values['width']:g} on {values['dataset']} with "
+            f"{values['policy']} (sparsities of this model in the table: {listed}). Sweep the "
+            "magnitudes of that size first."
         )
-    return found
+    return best
 
 
-def size_of(trial: TrialConfig) -> dict[str, Any]:
-    """What tells dense sizes apart, by the names of columns."""
-    return {
-        "dataset": trial.dataset.name,
-        "family": trial.model.family,
-        "depth": trial.model.depth,
-        "width": trial.model.width,
-        "policy": trial.augment.policy,
-    }
-
-
-@functools.lru_cache(maxsize=8)
-def _lines(path: str, modified: int) -> list[dict[str, str]]:
-    try:
-        with Path(path).open(newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"the table {path} cannot be read: {error}.") from error
-    for column in ("sparsity", "magnitude"):
-        if not lines or column not in lines[0]:
-            raise UserError(f"the table {path} has no column `{column}`, or no line.")
-    plain = [line for line in lines if all(agrees(line, n, v) for n, v in PLAIN.items())]
-    for line in plain:
+def _plain_rows(path: str) -> list[dict[str, str]]:
+    """Return the rows of trials that do nothing special, checked."""
+    rows = read_rows(KEY, path, ["sparsity", "magnitude"])
+    plain = [row for row in rows if row_matches(row, PLAIN)]
+    for row in plain:
         try:
-            valid = line["magnitude"] == "none" or 0.0 <= float(line["magnitude"]) <= 1.0
-            valid = valid and 0.0 <= float(line["sparsity"]) < 1.0
+            is_valid = row["magnitude"] == "none" or 0.0 <= float(row["magnitude"]) <= 1.0
+            is_valid = is_valid and 0.0 <= float(row["sparsity"]) < 1.0
         except (TypeError, ValueError):
-            valid = False
-        if not valid:
+            is_valid = False
+        if not is_valid:
             raise UserError(
-                f"the table {path} has a line with sparsity {line['sparsity']!r} and magnitude "
-                f"{line['magnitude']!r}: write a share, and none or a number from 0 to 1."
+                f"{KEY}: the table {path} has a row with sparsity {row['sparsity']!r} and "
+                f"magnitude {row['magnitude']!r}. A sparsity is a share below 1; a magnitude is "
+                "none or a number from 0 to 1."
             )
     return plain
 
 
-def agrees(line: Mapping[str, Any], name: str, value: object) -> bool:
-    """Whether a line is about this value; an absent column says nothing."""
-    said = line.get(name)
-    if said is None or (said == "" and value in (None, "", *PLAIN.values())):
-        return True
-    if isinstance(value, int | float):
-        try:
-            return math.isclose(float(said), value, abs_tol=SAME)
-        except ValueError:
-            return False
-    return bool(said == value)
-
-
-def _refuse_mixtures(path: str, lines: list[dict[str, str]]) -> None:
-    """Raise UserError where lines of one size are no replicates, or not all there yet."""
-    for name in lines[0] if lines else ():
-        axis = name in AXES or "." in (name or "")
-        values = sorted({line.get(name) or "" for line in lines}) if axis else []
-        if len(values) > 1 and name not in ("sparsity", "magnitude", "seed"):
+def _refuse_mixtures(path: str, rows: list[dict[str, str]]) -> None:
+    """Raise UserError if rows of one size are not replicates, or are not all finished."""
+    for name in rows[0] if rows else ():
+        is_axis = name is not None and (name in AXES or "." in name) and name not in MAY_DIFFER
+        values = sorted({row.get(name) or "" for row in rows}) if is_axis else []
+        if len(values) > 1:
             raise UserError(
-                f"the table {path} has lines of one size that differ in `{name}` "
-                f"({', '.join(map(repr, values[:5]))}): leave the lines of one experiment in it."
+                f"{KEY}: the table {path} has rows of one size that differ in `{name}` "
+                f"({', '.join(map(repr, values[:5]))}). Keep the rows of one experiment only."
             )
-    seen: set[tuple[str, str]] = set()
-    for line in lines:
-        state = line.get("state", "done")
+    cells: set[tuple[str, str]] = set()
+    for row in rows:
+        state = row.get("state", "done")
         if state not in ("done", "diverged"):
             raise UserError(
-                f"the table {path} has a cell of sparsity {line['sparsity']} at magnitude "
-                f"{line['magnitude']} that is {state}: finish that sweep, and write its rows again."
+                f"{KEY}: the table {path} has a trial of sparsity {row['sparsity']} at magnitude "
+                f"{row['magnitude']} that is {state}. Finish that sweep, and write its rows again."
             )
-        cell = line["magnitude"], line.get("seed", "")
-        if cell in seen and cell[1]:
+        cell = row["magnitude"], row.get("seed", "")
+        if cell in cells and cell[1]:
             raise UserError(
-                f"the table {path} has two lines of sparsity {line['sparsity']}, magnitude "
+                f"{KEY}: the table {path} has two rows of sparsity {row['sparsity']}, magnitude "
                 f"{cell[0]} and seed {cell[1]}: take one out."
             )
-        seen.add(cell)
+        cells.add(cell)
 
 
-def _best(path: str, lines: list[dict[str, str]]) -> Magnitude | None:
-    """Highest mean of validation; without such a column, the only magnitude there is."""
-    diverged = {line["magnitude"] for line in lines if line.get("state") == "diverged"}
-    seeds: dict[str, list[float]] = {}
-    for line in lines:
-        if line["magnitude"] not in diverged:
-            seeds.setdefault(line["magnitude"], []).append(_accuracy(path, line))
-    means = {magnitude: sum(scores) / len(scores) for magnitude, scores in seeds.items()}
+def _best(path: str, rows: list[dict[str, str]]) -> Magnitude | None:
+    """Return the magnitude with the highest mean on validation; without one, the only magnitude."""
+    diverged = {row["magnitude"] for row in rows if row.get("state") == "diverged"}
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        if row["magnitude"] not in diverged:
+            scores.setdefault(row["magnitude"], []).append(_val_top1(path, row))
+    means = {magnitude: sum(values) / len(values) for magnitude, values in scores.items()}
     if len(means) > 1 and any(map(math.isnan, means.values())):
         raise UserError(
-            f"the table {path} has several magnitudes for one size, and not always a `val_top1` to "
-            "choose by: write rows (python -m analysis.rows), or one line per size."
+            f"{KEY}: the table {path} has several magnitudes for one size, and rows without a "
+            "`val_top1` to choose by. Write the table with python -m analysis.rows, or keep one "
+            "row per size."
         )
     if not means:
         return None
@@ -153,16 +134,16 @@ def _best(path: str, lines: list[dict[str, str]]) -> Magnitude | None:
     return "none" if best == "none" else float(best)
 
 
-def _accuracy(path: str, line: Mapping[str, str]) -> float:
-    """On validation, a share; NaN where the table has none."""
-    said = line.get("val_top1") or "nan"
+def _val_top1(path: str, row: Mapping[str, str]) -> float:
+    """Return the accuracy on validation, a share; NaN where the table has none."""
+    text = row.get("val_top1") or "nan"
     try:
-        value = float(said)
+        value = float(text)
     except ValueError:
         value = math.inf
     if not math.isnan(value) and not 0.0 <= value <= 1.0:
         raise UserError(
-            f"the table {path} has the `val_top1` {said!r} at sparsity {line['sparsity']} and "
-            f"magnitude {line['magnitude']}: write a share from 0 to 1."
+            f"{KEY}: the table {path} has the `val_top1` {text!r} at sparsity {row['sparsity']} "
+            f"and magnitude {row['magnitude']}. It is a share from 0 to 1."
         )
     return value

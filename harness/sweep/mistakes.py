@@ -1,10 +1,10 @@
-"""Everything that is wrong with a config, collected so that the user sees all of it at once."""
+"""Collects everything that is wrong with a config, so that the user sees all of it at once."""
 
 from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -12,85 +12,118 @@ from pydantic import BaseModel, ValidationError
 from harness.errors import UserError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+Mistake = tuple[str, str]
+"""The place of a mistake, such as `axes.width[2]` or `recipe.epochs`, and a sentence about it."""
 
 
 class Mistakes:
-    """Sentences by key path, each once, in the order of their finding."""
+    """Mistakes in the order in which they were found; equal ones are kept once."""
 
     def __init__(self) -> None:
-        self.found: dict[str, None] = {}
+        self._found: dict[Mistake, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Mistake]:
+        return iter(self._found)
 
     def add(self, place: str, sentence: str) -> None:
-        """A mistake at a key path such as `axes.width[2]`."""
-        self.found.setdefault(f"{place}: {sentence}")
+        """Add a mistake at a place."""
+        self._found.setdefault((place, sentence))
 
     def add_sentence(self, sentence: str) -> None:
-        """A mistake whose sentence names its place itself."""
-        self.found.setdefault(sentence)
+        """Add a mistake whose sentence names its place itself."""
+        self.add("", sentence)
 
-    def at(self, place: str, line: str | None = None) -> bool:
-        """Whether there is one at a key path; or whether `line` is one of there."""
-        return any(said.startswith(f"{place}: ") for said in ([line] if line else self.found))
-
-    def unknown(self, place: str, name: str, choices: Collection[str]) -> None:
-        """A key that does not exist, with the nearest that does."""
+    def add_unknown_key(self, place: str, name: str, choices: Collection[str]) -> None:
+        """Add a key that does not exist, with the nearest that does."""
         self.add(place, f"no such key '{name}'{nearest(name, choices)}")
 
-    def extend(self, found: Iterable[tuple[str, str]], places: Mapping[str, str]) -> None:
-        """(key path, sentence) pairs; `places` says where in the file a key path was written."""
-        for path, sentence in found:
+    def extend(self, mistakes: Iterable[Mistake], places: Mapping[str, str]) -> None:
+        """Add mistakes by key path; `places` says where in the grid file a key path is written."""
+        for path, sentence in mistakes:
             self.add(places.get(path, path), sentence)
 
+    def update(self, others: Mistakes) -> None:
+        """Add the mistakes of `others`."""
+        self._found.update(others._found)
+
+    def remove_at(self, places: Container[str]) -> None:
+        """Remove the mistakes at `places`."""
+        self._found = {mistake: None for mistake in self._found if mistake[0] not in places}
+
+    def places(self) -> set[str]:
+        """Return the places that have a mistake."""
+        return {place for place, _ in self._found}
+
     def raise_any(self, subject: str) -> None:
-        """Raise a UserError with all of them, one a line, or do nothing."""
-        if not self.found:
+        """Raise a UserError that lists all mistakes, one a line, if there are any."""
+        if not self._found:
             return
-        count = len(self.found)
-        noun = "1 mistake" if count == 1 else f"{count} mistakes"
-        raise UserError("\n  ".join([f"{subject} {noun}; nothing was run:", *self.found]))
+        count = "1 mistake" if len(self) == 1 else f"{len(self)} mistakes"
+        lines = [f"{place}: {sentence}" if place else sentence for place, sentence in self._found]
+        raise UserError("\n  ".join([f"{subject} {count}; nothing was run:", *lines]))
 
 
-def of_validation(
+def validate(
     model: type[Model],
-    said: Mapping[str, Any],
+    values: Mapping[str, Any],
     mistakes: Mistakes,
     places: Mapping[str, str] | None = None,
     prefix: str = "",
     only: str | None = None,
 ) -> Model | None:
-    """`said` as a model, or None with its mistakes collected; `only` keeps those at that path."""
+    """Return `values` as a model; if they are not valid, collect the mistakes and return None.
+
+    `places` says where in the grid file a key path is written; other places are the key path
+    after `prefix`. With `only`, mistakes at other key paths are left out.
+    """
     try:
-        return model.model_validate(said)
+        return model.model_validate(values)
     except ValidationError as error:
         for item in error.errors():
-            names = [str(part) for part in item["loc"] if not _tag(part, item)]
+            names = [str(part) for part in item["loc"] if not _is_union_tag(part)]
             path = ".".join(names)
             if only is not None and not (only.startswith(path) or path.startswith(only)):
                 continue
-            written = (at for at in places or {} if path == at or path.startswith(f"{at}."))
-            axis = next(written, None)
-            place = (places or {})[axis] if axis else re.sub(r"\.(\d+)\b", r"[\1]", prefix + path)
+            place = _place(path, places or {}, prefix)
             if item["type"] == "extra_forbidden":
-                mistakes.unknown(place, names[-1], _fields(model, names[:-1]))
+                mistakes.add_unknown_key(place, names[-1], _field_names(model, names[:-1]))
             else:
                 mistakes.add(place, _sentence(item))
     return None
 
 
-def _tag(part: Any, item: Mapping[str, Any]) -> bool:
-    """Parts of a location that pydantic adds for the members of a union."""
+def _place(path: str, places: Mapping[str, str], prefix: str) -> str:
+    for axis, place in places.items():
+        if path == axis or path.startswith(f"{axis}."):
+            return place
+    return re.sub(r"\.(\d+)\b", r"[\1]", prefix + path)
+
+
+def _is_union_tag(part: str | int) -> bool:
+    """Return whether pydantic added this part of a location to name a member of a union."""
     return isinstance(part, str) and (
         part.startswith(("literal[", "function-", "constrained-")) or part in ("float", "none")
     )
 
 
-def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+def nested_model(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the model that the field `name` holds, or None for a plain value."""
+    annotation = model.model_fields[name].annotation
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the names of the fields of the model at `path` inside `model`."""
     for part in path:
-        if part.isdecimal():  # of a tuple of models
+        if part.isdecimal():  # an element of a tuple of models
             continue
-        annotation = model.model_fields[part].annotation
-        inner = [annotation, *typing.get_args(annotation)]
-        nested = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        nested = nested_model(model, part)
         if nested is None:
             return []
         model = nested
@@ -98,6 +131,7 @@ def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def _sentence(item: Mapping[str, Any]) -> str:
+    """Return one of pydantic's errors as a sentence that follows a key path."""
     kind, value, context = item["type"], item["input"], item.get("ctx", {})
     if kind == "missing":
         return "is missing: give it a value"

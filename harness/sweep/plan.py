@@ -1,4 +1,4 @@
-"""The plan: every trial's path, the tree of stages that they share, and what is left to train."""
+"""The plan of a grid: the path of every trial, and the tree of stages that the trials share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.schema import StageConfig
+from harness.store.identity import stage_id
 from harness.sweep.grid import Grid
-from harness.sweep.stage import path
+from harness.sweep.stage import path_configs, path_key
 from harness.sweep.trial import Trial
 
 
@@ -21,91 +22,111 @@ class Plan:
 
 
 def make_plan(grid: Grid) -> Plan:
-    """Expand a grid into its stages; equal stages are one."""
+    """Return the plan of a grid. Equal stages are one.
+
+    Most trials of a grid differ from another in the seed only, and most stages belong to several
+    trials. So the configs of a path are made once for all seeds, and a stage gets its id once: the
+    two dicts below hold 100,000 trials to seconds.
+    """
+    configs: dict[str, list[tuple[str, StageConfig]]] = {}  # by `path_key`; each with its JSON
+    ids: dict[tuple[str | None, int, str], str] = {}  # by parent, seed and JSON of the rest
     stages: dict[str, StageConfig] = {}
     paths: dict[str, tuple[str, ...]] = {}
-    memo: dict[object, tuple[str, StageConfig]] = {}
     for trial in grid.trials:
-        found = path(trial.config, memo)
-        for stage, config in found:
-            stages.setdefault(stage, config)
-        paths[trial.id] = tuple(stage for stage, _ in found)
+        key = path_key(trial.config)
+        if key not in configs:
+            configs[key] = [
+                (config.model_dump_json(exclude={"parent", "seed"}), config)
+                for config in path_configs(trial.config)
+            ]
+        parent: str | None = None
+        path: list[str] = []
+        for text, config in configs[key]:
+            stage_key = (parent, trial.config.seed, text)
+            if stage_key not in ids:
+                changes = {"parent": parent, "seed": trial.config.seed}
+                named = config.model_copy(update=changes)
+                ids[stage_key] = stage_id(named)
+                stages[ids[stage_key]] = named
+            parent = ids[stage_key]
+            path.append(parent)
+        paths[trial.id] = tuple(path)
     order = sorted(stages, key=lambda stage: _depth(stages, stage))
     return Plan(tuple(grid.trials), {stage: stages[stage] for stage in order}, paths)
 
 
 def _depth(stages: Mapping[str, StageConfig], stage: str) -> int:
-    parent = stages[stage].parent
-    return 0 if parent is None else 1 + _depth(stages, parent)
-
-
-def todo(plan: Plan, states: Mapping[str, str], has_weights: Callable[[str], bool]) -> list[str]:
-    """Stages to train, parents first: what is neither settled nor behind a stage that is.
-
-    A finished stage whose weights are gone is trained again when a child needs to start from it.
-    """
-    left: set[str] = set()
-    for stage in plan.stages:
-        if states[stage] in ("waiting", "damaged", "running"):
-            left.add(stage)
-    for stage in list(left):
-        parent = plan.stages[stage].parent
-        while parent is not None and parent not in left and states[parent] == "done":
-            if has_weights(parent):
-                break
-            left.add(parent)
-            parent = plan.stages[parent].parent
-    return [stage for stage in plan.stages if stage in left]
-
-
-def trees(plan: Plan, left: Collection[str]) -> list[list[str]]:
-    """The stages `left` by the dense stage that they descend from, parents first."""
-    roots: dict[str, str] = {}
-    found: dict[str, list[str]] = {}
-    for stage, config in plan.stages.items():
-        roots[stage] = stage if config.parent is None else roots[config.parent]
-        if stage in left:
-            found.setdefault(roots[stage], []).append(stage)
-    return list(found.values())
+    """Return how many ancestors a stage has."""
+    return sum(1 for _ in lineage(stages, stage)) - 1
 
 
 def lineage(stages: Mapping[str, StageConfig], stage: str) -> Iterator[str]:
-    """A stage and all that it descends from."""
-    at: str | None = stage
-    while at is not None:
-        yield at
-        at = stages[at].parent
+    """Yield a stage and its ancestors, the dense stage last."""
+    ancestor: str | None = stage
+    while ancestor is not None:
+        yield ancestor
+        ancestor = stages[ancestor].parent
+
+
+def todo(plan: Plan, states: Mapping[str, str], has_weights: Callable[[str], bool]) -> list[str]:
+    """Return the stages to train, parents first.
+
+    These are the stages that are waiting, damaged or running. A finished stage without weights is
+    trained again when a child that needs training starts from it.
+    """
+    remaining = {
+        stage for stage in plan.stages if states[stage] in ("waiting", "damaged", "running")
+    }
+    for stage in list(remaining):
+        parent = plan.stages[stage].parent
+        while parent is not None and parent not in remaining and states[parent] == "done":
+            if has_weights(parent):
+                break
+            remaining.add(parent)
+            parent = plan.stages[parent].parent
+    return [stage for stage in plan.stages if stage in remaining]
+
+
+def trees(plan: Plan, remaining: Collection[str]) -> list[list[str]]:
+    """Return the `remaining` stages, parents first, grouped by the dense stage they start from."""
+    roots: dict[str, str] = {}
+    members: dict[str, list[str]] = {}
+    for stage, config in plan.stages.items():
+        roots[stage] = stage if config.parent is None else roots[config.parent]
+        if stage in remaining:
+            members.setdefault(roots[stage], []).append(stage)
+    return list(members.values())
 
 
 def stages_before_sharing(plan: Plan) -> int:
-    """How many trainings it would take without sharing."""
-    return sum(len(found) for found in plan.paths.values())
+    """Return how many trainings the trials would take if they shared no stage."""
+    return sum(len(path) for path in plan.paths.values())
 
 
 def stream_key(config: StageConfig) -> tuple[object, ...]:
-    """What stages have in common that one stream of batches can feed."""
+    """Return what stages must have in common for one stream of batches to feed them."""
     return config.dataset, config.seed, config.recipe.batch_size, config.recipe.epochs
 
 
 Joins = Callable[[Sequence[str], str], bool]
-"""Whether a stage may train beside those of a gang; beside none: whether it may have company."""
+"""Returns whether a stage may join a gang; for an empty gang, whether it may share a process."""
 
 
 def gangs(plan: Plan, todo: Sequence[str], joins: Joins) -> list[list[str]]:
-    """The stages `todo`, parents first, in groups that one stream of batches feeds.
+    """Return the stages `todo`, parents first, in groups that one stream of batches feeds.
 
-    Members share data, seed, batch size and epochs, and their place in the tree.
+    The stages of a gang share data, seed, batch size, epochs and their depth in the tree.
     """
     open_gangs: dict[tuple[object, ...], list[str]] = {}
-    found: list[list[str]] = []
+    groups: list[list[str]] = []
     for stage in todo:
         key = (_depth(plan.stages, stage), *stream_key(plan.stages[stage]))
         gang = open_gangs.get(key)
         if not joins([], stage):
-            found.append([stage])
+            groups.append([stage])
         elif gang is None or not joins(gang, stage):
             open_gangs[key] = [stage]
-            found.append(open_gangs[key])
+            groups.append(open_gangs[key])
         else:
             gang.append(stage)
-    return found
+    return groups

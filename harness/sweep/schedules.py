@@ -1,13 +1,14 @@
-"""Magnitudes along the path of a trial: its dense stage, then its levels.
+"""The magnitudes along the path of a trial: of its dense stage, then of its levels.
 
     constant          the trial's magnitude m at every level
-    falling, rising   evenly from m * (1 + span) to m * (1 - span), or the other way; the mean is m
-    shuffled          falling's values in an order drawn from the seed, neither falling nor rising
+    falling           evenly spaced from m * (1 + span) down to m * (1 - span); the mean is m
+    rising            the same values, from the lowest to the highest
+    shuffled          the same values in an order drawn from the seed, neither falling nor rising
     0.6, none, 0.2    (a list in YAML) one for each level; shorter paths take the first ones
-    matched:FILE      what FILE found best for the size of each level (`best.py`)
+    matched:FILE      the magnitude that FILE has as best for the size of each level (`matched.py`)
 
-The dense stage trains at m (or at `compress.dense_magnitude`) whatever the schedule, so that all
-schedules of one mean start from the same dense network, and differ in nothing but their levels.
+The dense stage trains at m (or at `compress.dense_magnitude`) whatever the schedule. So all
+schedules of one mean start from the same dense network, and differ in their levels only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import itertools
 from collections.abc import Sequence
 
 from harness.errors import UserError, nearest
-from harness.schema import Magnitude, TrialConfig
+from harness.schema import CompressConfig, Magnitude, TrialConfig
 from harness.sweep.matched import best_magnitude
 
 VARYING = ("falling", "rising", "shuffled")
@@ -25,16 +26,21 @@ NAMES = ("constant", *VARYING)
 MATCHED = "matched:"
 
 
+def depends_on_seed(compress: CompressConfig) -> bool:
+    """Return whether the magnitudes of a trial's levels depend on its seed."""
+    return compress.magnitude_schedule == "shuffled"
+
+
 def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitude, ...]:
-    """Magnitude of the dense stage and of each level, which ends at the sparsity given.
+    """Return the magnitude of the dense stage, and of the level at each of the `sparsities`.
 
     Raises:
         UserError: an unknown schedule, a list that is too short, a magnitude above 1 or a
-            schedule around `none`, a table that lacks a size.
+            schedule around `none`, a table without the size.
     """
     compress, mean = trial.compress, trial.augment.magnitude
     dense = mean
-    if compress.dense_magnitude is not None and sparsities:  # a dense trial is its magnitude's
+    if compress.dense_magnitude is not None and sparsities:  # a dense trial keeps its magnitude
         dense = compress.dense_magnitude
     kind, number = compress.magnitude_schedule, len(sparsities)
     if kind == "constant":
@@ -47,13 +53,13 @@ def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitu
     if mean == "none":
         raise UserError(
             f"compress.magnitude_schedule: {kind} needs a number as its mean, and the magnitude is "
-            "none; exclude such cells: magnitude == none and schedule != 'constant'."
+            "none. To exclude such cells: magnitude == none and schedule != 'constant'."
         )
     assert not isinstance(mean, str)
     if mean * (1 + compress.magnitude_span) > 1.0:
         raise UserError(
             f"compress.magnitude_schedule: {kind} around {mean:g} would reach "
-            f"{mean * (1 + compress.magnitude_span):g}, above 1; lower the magnitude, or "
+            f"{mean * (1 + compress.magnitude_span):g}, above 1. Lower the magnitude, or "
             f"compress.magnitude_span to {1 / mean - 1:.3g} at most."
         )
     values = _falling(mean, compress.magnitude_span, number)
@@ -65,41 +71,51 @@ def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitu
 
 
 def _falling(mean: float, span: float, number: int) -> tuple[float, ...]:
-    """`number` evenly spaced values about `mean`, rounded so that equal ones are equal texts."""
+    """Return `number` evenly spaced values around `mean`.
+
+    They are rounded, so that values that are equal in theory are written alike in configs.
+    """
     if number < 2:
         return (mean,) * number
-    steps = [1.0 - 2.0 * at / (number - 1) for at in range(number)]
+    steps = [1.0 - 2.0 * position / (number - 1) for position in range(number)]
     return tuple(round(mean * (1.0 + span * step), 9) for step in steps)
 
 
 def _shuffled(values: tuple[float, ...], seed: int) -> tuple[float, ...]:
-    """A pure function of the seed; with three values or more neither falling nor rising."""
+    """Return the values in an order that depends on the seed only.
+
+    Three or more different values are neither falling nor rising.
+    """
     for attempt in itertools.count():
         keys = [
-            hashlib.sha256(f"{seed}:shuffled:{attempt}:{at}".encode()).digest()
-            for at in range(len(values))
+            hashlib.sha256(f"{seed}:shuffled:{attempt}:{position}".encode()).digest()
+            for position in range(len(values))
         ]
-        found = tuple(value for _, value in sorted(zip(keys, values, strict=True)))
-        if len(set(values)) < 3 or found not in (values, values[::-1]):
-            return found
+        order = tuple(value for _, value in sorted(zip(keys, values, strict=True)))
+        if len(set(values)) < 3 or order not in (values, values[::-1]):
+            return order
     raise AssertionError
 
 
 def _listed(text: str, number: int) -> tuple[Magnitude, ...]:
+    """Return the first `number` magnitudes of a list."""
     words = [word.strip() for word in text.split(",")]
     try:
         values: list[Magnitude] = [w if w == "none" else float(w) for w in words]  # type: ignore[misc]
     except ValueError:
         raise UserError(
-            f"compress.magnitude_schedule: '{text}' is no schedule"
-            f"{nearest(text, (*NAMES, MATCHED + 'FILE'))}; a list such as [0.6, 0.4, 0.2] gives "
+            f"compress.magnitude_schedule: '{text}' is not a schedule"
+            f"{nearest(text, (*NAMES, MATCHED + 'FILE'))}. A list such as [0.6, 0.4, 0.2] gives "
             "the magnitude of each level."
         ) from None
     if any(value != "none" and not 0.0 <= float(value) <= 1.0 for value in values):
-        raise UserError(f"compress.magnitude_schedule: '{text}' leaves [0, 1].")
+        raise UserError(
+            f"compress.magnitude_schedule: '{text}' has a magnitude outside [0, 1]: give `none` or "
+            "numbers from 0 to 1."
+        )
     if len(values) < number:
         raise UserError(
             f"compress.magnitude_schedule: '{text}' has {len(values)} magnitudes, and the trial "
-            f"passes through {number} levels; list one for each."
+            f"passes through {number} levels: list one for each level."
         )
     return tuple(values[:number])

@@ -1,13 +1,10 @@
-"""From a trial to its path of stages: dense, then one prune-and-retrain level after the other.
+"""The path of a trial: its dense stage, then one prune-and-retrain level after the other.
 
-A stage's config holds what changes its own numbers and its parent's id, and nothing of the
-trial's further path: trials that go further share their first stages.
+A stage's config holds its parent's id and what changes its own numbers, and nothing about later
+stages of the trial. So trials with equal first stages share them.
 """
 
 from __future__ import annotations
-
-import functools
-from typing import Any
 
 from harness.augment.policy import with_magnitude
 from harness.compress.surplus import FORMS, Step
@@ -15,7 +12,6 @@ from harness.schema import (
     AugmentConfig,
     CompressConfig,
     Magnitude,
-    Options,
     PruneConfig,
     RecipeConfig,
     ScheduleConfig,
@@ -23,72 +19,53 @@ from harness.schema import (
     StageConfig,
     TrialConfig,
 )
-from harness.store.identity import stage_id
 from harness.sweep import targets
 from harness.sweep.levels import trial_levels
-from harness.sweep.schedules import magnitudes
-
-Found = tuple[str, StageConfig]
+from harness.sweep.schedules import depends_on_seed, magnitudes
 
 
 def steps(trial: TrialConfig) -> tuple[Step, ...]:
-    """The steps of a trial's path, the dense stage first. Raises UserError."""
+    """Return the steps of a trial's path, the dense stage first. Raises UserError."""
     compress = trial.compress
     sparsities = trial_levels(compress)
-    strengths = list(magnitudes(trial, sparsities))
-    retrained = _retrained(trial.recipe, compress)
-    # a dense trial keeps the early weights too, so that it is the stage that pruned ones begin with
+    dense_magnitude, *level_magnitudes = magnitudes(trial, sparsities)
+    level_recipe = _retrained(trial.recipe, compress)
+    # A dense trial keeps the early weights too, so that pruned trials can share its stage.
     rewind_epoch = (compress.rewind_epoch or None) if compress.rewind == "weights" else None
     gradual = compress.pruning == "gradual" and compress.sparsity > 0.0
-    pruned = _prune(compress, compress.sparsity) if gradual else None
-    found = [Step(strengths[0], trial.recipe, pruned, rewind_epoch=rewind_epoch)]
-    for sparsity, strength in zip(sparsities, strengths[1:], strict=True):
-        removed = _prune(compress, 0.0 if compress.dense_long is not None else sparsity)
-        found.append(Step(strength, retrained, removed, rewind_epoch=rewind_epoch))
-    return tuple(FORMS.get(trial.surplus.form).change_path(trial, found))
+    prune = _prune(compress, compress.sparsity) if gradual else None
+    path = [Step(dense_magnitude, trial.recipe, prune, rewind_epoch=rewind_epoch)]
+    for sparsity, magnitude in zip(sparsities, level_magnitudes, strict=True):
+        prune = _prune(compress, 0.0 if compress.dense_long is not None else sparsity)
+        path.append(Step(magnitude, level_recipe, prune, rewind_epoch=rewind_epoch))
+    return tuple(FORMS.get(trial.surplus.form).change_path(trial, path))
 
 
-def path(trial: TrialConfig, memo: dict[Any, Any] | None = None) -> list[Found]:
-    """Ids and configs of a trial's stages, the dense one first.
-
-    Trials of one plan pass one `memo`, so that a stage they share is built and named once.
-    """
-    memo = {} if memo is None else memo
-    parts = (trial.dataset, trial.model, trial.augment, trial.recipe, trial.compress, trial.surplus)
-    shuffled = trial.seed if trial.compress.magnitude_schedule == "shuffled" else None
-    known = (shuffled, *map(id, parts))
-    if known not in memo:
-        memo[known] = steps(trial)
-    found: list[Found] = []
-    for step in memo[known]:
-        parent = found[-1][0] if found else None
-        teacher = targets.resolved(trial) if trial.teacher.acts else None
-        shared = (trial.dataset, trial.model, trial.augment, step.recipe, step.prune, step.surplus)
-        key = (parent, trial.seed, step.magnitude, step.rewind_epoch, *map(id, (*shared, teacher)))
-        named = memo.get(key)
-        if named is None:
-            config = StageConfig.model_construct(
-                parent=parent,
-                seed=trial.seed,
-                dataset=trial.dataset,
-                model=trial.model,
-                augment=_augment(trial.augment, step.magnitude),
-                recipe=step.recipe,
-                prune=step.prune,
-                surplus=step.surplus,
-                teacher=teacher,
-                rewind_epoch=step.rewind_epoch,
-            )
-            named = memo[key] = (stage_id(config), config)
-        found.append(named)
-    return found
+def path_configs(trial: TrialConfig) -> list[StageConfig]:
+    """Return the configs of a trial's stages, dense stage first, each without its parent's id."""
+    teacher = targets.resolved(trial) if trial.teacher.acts else None
+    return [
+        StageConfig(
+            seed=trial.seed,
+            dataset=trial.dataset,
+            model=trial.model,
+            augment=_stage_augment(trial.augment, step.magnitude),
+            recipe=step.recipe,
+            prune=step.prune,
+            surplus=step.surplus,
+            teacher=teacher,
+            rewind_epoch=step.rewind_epoch,
+        )
+        for step in steps(trial)
+    ]
 
 
-# Equal parts are one object, so that their JSON is made once (`identity`).
+def path_key(trial: TrialConfig) -> str:
+    """Return a text that is equal for trials whose paths differ in nothing but the seed."""
+    return trial.model_dump_json(exclude=None if depends_on_seed(trial.compress) else {"seed"})
 
 
-@functools.cache
-def _augment(augment: AugmentConfig, strength: Magnitude) -> StageAugment:
+def _stage_augment(augment: AugmentConfig, strength: Magnitude) -> StageAugment:
     return StageAugment(
         policy=with_magnitude(augment.policy, strength),
         crop_padding=augment.crop_padding,
@@ -100,35 +77,18 @@ def _augment(augment: AugmentConfig, strength: Magnitude) -> StageAugment:
 
 
 def _prune(compress: CompressConfig, sparsity: float) -> PruneConfig:
-    end = compress.gradual_end if compress.pruning == "gradual" else None
-    how = (compress.method, compress.scope, compress.protect, compress.rewind)
-    return _made(sparsity, *how, compress.reestimate_batch_norm, end, compress.options)
-
-
-@functools.cache
-def _made(
-    sparsity: float,
-    method: str,
-    scope: str,
-    protect: tuple[str, ...],
-    rewind: str,
-    reestimate_batch_norm: bool,
-    gradual_end: float | None,
-    options: Options,
-) -> PruneConfig:
     return PruneConfig(
         sparsity=sparsity,
-        method=method,
-        scope=scope,
-        protect=protect,
-        rewind=rewind,
-        reestimate_batch_norm=reestimate_batch_norm,
-        gradual_end=gradual_end,
-        options=options,
+        method=compress.method,
+        scope=compress.scope,
+        protect=compress.protect,
+        rewind=compress.rewind,
+        reestimate_batch_norm=compress.reestimate_batch_norm,
+        gradual_end=compress.gradual_end if compress.pruning == "gradual" else None,
+        options=compress.options,
     )
 
 
-@functools.cache
 def _retrained(recipe: RecipeConfig, compress: CompressConfig) -> RecipeConfig:
     """The recipe of a level: its length, and for fine-tuning a constant learning rate."""
     recipe = _with_epochs(recipe, compress.level_epochs or recipe.epochs)
@@ -139,6 +99,5 @@ def _retrained(recipe: RecipeConfig, compress: CompressConfig) -> RecipeConfig:
     return recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
 
 
-@functools.cache
 def _with_epochs(recipe: RecipeConfig, epochs: int) -> RecipeConfig:
     return recipe.model_copy(update={"epochs": epochs})

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
-STATES = ("done", "diverged", "running", "queued", "disputed", "failed", "damaged", "waiting")
+StateName = Literal[
+    "done", "diverged", "running", "queued", "disputed", "failed", "damaged", "waiting"
+]
+STATES: Final[tuple[StateName, ...]] = get_args(StateName)
+FINISHED: Final[frozenset[StateName]] = frozenset({"done", "diverged"})
+"""States of a stage whose training has ended with a result."""
+SETTLED: Final[frozenset[StateName]] = FINISHED | {"failed"}
+"""States that last until the user asks for another try."""
+UNDER_WAY: Final[frozenset[StateName]] = frozenset({"running", "queued", "disputed"})
+"""States of a stage that a worker trains or that a job in SLURM's queue holds."""
 
 
 @dataclass(frozen=True)
 class StageState:
-    """One of `STATES`, why where that needs a word, and the job that has it."""
+    """State of a stage or a trial: its name, the reason as text, its result and its job."""
 
-    name: str
+    name: StateName
     why: str = ""
     result: dict[str, Any] | None = None
     job: str = ""
 
 
-NEVER_BEGUN = StageState("waiting")
-
-
 def trial_state(path: Sequence[str], states: Mapping[str, StageState]) -> StageState:
-    """State of a trial from those of its stages, dense first: its last stage decides."""
+    """Return the state of a trial from those of its stages, dense stage first.
+
+    The last stage decides. While it waits, an earlier stage that is running, damaged or disputed
+    stands for the trial.
+    """
     last = states[path[-1]]
     if last.name not in ("waiting", "queued"):
         return last

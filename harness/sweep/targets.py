@@ -1,52 +1,48 @@
-"""The difficulty that a teacher chooses for, of each size, from a table by hand.
+"""The difficulty that a teacher chooses for, looked up in a table for each size.
 
-A line for each size: `target` (nats), and any of `dataset,family,depth,width,sparsity,policy`.
+The table has a column `target` (the teacher's loss, in nats) and any of the columns `dataset`,
+`family`, `depth`, `width`, `sparsity` and `policy`. It has one row for each size.
 """
 
 from __future__ import annotations
 
-import csv
-import functools
-from pathlib import Path
+import math
 
 from harness.errors import UserError
 from harness.schema import TeacherConfig, TrialConfig
-from harness.sweep.matched import agrees, size_of
+from harness.sweep.tables import read_rows, row_matches, size_columns
+
+KEY = "teacher.target_table"
 
 
 def resolved(trial: TrialConfig) -> TeacherConfig:
-    """The trial's teacher, with the target that its table has for the trial's size.
+    """Return the trial's teacher, with the target that its table has for the trial's size.
 
     Raises:
-        UserError: a table that is not there, is none, or has not one target for the size.
+        UserError: a table that cannot be read, or that does not have one target for the size.
     """
     path = trial.teacher.target_table
     if path is None:
         return trial.teacher
-    size = {**size_of(trial), "sparsity": trial.compress.sparsity}
-    lines = _lines(path)
-    found = {said for said, line in lines if all(agrees(dict(line), n, v) for n, v in size.items())}
-    if len(found) != 1:
-        told = ", ".join(f"{name} {value}" for name, value in size.items() if value is not None)
-        several = f"has several targets for {told}" if found else f"lacks {told}"
-        raise UserError(f"teacher.target_table: {path} {several}; give it one line for each size.")
-    return _with_target(trial.teacher, found.pop())
+    size = {**size_columns(trial), "sparsity": trial.compress.sparsity}
+    rows = read_rows(KEY, path, ["target"])
+    targets = [(_target(path, row["target"]), row_matches(row, size)) for row in rows]
+    of_size = {target for target, matches in targets if matches}
+    if len(of_size) != 1:
+        words = ", ".join(f"{name} {value}" for name, value in size.items() if value is not None)
+        problem = f"has several targets for {words}" if of_size else f"lacks {words}"
+        raise UserError(f"{KEY}: the table {path} {problem}; give it one row for each size.")
+    update = {"target": of_size.pop(), "target_table": None}
+    return trial.teacher.model_copy(update=update)
 
 
-@functools.cache
-def _with_target(teacher: TeacherConfig, target: float) -> TeacherConfig:
-    """One object for equal ones, so that a plan knows them as equal."""
-    return teacher.model_copy(update={"target": target, "target_table": None})
-
-
-def _lines(path: str) -> list[tuple[float, dict[str, str]]]:
+def _target(path: str, text: str | None) -> float:
     try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
-            lines = [(float(line["target"]), line) for line in csv.DictReader(file)]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, csv.Error) as error:
+        target = float(text or "")
+    except ValueError:
+        target = math.nan
+    if not 0.0 <= target < math.inf:
         raise UserError(
-            f"teacher.target_table: {path} is no table with numbers in a column `target` ({error})."
-        ) from error
-    if not all(0.0 <= target < float("inf") for target, _ in lines):
-        raise UserError(f"teacher.target_table: {path} has a target that is no loss from 0 up.")
-    return lines
+            f"{KEY}: the table {path} has the target {text!r}, which is not a loss of 0 or more."
+        )
+    return target

@@ -1,9 +1,10 @@
-"""How a teacher is named, and whether it suits a data set: said without loading it.
+"""The names of teachers, and whether a teacher suits a data set, without loading its weights.
 
-0123456789abcdef                a finished stage of the store
-timm:NAME                       a model of timm's with its pretrained weights
-timm:NAME@weights.pt            the same with a state dict of your own
-path/to/final.pt                a stage's checkpoint from elsewhere, its config.json two up
+0123456789abcdef          a finished stage of the store
+timm:NAME                 a model of timm with its pretrained weights
+timm:NAME@weights.pt      the same architecture with a state dict of your own
+path/to/final.pt          the checkpoint of a stage that was copied from another store; the
+                          stage's config.json is two folders up
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from harness.schema import DatasetConfig, StageConfig
 from harness.store.identity import STAGE_ID
 from harness.store.store import Store
 
-FEWEST_OF_TIMM = 1000  # classes of its pretrained weights: ImageNet's
+FEWEST_CLASSES_OF_TIMM = 1000  # timm's pretrained weights are for ImageNet or larger sets
 
 
 def stage_folder(name: str, store: Path) -> Path | None:
-    """The folder of the stage that a teacher's name means; None for timm's models."""
+    """Return the folder of the stage that a teacher's name means, or None for a model of timm."""
     if name.startswith(TIMM):
         return None
     if STAGE_ID.fullmatch(name):
@@ -31,7 +32,7 @@ def stage_folder(name: str, store: Path) -> Path | None:
 
 
 def _path(name: str) -> Path:
-    """With `~` written out, where there is such a user."""
+    """Return a path with `~` expanded, if there is such a user."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -39,24 +40,25 @@ def _path(name: str) -> Path:
 
 
 def stage_config(folder: Path) -> StageConfig:
-    """A stage's config, checked. Raises UserError."""
+    """Return the config of the stage in a folder. Raises UserError."""
     try:
         return StageConfig.model_validate_json((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"teacher: {folder} holds no readable config.json of a stage of this version; name a "
-            "finished stage of the store, a final.pt in a stage's folder, or timm:NAME."
+            f"teacher: {folder} does not have a readable config.json of a stage of this version. "
+            "Name a finished stage of the store, a final.pt in a stage's folder, or timm:NAME."
         ) from error
 
 
 def misfit(name: str, store: Path, dataset: DatasetConfig) -> str | None:
-    """A sentence about a teacher that is not there, or does not suit the data set; None: it does.
+    """Return why a teacher cannot be used with a data set, or None if it can.
 
-    Of timm's models, classes and image sizes are known where timm can be imported (`unchecked`).
+    Classes and image sizes of timm's models are checked only where timm can be imported; see
+    `unchecked`.
     """
     if name.startswith(TIMM):
         return _misfit_of_timm(name.removeprefix(TIMM), dataset)
-    if problem := _unfinished(name, store):
+    if problem := _missing_weights(name, store):
         return problem
     folder = stage_folder(name, store)
     assert folder is not None
@@ -67,15 +69,15 @@ def misfit(name: str, store: Path, dataset: DatasetConfig) -> str | None:
     return _misfit_of_stage(name, config, dataset)
 
 
-def _unfinished(name: str, store: Path) -> str | None:
-    """Whether a stage's final weights are those of a finished training, and are there."""
+def _missing_weights(name: str, store: Path) -> str | None:
+    """Return why there are no weights of a finished training, or None if there are."""
     if not STAGE_ID.fullmatch(name):
         path = _path(name)
         if path.name == "final.pt" and path.parent.name == "checkpoint" and path.is_file():
             return None
         return (
-            f"{name} is no file checkpoint/final.pt in a stage's folder (from {Path.cwd()}); name "
-            "one, or a finished stage of the store, or timm:NAME"
+            f"{name} is not a file checkpoint/final.pt in a stage's folder (from {Path.cwd()}): "
+            "name one, or a finished stage of the store, or timm:NAME"
         )
     stages = Store(store)
     if not stages.folder(name).exists():
@@ -85,97 +87,108 @@ def _unfinished(name: str, store: Path) -> str | None:
     except FileNotFoundError:
         return f"the stage {name} has no result: it is not finished"
     except Damaged as error:
-        return f"{error}; launch the teacher's grid again"
+        return f"{error}: launch the teacher's grid again"
     if status != "done":
-        return f"the training of the stage {name} {status}: choose another teacher"
+        return f"the training of the stage {name} has the status {status}: choose another teacher"
     if not stages.has_weights(name):
-        return f"the stage {name} has no final weights: they were deleted (run.keep_weights=all)"
+        return (
+            f"the stage {name} has no final weights: they were deleted. Train it again with "
+            "run.keep_weights=all"
+        )
     return None
 
 
 def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> str | None:
-    info, own = CATALOG[dataset.name], CATALOG[config.dataset.name]
+    """Return why a stage cannot be the teacher for a data set."""
+    student_data, teacher_data = CATALOG[dataset.name], CATALOG[config.dataset.name]
     family = find_family(config.model.family)
-    its_side = config.dataset.resolution or own.resolution
-    our_side = dataset.resolution or info.resolution
-    one_size = own is not info or (family is not None and family.patch)
-    for what, its, ours in (
-        ("classes", own.num_classes, info.num_classes),
-        ("channels", own.channels, info.channels),
-        ("pixels", its_side, our_side if one_size else its_side),
+    takes_one_size = family is not None and bool(family.patch)
+    teacher_side = config.dataset.resolution or teacher_data.resolution
+    student_side = dataset.resolution or student_data.resolution
+    if teacher_data is student_data and not takes_one_size:
+        student_side = teacher_side  # the same images; a convolutional network takes any size
+    for what, teachers, students in (
+        ("classes", teacher_data.num_classes, student_data.num_classes),
+        ("channels", teacher_data.channels, student_data.channels),
+        ("pixels", teacher_side, student_side),
     ):
-        if its != ours:
+        if teachers != students:
             return (
-                f"the teacher {name} was trained on {own.name} with {its} {what} and "
-                f"{dataset.name} has {ours}: choose a teacher trained on {dataset.name}"
+                f"the teacher {name} was trained on {teacher_data.name} with {teachers} {what} and "
+                f"{dataset.name} has {students}: choose a teacher trained on {dataset.name}"
             )
-    if family is not None and family.patch and dataset.start_resolution is not None:
-        return _one_size(f"the teacher {name} is a {family.name}, which takes")
+    if takes_one_size and dataset.start_resolution is not None:
+        return _takes_one_size(f"the teacher {name} ({config.model.family})")
     for key in ("validation_size", "split_seed"):
-        its, ours = getattr(config.dataset, key), getattr(dataset, key)
-        if own is info and its != ours:
+        teachers, students = getattr(config.dataset, key), getattr(dataset, key)
+        if teacher_data is student_data and teachers != students:
             return (
-                f"the teacher {name} was trained with dataset.{key} {its} and here it is {ours}, "
-                "so it has learned images that are validation here: choose one of the same split"
+                f"the teacher {name} was trained with dataset.{key} {teachers} and here it is "
+                f"{students}, so it was trained on images that are validation here: choose one of "
+                "the same split"
             )
     return None
 
 
-def _one_size(whose: str) -> str:
-    """What to say where training images grow."""
-    return f"{whose} images of one size: leave out dataset.start_resolution, or choose another"
+def _takes_one_size(teacher: str) -> str:
+    """Return why a teacher cannot be used where the training images grow."""
+    return (
+        f"{teacher} takes images of one size: leave out dataset.start_resolution, or choose another"
+    )
 
 
 def _misfit_of_timm(name: str, dataset: DatasetConfig) -> str | None:
+    """Return why a model of timm cannot be the teacher for a data set."""
     info = CATALOG[dataset.name]
     model, _, weights = name.partition("@")
-    known, architecture = timm_names(), model.partition(".")[0]  # resnet50.a1_in1k
-    if known and architecture not in known:
-        return f"timm has no model '{architecture}'{nearest(architecture, known)}"
+    architecture = model.partition(".")[0]  # of resnet50.a1_in1k
+    names = timm_names()  # none where timm cannot be imported
+    if names and architecture not in names:
+        return f"timm has no model '{architecture}'{nearest(architecture, names)}"
     if weights and not _path(weights).is_file():
-        return f"there is no file of weights {weights} (from {Path.cwd()})"
-    if not weights and info.num_classes < FEWEST_OF_TIMM:
+        return f"there is no file of weights {weights}: check the path (from {Path.cwd()})"
+    if not weights and info.num_classes < FEWEST_CLASSES_OF_TIMM:
         return (
-            f"timm's own weights of {model} tell {FEWEST_OF_TIMM:,} classes apart or more and "
-            f"{info.name} has {info.num_classes}: choose a teacher trained on {info.name}"
+            f"timm's own weights of {model} tell {FEWEST_CLASSES_OF_TIMM:,} classes or more apart "
+            f"and {info.name} has {info.num_classes}: choose a teacher trained on {info.name}"
         )
-    return _misfit_of_weights(model, bool(weights), dataset)
+    return _misfit_of_timm_weights(model, bool(weights), dataset)
 
 
-def _misfit_of_weights(model: str, own_weights: bool, dataset: DatasetConfig) -> str | None:
-    """By timm's record of the weights: its tag, classes and size of images."""
+def _misfit_of_timm_weights(model: str, own_weights: bool, dataset: DatasetConfig) -> str | None:
+    """Compare timm's record of the weights with a data set: tag, classes and size of images."""
     try:
         from timm.models import get_pretrained_cfg, list_pretrained
     except ImportError:
-        return None  # `unchecked` says so
+        return None  # `unchecked` reports it
     info, architecture = CATALOG[dataset.name], model.partition(".")[0]
     tags = list_pretrained(f"{architecture}.*")
     try:
-        found = get_pretrained_cfg(model)
+        record = get_pretrained_cfg(model)
     except RuntimeError:  # no such tag
         return f"timm has no weights {model}{nearest(model, tags)}"
     if not own_weights and not tags:
-        return f"timm has no weights of {model}: give some, as {TIMM}{model}@weights.pt"
-    if found is None:
+        return f"timm has no weights of {model}: name your own, as {TIMM}{model}@weights.pt"
+    if record is None:
         return None
-    if not own_weights and found.num_classes != info.num_classes:
+    if not own_weights and record.num_classes != info.num_classes:
         return (
-            f"timm's weights {model} tell {found.num_classes:,} classes apart and {info.name} has "
+            f"timm's weights {model} tell {record.num_classes:,} classes apart and {info.name} has "
             f"{info.num_classes:,}: choose others{nearest(architecture, tags)}"
         )
-    side, ours = found.input_size[-1], dataset.resolution or info.resolution
-    if found.fixed_input_size and side != ours:
+    side, student_side = record.input_size[-1], dataset.resolution or info.resolution
+    if record.fixed_input_size and side != student_side:
         return (
-            f"timm's {model} takes images of {side} pixels and {info.name} has {ours} here: set "
-            f"dataset.resolution={side}, or choose another"
+            f"timm's {model} takes images of {side} pixels and {info.name} has {student_side} "
+            f"here: set dataset.resolution={side}, or choose another"
         )
-    if found.fixed_input_size and dataset.start_resolution is not None:
-        return _one_size(f"timm's {model} takes")
+    if record.fixed_input_size and dataset.start_resolution is not None:
+        return _takes_one_size(f"timm's {model}")
     return None
 
 
 def unchecked(name: str) -> str | None:
-    """A sentence about a teacher of timm's that this machine knows too little about."""
+    """Return a note about a teacher of timm that could not be checked here, or None."""
     if not name.startswith(TIMM):
         return None
     try:

@@ -11,7 +11,7 @@ from harness.schema import TrialConfig
 
 @dataclass(frozen=True)
 class Trial:
-    """`id` is the digest of its config; `cell` has its value on every axis of the grid."""
+    """One cell of a grid. `cell` has the config's value on every axis of the grid."""
 
     id: str
     cell: Mapping[str, Any]

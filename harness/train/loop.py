@@ -58,7 +58,7 @@ def train_gang(
     try:
         if world.rank == 0:
             if loader.name != "resident":
-                print(f"loader {dataset.why}", flush=True)
+                print(f"loader {dataset.loader_choice}", flush=True)
             for member in members:
                 provenance.record(member.folder, _provenance(gang))
         for member in members:

@@ -1,4 +1,4 @@
-"""What the testbed asks of the machine: programs, processes, ports, names."""
+"""What the testbed needs from the machine: programs, processes, ports, host names."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ HOSTS = Path("/etc/hosts")
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 PACKAGES = "slurmctld slurmd slurmdbd slurm-client munge mariadb-server"
 PROGRAMS = "slurmctld slurmd slurmdbd sinfo sacctmgr munged munge mariadbd mariadb-install-db"
-PORTS = range(17000, 32000, 8)  # below those that kernels give to clients; 8 for each testbed
+PORTS = range(17000, 32000, 8)  # below the range that kernels give to clients; 8 for each testbed
 
 
 class Problem(Exception):
-    """Something that the user can mend; printed without a traceback, exit code 2."""
+    """A problem that the user can solve; printed without a traceback, exit code 2."""
 
 
 def wait(seconds: float, test: Callable[[], bool], problem: str) -> None:
@@ -33,8 +33,8 @@ def wait(seconds: float, test: Callable[[], bool], problem: str) -> None:
         time.sleep(0.1)
 
 
-def born(pid: int) -> str:
-    """When a process started, which with its PID names it for good; "" if it has ended."""
+def start_time(pid: int) -> str:
+    """Return when a process started, or "" if it has ended; with its PID this identifies it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -43,24 +43,25 @@ def born(pid: int) -> str:
 
 
 def job_processes(spool: Path, config: str) -> list[int]:
-    """Step daemons of the node whose slurmd works in folder `spool`, and what their jobs started.
+    """Return the PIDs of a node's step daemons and of the processes that its jobs started.
 
-    Step daemons keep slurmd's working folder (their environment is overwritten by their title), and
-    jobs get its configuration file and the node's name into their environment.
+    `spool` is the working folder of the node's slurmd. Step daemons have the same working folder
+    (their title overwrites their environment). Jobs have the configuration file and the node's name
+    in their environment.
     """
     marks = {f"SLURM_CONF={config}".encode(), f"SLURMD_NODENAME={spool.name}".encode()}
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             program = (process / "exe").readlink().name
             daemon = program.startswith("slurm") and (process / "cwd").readlink() == spool
             if daemon or marks <= set((process / "environ").read_bytes().split(b"\0")):
-                found.append(int(process.name))
-    return found
+                pids.append(int(process.name))
+    return pids
 
 
 def install(path: str) -> None:
-    """See that the programs are there: with apt where it exists, else by telling the user."""
+    """Install missing programs with apt, or raise Problem with the names of the packages."""
     if missing := [name for name in PROGRAMS.split() if not shutil.which(name, path=path)]:
         subprocess.run(["sh", PROJECT / ".ci/packages", *PACKAGES.split()], check=False)
         missing = [name for name in missing if not shutil.which(name, path=path)]
@@ -72,17 +73,19 @@ def install(path: str) -> None:
 
 
 def free_ports() -> int:
-    """First of eight neighbouring ports of 127.0.0.1 that nobody uses."""
-    for base in random.sample(PORTS, len(PORTS)):  # two that start at once should not meet
+    """Return the first of eight consecutive ports of 127.0.0.1 that are free."""
+    for base in random.sample(
+        PORTS, len(PORTS)
+    ):  # so that two that start at once do not choose the same
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for port in range(base, base + PORTS.step):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return base
-    raise Problem(f"no {PORTS.step} neighbouring ports free from {PORTS.start} to {PORTS.stop}")
+    raise Problem(f"no {PORTS.step} consecutive ports are free from {PORTS.start} to {PORTS.stop}")
 
 
 def lock(file: int, what: Path) -> None:
-    """Lock an open file or folder until it is closed."""
+    """Lock an open file or folder until it is closed. Raises Problem after two minutes."""
 
     def attempt() -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -94,10 +97,11 @@ def lock(file: int, what: Path) -> None:
 
 
 def edit_hosts(folder: Path, nodes: list[str]) -> None:
-    """Put this testbed's line on top of /etc/hosts; without `nodes`, take it out.
+    """Put this testbed's line at the top of /etc/hosts; without `nodes`, remove it.
 
-    The nodes' names are for rendezvous by name. This machine's own name is for SLURM: with
-    NoInAddrAny it listens where that name leads to (slurm_setup_addr), often a LAN address.
+    Ranks find each other by the names of the nodes. This machine's own name is there for SLURM:
+    with NoInAddrAny it listens at the address of that name (slurm_setup_addr), which often is a LAN
+    address.
     """
     mark, name = f"# testbed {folder}\n", socket.gethostname()
     try:
@@ -122,6 +126,6 @@ def edit_hosts(folder: Path, nodes: list[str]) -> None:
         address = "nowhere"
     if nodes and address != "127.0.0.1":
         raise Problem(
-            f"the name of this machine, {name}, leads to {address}, and SLURM would listen there. "
-            f"As root, put the line `127.0.0.1 {name}` on top of {HOSTS}"
+            f"this machine's name, {name}, has the address {address}, where SLURM would listen. "
+            f"As root, put the line `127.0.0.1 {name}` at the top of {HOSTS}"
         )

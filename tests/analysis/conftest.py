@@ -1,4 +1,4 @@
-"""Planted truths: rows whose best magnitude is known; and a browser that opens pages."""
+"""Rows whose best magnitude is known, and a browser that opens pages."""
 
 import base64
 import fcntl
@@ -14,7 +14,7 @@ import time
 import pandas as pd
 import pytest
 
-from analysis import checks, rows
+from analysis import checks, columns
 
 MAGNITUDES = ("none", 0.2, 0.5, 0.8)
 
@@ -44,16 +44,16 @@ def planted_frame(curves=None, seeds=3, spread=0.01, seed=0, magnitudes=MAGNITUD
         for magnitude, mean in zip(magnitudes, means, strict=True)
         for s in range(seeds)
     ]
-    return rows.check(pd.DataFrame(made), "planted")
+    return checks.check(pd.DataFrame(made), "planted")
 
 
 @pytest.fixture(scope="session")
 def every_column():
     """A value for each column of a sweep's rows, of a kind that it has."""
-    numbers = (*checks.NUMBERS, "depth", "batch_size", "lr", "weight_decay", "label_smoothing",
+    numbers = (*columns.NUMBERS, "depth", "batch_size", "lr", "weight_decay", "label_smoothing",
                "train_size", "zero_stage", "world_size", "micro_batch_size", "threads")  # fmt: skip
     planted = set(planted_frame({1.0: (0.8,)}, magnitudes=(0.2,), seeds=1).columns)
-    words = {name: 0.5 if name in numbers else "word" for name in rows.COLUMNS}
+    words = {name: 0.5 if name in numbers else "word" for name in columns.COLUMNS}
     return {name: value for name, value in words.items() if name not in planted} | {
         "flags": "", "why": None, "dense_long": None, "calibrated": False, "schedule": "constant",
         "surplus": "none",
@@ -77,11 +77,11 @@ def with_noise():
 
 
 class Browser:
-    """Headless Chromium, driven by its DevTools protocol over a pipe: no port, no library."""
+    """Headless Chromium, driven through a pipe by its DevTools protocol."""
 
     def __init__(self, profile):
         (read, there_out), (there_in, write) = os.pipe(), os.pipe()
-        # it talks on 3 and 4: numbers above cannot be in the way of each other
+        # the browser reads from 3 and writes to 4, so these descriptors must have other numbers
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (there_in, there_out)]
         os.close(there_in)
         os.close(there_out)
@@ -96,7 +96,7 @@ class Browser:
         )  # fmt: skip
         for fd in high:
             os.close(fd)
-        self.read, self.write, self.left = read, write, b""
+        self.read, self.write, self.buffer = read, write, b""
         self.numbers, self.events, self.session = itertools.count(1), [], None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
@@ -106,30 +106,30 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method, **params):
-        """The answer to a command of the protocol; events on the way are kept."""
+        """Return the answer to a command of the protocol; events that come before it are kept."""
         number = next(self.numbers)
         message = {"id": number, "method": method, "params": params}
         if self.session:
             message["sessionId"] = self.session
         os.write(self.write, json.dumps(message).encode() + b"\0")
-        while (found := self._message()).get("id") != number:
-            self.events.append(found)
-        assert "error" not in found, found["error"]
-        return found["result"]
+        while (message := self._message()).get("id") != number:
+            self.events.append(message)
+        assert "error" not in message, message["error"]
+        return message["result"]
 
     def _message(self):
         deadline = time.monotonic() + 60
-        while b"\0" not in self.left:
+        while b"\0" not in self.buffer:
             ready, _, _ = select.select([self.read], [], [], max(0, deadline - time.monotonic()))
             assert ready, "the browser did not answer within 60 s"
-            said = os.read(self.read, 1 << 20)
-            assert said, "the browser has gone"
-            self.left += said
-        text, _, self.left = self.left.partition(b"\0")
+            received = os.read(self.read, 1 << 20)
+            assert received, "the browser has ended"
+            self.buffer += received
+        text, _, self.buffer = self.buffer.partition(b"\0")
         return json.loads(text)
 
     def open(self, path, scheme="light", width=1200):
-        """Load a file and forget what was said before."""
+        """Load a file and forget earlier events."""
         self.events.clear()
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", features=features)
@@ -140,23 +140,23 @@ class Browser:
             self.events.append(self._message())
 
     def run(self, script):
-        """The value of a JavaScript expression in the page."""
-        said = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        assert "exceptionDetails" not in said, said
-        return said["result"].get("value")
+        """Return the value of a JavaScript expression in the page."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def press(self, key, code=0, text=""):
-        """A real key, as the keyboard sends it."""
+        """Press a key as a keyboard does."""
         keys = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **keys)
         self.call("Input.dispatchKeyEvent", type="keyUp", **keys)
 
     def move(self, x, y):
-        """The pointer, in pixels of the window."""
+        """Move the pointer to a place in pixels of the window."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def picture(self):
-        """The whole page as PNG."""
+        """Return the whole page as PNG."""
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 

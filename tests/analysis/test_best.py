@@ -8,15 +8,18 @@ import pandas as pd
 import pytest
 
 from analysis import render
-from analysis.best import METRICS, best_per_size, warnings
+from analysis.best import best_per_size
+from analysis.columns import METRICS
+from analysis.provenance import warnings
+from analysis.table import best_table
 from harness.errors import UserError
 
 
 def test_the_planted_best_is_found_on_validation_and_reported_on_test(planted):
     table = planted()
-    found = best_per_size(table)
-    assert [line.best.magnitude for line in found] == [0.2, 0.5]
-    for line, width in zip(found, (0.5, 2.0), strict=True):
+    results = best_per_size(table)
+    assert [line.best.magnitude for line in results] == [0.2, 0.5]
+    for line, width in zip(results, (0.5, 2.0), strict=True):
         chosen = table[(table["width"] == width) & (table["magnitude"] == line.best.magnitude)]
         assert line.test == pytest.approx(chosen["test_top1"].mean())
         none = table[(table["width"] == width) & (table["magnitude"] == "none")]
@@ -41,13 +44,13 @@ def test_the_order_of_rows_changes_nothing(planted):
 @pytest.mark.parametrize("means", [(0.800, 0.805, 0.803, 0.70), (0.8, 0.8, 0.8, 0.7)])
 def test_ties_hold_the_true_best_and_let_clear_losers_go(planted, with_noise, means):
     chance, true = np.random.default_rng(0), planted({1.0: means}, spread=0.0)
-    kept = covered = 0
+    losers_kept = covered = 0
     for _ in range(500):
         line = best_per_size(with_noise(true, chance, 0.005), optima=False)[0]
         covered += 0.2 in line.ties
-        kept += 0.8 in line.ties
+        losers_kept += 0.8 in line.ties
     assert covered / 500 >= 0.93
-    assert kept == 0
+    assert losers_kept == 0
 
 
 def test_one_seed_has_no_interval_and_everything_ties(planted):
@@ -55,7 +58,7 @@ def test_one_seed_has_no_interval_and_everything_ties(planted):
     assert math.isnan(line.test_half)
     assert set(line.ties) == {"none", 0.2, 0.5, 0.8}
     assert line.optimum is None
-    assert "±" not in render.screen(render.table([line], [])).split("note:")[0]
+    assert "±" not in render.screen(best_table([line], [])).split("note:")[0]
 
 
 def test_one_size_with_one_magnitude_is_a_line(planted):
@@ -75,7 +78,7 @@ def test_diverged_cells_cannot_win_and_missing_ones_are_shown(planted):
     table.loc[lost, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]
     small, large = best_per_size(table)
     assert large.best.magnitude != 0.5
-    shown = render.screen(render.table([small, large], warnings(table)))
+    shown = render.screen(best_table([small, large], warnings(table)))
     assert "0.5: 1 diverged" in shown
     assert "none: 1 missing" in shown
     assert "22 of 24 trials are done" in shown
@@ -84,7 +87,7 @@ def test_diverged_cells_cannot_win_and_missing_ones_are_shown(planted):
 @pytest.mark.parametrize("state", ["waiting", "diverged"])
 def test_nothing_done_is_a_table_of_dashes(planted, state):
     table = planted().assign(state=state, val_top1=math.nan, test_top1=math.nan)
-    shown = render.table(best_per_size(table), warnings(table))
+    shown = best_table(best_per_size(table), warnings(table))
     assert "0 of 24 trials are done" in render.screen(shown)
     assert {row[2] for row in shown.rows} == {"-"}
 
@@ -94,9 +97,9 @@ def test_rows_made_in_different_ways_are_flagged(planted):
     table.loc[3, "engine"] = "ddp"
     table["flags"] = ""
     table.loc[4, "flags"] = "mixed_code"
-    told = " ".join(warnings(table))
-    assert "the rows differ in engine: ddp, deepspeed" in told
-    assert "1 trials changed code" in told
+    messages = " ".join(warnings(table))
+    assert "the rows differ in engine: ddp, deepspeed" in messages
+    assert "1 trials changed code" in messages
 
 
 def test_no_augmentation_is_the_same_under_every_policy(planted):
@@ -147,17 +150,17 @@ def test_sizes_are_in_order_whatever_their_type(planted):
     table = planted()
     table["dense_long"] = [None if width == 2.0 else 0.9 for width in table["width"]]
     table["family"] = ["b" if width == 2.0 else "a" for width in table["width"]]
-    found = best_per_size(table, ["dense_long", "family", "width"])
-    assert [line.size["width"] for line in found] == [2.0, 0.5]
-    assert statistics.fmean(len(line.cells) for line in found) == 4
+    results = best_per_size(table, ["dense_long", "family", "width"])
+    assert [line.size["width"] for line in results] == [2.0, 0.5]
+    assert statistics.fmean(len(line.cells) for line in results) == 4
 
 
 def test_a_size_by_counts_is_what_the_axes_say_with_the_mean_count(planted):
     table = planted(sparsity=0.8)
     table["macs_nonzero"] = [1000 * w + s for w, s in zip(table["width"], table["seed"])]
-    found = best_per_size(table, ["macs_nonzero"])
-    assert [line.size for line in found] == [{"macs_nonzero": 501}, {"macs_nonzero": 2001}]
-    assert {cell.seeds for line in found for cell in line.cells} == {3}
+    results = best_per_size(table, ["macs_nonzero"])
+    assert [line.size for line in results] == [{"macs_nonzero": 501}, {"macs_nonzero": 2001}]
+    assert {cell.seeds for line in results for cell in line.cells} == {3}
     one = table[table["width"] == 2.0].drop(columns="width")
     assert [line.size for line in best_per_size(one, ["macs_nonzero"])] == [{"macs_nonzero": 2001}]
 
@@ -169,8 +172,8 @@ def test_sizes_made_in_different_ways_say_so_on_their_line(planted):
     assert "the rows differ in code: abc, unknown" in warnings(table)
     table.loc[small & (table["seed"] == 1), "flags"] = "mixed_torch;mixed_device"
     table.loc[~small, "torch"] = "2.2"
-    found = best_per_size(table)
-    assert [line.mixed for line in found] == [("code", "mixed_torch", "mixed_device"), ()]
-    shown = render.table(found, [])
+    results = best_per_size(table)
+    assert [line.differs_in for line in results] == [("code", "mixed_torch", "mixed_device"), ()]
+    shown = best_table(results, [])
     assert shown.header[-1] == "differs in"
     assert [row[-1] for row in shown.rows] == ["code, mixed_torch, mixed_device", "-"]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.best import METRICS
-from analysis.claims import claims, table
+from analysis.claims import claims, claims_table
+from analysis.columns import METRICS
 
 MAGNITUDES = [0.1 * step for step in range(8)]
 SPREAD = 0.002  # 0.2 points, half of the variance shared by validation and test
@@ -62,8 +62,8 @@ def test_no_shift_is_rarely_taken_for_one(curve):
 @pytest.mark.parametrize(("name", "arms", "step"), [("A1", WIDTHS, 0.1), ("A2", SPARSITIES, -0.1)])
 def test_a_shift_of_one_grid_step_is_found_in_its_direction(name, arms, step):
     chance = random.Random(1)
-    found = [verdict(sweep(chance, shifting(step), arms), name).verdict for _ in range(100)]
-    assert found.count("supported") > 90
+    verdicts = [verdict(sweep(chance, shifting(step), arms), name).verdict for _ in range(100)]
+    assert verdicts.count("supported") > 90
     against = verdict(sweep(chance, shifting(-step), arms), name)
     assert against.verdict == "contradicted"
     assert against.effect.estimate.effect < 0
@@ -80,9 +80,9 @@ def test_a_shift_of_one_grid_step_is_found_in_its_direction(name, arms, step):
 )
 def test_slopes_that_differ_are_no_optimum_that_moves(curve):
     chance = random.Random(1)
-    found = [verdict(sweep(chance, curve, WIDTHS), "A1") for _ in range(100)]
-    assert sum(claim.p < 0.05 for claim in found) > 90
-    assert sum(claim.verdict != "undecided" for claim in found) < 7
+    results = [verdict(sweep(chance, curve, WIDTHS), "A1") for _ in range(100)]
+    assert sum(claim.p < 0.05 for claim in results) > 90
+    assert sum(claim.verdict != "undecided" for claim in results) < 7
 
 
 def test_none_that_wins_everywhere_does_not_move(planted):
@@ -137,8 +137,8 @@ def test_longer_dense_trainings_do_not_part_the_pruned_ones():
 
 def test_what_is_left_differs_from_seed_to_seed_and_parts_nothing():
     frame = sweep(random.Random(4), shifting(-0.1), SPARSITIES)
-    left = 1e6 * (1 - frame["sparsity"]) + 100 * frame["seed"] + 90 * frame["magnitude"]
-    frame["macs_nonzero"] = left.round().astype(int)
+    remaining = 1e6 * (1 - frame["sparsity"]) + 100 * frame["seed"] + 90 * frame["magnitude"]
+    frame["macs_nonzero"] = remaining.round().astype(int)
     lines = [line for line in claims(frame, by=["macs_nonzero"]) if line.name == "A2"]
     assert [line.verdict for line in lines] == ["supported"]
 
@@ -311,8 +311,8 @@ def test_controls_of_a_schedule_have_lines_of_their_own():
     frame = sweep(random.Random(5), lambda n, m: 0.9 + 0.02 * (n % 2), arms, [0.1, 0.3])
     lines = [claim for claim in claims(frame) if claim.name == "A3"]
     assert sorted(line.verdict for line in lines) == ["control", "control", "undecided"]
-    told = {line.verdict: line.reason for line in lines if line.verdict != "control"}
-    assert told["undecided"].startswith("[0.1, 0.2] at")
+    reasons = {line.verdict: line.reason for line in lines if line.verdict != "control"}
+    assert reasons["undecided"].startswith("[0.1, 0.2] at")
     assert all(line.p < 0.05 for line in lines if line.verdict == "control")
     only = frame[frame["schedule"].isin(["constant", "rising", "shuffled"])]
     assert verdict(only, "A3").verdict == "not tested"
@@ -321,9 +321,9 @@ def test_controls_of_a_schedule_have_lines_of_their_own():
 def test_difficulty_that_orders_accuracy_is_a_rank_correlation():
     frame = sweep(random.Random(9), lambda n, m: 0.9 - 0.1 * m, WIDTHS[:1])
     frame["difficulty"] = [1 + m for m in frame["magnitude"]]
-    found = verdict(frame, "C1")
-    assert found.verdict == "supported"
-    assert found.effect.estimate.effect > 0.9
+    claim = verdict(frame, "C1")
+    assert claim.verdict == "supported"
+    assert claim.effect.estimate.effect > 0.9
     frame["difficulty"] = -frame["difficulty"]
     assert verdict(frame, "C1").verdict == "contradicted"
     # few policies of each of two spaces are ranked together
@@ -346,10 +346,10 @@ def test_calibrated_spaces_are_told_from_uncalibrated_ones():
         arm["policy"] = policy
     frame = sweep(random.Random(10), lambda n, m: 0.9 + 0.02 * n, arms, [0.1, 0.3])
     none = sweep(random.Random(11), lambda n, m: 0.99, arms[:1], ["none"])
-    found = verdict(pd.concat([frame, none], ignore_index=True).assign(trial=None), "C2")
-    assert found.verdict == "supported"
-    assert "(4 arms)" in found.reason
-    assert re.match(r"calibrated at 0\.\d against uncalibrated at 0\.\d", found.reason)
+    claim = verdict(pd.concat([frame, none], ignore_index=True).assign(trial=None), "C2")
+    assert claim.verdict == "supported"
+    assert "(4 arms)" in claim.reason
+    assert re.match(r"calibrated at 0\.\d against uncalibrated at 0\.\d", claim.reason)
 
 
 def test_groups_are_tested_apart_and_corrected_together():
@@ -390,7 +390,7 @@ def test_what_cannot_be_tested_says_why():
 
 def test_one_seed_decides_nothing():
     frame = sweep(random.Random(0), shifting(0.1), WIDTHS, seeds=1)
-    found = verdict(frame, "A1")
-    assert found.verdict == "undecided"
-    assert "one seed" in found.reason
-    assert "±" not in table([found], []).rows[0][2]
+    claim = verdict(frame, "A1")
+    assert claim.verdict == "undecided"
+    assert "one seed" in claim.reason
+    assert "±" not in claims_table([claim], []).rows[0][2]

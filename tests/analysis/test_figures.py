@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from analysis import drawing, figures, rows
+from analysis import checks, drawing, figures, rows
 from analysis.best import best_per_size
 
 
@@ -23,7 +23,7 @@ def grown(planted, **more):
         parts.append(part)
     frame = pd.concat(parts, ignore_index=True)
     frame["difficulty"] = [0.0 if m == "none" else m for m in frame["magnitude"]]
-    return rows.check(frame, "grown")
+    return checks.check(frame, "grown")
 
 
 def test_the_rows_allow_every_figure(planted):
@@ -36,9 +36,9 @@ def test_the_rows_allow_every_figure(planted):
 
 
 def test_the_lines_are_the_means_and_the_dots_are_the_seeds(planted):
-    found = best_per_size(planted())
-    axes = figures.accuracy_against_magnitude(found).axes[0]
-    first = found[0]
+    results = best_per_size(planted())
+    axes = figures.accuracy_against_magnitude(results).axes[0]
+    first = results[0]
     curve = next(line for line in axes.lines if line.get_label() == "width 0.5")
     assert list(curve.get_xdata()) == [0.2, 0.5, 0.8]
     assert list(curve.get_ydata()) == pytest.approx(
@@ -53,9 +53,9 @@ def test_the_lines_are_the_means_and_the_dots_are_the_seeds(planted):
 
 
 def test_the_change_is_against_the_same_size(planted):
-    found = best_per_size(planted())
-    axes = figures.change_against_none(found).axes[0]
-    for line in found:
+    results = best_per_size(planted())
+    axes = figures.change_against_none(results).axes[0]
+    for line in results:
         curve = next(c for c in axes.lines if c.get_label() == f"width {line.size['width']:g}")
         none = line.cells[0].mean_test
         assert curve.get_ydata()[0] == pytest.approx(100 * (line.cells[1].mean_test - none))
@@ -80,8 +80,8 @@ def test_one_seed_is_drawn_without_bands(planted):
 
 def test_the_same_rows_give_the_same_bytes(planted, tmp_path):
     for name in ("a", "b"):
-        found = best_per_size(planted())
-        drawing.save(figures.accuracy_against_magnitude(found), tmp_path / name)
+        results = best_per_size(planted())
+        drawing.save(figures.accuracy_against_magnitude(results), tmp_path / name)
     for suffix in (".png", ".pdf"):
         first = (tmp_path / "a").with_suffix(suffix).read_bytes()
         assert first == (tmp_path / "b").with_suffix(suffix).read_bytes()
@@ -171,9 +171,9 @@ def test_lines_are_of_the_colours_that_can_be_told_apart(planted):
 
 def test_none_is_a_level_of_its_own_and_each_tie_is_marked(planted):
     curves = {0.5: (0.82, 0.815, 0.78, 0.70), 2.0: (0.85, 0.80, 0.848, 0.70)}
-    found = best_per_size(planted(curves, spread=0.004))
-    assert [line.ties for line in found] == [("none", 0.2), ("none", 0.5)]
-    axes = figures.optimum_against_params(found).axes[0]
+    results = best_per_size(planted(curves, spread=0.004))
+    assert [line.ties for line in results] == [("none", 0.2), ("none", 0.5)]
+    axes = figures.optimum_against_params(results).axes[0]
     assert not axes.xaxis.get_minor_ticks()
     labels = [text.get_text() for text in axes.get_xticklabels()]
     assert labels == ["500", "2k"]
@@ -205,14 +205,14 @@ def test_policies_without_none_are_drawn_against_that_of_another(planted):
 @pytest.mark.slow
 def test_the_command_draws_without_a_word_on_stderr(planted, tmp_path):
     rows.write(grown(planted, flags=""), tmp_path)
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-m", "analysis.figures", f"rows={tmp_path}/rows.csv",
          f"out={tmp_path}/out"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    assert said.stderr == ""
-    assert len(said.stdout.split()) == 12
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert len(process.stdout.split()) == 12
 
 
 def test_many_sizes_are_drawn_in_panels_and_too_many_not_at_all(planted):
@@ -239,8 +239,8 @@ def test_many_sizes_are_drawn_in_panels_and_too_many_not_at_all(planted):
 
 def test_an_unfinished_sweep_says_so_on_its_figures(planted):
     frame = planted()
-    found = best_per_size(frame)
-    assert all(f.get_suptitle() == "" for f in figures.figures(frame, found).values())
+    results = best_per_size(frame)
+    assert all(f.get_suptitle() == "" for f in figures.figures(frame, results).values())
     frame.loc[0, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]
     for figure in figures.figures(frame, best_per_size(frame)).values():
         assert figure.get_suptitle() == "interim: 23 of 24 trials done"

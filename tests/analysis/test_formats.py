@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis import claims, compare, render, rows
-from analysis.best import best_per_size, warnings
+from analysis import checks, claims, compare, rows
+from analysis.best import best_per_size
+from analysis.formats import FORMATS, show
 from analysis.latex import escape, latex, number_format, standalone
-from analysis.table import main
+from analysis.provenance import warnings
+from analysis.table import best_table, main
 from harness.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,11 +22,11 @@ NASTY = r'50%_of $x$ & {y} #1 ~^ [2] \input{/etc/passwd} <b onload="x"> `rm` | Ã
 
 
 def shown_table(frame):
-    return render.table(best_per_size(frame), warnings(frame))
+    return best_table(best_per_size(frame), warnings(frame))
 
 
 def shown_claims(frame):
-    return claims.table(claims.claims(frame), warnings(frame))
+    return claims.claims_table(claims.claims(frame), warnings(frame))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def shown_claims(frame):
 )  # fmt: skip
 def test_golden_files(planted, name, shape):
     shown = shown_claims if name.startswith("claims") else shown_table
-    made = render.show(shown(planted()), shape) + "\n"
+    made = show(shown(planted()), shape) + "\n"
     assert made == (GOLDEN / name).read_text(encoding="utf-8")
 
 
@@ -54,11 +56,11 @@ def test_strings_cannot_become_html_or_markdown(planted):
         def handle_starttag(self, tag, attrs):
             seen.append(tag)
 
-    Reader().feed(render.show(shown_table(table), "html"))
+    Reader().feed(show(shown_table(table), "html"))
     assert set(seen) == {
         "table", "caption", "thead", "tbody", "tr", "th", "td", "strong", "ul", "li",
     }  # fmt: skip
-    assert "<b" not in render.show(shown_table(table), "markdown").replace("\\<b", "")
+    assert "<b" not in show(shown_table(table), "markdown").replace("\\<b", "")
 
 
 def test_numbers_stand_in_columns_of_their_own_width():
@@ -90,7 +92,7 @@ KINDS = {"plain": lambda frame: frame, "nasty": nasty, "unfinished": unfinished}
 TABLES = {
     "best": shown_table,
     "claims": shown_claims,
-    "compare": lambda frame: compare.table(
+    "compare": lambda frame: compare.comparison_table(
         compare.compare(frame, frame.assign(val_top1=frame["val_top1"] / 2)),
         compare.notes(frame, frame), every=True,
     ),
@@ -113,13 +115,13 @@ def test_the_latex_compiles(planted, tmp_path, kind, name, document):
     assert there.stdout, "LaTeX has no siunitx: make test-system installs it"
     shown = TABLES[name](KINDS[kind](planted(epochs=5)))
     (tmp_path / "table.tex").write_text(document(shown), encoding="utf-8")
-    said = subprocess.run(
+    process = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
         cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120, check=False,
     )  # fmt: skip
-    assert said.returncode == 0, said.stdout[-2000:]
+    assert process.returncode == 0, process.stdout[-2000:]
     fits = kind != "nasty" if document is standalone else (kind, name) == ("plain", "best")
-    assert not fits or "Overfull" not in said.stdout
+    assert not fits or "Overfull" not in process.stdout
     assert (tmp_path / "table.pdf").stat().st_size > 5000
 
 
@@ -131,9 +133,9 @@ def test_the_command_writes_table_rows_and_figure(planted, tmp_path, capsys):
         "accuracy_against_magnitude.png", "accuracy_against_magnitude.pdf",
     }  # fmt: skip
     assert (tmp_path / "out" / "rows.csv").read_text() == (tmp_path / "in/rows.csv").read_text()
-    said = capsys.readouterr()
-    assert "written:" in said.out
-    assert said.err == ""
+    printed = capsys.readouterr()
+    assert "written:" in printed.out
+    assert printed.err == ""
 
 
 @pytest.mark.parametrize(
@@ -148,15 +150,15 @@ def test_the_command_names_the_nearest_valid_word(planted, tmp_path, word, text)
 
 def test_the_claims_are_printed_in_every_format(planted, tmp_path, capsys):
     curves = {0.5: (0.80, 0.82, 0.78, 0.70), 2.0: (0.85, 0.87, 0.90, 0.88)}
-    frame = rows.check(planted(curves, spread=0.002), "sweep")
+    frame = checks.check(planted(curves, spread=0.002), "sweep")
     rows.write(frame, tmp_path)
     assert claims.main([f"rows={tmp_path}/rows.csv"]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert all(f"\n  {name.rjust(5)}  " in said.out for name in claims.PREDICTED)
-    shown = claims.table(claims.claims(frame), [])
-    for shape in render.FORMATS:
-        assert "supported" in render.show(shown, shape)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert all(f"\n  {name.rjust(5)}  " in printed.out for name in claims.CLAIMS)
+    shown = claims.claims_table(claims.claims(frame), [])
+    for shape in FORMATS:
+        assert "supported" in show(shown, shape)
 
 
 @pytest.mark.slow
@@ -180,9 +182,9 @@ def test_no_command_imports_torch_nor_one_that_draws_nothing_matplotlib(planted,
         script += f"assert importlib.import_module('analysis.{name}').main({words!r}) in (0, 1)\n"
         heavy = ("torch", *(("matplotlib", "scipy.stats") if name not in DRAWING else ()))
         script += f"assert not {{*{heavy}}} & {{*sys.modules}}, {name!r}\n"
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert (said.returncode, said.stderr) == (0, "")
-    assert "\n\\begin{table}" in said.stdout
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "\n\\begin{table}" in process.stdout

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import checks, report, rows, sections
+from analysis import checks, report, report_tables, rows
 from analysis.best import best_per_size
 from harness.errors import UserError
 from harness.sweep.states import STATES
@@ -39,7 +39,7 @@ def interim(planted, **more):
 
 def test_unexplained_errors_come_first_and_nothing_missing_is_left_out(planted):
     frame = interim(planted)
-    table = sections.unfinished(frame, ["width"])
+    table = report_tables.unfinished(frame, ["width"])
     assert [row[0] for row in table.rows] == [
         "unexplained error", "unexplained error", "failed", "diverged", "running", "waiting",
     ]  # fmt: skip
@@ -61,15 +61,12 @@ def test_errors_to_be_tried_again_are_unexplained_and_ids_make_no_reasons(plante
     states = ["waiting", "waiting", "waiting", "running", "running", "waiting"]
     for at, (state, why) in enumerate(zip(states, whys, strict=True)):
         frame.loc[at, ["state", "why", "val_top1", "test_top1"]] = [state, why, math.nan, math.nan]
-    assert [row[:3] for row in sections.unfinished(frame, ["width"]).rows] == [
+    assert [row[:3] for row in report_tables.unfinished(frame, ["width"]).rows] == [
         ("unexplained error", "tried before, lost: worker ... gone for ... s", "2"),
         ("running", "heartbeat ... s ago of job ...", "2"),
         ("waiting", "its parent 0011aabbccddeeff is waiting", "1"),
         ("waiting", "tried before, config: no such data set", "1"),
     ]
-    from harness.cluster.state import AFTER
-
-    assert sections.AFTER == AFTER
 
 
 def test_by_is_for_every_part_of_the_report(planted):
@@ -88,7 +85,7 @@ def test_by_is_for_every_part_of_the_report(planted):
 
 
 def test_seeds_done_are_counted_size_by_magnitude(planted):
-    table = sections.completeness(best_per_size(interim(planted)))
+    table = report_tables.completeness(best_per_size(interim(planted)))
     assert table.header == ("width", "at none", "at 0.2", "at 0.5", "at 0.8")
     assert table.rows[0] == ("0.5", "1 of 3", "2 of 3", "2 of 3, 1 diverged", "1 of 3")
 
@@ -96,27 +93,26 @@ def test_seeds_done_are_counted_size_by_magnitude(planted):
 def test_what_was_spent_is_held_against_the_estimate_made_beforehand(planted):
     frame = planted({1.0: (0.8,)}, magnitudes=(0.2,), epochs=10)
     frame["gpu_seconds"] = [3600.0, 7200.0, 10800.0]
-    (row,) = sections.cost(frame, ["width"]).rows
+    (row,) = report_tables.cost(frame, ["width"]).rows
     assert row == ("1", "3", "6", "no estimate", "-", "0", "0")
     frame["estimated_seconds"] = 5400.0
-    (row,) = sections.cost(frame, ["width"]).rows
+    (row,) = report_tables.cost(frame, ["width"]).rows
     # 5400 against 3600, 7200, 10800: off by 50, 25 and 50 %
     assert row == ("1", "3", "6", "4.5", "42 %", "0", "0")
     frame.loc[2, ["state", "gpu_seconds"]] = ["waiting", math.nan]
-    assert sections.cost(frame, ["width"]).rows[0][1:] == ("2", "3", "3", "38 %", "1", "1.5")
+    assert report_tables.cost(frame, ["width"]).rows[0][1:] == ("2", "3", "3", "38 %", "1", "1.5")
     frame = frame.assign(state="waiting", gpu_seconds=math.nan)
-    assert sections.cost(frame, ["width"]).rows[0][1:] == ("0", "-", "-", "-", "3", "4.5")
-    unknown = sections.cost(frame.drop(columns="estimated_seconds"), ["width"]).rows[0]
+    assert report_tables.cost(frame, ["width"]).rows[0][1:] == ("0", "-", "-", "-", "3", "4.5")
+    unknown = report_tables.cost(frame.drop(columns="estimated_seconds"), ["width"]).rows[0]
     assert unknown[-1] == "unknown"
 
 
 def test_every_state_of_a_trial_is_known_and_has_its_place():
-    assert set(STATES) <= set(checks.STATES)
-    assert set(STATES) - {"done"} <= set(sections.URGENCY)
+    assert set(STATES) - {"done"} <= set(report_tables.URGENCY)
 
 
 def test_differences_of_provenance_are_named(planted):
-    shown = {row[0]: row[1:] for row in sections.provenance(interim(planted)).rows}
+    shown = {row[0]: row[1:] for row in report_tables.provenance(interim(planted)).rows}
     assert shown["code"] == ("abc (14); def (4)", "differs")
     assert shown["engine"] == ("deepspeed", "-")
 
@@ -134,12 +130,12 @@ def test_the_same_rows_give_the_same_bytes_whatever_file_they_are_in(planted, tm
 def test_the_command_writes_the_page_and_the_rows_that_make_it_again(planted, tmp_path):
     rows.write(interim(planted), tmp_path / "in")
     words = ["where=width > 1", "metric=top1"]
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-m", "analysis.report",
          f"rows={tmp_path}/in/rows.csv", f"out={tmp_path}/a", *words],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert (said.returncode, said.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
     assert report.main([f"rows={tmp_path}/a/rows.csv", f"out={tmp_path}/b", *words]) == 0
     page = (tmp_path / "a" / "report.html").read_bytes()
     assert page == (tmp_path / "b" / "report.html").read_bytes()
@@ -184,7 +180,7 @@ def grown(planted):
         part = interim(planted, seed=chance.randrange(99)).assign(sparsity=sparsity)
         part["trial"] = [f"{trial}-{sparsity}" for trial in part["trial"]]
         parts.append(part)
-    return rows.check(pd.concat(parts, ignore_index=True), "grown")
+    return checks.check(pd.concat(parts, ignore_index=True), "grown")
 
 
 @pytest.fixture(scope="module")
@@ -241,12 +237,12 @@ def test_everything_can_be_reached_and_used_by_keyboard(browser, page):
     browser.press(" ", 32, " ")
     assert browser.run("document.activeElement.parentElement.ariaSort") == "descending"
     browser.run("document.querySelector('#accuracy_against_magnitude .plot').focus()")
-    told = []
+    tooltips = []
     for _ in range(2):
         browser.press("ArrowRight", 39)
-        told.append(browser.run("document.getElementById('tooltip').textContent"))
-    assert told[0] != told[1]
-    assert all(re.search(r"magnitude \S+: \d\d\.\d ± \d\.\d", text) for text in told)
+        tooltips.append(browser.run("document.getElementById('tooltip').textContent"))
+    assert tooltips[0] != tooltips[1]
+    assert all(re.search(r"magnitude \S+: \d\d\.\d ± \d\.\d", text) for text in tooltips)
     browser.press("Escape", 27)
     assert browser.run("document.getElementById('tooltip').textContent") == ""
 
@@ -261,8 +257,8 @@ def test_the_pointer_on_a_point_shows_its_numbers(browser, page):
         f"({point}.querySelector('.target').getBoundingClientRect())"
     )
     browser.move(*box)
-    told = browser.run("document.getElementById('tooltip').textContent")
-    assert re.search(r"width \S+, sparsity \S+, magnitude \S+: -?\d+\.\d ± \d\.\d", told)
+    tooltip = browser.run("document.getElementById('tooltip').textContent")
+    assert re.search(r"width \S+, sparsity \S+, magnitude \S+: -?\d+\.\d ± \d\.\d", tooltip)
     browser.move(1, 1)
     assert browser.run("document.getElementById('tooltip').textContent") == ""
 
@@ -282,14 +278,14 @@ def test_light_and_dark_follow_the_reader_and_the_network_is_not_asked(browser, 
             shades[scheme, name] = counts.index(max(counts))
             ink = counts[:100] if scheme == "light" else counts[150:]
             assert sum(ink) > 0.005 * part.width * part.height  # there is text to be read
-        asked = [
+        requested = [
             event["params"]["request"]["url"]
             for event in browser.events
             if event.get("method") == "Network.requestWillBeSent"
         ]
-        assert all(url.startswith(("file:", "data:")) for url in asked)
-        said = [event for event in browser.events if event.get("method") == "Log.entryAdded"]
-        assert said == []
+        assert all(url.startswith(("file:", "data:")) for url in requested)
+        messages = [event for event in browser.events if event.get("method") == "Log.entryAdded"]
+        assert messages == []
     assert min(shades["light", name] for name in ("page", "figure")) > 240
     assert max(shades["dark", name] for name in ("page", "figure")) < 40
 

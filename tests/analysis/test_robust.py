@@ -10,7 +10,8 @@ import pyarrow
 import pyarrow.csv
 import pytest
 
-from analysis import claims, compare, figures, report, rows, table
+from analysis import checks, claims, columns, compare, figures, report, rows, table
+from analysis.formats import show
 from harness.errors import UserError
 
 NASTY = "50%_of $x$ & {y} #1 \\input{z} <b onload='x'> `rm` $(id) | \x1b[31m 猫 \" ; \n end"
@@ -67,7 +68,7 @@ ODD = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
-    frame = rows.check(ODD[name](planted), "odd")
+    frame = checks.check(ODD[name](planted), "odd")
     rows.write(frame, tmp_path)
     source = f"rows={tmp_path}/rows.parquet"
     for shape in ("screen", "latex", "markdown", "csv", "html"):
@@ -76,10 +77,10 @@ def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
     assert compare.main([source, f"with={tmp_path}/rows.csv"]) == 0
     assert figures.main([source, f"out={tmp_path}/figures"]) == 0
     assert report.main([source, f"out={tmp_path}/report"]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert "nan" not in said.out.lower().split()
-    assert "\x1b" not in said.out
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "nan" not in printed.out.lower().split()
+    assert "\x1b" not in printed.out
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,8 @@ def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
         (lambda t: t.assign(val_top1=[100 * v for v in t["val_top1"]]), "divide percentages"),
         (lambda t: t.assign(sparsity=90.0), "it is a share, so divide percentages by 100"),
         (lambda t: t.assign(sparsity=1.0), "sparsity: 1 is outside [0, 1)"),
-        (lambda t: t.assign(params_nonzero=-5), "params_nonzero: -5 is no count"),
-        (lambda t: t.assign(epochs=math.inf), "epochs: inf is no count"),
+        (lambda t: t.assign(params_nonzero=-5), "params_nonzero: -5 is not a count"),
+        (lambda t: t.assign(epochs=math.inf), "epochs: inf is not a count"),
         (lambda t: t.assign(difficulty=math.inf), "difficulty: inf is not finite"),
         (lambda t: t.assign(seed=math.inf), "seed: inf is not finite"),
         (lambda t: t.assign(**{"seed.1": 3}), "column 'seed' is there twice"),
@@ -100,7 +101,7 @@ def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
 )
 def test_numbers_that_cannot_be_get_a_sentence(planted, change, text):
     with pytest.raises(UserError) as caught:
-        rows.check(change(planted()), "FILE")
+        checks.check(change(planted()), "FILE")
     assert text in str(caught.value)
 
 
@@ -113,7 +114,7 @@ def test_lines_longer_than_the_header_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"b\.csv cannot be read"):
         rows.load([], str(tmp_path / "b.csv"))
     (tmp_path / "c.csv").write_text(f"{header}\n")
-    with pytest.raises(UserError, match="it holds no row"):
+    with pytest.raises(UserError, match="it has no rows"):
         rows.load([], str(tmp_path / "c.csv"))
 
 
@@ -137,7 +138,7 @@ def test_a_column_named_twice_is_one(planted, tmp_path, capsys):
 def test_rows_of_which_some_have_no_sparsity_are_drawn(planted):
     frame = planted()
     frame["sparsity"] = [None, 0.5, 0.0] * (len(frame) // 3)
-    frame = rows.check(frame, "FILE")
+    frame = checks.check(frame, "FILE")
     drawn = figures.figures(frame, table.best_per_size(frame))
     (axes, *_) = drawn["accuracy_against_sparsity"].axes
     assert {x for line in axes.lines if line.get_marker() == "o" for x in line.get_xdata()} == {
@@ -157,9 +158,9 @@ def test_nonsense_never_ends_in_a_traceback(planted, tmp_path):
             at, column = chance.randrange(len(frame)), chance.choice(columns)
             frame.loc[at, column] = chance.choice(words)
         try:
-            found = rows.check(frame, "FILE")
-            table.render.show(table.render.table(table.best_per_size(found), []), "screen")
-            claims.claims(found)
+            checked = checks.check(frame, "FILE")
+            show(table.best_table(table.best_per_size(checked), []), "screen")
+            claims.claims(checked)
         except UserError as error:
             sentences.append(str(error))
     assert len(sentences) > 50
@@ -171,7 +172,7 @@ def many_rows(planted, every_column, tmp_path_factory):
     """A folder with 200,000 rows."""
     curves = {float(width): (0.8, 0.82, 0.81, 0.7) for width in range(50)}
     few = planted(curves, seeds=10, **every_column)
-    assert set(few.columns) >= set(rows.COLUMNS)
+    assert set(few.columns) >= set(columns.COLUMNS)
     frame = pd.concat([few] * 100, ignore_index=True)
     frame["width"] += 50.0 * (np.arange(len(frame)) // len(few))
     frame["trial"] = [f"trial-{number}" for number in range(len(frame))]
@@ -191,7 +192,7 @@ def test_two_hundred_thousand_rows_make_any_table_in_seconds(many_rows, capsys, 
     verb([f"rows={many_rows}/rows.csv", *more])
     took = time.process_time() - begun
     assert took < (10 if command == "compare" else 5)  # compare reads two of them
-    said = capsys.readouterr()
-    assert said.err == ""
-    assert command != "table" or said.out.count("\n") > 5000  # a line per size
-    assert command != "compare" or "20,000 cells compared: 20,000 identical" in said.out
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert command != "table" or printed.out.count("\n") > 5000  # a line per size
+    assert command != "compare" or "20,000 cells compared: 20,000 identical" in printed.out

@@ -6,42 +6,42 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import render, rows
+from analysis import checks, columns, render, rows
 from analysis.best import best_per_size
-from analysis.table import selected
+from analysis.table import best_table
 from harness.errors import UserError
 from harness.sweep.axes import SHORT
 
 
 def table_of(frame):
-    return render.csv(render.table(best_per_size(frame), []))
+    return render.csv(best_table(best_per_size(frame), []))
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         (lambda t: t.drop(columns="val_top1"), "column 'val_top1' is missing"),
-        (lambda t: t.iloc[:0], "it holds no row"),
+        (lambda t: t.iloc[:0], "it has no rows"),
         (lambda t: t.assign(test_top1=85.0), "divide percentages by 100"),
         (lambda t: t.assign(test_top1=[85.0, *t["test_top1"][1:]]), "divide percentages by 100"),
         (lambda t: t.assign(val_top1=-0.1), "-0.1 is outside"),
         (lambda t: t.assign(val_top1=math.inf), "inf is outside"),
-        (lambda t: t.assign(val_top1="high"), "'high' is no number"),
-        (lambda t: t.assign(val_top1=math.nan), "are done and have no accuracy"),
+        (lambda t: t.assign(val_top1="high"), "'high' is not a number"),
+        (lambda t: t.assign(val_top1=math.nan), "are done but have no accuracy"),
         (lambda t: t.assign(magnitude=1.5), "'1.5' is neither `none` nor a number from 0 to 1"),
         (lambda t: t.assign(magnitude="off"), "'off' is neither `none` nor a number"),
         (lambda t: t.assign(magnitude=math.nan), "'nan' is neither `none` nor a number"),
         (lambda t: t.assign(magnitude=[[1]] * len(t)), "'[1]' is neither `none` nor a number"),
         (lambda t: t.assign(state="finished"), "state 'finished' is not known"),
         (lambda t: t.assign(state=None), "is not known (valid: damaged"),
-        (lambda t: t.assign(seed=None), "seed: a row has none"),
-        (lambda t: t.assign(params_nonzero="many"), "params_nonzero: 'many' is no number"),
+        (lambda t: t.assign(seed=None), "seed: a row has no seed"),
+        (lambda t: t.assign(params_nonzero="many"), "params_nonzero: 'many' is not a number"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "is there twice"),
     ],
 )
 def test_rows_that_are_wrong_get_a_sentence(planted, change, text):
     with pytest.raises(UserError) as caught:
-        rows.check(change(planted()), "FILE")
+        checks.check(change(planted()), "FILE")
     assert text in str(caught.value)
     assert str(caught.value).startswith("FILE cannot be used as rows:")
 
@@ -49,7 +49,7 @@ def test_rows_that_are_wrong_get_a_sentence(planted, change, text):
 def test_all_mistakes_are_listed_at_once(planted):
     table = planted().assign(val_top1=-1.0, magnitude=7.0, state="lost")
     with pytest.raises(UserError) as caught:
-        rows.check(table, "FILE")
+        checks.check(table, "FILE")
     assert len(str(caught.value).splitlines()) == 4
 
 
@@ -104,24 +104,24 @@ def test_rows_of_one_cell_must_be_replicates(planted):
 def test_sweeps_that_differ_outside_the_axes_are_told_apart_by_name(planted):
     table = planted()
     longer = planted(seed=1).assign(grid="longer", trial=[f"longer-{n}" for n in range(len(table))])
-    found = best_per_size(rows.together({"a": table, "b": longer}))
-    assert [line.size["grid"] for line in found] == ["longer", "planted", "longer", "planted"]
-    assert {cell.seeds for line in found for cell in line.cells} == {3}
+    results = best_per_size(rows.together({"a": table, "b": longer}))
+    assert [line.size["grid"] for line in results] == ["longer", "planted", "longer", "planted"]
+    assert {cell.seeds for line in results for cell in line.cells} == {3}
 
 
 def test_only_axes_make_sizes_unless_a_column_is_named(planted):
     table = planted()
     table["wall_time"] = [float(n) for n in range(len(table))]
     table["recipe.schedule.milestones"] = [[0.5, 0.75], [0.3]] * (len(table) // 2)
-    table = rows.check(table.drop(columns="trial"), "FILE")
+    table = checks.check(table.drop(columns="trial"), "FILE")
     assert "recipe.schedule.milestones" in best_per_size(table)[0].size
     assert "wall_time" not in best_per_size(table)[0].size
     assert len(best_per_size(table, ["wall_time"])) == len(table)
 
 
 def test_every_short_axis_is_known_to_the_analysis():
-    assert set(SHORT) - {"magnitude", "seed"} <= set(rows.AXES)
-    assert set(rows.AXES) <= set(rows.COLUMNS)
+    assert set(SHORT) - {"magnitude", "seed"} <= set(columns.AXES)
+    assert set(columns.AXES) <= set(columns.COLUMNS)
 
 
 def test_trials_of_other_epochs_are_sizes_of_their_own(planted):
@@ -133,8 +133,8 @@ def test_trials_of_other_epochs_are_sizes_of_their_own(planted):
     ]  # fmt: skip
     # levels of pruning take longer: that only follows, and parts nothing
     deeper = longer.assign(sparsity=0.5)
-    found = best_per_size(pd.concat([table, deeper], ignore_index=True))
-    assert {tuple(line.size) for line in found} == {("width", "sparsity")}
+    results = best_per_size(pd.concat([table, deeper], ignore_index=True))
+    assert {tuple(line.size) for line in results} == {("width", "sparsity")}
 
 
 def test_a_sweep_over_epochs_goes_through_the_analysis(tmp_path):
@@ -156,21 +156,21 @@ def test_a_pilot_becomes_an_estimate_in_the_rows(tmp_path):
         if config.model.width == min(widths):
             cost.write_measurement(tmp_path, config, cost.Measurement(2.5, 0.0, 1, 1, "cpu"))
     frame = rows.load(words, None)
-    known = frame["width"] == min(widths)
-    assert (frame[known]["estimated_seconds"] == 2.5 * frame[known]["epochs"]).all()
-    assert frame[~known]["estimated_seconds"].isna().all()
+    is_measured = frame["width"] == min(widths)
+    assert (frame[is_measured]["estimated_seconds"] == 2.5 * frame[is_measured]["epochs"]).all()
+    assert frame[~is_measured]["estimated_seconds"].isna().all()
 
 
 def test_where_chooses_rows(planted):
     table = planted()
-    assert set(selected(table, "width < 1")["width"]) == {0.5}
-    assert set(selected(table, "magnitude == none or magnitude > 0.5")["magnitude"]) == {
+    assert set(rows.selected(table, "width < 1")["width"]) == {0.5}
+    assert set(rows.selected(table, "magnitude == none or magnitude > 0.5")["magnitude"]) == {
         "none", 0.8,
     }  # fmt: skip
-    with pytest.raises(UserError, match="leaves no row"):
-        selected(table, "width > 100")
+    with pytest.raises(UserError, match="leaves none of the 24 rows"):
+        rows.selected(table, "width > 100")
     with pytest.raises(UserError, match="did you mean 'width'"):
-        selected(table, "widht > 1")
+        rows.selected(table, "widht > 1")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_words_that_are_wrong_get_a_sentence(args, text):
 
 def test_every_column_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
-    for name, meaning in rows.COLUMNS.items():
+    for name, meaning in columns.COLUMNS.items():
         assert f"| `{name}` | {meaning} |" in page
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from analysis import stats
 from analysis.optimum import optimum
+from analysis.rank_correlation import rank_correlation
 
 
 def test_pooled_spread_and_interval_are_those_of_the_textbook():
@@ -26,13 +27,13 @@ def test_a_contrast_of_two_groups_is_the_test_of_welch():
     from scipy.stats import ttest_ind
 
     a, b = [0.81, 0.83, 0.80, 0.85], [0.70, 0.79, 0.74]
-    found = stats.contrast([[(1.0, a)], [(-1.0, b)]])
-    known = ttest_ind(a, b, equal_var=False)
-    assert found.effect == pytest.approx(statistics.fmean(a) - statistics.fmean(b))
-    assert found.p == pytest.approx(known.pvalue)
-    assert found.freedom == pytest.approx(known.df)
-    low, _ = known.confidence_interval()
-    assert found.effect - found.half == pytest.approx(low)
+    estimate = stats.contrast([[(1.0, a)], [(-1.0, b)]])
+    expected = ttest_ind(a, b, equal_var=False)
+    assert estimate.effect == pytest.approx(statistics.fmean(a) - statistics.fmean(b))
+    assert estimate.p == pytest.approx(expected.pvalue)
+    assert estimate.freedom == pytest.approx(expected.df)
+    low, _ = expected.confidence_interval()
+    assert estimate.effect - estimate.half == pytest.approx(low)
 
 
 @pytest.mark.slow
@@ -41,35 +42,35 @@ def test_rank_correlation_is_that_of_scipy():
 
     x = [1.0, 2.0, 2.0, 4.0, 5.0, 7.0, 7.5, 8.0, 9.0]
     y = [3.0, 1.0, 4.0, 4.0, 9.0, 8.0, 8.0, 2.0, 7.0]
-    found, known = stats.rank_correlation(x, y), spearmanr(x, y)
-    assert found.effect == pytest.approx(known.statistic)
-    assert found.p == pytest.approx(known.pvalue)
+    estimate, expected = rank_correlation(x, y), spearmanr(x, y)
+    assert estimate.effect == pytest.approx(expected.statistic)
+    assert estimate.p == pytest.approx(expected.pvalue)
     x, y = x[:7], y[:7]
     exact = permutation_test(
         (x,), lambda order: abs(spearmanr(order, y).statistic), permutation_type="pairings",
         n_resamples=math.inf, alternative="greater",
     )  # fmt: skip
-    assert stats.rank_correlation(x, y).p == pytest.approx(exact.pvalue)
-    assert math.isnan(stats.rank_correlation([1, 2, 3], [1, 2, 3]).effect)
+    assert rank_correlation(x, y).p == pytest.approx(exact.pvalue)
+    assert math.isnan(rank_correlation([1, 2, 3], [1, 2, 3]).effect)
 
 
 @pytest.mark.parametrize("count", [5, 8, 9])
 def test_a_perfect_order_has_the_chance_of_two_orders(count):
-    found = stats.rank_correlation(range(count), range(count))
-    assert found.effect == pytest.approx(1)
-    assert found.p == pytest.approx(2 / math.factorial(count))
-    assert math.isnan(found.half)
+    estimate = rank_correlation(range(count), range(count))
+    assert estimate.effect == pytest.approx(1)
+    assert estimate.p == pytest.approx(2 / math.factorial(count))
+    assert math.isnan(estimate.half)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 6, 8, 12])
 def test_noise_is_rarely_taken_for_a_rank_correlation(count):
     chance = random.Random(count)
-    found = (
-        stats.rank_correlation(range(count), [chance.gauss(0, 1) for _ in range(count)]).p < 0.05
+    p_is_small = (
+        rank_correlation(range(count), [chance.gauss(0, 1) for _ in range(count)]).p < 0.05
         for _ in range(500)
     )
-    assert sum(found) / 500 < 0.07
+    assert sum(p_is_small) / 500 < 0.07
 
 
 def test_holm_is_that_of_the_paper():
@@ -122,9 +123,9 @@ def test_the_optimum_lies_in_its_interval(name):
     chance, hits, widths = random.Random(name), 0, []
     for _ in range(500):
         cells = [[curve(m) + chance.gauss(0, 0.2) for _ in range(3)] for m in magnitudes]
-        found = optimum(magnitudes, [stats.mean(c) for c in cells], [3] * 6, stats.pooled(cells))
-        hits += found.low - 1e-9 <= truth <= found.high + 1e-9
-        widths.append(found.high - found.low)
+        result = optimum(magnitudes, [stats.mean(c) for c in cells], [3] * 6, stats.pooled(cells))
+        hits += result.low - 1e-9 <= truth <= result.high + 1e-9
+        widths.append(result.high - result.low)
     assert hits / 500 >= 0.9
     assert statistics.fmean(widths) < 0.6
 

@@ -148,7 +148,7 @@ assert torch.equal(result, 255 - images)
 @pytest.mark.slow
 def test_the_code_that_jobs_run_brings_compiled_loops(in_child, tmp_path):
     in_child(SMALL.format(before=""))  # if it is the first here
-    code = snapshot.take(tmp_path)
+    code = snapshot.take_snapshot(tmp_path)
     in_child(
         SMALL.format(before=f"sys.path.insert(0, {str(code)!r})")
         + f"assert numba_executor.__file__.startswith({str(code)!r})\n"
@@ -156,10 +156,20 @@ def test_the_code_that_jobs_run_brings_compiled_loops(in_child, tmp_path):
     )
 
 
+def test_the_package_exports_its_functions():
+    import harness.augment
+
+    for name in harness.augment.__all__:
+        assert getattr(harness.augment, name).__module__.startswith("harness.augment."), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        harness.augment.nothing  # noqa: B018
+
+
 def test_spaces_policies_and_plans_import_neither_torch_nor_numba():
     code = (
-        "import sys, numpy as np, harness.augment.policy as p\n"
-        "plan = p.parse_policy('randaug(n=2, m=0.3)').draw(0, 0, np.arange(4))\n"
+        "import sys, numpy as np\n"
+        "from harness.augment import Plan, Policy, parse_policy, register_op\n"
+        "plan = parse_policy('randaug(n=2, m=0.3)').draw(0, 0, np.arange(4))\n"
         "str(plan), plan.records(0, size=(8, 8))\n"
         "heavy = {'torch', 'numba', 'PIL', 'yaml', 'scipy', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from pictures import halves
+from PIL import Image
 
 from harness.augment.ops import OPS
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy, with_magnitude
+from harness.augment.replay import replay
 from harness.augment.spaces import SPACES
 
 MAGNITUDES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -75,6 +77,23 @@ def test_each_op_is_pillows(pictures, assert_pillows, size, interpolation):
 @pytest.mark.parametrize("size", [(64, 64), (224, 224)], ids=str)
 def test_each_op_is_pillows_in_large_images(pictures, assert_pillows, size, interpolation):
     assert_pillows(*_every_op(pictures(*size), interpolation))
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "data"),
+    [
+        ("ShearX", 0.3, (1, 0.3, 0, 0, 1, 0)),
+        ("ShearY", 0.3, (1, 0, 0, 0.3, 1, 0)),
+        ("TranslateX", 3.4, (1, 0, 3.4, 0, 1, 0)),
+        ("TranslateY", 3.4, (1, 0, 0, 0, 1, 3.4)),
+    ],
+)
+def test_shears_and_translations_are_those_of_pillows_affine_data(pictures, op, value, data):
+    image = Image.fromarray(pictures(47, 61)[2].permute(1, 2, 0).numpy().copy())
+    for interpolation, resample in (("nearest", 0), ("bilinear", 2)):
+        expected = image.transform(image.size, Image.Transform.AFFINE, data, resample)
+        result = replay(image, [(op, value)], interpolation=interpolation)
+        assert result.tobytes() == expected.tobytes()
 
 
 def test_contrast_rounds_a_mean_on_a_half_as_pillow_does(assert_pillows):

@@ -1,4 +1,4 @@
-"""A real SLURM for the tests, and commands run against it as a user runs them."""
+"""A real SLURM for the tests, and the commands of the harness run on it as a user runs them."""
 
 import contextlib
 import importlib
@@ -19,7 +19,7 @@ from harness.errors import command
 
 ROOT = Path(__file__).parents[2]
 TESTBED = ROOT / "slurm/testbed/testbed"
-TAKE_JOBS = {"idle", "mix", "alloc", "comp", "plnd"}  # sinfo's words for nodes
+TAKE_JOBS = {"idle", "mix", "alloc", "comp", "plnd"}  # sinfo's states of nodes that accept jobs
 GRID = """# A few small trials on the digits, for tests.
 defaults:
   - override /dataset: digits
@@ -39,7 +39,7 @@ axes:
 
 
 class Bed:
-    """A SLURM of two nodes in a folder of its own; see slurm/testbed."""
+    """A SLURM of two nodes in its own folder; see slurm/testbed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,39 +48,39 @@ class Bed:
         self.disturbed = False
 
     def testbed(self, *verb: str) -> str:
-        """Run a verb of the testbed."""
+        """Run a verb of the testbed; returns its output."""
         self.disturbed = True
-        said = subprocess.run(
+        done = subprocess.run(
             [str(TESTBED), "--dir", str(self.folder), *verb],
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
-        assert said.returncode == 0, said.stdout + said.stderr
-        return said.stdout
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def up(self) -> None:
-        """Start it."""
+        """Start it, and use it in the commands of this object."""
         self.testbed("up")
         self.enter()
         self.disturbed = False
 
     def enter(self) -> None:
-        """Have SLURM's commands mean it."""
+        """Use this SLURM in the commands of this object."""
         line = self.testbed("env").strip().removeprefix("export ")
         key, _, value = line.partition("=")
         self.env[key] = value
 
     def mend(self) -> None:
-        """Start again what was ended, and nodes that SLURM has drained."""
+        """Start daemons again that were killed, and resume nodes that SLURM has drained."""
         states = ("sinfo", "--noheader", "-N", "-p", "main", "-o", "%t")
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            well = {word.rstrip("-") for word in self.slurm(*states).split()} <= TAKE_JOBS
-            if well and not self.disturbed:
+            are_up = {state.rstrip("-") for state in self.slurm(*states).split()} <= TAKE_JOBS
+            if are_up and not self.disturbed:
                 return
         self.testbed("up")
         self.disturbed = False
 
     def settle(self) -> None:
-        """End all that tests started, on a SLURM that works."""
+        """End all processes and jobs that tests started, and leave a SLURM that works."""
         for process in self.processes:
             if process.poll() is None:
                 self.end(process)
@@ -89,22 +89,22 @@ class Bed:
         self.empty()
 
     def slurm(self, *words: str) -> str:
-        """Output of a command of SLURM, which must succeed."""
-        said = subprocess.run(
+        """Return the output of a command of SLURM, which must succeed."""
+        done = subprocess.run(
             words, env=self.env, capture_output=True, text=True, check=False, timeout=60
         )
-        assert said.returncode == 0, (words, said.stdout + said.stderr)
-        return said.stdout
+        assert done.returncode == 0, (words, done.stdout + done.stderr)
+        return done.stdout
 
     def attempt(self, *words: str) -> bool:
-        """Whether a command of SLURM succeeds."""
+        """Return whether a command of SLURM succeeds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            said = subprocess.run(words, env=self.env, capture_output=True, check=False, timeout=15)
-            return said.returncode == 0
+            done = subprocess.run(words, env=self.env, capture_output=True, check=False, timeout=15)
+            return done.returncode == 0
         return False
 
     def jobs(self) -> dict[str, str]:
-        """State of every job in the queue, by id. A busy controller is asked again."""
+        """Return the state of every job in the queue, by id; a busy controller is asked again."""
         ask = ("squeue", "--noheader", "--array", "--format=%i %T")
         for _ in range(5):
             with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
@@ -113,7 +113,7 @@ class Bed:
         pytest.fail("squeue does not answer")
 
     def command(self, module: str, *args: object, **options) -> subprocess.Popen:
-        """Start a verb of the harness."""
+        """Start a command of the harness."""
         process = subprocess.Popen(
             [sys.executable, "-m", module, *map(str, args)],
             cwd=options.pop("cwd", ROOT), env=options.pop("env", self.env), text=True,
@@ -123,20 +123,20 @@ class Bed:
         return process
 
     def end(self, process: subprocess.Popen) -> str:
-        """End a verb that may still run; what it said last."""
+        """End a command that may still run; returns the rest of its output."""
         output = None
-        for how in (process.terminate, process.kill):  # a launch tells its workers first
-            how()
+        for end in (process.terminate, process.kill):  # a launch stops its workers first
+            end()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 output, _ = process.communicate(timeout=30)
                 break
         return output or ""
 
     def run(self, module: str, *args: object, code: int = 0, **options) -> str:
-        """Run a verb of the harness to its end.
+        """Run a command of the harness to its end; returns its output.
 
-        With options in a process of its own, as all that trains here has to; else, whatever its
-        environment, in this one, which has imported it already: half of the time that a verb takes.
+        With options it runs in a process of its own, as a launch that trains on this machine must.
+        Without, it runs in this process, which saves the imports: half of a command's time.
         """
         if options.keys() <= {"env"}:
             env = options.get("env", self.env)
@@ -151,32 +151,31 @@ class Bed:
         return output
 
     def _run_here(self, module: str, args: list[str], code: int, env: dict[str, str]) -> str:
-        said = io.StringIO()
+        output = io.StringIO()
         main = importlib.import_module(module.replace("harness.", "harness.commands.")).main
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [module, *args])
             patch.setenv("SLURM_CONF", self.env["SLURM_CONF"])
             for key, value in env.items() - self.env.items():
                 patch.setenv(key, value)
-            patch.setattr(sys, "stdout", said)
-            patch.setattr(sys, "stderr", said)
+            patch.setattr(sys, "stdout", output)
+            patch.setattr(sys, "stderr", output)
             with pytest.raises(SystemExit) as ended:
                 command(main)
-        assert ended.value.code == code, said.getvalue()
-        return said.getvalue()
+        assert ended.value.code == code, output.getvalue()
+        return output.getvalue()
 
     @contextlib.contextmanager
     def slowed(self, store: Path):
-        """What trains for a store runs a tenth of the time, so that it lasts at little cost."""
+        """Let the workers of a store run a tenth of the time, so that a training lasts longer."""
         over = threading.Event()
 
         def slow() -> None:
             while not over.wait(0.1):
                 pids = self.workers(store)
-                for how in (signal.SIGSTOP, signal.SIGCONT):
-                    self.tell(pids, how)
-                    if how == signal.SIGSTOP:
-                        over.wait(0.9)
+                self.send(pids, signal.SIGSTOP)
+                over.wait(0.9)
+                self.send(pids, signal.SIGCONT)
 
         thread = threading.Thread(target=slow)
         thread.start()
@@ -188,36 +187,52 @@ class Bed:
 
     @contextlib.contextmanager
     def frozen(self, store: Path):
-        """What trains for a store does not go on for a while."""
-        pids = self.workers(store)
-        assert pids
-        self.tell(pids, signal.SIGSTOP)
-        try:
+        """Suspend the workers of a store."""
+        with self.frozen_when(store, lambda: True, seconds=0.0):
             yield
-        finally:
-            self.tell(pids, signal.SIGCONT)
 
-    def tell(self, pids: list[int], how: signal.Signals) -> None:
+    @contextlib.contextmanager
+    def frozen_when(self, store: Path, test, seconds: float = 240.0):
+        """Wait until `test` holds while the workers of a store are suspended; then leave them so.
+
+        They run between two tests only. So what the test sees cannot be over before it is used,
+        however busy the machine is.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            pids = self.workers(store)
+            self.send(pids, signal.SIGSTOP)
+            try:
+                if pids and test():
+                    yield
+                    return
+            finally:
+                self.send(pids, signal.SIGCONT)
+            assert time.monotonic() < end, f"waited {seconds:.0f} s\n" + self.slurm("squeue")
+            time.sleep(0.05)
+
+    def send(self, pids: list[int], number: signal.Signals) -> None:
         """Send a signal to processes, of which some may have ended."""
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, how)
+                os.kill(pid, number)
 
     def workers(self, store: Path) -> list[int]:
-        """Processes that train for jobs of a store: the tasks that submitit runs."""
-        found = []
+        """Return the PIDs of the tasks that submitit runs for a store."""
+        pids = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 words = (process / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            ours = b"submitit.core._submit" in words and str(store).encode() in b" ".join(words)
-            if ours and Path(words[0].decode()).name.startswith("python"):
-                found.append(int(process.name))
-        return found
+            is_task = b"submitit.core._submit" in words
+            is_ours = str(store).encode() in b" ".join(words)
+            if is_task and is_ours and Path(words[0].decode()).name.startswith("python"):
+                pids.append(int(process.name))
+        return pids
 
     def empty(self) -> None:
-        """End all jobs; one that a controller only believes to run ends with its node."""
+        """End all jobs; where the controller lists a job that no longer runs, restart the nodes."""
         for nodes in ((), ("n1", "n2")):
             for node in nodes:
                 self.testbed("kill-node", node)
@@ -233,7 +248,7 @@ class Bed:
         self.wait(lambda: not self.jobs(), seconds)
 
     def wait(self, test, seconds: float = 240.0, pause: float = 0.3) -> None:
-        """Wait for something, with a deadline."""
+        """Wait until `test` returns true, with a deadline for hangs."""
         end = time.monotonic() + seconds
         while not test():
             assert time.monotonic() < end, (
@@ -241,43 +256,50 @@ class Bed:
             )
             time.sleep(pause)
 
-    def until_said(self, words: str, file: Path, seconds: float = 120.0) -> None:
-        """Wait until a command has written something to a file, whether SLURM runs or not."""
+    def wait_for_text(self, text: str, file: Path, seconds: float = 120.0) -> None:
+        """Wait until a command has written `text` to a file, whether SLURM runs or not."""
         end = time.monotonic() + seconds
-        while words not in file.read_text():
+        while text not in file.read_text():
             assert time.monotonic() < end, file.read_text()
             time.sleep(0.1)
 
 
 class Sweep:
-    """A grid and its store. What is said of stages is said of all that the store has."""
+    """A grid and its store; methods about stages are about all stages of the store."""
 
     def __init__(self, bed: Bed, grid: Path, store: Path, *more: str) -> None:
         self.bed, self.grid, self.store, self.more = bed, grid, store, more
 
     def args(self, *more: str) -> tuple[str, ...]:
-        """The command line of every verb."""
+        """Return the command line of every command."""
         return f"grid={self.grid}", f"store={self.store}", "cluster=testbed", *self.more, *more
 
     def run(self, verb: str, *more: str, code: int = 0) -> str:
-        """What a verb says of it."""
+        """Return the output of a command on this sweep."""
         return self.bed.run(f"harness.{verb}", *self.args(*more), code=code)
 
     def results(self) -> list[Path]:
-        """Files of the stages that are done."""
+        """Return the result files of finished stages."""
         return sorted(self.store.glob("stages/*/*/result.json"))
 
     def step(self) -> int:
-        """The newest one that is saved."""
+        """Return the newest step that is saved."""
         names = [path.name for path in self.store.glob("stages/*/*/checkpoint/step-*.pt")]
         return max((int(name[5:13]) for name in names), default=0)
 
+    def is_training(self, finished: int) -> bool:
+        """Return whether a stage has saved a step and trains, and `finished` others are done."""
+        folders = [path.parent for path in self.store.glob("stages/*/*/claim")]
+        saved = [folder for folder in folders if list(folder.glob("checkpoint/step-*.pt"))]
+        has_open = any(not (folder / "result.json").exists() for folder in saved)
+        return has_open and len(self.results()) == finished
+
     def failures(self, key: str = "class") -> list[str]:
-        """Classes of all failures, or what else is recorded of them, oldest first."""
-        found = [
+        """Return the classes, or another field, of all recorded failures, oldest first."""
+        records = [
             json.loads(path.read_text()) for path in self.store.glob("stages/*/*/failures/*.json")
         ]
-        return [record[key] for record in sorted(found, key=lambda record: record["time"])]
+        return [record[key] for record in sorted(records, key=lambda record: record["time"])]
 
     def finish(self) -> None:
         """Wait for SLURM; launch again until nothing is left."""
@@ -289,10 +311,10 @@ class Sweep:
 
 
 class Training(Sweep):
-    """One long stage that the tests of a file disturb in turn, each wherever the last left it.
+    """One long stage that the tests of a file disturb in turn, each where the last one left it.
 
-    A job's start takes longer than all that a test has to see of its training. Any test may be
-    the first one, or the only one.
+    Starting a job takes longer than the training that a test needs, so they share it. Any test may
+    be the first, or the only one.
     """
 
     def __init__(self, bed: Bed, folder: Path, epochs: int, *always: str) -> None:
@@ -300,25 +322,25 @@ class Training(Sweep):
         self.always = always
 
     def under_way(self, *more: str) -> str:
-        """The id of its one job, which trains: launched with `more` where none is."""
+        """Return the id of its one job, which trains; launch it with `more` where there is none."""
         self.bed.mend()
-        wanted = (*self.always, *more)
-        if self.more != wanted or self.results() or len(self.bed.jobs()) != 1:
-            self.more = wanted
+        words = (*self.always, *more)
+        if self.more != words or self.results() or len(self.bed.jobs()) != 1:
+            self.more = words
             self.bed.empty()
             if self.results():
                 self.store = self.store.with_name(f"store-{len(list(self.store.parent.iterdir()))}")
         self.go_on()
-        self.bed.wait(lambda: len(self.bed.jobs()) == 1)  # one that went before may be ending
+        self.bed.wait(lambda: len(self.bed.jobs()) == 1)  # an earlier one may still be ending
         return next(iter(self.bed.jobs()))
 
     def go_on(self) -> None:
-        """Wait until it has trained and saved; launch it where a fault left no job."""
+        """Wait until it has trained and saved more; launch it where a fault left no job."""
         before = self.step()
         if not self.bed.jobs():
             self.run("launch")
-        self.bed.wait(lambda: self.step() > before, pause=0.05)  # much is to happen before it ends
-        assert not self.results(), "it is too short for what happens to it"
+        self.bed.wait(lambda: self.step() > before, pause=0.05)
+        assert not self.results(), "the training is too short for its tests"
 
 
 @pytest.fixture(scope="session")
@@ -336,14 +358,14 @@ def _bed():
 def bed(_bed):
     """The running SLURM, with an empty queue and healthy nodes before and after."""
     _bed.mend()
-    if _bed.jobs():  # of a training, which its tests left early
+    if _bed.jobs():  # left by a training whose tests ended early
         _bed.empty()
     yield _bed
     _bed.settle()
 
 
 def write_grid(path, epochs=4, level_epochs=2, sparsity="0.0", seeds="0"):
-    """A grid file of few small stages."""
+    """Write a grid file of a few small stages; returns its path."""
     path.write_text(
         GRID.format(epochs=epochs, level_epochs=level_epochs, sparsity=sparsity, seeds=seeds)
     )
@@ -352,13 +374,13 @@ def write_grid(path, epochs=4, level_epochs=2, sparsity="0.0", seeds="0"):
 
 @pytest.fixture
 def make_grid(tmp_path):
-    """(name, epochs, ...) -> path of a grid file of few small stages."""
+    """(name, epochs, ...) -> path of a grid file of a few small stages."""
     return lambda name="tiny", *args, **more: write_grid(tmp_path / f"{name}.yaml", *args, **more)
 
 
 @pytest.fixture
 def make_sweep(bed, make_grid, tmp_path):
-    """(epochs, ...) -> a sweep that has yet to be launched."""
+    """(epochs, ...) -> a sweep that is not launched yet."""
     return lambda *more, **grid: Sweep(bed, make_grid(**grid), tmp_path / "store", *more)
 
 
@@ -366,7 +388,7 @@ def make_sweep(bed, make_grid, tmp_path):
 def make_training(_bed, tmp_path_factory):
     """(epochs, words of every launch) -> a training that the tests of a file share.
 
-    They take no `bed`, which would end its job with each of them.
+    These tests must not use `bed`, which ends all jobs after each test.
     """
     yield lambda epochs, *always: Training(_bed, tmp_path_factory.mktemp("long"), epochs, *always)
     _bed.settle()

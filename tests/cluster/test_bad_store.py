@@ -1,4 +1,4 @@
-"""A store that is full, read-only or damaged: a sentence, exit code 2, and nothing lost."""
+"""A store that is full, read-only or damaged: an error message, exit code 2, and nothing lost."""
 
 import importlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.queued import last_logs
+from harness.cluster.job_registry import last_logs
 from harness.cluster.state import stage_states
 from harness.commands.remaining import set_aside
 from harness.config import load
@@ -60,7 +60,7 @@ def verb(name, grid, store, *more):
 
 @pytest.fixture
 def look(capsys, monkeypatch):
-    """(name, grid, store, ...) -> the same, of a verb that runs in this process."""
+    """(name, grid, store, ...) -> the same as `verb`, run in this process."""
 
     def run(name, grid, store, *more):
         words = [f"harness.{name}", f"grid={grid}", f"store={store}", *more]
@@ -83,7 +83,7 @@ def results(store):
 
 
 def path_of(store):
-    """The folders of the dense stage and of its child."""
+    """Return the folders of the dense stage and of its child."""
     configs = {p.parent: json.loads(p.read_text()) for p in store.glob("stages/*/*/config.json")}
     return sorted(configs, key=lambda folder: configs[folder]["parent"] or "")
 
@@ -151,13 +151,13 @@ def test_exactly_the_missing_stages_are_run(copy, look):
     assert {p: p.stat().st_mtime_ns for p in times} == times  # nothing was touched or deleted
 
 
-def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy, look):
+def test_a_failure_is_reported_and_tried_again_only_on_request(copy, look):
     from harness.train import checkpoint
 
     store, few = copy / "store", ["axes.seed=[5]", "axes.sparsity=[0.0]"]
     plan = make_plan(load([f"grid={copy / 'tiny.yaml'}", *few]).grid)
     (stage,) = plan.stages
-    # what only a worker looks at: a checkpoint of another engine
+    # an error that only a worker finds: a checkpoint of another engine
     saved = Store(store).prepare(stage, plan.stages[stage]) / "checkpoint" / "step-00000001.pt"
     step = {"step": 1, "world_size": 2, "sharded": True, "state": {}}
     checkpoint.write(saved, {"stage": stage, **step})
@@ -180,7 +180,7 @@ def test_a_failure_is_told_kept_and_tried_again_only_when_asked(copy, look):
     assert mended.returncode == 0, mended.stdout + mended.stderr
 
 
-def test_of_jobs_that_are_no_jobs_or_lead_elsewhere_there_are_no_logs(tmp_path):
+def test_logs_of_invalid_jobs_or_outside_of_the_store_are_not_read(tmp_path):
     store, stage = tmp_path / "store", "0123456789abcdef"
     (tmp_path / "secret_0_log.out").write_text("the secret")
     logs = store / "sweeps/tiny/logs/x"
@@ -221,7 +221,7 @@ def test_a_result_that_was_made_since_is_not_moved_aside(copy):
     (dense / "result.json").write_bytes(whole[:40])
     claim = try_claim(dense, "another")
     set_aside(store, [dense.name], states)
-    assert not list(dense.glob("*.damaged-*"))  # its owner sees to it
+    assert not list(dense.glob("*.damaged-*"))  # that is up to the owner of the claim
     claim.release()
     set_aside(store, [dense.name], states)
     assert list(dense.glob("result.json.damaged-1"))
@@ -241,8 +241,8 @@ done
 """
 
 
-def test_a_full_and_a_read_only_disk_are_told_and_the_next_launch_goes_on(tmp_path):
-    """In a mount namespace, on a file system of its own."""
+def test_a_full_and_a_read_only_disk_are_reported_and_the_next_launch_goes_on(tmp_path):
+    """In a mount namespace, on a separate file system."""
     (tmp_path / "tiny.yaml").write_text(GRID)
     script = INSIDE.format(
         store=tmp_path / "fs", grid=tmp_path / "tiny.yaml", python=sys.executable
@@ -283,7 +283,7 @@ rm {fs}/filler
 """
 
 
-def test_a_disk_that_fills_up_while_a_worker_trains_is_told(tmp_path):
+def test_a_disk_that_fills_up_while_a_worker_trains_is_reported(tmp_path):
     (tmp_path / "tiny.yaml").write_text(GRID)
     script = MIDWAY.format(fs=tmp_path / "fs", grid=tmp_path / "tiny.yaml", python=sys.executable)
     said = subprocess.run(
@@ -296,14 +296,14 @@ def test_a_disk_that_fills_up_while_a_worker_trains_is_told(tmp_path):
     assert "Traceback" not in said.stderr
 
 
-def test_a_refused_last_write_costs_no_training(tmp_path, look):
-    """The result cannot be written, and the trained steps stay: none is trained again."""
+def test_a_refused_last_write_does_not_repeat_the_training(tmp_path, look):
+    """The result cannot be written; the checkpoint stays and no step is trained again."""
     (tmp_path / "tiny.yaml").write_text(GRID)
     few = ["axes.sparsity=[0.0]", "recipe.epochs=3"]
     plan = make_plan(load([f"grid={tmp_path / 'tiny.yaml'}", *few]).grid)
     (stage,) = plan.stages
     folder = Store(tmp_path / "store").prepare(stage, plan.stages[stage])
-    (folder / "correct.npz").mkdir()  # which no file can replace
+    (folder / "correct.npz").mkdir()  # a file cannot replace it
     refused = look("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert "correct.npz: Is a directory" in refused.stderr
@@ -313,7 +313,7 @@ def test_a_refused_last_write_costs_no_training(tmp_path, look):
     (folder / "correct.npz").rmdir()
     said = look("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
     assert said.returncode == 0, said.stdout + said.stderr
-    assert (folder / "metrics.jsonl").read_bytes() == trained  # with the seconds that it took
+    assert (folder / "metrics.jsonl").read_bytes() == trained  # including the seconds of each epoch
     assert not list(folder.glob("checkpoint/step-*"))
     assert look("launch", tmp_path / "tiny.yaml", tmp_path / "calm", *few).returncode == 0
     assert results(tmp_path / "store") == results(tmp_path / "calm")
@@ -338,9 +338,11 @@ def test_weights_that_were_not_kept_are_made_again_for_a_new_child(copy, look):
     assert results(lean) == results(store)
 
 
-def test_a_data_set_that_is_not_there_is_told_before_anything_is_written(tmp_path, monkeypatch):
-    for name in ("http_proxy", "https_proxy"):  # the attempt to download ends on this machine
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # which a process keeps once it has met it
+def test_a_missing_data_set_is_reported_before_anything_is_written(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy"):  # the download fails on this machine
+        monkeypatch.setenv(
+            name, "http://127.0.0.1:9"
+        )  # a process of its own, because it would keep these
     grid = tmp_path / "far.yaml"
     grid.write_text(GRID.replace("/dataset: digits", "/dataset: cifar10"))
     said = verb("launch", grid, tmp_path / "store", f"run.data_root={tmp_path}")

@@ -1,4 +1,4 @@
-"""A sweep under everything that a cluster does to one ends in the bits of an undisturbed sweep."""
+"""A sweep under all kinds of faults of a cluster ends in the same bits as an undisturbed one."""
 
 import contextlib
 import csv
@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from harness.cluster import queued
+from harness.cluster import job_registry
 from harness.store.claims import look, process_start
 
 FAULTS = 30
@@ -26,10 +26,11 @@ OF_THE_DISK = ("read_only", "full")
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own for a store's stages, which can be filled and made read-only.
+    """A separate file system for a store's stages, which can be filled and made read-only.
 
-    Its logs lie elsewhere: jobs keep them open for writing, which refuses the latter. Where none
-    may be mounted it is a folder, and says so: the other faults are dealt all the same.
+    The logs are elsewhere: jobs keep them open for writing, which prevents a read-only remount.
+    Yields the folder and whether it is mounted. Where mounting is forbidden it is a plain folder,
+    and the faults of the disk are left out.
     """
     folder = tmp_path / "wild" / "stages"
     folder.mkdir(parents=True)
@@ -41,7 +42,7 @@ def small_disk(tmp_path):
 
 
 class Chaos:
-    """Deals faults to the jobs of one store; each kind returns whether it took place."""
+    """Causes faults in the jobs of one store; each kind is a method that returns its success."""
 
     def __init__(self, bed, store, disk, kinds, chance):
         self.bed, self.store, self.disk, self.kinds, self.chance = bed, store, disk, kinds, chance
@@ -50,41 +51,41 @@ class Chaos:
         self.held = []
 
     def claims(self):
-        """Claims of what trains at this moment."""
+        """Return the claims of the stages that train now."""
         claims = [look(path.parent) for path in self.store.glob("stages/*/*/claim")]
         return [claim for claim in claims if claim is not None and claim.live]
 
     def running(self):
-        """Jobs that train at this moment."""
+        """Return the ids of the jobs that train now."""
         jobs = self.bed.jobs()
         live = sorted({claim.job for claim in self.claims()})
         return [job for job in live if jobs.get(job) == "RUNNING"]
 
     def hold(self):
-        """Have all that trains wait until `release`: it may be done before its faults come."""
+        """Suspend the workers until `release`: they could be done before all faults were caused."""
         self.held = self.bed.workers(self.store) if self.claims() else []
-        self.bed.tell(self.held, signal.SIGSTOP)
+        self.bed.send(self.held, signal.SIGSTOP)
 
     def release(self):
-        """Have it go on."""
-        self.bed.tell(self.held, signal.SIGCONT)
+        """Let the suspended workers go on."""
+        self.bed.send(self.held, signal.SIGCONT)
         self.held = []
 
     def owed(self):
-        """Whether faults are missing, in number or in kind."""
+        """Return whether more faults are needed, in number or in kind."""
         return self.dealt.total() < FAULTS or set(self.dealt) < set(self.kinds)
 
     def deal(self, jobs):
-        """A fault of the kind that was tried least, to one of the jobs that train now."""
+        """Cause a fault of the kind that was tried least, in one of the `jobs`."""
         kind = min(self.kinds, key=lambda kind: (self.tried[kind], self.chance.random()))
         self.tried[kind] += 1
-        if kind in OF_THE_DISK:  # which strikes who writes
+        if kind in OF_THE_DISK:  # a suspended worker does not write
             self.release()
         if getattr(self, kind)(self.chance.choice(jobs)):
             self.dealt[kind] += 1
 
     def pause(self, low, high):
-        """Let it work for a moment."""
+        """Let the sweep go on for a moment."""
         time.sleep(self.chance.uniform(low, high))
 
     def signal(self, job):
@@ -103,15 +104,15 @@ class Chaos:
         )  # fmt: skip
 
     def kill_rank(self, job):
-        """Kill a process that holds a claim, if it still is the one that made it."""
+        """Kill a process that holds a claim, if it is still the process that made the claim."""
         for path in self.chance.sample(
             claims := list(self.store.glob("stages/*/*/claim")), len(claims)
         ):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
-                said = json.loads(path.read_text())
-                handle = os.pidfd_open(said["pid"])
+                owner = json.loads(path.read_text())
+                handle = os.pidfd_open(owner["pid"])
                 try:
-                    if process_start(said["pid"]) == said["started"]:
+                    if process_start(owner["pid"]) == owner["started"]:
                         signal.pidfd_send_signal(handle, signal.SIGKILL)
                         return True
                 finally:
@@ -138,7 +139,7 @@ class Chaos:
         return self.bed.attempt("scancel", job)
 
     def read_only(self, job):
-        """Refused while a file is open for writing: tried until none is for a moment."""
+        """The system refuses this while a file is open for writing, so it is tried repeatedly."""
         again = ["mount", "-o", "remount,ro", self.disk]
         end = time.monotonic() + 5
         while subprocess.run(again, capture_output=True, check=False).returncode:
@@ -173,7 +174,7 @@ def rows(bed, grid, store, out):
 
 @pytest.mark.slow
 @pytest.mark.timeout(LASTS * 3)
-def test_chaos(small_disk, bed, make_grid, tmp_path):  # the disk goes last, after all jobs
+def test_chaos(small_disk, bed, make_grid, tmp_path):  # in this order: jobs end before the disk
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(2**31)))
     print(f"CHAOS_SEED={seed}")
     chance = random.Random(seed)
@@ -206,23 +207,23 @@ def test_chaos(small_disk, bed, make_grid, tmp_path):  # the disk goes last, aft
         if behind:
             chaos.hold()
         if not bed.jobs() or chance.random() < 0.04:
-            launch()  # what is queued already is not queued again
+            launch()  # queues nothing twice
         if chaos.owed() and (jobs := chaos.running()):
             chaos.deal(jobs)
             if not behind:
                 chaos.pause(0, 1.5)
         chaos.release()
-        if time.monotonic() - healed > 20:  # what an admin does: drained nodes come back
+        if time.monotonic() - healed > 20:  # as an admin does: resume drained nodes
             bed.testbed("up")
             healed = time.monotonic()
         time.sleep(0.3)
-    bed.slurm("scancel", "--me", "--state=PENDING")  # each would look, find nothing, and end
-    # a controller that was killed before it saved may believe that a job runs which has ended
+    bed.slurm("scancel", "--me", "--state=PENDING")  # they would find nothing to train
+    # a controller that was killed before it saved may list an ended job as running
     gone = {"RUNNING", "COMPLETING"}
     bed.wait(lambda: not bed.workers(wild) and set(bed.jobs().values()) <= gone, 240)
     bed.empty()
     print(chaos.dealt, "tried:", chaos.tried)
-    assert queued.records(wild)  # launches knew what was queued
+    assert job_registry.read_records(wild)  # launches recorded what they queued
     assert chaos.dealt.total() >= 30, f"too few faults fitted in (CHAOS_SEED={seed}): {chaos.dealt}"
     assert set(chaos.dealt) == set(kinds), f"CHAOS_SEED={seed}: {chaos.dealt} of {chaos.tried}"
     assert "nothing left to do" in launch()

@@ -1,4 +1,4 @@
-"""A controller that is away, or forgets: what is submitted is queued once, or not at all."""
+"""A controller that is down or loses its state: each job is queued once, or not at all."""
 
 import time
 
@@ -8,12 +8,12 @@ from harness.cluster import slurm
 from harness.commands.launch import main
 from harness.errors import UserError
 
-SAVED_SECONDS = 8.0  # a controller that is killed earlier believes that jobs of before still run
+SAVED_SECONDS = 8.0  # a controller that is killed earlier still lists older jobs as running
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_job_that_the_controller_forgot_is_queued_again(bed, make_sweep):
-    """Killed before it saved its state, it gives the job's id to the next one."""
+    """A controller that is killed before it saves its state gives the job's id to the next job."""
     sweep = make_sweep(epochs=20)
     time.sleep(SAVED_SECONDS)
     sweep.run("launch")
@@ -22,10 +22,10 @@ def test_a_job_that_the_controller_forgot_is_queued_again(bed, make_sweep):
 
     def done():
         time.sleep(5)
-        bed.testbed("up")  # an admin's part: a node whose job was forgotten is drained
+        bed.testbed("up")  # as an admin does: SLURM drains a node whose job it forgot
         return "nothing left to do" in sweep.run("launch")
 
-    bed.wait(done, 400)  # a job that is started twice is held for ever: launch releases it
+    bed.wait(done, 400)  # a job that is started twice stays held until a launch releases it
     logs = [path.read_text() for path in sweep.store.glob("sweeps/*/logs/*/*/*_log.out")]
     (log,) = [text for text in logs if "\nfinished" in text]
     assert log.count("\nfinished") == len(sweep.results()) == 1
@@ -45,7 +45,7 @@ def test_a_launch_waits_for_the_controller_for_a_while_and_leaves_nothing_behind
     with pytest.raises(UserError, match=r"did not answer for 0 s .*launch again"):
         main([f"grid={sweep.grid}", f"store={other}", "cluster=testbed"])
     assert not list(other.glob("sweeps/*/logs/*/*"))
-    bed.until_said("trying again", said)
+    bed.wait_for_text("trying again", said)
     bed.testbed("start-controller")
     assert process.wait(240) == 0, said.read_text()
     (submission,) = sweep.store.glob("sweeps/*/logs/*/*/submission.json")

@@ -1,4 +1,4 @@
-"""What is around a verb or a worker: variables of jobs and shells, answers of a busy controller."""
+"""The environment of commands and workers: variables of jobs and shells, a busy controller."""
 
 import os
 import socket
@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from harness.cluster import handover, rendezvous, slurm
-from harness.cluster import slurm_jobs as arrays
-from harness.cluster.queued import Scheduler, submitting
+from harness.cluster import enqueue, rendezvous, slurm, slurm_jobs
+from harness.cluster.job_registry import Scheduler, submission_lock
 from harness.cluster_schema import ClusterConfig, SlurmConfig
 from harness.config import Launch
 from harness.errors import UserError
@@ -20,7 +19,7 @@ from harness.store.store import Store
 
 @pytest.fixture
 def inside(monkeypatch):
-    """An allocation of the user's, as `salloc` makes it."""
+    """The variables of an interactive job of the user's, as `salloc` sets them."""
     for key, value in {
         "SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": "2", "SLURM_NTASKS": "4",
         "SLURM_CONF": "/etc/slurm.conf", "SQUEUE_STATES": "RUNNING", "SBATCH_JOB_NAME": "mine",
@@ -30,7 +29,7 @@ def inside(monkeypatch):
     return monkeypatch
 
 
-def test_workers_of_a_launch_inside_a_job_do_not_take_it_for_theirs(inside):
+def test_workers_of_a_launch_inside_a_job_do_not_treat_it_as_theirs(inside):
     inside.setenv("SUBMITIT_EXECUTOR", "slurm")
     assert (slurm.this_job(), slurm.restarts()) == ("77", 2)
     inside.setenv("SUBMITIT_EXECUTOR", "local")
@@ -39,7 +38,7 @@ def test_workers_of_a_launch_inside_a_job_do_not_take_it_for_theirs(inside):
 
 def test_sbatch_sees_the_profile_and_not_the_shell(inside):
     profile = ClusterConfig(name="p", slurm=SlurmConfig(partition="ours"))
-    with arrays.as_from_login_node(profile):
+    with slurm_jobs.as_from_login_node(profile):
         lines = slurm.call("env").splitlines()
     seen = {line for line in lines if line.startswith(("SLURM", "SBATCH", "SQUEUE"))}
     assert seen == {"SLURM_CONF=/etc/slurm.conf", "SBATCH_ACCOUNT=mine"}
@@ -62,25 +61,28 @@ def test_a_busy_controller_is_asked_again(answer):
 @pytest.mark.parametrize(
     "option", ["arr", "wra", "depend", "job", "ntasks", "wait", "no", "cluster"]
 )
-def test_beginnings_of_options_are_no_way_around_the_harness(option):
+def test_beginnings_of_the_harness_own_options_are_refused(option):
     with pytest.raises(ValidationError, match="set by the harness itself"):
         SlurmConfig(extra={option: "1"})
     assert SlurmConfig(extra={"nodelist": "n1", "time-min": "9"}).extra
 
 
 def test_a_launch_says_that_cancelled_jobs_are_still_ending(capsys):
-    jobs = {"26": slurm.Queued("COMPLETING", "None", "n"), "27": slurm.Queued("RUNNING", "", "n")}
-    handover.release(Scheduler({"a": ("26", jobs["26"]), "b": ("27", jobs["27"])}, jobs))
+    jobs = {
+        "26": slurm.QueuedJob("COMPLETING", "None", "n"),
+        "27": slurm.QueuedJob("RUNNING", "", "n"),
+    }
+    enqueue.release_held(Scheduler({"a": ("26", jobs["26"]), "b": ("27", jobs["27"])}, jobs))
     assert "1 jobs are ending" in capsys.readouterr().out
 
 
-def test_a_launch_whose_place_was_taken_stops_in_a_sentence(tmp_path):
+def test_a_launch_whose_lock_was_taken_stops_with_a_message(tmp_path):
     def launch():
-        with submitting(tmp_path) as lock:
+        with submission_lock(tmp_path) as lock:
             lock.path.write_text('{"token": "another"}')
             lock.heartbeat(force=True)
 
-    with pytest.raises(UserError, match="another took its place"):
+    with pytest.raises(UserError, match="another took its lock"):
         launch()
 
 
@@ -89,7 +91,7 @@ def test_without_squeue_nothing_is_queued_that_could_be_there_already(tmp_path, 
         (tmp_path / name).touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="squeue is not installed here"):
-        handover.require_sbatch(ClusterConfig(name="p"))
+        enqueue.require_sbatch(ClusterConfig(name="p"))
 
 
 def test_a_rank_gets_a_free_port_and_keeps_the_gpu_that_slurm_gave_it(monkeypatch, tmp_path):
@@ -104,33 +106,35 @@ def test_a_rank_gets_a_free_port_and_keeps_the_gpu_that_slurm_gave_it(monkeypatc
     ports = set()
     for restart in range(3):
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
-        rendezvous.export(tmp_path)
+        rendezvous.export_rank_variables(tmp_path)
         ports.add(os.environ["MASTER_PORT"])
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", int(os.environ["MASTER_PORT"])))
-    assert len(ports) > 1  # no function of the job's id
+    assert len(ports) > 1  # not computed from the job's id
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     assert [os.environ[key] for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["0", "2", "0"]
 
 
 def script(tmp_path, run=None, **asked):
-    """The text that sbatch gets."""
+    """Return the text that sbatch gets."""
     gpus = asked.pop("gpus_per_node", 0)
     profile = ClusterConfig(name="p", gpus_per_node=gpus, slurm=SlurmConfig(**asked))
-    executor = arrays._executor(profile, run or RunConfig(), tmp_path, tmp_path, "name")
+    executor = slurm_jobs._executor(profile, run or RunConfig(), tmp_path, tmp_path, "name")
     return executor._make_submission_file_text("true", "1")
 
 
-def test_code_that_a_store_holds_already_is_not_what_jobs_run(tmp_path):
+def test_jobs_do_not_run_code_that_a_store_already_holds(tmp_path):
     planted = tmp_path / "sweeps/g/code" / code_version() / "harness"
     planted.mkdir(parents=True)
     (planted / "__init__.py").write_text("raise SystemExit('planted')\n")
-    first, second = (arrays.Submitter(Store(tmp_path), "g", {}).snapshot for _ in range(2))
-    assert first != second  # nor what an earlier launch left, which others may have changed
+    first, second = (
+        slurm_jobs.Submitter(Store(tmp_path), "g", {}, print).snapshot for _ in range(2)
+    )
+    assert first != second  # nor the copy of an earlier launch, which others may have changed
     for code in (first, second):
         assert planted.parent not in (code, *code.parents)
         assert code.stat().st_mode & 0o077 == 0
-        mine = Path(arrays.__file__).read_bytes()
+        mine = Path(slurm_jobs.__file__).read_bytes()
         assert (code / "harness/cluster/slurm_jobs.py").read_bytes() == mine
 
 
@@ -140,7 +144,7 @@ def test_a_store_whose_sweeps_are_a_link_is_refused(tmp_path):
     (tmp_path / "store/sweeps").symlink_to(tmp_path / "elsewhere")
     launch = Launch(None, RunConfig(), ClusterConfig(name="s"), tmp_path / "store")
     with pytest.raises(UserError, match="move the whole store"):
-        handover.submit(launch, None, Store(tmp_path / "store"), [], {}, Scheduler(), None)
+        enqueue.submit(launch, None, Store(tmp_path / "store"), [], {}, Scheduler(), None)
 
 
 def test_what_a_job_asks_for_reaches_sbatch_and_srun(monkeypatch, tmp_path):
@@ -155,10 +159,10 @@ def test_what_a_job_asks_for_reaches_sbatch_and_srun(monkeypatch, tmp_path):
 
 
 def test_an_array_is_waited_for_as_a_whole_where_several_of_its_elements_are():
-    assert sorted(arrays._whole({"7_1", "7_2", "8_5", "9"})) == ["7", "8_5", "9"]
+    assert sorted(slurm_jobs._shortened({"7_1", "7_2", "8_5", "9"})) == ["7", "8_5", "9"]
 
 
-def test_a_controller_that_comes_back_is_answered(monkeypatch):
+def test_a_controller_that_is_down_is_asked_again(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     answers = iter([slurm.SlurmDown("away"), slurm.SlurmDown("away"), 7])
     beats = []
@@ -169,5 +173,5 @@ def test_a_controller_that_comes_back_is_answered(monkeypatch):
             raise answer
         return answer
 
-    assert slurm.patiently(ask, lambda: beats.append(1)) == 7
-    assert len(beats) == 2  # what is held meanwhile is kept alive
+    assert slurm.until_up(ask, lambda: beats.append(1)) == 7
+    assert len(beats) == 2  # the launch's lock is kept alive meanwhile

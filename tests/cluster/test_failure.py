@@ -1,4 +1,4 @@
-"""What each class of failure leads to, and what survives in between."""
+"""Classes of failures: which are tried again, and with what memory and batch."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def test_torch_says_out_of_memory_in_a_class_of_its_own():
         ),
         ("slurmstepd: error: Detected 1 oom_kill event in StepId=4.0", "host_memory"),
         ("epoch 3 of 4", "lost"),
-        (  # a GPU was too small, which is settled; then the node failed
+        (  # first a GPU was too small, which was solved; then the node failed
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
             "slurmstepd: error: *** STEP 4.0 ON n1 CANCELLED DUE TO NODE FAILURE ***",
             "lost",
@@ -91,10 +91,10 @@ def test_the_log_tells_why_an_owner_is_gone(tmp_path, tail, name):
     for path in (log, elsewhere):
         path.write_text("x" * 10_000 + tail)
     seen = ClaimState("t", "4", 0, 500.0, dead=False, log=str(log))
-    record = failure.lost(Store(tmp_path), seen, step=3)
+    record = failure.describe_lost(Store(tmp_path), seen, step=3)
     assert record["class"] == name
-    foreign = replace(seen, log=str(elsewhere))  # no log of this store: never opened
-    assert failure.lost(Store(tmp_path), foreign, step=3)["class"] == "lost"
+    foreign = replace(seen, log=str(elsewhere))  # not a log of this store: never opened
+    assert failure.describe_lost(Store(tmp_path), foreign, step=3)["class"] == "lost"
     assert "job 4" in record["message"]
 
 
@@ -129,6 +129,6 @@ def test_a_gang_that_took_too_much_host_memory_goes_on_as_single_stages(tmp_path
     (record,) = store.failures(stage)
     assert record["class"] == name
     assert "out of host memory" in record["message"]
-    assert failure.alone([record]) == (name == "gang")
+    assert failure.must_train_alone([record]) == (name == "gang")
     assert failure.memory_factor([record]) == (1 if name == "gang" else 2)
     assert not failure.blocks([record] * 3) or name == "host_memory"

@@ -1,6 +1,7 @@
-"""Faults that SLURM deals a job, on a real one: what the job, the next look, or launch makes of it.
+"""Faults of a job on a real SLURM: what the job, the next `status` or the next `launch` does.
 
-Most strike one training, one after the other, and the last of these tests ends with it complete.
+Most of them hit one training, one after the other. The last of these tests ends when that training
+is complete.
 """
 
 import os
@@ -9,9 +10,9 @@ import time
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-LONG = 20  # epochs: more than a job has begun when it is cancelled
-SUBMITIT_PASSES = 3  # stops of a job, left to itself
-LONGEST = 140  # outlasts all that happens to it
+LONG = 20  # epochs: a job that is cancelled at its start cannot have ended
+SUBMITIT_PASSES = 3  # stops that submitit allows a job by default
+LONGEST = 140  # epochs: longer than all that the tests need of it
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +21,14 @@ def training(make_training):
 
 
 def preempt(bed):
-    """What a site does that has a more important job."""
+    """Submit a job of higher priority on all nodes."""
     bed.slurm(
         "sbatch", "-p", "high", "-N", "2", "--exclusive", "-t", "1", "-o", "/dev/null",
         "--wrap", "sleep 3",
     )  # fmt: skip
 
 
-def test_a_hanging_job_is_disputed_not_believed(training):
+def test_a_hanging_job_is_disputed(training):
     training.under_way()
     with training.bed.frozen(training.store):
         (claim,) = training.store.glob("stages/*/*/claim")
@@ -42,7 +43,7 @@ def test_a_hanging_job_is_disputed_not_believed(training):
     training.go_on()
 
 
-def test_a_dead_node_gives_its_job_to_another(training):
+def test_the_job_of_a_dead_node_goes_to_another_node(training):
     job, bed = training.under_way(), training.bed
     (node,) = bed.slurm("squeue", "--noheader", "--format=%N").split()
     bed.testbed("kill-node", node)
@@ -54,11 +55,11 @@ def test_a_dead_node_gives_its_job_to_another(training):
 
 
 def test_a_stopped_job_saves_and_comes_back_whoever_stops_it_and_however_often(training):
-    """Without a grace time a preempted job gets SIGTERM, whatever a site has set."""
+    """Without a grace time a preempted job gets SIGTERM, with either setting of the site."""
     job, bed = training.under_way(), training.bed
     limit = ("scancel", "--signal=USR2", job)  # as SLURM sends it before a time limit
     admin = ("scontrol", "requeue", job)
-    stops = [  # a command or a preemption; the job's partition, what a site preempts with by then
+    stops = [  # a command, or None for a preemption; partition; how the site warns of a preemption
         (limit, "main", "signal"),
         (limit, "main", "signal"),
         (limit, "main", "signal"),
@@ -100,7 +101,7 @@ def test_a_stopped_job_saves_and_comes_back_whoever_stops_it_and_however_often(t
     assert f"{count} preempted" in training.run("status")
 
 
-def test_a_controller_that_dies_takes_nothing_along(training, tmp_path):
+def test_jobs_survive_a_controller_that_dies(training, tmp_path):
     training.under_way()
     bed, said, more = training.bed, tmp_path / "watch.txt", tmp_path / "launch.txt"
     with bed.slowed(training.store):
@@ -116,8 +117,8 @@ def test_a_controller_that_dies_takes_nothing_along(training, tmp_path):
         assert "SLURM does not answer" in cancel
         with more.open("w") as file:
             launch = bed.command("harness.launch", *training.args(), stdout=file)
-        bed.until_said("trying again", more)
-        bed.until_said("SLURM does not answer", said)
+        bed.wait_for_text("trying again", more)
+        bed.wait_for_text("SLURM does not answer", said)
         bed.testbed("start-controller")
     training.finish()
     assert len(training.results()) == 1
@@ -127,7 +128,7 @@ def test_a_controller_that_dies_takes_nothing_along(training, tmp_path):
 
 
 def test_a_real_time_limit_saves_requeues_and_goes_on(bed, make_sweep):
-    """SLURM looks at limits every 30 s or so, and gives the signal up to a minute early."""
+    """SLURM checks limits about every 30 s, and sends the signal up to a minute early."""
     sweep = make_sweep("cluster.timeout_min=1", "cluster.slurm.signal_seconds=20", epochs=3000)
     sweep.run("launch")
     bed.wait(lambda: sweep.step() > 0)

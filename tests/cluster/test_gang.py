@@ -1,4 +1,4 @@
-"""What breaks on this machine, in one launch: what a device cannot hold, and what passes."""
+"""Failures of gangs on this machine, in one launch: out of memory, and a broken connection."""
 
 import json
 import shutil
@@ -12,9 +12,9 @@ from harness.store.store import Store
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-NO_MEMORY, NO_CONNECTION, SMALL_DEVICE = range(3)  # seeds of what meets it
+NO_MEMORY, NO_CONNECTION, SMALL_DEVICE = range(3)  # seeds of the stages that fail so
 BREAKS = f"""
-    seed, met = members[0].config.seed, members[0].root / "met"
+    seed, met = members[0].config.seed, members[0].store / "met"
     small = seed == {SMALL_DEVICE} and (run.micro_batch_size or 32) > 8
     if small or seed == {NO_MEMORY} and len(members) > 1:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -40,7 +40,7 @@ def broken(tmp_path_factory):
     for room in ("harness", "grids", "slurm"):
         shutil.copytree(ROOT / room, checkout / room)
     loop = checkout / "harness" / "train" / "loop.py"
-    begin = "    first = members[0].config\n"
+    begin = "    first = members[0]\n"
     loop.write_text(loop.read_text().replace(begin, BREAKS.lstrip("\n") + begin, 1))
     assert BREAKS.lstrip("\n") in loop.read_text()
     grid = folder / "broken.yaml"

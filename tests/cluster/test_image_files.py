@@ -11,7 +11,7 @@ from harness.files import read_lines
 
 CLASSES, TRAIN, VAL = 3, 16, 7  # images of each class
 ROW = 'image_folder("photos", num_classes=3, train_size=48, test_size=21, resolution=32)'
-GRID = """# A vision transformer, whose numbers do not depend on how a batch is shared.
+GRID = """# A vision transformer, whose numbers do not depend on how the ranks share a batch.
 defaults:
   - override /dataset: imagenet
   - override /model: cifar_vit
@@ -30,7 +30,7 @@ RUNS = [("ddp", 0, 2), ("deepspeed", 0, 1), ("deepspeed", 1, 2)]  # engine, ZeRO
 
 @pytest.fixture
 def checkout(tmp_path):
-    """The harness with one data set more, as docs/datasets.md adds it."""
+    """The harness with one more data set, as docs/datasets.md adds it."""
     copy_with(tmp_path / "checkout", ROW)
     return tmp_path / "checkout"
 
@@ -52,7 +52,7 @@ def photos(tmp_path):
 
 
 def outcome(store):
-    """Result, epochs' losses, provenance, and which test images were right."""
+    """Return result, losses of the epochs, provenance, and which test images were right."""
     (done,) = store.glob("stages/*/*/result.json")
     folder = done.parent
     losses = [line["train_loss"] for line in read_lines(folder / "metrics.jsonl")]

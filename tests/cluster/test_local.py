@@ -1,12 +1,12 @@
-"""Workers of this machine: the GPUs that each sees, how they end, and what follows."""
+"""Workers of this machine: the GPUs that each sees, and how the launch ends after them."""
 
 import signal
 
 import pytest
 
-from harness.cluster.follow import Progress, follow
-from harness.cluster.local import devices
-from harness.cluster.stop import SIGNALS, StopFlag
+from harness.cluster.local import assign_gpus
+from harness.cluster.stop_flag import SIGNALS, StopFlag
+from harness.cluster.supervisor import Progress, supervise
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
 from harness.store.store import Store
@@ -17,7 +17,7 @@ def cluster(gpus, workers):
 
 
 @pytest.mark.parametrize(
-    ("said", "gpus", "workers", "processes", "expected"),
+    ("visible", "gpus", "workers", "processes", "expected"),
     [
         (None, 0, 2, 1, [(), ()]),
         (None, 2, 2, 1, [(0,), (1,)]),
@@ -30,36 +30,38 @@ def cluster(gpus, workers):
         ("", 0, 1, 1, [()]),
     ],
 )
-def test_each_worker_sees_gpus_of_its_own(monkeypatch, said, gpus, workers, processes, expected):
-    if said is None:
+def test_each_worker_sees_gpus_of_its_own(monkeypatch, visible, gpus, workers, processes, expected):
+    if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
-    assert devices(cluster(gpus, workers), processes) == expected
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert assign_gpus(cluster(gpus, workers), processes) == expected
 
 
-@pytest.mark.parametrize(("said", "word"), [("0", "leaves 1"), ("GPU-1f,GPU-2a", "by number")])
-def test_gpus_that_the_user_hid_are_not_taken(monkeypatch, said, word):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
-    with pytest.raises(UserError, match=word):
-        devices(cluster(2, 1), 1)
+@pytest.mark.parametrize(
+    ("visible", "message"), [("0", "leaves 1"), ("GPU-1f,GPU-2a", "by number")]
+)
+def test_gpus_that_the_user_hid_are_not_taken(monkeypatch, visible, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match=message):
+        assign_gpus(cluster(2, 1), 1)
 
 
 class Ends:
-    """Workers that end between two looks: alive when examined, dead when they are counted."""
+    """Workers that end between two looks: alive at the first, dead when they are counted."""
 
     def __init__(self, how):
-        self.how, self.jobs, self.places, self.looks = how, [], {}, 0
+        self.how, self.jobs, self.number_of, self.looks = how, [], {}, 0
         self.job_id = "1"
 
-    def start(self, place):
+    def start(self, number):
         self.jobs.append(self)
 
     def done(self):
         self.looks += 1
         return self.looks > 1
 
-    def ended(self, job):
+    def outcome(self, job):
         return self.how
 
     def stop(self):
@@ -76,14 +78,14 @@ class Ends:
         (("stopped", "by SIGUSR2"), "interrupted"),
     ],
 )
-def test_a_worker_that_ends_between_two_looks_is_heard(tmp_path, how, expected):
+def test_the_outcome_of_a_worker_that_ends_between_two_looks_counts(tmp_path, how, expected):
     progress = Progress(Store(tmp_path), {}, [])
-    end, why = follow(Ends(how), 1, progress, StopFlag())
+    end, why = supervise(Ends(how), 1, progress, StopFlag())
     assert end == expected
     assert how[1] in why
 
 
-def test_signals_are_given_back():
+def test_signal_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in SIGNALS}
     with StopFlag() as stop:
         signal.raise_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ from harness.errors import UserError
 
 @pytest.fixture
 def run(capsys):
-    """(verb, words) -> what it says, where it ends well; what it measures has its own process."""
+    """(verb, words) -> output of a command that succeeds; it measures in a process of its own."""
 
     def said(verb, *words):
         assert verb.main([*words]) == 0
@@ -21,7 +21,7 @@ def run(capsys):
 
 
 @pytest.mark.slow
-def test_a_pilot_makes_costs_known_and_budgets_kept(run, make_grid, tmp_path):
+def test_a_pilot_gives_costs_that_budgets_are_compared_with(run, make_grid, tmp_path):
     grid, store = make_grid(seeds="0, 1, 2"), tmp_path / "store"
     words = f"grid={grid}", f"store={store}"
     with pytest.raises(UserError, match="never measured"):
@@ -39,9 +39,11 @@ def test_a_pilot_makes_costs_known_and_budgets_kept(run, make_grid, tmp_path):
     with pytest.raises(UserError, match="nothing was queued"):
         run(launch, *words, "budget=0")
     said = run(launch, *words, "budget=5", "run.gang=auto")
-    assert "gang of digits cifar_resnet-8 width 0.25 batch 32: 1, " in said  # nothing to decode
+    assert (
+        "gang of digits cifar_resnet-8 width 0.25 batch 32: 1, " in said
+    )  # there is nothing to decode
     assert "by the pilot" in run(status, *words)
-    # what finished stages took says nothing of memory, nor does a pilot with whole batches
+    # memory is not known from finished stages, nor from a pilot with another micro-batch
     assert "waiting for data" in run(pilot, *words, "steps=1", "run.micro_batch_size=16")
     assert json.loads(kept.read_text())["micro_batch_size"] == 16
     with pytest.raises(UserError, match="budget=lots is not a number of device-hours"):
@@ -50,7 +52,7 @@ def test_a_pilot_makes_costs_known_and_budgets_kept(run, make_grid, tmp_path):
 
 @pytest.mark.slow
 def test_the_memory_of_a_size_is_its_own_whatever_was_measured_before(run, make_grid, tmp_path):
-    """A heap that a large size grew would hide what the small one after it needs."""
+    """In one process the heap of a large size would hide the memory of a small one after it."""
     grid = make_grid()
     words = [f"grid={grid}", "run.tracker=tensorboard", "steps=1"]
     found = {}
@@ -58,7 +60,7 @@ def test_the_memory_of_a_size_is_its_own_whatever_was_measured_before(run, make_
         store = tmp_path / name
         said = run(pilot, *words, f"store={store}", f"axes.width=[{','.join(widths)}]")
         assert re.findall(r" width (\S+): ", said)[: len(widths)] == widths  # in this order
-        assert not (store / "trackers").exists()  # the stage's own run is for the stage
+        assert not (store / "trackers").exists()  # a pilot writes no tracker files
         sizes = [json.loads(path.read_text())["memory_bytes"] for path in store.glob("pilots/*")]
         found[name] = sorted(sizes, reverse=True)
     large, after = found["both"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.queued import GAVE_UP
+from harness.cluster.job_registry import GAVE_UP
 from harness.files import read_lines
 
 ROOT = Path(__file__).parents[2]
@@ -29,12 +29,12 @@ def stage_parts(store):
 
 
 def newest(store):
-    """The last step that is saved."""
+    """Return the last step that is saved."""
     return max(int(path.name[5:13]) for path in store.glob("stages/*/*/checkpoint/step-*.pt"))
 
 
 def test_a_thousand_stages_are_queued_and_shown_with_little_work(bed, make_grid, tmp_path):
-    """In CPU seconds of the verb and all that it starts: the clock tells of other processes."""
+    """Measured in CPU seconds of the command and its children: other processes do not count."""
     grid, store = make_grid(seeds=seeds(1000)), tmp_path / "store"
     spent = []
     for verb, more in (("launch", [HELD]), ("status", [])):
@@ -127,8 +127,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
     (checkout / "logging.py").write_text("raise SystemExit(1)\n")  # where the job starts
     (job,) = bed.jobs()
     bed.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
-    bed.wait(lambda: list(store.glob("stages/*/*/checkpoint/step-*")), pause=0.05)
-    with bed.frozen(store):  # it shall not end before it is told
+    with bed.frozen_when(store, lambda: list(store.glob("stages/*/*/checkpoint/step-*"))):
         bed.slurm("scancel", "--signal=USR2", job)  # requeued, it runs the same code
     bed.wait(lambda: bed.jobs().get(job) == "PENDING")
     bed.drain()
@@ -169,7 +168,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
         ("cluster.slurm.extra={wait: true}", "set by the harness itself"),
         ("cluster.slurm.extra={no-such-option: 1}", "unrecognized option"),
         ("cluster.slurm.nodes=2", "make it a multiple"),
-        ("cluster.resources=[{where: 'size > 1'}]", "asks for 'size'"),
+        ("cluster.resources=[{where: 'size > 1'}]", "uses the unknown name 'size'"),
     ],
 )
 def test_a_bad_profile_is_refused_before_anything_is_queued(
@@ -186,7 +185,7 @@ def test_a_bad_profile_is_refused_before_anything_is_queued(
 
 
 def test_everything_works_without_accounting_and_without_scontrol(bed, make_grid, tmp_path):
-    grid, store = make_grid(epochs=3000), tmp_path / "store"  # outlasts all these verbs
+    grid, store = make_grid(epochs=3000), tmp_path / "store"  # longer than all these commands
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("sbatch", "srun", "squeue", "scancel", "sh", "bash", "env"):
@@ -205,7 +204,7 @@ def test_everything_works_without_accounting_and_without_scontrol(bed, make_grid
             assert "scontrol: not installed: a stopped job submits its successor" in doctor
             assert "sacct does not answer: status shows no elapsed hours" in doctor
         (job,) = bed.jobs()
-        bed.slurm("scancel", "--signal=USR2", job)  # which then cannot requeue itself
+        bed.slurm("scancel", "--signal=USR2", job)  # without scontrol it cannot requeue itself
         bed.wait(lambda: set(bed.jobs()) - {job})
         saved = newest(store)
         bed.wait(lambda: newest(store) > saved)
@@ -230,7 +229,7 @@ def test_deepspeed_over_two_nodes_with_two_ranks_each(bed, make_grid, tmp_path):
     assert (record["world_size"], record["engine"], record["zero_stage"]) == (4, "deepspeed", 0)
 
 
-def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
+def test_the_commands_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
     grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
     assert "there are no logs yet" in bed.run("harness.logs", *args(grid, store))
     bed.run("harness.launch", *args(grid, store, HELD))
@@ -238,7 +237,7 @@ def test_the_verbs_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
     with said.open("w") as file:
         watch = bed.command("harness.status", *args(grid, store, "watch=true"), stdout=file)
     follow = bed.command("harness.logs", *args(grid, store, "follow=true", "where=seed == 0"))
-    bed.until_said("grid tiny: 2 trials", said)
+    bed.wait_for_text("grid tiny: 2 trials", said)
     for job in bed.jobs():
         bed.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
     bed.drain()
@@ -299,7 +298,7 @@ def test_levels_added_to_a_sweep_under_way_are_one_array_with_one_cap(bed, make_
 
 
 def test_a_submission_that_died_half_way_is_not_forgotten(bed, make_grid, tmp_path):
-    """Killed between sbatch and its note: the queue still names what it queued."""
+    """Killed between sbatch and the record of the id: the job is still in the queue by name."""
     grid, store = make_grid(), tmp_path / "store"
     bed.run("harness.launch", *args(grid, store, HELD))
     (notes,) = store.glob("sweeps/*/jobs.jsonl")
@@ -310,10 +309,10 @@ def test_a_submission_that_died_half_way_is_not_forgotten(bed, make_grid, tmp_pa
 
 
 def test_stages_that_fail_alike_stop_all_arrays_of_their_launch(bed, make_grid, tmp_path):
-    """Two stages are too few to stop their array; those of the other size speak for them, too."""
+    """Two stages are too few to stop their array; failures of the other sizes count, too."""
     grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
     rules = "cluster.resources=[{where: 'width > 1', mem_gb: 3}]"
-    broken = "run.device=cuda"  # there is none: a sentence for the user
+    broken = "run.device=cuda"  # there is none: a UserError
     words = ("axes.width=[0.25,0.5,2]", rules, broken, "cluster.workers=1")
     assert "queued 6 jobs" in bed.run("harness.launch", *args(grid, store, *words))
     bed.drain()
@@ -326,7 +325,7 @@ def test_stages_that_fail_alike_stop_all_arrays_of_their_launch(bed, make_grid, 
     assert "this process sees no CUDA device" in said
 
 
-def test_a_job_that_dies_before_it_begins_is_told(bed, make_grid, tmp_path):
+def test_a_job_that_dies_before_it_begins_is_reported(bed, make_grid, tmp_path):
     grid, store = make_grid(), tmp_path / "store"
     bed.run("harness.launch", *args(grid, store, "cluster.slurm.python=/none/python"))
     bed.drain()
@@ -345,7 +344,9 @@ def test_jobs_of_a_submission_that_gave_up_keep_no_stage_from_being_queued(
     assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, HELD))
 
 
-def test_variables_of_the_users_shell_hide_no_job_from_the_next_launch(bed, make_grid, tmp_path):
+def test_variables_of_the_users_shell_do_not_hide_jobs_from_the_next_launch(
+    bed, make_grid, tmp_path
+):
     grid, store = make_grid(), tmp_path / "store"
     shell = {"SQUEUE_STATES": "RUNNING", "SBATCH_JOB_NAME": "mine", "SBATCH_PARTITION": "nowhere"}
     words, env = args(grid, store, HELD), {**bed.env, **shell}

@@ -1,23 +1,20 @@
-"""Jobs that come after a job: of trees longer than one, and where requeueing is forbidden.
+"""Jobs that go on with the work of a job: requeued, or successors where requeueing is forbidden.
 
-There a job that is stopped or fails submits its successor. Most of it strikes one training on two
-ranks, one after the other, and the last of these tests ends with that one complete.
+Most faults strike one training on two ranks, one after the other, and the last test of it ends with
+that training complete.
 """
 
 import json
 import os
-import shutil
 import signal
 
 import pytest
 
 from harness.files import read_lines
-from harness.store.claims import look
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NO_REQUEUE = "cluster.slurm.requeue=false"
-DENSE_EPOCHS = 20
-HELD = "cluster.slurm.extra={begin: now+1hour}"
+STAGE_EPOCHS = 60  # of a stage that is saved and stopped while it trains
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +28,7 @@ def kill_a_rank(training):
 
 
 def test_where_requeueing_is_forbidden_a_stopped_job_submits_its_successor(training):
-    """With two ranks: the other stays until the first, whom its exit would end, has done it."""
+    """With two ranks: the second must not exit, which would end the first, before that is done."""
     job, bed = training.under_way(NO_REQUEUE), training.bed
     bed.slurm("scancel", "--signal=USR2", job)
     bed.wait(lambda: set(bed.jobs()) - {job})
@@ -49,7 +46,7 @@ def test_of_two_ranks_that_fail_at_most_one_submits_a_successor(training):
     training.go_on()
 
 
-def test_a_dead_node_gives_its_job_to_another_by_the_next_launch(training):
+def test_the_next_launch_queues_the_job_of_a_dead_node_again(training):
     training.under_way(NO_REQUEUE)
     bed = training.bed
     (node,) = bed.slurm("squeue", "--noheader", "--format=%N").split()
@@ -66,7 +63,7 @@ def test_one_rank_of_two_killed_ends_the_other_and_the_job_starts_afresh(trainin
     (path,) = training.store.glob("stages/*/*/attempts.jsonl")
     attempts, past = len(read_lines(path)), len(training.failures())
     kill_a_rank(training)
-    bed.wait(lambda: bed.jobs().get(job) != "RUNNING")  # not idle to its time limit
+    bed.wait(lambda: bed.jobs().get(job) != "RUNNING")  # it does not hang until its time limit
     assert not training.results()
     training.finish()
     assert set(training.failures()[past:]) <= {"transport", "lost", "preempted"}
@@ -77,63 +74,23 @@ def test_one_rank_of_two_killed_ends_the_other_and_the_job_starts_afresh(trainin
     assert all("--kill-on-bad-exit=1" in script.read_text() for script in scripts)
 
 
-@pytest.fixture(scope="module")
-def measured(make_training):
-    """A store with one dense stage, trained on this machine."""
-    dense = make_training(DENSE_EPOCHS)
-    dense.bed.run("harness.launch", f"grid={dense.grid}", f"store={dense.store}", seconds=600)
-    return dense.store
-
-
-@pytest.fixture
-def make_chains(bed, measured, make_sweep, tmp_path):
-    """(seconds, ...) -> a sweep whose first dense stage is done, as if it had taken so long."""
-
-    def make(seconds, *more, **grid):
-        shutil.copytree(measured, tmp_path / "store")
-        sweep = make_sweep(*more, epochs=DENSE_EPOCHS, seeds="0, 1, 2", **grid)
-        (done,) = sweep.results()
-        result = json.loads(done.read_text())
-        result["timing"]["gpu_seconds"] = seconds
-        done.write_text(json.dumps(result))
-        return sweep
-
-    return make
-
-
-def test_without_requeueing_a_stopped_job_takes_the_rest_of_its_chain_along(bed, make_chains):
-    half = "cluster.timeout_min=40"  # of which a dense stage fills a job of its own
-    sweep = make_chains(1500.0, NO_REQUEUE, half, level_epochs=1, sparsity="0.5")
-    assert "queued 5 jobs" in sweep.run("launch")
-    before = bed.jobs()
-    long = min(before, key=lambda job: [int(part) for part in job.split("_")])  # they come first
-
-    def saved():
-        folders = [path.parent for path in sweep.store.glob("stages/*/*/claim")]
-        seen = [(folder, look(folder)) for folder in folders]
-        mine = [folder for folder, claim in seen if claim is not None and claim.job == long]
-        return any(list(folder.glob("checkpoint/step-*.pt")) for folder in mine)
-
-    bed.wait(saved, pause=0.05)
-    with bed.frozen(sweep.store):  # it shall not end before it is told
-        bed.slurm("scancel", "--signal=USR2", long)
-    bed.wait(lambda: long not in bed.jobs())
-    bed.wait(lambda: len(set(bed.jobs()) - set(before)) == 2)  # a successor, what waits for it
+@pytest.mark.parametrize("requeue", [True, False])
+def test_a_tree_that_takes_several_jobs_goes_on_until_it_is_done(bed, make_sweep, requeue):
+    """Stopped in its dense stage and in its level, as at a time limit; launched only once."""
+    words = f"cluster.slurm.requeue={requeue}"
+    sweep = make_sweep(words, epochs=STAGE_EPOCHS, level_epochs=STAGE_EPOCHS, sparsity="0.5")
+    assert "queued 1 jobs" in sweep.run("launch")
+    (first,) = bed.jobs()
+    for finished in (0, 1):
+        with bed.frozen_when(sweep.store, lambda done=finished: sweep.is_training(done)):
+            (job,) = [job for job, state in bed.jobs().items() if state == "RUNNING"]
+            bed.slurm("scancel", "--signal=USR2", job)
+        bed.wait(lambda job=job: bed.jobs().get(job) != "RUNNING")
+        assert len(sweep.results()) == finished
+        assert (set(bed.jobs()) == {first}) == requeue
     bed.drain()
-    assert len(sweep.results()) == 6, sweep.failures()  # no launch was needed
+    assert len(sweep.results()) == 2, sweep.failures()
+    assert sweep.failures() == ["preempted", "preempted"]
     paths = sweep.store.glob("sweeps/*/logs/*/*/submission.json")
-    written = [json.loads(path.read_text()) for path in paths]
-    queued = [submission["attempts"] for submission in written if submission["snapshot"]]
-    assert sorted(queued) == [0, 0, 0, 1]
-
-
-def test_trees_longer_than_a_job_become_dependent_jobs(bed, make_chains):
-    limit = "cluster.timeout_min=120"
-    sweep = make_chains(3600.0, HELD, limit, level_epochs=DENSE_EPOCHS, sparsity="0.75")
-    assert "queued 8 jobs" in sweep.run("launch")  # one dense stage is there: 2 x 3 + 2
-    shown = bed.slurm("squeue", "--noheader", "--array", "--format=%i %E").split("\n")
-    dependent = [line for line in shown if "after" in line]
-    assert len(dependent) == 5
-    (done,) = sweep.results()
-    done.write_text(done.read_text()[:40])
-    assert "1 damaged file(s) were moved aside" in sweep.run("launch", code=1)
+    attempts = [json.loads(path.read_text())["attempts"] for path in paths]
+    assert sorted(attempts) == ([0] if requeue else [0, 1, 2])

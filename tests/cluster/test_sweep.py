@@ -80,7 +80,7 @@ def rows(grid, store, out):
 
 
 def trained(store):
-    """Every stage that a worker finished, as the workers' logs have it."""
+    """Return every stage that a worker finished, from the workers' logs."""
     lines = [
         line.split()
         for log in store.glob("sweeps/*/logs/*/*_log.out")
@@ -90,7 +90,7 @@ def trained(store):
 
 
 def training(store):
-    """Whether a worker of this moment has begun to train: a live claim."""
+    """Return whether a worker has begun to train: there is a live claim."""
     claims = store.glob("stages/*/*/claim")
     return any((state := look(claim.parent)) is not None and state.live for claim in claims)
 
@@ -101,7 +101,7 @@ KILLS = 10
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_a_sweep_ends_in_the_same_bits(grid, tmp_path):
-    """With the default engine; the chaos on SLURM trains with the other."""
+    """With the default engine; test_chaos trains with the other one."""
     text = GRID.replace("epochs: 4", "epochs: 10").replace("epochs: 2}", "epochs: 6}")
     text = text.replace("engine: ddp", "engine: deepspeed")
     grid.write_text(text.replace("magnitude: [none, 0.5]", "magnitude: [0.5]"))
@@ -199,8 +199,8 @@ def test_ctrl_c_stops_cleanly_and_the_next_launch_goes_on(grid, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_told_to_stop_by_others_leaves_no_finished_sweep(grid, tmp_path):
-    """As submitit does at `cluster.timeout_min`."""
+def test_a_launch_whose_worker_is_stopped_by_others_does_not_report_success(grid, tmp_path):
+    """submitit stops a worker like that at `cluster.timeout_min`."""
     store = tmp_path / "store"
     grid.write_text(GRID.replace("epochs: 4", "epochs: 400").replace("seed: [0, 1]", "seed: [0]"))
     process = command("harness.launch", f"grid={grid}", f"store={store}")

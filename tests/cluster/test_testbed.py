@@ -1,4 +1,4 @@
-"""The testbed: started twice it is one, only this machine reaches it, it ends only its own."""
+"""The testbed: a second start changes nothing, it is local, and it ends only its own processes."""
 
 import contextlib
 import json
@@ -17,13 +17,13 @@ LISTENING = "0A"
 
 
 def daemons(bed):
-    """Name -> PID and start time of all that a testbed started."""
+    """Return PID and start time of every daemon of a testbed, by name."""
     record = json.loads((bed.folder / "testbed.json").read_text())
     return {name: (pid, process_start(pid)) for name, (pid, _) in record["processes"].items()}
 
 
 def listening(pid):
-    """Addresses that a process listens at for TCP, in hexadecimal."""
+    """Return the TCP addresses at which a process listens, in hexadecimal."""
     links = [link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()]
     inodes = {found[1] for link in links if (found := re.fullmatch(r"socket:\[(\d+)\]", link))}
     lines = [
@@ -67,7 +67,7 @@ def test_two_testbeds_keep_to_themselves(bed, three):
         job = three.slurm("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip()
         three.wait(lambda: three.jobs().get(job) == "RUNNING")
         mark = f"SLURM_CONF={three.env['SLURM_CONF']}".encode()
-        three.wait(lambda: jobs_of(mark))  # it is said to run before it does
+        three.wait(lambda: jobs_of(mark))  # SLURM lists it as running before it does
         theirs = jobs_of(mark)
         three.testbed("down")
         ended = [pid for pid, _ in second.values()] + theirs
@@ -82,8 +82,8 @@ def test_two_testbeds_keep_to_themselves(bed, three):
         bystander.wait()
 
 
-def test_a_node_kept_for_a_waiting_job_counts_as_well(bed):
-    """The scheduler plans for it, which sinfo shows instead of idle, for as long as it waits."""
+def test_a_node_that_is_reserved_for_a_waiting_job_counts_as_up(bed):
+    """While the job waits, sinfo shows the reserved node as `plnd` instead of idle."""
     quiet = ("-p", "high", "-o", "/dev/null")
     bed.slurm("sbatch", *quiet, "-t", "5", "--wrap", "sleep 300")
     bed.wait(lambda: "RUNNING" in bed.jobs().values())
@@ -95,7 +95,7 @@ def test_a_node_kept_for_a_waiting_job_counts_as_well(bed):
 
 
 def jobs_of(mark):
-    """Processes of jobs that have this in their environment."""
+    """Return the PIDs of job processes that have `mark` in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended, or another user's

@@ -7,13 +7,14 @@ import pytest
 from harness import plugins
 from harness.compress.methods import METHODS
 from harness.compress.surplus import FORMS
+from harness.models.family import FAMILIES
 
 
 @pytest.fixture
 def add_plugin(tmp_path, monkeypatch):
     """(name, text) -> the path of a file with that text, which is a plug-in during the test."""
-    for holder in (METHODS, FORMS):
-        monkeypatch.setattr(holder, "items", dict(holder.items))
+    for registry in (METHODS, FORMS, FAMILIES):
+        monkeypatch.setattr(registry, "items", dict(registry.items))
     monkeypatch.setattr(plugins, "_imported", {})
     monkeypatch.delenv(plugins.PLUGINS, raising=False)
 

@@ -38,26 +38,26 @@ SHARING = {
 
 
 def planned(name, *words, store="nowhere"):
-    asked = config.load([f"grid={name}", f"store={store}", *words])
-    return asked, make_plan(asked.grid)
+    launch_ = config.load([f"grid={name}", f"store={store}", *words])
+    return launch_, make_plan(launch_.grid)
 
 
 @pytest.mark.parametrize("name", SHARING)
 def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_path):
-    asked, plan = planned(name, store=tmp_path)
+    launch_, plan = planned(name, store=tmp_path)
     epochs = {stage: plan.stages[stage].recipe.epochs for stage in plan.stages}
     alone = [epochs[stage] for path in plan.paths.values() for stage in path]
     assert (len(epochs), len(alone)) == SHARING[name]
     states = dict.fromkeys(plan.stages, StageState("waiting"))
     for stage in plan.stages.values():
         cost.write_measurement(tmp_path, stage, Measurement(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
-    said = summary.describe_dry_run(asked, plan, states, list(plan.stages))
+    output = summary.describe_dry_run(launch_, plan, states, list(plan.stages))
     saved = sum(alone) - sum(epochs.values())
     if saved:
-        told = f"sharing saves {saved:,} epochs of training, {saved / 100:.2f} device-hours"
+        saving = f"sharing saves {saved:,} epochs of training, {saved / 100:.2f} device-hours"
     else:
-        told = "no stage is shared"
-    assert told in said
+        saving = "no stage is shared"
+    assert saving in output
     header = Path(GRIDS / "grid" / f"{name}.yaml").read_text()
     assert re.search(rf"cost +{len(epochs)} (stages|trainings)", header)
 
@@ -72,14 +72,14 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     ],
 )
 def test_rows_record_the_whole_path_and_compared_arms_spend_the_same(name, same, tmp_path):
-    asked, plan = planned(name)
+    launch_, plan = planned(name)
     states = {}
-    for number, (stage, found) in enumerate(plan.stages.items()):
-        result = {"epochs": found.recipe.epochs, "examples": 10 * found.recipe.epochs}
+    for number, (stage, config_) in enumerate(plan.stages.items()):
+        result = {"epochs": config_.recipe.epochs, "examples": 10 * config_.recipe.epochs}
         result |= {"train_macs": 1 + number, "timing": {"gpu_seconds": 2.0}}
         states[stage] = StageState("done", result=result)
     budgets = {}
-    for row in rows(asked.grid.name, plan, Store(tmp_path), states):
+    for row in rows(launch_.grid.name, plan, Store(tmp_path), states):
         path = plan.paths[row["trial"]]
         on_path = [states[stage].result for stage in path]
         for column in ("epochs", "examples", "train_macs"):
@@ -91,16 +91,16 @@ def test_rows_record_the_whole_path_and_compared_arms_spend_the_same(name, same,
 
 def test_the_control_of_equal_multiply_adds_stands_beside_the_arms_of_claim_b():
     """Longer training is one more thing that a form has to beat, in the group of its size."""
-    asked, plan = planned("additional_parameters")
+    launch_, plan = planned("additional_parameters")
     states = {}
     for number, (name, stage) in enumerate(plan.stages.items()):
         result = {"epochs": stage.recipe.epochs, "timing": {"gpu_seconds": 1.0}}
         result["train_macs"] = stage.recipe.epochs * (3.3 if stage.surplus else 1.0)
         scores = {"top1": 0.5 + 0.001 * (number % 7), "loss": 1.0}
         states[name] = StageState("done", result={**result, "val": scores, "test": scores})
-    found = rows(asked.grid.name, plan, Store(Path("nowhere")), states)
-    told = [line for line in claims(pd.DataFrame(found)) if line.name == "B"]
-    tested = {(line.group, line.reason.partition(" ")[0]): line.reason for line in told}
+    table = rows(launch_.grid.name, plan, Store(Path("nowhere")), states)
+    verdicts = [line for line in claims(pd.DataFrame(table)) if line.name == "B"]
+    tested = {(line.group, line.reason.partition(" ")[0]): line.reason for line in verdicts}
     assert tested.keys() == {
         ("sparsity 0", "slice"), ("sparsity 0", "fuse"), ("sparsity 0.8", "prune_away")
     }  # fmt: skip
@@ -114,16 +114,16 @@ def test_the_control_of_equal_multiply_adds_stands_beside_the_arms_of_claim_b():
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "sentence"),
     [
         ("additional_parameters", "51 stages: 45 of 3, 6 or 12 epochs of 4,000 images, 6 of 40"),
         ("difficulty_policies", "28 trainings of 6 epochs"),
         ("difficulty_teacher", "one training of 10 epochs"),
     ],
 )
-def test_a_header_counts_the_stages_of_its_grid(name, told):
+def test_a_header_counts_the_stages_of_its_grid(name, sentence):
     _, plan = planned(name)
-    assert told in (GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
+    assert sentence in (GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
     lengths = Counter(stage.recipe.epochs for stage in plan.stages.values())
     assert (
         lengths
@@ -194,14 +194,14 @@ def test_what_the_literature_controls_for_can_be_an_axis(tmp_path):
     folder = Store(tmp_path).folder(next(iter(plain.stages)))
     (folder / "checkpoint").mkdir(parents=True)
     (folder / "checkpoint" / "final.pt").touch()
-    known = next(iter(plain.stages.values())).model_dump(mode="json")
-    (folder / "config.json").write_text(json.dumps(known))
-    said = ", ".join(f"{name}: {values}" for name, values in axes.items())
-    words = [f"axes={{{said}}}", f"teacher.name='{folder.name}'"]
-    asked, plan = planned("difficulty_teacher", *words, store=tmp_path)
+    stage = next(iter(plain.stages.values())).model_dump(mode="json")
+    (folder / "config.json").write_text(json.dumps(stage))
+    listed = ", ".join(f"{name}: {values}" for name, values in axes.items())
+    words = [f"axes={{{listed}}}", f"teacher.name='{folder.name}'"]
+    launch_, plan = planned("difficulty_teacher", *words, store=tmp_path)
     assert len(plan.stages) == 24
     assert len(set(plan.stages) & set(plain.stages)) == 8  # true labels: no teacher at all
-    assert {"epochs", "train_size", "label_smoothing", "teacher.labels"} < set(asked.grid.axes)
+    assert {"epochs", "train_size", "label_smoothing", "teacher.labels"} < set(launch_.grid.axes)
 
 
 REFUSED = {
@@ -220,8 +220,8 @@ for line in sys.stdin.read().splitlines():
     sys.argv = ["launch", *line.split(" ")]
     try:
         command(main)
-    except SystemExit as left:
-        print("left with", left.code, file=sys.stderr)
+    except SystemExit as ended:
+        print("left with", ended.code, file=sys.stderr)
 """
 
 
@@ -238,11 +238,11 @@ def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_p
     ran = subprocess.run(
         [sys.executable, "-c", ASK], input="\n".join(lines), text=True, capture_output=True
     )
-    told = ran.stderr.split("left with 2")
+    errors = ran.stderr.split("left with 2")
     assert ran.returncode == 0
-    assert len(told) == len(lines) + 1, ran.stderr
+    assert len(errors) == len(lines) + 1, ran.stderr
     for number, sentence in enumerate(REFUSED.values()):
-        assert sentence in told[number]
+        assert sentence in errors[number]
     assert "Traceback" not in ran.stderr
     assert ran.stdout == ""
     assert not store.exists()
@@ -263,7 +263,7 @@ def test_grids_of_every_method_and_form_are_planned_without_torch(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("compress.protect=['nosuch.weight']", "'nosuch.weight' is neither a role"),
         ("compress.protect=[classifier,conv1.weight] compress.method=nm compress.pruning=one_shot "
@@ -275,11 +275,11 @@ def test_grids_of_every_method_and_form_are_planned_without_torch(tmp_path):
          "layers that share them differ in the plain model"),
     ],
 )  # fmt: skip
-def test_what_no_layer_suits_is_said_before_anything_is_queued(tmp_path, words, said):
+def test_what_no_layer_suits_is_said_before_anything_is_queued(tmp_path, words, message):
     fixed = ["grid=pruning_schedules", "axes.magnitude=[0.4]", "axes.schedule=[constant]"]
-    asked = [*fixed, f"store={tmp_path}/store", *words.split(" ")]
-    with pytest.raises(UserError, match=said):
-        launch.main(asked)
+    args = [*fixed, f"store={tmp_path}/store", *words.split(" ")]
+    with pytest.raises(UserError, match=message):
+        launch.main(args)
     assert not (tmp_path / "store" / "sweeps").exists()
     assert not (tmp_path / "store" / "stages").exists()
 

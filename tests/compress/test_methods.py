@@ -189,11 +189,11 @@ def test_a_method_is_one_file(add_plugin):
     """What `docs/compress.md` promises: its example runs as printed, from the grid to the masks."""
     page = (ROOT / "docs" / "compress.md").read_text()
     code, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    said = ["grid=pruning_schedules", "compress.method=largest"]
+    words = ["grid=pruning_schedules", "compress.method=largest"]
     with pytest.raises(UserError, match=r"no method 'largest' \(valid: channel, magnitude, nm"):
-        config.load(said)
+        config.load(words)
     add_plugin("largest.py", code)
-    stages = make_plan(config.load(said).grid).stages
+    stages = make_plan(config.load(words).grid).stages
     assert {stage.prune.method for stage in stages.values() if stage.prune} == {"largest"}
     model, names = build()
     previous = None

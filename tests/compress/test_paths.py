@@ -45,23 +45,23 @@ MIXTURES = {
 
 def mixed(column, one, other):
     """A table that pools two experiments."""
-    lines = [f"0.5,{m},0,{said},0.9" for m in (0.1, 0.2) for said in (one, other)]
+    lines = [f"0.5,{m},0,{value},0.9" for m in (0.1, 0.2) for value in (one, other)]
     return "\n".join([f"sparsity,magnitude,seed,{column},val_top1", *lines])
 
 
 def plan(**language):
-    said = {**FIXED, **language}
-    return make_plan(make_grid("test", said, config.check_sections, misfits))
+    grid = {**FIXED, **language}
+    return make_plan(make_grid("test", grid, config.check_sections, misfits))
 
 
-def strengths(made, trial=0):
+def strengths(plan_, trial=0):
     """Policies' magnitudes along the path of a trial."""
-    found = []
-    for stage in made.paths[made.trials[trial].id]:
-        policy = made.stages[stage].augment.policy
+    values = []
+    for stage in plan_.paths[plan_.trials[trial].id]:
+        policy = plan_.stages[stage].augment.policy
         match = re.search(r"m=([\d.]+)", policy)
-        found.append(float(match[1]) if match else policy)
-    return found
+        values.append(float(match[1]) if match else policy)
+    return values
 
 
 def of(schedule, **axes):
@@ -123,7 +123,7 @@ def test_matched_trains_each_level_as_the_table_found_best_on_validation(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (ROWS.replace("0.875", "0.9"), r"lacks sparsity 0\.875 of cifar_resnet depth 8, width 1 "),
         ("sparsity,magnitude\n0.5,0.1\n0.5,0.2\n", "several magnitudes for one size"),
@@ -154,18 +154,18 @@ def test_matched_trains_each_level_as_the_table_found_best_on_validation(tmp_pat
         (None, "there is no table"),
     ],
 )
-def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_path, text, said):
+def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_path, text, message):
     table = tmp_path / "rows.csv"
     if text is not None:
         table.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         of(f"matched:{table}")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"schedule": "faling"}, r"'faling' is no schedule \(did you mean 'falling'"),
+        ({"schedule": "faling"}, r"'faling' is not a schedule \(did you mean 'falling'"),
         ({"schedule": [0.5, 0.4]}, "has 2 magnitudes, and the trial passes through 3 levels"),
         ({"schedule": [0.5, 1.4, 0]}, "number from 0 to 1"),
         ({"schedule": "falling", "magnitude": 0.8}, r"would reach 1\.2.*0\.25 at most"),
@@ -205,8 +205,8 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
         ({"surplus": "sliced"}, r"\(did you mean 'slice'\?"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_said_before_anything_is_queued(change, said):
-    with pytest.raises(UserError, match=said):
+def test_what_does_not_fit_is_said_before_anything_is_queued(change, message):
+    with pytest.raises(UserError, match=message):
         plan(axes={name: [value] for name, value in change.items()})
 
 
@@ -268,10 +268,12 @@ def test_surplus_arms_share_what_is_equal_and_spend_one_budget():
             }
         ],
     )
-    told = {}
+    magnitudes = {}
     for number, trial in enumerate(made.trials):
-        told[trial.config.surplus.form, trial.config.augment.magnitude] = strengths(made, number)
-    assert told == {
+        magnitudes[trial.config.surplus.form, trial.config.augment.magnitude] = strengths(
+            made, number
+        )
+    assert magnitudes == {
         ("prune_away", "none"): ["none", "none"],
         ("prune_away", 0.5): [0.5, "none"],
         ("weak_finish", "none"): ["none", "none", "none"],

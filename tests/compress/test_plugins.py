@@ -1,4 +1,4 @@
-"""Plug-ins: files outside the package add methods and forms of surplus, and nothing else has to."""
+"""Plug-ins: a file outside the package adds a method, a form of surplus or a model family."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from harness.plugins import PLUGINS, Registry, load_plugins
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 
-GRID = """# Trials of a method and of a form that only plug-ins have.
+GRID = """# Trials of a method, a form and a family that only plug-ins have.
 defaults:
   - override /dataset: digits
   - override /model: cifar_resnet
@@ -31,6 +31,8 @@ also:
     axes: {compress.options.offset: [0, 1]}
   - set: {surplus: helper}
     axes: {surplus.options.side: [2]}
+  - set: {model.family: one_conv, model.depth: null, surplus: fuse}
+    axes: {width: [0.25, 0.5]}
 """
 METHOD = '''
 """Remove weights by their position alone: stripes of four, from `offset` on."""
@@ -65,6 +67,24 @@ class Stripes(Method):
 
 register_method(Stripes())
 '''
+FAMILY = """
+from torch import nn
+
+from harness.models import Family, register_family, scale_channels
+
+
+def build(depth, width, num_classes, in_channels):
+    outputs = scale_channels(8, width)
+    model = nn.Sequential()
+    model.add_module("conv", nn.Conv2d(in_channels, outputs, 3, padding=1, bias=False))
+    model.add_module("norm", nn.BatchNorm2d(outputs))
+    model.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    model.add_module("fc", nn.Linear(outputs, num_classes))
+    return model
+
+
+register_family(Family("one_conv", build, classifier="fc", first_conv="conv", conv_norm_pairs=True))
+"""
 _, FORM = re.findall(r"```python\n(.*?)```", (ROOT / "docs/compress.md").read_text(), re.DOTALL)
 """The example of the page: a linear helper."""
 
@@ -76,36 +96,42 @@ def test_a_trial_of_each_kind_trains_in_a_worker_process(add_plugin, tmp_path):
     from harness.train import checkpoint
 
     (tmp_path / "grid.yaml").write_text(GRID)
-    add_plugin("stripes.py", METHOD)
-    add_plugin("helper.py", FORM)
+    files = {"stripes.py": METHOD, "helper.py": FORM, "one_conv.py": FAMILY}
+    for name, text in files.items():
+        add_plugin(name, text)
     store = Store(tmp_path / "store")
     plan = make_plan(config.load([f"grid={tmp_path}/grid.yaml", f"store={store.root}"]).grid)
-    environment = {**os.environ, PLUGINS: "stripes.py:helper.py", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, PLUGINS: ":".join(files), "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "harness.launch", "grid=grid.yaml", "store=store"]
     subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=300)
 
-    pruned, surrounded = 0, 0
+    pruned, surrounded, own_family = 0, 0, 0
     for name, stage in plan.stages.items():
         folder = store.folder(name)
         result = store.result(name)
         assert result["status"] == "done"
         (entry,) = json.loads((folder / "provenance.json").read_text())["records"]
-        assert [plugin["file"] for plugin in entry["plugins"]] == ["stripes.py", "helper.py"]
+        assert [plugin["file"] for plugin in entry["plugins"]] == list(files)
         if stage.prune is not None:
             pruned += 1
             assert result["sparsity"] == 0.5
             assert result["protected"] == ["conv1.weight", "fc.weight"]
             weights = checkpoint.read_final(folder, name)["model"]
-            removed = torch.arange(weights["blocks.0.conv1.weight"].numel()) + pruned - 1
             kept = weights["blocks.0.conv1.weight"].flatten() != 0
-            assert torch.equal(kept, removed % 4 < 2)
-        if stage.surplus is not None:
+            position = torch.arange(len(kept)) + stage.prune.options.offset
+            assert torch.equal(kept, position % 4 < 2)
+        if stage.model.family == "one_conv":
+            own_family += 1
+            channels = round(8 * stage.model.width)
+            expected = 3 * 9 * channels + 2 * channels + 10 * channels + 10
+            assert result["counts"]["params_total"] == expected < result["params_training"]
+        elif stage.surplus is not None:
             surrounded += 1
             parameters, macs = 3 * 2 * 2 * 10 + 10, 3 * 2 * 2 * 10
             counts = result["counts"]
             assert result["params_training"] == counts["params_total"] + parameters
             assert result["train_macs"] == 3 * 16 * 32 * (counts["macs_dense"] + macs)
-    assert (pruned, surrounded, len(plan.stages)) == (2, 1, 4)
+    assert (pruned, surrounded, own_family, len(plan.stages)) == (2, 1, 2, 6)
 
 
 @pytest.mark.parametrize(

@@ -26,20 +26,20 @@ def graph(surplus, family="cifar_resnet"):
     return make_graph(surplus, build(0.5, family), lambda times: build(0.5 * times, family))
 
 
-def trained(found, steps=4, total=8):
+def trained(training, steps=4, total=8):
     """A few steps, so that batch norm and all branches have moved away from their start."""
-    optimizer = torch.optim.SGD(found.parameters(), lr=0.05, momentum=0.9)
-    found.train()
+    optimizer = torch.optim.SGD(training.parameters(), lr=0.05, momentum=0.9)
+    training.train()
     for step in range(steps):
-        found.begin_step(0, step, total)
-        outputs = found(torch.randn(8, 3, 32, 32))
+        training.begin_step(0, step, total)
+        outputs = training(torch.randn(8, 3, 32, 32))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         loss = sum(torch.nn.functional.cross_entropy(o, torch.arange(8)) for o in outputs)
         optimizer.zero_grad()
         loss.backward()
-        assert all(p.grad is not None for p in found.parameters())  # what ddp asks for
+        assert all(p.grad is not None for p in training.parameters())  # DDP needs all gradients
         optimizer.step()
-    return found
+    return training
 
 
 def same_graph(one, other):
@@ -54,50 +54,50 @@ def same_graph(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [n for n, f in FAMILIES.items.items() if f.conv_norm_pairs])
 def test_fused_equals_its_training_graph_and_is_the_small_model(family):
-    found = trained(graph(FUSE, family)).eval()
+    training = trained(graph(FUSE, family)).eval()
     images = torch.randn(4, 3, 32, 32)
-    small = found.deployed().eval()
+    small = training.deployed().eval()
     with torch.no_grad():
-        assert (small(images) - found(images)).abs().max() < 1e-4
+        assert (small(images) - training(images)).abs().max() < 1e-4
     same_graph(small, build(0.5, family))
-    assert found.macs(32) > 2 * count(small, 32).macs_dense
+    assert training.macs(32) > 2 * count(small, 32).macs_dense
 
 
 def test_every_branch_takes_part_in_what_is_folded():
-    found = trained(graph(FUSE)).eval()
-    before = found.deployed().conv1.weight.clone()
+    training = trained(graph(FUSE)).eval()
+    before = training.deployed().conv1.weight.clone()
     for branch in ("base", "point", "chain"):
-        norm = found.graph.conv1.norms[branch]
+        norm = training.graph.conv1.norms[branch]
         norm.weight.data.mul_(2.0)
-        after = found.deployed().conv1.weight
+        after = training.deployed().conv1.weight
         assert not torch.allclose(before, after)
         before = after.clone()
-    assert "identity" in found.graph.blocks[0].conv2.norms
-    assert "identity" not in found.graph.conv1.norms  # 3 channels in, 8 out
+    assert "identity" in training.graph.blocks[0].conv2.norms
+    assert "identity" not in training.graph.conv1.norms  # 3 channels in, 8 out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [n for n, f in FAMILIES.items.items() if f.nested_widths])
 def test_a_slice_is_the_small_model_and_starts_as_its_plain_twin(family):
-    found, plain = graph(SLICE, family), build(0.5, family)
-    small = found.deployed()
+    training, plain = graph(SLICE, family), build(0.5, family)
+    small = training.deployed()
     same_graph(small, plain)
     for name, parameter in small.named_parameters():
         assert torch.equal(parameter, plain.get_parameter(name))
 
 
 def test_the_wide_part_learns_with_the_small_one_and_is_gone_for_the_last_part():
-    found = graph(SLICE)
+    training = graph(SLICE)
     drawn = set()
     for step in range(40):
-        found.begin_step(3, step, 80)
-        drawn.add(found.active())
+        training.begin_step(3, step, 80)
+        drawn.add(training.active())
     assert drawn == {"1", "2"}  # both wider networks
-    assert len(found.train()(torch.randn(2, 3, 32, 32))) == 2
-    wide = found.macs(32)
-    found.begin_step(3, 40, 80)
-    assert found(torch.randn(2, 3, 32, 32)).shape == (2, 10)
-    assert wide > found.macs(32) == count(build(0.5), 32).macs_dense
+    assert len(training.train()(torch.randn(2, 3, 32, 32))) == 2
+    wide = training.macs(32)
+    training.begin_step(3, 40, 80)
+    assert training(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert wide > training.macs(32) == count(build(0.5), 32).macs_dense
     moved = trained(graph(SLICE))
     fresh = graph(SLICE)
     outside = moved.wide.fc.weight[:, 32:] - fresh.wide.fc.weight[:, 32:]

@@ -83,7 +83,7 @@ def test_all_mistakes_of_a_command_line_are_listed_with_those_of_the_grid(tmp_pa
 def test_a_grid_in_another_encoding_gets_a_sentence(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_bytes(text)
-    with pytest.raises(UserError, match="no text in UTF-8"):
+    with pytest.raises(UserError, match="not text in UTF-8"):
         load([f"grid={path}"])
 
 

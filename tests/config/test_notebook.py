@@ -29,7 +29,7 @@ def test_commands_are_functions_with_the_arguments_of_the_command_line(tmp_path,
 @pytest.mark.parametrize("name", ["launch", "status", "cancel"])
 def test_the_function_is_the_same_whatever_was_imported_before(name):
     importlib.import_module(f"harness.commands.{name}")
-    with pytest.raises(ImportError, match="is a command: import harness.commands"):
+    with pytest.raises(ImportError, match=r"is a command: import harness\.commands"):
         importlib.import_module(f"harness.{name}")
     notebook = importlib.import_module("harness.notebook")
     assert getattr(importlib.import_module("harness"), name) is getattr(notebook, name)

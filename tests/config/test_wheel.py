@@ -64,7 +64,7 @@ def test_a_wheel_plans_every_shipped_grid_and_knows_every_profile(installed, emp
     code = (
         "import sys\n"
         "from harness.config import grid_files, load\n"
-        "from harness.config.compose import choices\n"
+        "from harness.config.grid_file import choices\n"
         "from harness.sweep.plan import make_plan\n"
         "for grid in grid_files(): assert make_plan(load([f'grid={grid}']).grid).stages, grid\n"
         "assert 'torch' not in sys.modules\n"

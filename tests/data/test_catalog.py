@@ -3,6 +3,9 @@ import sys
 
 import pytest
 
+import harness.data
+import harness.models
+import harness.store
 from harness.data.catalog import CATALOG, check
 from harness.schema import DatasetConfig
 
@@ -50,11 +53,20 @@ def test_absent_files_are_named_with_the_places_and_the_remedy(tmp_path, monkeyp
 
 def test_planning_imports_neither_torch_nor_numpy():
     code = (
-        "import sys, harness.data.catalog as c, harness.models.registry as r\n"
+        "import sys, harness.data.catalog as c, harness.models as models, harness.store\n"
+        "from harness.data import CATALOG\n"
         "from harness.schema import DatasetConfig, ModelConfig\n"
         "c.check(DatasetConfig(name='digits', validation_size=1), None)\n"
-        "r.check(ModelConfig(family='cifar_resnet', depth=8))\n"
+        "models.check(ModelConfig(family='cifar_resnet', depth=8))\n"
         "print([m for m in ('torch', 'numpy', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", [harness.data, harness.models, harness.store])
+def test_a_package_exports_its_public_names(package):
+    assert package.__all__
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = package.no_such_name

@@ -260,7 +260,7 @@ def test_ranks_are_told_how_many_share_their_node(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "0")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    rendezvous.export(tmp_path)
+    rendezvous.export_rank_variables(tmp_path)
     assert node.processes_here() == 3
 
 

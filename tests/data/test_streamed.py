@@ -238,9 +238,9 @@ def test_hundreds_of_epochs_and_abandoned_iterators_leak_nothing(open_loader, lo
 
 
 def test_auto_takes_ffcv_where_it_can_and_says_why_it_cannot(tree, betons, monkeypatch):
-    assert load(CONFIG, str(betons)).why.startswith("ffcv: ")
+    assert load(CONFIG, str(betons)).loader_choice.startswith("ffcv: ")
     assert load(CONFIG, str(betons), cache="process").train.images.loader == "ffcv"
-    assert "holds no .beton files" in load(CONFIG, str(tree)).why
+    assert "holds no .beton files" in load(CONFIG, str(tree)).loader_choice
     monkeypatch.setattr(datasets, "ffcv_trouble", lambda: "FFCV cannot be imported (no libopencv)")
     load.cache_clear()
     with pytest.raises(
@@ -258,7 +258,7 @@ def test_auto_takes_ffcv_where_it_can_and_says_why_it_cannot(tree, betons, monke
     finally:
         for part in ("train", "val"):
             (betons / "photos" / part).unlink()
-    assert dataset.why == "imagefolder: FFCV cannot be imported (no libopencv)"
+    assert dataset.loader_choice == "imagefolder: FFCV cannot be imported (no libopencv)"
 
 
 def test_what_cannot_be_imported_is_said_in_a_sentence(monkeypatch):

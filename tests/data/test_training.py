@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.best import warnings
+from analysis.provenance import warnings
 from harness import rows
 from harness.data import pipeline
 from harness.data.write import main as write
@@ -113,7 +113,7 @@ def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
     assert records == [loader, stored, unbroken.result["split_hash"]]
     assert {"pillow", "opencv-python"} < set(record["packages"])  # which decode and resize
     output = capsys.readouterr().out.splitlines()
-    assert f"loader {loader}: run.loader asks for it" in output
+    assert f"loader {loader}: set by run.loader" in output
 
 
 def test_pixels_stored_in_other_ways_are_flagged(world, tree, betons, tmp_path):

@@ -25,18 +25,18 @@ PUBLISHED = {20: 0.27, 32: 0.46, 56: 0.85}
 
 
 @pytest.mark.parametrize("base", WIDTHS)
-def test_resnet20_has_the_known_sizes(base):
+def test_resnet20_has_the_published_sizes(base):
     counts = count(build(20, base / 16, 10, 3), 32)
-    found = (round(counts.params_total / 1e6, 3), round(counts.macs_dense / 1e6, 1))
-    assert found == WIDTHS[base]
+    sizes = (round(counts.params_total / 1e6, 3), round(counts.macs_dense / 1e6, 1))
+    assert sizes == WIDTHS[base]
 
 
 @pytest.mark.parametrize("depth", PUBLISHED)
 def test_depths_have_the_published_sizes(depth):
     """Published with parameter-free shortcuts; two projections add under 3,000 parameters."""
-    found = count(build(depth, 1.0, 10, 3), 32).params_total
+    total = count(build(depth, 1.0, 10, 3), 32).params_total
     shortcuts = 16 * 32 + 32 * 64 + 2 * (32 + 64)
-    assert (found - shortcuts) / 1e6 == pytest.approx(PUBLISHED[depth], abs=0.005)
+    assert (total - shortcuts) / 1e6 == pytest.approx(PUBLISHED[depth], abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ class Standardised(nn.Conv2d):
         return F.conv2d(x, weight, None, self.stride, self.padding)
 
 
-def test_weights_that_are_made_anew_in_each_call_are_found():
+def test_weights_that_are_computed_in_each_call_are_counted():
     model = nn.Sequential(Standardised(3, 4, 3, padding=1, bias=False))
     mask = torch.zeros(4, 3, 3, 3, dtype=torch.bool)
     counts = count(model, 8, {"0.weight": mask})

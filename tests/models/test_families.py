@@ -326,8 +326,8 @@ def test_images_that_grow_are_refused_by_models_of_one_size(family, refused):
         "augment": {},
         "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}},
     }
-    found = check_sections(dict(TrialConfig.model_validate(content)))
-    assert [key for key, _ in found] == ["dataset.start_resolution"] * refused
+    mistakes = check_sections(dict(TrialConfig.model_validate(content)))
+    assert [key for key, _ in mistakes] == ["dataset.start_resolution"] * refused
 
 
 def test_a_timm_model_with_two_classifiers_has_no_such_role():

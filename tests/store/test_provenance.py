@@ -1,4 +1,4 @@
-"""What a result says of the code that made it."""
+"""Which code trained a stage: the commit and the hash of the source files."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ def test_new_files_are_changes_of_the_code_and_other_files_are_not(tmp_path):
         who = ("-c", "user.name=me", "-c", "user.email=me@example.org")
         subprocess.run(["git", *who, *words], cwd=checkout, check=True, capture_output=True)
 
-    def said():
+    def commit_and_code():
         ask = [sys.executable, "-B", "-c", ASK]
         return subprocess.run(
             ask, cwd=checkout, check=True, capture_output=True, text=True
@@ -27,13 +27,13 @@ def test_new_files_are_changes_of_the_code_and_other_files_are_not(tmp_path):
     git("init")
     git("add", ".")
     git("commit", "-m", "all")
-    clean, code = said()
+    clean, code = commit_and_code()
     assert "+" not in clean
     (checkout / "notes.txt").write_text("not code")
-    assert said() == [clean, code]
+    assert commit_and_code() == [clean, code]
     (checkout / "harness" / "new.py").write_text("x = 1\n")
-    changed, other = said()
+    changed, other = commit_and_code()
     assert changed == clean + "+changes"
     assert other != code
     git("add", ".")
-    assert said() == [changed, other]
+    assert commit_and_code() == [changed, other]

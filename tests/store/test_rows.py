@@ -11,19 +11,19 @@ from harness.rows import rows_of_grid
 @pytest.mark.parametrize("name", sorted(grid_files()))
 def test_a_shipped_grid_without_results_has_its_table(name, tmp_path, capsys):
     args = [f"grid={name}", f"store={tmp_path / 'store'}"]
-    found = rows_of_grid(args)
-    assert {row["state"] for row in found} == {"waiting"}
+    rows = rows_of_grid(args)
+    assert {row["state"] for row in rows} == {"waiting"}
     assert table.main([*args, "format=csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) > 1
     assert not (tmp_path / "store").exists()
 
 
-def test_rows_of_trials_that_wait_know_the_epochs_of_their_path(tmp_path):
+def test_rows_of_waiting_trials_have_the_epochs_of_their_path(tmp_path):
     words = [
         "grid=quickstart",
         "axes.epochs=[2,4]",
         "axes.sparsity=[0.0, 0.5]",
         f"store={tmp_path}",
     ]
-    found = {(row["sparsity"], row["epochs"]) for row in rows_of_grid(words)}
-    assert found == {(0.0, 2), (0.0, 4), (0.5, 4), (0.5, 6)}  # a level trains for two
+    epochs = {(row["sparsity"], row["epochs"]) for row in rows_of_grid(words)}
+    assert epochs == {(0.0, 2), (0.0, 4), (0.5, 4), (0.5, 6)}  # a level trains for two

@@ -18,14 +18,14 @@ TIMING = {"gpu_seconds": 1.0}
 
 
 def config(**changes):
-    said = {
+    content = {
         "seed": 0,
         "dataset": {"name": "digits", "validation_size": 100},
         "model": {"family": "cifar_resnet", "depth": 8, "width": 0.5},
         "augment": {"policy": "none", "crop_padding": 0, "flip": False},
         "recipe": {"epochs": 1, "batch_size": 32, "optimizer": {"lr": 0.1}},
     }
-    return StageConfig.model_validate({**said, **changes})
+    return StageConfig.model_validate({**content, **changes})
 
 
 def finished(store, stage_config, result=None):
@@ -104,7 +104,7 @@ def test_a_folder_in_the_place_of_a_file_is_damage_and_no_traceback(tmp_path, na
         assert name in store.results({stage})[1][stage]
 
 
-def test_a_torn_record_of_a_failure_is_told_and_blocks_nothing(tmp_path):
+def test_an_incomplete_record_of_a_failure_is_reported_and_blocks_nothing(tmp_path):
     store = Store(tmp_path)
     stage = stage_id(config())
     folder = store.prepare(stage, config()) / "failures"
@@ -130,17 +130,17 @@ def test_a_record_of_a_failure_is_whole_or_absent(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "own"),
+    ("name", "is_own"),
     [("sweeps/mine/logs/a/1_0_log.out", True), ("/etc/passwd", False), ("stages/x", False),
      ("sweeps/mine/logs/../../../../x", False), ("sweeps/mine/trials.jsonl", False), (7, False),
      ("", False), (None, False), ("x\0y", False), ("sweeps/mine/logs/link", False)],
 )  # fmt: skip
-def test_logs_are_only_looked_for_among_the_logs(tmp_path, said, own):
+def test_logs_are_only_looked_for_among_the_logs(tmp_path, name, is_own):
     logs = tmp_path / "sweeps" / "mine" / "logs"
     logs.mkdir(parents=True)
     (logs / "link").symlink_to("/etc/passwd")
-    path = str(tmp_path / said) if isinstance(said, str) and said else said
-    assert (Store(tmp_path).own_log(path) is not None) is own
+    path = str(tmp_path / name) if isinstance(name, str) and name else name
+    assert (Store(tmp_path).own_log(path) is not None) is is_own
 
 
 def test_looking_at_a_claim_changes_nothing(tmp_path):
@@ -203,12 +203,12 @@ except CannotWrite as error:
 
 
 def test_a_write_that_breaks_off_leaves_the_old_file_and_no_litter(tmp_path):
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "file")],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert "File too large" in said.stdout
-    assert "Nothing that was finished is lost" in said.stdout
+    assert "File too large" in process.stdout
+    assert "Nothing that was finished is lost" in process.stdout
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -10,7 +10,8 @@ from harness.errors import UserError
 from harness.store.identity import canonical_json, digest, stage_id, trial_id
 from harness.store.store import Store
 from harness.sweep.axes import repeated
-from harness.sweep.grid import make_grid, put
+from harness.sweep.blocks import with_value
+from harness.sweep.grid import make_grid
 from harness.sweep.levels import levels
 from harness.sweep.plan import gangs, make_plan, stages_before_sharing, todo
 from harness.sweep.where import parse
@@ -134,7 +135,9 @@ def test_a_changed_default_renames_every_stage_an_added_trial_none():
     assert set(before.stages) < set(more.stages)
     fewer = make_plan(grid(axes={**AXES, "seed": [0]}))
     assert set(fewer.stages) < set(before.stages)
-    changed = make_grid("test", put({**FIXED, "axes": AXES}, "recipe.optimizer.momentum", 0.8))
+    changed = make_grid(
+        "test", with_value({**FIXED, "axes": AXES}, "recipe.optimizer.momentum", 0.8)
+    )
     assert not set(make_plan(changed).stages) & set(before.stages)
 
 

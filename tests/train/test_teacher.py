@@ -203,7 +203,7 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
         planned(tmp_path, store, name)
     path = tmp_path / "grid.yaml"
     assert config.load([f"grid={path}", f"store={store}"]).grid.trials  # to look, they can be gone
-    assert "is no file checkpoint/final.pt" in misfit(str(hidden), store, teacher.dataset)
+    assert "is not a file checkpoint/final.pt" in misfit(str(hidden), store, teacher.dataset)
     hidden.rename(weights)
     result = stages.folder(teacher) / "result.json"
     result.write_text(result.read_text().replace('"done"', '"diverged"'))
@@ -258,7 +258,7 @@ def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
     made = stages_of(*words)
     assert {s.model.width: s.teacher.target for s in made.values()} == {0.5: 0.7, 1.0: 1.25}
     table.rename(tmp_path / "moved.csv")
-    with pytest.raises(UserError, match="is no table with numbers in a column `target`"):
+    with pytest.raises(UserError, match="there is no table"):
         stages_of(*words)
     # by the number, not by the table's name
     assert stages_of(words[0], f"teacher.target_table={tmp_path}/moved.csv").keys() == made.keys()
@@ -267,8 +267,8 @@ def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
     for text, wrong in (
         ("width,target\n0.5,0.7\n", r"lacks .*width 1\.0"),
         ("width,target\n0.5,0.7\n1,1\n1,2\n", "has several targets"),
-        ("width,target\n0.5,0.7\n1,-1\n", "no loss from 0 up"),
-        ("width,target\n0.5,0.7\n1,much\n", "no table with numbers"),
+        ("width,target\n0.5,0.7\n1,-1\n", "is not a loss of 0 or more"),
+        ("width,target\n0.5,0.7\n1,much\n", "'much', which is not a loss"),
     ):
         table.write_text(text)
         with pytest.raises(UserError, match=wrong):

@@ -34,9 +34,7 @@ class Request:
     seed: int = 0
     resolution: int = 0  # pixels a side of the images
     build: Callable[[float], nn.Module] | None = None
-    options: Frozen = field(
-        default_factory=NoOptions
-    )  # an instance of the method's `options_model`
+    options: Frozen = field(default_factory=NoOptions)  # an instance of `options_model`
 
 
 class Method(ABC):
@@ -78,9 +76,8 @@ class Method(ABC):
     def compress(self, model: nn.Module, request: Request) -> Masks | None:
         """Return a mask for each of `request.names`, or remove channels in place and return None.
 
-        A mask is a bool tensor of its weight's shape, True where the weight is kept.
-        It must be a pure function of the two: every rank computes the same, and so does a resumed
-        training.
+        A mask is a bool tensor of its weight's shape, True where the weight is kept. The result
+        must depend on model and request alone: every rank and every resumed training repeats it.
         """
 
     def fit(self, model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:  # noqa: B027

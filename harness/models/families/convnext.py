@@ -7,19 +7,13 @@ No stochastic depth.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.models.family import Family, register_family
-
-if TYPE_CHECKING:
-    from torch import nn
-
+from harness.models.family import Family, Network, register_family
 
 BASE_CHANNELS = (96, 192, 384, 768)
 BLOCKS = {12: (2, 2, 6, 2), 14: (2, 2, 8, 2), 18: (3, 3, 9, 3), 36: (3, 3, 27, 3)}
 
 
-def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
+def build(depth: int, width: float, num_classes: int, in_channels: int) -> Network:
     """Return ConvNeXt with `depth` blocks."""
     from timm.layers import make_divisible
     from timm.models.convnext import ConvNeXt

@@ -7,18 +7,12 @@ parameters and 386 million multiply-adds at 224x224. No dropout, no stochastic d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.models.family import Family, register_family
-
-if TYPE_CHECKING:
-    from torch import nn
-
+from harness.models.family import Family, Network, register_family
 
 MULTIPLIERS = {16: 1.0, 23: 1.1, 26: 1.4, 32: 1.8, 39: 2.2, 45: 2.6, 55: 3.1}
 
 
-def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
+def build(depth: int, width: float, num_classes: int, in_channels: int) -> Network:
     """Return EfficientNet with `depth` blocks."""
     from timm.models.efficientnet import _gen_efficientnet
 

@@ -1,23 +1,17 @@
-"""MobileNetV2 (Sandler et al. 2018), timm's: `width` is the paper's multiplier.
+"""MobileNetV2 (Sandler et al. 2018), timm's, and its version for small images.
 
-Channels are multiples of 8; the last convolution keeps its 1280 channels below width 1, as in the
-paper. At width 1: 3,504,872 parameters and 301 million multiply-adds at 224x224.
+`width` is the paper's multiplier. Channels are multiples of 8; the last convolution keeps its 1280
+channels below width 1, as in the paper. At width 1: 3,504,872 parameters and 301 million
+multiply-adds at 224x224. In `cifar_mobilenetv2` the stem and the second stage keep the resolution:
+2,236,682 parameters for 10 classes and 88 million multiply-adds at 32x32.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.models.family import Family, register_family
-
-if TYPE_CHECKING:
-    from torch import nn
-
-CLASSIFIER = "classifier"
-FIRST_CONV = "conv_stem"
+from harness.models.family import Family, Network, register_family
 
 
-def build(depth: None, width: float, num_classes: int, in_channels: int) -> nn.Module:
+def build(depth: None, width: float, num_classes: int, in_channels: int) -> Network:
     """Return the network, from timm's tables."""
     from timm.models.efficientnet import _gen_mobilenet_v2
 
@@ -26,14 +20,30 @@ def build(depth: None, width: float, num_classes: int, in_channels: int) -> nn.M
     )
 
 
-register_family(
-    Family(
-        "mobilenetv2",
-        build,
-        classifier=CLASSIFIER,
-        first_conv=FIRST_CONV,
-        min_resolution=17,
-        removable_channels=True,
-        nested_widths=True,
+def build_small(depth: None, width: float, num_classes: int, in_channels: int) -> Network:
+    """Return the network with a total stride of 8 instead of 32."""
+    from torch import nn
+
+    model = build(depth, width, num_classes, in_channels)
+    for name in ("conv_stem", "blocks.1.0.conv_dw"):
+        conv = model.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        conv.stride = (1, 1)
+    return model
+
+
+for _name, _build, _min_resolution in (
+    ("mobilenetv2", build, 17),
+    ("cifar_mobilenetv2", build_small, 8),
+):
+    register_family(
+        Family(
+            _name,
+            _build,
+            classifier="classifier",
+            first_conv="conv_stem",
+            min_resolution=_min_resolution,
+            removable_channels=True,
+            nested_widths=True,
+        )
     )
-)

@@ -1,21 +1,22 @@
-"""ResNet for ImageNet (He et al. 2016, timm's version 1.5): 64-128-256-512 channels times `width`.
+"""ResNet for ImageNet (He et al. 2016, timm's version 1.5), and with a stem for small images.
 
-Channels are multiples of 8, the stem's among them; bottlenecks (depth 50 and up) end in four times
-as many. ResNet-50 at width 1 has 25,557,032 parameters and 4.09 billion multiply-adds at 224x224.
-The last batch norm of each block starts at zero (Goyal et al. 2017, section 5.1).
+64-128-256-512 channels times `width`, in multiples of 8, the stem's among them; bottlenecks (depth
+50 and up) end in four times as many. ResNet-50 at width 1 has 25,557,032 parameters and 4.09
+billion multiply-adds at 224x224. The last batch norm of each block starts at zero (Goyal et al.
+2017, section 5.1).
+
+`cifar_stem_resnet` has a stem of one 3x3 convolution without pooling. It is the "ResNet-18" of most
+CIFAR papers: 11,173,962 parameters for 10 classes at width 1 and 0.56 billion multiply-adds at
+32x32. He et al.'s own network for CIFAR is `cifar_resnet`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import Any
 
-from harness.models.family import Family, register_family
+from harness.models.family import Family, Network, register_family
 
-if TYPE_CHECKING:
-    from torch import nn
-
-CLASSIFIER = "fc"
-FIRST_CONV = "conv1"
 BASE_CHANNELS = (64, 128, 256, 512)
 BLOCKS = {  # of each stage; bottleneck blocks from depth 50 on
     18: (2, 2, 2, 2),
@@ -28,11 +29,8 @@ BLOCKS = {  # of each stage; bottleneck blocks from depth 50 on
 
 def build(
     depth: int, width: float, num_classes: int, in_channels: int, small_images: bool = False
-) -> nn.Module:
-    """Return ResNet-`depth`.
-
-    For small images its stem is one 3x3 convolution that keeps the resolution.
-    """
+) -> Network:
+    """Return ResNet-`depth`; for small images, with a stem that keeps the resolution."""
     from timm.layers import make_divisible
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
     from torch import nn
@@ -66,16 +64,20 @@ def build(
     return model
 
 
-register_family(
-    Family(
-        "resnet",
-        build,
-        classifier=CLASSIFIER,
-        first_conv=FIRST_CONV,
-        depths=tuple(BLOCKS),
-        min_resolution=17,
-        removable_channels=True,
-        nested_widths=True,
-        conv_norm_pairs=True,
+for _name, _build, _depths, _min_resolution in (
+    ("resnet", build, tuple(BLOCKS), 17),
+    ("cifar_stem_resnet", functools.partial(build, small_images=True), (18, 34, 50), 8),
+):
+    register_family(
+        Family(
+            _name,
+            _build,
+            classifier="fc",
+            first_conv="conv1",
+            depths=_depths,
+            min_resolution=_min_resolution,
+            removable_channels=True,
+            nested_widths=True,
+            conv_norm_pairs=True,
+        )
     )
-)

@@ -7,17 +7,12 @@ at 32x32.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from harness.models.family import Family, register_family, scale_channels
-
-if TYPE_CHECKING:
-    from torch import nn
+from harness.models.family import Family, Network, register_family, scale_channels
 
 BASE_CHANNELS = (16, 32, 64)
 
 
-def build(depth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
+def build(depth: int, width: float, num_classes: int, in_channels: int) -> Network:
     """Return WRN-`depth`-`width`."""
     from harness.models.residual import WideResNet
 

@@ -1,6 +1,7 @@
-"""Stopping: signal handlers raise a flag, the training loop looks at it between two steps.
+"""A flag that stop signals raise, and that the training loop reads between two steps.
 
-Nothing is saved inside a handler: a collective or a file write there can deadlock or tear.
+A signal handler saves nothing: a collective or a file write in a handler can deadlock, or leave a
+file half written.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ class StopFlag:
     """Raised by a signal, or by the end of the process that started this work."""
 
     def __init__(self) -> None:
-        self.signal: str | None = None
+        self.signal: str | None = None  # name of what raised it
         self._watched: tuple[int, str] | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers_before: dict[signal.Signals, Any] = {}
 
     def install(self) -> StopFlag:
-        """Take the stop signals over; call from the main thread."""
+        """Take over the stop signals; call this from the main thread."""
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._raise)
+            self._handlers_before[number] = signal.signal(number, self._raise)
         return self
 
     def __enter__(self) -> StopFlag:
         return self.install()
 
     def __exit__(self, *_: object) -> None:
-        """Give the signals back: a notebook goes on after a launch, and wants its Ctrl-C."""
-        for number, handler in self._before.items():
+        """Restore the handlers: a notebook goes on after a launch and needs its Ctrl-C."""
+        for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
 
     def watch(self, pid: int, started: str) -> None:
@@ -44,7 +45,7 @@ class StopFlag:
         self.signal = signal.Signals(number).name
 
     def __call__(self) -> bool:
-        """Whether to stop at the next step boundary."""
+        """Return whether to stop at the next step boundary."""
         if self.signal is None and self._watched is not None:
             pid, started = self._watched
             if process_start(pid) != started:

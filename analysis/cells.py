@@ -1,0 +1,234 @@
+"""Rows grouped into sizes and cells: a cell holds all seeds of one magnitude at one size.
+
+A size is a combination of values of the size columns: by default every axis that varies in the
+rows, apart from magnitude and seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.columns import AXES, COUNTS, NONE, TOP1, Metric, is_axis, values_of
+from analysis.stats import mean
+from harness.errors import UserError, nearest
+
+SizeKey = tuple[Any, ...]  # the values of the size columns
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All seeds of one magnitude at one size."""
+
+    magnitude: float | str
+    val: tuple[float, ...]  # the metric on validation, of the seeds that are done
+    test: tuple[float, ...]  # on test, in the same order
+    seeds: int  # in the grid
+    diverged: int
+    stages: tuple[str, ...] = ()  # ids of the last stages of the seeds that are done
+
+    @property
+    def missing(self) -> int:
+        """Number of seeds that are not finished."""
+        return self.seeds - len(self.val) - self.diverged
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the cell can be chosen: some seeds are done and none diverged.
+
+        The mean of the seeds that survived would flatter a cell in which others diverged.
+        """
+        return bool(self.val) and not self.diverged
+
+    @property
+    def mean_val(self) -> float:
+        """Mean over seeds on validation."""
+        return mean(self.val)
+
+    @property
+    def mean_test(self) -> float:
+        """Mean over seeds on test."""
+        return mean(self.test)
+
+
+class SizeCells(NamedTuple):
+    """A size, its cells by rising magnitude, and its mean number of non-zero parameters."""
+
+    size: dict[str, Any]
+    cells: tuple[Cell, ...]
+    params: float | None
+
+
+class Run(NamedTuple):
+    """What a cell takes from a row."""
+
+    seed: float
+    state: str
+    val: float
+    test: float
+    stage: Any
+
+
+def magnitude_key(magnitude: float | str) -> float:
+    """Return a key for sorting magnitudes: `none` comes first."""
+    return -1.0 if magnitude == NONE else float(magnitude)
+
+
+def best_cell(cells: Sequence[Cell], metric: Metric) -> Cell:
+    """Return the cell with the best mean on validation; the first of equal ones."""
+    return max(cells, key=lambda cell: metric.sign * cell.mean_val)
+
+
+def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[str]:
+    """Return the columns that distinguish sizes: `by`, or every axis that varies.
+
+    Axes that others determine are left out: `calibrated` if the policy determines it, `epochs` if
+    trials that agree in the other axes agree in it. Grids that differ in something that is not an
+    axis are distinguished by name.
+    """
+    if by is not None:
+        for name in by:
+            if name not in frame.columns:
+                raise UserError(f"by: there is no column '{name}'{nearest(name, frame.columns)}")
+        return list(dict.fromkeys(by))
+    axes = [*AXES, *(name for name in frame.columns if is_axis(name) and name not in AXES)]
+    candidates = [name for name in axes if name in frame.columns and name != "epochs"]
+    varied = [name for name in candidates if frame[name].nunique(dropna=False) > 1]
+    if {"policy", "calibrated"} <= set(varied) and is_determined(frame, "calibrated", ["policy"]):
+        varied.remove("calibrated")
+    if "epochs" in frame.columns:
+        # a diverged trial has not trained for all of its epochs
+        rows = frame[frame["epochs"].notna() & (frame["state"] != "diverged")]
+        if rows["epochs"].nunique() > 1 and not is_determined(rows, "epochs", varied):
+            varied.append("epochs")
+    if (
+        "grid" in frame.columns
+        and frame["grid"].nunique(dropna=False) > 1
+        and frame.duplicated([*varied, "magnitude", "seed"]).any()
+    ):
+        varied.append("grid")
+    return varied or [name for name in ("width",) if name in frame.columns]
+
+
+def is_determined(frame: pd.DataFrame, name: str, others: Sequence[str]) -> bool:
+    """Return whether rows that agree in the columns `others` agree in the column `name`."""
+    if not others:
+        return bool(frame[name].nunique(dropna=False) <= 1)
+    groups = frame.groupby(list(others), dropna=False, sort=False)[name]
+    return bool((groups.nunique(dropna=False) <= 1).all())
+
+
+def mean_counts(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with each count among `columns` replaced by its mean over the size.
+
+    Masks differ from seed to seed, and so do counts such as `params_nonzero`; without this, each
+    seed would be a size of its own.
+    """
+    counts = [name for name in columns if name in COUNTS and name != "epochs"]
+    if not counts:
+        return frame
+    axes = [frame[name] for name in size_columns(frame)]
+    one_size = [0] * len(frame)  # for rows in which no axis varies
+    means = frame.groupby(axes or one_size, dropna=False, sort=False)[counts].transform("mean")
+    frame = frame.copy()
+    for name in counts:
+        frame[name] = [None if value is None else round(value) for value in values_of(means, name)]
+    return frame
+
+
+def size_keys(frame: pd.DataFrame, columns: Sequence[str]) -> list[SizeKey]:
+    """Return for each row the values of the size columns; None where one is missing."""
+    values = [values_of(frame, name) for name in columns]
+    return list(zip(*values, strict=True)) if values else [()] * len(frame)
+
+
+def cells_per_size(
+    frame: pd.DataFrame, columns: Sequence[str], metric: Metric = TOP1
+) -> list[SizeCells]:
+    """Return the cells of each size, sizes in the order of the values of their columns.
+
+    Raises UserError where rows of one cell are not replicates of each other.
+    """
+    scores = [f"val_{metric.name}", f"test_{metric.name}"]
+    for name in scores:
+        if name not in frame.columns:
+            raise UserError(f"metric={metric.name}: the rows have no column '{name}'")
+    frame = mean_counts(frame, columns)
+    keys = size_keys(frame, columns)
+    runs_of: dict[SizeKey, dict[float | str, list[Run]]] = {}
+    values = [frame[name].tolist() for name in ("magnitude", "seed", "state", *scores)]
+    rows = zip(keys, *values, values_of(frame, "stage"), strict=True)
+    for key, magnitude, seed, state, val, test, stage in rows:
+        run = Run(seed, state, val, test, stage)
+        runs_of.setdefault(key, {}).setdefault(magnitude, []).append(run)
+    params_of: dict[SizeKey, list[float]] = {}
+    for key, params in zip(keys, values_of(frame, "params_nonzero"), strict=True):
+        if params is not None:
+            params_of.setdefault(key, []).append(params)
+    sizes = []
+    for key in sorted(runs_of, key=lambda key: [_sort_key(value) for value in key]):
+        size = dict(zip(columns, key, strict=True))
+        cells = tuple(
+            _cell(frame, size, magnitude, runs_of[key][magnitude], metric)
+            for magnitude in sorted(runs_of[key], key=magnitude_key)
+        )
+        sizes.append(SizeCells(size, cells, mean(params_of[key]) if key in params_of else None))
+    return sizes
+
+
+def _cell(
+    frame: pd.DataFrame,
+    size: dict[str, Any],
+    magnitude: float | str,
+    runs: Sequence[Run],
+    metric: Metric,
+) -> Cell:
+    if len({run.seed for run in runs}) < len(runs):
+        raise UserError(_repeated_seed_message(frame, size, magnitude))
+    done = sorted((run for run in runs if run.state == "done"), key=lambda run: run.seed)
+    if not all(math.isfinite(value) for run in done for value in (run.val, run.test)):
+        raise UserError(f"metric={metric.name}: a row that is done has no finite number")
+    return Cell(
+        magnitude,
+        tuple(run.val for run in done),
+        tuple(run.test for run in done),
+        len(runs),
+        sum(run.state == "diverged" for run in runs),
+        tuple(run.stage for run in done if isinstance(run.stage, str)),
+    )
+
+
+def _repeated_seed_message(
+    frame: pd.DataFrame, size: dict[str, Any], magnitude: float | str
+) -> str:
+    """Return the error for a cell in which a seed repeats: which columns distinguish its rows."""
+    inside = frame["magnitude"] == magnitude
+    for name, value in size.items():
+        inside &= frame[name].isna() if value is None else frame[name] == value
+    rows = frame[inside]
+    same_seed = rows[rows["seed"] == rows.loc[rows["seed"].duplicated(), "seed"].iloc[0]]
+    differing = [
+        str(name)
+        for name in frame.columns
+        if name not in ("trial", "stage", "state") and same_seed[name].nunique(dropna=False) > 1
+    ]
+    shown = sorted(differing, key=lambda name: not is_axis(name))[:5]  # axes first
+    where = ", ".join(f"{name} {value}" for name, value in {**size, "magnitude": magnitude}.items())
+    advice = (
+        f"they differ in {', '.join(shown)}: add it to by=, or select rows with where="
+        if shown
+        else "the rows are equal: remove one of them"
+    )
+    seed, times = same_seed["seed"].iloc[0], len(same_seed)
+    return f"the cell {where} has seed {seed:g} {times} times; {advice}"
+
+
+def _sort_key(value: Any) -> tuple[int, Any]:
+    """Return a key that sorts missing values first, then numbers, then words."""
+    if value is None:
+        return 0, 0
+    return (1, value) if isinstance(value, int | float) else (2, str(value))

@@ -1,0 +1,159 @@
+"""Claim B: strong augmentation harms less with additional parameters (the surplus)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.budgets import Untestable, check_budget, compare_work, mean_work
+from analysis.cells import Cell, cells_per_size, size_columns
+from analysis.claim_base import Claim, Effect, Selection, effect_of, rows_that_differ
+from analysis.columns import NONE, Metric
+from analysis.number_text import format_interval, format_value
+from analysis.stats import Estimate, contrast
+
+CONTROLS = {"prune_away": "weak_finish"}
+"""Forms of surplus that end with weak augmentation, and the control that ends weak without it."""
+SIMILAR_WORK = 1.5  # ratio of multiply-adds up to which a longer `none` is a control of equal work
+
+
+class Arm(NamedTuple):
+    """A form of surplus, and the epochs of its trials where the sweep's arms differ in them."""
+
+    form: Any
+    epochs: float | None = None
+
+    def __str__(self) -> str:
+        if self.epochs is None:
+            return str(self.form)
+        return f"{self.form} of {format_value(self.epochs)} epochs"
+
+
+CellsOfArm = Mapping[float | str, Cell]  # by magnitude
+
+
+class Comparison(NamedTuple):
+    """The interaction of a form of surplus with one of its controls."""
+
+    control: str
+    estimate: Estimate
+    cells: list[Cell]
+
+
+def _surplus(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
+    """Select the arms; those of other epochs are separate: controls of equal multiply-adds."""
+    rows = rows_that_differ(frame, "surplus")
+    return rows, ["surplus", *(["epochs"] if "epochs" in size_columns(rows) else [])]
+
+
+def surplus_helps(rows: pd.DataFrame, columns: list[str], metric: Metric) -> list[Effect]:
+    """Return for each form what strong augmentation changes with surplus, minus without it.
+
+    A form has to do better than `none`, than the control of its schedule (`CONTROLS`), and than a
+    longer `none` of as many multiply-adds, wherever these are in the rows. All of this must hold,
+    so the least of the effects is the form's (an intersection-union test).
+    """
+    arms: dict[Arm, CellsOfArm] = {}
+    for size, cells, _ in cells_per_size(rows, columns, metric):
+        arm = Arm(size["surplus"], size.get("epochs"))
+        arms[arm] = {cell.magnitude: cell for cell in cells if cell.is_usable}
+    work = {Arm(*key): macs for key, macs in mean_work(rows, columns).items()}
+    effects = []
+    for arm in arms:
+        if arm.form == NONE or arm.form in CONTROLS.values():
+            continue
+        shared = [m for m in arms.get(Arm(NONE, arm.epochs), {}) if m in arms[arm]]
+        if len(shared) >= 2:
+            effects.append(_effect_of_form(arms, arm, (shared[0], shared[-1]), work, metric))
+    if not effects:
+        raise Untestable("it needs two magnitudes, each with surplus and without (`none`)")
+    return effects
+
+
+def _effect_of_form(
+    arms: Mapping[Arm, CellsOfArm],
+    arm: Arm,
+    ends: tuple[float | str, float | str],
+    work: Mapping[Arm, float],
+    metric: Metric,
+) -> Effect:
+    """Return the least favourable of the form's effects against each of its controls.
+
+    `ends` are the weakest and the strongest magnitude that the form shares with `none`.
+    """
+    weak, strong = ends
+    controls = _controls(arm, arms, work)
+    finished = [control for control in controls if {weak, strong} <= set(arms[control])]
+    comparisons = [
+        _compare(arms[arm], arms[control], str(control), ends, metric) for control in finished
+    ]
+    agree = len({comparison.estimate.effect > 0 for comparison in comparisons}) == 1
+    if agree:  # NaN, of one seed, counts as the least certain
+        least = max(comparisons, key=lambda c: (math.isnan(c.estimate.p), c.estimate.p))
+    else:
+        least = min(comparisons, key=lambda c: c.estimate.effect)
+    magnitudes = f"magnitude {format_value(weak)} to {format_value(strong)}"
+    text = f"{arm.form} against {least.control}, {magnitudes}"
+    for other in comparisons:
+        if other.control != least.control:
+            estimate = other.estimate
+            shown = format_interval(estimate.effect, estimate.half, metric, signed=True)
+            text += f"; against {other.control} {shown}"
+    named_controls = [(str(control), control) for control in controls]
+    text += compare_work((str(arm.form), arm), named_controls, work)
+    unfinished = [control for control in controls if control not in finished]
+    doubts = [f"its control {control} is not done" for control in unfinished]
+    if not agree:
+        doubts.append("the effects against its controls differ in sign")
+    return replace(effect_of(least.estimate, least.cells, text), doubt="; ".join(doubts))
+
+
+def _controls(arm: Arm, arms: Mapping[Arm, CellsOfArm], work: Mapping[Arm, float]) -> list[Arm]:
+    """Return `none`, the control of the form's schedule, and a longer `none` of similar work."""
+    controls = [Arm(NONE, arm.epochs), Arm(CONTROLS.get(arm.form), arm.epochs)]
+    if arm in work:
+        longer = [
+            (abs(math.log(work[other] / work[arm])), other)
+            for other in arms
+            if other.form == NONE and other.epochs != arm.epochs and other in work
+        ]
+        if longer and min(longer)[0] < math.log(SIMILAR_WORK):
+            controls.append(min(longer)[1])
+    return [control for control in controls if control in arms]
+
+
+def _compare(
+    form: CellsOfArm,
+    control: CellsOfArm,
+    name: str,
+    ends: tuple[float | str, float | str],
+    metric: Metric,
+) -> Comparison:
+    """Return the interaction: (strong - weak) of the form minus (strong - weak) of the control.
+
+    Cells of the same runs (arms that share their stages) count once.
+    """
+    weak, strong = ends
+    signed = [(1, form[strong]), (-1, form[weak]), (-1, control[strong]), (1, control[weak])]
+    weights: dict[Any, float] = {}
+    cells: dict[Any, Cell] = {}
+    for position, (sign, cell) in enumerate(signed):
+        key = cell.stages or position
+        weights[key] = weights.get(key, 0.0) + metric.sign * sign
+        cells[key] = cell
+    estimate = contrast([[(weight, cells[key].test) for key, weight in weights.items()]])
+    return Comparison(name, estimate, [cell for _, cell in signed])
+
+
+B = Claim(
+    name="B",
+    statement="strong augmentation harms less with additional parameters",
+    select=_surplus,
+    test=surplus_helps,
+    check_budget=lambda rows, columns: check_budget(rows, columns[1:]),  # within equal epochs
+    describe_cost=lambda _rows, _columns: "",  # each effect says it of its own arms
+)

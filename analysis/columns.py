@@ -1,0 +1,130 @@
+"""The columns of rows: what each one means, which are axes, which are metrics that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+COLUMNS = {
+    "grid": "name of the sweep",
+    "trial": "id of the trial: digest of its config",
+    "state": "done, diverged, running, queued, disputed, failed, damaged or waiting",
+    "why": "why the trial has no result yet, where the state does not say it",
+    "dataset": "name of the data set",
+    "family": "model family",
+    "depth": "layers, where the family has a choice",
+    "width": "channel multiplier",
+    "sparsity": "requested share of the prunable weights that are zero (channel: of the width)",
+    "dense_long": "for the dense control: the sparsity whose training budget it matches",
+    "policy": "augmentation policy without its magnitude",
+    "magnitude": "none, or a share in [0, 1] of the policy's scale",
+    "seed": "replicate",
+    "precision": "fp32 or bf16_autocast",
+    "batch_size": "global batch, where the sweep varies it",
+    "lr": "peak learning rate, where varied",
+    "weight_decay": "where varied",
+    "label_smoothing": "where varied",
+    "train_size": "training images, where varied",
+    "method": "what chooses the weights to prune: magnitude, random, nm or channel, where varied",
+    "pruning": "iterative, one_shot or gradual, where varied",
+    "schedule": "magnitude along the levels: constant, falling, rising, ..., where varied",
+    "surplus": "additional parameters: none, or their form, where varied",
+    "calibrated": "whether magnitude is difficulty in this space, where varied",
+    "difficulty": "a teacher's loss on images augmented this way, nats, where measured",
+    "stage": "id of the trial's last stage",
+    "sparsity_achieved": "share of the prunable weights (channel: of the outputs) that is pruned",
+    "params_total": "parameters of the deployed model",
+    "params_nonzero": "parameters of the deployed model that are not pruned",
+    "params_prunable": "weights that pruning chooses from",
+    "macs_dense": "multiply-adds for one image, as if nothing were pruned",
+    "macs_nonzero": "multiply-adds for one image of the remaining weights (theoretical)",
+    "val_top1": "accuracy on validation, a share",
+    "val_loss": "cross entropy on validation, nats",
+    "test_top1": "accuracy on test, a share",
+    "test_loss": "cross entropy on test, nats",
+    "epochs": "epochs of all stages of the trial's path, as configured",
+    "examples": "training examples seen along the path",
+    "train_macs": "multiply-adds of training along the path: 3 x forward",
+    "gpu_seconds": "device-seconds along the path, shared stages counted in full",
+    "estimated_seconds": "device-seconds expected from a pilot of each stage's size",
+    "code": "digest of the harness's source",
+    "engine": "deepspeed or ddp",
+    "zero_stage": "ZeRO stage",
+    "world_size": "ranks",
+    "micro_batch_size": "per rank, where set",
+    "loader": "the loader that read the images",
+    "stored": "how a writer changed them: sizes, JPEG quality, images left out; or original",
+    "split_hash": "digest of the ids of the images in train, validation and test",
+    "memory_format": "contiguous or channels_last",
+    "device": "cpu, or the GPU's name",
+    "threads": "torch threads of a rank on CPU",
+    "deterministic": "whether deterministic algorithms were required",
+    "torch": "version",
+    "deepspeed": "version",
+    "flags": "semicolon-separated: mixed_<column> where the path's stages differ in it",
+}
+"""Every column that a sweep writes, except axes that have a dotted name."""
+AXES = (
+    "dataset", "family", "depth", "width", "sparsity", "dense_long", "policy", "precision",
+    "batch_size", "lr", "weight_decay", "label_smoothing", "train_size", "method", "pruning",
+    "schedule", "surplus", "calibrated", "epochs",
+)  # fmt: skip
+"""Columns that can distinguish trials besides magnitude and seed; so can any dotted name."""
+TEXT = (
+    "magnitude", "trial", "stage", "code", "why", "stored", "split_hash", "torch", "deepspeed",
+)  # fmt: skip
+"""Columns that are read from CSV as text, even where they look like numbers."""
+REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
+SCORES = ("val_top1", "test_top1")
+SHARES = ("sparsity", "dense_long")  # in [0, 1)
+COUNTS = (
+    "params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero", "epochs",
+    "examples", "train_macs", "gpu_seconds", "estimated_seconds",
+)  # fmt: skip
+NUMBERS = (*SCORES, *SHARES, *COUNTS, "val_loss", "test_loss", "seed", "difficulty")
+NONE = "none"  # no augmentation: a level of magnitude of its own; no additional parameters
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: columns `val_<name>` and `test_<name>`; numbers are shown times `scale`."""
+
+    name: str
+    sign: int  # 1 where higher is better, -1 where lower is
+    scale: float
+    digits: int  # decimals shown
+    words: str
+
+
+METRICS = {
+    "top1": Metric("top1", 1, 100.0, 1, "Top-1 accuracies in percent"),
+    "loss": Metric("loss", -1, 1.0, 3, "Cross entropies in nats"),
+}
+TOP1 = METRICS["top1"]
+
+
+def is_axis(name: str) -> bool:
+    """Return whether a column distinguishes trials: a known axis, or a dotted key of the config."""
+    return name in AXES or "." in name
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a cell of a table is empty: None or NaN."""
+    return value is None or value != value
+
+
+def values_of(frame: pd.DataFrame, name: str) -> list[Any]:
+    """Return a column as Python values, None where one is missing or the frame lacks the column.
+
+    NaN becomes None because NaN is not equal to itself, so that it would split groups.
+    """
+    if name not in frame.columns:
+        return [None] * len(frame)
+    return [None if is_missing(value) else value for value in frame[name].tolist()]
+
+
+def on_one_line(text: str) -> str:
+    """Return the text without line breaks and control characters, which a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,0 +1,84 @@
+"""The figure of the test result against difficulty, a teacher's loss on the augmented images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import drawing
+from analysis.best import POLICY
+from analysis.cells import Cell, cells_per_size, size_columns
+from analysis.columns import TOP1, Metric
+from analysis.number_text import format_interval, format_value
+from analysis.rank_correlation import rank_correlation
+
+
+class Point(NamedTuple):
+    """A policy at a magnitude."""
+
+    policy: str
+    difficulty: float  # a teacher's loss on its images, nats
+    cell: Cell
+
+
+def difficulty_against_accuracy(
+    frame: pd.DataFrame, metric: Metric = TOP1, by: Sequence[str] | None = None
+) -> Figure | None:
+    """Draw the mean test result against difficulty.
+
+    A dot per policy and magnitude, a colour per policy, a panel per size with Spearman's rank
+    correlation above it. None without the column `difficulty`, or with too many sizes.
+    """
+    points_of = _points_by_size(frame, metric, by)
+    if not points_of or len(points_of) > drawing.MOST_PANELS:
+        return None
+    figure, each = drawing.panels(len(points_of))
+    policies = list(dict.fromkeys(p.policy for points in points_of.values() for p in points))
+    for axes, (name, points) in zip(each, points_of.items(), strict=True):
+        for policy, difficulty, cell in points:
+            position = policies.index(policy)
+            colour, _ = drawing.colour_and_dash(position)
+            mean = metric.scale * cell.mean_test
+            shape, text = drawing.marker(position), drawing.fit_text(policy or "all")
+            drawn = axes.plot([difficulty], [mean], shape, markersize=3, color=colour, label=text)
+            setting = f"{policy} magnitude {format_value(cell.magnitude)}".strip()
+            drawing.set_tooltip(
+                drawn[0], f"{name}, {setting}: {format_interval(cell.mean_test, math.nan, metric)}"
+            )
+            drawing.draw_seeds(axes, difficulty, cell.test, metric, position)
+        rho = rank_correlation(
+            [point.difficulty for point in points], [point.cell.mean_test for point in points]
+        ).effect
+        title = drawing.fit_text(name, drawing.PANEL_NAME_LENGTH)
+        axes.set_title(
+            title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}", fontsize=drawing.POINTS
+        )
+    for axes in each[-2:]:
+        axes.set_xlabel("difficulty (nats)")
+    figure.supylabel(drawing.label("test", metric), fontsize=drawing.POINTS)
+    drawing.add_legend(figure, each)
+    return figure
+
+
+def _points_by_size(
+    frame: pd.DataFrame, metric: Metric, by: Sequence[str] | None
+) -> dict[str, list[Point]]:
+    """Return the usable cells by the name of their size."""
+    if "difficulty" not in frame.columns:
+        return {}
+    rows = frame[frame["difficulty"].notna()]
+    if rows.empty:
+        return {}
+    axes = [name for name in size_columns(rows, by) if name not in POLICY]
+    policy = ["policy"] if "policy" in rows.columns else []
+    points: dict[str, list[Point]] = {}
+    for size, cells, _ in cells_per_size(rows, [*axes, *policy, "difficulty"], metric):
+        for cell in cells:
+            if cell.is_usable:
+                point = Point(str(size.get("policy") or ""), float(size["difficulty"]), cell)
+                points.setdefault(drawing.name_of(size, axes), []).append(point)
+    return points

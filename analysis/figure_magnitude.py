@@ -1,0 +1,171 @@
+"""Figures against magnitude, a line per size: the test result, and its change from `none`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from analysis import drawing
+from analysis.best import SizeResult
+from analysis.columns import NONE, TOP1, Metric
+from analysis.number_text import format_interval, format_value
+from analysis.stats import half_width
+
+
+class Point(NamedTuple):
+    """What is drawn of one cell."""
+
+    magnitude: float | str
+    mean: float
+    half: float  # half-width of the 95 % interval
+    seeds: list[float]
+
+
+def accuracy_against_magnitude(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
+    """Draw the mean test result against magnitude, a line per size.
+
+    `none` is a point of its own, left of 0. Bands are 95 % t intervals with the pooled spread,
+    dots are seeds, the open circle is the magnitude that validation chose. Many sizes get a panel
+    for each value of one of their columns.
+    """
+    lines = [
+        [
+            Point(
+                cell.magnitude,
+                cell.mean_test,
+                half_width(result.test_spread, len(cell.test)),
+                list(cell.test),
+            )
+            for cell in result.cells
+            if cell.val
+        ]
+        for result in results
+    ]
+    figure = _draw(results, lines, drawing.label("test", metric), metric)
+    for axes in figure.axes:
+        drawing.finish_magnitudes(axes.xaxis, results)
+    return figure
+
+
+def change_against_none(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure | None:
+    """Draw the mean test result minus the same size's own `none`: crossings show clearly.
+
+    None where no size has a `none`.
+    """
+    lines = [_changes(result) for result in results]
+    if not any(result.none for result in results):
+        return None
+    figure = _draw(results, lines, drawing.label("against none, test", metric, True), metric)
+    for axes in figure.axes:
+        axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
+        drawing.finish_magnitudes(axes.xaxis, results, with_none=False)
+        if len(places := axes.get_xticks()) == 1:
+            axes.set_xlim(places[0] - 0.2, places[0] + 0.2)
+    return figure
+
+
+def _changes(result: SizeResult) -> list[Point] | None:
+    none = result.none
+    if none is None:
+        return None
+    return [
+        Point(
+            cell.magnitude,
+            cell.mean_test - none.mean_test,
+            half_width(result.test_spread, len(cell.test), len(none.test)),
+            [value - none.mean_test for value in cell.test],
+        )
+        for cell in result.cells
+        if cell.val and cell.magnitude != NONE
+    ]
+
+
+def _draw(
+    results: Sequence[SizeResult],
+    lines: Sequence[list[Point] | None],
+    y_label: str,
+    metric: Metric,
+) -> Figure:
+    """Draw the line of each size, where it has one.
+
+    Where one panel would hold more lines than there are colours, each value of one size column
+    gets a panel; then a colour belongs to the rest of the size.
+    """
+    panel_column = _panel_column(results)
+    values = list(dict.fromkeys(r.size[panel_column] for r in results)) if panel_column else [None]
+    names = drawing.names_of(results, [name for name in results[0].size if name != panel_column])
+    positions = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    figure, each = drawing.panels(len(values), 2.5 if len(values) == 1 else 1.7)
+    for axes, value in zip(each, values, strict=True):
+        if panel_column:
+            title = drawing.fit_text(
+                f"{panel_column} {format_value(value)}", drawing.PANEL_NAME_LENGTH
+            )
+            axes.set_title(title, fontsize=drawing.POINTS)
+        for result, points, name in zip(results, lines, names, strict=True):
+            is_here = panel_column is None or result.size[panel_column] == value
+            if is_here and points is not None:
+                _draw_line(axes, results, result, name, positions[name], points, metric)
+    for axes in each[-2:]:
+        axes.set_xlabel("augmentation magnitude")
+    figure.supylabel(y_label, fontsize=drawing.POINTS)
+    drawing.add_legend(figure, each)
+    return figure
+
+
+def _panel_column(results: Sequence[SizeResult]) -> str | None:
+    """Return the last size column that divides the sizes into panels of few enough lines."""
+    if len(results) <= len(drawing.COLOURS):
+        return None
+    for column in reversed(list(results[0].size)):
+        counts = Counter(result.size[column] for result in results)
+        if 1 < len(counts) <= drawing.MOST_PANELS and max(counts.values()) <= len(drawing.COLOURS):
+            return column
+    return None
+
+
+def _draw_line(
+    axes: Any,
+    results: Sequence[SizeResult],
+    result: SizeResult,
+    name: str,
+    position: int,
+    points: Sequence[Point],
+    metric: Metric,
+) -> None:
+    """Draw one size's line with its band and seeds; `none` is detached, the choice circled."""
+    colour, dash = drawing.colour_and_dash(position)
+    joined = [point for point in points if point.magnitude != NONE]
+    x = [float(point.magnitude) for point in joined]
+    y = [metric.scale * point.mean for point in joined]
+    axes.plot(x, y, dash, color=colour, label=drawing.fit_text(name), linewidth=1.2)
+    half = [metric.scale * point.half for point in joined]
+    if x and not any(map(math.isnan, half)):
+        low = [value - width for value, width in zip(y, half, strict=True)]
+        high = [value + width for value, width in zip(y, half, strict=True)]
+        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+    offset = _offset(results, result, position)
+    size_name = drawing.name_of(result.size, result.size)
+    for point in points:
+        place = drawing.place_of(point.magnitude, results) + offset
+        mean = metric.scale * point.mean
+        shape, width = ("_", 8) if point.magnitude == NONE else ("o", 2.5)
+        drawn = axes.plot([place], [mean], shape, color=colour, markersize=width)
+        shown = format_interval(point.mean, point.half, metric)
+        drawing.set_tooltip(
+            drawn[0], f"{size_name}, magnitude {format_value(point.magnitude)}: {shown}"
+        )
+        if result.best and point.magnitude == result.best.magnitude:
+            axes.plot([place], [mean], "o", color=colour, mfc="none", markersize=8)
+        drawing.draw_seeds(axes, place, point.seeds, metric, position)
+
+
+def _offset(results: Sequence[SizeResult], result: SizeResult, position: int) -> float:
+    """Return how far aside points are drawn: with one magnitude, no line separates the sizes."""
+    if sum(cell.magnitude != NONE for cell in result.cells) > 1:
+        return 0.0
+    return 0.02 * (position - (min(len(results), len(drawing.COLOURS)) - 1) / 2)

@@ -1,0 +1,69 @@
+"""Spearman's rank correlation of few pairs, with an exact p-value."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.stats import LEVEL, Estimate, mean, t_quantile, t_tails
+
+FEWEST = 5  # pairs
+EXACT = 8  # pairs up to which all permutations are counted
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
+    """Return Spearman's rho with mean ranks for ties; interval by Bonett and Wright (2000).
+
+    The p-value is exact for up to 8 pairs, over all permutations: Student's t, the approximation
+    for more, took 9 % of 5 pairs of noise for a correlation. All NaN for fewer than 5 pairs, or
+    where one side is constant.
+    """
+    count = len(x)
+    if count < FEWEST or len(set(x)) == 1 or len(set(y)) == 1:
+        return Estimate(math.nan, math.nan, math.nan, math.nan, 0)
+    a, b = _ranks(x), _ranks(y)
+    rho, freedom = _pearson(a, b), count - 2
+    is_perfect = abs(rho) > 1 - 1e-12
+    if count <= EXACT:
+        p = _exact_p_value(a, b)
+    elif is_perfect:
+        p = 2 / math.factorial(count)  # two of all orders are perfect
+    else:
+        p = t_tails(rho * math.sqrt(freedom / (1 - rho**2)), freedom)
+    if is_perfect:  # the delta method would give an interval of no width
+        return Estimate(rho, math.nan, p, math.nan, freedom)
+    # delta method on Fisher's z, whose variance is (1 + rho^2 / 2) / (n - 3)
+    error = (1 - rho**2) * math.sqrt((1 + rho**2 / 2) / (count - 3))
+    return Estimate(rho, t_quantile(0.5 + LEVEL / 2, math.inf) * error, p, error, freedom)
+
+
+def _exact_p_value(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the share of the orders of `b` whose |rho| with `a` is at least as large."""
+    deviations, other = np.asarray(a) - mean(a), np.asarray(b) - mean(b)
+    products = np.abs(other[_orders(len(b))] @ deviations)
+    return float(np.mean(products >= abs(other @ deviations) - 1e-9))
+
+
+@functools.cache
+def _orders(count: int) -> NDArray[np.intp]:
+    """Return every order of `count` items: int [count!, count]."""
+    return np.array(list(itertools.permutations(range(count))))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    first = {value: at for at, value in reversed(list(enumerate(ordered)))}
+    repeats = Counter(ordered)
+    return [first[value] + (repeats[value] + 1) / 2 for value in values]
+
+
+def _pearson(x: Sequence[float], y: Sequence[float]) -> float:
+    a, b = [v - mean(x) for v in x], [v - mean(y) for v in y]
+    covariance = math.fsum(p * q for p, q in zip(a, b, strict=True))
+    return covariance / math.sqrt(math.fsum(p * p for p in a) * math.fsum(q * q for q in b))

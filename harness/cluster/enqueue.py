@@ -1,0 +1,133 @@
+"""Submit what a store lacks to SLURM, after recording what became of earlier jobs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.cluster import failure, job_registry, slurm
+from harness.cluster.job_registry import Scheduler
+from harness.cluster.slurm import SlurmDown
+from harness.cluster.slurm_jobs import Submitted, Submitter
+from harness.cluster.work import Work
+from harness.cluster_schema import ClusterConfig
+from harness.config import Launch
+from harness.errors import UserError
+from harness.schema import RunConfig
+from harness.store.claims import Claim, look, try_claim
+from harness.store.provenance import commit
+from harness.store.store import Store
+from harness.sweep import cost
+from harness.sweep.jobs import device_seconds, make_jobs
+from harness.sweep.plan import Plan
+from harness.sweep.states import StageState
+
+HELD = "requeued held"
+FORBIDDEN = ":%\\\n"  # in a path that goes into PYTHONPATH, and in which SLURM expands %j
+
+
+def require_sbatch(cluster: ClusterConfig) -> None:
+    """Raise UserError on a machine from which jobs cannot be submitted."""
+    missing = [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]
+    if missing:
+        raise UserError(
+            f"cluster={cluster.name} needs SLURM and {', '.join(missing)} is not installed here: "
+            "launch from a login node, or with cluster=local"
+        )
+
+
+def release_held(scheduler: Scheduler) -> None:
+    """Release jobs that SLURM holds because a node failed to start them; they would stay held.
+
+    Also say how many jobs are just ending: after scancel they still count as queued.
+    """
+    ending = {job for job, entry in scheduler.stages.values() if entry.state == "COMPLETING"}
+    if ending:
+        print(f"note: {len(ending):,} jobs are ending; launch again in a minute for what they left")
+    for job in {job for job, entry in scheduler.stages.values() if HELD in entry.reason}:
+        try:
+            slurm.call("scontrol", "release", job)
+        except (FileNotFoundError, RuntimeError, SlurmDown) as error:
+            print(f"note: job {job} is held ({error}): scontrol release {job}")
+
+
+def record_losses(store: Store, stages: Sequence[str], scheduler: Scheduler) -> None:
+    """Record the losses that no worker has recorded yet: they decide how much memory jobs get."""
+    for stage in stages:
+        folder = store.folder(stage)
+        owner = look(folder) if folder.exists() else None
+        if owner is None or owner.live:
+            continue
+        claim = try_claim(folder, "launch")
+        if claim is not None:
+            if not owner.job.startswith("local-"):
+                failure.record_lost(store, stage, owner, "launch")
+            claim.release()
+    _record_early_losses(store, stages, scheduler)
+
+
+def _record_early_losses(store: Store, stages: Sequence[str], scheduler: Scheduler) -> None:
+    """Record jobs that ran out of memory before they claimed a stage: only their log tells it."""
+    first_stage: dict[str, tuple[str, Path]] = {}
+    for stage, (job, log) in job_registry.last_logs(store.root, stages).items():
+        if job not in scheduler.jobs:
+            first_stage.setdefault(job, (stage, log))
+    for job, (stage, log) in first_stage.items():
+        memory = failure.host_memory_message(log)
+        if memory and all(record.get("job") != job for record in store.failures(stage)):
+            message = f"job {job} ran out of host memory ({memory}); log in {log}"
+            record = {"class": "host_memory", "message": message, "job": job}
+            store.record_failure(stage, {**record, "step": store.newest_step(stage)})
+
+
+def submit(
+    launch: Launch,
+    plan: Plan,
+    store: Store,
+    todo: Sequence[str],
+    states: Mapping[str, StageState],
+    scheduler: Scheduler,
+    lock: Claim,
+) -> Submitted:
+    """Submit jobs for the stages `todo`, and return what was queued."""
+    if forbidden := set(FORBIDDEN) & set(str(store.root)):
+        raise UserError(
+            f"the store {store.root} has {' '.join(map(repr, sorted(forbidden)))} in its path, "
+            "which SLURM changes: choose another with store=PATH; nothing was queued"
+        )
+    sweeps = store.root / "sweeps"
+    if sweeps.resolve() != store.root.resolve() / "sweeps":
+        raise UserError(
+            f"{sweeps} is a link to another place, where the next launch would not look for what "
+            "this one has queued: move the whole store there (store=PATH); nothing was queued"
+        )
+    ready = [stage for stage in todo if not failure.blocks(store.failures(stage))]
+    held_by = {
+        stage: state.job
+        for stage, state in states.items()
+        if state.name in ("running", "queued") and state.job in scheduler.jobs
+    }
+    groups = make_jobs(
+        plan,
+        ready,
+        launch.cluster,
+        _with_absolute_paths(launch.run),
+        device_seconds(cost.seconds_per_epoch(plan, states, store.root), plan),
+        lambda stage: failure.memory_factor(store.failures(stage)),
+        held_by,
+        cost.read_measurements(store.root, plan),
+    )
+    if not groups:
+        return Submitted()
+    submitter = Submitter(store, launch.grid.name, plan.stages, Work(), lock.heartbeat)
+    if (commit() or "").endswith("+changes"):
+        print(f"jobs run this code with its uncommitted changes: a copy in {submitter.snapshot}")
+    return submitter.submit(groups)
+
+
+def _with_absolute_paths(run: RunConfig) -> RunConfig:
+    """Return `run` with paths that hold in other folders, in which jobs start."""
+    if run.data_root is None:
+        return run
+    return run.model_copy(update={"data_root": str(Path(run.data_root).expanduser().absolute())})

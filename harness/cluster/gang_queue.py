@@ -1,0 +1,108 @@
+"""The gangs that a job still has to train, and how it claims the next one from the store."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from harness.cluster import failure
+from harness.cluster.job_context import JobContext
+from harness.cluster.state import stage_state
+from harness.files import Damaged
+from harness.store.claims import Claim, try_claim
+from harness.sweep.states import SETTLED, StageState
+
+
+class GangQueue:
+    """Gangs of one job, in order. Every rank has one; only rank 0 claims from it."""
+
+    def __init__(self, context: JobContext):
+        self.context = context
+        self.store = context.store
+        self.stages = context.submission.stages
+        self.gangs = [list(gang) for gang in context.submission.parts[context.part]]
+        self._settled: dict[str, StageState] = {}  # these are not read again
+
+    def state(self, stage: str) -> StageState:
+        """Return the state of a stage of this job, or of one that it descends from."""
+        if stage not in self._settled:
+            config = self.stages[stage]
+            parent = None if config.parent is None else self.state(config.parent)
+            state = stage_state(self.store, stage, config, parent)
+            if state.name not in SETTLED:
+                return state
+            self._settled[stage] = dataclasses.replace(state, result=None)
+        return self._settled[stage]
+
+    def has_work(self) -> bool:
+        """Return whether any stage of this job is not settled."""
+        return any(self.state(s).name not in SETTLED for gang in self.gangs for s in gang)
+
+    def claim_next(self) -> tuple[dict[str, Claim], bool]:
+        """Claim the stages of the first gang of which any can be trained now.
+
+        Returns the claims, and whether it is worth waiting where there are none: then another
+        worker trains these stages or their parents.
+        """
+        position = 0
+        while position < len(self.gangs):
+            gang = [s for s in self.gangs[position] if self.state(s).name not in SETTLED]
+            if not gang:
+                del self.gangs[position]
+                continue
+            if len(gang) > 1 and any(
+                failure.must_train_alone(self.store.failures(stage)) for stage in gang
+            ):
+                self.gangs[position : position + 1] = [[stage] for stage in gang]
+                continue
+            claims: dict[str, Claim] = {}
+            for stage in gang:
+                claim = self._claim(stage) if self._is_parent_done(stage) else None
+                if claim is not None:
+                    claims[stage] = claim
+            if claims:
+                return claims, False
+            position += 1
+        return {}, bool(self.gangs)
+
+    def _is_parent_done(self, stage: str) -> bool:
+        """Return whether a stage can start from its parent; a parent that is missing comes first.
+
+        The parent's state is read again, because another worker may have set its result aside.
+        """
+        parent = self.stages[stage].parent
+        if parent is None:
+            return True
+        self._settled.pop(parent, None)
+        state = self.state(parent)
+        if state.name not in SETTLED and not any(parent in gang for gang in self.gangs):
+            self.gangs.insert(0, [parent])
+        return state.name == "done"
+
+    def _claim(self, stage: str) -> Claim | None:
+        """Return a claim on a stage that is to be trained now, or None."""
+        context = self.context
+        folder = self.store.prepare(stage, self.stages[stage])
+        claim = try_claim(folder, context.job, context.attempt, context.log)
+        if claim is None:
+            return None
+        try:
+            self.store.result(stage)  # another worker has finished it a moment ago
+            claim.release()
+            return None
+        except FileNotFoundError:
+            pass
+        except Damaged as error:
+            self.store.set_aside(stage, str(error))
+        if claim.previous is not None and context.in_slurm:
+            failure.record_lost(self.store, stage, claim.previous, context.job)
+            if failure.blocks(self.store.failures(stage)):
+                claim.release()
+                return None
+        return claim
+
+    def train_again(self, stage: str, why: str) -> None:
+        """Set a finished stage aside, whose weights are damaged, and put it first in the queue."""
+        kind = "damaged" if self.store.has_weights(stage) else "replaced"
+        self.store.set_aside(stage, why, kind)
+        self._settled.pop(stage, None)
+        self.gangs.insert(0, [stage])

@@ -1,0 +1,111 @@
+"""What a worker writes to the store when the training of a stage has ended, well or not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from harness.cluster import failure, slurm
+from harness.cluster.breaker import trip_if_alike
+from harness.cluster.job_context import JobContext
+from harness.cluster.submission import Submission
+from harness.files import CannotWrite, atomic_write
+from harness.store.claims import Claim
+from harness.store.store import Store
+from harness.train import Outcome, checkpoint
+from harness.train.evaluate import packed
+
+OTHER_RANK_SECONDS = 0.5
+LIMIT_MARGIN_SECONDS = 60.0  # SLURM sends the signal of a time limit up to so much early
+
+
+def write_result(context: JobContext, outcome: Outcome, claim: Claim) -> None:
+    """Write the result of a finished stage, last of all, then drop what it no longer needs.
+
+    Raises ClaimLost when another worker has taken the stage over, and CannotWrite.
+    """
+    stage, store = outcome.stage_id, context.store
+    folder = store.folder(stage)
+    if outcome.correct is not None:
+        atomic_write(folder / "correct.npz", packed(outcome.correct))
+    store.finish(stage, claim, {"status": outcome.status, **(outcome.result or {})})
+    checkpoint.drop_steps(folder)  # not before: a full disk would cost the whole training
+    parents = {config.parent for config in context.submission.stages.values()}
+    if context.submission.run.keep_weights == "needed" and stage not in parents:
+        (folder / "checkpoint" / "final.pt").unlink(missing_ok=True)
+    print(f"finished {stage} {outcome.status}", flush=True)
+
+
+def record_stop(context: JobContext, stage: str) -> None:
+    """Record that a SLURM job was stopped: by its time limit, or else by a preemption."""
+    seconds_left = slurm.seconds_left()
+    margin = context.submission.cluster.slurm.signal_seconds + LIMIT_MARGIN_SECONDS
+    is_limit = seconds_left is not None and seconds_left < margin
+    record = {
+        "class": "time_limit" if is_limit else "preempted",
+        "message": f"job {context.job} was stopped by {context.stop.signal}",
+        "job": context.job,
+        "attempt": context.attempt,
+        "step": context.store.newest_step(stage),
+    }
+    with contextlib.suppress(CannotWrite):  # the record is only counted
+        context.store.record_failure(stage, record)
+
+
+def record_failure(
+    context: JobContext, gang: list[str], error: Exception, micro_batch_size: int | None
+) -> bool:
+    """Record why the stages of a gang failed; returns whether any of them is tried again.
+
+    Any rank may call this, because rank 0 may never learn of an error on another rank. After a
+    broken connection the ranks fail side by side and the first record stands for all. Before a
+    gang is tried again after such an error, this waits.
+    """
+    store = context.store
+    where = {"job": context.job, "attempt": context.attempt, "rank": context.world.rank}
+    kind = failure.classify(error)
+    if len(gang) > 1 and kind != "transport":  # training each alone shows which one failed
+        for stage in gang:
+            store.record_failure(stage, failure.describe_gang(error, **where))
+        return True
+    if kind == "transport":
+        time.sleep(OTHER_RANK_SECONDS)  # the rank that failed first knows the reason
+        last = store.failures(gang[0])[-1:]
+        if last and all(last[0].get(key) == where[key] for key in ("job", "attempt")):
+            return not all(failure.blocks(store.failures(stage)) for stage in gang)
+    is_retried = False
+    for stage in gang:
+        record = failure.describe(error, **where, step=store.newest_step(stage))
+        if kind == "out_of_memory":
+            config = context.submission.stages[stage]
+            present = micro_batch_size or config.recipe.batch_size // context.world.size
+            if half := present // 2:
+                record |= {"again": True, "micro_batch_size": half}
+        store.record_failure(stage, record)
+        if not failure.blocks(store.failures(stage)):
+            is_retried = True
+        elif context.in_slurm:
+            trip_if_alike(context.submission, store, context.folder, record)
+    print(record["traceback"], flush=True)
+    if is_retried:
+        time.sleep(failure.pause_seconds(store.failures(gang[0])))
+    return is_retried
+
+
+def record_failed_start(submission: Submission, part: int, folder: Path, error: Exception) -> None:
+    """Record, with its first open stage, that a SLURM job could not begin.
+
+    A GPU does not answer, or the ranks do not connect.
+    """
+    if slurm.this_job() is None or os.environ.get("SLURM_PROCID", "0") != "0":
+        return
+    store = Store(submission.store)
+    stages = [stage for gang in submission.parts[part] for stage in gang]
+    stage = next((stage for stage in stages if not store.is_done(stage)), None)
+    if stage is not None:
+        store.prepare(stage, submission.stages[stage])
+        record = failure.describe(error, job=slurm.this_job(), attempt=slurm.restarts(), step=0)
+        store.record_failure(stage, {**record, "class": "start"})
+        trip_if_alike(submission, store, folder, record)

@@ -1,0 +1,177 @@
+"""Reads a user's grid file, which may come from anyone.
+
+The file is read as plain YAML. It cannot configure Hydra, choose the store, or say what a job
+executes. What is wrong in it is collected, and left out of what Hydra composes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from harness.errors import UserError, closest, nearest
+from harness.files import user_path
+from harness.paths import GRIDS, PROFILES
+from harness.plain_yaml import plain
+from harness.schema import TrialConfig
+from harness.store.store import SWEEP_NAME
+from harness.sweep.mistakes import Mistakes
+
+GROUPS = ("dataset", "model", "recipe", "cluster")
+"""Folders of YAML files that a grid chooses from."""
+SECTIONS = (
+    *(
+        name
+        for name, field in TrialConfig.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    ),
+    "run",
+    "cluster",
+)
+"""Top-level keys that hold further keys."""
+COMMANDS = ("setup", "python", "extra")
+"""Keys of `cluster.slurm` that end up in a shell or in sbatch's options."""
+LONGEST = 1 << 20  # characters of a grid file
+DEEPEST = 16  # nesting of a grid file
+_CHOICE = re.compile(r"[\w.-]+")
+_OVERRIDE = re.compile(r"override\s+/(\w+)")
+
+
+def grid_files() -> dict[str, str]:
+    """Return the shipped grids by name, each with the first comment line of its file."""
+    titles = {}
+    for path in sorted((GRIDS / "grid").glob("*.yaml")):
+        first = path.read_text().lstrip().splitlines()[0]
+        titles[path.stem] = first.lstrip("# ").strip() if first.startswith("#") else ""
+    return titles
+
+
+def choices(group: str) -> list[str]:
+    """Return what a group may be set to: the names of the files in its folder."""
+    folder = (PROFILES if group == "cluster" else GRIDS) / group
+    return sorted(path.stem for path in folder.glob("*.yaml") if _CHOICE.fullmatch(path.stem))
+
+
+def find_grid(name: str, scratch: Path, mistakes: Mistakes) -> tuple[str, Mapping[str, Any] | None]:
+    """Return the name under which Hydra finds a grid, and the content of a user's file.
+
+    `name` is that of a shipped grid, whose content is None here, or a path. A user's file is copied
+    to `scratch`, without what is wrong in it. Raises UserError for a file that cannot be read.
+    """
+    if not name.endswith((".yaml", ".yml")) and "/" not in name:
+        if name not in grid_files():
+            raise UserError(
+                f"there is no grid '{name}'{nearest(name, grid_files())}; "
+                "a file of your own is named by its path, grid=path/to/file.yaml"
+            )
+        return name, None
+    path = user_path(name, "grid")
+    text = _read_text(name, path)
+    content = plain(text, f"the grid file {path}", LONGEST, DEEPEST)
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise UserError(f"the grid file {path} is not a mapping of keys such as axes and recipe")
+    hydra_name = f"from_file_{path.stem}"
+    _write_copy(scratch / "grid" / f"{hydra_name}.yaml", text, _corrections(content, mistakes))
+    return hydra_name, content
+
+
+def _read_text(name: str, path: Path) -> str:
+    if not SWEEP_NAME.fullmatch(path.stem):
+        raise UserError(
+            f"the grid file {path.name} names its sweep, and '{path.stem}' cannot be such a name: "
+            "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"the grid file {path} is not text in UTF-8: save it as such") from error
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no grid file {name}: check the path (from {Path.cwd()})"
+        ) from error
+    except OSError as error:
+        raise UserError(f"the grid file {path} cannot be read: {error.strerror}") from error
+
+
+def _write_copy(path: Path, text: str, corrections: Mapping[Any, Any]) -> None:
+    """Write a grid file with `corrections` of top-level keys; None takes a key out."""
+    from omegaconf import OmegaConf
+
+    copy: Any = OmegaConf.create(text or "{}")
+    for key, value in corrections.items():
+        if value is None:
+            del copy[key]
+        else:
+            copy[key] = value
+    path.parent.mkdir()
+    OmegaConf.save(copy, path)
+
+
+def _corrections(content: Mapping[Any, Any], mistakes: Mistakes) -> dict[Any, Any]:
+    """Collect the mistakes of top-level keys, and return what to read instead of each (or None)."""
+    corrections: dict[Any, Any] = {}
+    for key in SECTIONS:
+        if content.get(key) is not None and not isinstance(content[key], dict):
+            mistakes.add(key, f"must map keys to values, not {content[key]!r}")
+            corrections[key] = None
+    if "hydra" in content:
+        mistakes.add("hydra", "a grid cannot configure Hydra: leave it out")
+        corrections["hydra"] = None
+    if "defaults" in content:
+        corrections["defaults"] = _read_defaults(content["defaults"], mistakes)
+    for key in content:
+        if not isinstance(key, str):
+            mistakes.add(str(key), "keys must be words: leave it out")
+            corrections[key] = None
+    cluster = content.get("cluster")
+    slurm = cluster.get("slurm") if isinstance(cluster, dict) else None
+    for key in COMMANDS:
+        if isinstance(slurm, dict) and key in slurm:
+            refuse_key(f"cluster.slurm.{key}", mistakes)
+    if "store" in content:
+        refuse_key("store", mistakes)
+    return corrections
+
+
+def refuse_key(key: str, mistakes: Mistakes) -> None:
+    """Add the mistake of a grid that sets a key which only the user may set."""
+    mistakes.add(
+        key,
+        "a grid may come from anyone and cannot set this: set it on the command line or in a "
+        "profile of slurm/cluster/",
+    )
+
+
+def _read_defaults(config: Any, mistakes: Mistakes) -> list[Any]:
+    """Return a grid file's choices of groups. A wrong one becomes the nearest, or is left out."""
+    if not isinstance(config, list):
+        mistakes.add("defaults", "must be a list such as [override /dataset: digits]")
+        return []
+    kept: list[Any] = []
+    for number, item in enumerate(config):
+        place = f"defaults[{number}]"
+        if item == "_self_" or (isinstance(item, str) and item in grid_files()):
+            kept.append(item)
+            continue
+        key, value = next(iter(item.items())) if isinstance(item, dict) and item else (item, None)
+        match = _OVERRIDE.fullmatch(str(key))
+        if match is None or not isinstance(item, dict) or len(item) > 1:
+            sentence = "is not a choice of a group: write it as `override /dataset: digits`"
+            mistakes.add(place, f"{item!r} {sentence}")
+            continue
+        group = match[1]
+        if group not in GROUPS:
+            mistakes.add(place, f"there is no group '{group}'{nearest(group, GROUPS)}")
+            continue
+        if value not in choices(group):
+            valid = choices(group)
+            mistakes.add(place, f"there is no {group} '{value}'{nearest(str(value), valid)}")
+            value = closest(str(value), valid)
+        if value is not None:
+            kept.append({f"override /{group}": value})
+    return kept

@@ -1,0 +1,71 @@
+"""Reads tables of sizes: CSV files with the magnitudes or the teachers' targets of sizes."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.schema import TrialConfig
+
+PLAIN = {"schedule": "constant", "surplus": "none", "dense_long": ""}
+"""Columns in which experiments differ, and the value of a trial that does nothing special."""
+TOLERANCE = 1e-6  # sparsities and widths closer than this are equal
+
+
+def modification_time(path: str) -> int | None:
+    """Return when a file was last modified, in nanoseconds, or None if there is no such file."""
+    try:
+        return Path(path).expanduser().stat().st_mtime_ns
+    except (OSError, RuntimeError, ValueError):  # also: no such user, a zero byte in the name
+        return None
+
+
+def read_rows(key: str, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, as texts by column.
+
+    Raises:
+        UserError: beginning with the config's `key`; no such file, or one that is not a table, has
+            no row, or lacks one of `columns`.
+    """
+    if modification_time(path) is None:
+        raise UserError(f"{key}: there is no table {path}: check the path (from {Path.cwd()}).")
+    try:
+        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{key}: the table {path} cannot be read: {error}.") from error
+    for column in columns:
+        if not rows or column not in rows[0]:
+            raise UserError(f"{key}: the table {path} has no column `{column}`, or no row.")
+    return rows
+
+
+def size_columns(trial: TrialConfig) -> dict[str, Any]:
+    """Return what distinguishes a trial's dense model from others, by column."""
+    return {
+        "dataset": trial.dataset.name,
+        "family": trial.model.family,
+        "depth": trial.model.depth,
+        "width": trial.model.width,
+        "policy": trial.augment.policy,
+    }
+
+
+def row_matches(row: Mapping[str, str], values: Mapping[str, Any]) -> bool:
+    """Return whether a row has these values in every column that the table has."""
+    return all(_cell_matches(row.get(column), value) for column, value in values.items())
+
+
+def _cell_matches(text: str | None, value: object) -> bool:
+    if text is None or (text == "" and value in (None, "", *PLAIN.values())):
+        return True
+    if isinstance(value, int | float):
+        try:
+            return math.isclose(float(text), value, abs_tol=TOLERANCE)
+        except ValueError:
+            return False
+    return text == value

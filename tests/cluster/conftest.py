@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import pytest
+from pace import FAMILY, Pace, separate_registries
 
 from harness.errors import command
 
@@ -25,7 +25,7 @@ defaults:
   - override /dataset: digits
   - override /model: cifar_resnet
   - override /recipe: quick
-model: {{depth: 8}}
+model: {{family: {family}, depth: 8}}
 dataset: {{train_size: 256, validation_size: 128, test_size: 128}}
 recipe: {{epochs: {epochs}, batch_size: 32}}
 compress: {{level_share: 0.5, level_epochs: {level_epochs}}}
@@ -38,6 +38,10 @@ axes:
 """
 
 
+STEPS_PER_EPOCH = 8
+SECONDS_PER_STEP = 0.25  # of a training that has to be under way while tests disturb it
+
+
 class Bed:
     """A SLURM of two nodes in its own folder; see slurm/testbed."""
 
@@ -46,6 +50,7 @@ class Bed:
         self.env = dict(os.environ)
         self.processes: list[subprocess.Popen] = []
         self.disturbed = False
+        self.pace = Pace(folder.with_name("pace"))
 
     def testbed(self, *verb: str) -> str:
         """Run a verb of the testbed; returns its output."""
@@ -81,6 +86,7 @@ class Bed:
 
     def settle(self) -> None:
         """End all processes and jobs that tests started, and leave a SLURM that works."""
+        self.pace.set(0)
         for process in self.processes:
             if process.poll() is None:
                 self.end(process)
@@ -160,30 +166,10 @@ class Bed:
                 patch.setenv(key, value)
             patch.setattr(sys, "stdout", output)
             patch.setattr(sys, "stderr", output)
-            with pytest.raises(SystemExit) as ended:
+            with separate_registries(), pytest.raises(SystemExit) as ended:
                 command(main)
         assert ended.value.code == code, output.getvalue()
         return output.getvalue()
-
-    @contextlib.contextmanager
-    def slowed(self, store: Path):
-        """Let the workers of a store run a tenth of the time, so that a training lasts longer."""
-        over = threading.Event()
-
-        def slow() -> None:
-            while not over.wait(0.1):
-                pids = self.workers(store)
-                self.send(pids, signal.SIGSTOP)
-                over.wait(0.9)
-                self.send(pids, signal.SIGCONT)
-
-        thread = threading.Thread(target=slow)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
 
     @contextlib.contextmanager
     def frozen(self, store: Path):
@@ -276,7 +262,15 @@ class Sweep:
 
     def run(self, verb: str, *more: str, code: int = 0) -> str:
         """Return the output of a command on this sweep."""
-        return self.bed.run(f"harness.{verb}", *self.args(*more), code=code)
+        return self.bed.run(f"harness.{verb}", *self.args(*more), code=code, env=self.env())
+
+    def env(self) -> dict[str, str]:
+        """Return the environment of every command."""
+        return self.bed.pace.environment(self.bed.env) if self.is_paced() else self.bed.env
+
+    def is_paced(self) -> bool:
+        """Return whether the grid trains the family whose steps take as long as a test says."""
+        return FAMILY in self.grid.read_text()
 
     def results(self) -> list[Path]:
         """Return the result files of finished stages."""
@@ -318,8 +312,10 @@ class Training(Sweep):
     """
 
     def __init__(self, bed: Bed, folder: Path, epochs: int, *always: str) -> None:
-        super().__init__(bed, write_grid(folder / "long.yaml", epochs=epochs), folder / "store-0")
+        grid = write_grid(folder / "long.yaml", epochs=epochs, family=FAMILY)
+        super().__init__(bed, grid, folder / "store-0")
         self.always = always
+        self.steps = epochs * STEPS_PER_EPOCH
 
     def under_way(self, *more: str) -> str:
         """Return the id of its one job, which trains; launch it with `more` where there is none."""
@@ -335,12 +331,22 @@ class Training(Sweep):
         return next(iter(self.bed.jobs()))
 
     def go_on(self) -> None:
-        """Wait until it has trained and saved more; launch it where a fault left no job."""
+        """Wait until it has trained and saved more; launch it where a fault left no job.
+
+        Its pace keeps it from ending, however long the tests take: when it is half done, a step
+        lasts seconds.
+        """
         before = self.step()
+        self.bed.pace.set(SECONDS_PER_STEP if before < self.steps / 2 else 20 * SECONDS_PER_STEP)
         if not self.bed.jobs():
             self.run("launch")
         self.bed.wait(lambda: self.step() > before, pause=0.05)
-        assert not self.results(), "the training is too short for its tests"
+        assert not self.results()
+
+    def finish(self) -> None:
+        """Let it train at full speed to its end."""
+        self.bed.pace.set(0)
+        super().finish()
 
 
 @pytest.fixture(scope="session")
@@ -364,10 +370,12 @@ def bed(_bed):
     _bed.settle()
 
 
-def write_grid(path, epochs=4, level_epochs=2, sparsity="0.0", seeds="0"):
+def write_grid(path, epochs=4, level_epochs=2, sparsity="0.0", seeds="0", family="cifar_resnet"):
     """Write a grid file of a few small stages; returns its path."""
     path.write_text(
-        GRID.format(epochs=epochs, level_epochs=level_epochs, sparsity=sparsity, seeds=seeds)
+        GRID.format(
+            epochs=epochs, level_epochs=level_epochs, sparsity=sparsity, seeds=seeds, family=family
+        )
     )
     return path
 

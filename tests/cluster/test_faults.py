@@ -8,11 +8,12 @@ import os
 import time
 
 import pytest
+from pace import FAMILY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LONG = 20  # epochs: a job that is cancelled at its start cannot have ended
 SUBMITIT_PASSES = 3  # stops that submitit allows a job by default
-LONGEST = 140  # epochs: longer than all that the tests need of it
+LONGEST = 140  # epochs
 
 
 @pytest.fixture(scope="module")
@@ -104,22 +105,22 @@ def test_a_stopped_job_saves_and_comes_back_whoever_stops_it_and_however_often(t
 def test_jobs_survive_a_controller_that_dies(training, tmp_path):
     training.under_way()
     bed, said, more = training.bed, tmp_path / "watch.txt", tmp_path / "launch.txt"
-    with bed.slowed(training.store):
-        with said.open("w") as file:
-            watch = bed.command("harness.status", *training.args("watch=true"), stdout=file)
-        bed.wait(lambda: "1 RUNNING" in said.read_text())
-        time.sleep(8)  # the controller saves its state every few seconds
-        bed.testbed("kill-controller")
-        once = training.run("status", code=2)
-        assert "SLURM does not answer" in once
-        assert "Traceback" not in once
-        cancel = training.run("cancel", code=2)
-        assert "SLURM does not answer" in cancel
-        with more.open("w") as file:
-            launch = bed.command("harness.launch", *training.args(), stdout=file)
-        bed.wait_for_text("trying again", more)
-        bed.wait_for_text("SLURM does not answer", said)
-        bed.testbed("start-controller")
+    with said.open("w") as file:
+        words = training.args("watch=true")
+        watch = bed.command("harness.status", *words, stdout=file, env=training.env())
+    bed.wait(lambda: "1 RUNNING" in said.read_text())
+    time.sleep(8)  # the controller saves its state every few seconds
+    bed.testbed("kill-controller")
+    once = training.run("status", code=2)
+    assert "SLURM does not answer" in once
+    assert "Traceback" not in once
+    cancel = training.run("cancel", code=2)
+    assert "SLURM does not answer" in cancel
+    with more.open("w") as file:
+        launch = bed.command("harness.launch", *training.args(), stdout=file, env=training.env())
+    bed.wait_for_text("trying again", more)
+    bed.wait_for_text("SLURM does not answer", said)
+    bed.testbed("start-controller")
     training.finish()
     assert len(training.results()) == 1
     assert watch.wait(120) == 0, said.read_text()
@@ -129,12 +130,13 @@ def test_jobs_survive_a_controller_that_dies(training, tmp_path):
 
 def test_a_real_time_limit_saves_requeues_and_goes_on(bed, make_sweep):
     """SLURM checks limits about every 30 s, and sends the signal up to a minute early."""
-    sweep = make_sweep("cluster.timeout_min=1", "cluster.slurm.signal_seconds=20", epochs=3000)
+    words = ("cluster.timeout_min=1", "cluster.slurm.signal_seconds=20")
+    sweep = make_sweep(*words, epochs=3000, family=FAMILY)
+    bed.pace.set(1)
     sweep.run("launch")
     bed.wait(lambda: sweep.step() > 0)
     (job,) = bed.jobs()
-    with bed.slowed(sweep.store):
-        bed.wait(lambda: bed.jobs().get(job) == "PENDING", 240)
+    bed.wait(lambda: bed.jobs().get(job) == "PENDING", 240)
     saved = sweep.step()
     assert sweep.failures() == ["time_limit"]
     assert saved > 0

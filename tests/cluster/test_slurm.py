@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pace import FAMILY
 
 from harness.cluster.job_registry import GAVE_UP
 from harness.files import read_lines
@@ -185,24 +186,24 @@ def test_a_bad_profile_is_refused_before_anything_is_queued(
 
 
 def test_everything_works_without_accounting_and_without_scontrol(bed, make_grid, tmp_path):
-    grid, store = make_grid(epochs=3000), tmp_path / "store"  # longer than all these commands
+    grid, store = make_grid(epochs=3000, family=FAMILY), tmp_path / "store"
+    bed.pace.set(0.5)
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("sbatch", "srun", "squeue", "scancel", "sh", "bash", "env"):
         (tools / name).symlink_to(shutil.which(name))
-    poor = {**bed.env, "PATH": str(tools)}
+    poor = bed.pace.environment({**bed.env, "PATH": str(tools)})
     bed.testbed("accounting", "off")
     try:
         bed.run("harness.launch", *args(grid, store), env=poor)
         bed.wait(lambda: list(store.glob("stages/*/*/checkpoint/step-*")))
-        with bed.slowed(store):
-            said = bed.run("harness.status", *args(grid, store), env=poor)
-            assert "1 RUNNING; elapsed -" in said
-            assert "nothing to add" in bed.run("harness.launch", *args(grid, store), env=poor)
-            assert "begin" in bed.run("harness.logs", *args(grid, store), env=poor)
-            doctor = bed.run("harness.doctor", *args(grid, store), env=poor)
-            assert "scontrol: not installed: a stopped job submits its successor" in doctor
-            assert "sacct does not answer: status shows no elapsed hours" in doctor
+        said = bed.run("harness.status", *args(grid, store), env=poor)
+        assert "1 RUNNING; elapsed -" in said
+        assert "nothing to add" in bed.run("harness.launch", *args(grid, store), env=poor)
+        assert "begin" in bed.run("harness.logs", *args(grid, store), env=poor)
+        doctor = bed.run("harness.doctor", *args(grid, store), env=poor)
+        assert "scontrol: not installed: a stopped job submits its successor" in doctor
+        assert "sacct does not answer: status shows no elapsed hours" in doctor
         (job,) = bed.jobs()
         bed.slurm("scancel", "--signal=USR2", job)  # without scontrol it cannot requeue itself
         bed.wait(lambda: set(bed.jobs()) - {job})

@@ -23,6 +23,7 @@ from harness.commands.remaining import (
 )
 from harness.commands.start import queue_jobs, train_here
 from harness.config import Launch, grid_files, load
+from harness.errors import UserError
 from harness.files import atomic_write, make_folder
 from harness.store.store import Store
 from harness.sweep.plan import Plan, make_plan
@@ -68,6 +69,8 @@ def main(args: list[str]) -> int:
     if not remaining:
         print(summary.describe_nothing_left(plan, states))
         return 1 if any(states[stage].name == "failed" for stage in selected) else 0
+    if problem := preflight.missing_packages(launch):
+        raise UserError(problem)
     for sentence in [*preflight.unchecked(launch), *preflight.check_layers(plan, remaining)]:
         print(f"note: {sentence}")
     preflight.provide_data(launch)

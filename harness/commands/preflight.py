@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.config import Launch
@@ -56,6 +57,24 @@ def check_layers(plan: Plan, remaining: Sequence[str]) -> list[str]:
     return []
 
 
+def missing_packages(launch: Launch) -> str | None:
+    """Return a sentence if packages that training needs are not installed here; else None.
+
+    Jobs in a container (cluster.slurm.python) have packages of their own.
+    """
+    if launch.cluster.slurm.python is not None:
+        return None
+    engine = ["deepspeed"] if launch.run.engine == "deepspeed" else []
+    packages = ["torch", "torchvision", "timm", *engine]
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    return (
+        f"training needs {', '.join(missing)}, which {sys.executable} does not have: run "
+        f"{sys.executable} -m pip install 'augmentation-harness[train]'"
+    )
+
+
 def provide_data(launch: Launch) -> None:
     """Download missing data sets here, where there may be a network. Raises UserError.
 
@@ -86,7 +105,8 @@ def dry_run_notes(launch: Launch) -> list[str]:
     """Return what would keep the sweep from running on this machine, and what is not checked."""
     from harness.train import trackers
 
-    sentences = [problem for _, problem in _data_problems(launch)]
+    sentences = [missing_packages(launch) or ""]
+    sentences += [problem for _, problem in _data_problems(launch)]
     sentences.append(trackers.missing(launch.run.tracker) or "")
     sentences += unchecked(launch)
     return [sentence for sentence in dict.fromkeys(sentences) if sentence]

@@ -80,3 +80,15 @@ def test_a_wheel_makes_a_table_of_anyones_rows(installed, empty):
     rows = ROOT / "docs" / "results" / "size_vs_magnitude" / "rows.csv"
     output = run(installed, "-m", "analysis.table", f"rows={rows}", cwd=empty)
     assert "width" in output
+
+
+@pytest.mark.slow
+def test_a_launch_without_the_extras_says_what_to_install(installed, empty):
+    sentence = "training needs torch, torchvision, timm, deepspeed"
+    words = (installed, "-m", "harness.launch", "grid=quickstart")
+    refused = run(*words, cwd=empty, succeeds=False)
+    assert sentence in refused
+    assert "pip install 'augmentation-harness[train]'" in refused
+    assert "Traceback" not in refused
+    assert list(empty.iterdir()) == []
+    assert sentence in run(*words, "dry_run=true", cwd=empty)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from harness.text_table import format_table
+
 
 @dataclass(frozen=True)
 class Table:
@@ -32,12 +34,8 @@ class Table:
 def screen(table: Table) -> str:
     """Return aligned columns, and the notes below."""
     rows = [table.header, *table.rows]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(table.header))]
-    rows.insert(1, tuple("-" * width for width in widths))
-    lines = [
-        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
+    rule = tuple("-" * max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = format_table([table.header, rule, *table.rows])
     return "\n".join([table.caption, *lines, *(f"note: {note}" for note in table.notes)])
 
 

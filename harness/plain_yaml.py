@@ -1,4 +1,4 @@
-"""YAML that someone else wrote, as plain values: no tags, no aliases, each key once."""
+"""Reads YAML that someone else wrote as plain values: no tags, no aliases, each key once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from harness.errors import UserError
 
 
 def plain(text: str, where: str, longest: int, deepest: int) -> object:
-    """What `text` says. `where` begins the sentences; at most `longest` characters, `deepest` deep.
+    """Return the plain values of a YAML text. Raises UserError.
 
-    The limits are there because YAML's parser is slow in both. Raises UserError.
+    `where` names the file in messages. The text may have `longest` characters and be nested
+    `deepest` deep, since YAML's parser is slow for long and for deep texts.
     """
     import yaml
 
     if len(text) > longest:
-        raise UserError(f"{where} has more than {longest} characters: that is too long.")
+        raise UserError(f"{where} is too long: {longest} characters are the most.")
     depth = 0
     try:
         for event in yaml.parse(text):
@@ -31,12 +32,12 @@ def plain(text: str, where: str, longest: int, deepest: int) -> object:
                 seen: set[str] = set()
                 for key in keys:
                     if key in seen:
-                        raise UserError(f"{where} says '{key}' twice: only one would count.")
+                        raise UserError(f"{where} has the key '{key}' twice: leave one out.")
                     seen.add(key)
                 nodes += [value for _, value in node.value]
             elif isinstance(node, yaml.SequenceNode):
                 nodes += node.value
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # a date or number that Python refuses
-        said = " ".join(str(error).split()).replace("<unicode string>", "it")
-        raise UserError(f"{where} is not YAML: {said}.") from error
+        reason = " ".join(str(error).split()).replace("<unicode string>", "it")
+        raise UserError(f"{where} is not plain YAML: {reason}.") from error

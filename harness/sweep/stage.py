@@ -90,7 +90,7 @@ def _prune(compress: CompressConfig, sparsity: float) -> PruneConfig:
 
 
 def _retrained(recipe: RecipeConfig, compress: CompressConfig) -> RecipeConfig:
-    """The recipe of a level: its length, and for fine-tuning a constant learning rate."""
+    """Return the recipe of a level: its own length and, for fine-tuning, a constant rate."""
     recipe = _with_epochs(recipe, compress.level_epochs or recipe.epochs)
     if compress.rewind != "fine_tuning" or compress.fine_tune_lr is None:
         return recipe

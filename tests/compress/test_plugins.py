@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from harness import config, launch
+from harness import config
+from harness.commands import launch
 from harness.compress.methods import METHODS
 from harness.compress.surplus import FORMS
 from harness.errors import UserError, command

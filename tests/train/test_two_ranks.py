@@ -122,7 +122,7 @@ def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, record
     loader = make_loader(dataset, RunConfig(), 32, 0, 1, world.device)
     transform = BatchTransform(mean=dataset.info.mean, std=dataset.info.std)
     alone = evaluate(
-        module, loader, "test", config.recipe, transform, world, False, beat=lambda: None
+        module, loader, "test", config.recipe, transform, world, False, heartbeat=lambda: None
     )
     assert records[0]["dense 0"]["test"]["loss"] == pytest.approx(alone.loss, rel=1e-6)
     assert records[0]["dense 0 correct"] == records[1]["dense 0 correct"] == alone.correct.tolist()

@@ -21,10 +21,10 @@ class Magnitude(Method):
 
     def compress(self, model: nn.Module, request: Request) -> Masks:
         """Return masks without the smallest |w| of all layers together, or of each layer."""
-        from harness.compress.masks import lowest
+        from harness.compress.masks import magnitude_masks
 
-        scores = {n: model.get_parameter(n).detach().float().abs() for n in request.names}
-        return lowest(scores, request.sparsity, request.scope, request.previous)
+        names, previous, scope = request.names, request.previous, request.scope
+        return magnitude_masks(model, request.sparsity, names, previous, scope)
 
 
 register_method(Magnitude())

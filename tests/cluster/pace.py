@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import plugins
-from harness.models import FAMILIES
+from harness.models.registry import FAMILIES
 
 FAMILY = "paced_resnet"
 TEXT = '''"""cifar_resnet, whose training steps last as long as a file says."""
@@ -21,7 +21,8 @@ import dataclasses
 import time
 from pathlib import Path
 
-from harness.models import FAMILIES, register_family
+from harness.models import register_family
+from harness.models.registry import FAMILIES
 
 PACE = Path({pace!r})
 RESNET = FAMILIES.get("cifar_resnet")

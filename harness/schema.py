@@ -11,17 +11,15 @@ This module imports neither torch nor Hydra: planning, status and analysis rest 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     Strict,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -73,14 +71,7 @@ class NoOptions(Frozen):
 class HasOptions(Frozen):
     """A config with `options`, which JSON leaves out when there are none: ids stay as they were."""
 
-    options: Options = Options()
-
-    @model_serializer(mode="wrap")
-    def _without_empty_options(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = serialize(self)
-        if not fields["options"]:
-            del fields["options"]
-        return fields
+    options: Options = Field(default=Options(), exclude_if=lambda options: not options.model_extra)
 
 
 # --- scientific: part of a stage's identity ---------------------------------------------------

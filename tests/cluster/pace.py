@@ -33,8 +33,8 @@ def wait(module, inputs):
         time.sleep(float(PACE.read_text() or 0))
 
 
-def build(*arguments):
-    model = RESNET.build(*arguments)
+def build(**arguments):
+    model = RESNET.build(**arguments)
     model.register_forward_pre_hook(wait)
     return model
 

@@ -57,8 +57,8 @@ def lower(plan: Plan, height: int, width: int) -> Lowered:
         if op.kind not in count:
             continue
         samples = (codes == code) & (kinds == op.kind)
-        own_values = values[samples]
-        slots[samples] = count[op.kind] + np.arange(len(own_values))
+        own_values, place = np.unique(values[samples], return_inverse=True)  # few in a batch
+        slots[samples] = count[op.kind] + place
         count[op.kind] += len(own_values)
         if op.table is not None:
             tables.append(op.table(own_values))

@@ -1,4 +1,4 @@
-"""The plain engine: torch's DistributedDataParallel over several ranks, the bare module on one."""
+"""The engine in plain torch: DistributedDataParallel on several ranks, the module itself on one."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Ddp:
         self.ddp: DistributedDataParallel | None = None
         if world.size > 1:
             devices = [world.device] if world.device.type == "cuda" else None
-            # The gradient of a slice of a weight is contiguous although the weight is not. DDP
-            # warns that it copies such a gradient, which is correct.
+            # Surplus `slice` uses a part of each weight. The gradient of a channels-last weight is
+            # then contiguous. DDP copies such a gradient, which is correct, and warns of it.
             warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
             with warnings.catch_warnings():  # newer torch calls the argument forward_sync_buffers
                 warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
@@ -52,7 +52,7 @@ class Ddp:
         if not self.module.training:  # setting the mode again takes 0.1 ms for a small model
             self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
-        examples = sum(len(images) for images, _ in micro_batches)
+        batch_size = sum(len(images) for images, _ in micro_batches)
         losses = []
         for number, (images, targets) in enumerate(micro_batches, start=1):
             # ranks exchange gradients in the backward pass of the last micro-batch only
@@ -61,10 +61,10 @@ class Ddp:
                 with autocast(self.recipe, self.world.device):
                     logits = (self.ddp or self.module)(images)
                 loss = loss_function(self.recipe, logits, targets)
-                if (
-                    len(micro_batches) > 1
-                ):  # a small model's step on a GPU is mostly kernel launches
-                    loss = loss * (len(images) / examples)
+                # One micro-batch has factor 1. The multiplication would launch another kernel, and
+                # in the step of a small model on a GPU most of the time goes into launches.
+                if len(micro_batches) > 1:
+                    loss = loss * (len(images) / batch_size)
                 loss.backward()
             losses.append(loss.detach())
         self.optimizer.step()

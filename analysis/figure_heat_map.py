@@ -1,4 +1,7 @@
-"""The heat map: sizes by magnitudes, test result minus that of the chosen magnitude."""
+"""The heat map: a row for each size, a column for each magnitude.
+
+A cell shows the test result of its magnitude minus that of the magnitude chosen on validation.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from analysis.best import SizeResult
 from analysis.columns import TOP1, Metric
 from analysis.number_text import format_value
 
-MOST_COLUMNS = 7  # that have room for numbers side by side
-NAME_LENGTH = 24  # characters of a name beside the map
+MOST_HORIZONTAL_COLUMNS = 7  # with more columns, the numbers are turned by 90 degrees to fit
+NAME_LENGTH = 24  # characters on a line of a size's name, left of the map
 
 
 def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
-    """Draw test result minus that of the row's best by validation; ties are outlined."""
+    """Return the figure; magnitudes that tie with the chosen one are outlined.
+
+    The chosen magnitude has the widest outline. A cell without a result shows a dash.
+    """
     magnitudes = drawing.magnitudes_of(results)
     change = np.full((len(results), len(magnitudes)), math.nan)
     for row, result in enumerate(results):
@@ -28,16 +34,16 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
                 column = magnitudes.index(cell.magnitude)
                 change[row, column] = metric.scale * (cell.mean_test - result.best.mean_test)
     names = [drawing.fit_text(name, NAME_LENGTH) for name in drawing.names_of(results)]
-    lines = max(name.count("\n") + 1 for name in names)
-    figure, axes = drawing.canvas(height=0.9 + max(0.28, 0.15 * lines) * len(results))
-    most = float(np.nanmax(np.abs(change))) if not np.isnan(change).all() else 1.0
-    axes.imshow(change, cmap="PuOr", vmin=-most or -1, vmax=most or 1, aspect="auto")
-    rotation = 90 if len(magnitudes) > MOST_COLUMNS else 0
+    name_lines = max(name.count("\n") + 1 for name in names)
+    figure, axes = drawing.canvas(height=0.9 + max(0.28, 0.15 * name_lines) * len(results))
+    largest = float(np.nanmax(np.abs(change))) if not np.isnan(change).all() else 1.0
+    axes.imshow(change, cmap="PuOr", vmin=-largest or -1, vmax=largest or 1, aspect="auto")
+    rotation = 90 if len(magnitudes) > MOST_HORIZONTAL_COLUMNS else 0
     for row, result in enumerate(results):
         for cell in result.cells:
             column = magnitudes.index(cell.magnitude)
             value = change[row, column]
-            is_dark = abs(value) > 0.6 * most  # False for NaN
+            is_dark = abs(value) > 0.6 * largest  # False for NaN
             axes.text(column, row, "-" if math.isnan(value) else f"{value:+.{metric.digits}f}",
                       ha="center", va="center", fontsize=drawing.POINTS - 2,
                       color="white" if is_dark else "black", rotation=rotation)  # fmt: skip

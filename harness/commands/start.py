@@ -1,4 +1,4 @@
-"""Starts the training of stages: as jobs of SLURM, or with worker processes of this machine."""
+"""Start the training of stages, as SLURM jobs or in worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from harness.sweep.states import FINISHED, StageState
 def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[str]) -> int:
     """Queue jobs for the `selected` stages that need training; return the exit code.
 
-    Other launches of the same store wait meanwhile, so the states are read again under the lock.
+    The states are read again under the lock, because another launch of the same store may have
+    queued jobs since they were read. Other launches wait until this one releases the lock.
     """
     from harness.cluster import enqueue
 
@@ -41,11 +42,11 @@ def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[st
     if submitted.jobs:
         first, last = submitted.jobs[0], submitted.jobs[-1]
         print(f"queued {len(submitted.jobs):,} jobs: {first} to {last}")
-        print("they need nothing from this machine any more; see harness.status")
+        print("they run without this machine; python -m harness.status shows their progress")
     if submitted.refused:
         print(
             f"SLURM refused jobs for {submitted.refused:,} stages ({submitted.why}): launch again "
-            "when some of the others are done"
+            "when some of the queued jobs are done"
         )
     return _report_damage(damaged)
 
@@ -57,7 +58,7 @@ def train_here(
     remaining: Sequence[str],
     states: Mapping[str, StageState],
 ) -> int:
-    """Train with worker processes of this machine until they have ended; return the exit code."""
+    """Train in worker processes on this machine, wait for their end, and return the exit code."""
     from harness.cluster.local import LocalWorkers
     from harness.cluster.stop_flag import StopFlag
     from harness.cluster.submission import Submission
@@ -65,7 +66,7 @@ def train_here(
 
     started = time.monotonic()
     needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
-    old_damage = store.damaged_files(needed & store.ids())
+    damaged_before = store.damaged_files(needed & store.ids())
     set_aside(store, remaining, states)
     measured = cost.read_measurements(store.root, plan)
     joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
@@ -84,26 +85,27 @@ def train_here(
     with StopFlag() as stop:
         local = LocalWorkers(submission, launch.cluster, store.sweep_folder(launch.grid.name))
         to_train = set(remaining)
-        others = {stage: state for stage, state in states.items() if stage not in to_train}
-        progress = Progress(store, plan.stages, list(plan.paths.values()), others)
+        untouched = {stage: state for stage, state in states.items() if stage not in to_train}
+        progress = Progress(store, plan.stages, list(plan.paths.values()), untouched)
         end, reason = supervise(local, workers, progress, stop)
     states = stage_states(store, plan.stages)
-    damage = _report_damage(len(store.damaged_files(needed & store.ids()) - old_damage))
+    damaged = store.damaged_files(needed & store.ids()) - damaged_before
+    damage_code = _report_damage(len(damaged))
     print(describe_end(plan, states, duration(time.monotonic() - started), local.folder))
     if end == "stopped":
-        print("stopped; the same command goes on from here")
+        print("stopped; the same command continues from here")
         return 130
     if end != "finished":
         raise UserError(
             f"the sweep ended early ({end}): {reason.rstrip('.')}. "
-            "The same command goes on from here"
+            "The same command continues from here"
         )
     all_done = all(state.name in FINISHED for state in states.values())
-    return damage if all_done else 1
+    return damage_code if all_done else 1
 
 
 def _report_damage(files: int) -> int:
-    """Print how many damaged files this launch moved aside; return its exit code."""
+    """Print how many damaged files this launch moved aside; return 1 if there were any, else 0."""
     if files:
         print(
             f"{files:,} damaged file(s) were moved aside, and their stages are trained again: "

@@ -292,7 +292,7 @@ def test_a_disk_that_fills_up_while_a_worker_trains_is_reported(tmp_path):
     )  # fmt: skip
     assert "CODE 2\nKEPT\nnothing left to do" in said.stdout, said.stdout + said.stderr
     assert "the disk is full" in said.stderr
-    assert "same command goes on from here" in said.stderr
+    assert "same command continues from here" in said.stderr
     assert "Traceback" not in said.stderr
 
 

@@ -212,7 +212,7 @@ def test_a_launch_whose_worker_is_stopped_by_others_does_not_report_success(grid
     assert process.returncode == 2, output
     assert "interrupted" in output
     assert "SIGUSR2" in output
-    assert "same command goes on from here" in output
+    assert "same command continues from here" in output
 
 
 @pytest.mark.slow

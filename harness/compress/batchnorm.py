@@ -1,7 +1,7 @@
-"""Batch-norm statistics of a network whose weights were just changed by pruning.
+"""Estimate the batch-norm statistics again, for a network whose weights were changed by pruning.
 
-The running averages are those of the network before. They are estimated anew from training images
-without augmentation, because the network will be evaluated on such images.
+After pruning, the running averages still describe the network before it. They are replaced by
+averages over training images without augmentation, because evaluation has no augmentation either.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from torch import nn
 def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     """Replace the running statistics by their plain average over `batches`, in place.
 
-    Batches are normalised images, float [n, 3, H, W]. Each has the same weight, so give full
-    batches, in the same order on every rank. Only batch norm is in training mode (dropout is off).
-    Modes and momenta are restored; a model without batch norm is not changed.
+    Batches are normalised images, float [n, 3, H, W]. Every batch has the same weight in the
+    average, so all should have the same size. Every rank needs the same batches in the same order.
+    Only the batch-norm layers are in training mode meanwhile, so dropout is off. Afterwards each
+    module has its former mode and momentum. A model without batch norm is not changed.
 
     Raises:
-        ValueError: there is no batch.
+        ValueError: `batches` is empty.
     """
     norms = [
         module
@@ -37,15 +38,15 @@ def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # torch then computes a cumulative average
         norm.train()
-    number = 0
+    batch_count = 0
     try:
         for images in batches:
             model(images)
-            number += 1
+            batch_count += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
-    if not number:
+    if not batch_count:
         raise ValueError("there is no batch to estimate the batch-norm statistics from")

@@ -1,4 +1,4 @@
-"""The measurements of `difficulty`: a teacher's outputs on images of validation, augmented."""
+"""Measure for `harness.difficulty` how a teacher judges augmented validation images."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ MAGNITUDES = tuple(number / 10 for number in range(11))
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured, and on which images."""
+    """The difficulties that were measured, and the images that they were measured on."""
 
     ops: list[Difficulty]  # each op of the policy alone, at each of MAGNITUDES
-    policies: list[Difficulty]  # every policy of the grid
+    policies: list[Difficulty]  # each policy of the grid
     clean: Difficulty  # images without augmentation
-    images: int
+    images: int  # number of images
     split_hash: str
 
 
 def measure_policies(launch: Launch, policy: str) -> Results:
-    """Measure the ops of `policy`, every policy of the grid, and clean images."""
+    """Return the difficulty of each op of `policy`, of the grid's policies and of clean images."""
     torch.set_num_threads(launch.run.threads)
     device = pick_device(launch.run, 0)
     dataset = launch.grid.trials[0].config.dataset
@@ -51,19 +51,29 @@ def measure_policies(launch: Launch, policy: str) -> Results:
     clean = [("clean", 0.0, parse_policy("none"))]
     ops = op_policies(policy, MAGNITUDES)
     draws = launch.options["draws"]
-    lines = list(measure(teacher, images, [*ops, *grid_policies, *clean], draws))
+    measured = list(measure(teacher, images, [*ops, *grid_policies, *clean], draws))
     count = len(ops)
-    return Results(lines[:count], lines[count:-1], lines[-1], len(images.ids), split_hash)
+    return Results(
+        ops=measured[:count],
+        policies=measured[count:-1],
+        clean=measured[-1],
+        images=len(images.ids),
+        split_hash=split_hash,
+    )
 
 
 def _validation_images(launch: Launch, device: torch.device) -> tuple[Images, str]:
-    """Return up to `images=` images of validation, the same in every call, and the split's hash."""
+    """Return validation images, at most `images=` of them, and the hash of the split.
+
+    Every call with the same arguments chooses the same images.
+    """
     run, config = launch.run, launch.grid.trials[0].config
     dataset = load_dataset(config.dataset, run.data_root, run.loader, run.data_cache)
     loader = make_loader(dataset, run, 1, 0, 1, device)
     limit, count = launch.options["images"], len(dataset.validation)
     is_chosen = np.arange(count) < limit
-    if loader.name != "resident":  # files are sorted by class: choose at random
+    # Image files are sorted by class, so the first ones would not be a sample of all classes.
+    if loader.name != "resident":
         is_chosen[:] = False
         is_chosen[rng.permutation(0, "difficulty", 0, count)[:limit]] = True
     batches = []
@@ -84,27 +94,29 @@ def _validation_images(launch: Launch, device: torch.device) -> tuple[Images, st
     return Images(torch.cat(pixels), torch.cat(targets), np.concatenate(ids)), dataset.split_hash
 
 
-def by_op(lines: Sequence[Difficulty]) -> dict[str, dict[float, Difficulty]]:
-    """Return the lines by op and magnitude, the op with the greatest loss first."""
+def by_op(difficulties: Sequence[Difficulty]) -> dict[str, dict[float, Difficulty]]:
+    """Return the difficulties by op and magnitude, the op with the greatest loss first."""
     table: dict[str, dict[float, Difficulty]] = {}
-    for line in lines:
-        table.setdefault(line.op, {})[line.magnitude] = line
+    for difficulty in difficulties:
+        table.setdefault(difficulty.op, {})[difficulty.magnitude] = difficulty
     strongest = max(MAGNITUDES)
     return dict(sorted(table.items(), key=lambda item: -item[1][strongest].means["loss"]))
 
 
 def calibrate(path: Path, policy: str, teacher: str, ops: Sequence[Difficulty]) -> int:
-    """Write the policy's space with magnitudes of equal loss; return its number of ops per image.
+    """Write the calibrated form of the policy's space to `path`, and return the policy's `n`.
 
-    Raises UserError for a space that is made of chains of ops.
+    In the calibrated space, equal magnitude means equal teacher loss. Raises UserError for a space
+    that is made of chains of ops.
     """
-    measured = parse_policy(with_magnitude(policy, 1.0))
-    space = replace(measured.space, n=measured.n, fill=measured.fill)
+    parsed = parse_policy(with_magnitude(policy, 1.0))
+    space = replace(parsed.space, n=parsed.n, fill=parsed.fill)
     curves: Mapping[str, list[float]] = {
-        op: [lines[m].means["loss"] for m in MAGNITUDES] for op, lines in by_op(ops).items()
+        op: [by_magnitude[m].means["loss"] for m in MAGNITUDES]
+        for op, by_magnitude in by_op(ops).items()
     }
     table = calibrated(space, curves, MAGNITUDES, teacher)
     make_folder(path.parent)
     atomic_write(path, yaml.safe_dump(table, sort_keys=False, default_flow_style=None).encode())
-    load_space(path)  # raises if it cannot be used
+    load_space(path)  # raises UserError if the file is not a valid space
     return space.n

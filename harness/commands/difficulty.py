@@ -9,9 +9,9 @@ Measure how difficult augmentations are for a trained network, the teacher (docs
 On validation images it measures, for each op and magnitude of a policy: the teacher's loss, its
 accuracy, its probability of the true class, the KL divergence from its prediction on the clean
 image, and the spread of its mean probability. It also measures the loss on every policy of the
-grid; from then on the sweep's rows have it as the column `difficulty`.
+grid. The sweep's rows then have this loss in the column `difficulty`.
 
-    teacher=ID|timm:NAME|timm:NAME@weights.pt|path/to/final.pt
+    teacher=ID|timm:NAME|timm:NAME@weights.pt|path/checkpoint/final.pt
     where=CONDITION   the trials whose policies and images are measured, as in harness.status
     policy=TEXT       the policy whose ops are measured (the grid's first): "randaug_strict(n=2)"
     images=N          number of validation images (1000)
@@ -63,7 +63,7 @@ def main(args: list[str]) -> int:
 
 
 def _selected(args: list[str]) -> Launch:
-    """Return what the arguments ask for, with only the trials for which `where` holds."""
+    """Return the launch that the arguments describe, with only the trials that meet `where`."""
     sweep = read_sweep(args, OPTIONS)
     selected = {trial["trial"] for trial in sweep.trials}
     trials = tuple(trial for trial in sweep.launch.grid.trials if trial.id in selected)

@@ -1,10 +1,12 @@
-"""The names of teachers, and whether a teacher suits a data set, without loading its weights.
+"""Find what the name of a teacher stands for, and check that the teacher suits a data set.
+
+The weights are not loaded for that. These names are valid:
 
 0123456789abcdef          a finished stage of the store
 timm:NAME                 a model of timm with its pretrained weights
 timm:NAME@weights.pt      the same architecture with a state dict of your own
-path/to/final.pt          the checkpoint of a stage that was copied from another store; the
-                          stage's config.json is two folders up
+path/checkpoint/final.pt  the final weights of a stage that was copied from another store; the
+                          folder `path` also holds the config.json of the stage
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from harness.schema import DatasetConfig, StageConfig
 from harness.store.identity import STAGE_ID
 from harness.store.store import Store
 
-FEWEST_CLASSES_OF_TIMM = 1000  # timm's pretrained weights are for ImageNet or larger sets
+FEWEST_CLASSES_OF_TIMM = 1000  # timm's pretrained weights have ImageNet's classes or more
 
 
 def stage_folder(name: str, store: Path) -> Path | None:
-    """Return the folder of the stage that a teacher's name means, or None for a model of timm."""
+    """Return the folder of the stage that a teacher's name stands for; None for a timm model."""
     if name.startswith(TIMM):
         return None
     if STAGE_ID.fullmatch(name):
@@ -32,7 +34,7 @@ def stage_folder(name: str, store: Path) -> Path | None:
 
 
 def _path(name: str) -> Path:
-    """Return a path with `~` expanded, if there is such a user."""
+    """Return the path with `~` or `~user` expanded, or unchanged if that user does not exist."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -40,7 +42,7 @@ def _path(name: str) -> Path:
 
 
 def stage_config(folder: Path) -> StageConfig:
-    """Return the config of the stage in a folder. Raises UserError."""
+    """Return the config of the stage in `folder`. Raises UserError if it cannot be read."""
     try:
         return StageConfig.model_validate_json((folder / "config.json").read_text())
     except (OSError, ValueError) as error:
@@ -53,8 +55,8 @@ def stage_config(folder: Path) -> StageConfig:
 def misfit(name: str, store: Path, dataset: DatasetConfig) -> str | None:
     """Return why a teacher cannot be used with a data set, or None if it can.
 
-    Classes and image sizes of timm's models are checked only where timm can be imported; see
-    `unchecked`.
+    For a model of timm, its existence, its classes and its image size can be checked only where
+    timm can be imported. Otherwise this returns None, and `unchecked` returns a note.
     """
     if name.startswith(TIMM):
         return _misfit_of_timm(name.removeprefix(TIMM), dataset)
@@ -70,7 +72,7 @@ def misfit(name: str, store: Path, dataset: DatasetConfig) -> str | None:
 
 
 def _missing_weights(name: str, store: Path) -> str | None:
-    """Return why there are no weights of a finished training, or None if there are."""
+    """Return why a stage has no final weights that a teacher can use, or None if it has."""
     if not STAGE_ID.fullmatch(name):
         path = _path(name)
         if path.name == "final.pt" and path.parent.name == "checkpoint" and path.is_file():
@@ -107,31 +109,32 @@ def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> 
     student_side = dataset.resolution or student_data.resolution
     if teacher_data is student_data and not takes_one_size:
         student_side = teacher_side  # the same images; a convolutional network takes any size
-    for what, teachers, students in (
+    for unit, teacher_value, student_value in (
         ("classes", teacher_data.num_classes, student_data.num_classes),
         ("channels", teacher_data.channels, student_data.channels),
         ("pixels", teacher_side, student_side),
     ):
-        if teachers != students:
+        if teacher_value != student_value:
             return (
-                f"the teacher {name} was trained on {teacher_data.name} with {teachers} {what} and "
-                f"{dataset.name} has {students}: choose a teacher trained on {dataset.name}"
+                f"the teacher {name} was trained on {teacher_data.name} with {teacher_value} "
+                f"{unit} and {dataset.name} has {student_value}: choose a teacher trained on "
+                f"{dataset.name}"
             )
     if takes_one_size and dataset.start_resolution is not None:
         return _takes_one_size(f"the teacher {name} ({config.model.family})")
     for key in ("validation_size", "split_seed"):
-        teachers, students = getattr(config.dataset, key), getattr(dataset, key)
-        if teacher_data is student_data and teachers != students:
+        teacher_value, student_value = getattr(config.dataset, key), getattr(dataset, key)
+        if teacher_data is student_data and teacher_value != student_value:
             return (
-                f"the teacher {name} was trained with dataset.{key} {teachers} and here it is "
-                f"{students}, so it was trained on images that are validation here: choose one of "
-                "the same split"
+                f"the teacher {name} was trained with dataset.{key} {teacher_value} and here it is "
+                f"{student_value}, so it was trained on images that are validation images here: "
+                "choose a teacher trained with the same split"
             )
     return None
 
 
 def _takes_one_size(teacher: str) -> str:
-    """Return why a teacher cannot be used where the training images grow."""
+    """Return the message for a teacher of one image size where the training images grow."""
     return (
         f"{teacher} takes images of one size: leave out dataset.start_resolution, or choose another"
     )
@@ -141,22 +144,25 @@ def _misfit_of_timm(name: str, dataset: DatasetConfig) -> str | None:
     """Return why a model of timm cannot be the teacher for a data set."""
     info = CATALOG[dataset.name]
     model, _, weights = name.partition("@")
-    architecture = model.partition(".")[0]  # of resnet50.a1_in1k
+    architecture = model.partition(".")[0]  # "resnet50" of "resnet50.a1_in1k"
     names = timm_names()  # none where timm cannot be imported
     if names and architecture not in names:
         return f"timm has no model '{architecture}'{nearest(architecture, names)}"
     if weights and not _path(weights).is_file():
-        return f"there is no file of weights {weights}: check the path (from {Path.cwd()})"
+        return f"the file of weights {weights} does not exist: check the path (from {Path.cwd()})"
     if not weights and info.num_classes < FEWEST_CLASSES_OF_TIMM:
         return (
-            f"timm's own weights of {model} tell {FEWEST_CLASSES_OF_TIMM:,} classes or more apart "
-            f"and {info.name} has {info.num_classes}: choose a teacher trained on {info.name}"
+            f"timm's own weights of {model} have {FEWEST_CLASSES_OF_TIMM:,} classes or more and "
+            f"{info.name} has {info.num_classes}: choose a teacher trained on {info.name}"
         )
     return _misfit_of_timm_weights(model, bool(weights), dataset)
 
 
 def _misfit_of_timm_weights(model: str, own_weights: bool, dataset: DatasetConfig) -> str | None:
-    """Compare timm's record of the weights with a data set: tag, classes and size of images."""
+    """Return why timm's weights of a model do not suit a data set, or None if they do.
+
+    Compares what timm records about the weights: tag, number of classes, and image size.
+    """
     try:
         from timm.models import get_pretrained_cfg, list_pretrained
     except ImportError:
@@ -168,12 +174,12 @@ def _misfit_of_timm_weights(model: str, own_weights: bool, dataset: DatasetConfi
     except RuntimeError:  # no such tag
         return f"timm has no weights {model}{nearest(model, tags)}"
     if not own_weights and not tags:
-        return f"timm has no weights of {model}: name your own, as {TIMM}{model}@weights.pt"
+        return f"timm has no weights of {model}: name a file, such as {TIMM}{model}@weights.pt"
     if record is None:
         return None
     if not own_weights and record.num_classes != info.num_classes:
         return (
-            f"timm's weights {model} tell {record.num_classes:,} classes apart and {info.name} has "
+            f"timm's weights {model} have {record.num_classes:,} classes and {info.name} has "
             f"{info.num_classes:,}: choose others{nearest(architecture, tags)}"
         )
     side, student_side = record.input_size[-1], dataset.resolution or info.resolution
@@ -195,7 +201,7 @@ def unchecked(name: str) -> str | None:
         import timm  # noqa: F401
     except ImportError:
         return (
-            f"timm cannot be imported here, so whether the teacher {name} exists and fits in "
-            "classes and image size was not checked"
+            f"timm cannot be imported here, so it was not checked whether the teacher {name} "
+            "exists and has the classes and image size of the data set"
         )
     return None

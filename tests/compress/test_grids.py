@@ -206,7 +206,7 @@ def test_what_the_literature_controls_for_can_be_an_axis(tmp_path):
 
 REFUSED = {
     "teacher.name='0123456789abcdef' teacher.labels=soft": "has no stage 0123456789abcdef",
-    "teacher.name='timm:resnet50.a1_in1k' teacher.labels=soft": "tell 1,000 classes",
+    "teacher.name='timm:resnet50.a1_in1k' teacher.labels=soft": "have 1,000 classes",
     "axes.schedule=['matched:TABLE']": "lacks sparsity 0.5",
     "compress.levels=[0.5,0.4]": "what is left must fall",
     "surplus.form=fuse compress.sparsity=0 model.family=cifar_vit model.depth=4": "does not suit",

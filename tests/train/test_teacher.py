@@ -194,7 +194,7 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
     planned(tmp_path, store, name)
     for key, value in (("dataset.validation_size", 150), ("dataset.split_seed", 1)):
         with pytest.raises(
-            UserError, match=f"{key} .* it is {value}, .*images that are validation here"
+            UserError, match=f"{key} .* it is {value}, .*images that are validation images here"
         ):
             planned(tmp_path, store, name, words=[f"{key}={value}"])
     weights = stages.folder(teacher) / "checkpoint" / "final.pt"
@@ -220,7 +220,7 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
         ("has no stage 0123456789abcdef", "labels: soft", "0123456789abcdef"),
         (r"did you mean 'resnet50'", "labels: soft", "timm:resnet5o"),
         (
-            r"resnet50\.a1_in1k tell 1,000 classes .* digits has 10",
+            r"resnet50\.a1_in1k have 1,000 classes .* digits has 10",
             "labels: soft",
             "timm:resnet50.a1_in1k",
         ),

@@ -47,10 +47,10 @@ def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages, make_c
     ("name", "side", "words", "message"),
     [
         ("vit_small_patch16_224", 192, [], "takes images of 224 pixels and imagenet has 192 here"),
-        ("vit_small_patch16_224.augreg_in21k", 224, [], "tell 21,843 classes apart"),
+        ("vit_small_patch16_224.augreg_in21k", 224, [], "have 21,843 classes"),
         ("vit_small_patch16_224.augreg_in21k_ft_in1k", 224, [], None),
         ("vit_small_patch16_224", 224, ["dataset.start_resolution=128"], "images of one size"),
-        ("convnext_tiny.in12k", 192, [], "tell 11,821 classes apart"),
+        ("convnext_tiny.in12k", 192, [], "have 11,821 classes"),
         ("resnet50.a1_in1", 192, [], r"no weights resnet50\.a1_in1 .*did you mean 'resnet50\.a1"),
         ("resnet50.a1_in1k", 192, ["dataset.start_resolution=128"], None),
     ],
@@ -78,7 +78,7 @@ def test_what_could_not_be_looked_up_without_timm_is_said(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "timm.models", None)
     launch = config.load([f"grid={path}", f"store={tmp_path}/store"], trains=True)
     (note,) = preflight.unchecked(launch)
-    assert "timm:vit_small_patch16_224 exists and fits" in note
+    assert "timm:vit_small_patch16_224 exists and has" in note
     assert note in preflight.dry_run_notes(launch)
 
 

@@ -5,9 +5,9 @@
         failures/NNN.json attempts.jsonl claim
     STORE/sweeps/<grid name>/  grid.json trials.jsonl jobs.jsonl logs/
 
-A stage is done if and only if `result.json` exists. It is written last, so all other files are
-complete then. Commands that only read (status, rows, a dry run) write nothing. `launch` and its
-workers move damaged files aside and train their stages again.
+A stage is done if and only if its `result.json` exists. This file is written last, so all other
+files of the stage are complete when it exists. Commands that only read (status, rows, a dry run)
+write nothing. `launch` and its workers move damaged files aside and train their stages again.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from harness.store.claims import Claim
 from harness.store.identity import STAGE_ID, digest, stage_id
 
 UNREADABLE = "unreadable"  # the class of a failure whose record cannot be read
-SCORES = ("top1", "loss")
+SCORES = ("top1", "loss")  # keys of a result's `val` and `test`
 COUNTS = ("params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero")
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Store:
-    """The store in the folder `root`, which need not exist until something is written."""
+    """The store in the folder `root`. The folder is created when the first file is written."""
 
     def __init__(self, root: Path):
         self.root = root.absolute()
@@ -91,20 +91,22 @@ class Store:
         return max((int(match[1]) for match in matches if match), default=0)
 
     def result(self, stage: str) -> dict[str, Any]:
-        """Return the stage's result, checked against its config.
+        """Return the stage's result, after checking that its config has the id of the stage.
 
-        Raises FileNotFoundError, or Damaged.
+        Raises FileNotFoundError if the stage is not done, or Damaged if a file is not valid.
         """
         folder = self.folder(stage)
         result = read_json(folder / "result.json")
         if result.get("stage") != stage or result.get("status") not in ("done", "diverged"):
             raise Damaged(f"{folder / 'result.json'} is not a result of stage {stage}")
         if problem := _wrong_type(result):
-            raise Damaged(f"{folder / 'result.json'} is not what a worker writes: {problem}")
+            raise Damaged(f"{folder / 'result.json'} is not a valid result: {problem}")
         try:
             config_id = digest(read_json(folder / "config.json"))
         except FileNotFoundError as error:
-            raise Damaged(f"{folder / 'config.json'} is missing beside a result") from error
+            raise Damaged(
+                f"{folder / 'config.json'} is missing, although the stage has a result"
+            ) from error
         if config_id != stage:
             raise Damaged(
                 f"{folder / 'config.json'} does not match its stage: its id is {config_id}, "
@@ -114,11 +116,11 @@ class Store:
 
     def results(self, stages: set[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         """Return the results of the `stages` that are done, and a message for each damaged one."""
-        good: dict[str, dict[str, Any]] = {}
+        results: dict[str, dict[str, Any]] = {}
         damaged: dict[str, str] = {}
         for stage in self.ids() & stages:
             try:
-                good[stage] = self.result(stage)
+                results[stage] = self.result(stage)
             except FileNotFoundError:
                 continue
             except Damaged as error:
@@ -128,12 +130,13 @@ class Store:
                     f"{error.filename} cannot be read: give read permission on the store "
                     f"{self.root}, or choose another with store=PATH"
                 ) from error
-        return good, damaged
+        return results, damaged
 
     def set_aside(self, stage: str, why: str, kind: str = "damaged") -> None:
-        """Move the result aside, and a config that does not match: the stage is trained again.
+        """Move the stage's result aside, so that it is trained again.
 
-        `kind` is "replaced" for a good result that is to be made again.
+        A config that does not match the stage is moved, too. `why` is the reason for the result.
+        `kind` is "replaced" for a result that is not damaged but has to be computed again.
         """
         folder = self.folder(stage)
         if (folder / "result.json").exists():
@@ -148,13 +151,13 @@ class Store:
         move_aside(folder / "config.json", f"{folder / 'config.json'} does not match its stage")
 
     def damaged_files(self, stages: Iterable[str]) -> set[Path]:
-        """Return the damaged files of these stages that were moved aside so far."""
+        """Return all damaged files of these stages that have been moved aside until now."""
         return {path for stage in stages for path in self.folder(stage).rglob("*.damaged-*")}
 
     def prepare(self, stage: str, config: StageConfig) -> Path:
         """Create the stage's folder with its config, and return its path."""
         if stage_id(config) != stage:
-            raise ValueError(f"the config of stage {stage_id(config)} was given for stage {stage}")
+            raise ValueError(f"the config belongs to stage {stage_id(config)}, not to {stage}")
         folder = make_folder(self.folder(stage))
         path = folder / "config.json"
         try:
@@ -169,7 +172,10 @@ class Store:
         return folder
 
     def finish(self, stage: str, claim: Claim, result: dict[str, Any]) -> None:
-        """Write the result, the last file. Raises ClaimLost if another worker has the stage now."""
+        """Write the result, which must be the last file of the stage to be written.
+
+        Raises ClaimLost if another worker has taken the stage over.
+        """
         claim.verify()
         write_json(self.folder(stage) / "result.json", {"stage": stage, **result})
 
@@ -195,9 +201,10 @@ class Store:
             number += 1
 
     def own_log(self, name: object) -> Path | None:
-        """Return the path of a log that a file of the store names; None if it is not in `logs`.
+        """Return `name`, a path that was read from a file of the store, if it is a log of a sweep.
 
-        A store may come from someone else, and logs are printed: no other file may be shown.
+        Returns None for any other path. The caller prints the file, and a store that comes from
+        another person may name private files of this user.
         """
         if not isinstance(name, str | Path) or not str(name):
             return None
@@ -210,7 +217,7 @@ class Store:
 
 
 def _wrong_type(result: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with the types in a result, or None."""
+    """Return which value of a result has a wrong type, or None if all types are right."""
 
     def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -219,10 +226,10 @@ def _wrong_type(result: Mapping[str, Any]) -> str | None:
     if not isinstance(timing, dict) or not is_number(timing.get("gpu_seconds")):
         return "timing.gpu_seconds is not a number"
     for name in ("val", "test", "counts"):
-        part = result.get(name)
-        if part is not None and not isinstance(part, dict):
+        section = result.get(name)
+        if section is not None and not isinstance(section, dict):
             return f"{name} is not an object"
-        for key, value in (part or {}).items():
+        for key, value in (section or {}).items():
             if key in SCORES + COUNTS and value is not None and not is_number(value):
                 return f"{name}.{key} is not a number"
     for name in ("epochs", "examples", "train_macs"):

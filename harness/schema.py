@@ -2,10 +2,11 @@
 
 Two kinds of keys live here. *Scientific* keys (dataset, model, augment, recipe, compress, surplus,
 teacher, seed) change the numbers and are part of a stage's identity. *Operational* keys (run here,
-cluster in `profile.py`, store) say how the work is scheduled; they are recorded beside a result and
-never change its identity.
+cluster in `cluster_schema.py`, store) say how the work is scheduled; they are recorded beside a
+result and never change its identity.
 
-This module imports neither torch nor Hydra: planning, status and analysis rest on it.
+This module imports neither torch nor Hydra, because planning, status and analysis import it and
+must work without them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 class Frozen(BaseModel):
-    """Immutable, strict about types, and deaf to unknown keys (they are errors)."""
+    """A model that is immutable and strict about types, and that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -117,7 +118,7 @@ Magnitude = Literal["none"] | float
 
 
 class AugmentConfig(Frozen):
-    """The policy without its strength, the strength, and what is done to every sample besides.
+    """The policy, its strength, and the other transformations that every sample gets.
 
     `magnitude` is "none" (no policy at all) or a share in [0, 1] of the space's scale.
     """
@@ -363,7 +364,7 @@ class RunConfig(Frozen):
     loader: Literal["auto", "resident", "ffcv", "imagefolder"] = "auto"
     loader_threads: PositiveInt | None = None  # that decode; null: the cores this rank may use
     data_cache: Literal["page", "process"] = "page"  # ffcv: the system's, or all in own memory
-    data_root: str | None = None  # where data sets are looked for besides the usual places
+    data_root: str | None = None  # searched for data sets before the usual places
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     keep_weights: Literal["all", "needed"] = "all"  # needed: only those a child starts from
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # copies of the metrics

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     parse_policy(with_magnitude(text, 0.0))  # before the data, which take a while to load
     out = Path(options["out"])
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"out={out} is no picture: end it in .png or .jpg.")
+        raise UserError(f"out={out} is not an image file: end it in .png or .jpg.")
 
     import torch
 

@@ -9,7 +9,7 @@ Run it on the machine, or in an interactive job (`srun --gpus=1 --pty ...`), who
 will use, while no other process is busy there. Each size is measured in a process of its own, for
 `steps` steps and a minute at most, with the run's engine, its loader and its micro-batches, or
 those of the cluster's rule for the size. Sizes that were measured with these settings are left out;
-again=true measures them, too. A measurement that has not ended after an hour is stopped.
+again=true measures them again. A measurement that has not ended after an hour is stopped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
             if size not in measured or not measured[size].matches(run)
         }
     if not stages:
-        print("every size is known already; again=true measures them anew")
+        print("every size was measured already; again=true measures them again")
         return 0
     from harness.train import measure_steps_in_new_process
 

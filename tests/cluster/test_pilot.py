@@ -33,7 +33,7 @@ def test_a_pilot_gives_costs_that_budgets_are_compared_with(run, make_grid, tmp_
     assert measured["seconds_per_epoch"] > 0
     assert 0 <= measured["data_share"] < 1
     assert measured["memory_bytes"] > 1 << 20
-    assert "known already" in run(pilot, *words)
+    assert "measured already" in run(pilot, *words)
     assert not (store / "stages").exists()  # a pilot leaves no stage
     assert "device-hours still to be spent" in run(launch, *words, "dry_run=true")
     with pytest.raises(UserError, match="nothing was queued"):

@@ -1,9 +1,10 @@
-"""Everything that only a CUDA device can show, in one command: `make gpu-check`.
+"""Check everything that needs a CUDA device, in one command: `make gpu-check`.
 
 Equality of CPU and GPU to the bit, no synchronisation, speed and memory of augmentation, bits that
 repeat where a stage was stopped, the share of a step that waits for data, gangs, training, a sweep.
-Each part is a process of its own with a deadline; what it printed is shown even where it did not
-end. All end within eight minutes; exit code 1 where something does not hold, 2 without a device.
+Each part runs in a process of its own with a deadline. Its output is shown even if it did not end
+in time. All parts end within eight minutes. The exit code is 1 if a check fails, and 2 without a
+device.
 
 python benchmarks/gpu_check.py [PART ...]
 """
@@ -37,11 +38,11 @@ PARTS = {  # by importance: seconds at most, and the command
 
 
 def run(command, seconds):
-    """What a command printed and its exit code, None where it was ended after `seconds`."""
-    with tempfile.TemporaryFile("w+") as said:
+    """Return the output of a command and its exit code: None if it was killed after `seconds`."""
+    with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             [sys.executable, "-u", HERE / command[0], *command[1:]],
-            cwd=HERE.parent, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=HERE.parent, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
             code = process.wait(seconds)
@@ -51,15 +52,15 @@ def run(command, seconds):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # with what it has started
                 process.wait()
-        said.seek(0)
-        return said.read().rstrip(), code
+        output.seek(0)
+        return output.read().rstrip(), code
 
 
 def main(args):
     import torch
 
     if not torch.cuda.is_available():
-        print("gpu-check needs a CUDA device and there is none here", file=sys.stderr)
+        print("gpu-check needs a CUDA device, and this machine does not have one", file=sys.stderr)
         return 2
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {os.cpu_count()} cores")
     end, failed = time.monotonic() + SECONDS, 0
@@ -68,11 +69,11 @@ def main(args):
         begun = time.monotonic()
         if begun + 5 > end:
             failed += 1
-            print(f"BAD {name}: not reached, {SECONDS} s are over")
+            print(f"BAD {name}: not started, {SECONDS} s are over")
             continue
         seconds = min(longest, end - begun)
         text, code = run(command, seconds)
-        took = "not at its end after " if code is None else ""
+        took = "stopped after " if code is None else ""
         failed += code != 0
         print(f"{'BAD' if code != 0 else 'ok '} {name} ({took}{time.monotonic() - begun:.0f} s)")
         print("    " + text[-4000:].replace("\n", "\n    "), flush=True)

@@ -32,8 +32,8 @@ def main():
         testbed = [ROOT / "slurm/testbed/testbed", "--dir", f"{folder}/slurm"]
         try:
             subprocess.run([*testbed, "up"], check=True)
-            said = subprocess.run([*testbed, "env"], check=True, capture_output=True, text=True)
-            key, _, value = said.stdout.strip().removeprefix("export ").partition("=")
+            process = subprocess.run([*testbed, "env"], check=True, capture_output=True, text=True)
+            key, _, value = process.stdout.strip().removeprefix("export ").partition("=")
             measure(Path(folder), {**os.environ, key: value})
         finally:
             subprocess.run([*testbed, "down"], check=True)
@@ -48,11 +48,11 @@ def measure(folder, env):
         ("harness.launch", [held]), ("harness.launch", [held]), ("harness.status", []),
     ):  # fmt: skip
         begun = time.monotonic()
-        said = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", module, *words, *more],
             cwd=ROOT, env=env, check=True, capture_output=True, text=True,
         )  # fmt: skip
-        print(f"{time.monotonic() - begun:6.2f} s  {module}: {said.stdout.splitlines()[-1]}")
+        print(f"{time.monotonic() - begun:6.2f} s  {module}: {process.stdout.splitlines()[-1]}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 BENCHMARKS := $(patsubst %,benchmarks/%.py,plan startup submit augment gang loader train sweep)
 
-# Whatever a user has set: each of a sweep's jobs, and of the tests, would compile all modules anew.
+# A user may have set it. Then each job of a sweep, and each test, would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 # What must be on the system. The system's own Python keeps venv and pip in packages of their own.

@@ -38,7 +38,7 @@ class SizeResult:
     optimum: Optimum | None = None  # of the smooth curve, on validation
     test: float = math.nan  # mean test result at the best magnitude
     test_half: float = math.nan
-    gain: float = math.nan  # on test over `none`; positive is better, whatever the metric
+    gain: float = math.nan  # on test over `none`; with any metric, positive is better
     gain_half: float = math.nan
     test_spread: stats.Spread = stats.UNKNOWN
     differs_in: tuple[str, ...] = ()  # provenance columns in which its rows differ; flags

@@ -1,7 +1,7 @@
 """What every claim is made of: a selection of rows, a check of budgets, and a test of an effect.
 
-A positive effect is in the direction that the claim predicts, whatever the metric. Effects are of
-test results; arms that have to be chosen first are chosen on validation.
+With every metric, a positive effect is in the direction that the claim predicts. Effects are
+differences of test results; where arms have to be chosen first, they are chosen on validation.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ AXES = (
     "batch_size", "lr", "weight_decay", "label_smoothing", "train_size", "method", "pruning",
     "schedule", "surplus", "calibrated", "epochs",
 )  # fmt: skip
-"""Columns that can distinguish trials besides magnitude and seed; so can any dotted name."""
+"""Columns that can distinguish trials, as magnitude, seed and all columns with dotted names do."""
 TEXT = (
     "magnitude", "trial", "stage", "code", "why", "stored", "split_hash", "torch", "deepspeed",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tables of the report besides results: what is missing and why, cost, and how rows were made."""
+"""Tables of the report that do not show results: missing trials, cost, and how rows were made."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ class Policy:
     def draw(self, seed: int, epoch: int, indices: NDArray[np.int64]) -> Plan:
         """Return the plan for the samples with ids `indices` [N] in this epoch.
 
-        A sample's ops are a pure function of (seed, epoch, id), whatever batch it is in. Its ops,
-        signs and places do not depend on m, so magnitudes are compared on the same draws.
+        A sample's ops are a pure function of (seed, epoch, id): the batch has no influence. Its
+        ops, signs and places do not depend on m, so magnitudes are compared on the same draws.
         """
         words = rng.bits(seed, "policy", epoch, indices, _WORDS * self.n)
         words = words.reshape(len(indices), self.n, _WORDS).transpose(2, 1, 0)  # [word, layer, N]

@@ -1,7 +1,7 @@
 """The executor for trainings on a GPU: each layer of a plan is one kernel of Triton.
 
-A program takes a block of pixels of one sample through that sample's op, so a layer reads and
-writes every value once, whatever ops its samples drew. Ops whose table depends on the image
+A program applies one sample's op to a block of that sample's pixels. So a layer reads and writes
+every value once, although its samples drew different ops. Ops whose table depends on the image
 (Contrast, AutoContrast, Equalize) get it from a kernel that runs before. The arithmetic is that of
 `kernels.py`, to the bit: multiply and add are not fused, and means and thirteenths are computed in
 whole numbers. All parameters are sent in one copy from pinned memory.

@@ -93,8 +93,8 @@ def _ids_by_name(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def query_scheduler(store: Path, heartbeat: Callable[[], None] | None = None) -> Scheduler:
     """Return what SLURM's queue holds of a store; squeue runs only where jobs were submitted.
 
-    With `heartbeat`, a controller that is down is asked again for a while, and `heartbeat` is
-    called meanwhile. Raises UserError when the controller does not answer.
+    With `heartbeat`, the query is repeated for a while if the controller is down, and `heartbeat`
+    is called meanwhile. Raises UserError when the controller does not answer.
     """
     records = read_records(store)
     submissions = {record["name"]: record for record in records if "parts" in record}

@@ -52,7 +52,7 @@ def read_sweep(args: list[str], options: Mapping[str, Option], trains: bool = Fa
 
 
 def read_again(launch: Launch, plan: Plan) -> Sweep:
-    """Return the present state of the same sweep; a controller that is down is asked again.
+    """Return the present state of the same sweep; repeat the query if the controller is down.
 
     Raises UserError when it stays down for `AWAY_SECONDS`.
     """

@@ -1,6 +1,6 @@
 """What a job runs: submitit calls `Work` with the path of a submission and the number of a part.
 
-The pickle therefore holds no state. Whatever happens to a job, the store says what is left to do.
+So the pickle does not hold any state. After any fault, the store says what is left to do.
 This module imports neither torch nor the training code, so that submitting is fast and a job
 listens for signals before it spends seconds on imports.
 """

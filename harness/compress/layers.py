@@ -35,7 +35,10 @@ def make_request(
     sparsity: float | None = None,
     previous: masks.Masks | None = None,
 ) -> Request:
-    """Return what a method is asked to do for a stage; by default, to the stage's own sparsity."""
+    """Return the request to prune the weights `names` of a stage's model.
+
+    The target is `sparsity`, by default the sparsity of the stage.
+    """
     return Request(
         sparsity=prune.sparsity if sparsity is None else sparsity,
         names=names,

@@ -3,7 +3,7 @@
 As in Cai et al. 2022, all widths share one set of weights, those of the widest network; a narrower
 one uses the first channels. Each step adds up the losses of the small network and of one wider
 network, both with weight 1. For the last part of the training the small network is alone. Unlike
-NetAug, channels are not sorted anew each epoch. The small network starts from the same weights as
+NetAug, channels are not sorted again each epoch. The small network starts from the same weights as
 without surplus.
 """
 
@@ -97,7 +97,7 @@ class Sliced(nn.Module):
 
     @torch.no_grad()
     def deployed(self) -> nn.Module:
-        """Return the small network, whose batch-norm statistics have to be estimated anew."""
+        """Return the small network, whose batch-norm statistics have to be estimated again."""
         widest = dict(self.wide.named_parameters())
         small = self.narrow[0]
         for name, p in small.named_parameters():

@@ -1,6 +1,6 @@
 """Download a data set from the address that torchvision has, into torchvision's layout.
 
-    python -m harness.data.download cifar10 [data_root=DIR]        # DIR: data/ unless told
+    python -m harness.data.download cifar10 [data_root=DIR]        # default: data/
 
 The files are written to a temporary folder, which is renamed at the end. So no other worker ever
 sees a folder that looks complete and is not, even if a download is interrupted.

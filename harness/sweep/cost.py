@@ -303,6 +303,6 @@ def usable_memory(measurement: Measurement, run: RunConfig, cluster: ClusterConf
         return available / math.ceil(cluster.workers / max(1, cluster.gpus_per_node))
     if measurement.device != "cpu":
         return available
-    if cluster.slurm.mem_gb is not None:  # per node, whatever machine the measurement ran on
+    if cluster.slurm.mem_gb is not None:  # per node; the pilot may have run on another one
         available = cluster.slurm.mem_gb * 2**30
     return available / math.ceil(run.processes / cluster.slurm.nodes)

@@ -12,7 +12,7 @@ def levels(sparsity: float, level_share: float) -> tuple[float, ...]:
     """Return the sparsity after each level; the last one is exactly `sparsity`.
 
     Each level removes `level_share` of the remaining weights, so level k is at
-    1 - (1 - level_share)^k whatever the target: sparser trials share their first levels.
+    1 - (1 - level_share)^k for every target, and trials of several sparsities share first levels.
     A target within a millionth of a level is that level. Sparsity 0 has no levels.
 
     Raises:

@@ -7,7 +7,7 @@
     0.6, none, 0.2    (a list in YAML) one for each level; shorter paths take the first ones
     matched:FILE      the magnitude that FILE has as best for the size of each level (`matched.py`)
 
-The dense stage trains at m (or at `compress.dense_magnitude`) whatever the schedule. So all
+With every schedule, the dense stage trains at m (or at `compress.dense_magnitude`). So all
 schedules of one mean start from the same dense network, and differ in their levels only.
 """
 

@@ -1,4 +1,4 @@
-"""Loss and top-1 accuracy of a split: every example once, whatever the number of ranks."""
+"""Loss and top-1 accuracy of a split; each example counts once, with any number of ranks."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from harness.train.distributed import World
 
 @dataclass
 class Progress:
-    """What a checkpoint holds besides the engine's state and the masks.
+    """The part of a checkpoint that is neither the engine's state nor the masks.
 
     loss_sum: sum of this rank's losses since the epoch began, fp64 scalar on the device.
     last_loss: mean training loss of the last whole epoch.

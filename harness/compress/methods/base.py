@@ -54,7 +54,7 @@ class Method(ABC):
     tried_when_planned: ClassVar[bool] = False
     """Whether a launch has to run `compress` itself to know that a model suits."""
     protects: ClassVar[tuple[str, ...]] = ()
-    """Layers that it never prunes, besides those of `compress.protect`, by their roles."""
+    """Roles of layers that it never prunes, in addition to those of `compress.protect`."""
 
     def misfits(self, trial: TrialConfig, levels: Sequence[float]) -> Iterable[str]:
         """Return what is wrong with a trial that this method prunes to the sparsities `levels`.

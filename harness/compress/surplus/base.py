@@ -138,7 +138,7 @@ class Graph(Protocol):
     """
 
     reestimate: bool
-    """Whether the deployed model's batch-norm statistics have to be estimated anew."""
+    """Whether the deployed model's batch-norm statistics have to be estimated again."""
 
     def begin_step(self, seed: int, step: int, total_steps: int) -> None:
         """Prepare an optimizer step. What changes or is drawn depends on the arguments only."""

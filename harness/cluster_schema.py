@@ -29,7 +29,7 @@ OWN_OPTIONS = frozenset(
 
 
 class SlurmConfig(Frozen):
-    """What a job asks SLURM for; null means the site's default."""
+    """The resources that a job requests from SLURM; null means the site's default."""
 
     partition: SbatchWord | None = None
     account: SbatchWord | None = None
@@ -38,8 +38,8 @@ class SlurmConfig(Frozen):
     nodes: PositiveInt = 1
     cpus_per_task: PositiveInt = 4
     mem_gb: Gigabytes | None = None  # per node
-    max_mem_gb: Gigabytes | None = None  # a stage that ran out of memory gets up to so much
-    signal_seconds: PositiveInt = 120  # time to save: the signal comes so long before the limit
+    max_mem_gb: Gigabytes | None = None  # limit for stages that ran out of memory and get more
+    signal_seconds: PositiveInt = 120  # the signal comes this long before the limit, to save
     requeue: bool = True  # false where the site forbids it: a stopped job submits its successor
     pack_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # share of the time limit to fill
     extra: dict[SbatchOption, SbatchWord | int | bool] = Field(

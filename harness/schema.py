@@ -52,9 +52,9 @@ Option = Annotated[bool | int | float | str, BeforeValidator(_option)]
 
 
 class Options(Frozen):
-    """The own parameters of a method or of a form of surplus, by name.
+    """The parameters of a method or of a form of surplus, by name.
 
-    The file of the method or form says which there are (`options_model`), and a launch checks them.
+    The file of the method or form declares them (`options_model`), and a launch checks them.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -79,11 +79,11 @@ class HasOptions(Frozen):
 
 
 class DatasetConfig(Frozen):
-    """Which images, and how the official sets are cut (`harness/data/datasets.py`).
+    """The data set, and how its official sets are cut (`harness/data/datasets.py`).
 
-    Sizes are numbers of images; null means all that is left. What follows `split_seed` is for sets
-    of image files of any size, which are cropped and resized to squares; others are used as they
-    are. With `start_resolution` the training images grow (`harness/data/crops.py`).
+    Sizes are numbers of images; null means all that remain. The keys after `split_seed` apply only
+    to sets of image files of any size, which are cropped and resized to squares. Other sets are not
+    resized. With `start_resolution` the training images grow (`harness/data/crops.py`).
     """
 
     name: str
@@ -258,7 +258,9 @@ class TeacherConfig(Frozen):
     candidates: PositiveInt = 1  # augmentations of an image to choose from
     target: Annotated[float, Field(ge=0.0)] | None = None  # the loss that is chosen for
     target_table: str | None = None  # a CSV with the target of each size, instead
-    cap: Annotated[float, Field(gt=0.0)] | None = None  # the loss beyond which images count less
+    cap: Annotated[float, Field(gt=0.0)] | None = (
+        None  # the loss above which images are dropped or count less
+    )
     beyond: Literal["drop", "down_weight"] = "drop"
 
     @field_validator("labels", mode="before")
@@ -292,7 +294,7 @@ class TrialConfig(Frozen):
 
 
 class StageAugment(Frozen):
-    """What a stage does to its images: `policy` is printable and complete, magnitude included."""
+    """The augmentation of a stage. `policy` is the complete text, with the magnitude."""
 
     policy: str  # "none", "randaug(n=2, m=0.3)"
     crop_padding: int
@@ -303,10 +305,11 @@ class StageAugment(Frozen):
 
 
 class PruneConfig(HasOptions):
-    """What is removed from the parent's weights before this stage trains. 0.0 removes nothing.
+    """How the parent's weights are pruned before this stage trains. Sparsity 0.0 prunes nothing.
 
-    With `gradual_end`, of a stage without parent, it is removed while the stage trains: until that
-    share of its steps (Zhu and Gupta 2017, a cubic from 0 to `sparsity`).
+    With `gradual_end`, the stage does not have a parent, and its own weights are pruned while it
+    trains: the sparsity rises from 0 to `sparsity` until that share of its steps, along a cubic
+    curve (Zhu and Gupta 2017).
     """
 
     sparsity: Share

@@ -1,4 +1,4 @@
-"""What every part of a worker needs to know of the job that it runs in."""
+"""The facts about its job that every part of a worker needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which jobs were submitted for which stages, and which of them SLURM still has.
+"""The record of the jobs that were submitted for stages, and of those that SLURM still has.
 
 A sweep's `jobs.jsonl` gets a line before each submission: the name of the job, which is unique, and
 the stages of each element of its array. A second line with the job's id follows the submission.
@@ -26,7 +26,7 @@ from harness.store.store import Store
 LOCK_SECONDS = 300.0
 JOB_ID = re.compile(r"\d+")
 GAVE_UP = "gave-up"
-"""Name of a file beside a submission: its text is the reason why none of its jobs may go on."""
+"""Name of a file in a submission's folder. If it exists, its jobs must end; its text says why."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]
 def submission_lock(store: Path) -> Iterator[Claim]:
     """Hold the lock that a launch needs to look at SLURM's queue and submit to it.
 
-    Of two launches at once the second waits, then sees the jobs of the first. Raises UserError
-    after five minutes.
+    If two launches run at the same time, the second waits, and then sees the jobs of the first.
+    Raises UserError after five minutes.
     """
     folder = make_folder(store / "sweeps")
     deadline = time.monotonic() + LOCK_SECONDS

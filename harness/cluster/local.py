@@ -92,9 +92,10 @@ class LocalWorkers:
         return sum(not job.done() for job in self.jobs)
 
     def outcome(self, job: Job[tuple[str, str]]) -> tuple[str, str]:
-        """Return how a worker that is no longer alive ended, and why: as `Work` says it, or "died".
+        """Return how an ended worker ended, and why.
 
-        "storage" where it could not write that to the store.
+        This is the result of `Work`, if the worker wrote one. Otherwise the end is "storage" if the
+        store cannot be written, and else "died".
         """
         with contextlib.suppress(FailedJobError, UncompletedJobError, OSError):
             if job.paths.result_pickle.exists():

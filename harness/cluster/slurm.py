@@ -1,7 +1,7 @@
 """SLURM's commands, each with a deadline: the queue, requeueing, the site's limits, accounting.
 
-No call waits for ever. A controller that is down raises `SlurmDown`; a command that is not
-installed counts as one that knows nothing.
+Every call has a time limit. A controller that is down raises `SlurmDown`. If a command is not
+installed, the functions return what their docstrings say for a missing answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.errors import UserError
 Answer = TypeVar("Answer")
 CALL_SECONDS = 30.0
 DOWN_SECONDS = 120.0
-"""How long a controller that does not answer is tried again."""
+"""How long a request is repeated while the controller does not answer."""
 REQUEUE_TRIES = 5
 DOWN = (
     "Unable to contact slurm controller", "Connection refused", "Connection timed out",

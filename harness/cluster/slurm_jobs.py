@@ -1,7 +1,7 @@
 """Submission to SLURM: job arrays with a limit on running jobs, through submitit.
 
-Every array has a folder of its own with a `submission.json`; its elements are numbered as the parts
-of that file. A submission that fails leaves nothing behind.
+Every array has its own folder with a `submission.json`; element k of the array trains part k of
+that file. A submission that fails removes its files.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def check(
                 with contextlib.suppress(SlurmDown):
                     why = slurm.call("squeue", "--noheader", "--format=%r", "--jobs", job).strip()
                     slurm.call("scancel", job)
-                    if why in NEVER:  # accepted all the same, where EnforcePartLimits is off
+                    if why in NEVER:  # with EnforcePartLimits off, SLURM accepts such a job
                         raise RuntimeError(f"{error} ({why})") from error
     except RuntimeError as error:
         reason = str(error).removeprefix("sbatch: ").replace("sbatch: error: ", "")
@@ -321,8 +321,8 @@ def _executor(
             "export PYTHONSAFEPATH=1",
             *profile.setup,
         ],
-        # Without the first, a rank goes on after another one was killed. SLURM 22.05 to 23.02 do
-        # not pass the second from sbatch on to srun.
+        # Without --kill-on-bad-exit, the other ranks would continue after one was killed. SLURM
+        # 22.05 to 23.02 do not pass --cpus-per-task from sbatch to srun.
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus_per_task}"],
         additional_parameters={
             "requeue" if profile.requeue else "no-requeue": True,

@@ -20,7 +20,7 @@ from harness.sweep.states import StageState
 
 TRIED_BEFORE = "tried before, "
 LAG_SECONDS = 30.0
-"""For so long squeue may not show a job that has just begun, or may show one that has ended."""
+"""squeue may be this late: it may lack a job that has just begun, or show one that has ended."""
 NO_SCHEDULER = Scheduler()
 
 
@@ -74,7 +74,7 @@ def stage_state(
     if failures and last.get("class") not in failure.FREE:
         why = f"{TRIED_BEFORE}{last.get('class')}: {last.get('message')}"
     elif claim is not None:
-        why = "stopped, goes on from its last step"
+        why = "stopped, continues from its last step"
     elif stage in scheduler.last_jobs:
         job = scheduler.last_jobs[stage]
         why = f"{TRIED_BEFORE}job {job} ended before it began this: see harness.logs"

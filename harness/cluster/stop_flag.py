@@ -33,7 +33,7 @@ class StopFlag:
         return self.install()
 
     def __exit__(self, *_: object) -> None:
-        """Restore the handlers: a notebook goes on after a launch and needs its Ctrl-C."""
+        """Restore the former handlers: a notebook continues after a launch and needs Ctrl-C."""
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
 

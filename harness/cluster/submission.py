@@ -1,4 +1,4 @@
-"""What a launch writes for its workers: stage configs, gangs in order, and how to run them."""
+"""The file that a launch writes for its workers: stage configs, gangs in order, run settings."""
 
 from __future__ import annotations
 

@@ -162,7 +162,8 @@ _ALL = (
         "TrivialAugmentWide; magnitudes uniform in [0, m] where torchvision has 31 bins",
         _IDENTITY
         + tuple(
-            replace(row, rounding="down") if row.op.startswith("Translate") else row  # as there
+            # torchvision's TrivialAugmentWide truncates translations, too
+            replace(row, rounding="down") if row.op.startswith("Translate") else row
             for row in _rows(
                 shear=0.99, translate=("", 32.0), rotate=135.0, factor=0.99, posterize=_TO_2_BITS
             )

@@ -32,7 +32,7 @@ KEYS = (*TrialConfig.model_fields, *LANGUAGE, *OPERATIONAL)
 
 @dataclass(frozen=True)
 class Launch:
-    """What a command line asks for; `options` has the values of the verb's own options."""
+    """A parsed command line; `options` has the values of the options of the command itself."""
 
     grid: Grid
     run: RunConfig

@@ -1,4 +1,4 @@
-"""Which box of an image is used. Random boxes depend on (seed, epoch, id), not on loader or rank.
+"""Choose the box of an image that is used. A random box depends only on (seed, epoch, id).
 
 A box is a row (top, left, height, width) in pixels of the stored image. The loader resizes its
 content to a square. Each kind of crop is a `types.Crop`.

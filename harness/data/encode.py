@@ -34,7 +34,7 @@ class SourceImages:
 
 @dataclass(frozen=True)
 class Part:
-    """What one `.beton` file gets: the images with these ids of an official set."""
+    """The content of one `.beton` file: the images with the ids `ids` of an official set."""
 
     name: str
     official: Literal["train", "test"]

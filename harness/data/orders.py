@@ -1,4 +1,4 @@
-"""Which samples come in which order: a pure function of (seed, epoch), for any loader and ranks."""
+"""The order of samples: a function of (seed, epoch), independent of loader and number of ranks."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from harness.store.claims import STALE_SECONDS
 
 POLL_SECONDS = 0.2  # how often a waiting thread checks that the others are alive
 STALL_SECONDS = 0.75 * STALE_SECONDS
-"""A wait ends when no job has ended for so long: then storage hangs, it is not just slow.
+"""A wait ends if no job has ended for this time, because storage then hangs and is not just slow.
 
 During the wait the stage's claim is not refreshed and no signal is handled, so the wait must end
 before another worker may take the stage over.

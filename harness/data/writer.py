@@ -40,7 +40,7 @@ from harness.files import make_folder, write_json
 from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 
-MOST_BAD = 100  # a write ends at once after more bad images, unless they may be skipped
+MOST_BAD = 100  # with more bad images a write stops at once, unless it may skip them
 
 
 def write_betons(

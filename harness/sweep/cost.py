@@ -1,4 +1,4 @@
-"""What a sweep still costs, estimated from its finished stages or from short measurements.
+"""Estimate what a sweep still costs, from its finished stages or from short measurements.
 
 `python -m harness.pilot` trains each size of a grid for a few steps and keeps a `Measurement` of
 it in the store. An estimate is the device-seconds per epoch of a size, times epochs.
@@ -83,7 +83,7 @@ def describe_size(size: Size) -> str:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a few steps of one size took on one device (`python -m harness.pilot`)."""
+    """Time and memory of a few steps of one size on one device (`python -m harness.pilot`)."""
 
     seconds_per_epoch: float  # device-seconds: seconds times ranks
     data_share: float  # share of a step's time that it waits for its batch

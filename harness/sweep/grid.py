@@ -66,7 +66,7 @@ def make_grid(
     """Return the grid of a composed config (plain dicts and lists).
 
     Raises:
-        UserError: with every mistake on a line of its own.
+        UserError: with one line for each mistake.
     """
     mistakes = Mistakes()
     grid = read_grid(name, config, mistakes, check_sections, check_trial)

@@ -61,7 +61,7 @@ def path_configs(trial: TrialConfig) -> list[StageConfig]:
 
 
 def path_key(trial: TrialConfig) -> str:
-    """Return a text that is equal for trials whose paths differ in nothing but the seed."""
+    """Return a text that is equal for two trials if their paths differ only in the seed."""
     return trial.model_dump_json(exclude=None if depends_on_seed(trial.compress) else {"seed"})
 
 

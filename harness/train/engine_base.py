@@ -20,9 +20,9 @@ PrunedWeight = tuple[torch.Tensor, torch.Tensor]
 class Engine(Protocol):
     """One model in training on this rank, with its optimizer. `module` is the plain model.
 
-    The caller gives the learning rate of every step. The engine holds the masks: after each
-    optimizer step the pruned weights, their fp32 copies and their optimizer state are zero again.
-    Nothing hooks into the model.
+    The caller gives the learning rate of every step. The engine applies the masks: after each
+    optimizer step it sets the pruned weights, their fp32 copies and their optimizer state to zero.
+    It does not use hooks of the model.
     """
 
     module: nn.Module
@@ -35,7 +35,7 @@ class Engine(Protocol):
         """
 
     def set_masks(self, masks: Mapping[str, torch.Tensor]) -> None:
-        """Hold these masks from now on; what they prune is zero at once."""
+        """Replace the masks, and set the weights that they prune to zero immediately."""
 
     def state(self) -> dict[str, Any]:
         """Return the state of model and optimizer as tensors and plain values.
@@ -51,7 +51,7 @@ class Engine(Protocol):
 
 
 def autocast(recipe: RecipeConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return the context of a forward pass: bf16 where the recipe says so, else fp32.
+    """Return the context of a forward pass: bf16 if the recipe's precision is that, else fp32.
 
     Parameters and batch norm stay fp32 in both.
     """

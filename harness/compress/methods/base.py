@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What a stage prunes of its model, and how far.
+    """The weights that a stage prunes, and the sparsity that it prunes them to.
 
     `sparsity` is the share of the weights `names` that is zero afterwards. For a method that
     removes channels, it is the share of the dense model's width that is gone. `previous` has the
-    masks of the level before, if any. `build(times)` makes the stage's model from its seed, `times`
-    as wide.
+    masks of the level before, if any. `build(times)` makes the stage's model from its seed, with
+    `times` times its width.
     """
 
     sparsity: float

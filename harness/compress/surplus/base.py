@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 Build = Callable[[float], "nn.Module"]
-"""Makes a model of the small one's family from the seed, at so many times the small one's width."""
+"""Function (times) -> model: of the small one's family, from the seed, `times` as wide."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one stage of a trial's path does."""
+    """One stage of a trial's path, as a form of surplus can change it."""
 
     magnitude: Magnitude
     recipe: RecipeConfig

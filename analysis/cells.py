@@ -64,7 +64,7 @@ class SizeCells(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a cell takes from a row."""
+    """One run of a cell: the values of a row that the analysis of the cell uses."""
 
     seed: float
     state: str

@@ -26,7 +26,7 @@ from analysis.optimum import Optimum
 from analysis.stats import ALPHA, LEVEL, Estimate, contrast, mean, pooled, t_quantile
 
 SIZES = ("width", "depth", "params_total")
-"""What A1 orders sizes by: the first of these that varies among the dense trials."""
+"""A1 orders sizes by the first of these columns that varies among the dense trials."""
 Cells = tuple[Cell, ...]  # of one size
 
 

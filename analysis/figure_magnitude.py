@@ -17,7 +17,7 @@ from analysis.stats import half_width
 
 
 class Point(NamedTuple):
-    """What is drawn of one cell."""
+    """One cell as it is drawn: the mean, its interval and the seeds."""
 
     magnitude: float | str
     mean: float

@@ -74,7 +74,7 @@ def _draw_optimum(
 
 
 def _side_by_side(sizes: Sequence[float]) -> list[float]:
-    """Return places on a log axis: equal sizes are put beside each other around their value."""
+    """Return positions on a log axis; equal sizes are spread around their common value."""
     step = max(max(sizes) / min(sizes), 2.0) ** 0.04
     places, seen = [], Counter[float]()
     for size in sizes:

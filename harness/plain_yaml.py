@@ -1,4 +1,4 @@
-"""Reads YAML that someone else wrote as plain values: no tags, no aliases, each key once."""
+"""Read YAML of another person as plain values: tags, aliases and repeated keys are refused."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from harness.errors import UserError
 def plain(text: str, where: str, longest: int, deepest: int) -> object:
     """Return the plain values of a YAML text. Raises UserError.
 
-    `where` names the file in messages. The text may have `longest` characters and be nested
-    `deepest` deep, since YAML's parser is slow for long and for deep texts.
+    `where` names the file in messages. The text may have at most `longest` characters and `deepest`
+    nested levels, because YAML's parser is slow for long and for deeply nested texts.
     """
     import yaml
 
     if len(text) > longest:
-        raise UserError(f"{where} is too long: {longest} characters are the most.")
+        raise UserError(f"{where} is too long: at most {longest} characters are allowed.")
     depth = 0
     try:
         for event in yaml.parse(text):
-            # an alias of aliases of aliases, written out, would fill the memory
+            # nested aliases can expand to a value that fills the memory
             if isinstance(event, yaml.AliasEvent):
                 raise UserError(f"{where} uses YAML aliases: write the values out.")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > deepest:
-                raise UserError(f"{where} is nested {depth} deep: {deepest} is the most.")
+                raise UserError(
+                    f"{where} is nested {depth} levels deep: at most {deepest} are allowed."
+                )
         nodes = [yaml.compose(text)]
-        for node in nodes:  # grows: breadth first
+        for node in nodes:  # the loop appends to `nodes`: breadth first
             if isinstance(node, yaml.MappingNode):
                 keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
                 seen: set[str] = set()

@@ -283,7 +283,7 @@ def _executor(
     if cluster.gpus_per_node and tasks != cluster.gpus_per_node:
         raise UserError(
             f"run.processes={run.processes} on {profile.nodes} node(s) are {tasks} rank(s) for "
-            f"cluster.gpus_per_node={cluster.gpus_per_node}, and each rank uses one GPU: say "
+            f"cluster.gpus_per_node={cluster.gpus_per_node}, and each rank uses one GPU: set "
             f"run.processes={profile.nodes * cluster.gpus_per_node} or "
             f"cluster.gpus_per_node={tasks}"
         )

@@ -110,9 +110,9 @@ def _local_workers(profile: ClusterConfig, run: RunConfig) -> Iterator[Finding]:
     if threads <= cores:
         yield Finding("ok", "local workers", detail)
     else:
-        yield Finding("note", "local workers", f"{detail}: fewer are faster")
+        yield Finding("note", "local workers", f"{detail}: fewer workers or threads are faster")
     if not profile.gpus_per_node and shutil.which("nvidia-smi") is not None:
-        yield Finding("note", "local GPUs", "workers see none: say cluster.gpus_per_node=N")
+        yield Finding("note", "local GPUs", "workers do not use them: set cluster.gpus_per_node=N")
 
 
 def _slurm_settings() -> dict[str, str]:

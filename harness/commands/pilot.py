@@ -34,7 +34,7 @@ def main(args: list[str]) -> int:
     sweep = read_sweep(args, OPTIONS, trains=True)
     options, root = sweep.launch.options, sweep.store.root
     if sweep.launch.run.processes > 1:
-        raise UserError("a pilot measures one process: say run.processes=1")
+        raise UserError("a pilot measures one process: set run.processes=1")
     stages = _slowest_stages(sweep)
     if not options["again"]:
         measured = cost.read_measurements(root, sweep.plan)

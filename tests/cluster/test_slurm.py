@@ -145,7 +145,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
             "cluster.gpus_per_node=3 run.processes=3 recipe.batch_size=48",
             "Requested node configuration is not",
         ),
-        ("cluster.gpus_per_node=2", "say run.processes=2 or cluster.gpus_per_node=1"),
+        ("cluster.gpus_per_node=2", "set run.processes=2 or cluster.gpus_per_node=1"),
         ("cluster.timeout_min=1 cluster.slurm.signal_seconds=60", "jobs would only ever save"),
         ("cluster.slurm.extra={clusters: other}", "set by the harness itself"),
         ("cluster.slurm.extra={export-file: x}", "set by the harness itself"),

@@ -68,7 +68,7 @@ def _selected(args: list[str]) -> Launch:
     selected = {trial["trial"] for trial in sweep.trials}
     trials = tuple(trial for trial in sweep.launch.grid.trials if trial.id in selected)
     if not trials:
-        raise UserError(f"where={sweep.launch.options['where']} holds for no trial of the grid")
+        raise UserError(f"no trial of the grid meets where={sweep.launch.options['where']}")
     return replace(sweep.launch, grid=replace(sweep.launch.grid, trials=trials))
 
 

@@ -66,7 +66,7 @@ def choose(info: DatasetInfo, data_root: str | None, loader: str, why_no_ffcv: F
                 f"{betons} holds .beton files, and {no_ffcv}; or put the folders train/ and val/ "
                 "there, for run.loader=imagefolder."
             )
-        return Source("imagefolder", tree, no_ffcv or f"{tree} holds no .beton files")
+        return Source("imagefolder", tree, no_ffcv or f"{tree} does not hold .beton files")
     if loader == "ffcv":
         if betons is None:
             raise UserError(

@@ -186,7 +186,7 @@ def _magnitude(value: object) -> object:
 
 
 def _schedule(value: object) -> object:
-    """A list of magnitudes as its text, which is what tables show."""
+    """Return a list of magnitudes as a text, which tables can show; other values unchanged."""
     if not isinstance(value, list | tuple):
         return value
     return ", ".join(str(_magnitude(item)) for item in value)

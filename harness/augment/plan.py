@@ -162,7 +162,7 @@ class Plan:
         return records
 
     def __str__(self) -> str:
-        """A line for each sample, such as `3: Rotate -9 degrees; Posterize 7 bits kept`."""
+        """Return a line for each sample: `3: Rotate -9 degrees; Posterize 7 bits kept`."""
         lines = [f"{len(self)} samples, fill {self.fill}, {self.interpolation}"]
         rows = list(OPS.values())
         for i in range(len(self)):

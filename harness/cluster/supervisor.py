@@ -84,11 +84,12 @@ def duration(seconds: float) -> str:
 def supervise(
     workers: LocalWorkers, count: int, progress: Progress, stop: StopFlag
 ) -> tuple[str, str]:
-    """Start `count` workers and return, when they have ended or have to, how that came and why.
+    """Start `count` workers, wait for their end, and return how they ended and why.
 
-    "finished": nothing is left to train. "stopped": by a signal to this process. "interrupted":
-    workers were stopped by someone else. "gave up": the same failure again and again. "storage":
-    the store cannot be written. "died": workers die without finishing a stage.
+    "finished": nothing is left to train. "stopped": this process received a signal. "interrupted":
+    workers were stopped by other signals, such as the time limit. "gave up": the same failure
+    occurred again and again. "storage": the store cannot be written. "died": workers died
+    repeatedly without finishing a stage. Workers that still run at the return are stopped.
     """
     is_terminal = sys.stdout.isatty()
     printed_at = 0.0

@@ -83,7 +83,7 @@ def main(args: list[str]) -> int:
 
 
 def _keep_nothing_alive() -> None:
-    """Heartbeat for the time in which SLURM's controller is away: a launch holds no claim yet."""
+    """Do nothing as heartbeat during a query of SLURM: this launch does not have a claim yet."""
 
 
 def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:

@@ -26,7 +26,7 @@ class Heartbeat:
         self.lost: ClaimLost | None = None
 
     def __call__(self) -> None:
-        """Beat once, unless the claim is lost already."""
+        """Renew the claim once, unless it is lost already."""
         if self.world.rank == 0 and self.lost is None:
             try:
                 self.beat()
@@ -35,10 +35,10 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def in_background(self) -> Iterator[None]:
-        """Beat from a thread while the block runs: reading a data set takes minutes without a step.
+        """Renew the claim from a thread while the block runs.
 
-        The thread beats for `LOADING_SECONDS` at most, so that a process that hangs for longer
-        loses its claims.
+        The block reads a data set, which takes minutes without a step. The thread ends after
+        `LOADING_SECONDS`, so that a process that hangs for longer loses its claims.
         """
         ended = threading.Event()
 

@@ -88,7 +88,7 @@ class Network:
     def take_shapes_and_masks(
         self, weights: Mapping[str, torch.Tensor], packed_masks: dict[str, Any] | None
     ) -> None:
-        """Take the shapes of these weights, of which channels may be gone, and these masks."""
+        """Give the model the shapes of `weights`, whose channels may be pruned, and the masks."""
         self.pruner.reshape(self.module, weights)
         self.masks = None if packed_masks is None else pruning.unpack(packed_masks, self.module)
 
@@ -97,7 +97,7 @@ class Network:
         return None if self.masks is None else pruning.pack(self.masks)
 
     def add_surplus(self) -> None:
-        """Put the training graph with additional parameters around the model, if there is one."""
+        """Put the training graph around the model, if the config has a surplus."""
         if self.config.surplus is None:
             return
         with torch.random.fork_rng(devices=[]):

@@ -44,7 +44,7 @@ class Pruner:
             self.protected = [name for name in all_weights if name not in self.names]
 
     def reshape(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Give a freshly built model the shapes of the weights `state`: channels may be gone."""
+        """Give a freshly built model the shapes of `state`, in which channels may be pruned."""
         if self.config.prune is not None:
             METHODS.get(self.config.prune.method).fit(module, state)
 

@@ -149,7 +149,7 @@ class Stage:
         return judge_batch(config, self.teacher, augment, batch.labels, self.transform)
 
     def _seed_generators(self) -> None:
-        """Seed torch for this step, so that dropout depends on no draw of an earlier step."""
+        """Seed torch for this step, so that dropout does not depend on draws of earlier steps."""
         world = self.gang.world
         seed = rng.derive(self.config.seed, f"step {self.progress.step} rank {world.rank}")
         # torch.manual_seed would seed all kinds of devices, which takes 0.1 ms

@@ -80,14 +80,17 @@ def _schedule_kind(value: Any) -> str:
 
 
 def _calibrations(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
-    """Select the spaces, which are policies of their own; `none` belongs to neither kind."""
+    """Select calibrated and uncalibrated spaces; each is a separate policy.
+
+    Rows at magnitude `none` are left out, because they do not use a space.
+    """
     rows = rows_that_differ(frame, "calibrated")
     policy = [name for name in ("policy",) if name in rows.columns]
     return rows[rows["magnitude"] != NONE], ["calibrated", *policy]
 
 
 def _calibration_kind(value: Any) -> str:
-    is_calibrated = str(value).lower() in ("true", "1", "1.0")  # CSV and Parquet write it in words
+    is_calibrated = str(value).lower() in ("true", "1", "1.0")  # a text in CSV and Parquet
     return "calibrated" if is_calibrated else "uncalibrated"
 
 

@@ -151,7 +151,7 @@ def _since_retry(failures: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 
 def blocks(failures: Sequence[dict[str, Any]]) -> bool:
-    """Return whether a stage with these failures is not tried again until the user asks for it."""
+    """Return whether a stage with these failures is tried again only after the user's `retry`."""
     last = next(_since_retry(failures), None)
     if last is None or last.get("class") in FREE or last.get("again"):
         return False

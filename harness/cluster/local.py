@@ -27,9 +27,9 @@ STOP_SECONDS = 60.0
 def assign_gpus(cluster: ClusterConfig, processes: int) -> list[tuple[int, ...]]:
     """Return the numbers of the GPUs that each worker of this machine sees.
 
-    `cluster.gpus_per_node` GPUs are assigned in all, out of those in CUDA_VISIBLE_DEVICES. Each
-    worker gets its own where there are enough. Raises UserError where there are fewer than that, or
-    where CUDA_VISIBLE_DEVICES does not list numbers.
+    The first `cluster.gpus_per_node` GPUs of CUDA_VISIBLE_DEVICES are assigned. If there are enough
+    for all workers, each gets its own. Raises UserError if CUDA_VISIBLE_DEVICES lists fewer GPUs,
+    or does not list numbers.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = cluster.gpus_per_node
@@ -44,8 +44,8 @@ def assign_gpus(cluster: ClusterConfig, processes: int) -> list[tuple[int, ...]]
         )
     if len(numbers) < count:
         raise UserError(
-            f"CUDA_VISIBLE_DEVICES={visible} leaves {len(numbers)} GPUs, and the workers ask for "
-            f"cluster.gpus_per_node={count}: ask for fewer, or leave it unset"
+            f"CUDA_VISIBLE_DEVICES={visible} lists {len(numbers)} GPUs, fewer than "
+            f"cluster.gpus_per_node={count}: set a smaller number, or unset CUDA_VISIBLE_DEVICES"
         )
     each = min(count, max(processes, count // cluster.workers))
     return [

@@ -102,7 +102,7 @@ class Submitter:
         return self.submitted
 
     def _submit_jobs(self, group: JobGroup, jobs: list[Job]) -> None:
-        """Queue jobs as one array, or as smaller ones where the site's limits ask for it."""
+        """Queue jobs as one array, or as smaller arrays if the site's limits require it."""
         if not self.submitted.refused:  # nothing is tried after the first refusal
             try:
                 self._submit_array(group, jobs)

@@ -45,7 +45,7 @@ class Launch:
 def load(
     args: list[str], options: Mapping[str, Option] | None = None, trains: bool = False
 ) -> Launch:
-    """Return what a command line asks for. Raises UserError with every mistake.
+    """Return the launch that a command line describes. Raises UserError with all mistakes.
 
     With `trains`, for verbs that train, teachers must exist and suit the data. Other verbs show a
     finished sweep also after its teacher's weights were deleted.

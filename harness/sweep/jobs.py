@@ -48,7 +48,7 @@ def make_jobs(
     held_by: Mapping[str, str] | None = None,
     measured: Mapping[Size, Measurement] | None = None,
 ) -> list[JobGroup]:
-    """Return the stages `todo` as jobs, grouped by the resources that the jobs ask for.
+    """Return the stages `todo` as jobs, grouped by the resources that the jobs request.
 
     Args:
         plan: the whole sweep.

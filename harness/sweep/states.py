@@ -13,7 +13,7 @@ STATES: Final[tuple[StateName, ...]] = get_args(StateName)
 FINISHED: Final[frozenset[StateName]] = frozenset({"done", "diverged"})
 """States of a stage whose training has ended with a result."""
 SETTLED: Final[frozenset[StateName]] = FINISHED | {"failed"}
-"""States that last until the user asks for another try."""
+"""States that last until the user retries the stage."""
 UNDER_WAY: Final[frozenset[StateName]] = frozenset({"running", "queued", "disputed"})
 """States of a stage that a worker trains or that a job in SLURM's queue holds."""
 

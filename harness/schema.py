@@ -2,7 +2,7 @@
 
 Two kinds of keys live here. *Scientific* keys (dataset, model, augment, recipe, compress, surplus,
 teacher, seed) change the numbers and are part of a stage's identity. *Operational* keys (run here,
-cluster in `profile.py`, store) say how the work is scheduled; they are recorded beside a result and
+cluster in `cluster_schema.py`, store) say how the work is scheduled; they are recorded beside a result and
 never change its identity.
 
 This module imports neither torch nor Hydra: planning, status and analysis rest on it.

@@ -18,7 +18,7 @@ from analysis.columns import (
     on_one_line,
 )
 from harness.errors import UserError, nearest
-from harness.sweep.states import STATES
+from harness.states import STATES
 
 
 def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:

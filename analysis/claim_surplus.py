@@ -15,9 +15,8 @@ from analysis.claim_base import Claim, Effect, Selection, effect_of, rows_that_d
 from analysis.columns import NONE, Metric
 from analysis.number_text import format_interval, format_value
 from analysis.stats import Estimate, contrast
+from harness.compress.surplus import FORMS
 
-CONTROLS = {"prune_away": "weak_finish"}
-"""Forms of surplus that end with weak augmentation, and the control that ends weak without it."""
 SIMILAR_WORK = 1.5  # ratio of multiply-adds up to which a longer `none` is a control of equal work
 
 
@@ -53,9 +52,9 @@ def _surplus(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
 def surplus_helps(rows: pd.DataFrame, columns: list[str], metric: Metric) -> list[Effect]:
     """Return for each form what strong augmentation changes with surplus, minus without it.
 
-    A form has to do better than `none`, than the control of its schedule (`CONTROLS`), and than a
-    longer `none` of as many multiply-adds, wherever these are in the rows. All of this must hold,
-    so the least of the effects is the form's (an intersection-union test).
+    A form has to do better than `none`, than its own control (`Form.control_of`), and than a longer
+    `none` of as many multiply-adds, wherever these are in the rows. All of this must hold, so the
+    least of the effects is the form's (an intersection-union test).
     """
     arms: dict[Arm, CellsOfArm] = {}
     for size, cells, _ in cells_per_size(rows, columns, metric):
@@ -63,8 +62,9 @@ def surplus_helps(rows: pd.DataFrame, columns: list[str], metric: Metric) -> lis
         arms[arm] = {cell.magnitude: cell for cell in cells if cell.is_usable}
     work = {Arm(*key): macs for key, macs in mean_work(rows, columns).items()}
     effects = []
+    control_forms = _control_forms().values()
     for arm in arms:
-        if arm.form == NONE or arm.form in CONTROLS.values():
+        if arm.form == NONE or arm.form in control_forms:
             continue
         shared = [m for m in arms.get(Arm(NONE, arm.epochs), {}) if m in arms[arm]]
         if len(shared) >= 2:
@@ -112,9 +112,15 @@ def _effect_of_form(
     return replace(effect_of(least.estimate, least.cells, text), doubt="; ".join(doubts))
 
 
+def _control_forms() -> dict[str, str]:
+    """Return the control of each form that has one, by the name of the form."""
+    forms = map(FORMS.get, FORMS.names())
+    return {form.control_of: form.name for form in forms if form.control_of is not None}
+
+
 def _controls(arm: Arm, arms: Mapping[Arm, CellsOfArm], work: Mapping[Arm, float]) -> list[Arm]:
     """Return `none`, the control of the form's schedule, and a longer `none` of similar work."""
-    controls = [Arm(NONE, arm.epochs), Arm(CONTROLS.get(arm.form), arm.epochs)]
+    controls = [Arm(NONE, arm.epochs), Arm(_control_forms().get(arm.form), arm.epochs)]
     if arm in work:
         longer = [
             (abs(math.log(work[other] / work[arm])), other)

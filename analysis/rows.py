@@ -19,7 +19,7 @@ from harness.arguments import Option, split_list, split_options
 from harness.errors import UserError, command
 from harness.files import atomic_write, make_folder
 from harness.rows import rows_of_grid
-from harness.sweep.states import STATES
+from harness.states import STATES
 from harness.sweep.where import parse
 
 OPTIONS = {"rows": Option(), "out": Option()}

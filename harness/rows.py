@@ -16,11 +16,11 @@ from harness.cluster.job_registry import query_scheduler
 from harness.cluster.state import stage_states
 from harness.files import Damaged, read_json
 from harness.schema import StageConfig
+from harness.states import StageState, trial_state
 from harness.store import provenance
 from harness.store.store import COUNTS, SCORES, Store
 from harness.sweep import cost
 from harness.sweep.plan import Plan
-from harness.sweep.states import StageState, trial_state
 from harness.sweep.trial import Trial
 
 

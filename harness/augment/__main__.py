@@ -60,4 +60,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command(main, __doc__, needs_arguments=False)
+    command(main, __doc__)

@@ -15,13 +15,13 @@ from harness.cluster_schema import ClusterConfig
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import RunConfig
+from harness.states import UNDER_WAY, StageState
 from harness.store.claims import Claim, look, try_claim
 from harness.store.provenance import commit
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import device_seconds, make_jobs
 from harness.sweep.plan import Plan
-from harness.sweep.states import StageState
 
 HELD = "requeued held"
 FORBIDDEN = ":%\\\n"  # in a path that goes into PYTHONPATH, and in which SLURM expands %j
@@ -106,7 +106,7 @@ def submit(
     held_by = {
         stage: state.job
         for stage, state in states.items()
-        if state.name in ("running", "queued") and state.job in scheduler.jobs
+        if state.name in UNDER_WAY and state.job in scheduler.jobs
     }
     groups = make_jobs(
         plan,

@@ -8,8 +8,8 @@ from harness.cluster import failure
 from harness.cluster.job_context import JobContext
 from harness.cluster.state import stage_state
 from harness.files import Damaged
+from harness.states import SETTLED, StageState
 from harness.store.claims import Claim, try_claim
-from harness.sweep.states import SETTLED, StageState
 
 
 class GangQueue:

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from harness.files import write_json
+from harness.paths import GRIDS
 from harness.plugins import plugin_files
 from harness.store.provenance import SOURCE, code_version, commit
 
@@ -24,6 +25,8 @@ def take_snapshot(launch_folder: Path) -> Path:
     target.mkdir(mode=0o700)
     ignore = shutil.ignore_patterns("*.pyc*", "*.tmp.*")  # other processes may be writing them
     shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore)
+    if not GRIDS.is_relative_to(SOURCE):  # in a checkout; policies name spaces that lie there
+        shutil.copytree(GRIDS, target / GRIDS.name)
     write_json(target / "snapshot.json", {"code": code_version(), "commit": commit()})
     return target
 

@@ -14,9 +14,9 @@ from harness.cluster.job_registry import Scheduler
 from harness.errors import UserError
 from harness.files import Damaged
 from harness.schema import StageConfig
+from harness.states import StageState
 from harness.store.claims import STALE_SECONDS, ClaimState, look
 from harness.store.store import Store
-from harness.sweep.states import StageState
 
 TRIED_BEFORE = "tried before, "
 LAG_SECONDS = 30.0

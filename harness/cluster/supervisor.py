@@ -10,8 +10,8 @@ from harness.cluster.local import LocalWorkers
 from harness.cluster.state import stage_states
 from harness.cluster.stop_flag import StopFlag
 from harness.schema import StageConfig
+from harness.states import SETTLED, StageState, StateName
 from harness.store.store import Store
-from harness.sweep.states import SETTLED, StageState, StateName
 
 POLL_SECONDS = 0.5
 PRINT_SECONDS = 15.0  # between two progress lines where the output is not a terminal

@@ -13,9 +13,9 @@ from harness.cluster.job_registry import Scheduler, query_scheduler
 from harness.cluster.state import stage_states
 from harness.config import Launch, load
 from harness.errors import UserError
+from harness.states import StageState, trial_state
 from harness.store.store import Store
 from harness.sweep.plan import Plan, make_plan
-from harness.sweep.states import StageState, trial_state
 from harness.sweep.where import parse
 
 AWAY_SECONDS = 600.0

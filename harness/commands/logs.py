@@ -18,6 +18,7 @@ from harness.cluster import Sweep, read_again, read_sweep
 from harness.cluster.job_registry import last_logs
 from harness.errors import printable
 from harness.files import read_lines
+from harness.states import UNDER_WAY
 from harness.store.claims import look
 
 OPTIONS = {"follow": Option(bool, default=False), "lines": Option(int, default=20, low=0)}
@@ -106,7 +107,7 @@ def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
 
 def _is_open(sweep: Sweep) -> bool:
     """Return whether a selected trial runs or waits, or a worker still holds one of its stages."""
-    if any(trial["state"] in ("running", "queued") for trial in sweep.trials):
+    if any(trial["state"] in UNDER_WAY for trial in sweep.trials):
         return True
     claims = [look(sweep.store.folder(stage)) for stage in sweep.stages()]
     return any(claim is not None and claim.live for claim in claims)

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import DatasetConfig
+from harness.states import UNDER_WAY, StageState
 from harness.store.store import Store
 from harness.sweep import cost, teachers
 from harness.sweep.check import depends_on_layers
 from harness.sweep.mistakes import Mistakes
 from harness.sweep.plan import Plan
-from harness.sweep.states import UNDER_WAY, StageState
 
 
 def check_budget(
@@ -64,14 +64,13 @@ def missing_packages(launch: Launch) -> str | None:
     """
     if launch.cluster.slurm.python is not None:
         return None
-    engine = ["deepspeed"] if launch.run.engine == "deepspeed" else []
-    packages = ["torch", "torchvision", "timm", *engine]
+    packages = ["torch", "deepspeed"] if launch.run.engine == "deepspeed" else ["torch"]
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if not missing:
         return None
     return (
-        f"training needs {', '.join(missing)}, which {sys.executable} does not have: run "
-        f"{sys.executable} -m pip install 'augmentation-harness[train]'"
+        f"training needs {' and '.join(missing)}, which {sys.executable} does not have: run make "
+        "setup in the checkout, or install the wheel with its extra [train]"
     )
 
 

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from harness.cluster import Scheduler, failure, stage_states
 from harness.config import Launch
 from harness.files import Damaged
+from harness.states import StageState
 from harness.store.claims import try_claim
 from harness.store.store import Store
 from harness.sweep.plan import Plan, todo
-from harness.sweep.states import StageState
 
 RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
 """States of the stages that `retry=` trains again."""

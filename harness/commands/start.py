@@ -13,11 +13,11 @@ from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
 from harness.config import Launch
 from harness.errors import UserError
+from harness.states import FINISHED, StageState
 from harness.store.claims import process_start
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.plan import Plan, gangs, lineage
-from harness.sweep.states import FINISHED, StageState
 
 
 def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[str]) -> int:

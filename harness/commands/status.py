@@ -21,8 +21,8 @@ from harness.cluster import Sweep, read_again, read_sweep, slurm
 from harness.cluster.job_registry import read_records
 from harness.cluster.state import TRIED_BEFORE
 from harness.errors import UserError, nearest, printable
+from harness.states import FINISHED, SETTLED, STATES, UNDER_WAY
 from harness.sweep import cost
-from harness.sweep.states import FINISHED, SETTLED, STATES, UNDER_WAY
 from harness.text_table import format_table
 
 OPTIONS = {

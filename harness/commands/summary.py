@@ -9,11 +9,11 @@ from pathlib import Path
 from harness.commands.preflight import dry_run_notes
 from harness.config import Launch
 from harness.errors import printable
+from harness.states import FINISHED, SETTLED, StageState, trial_state
 from harness.sweep import cost
 from harness.sweep.check import depends_on_layers
 from harness.sweep.jobs import device_seconds, make_jobs, resources_for
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
-from harness.sweep.states import FINISHED, SETTLED, StageState, trial_state
 
 MOST_FAILURES = 5  # printed; the others are counted
 States = Mapping[str, StageState]

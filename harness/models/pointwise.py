@@ -9,6 +9,7 @@ and the deployed graph do not change.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,16 +28,28 @@ class StridedPointwise(nn.Conv2d):
 
 
 def mend(module: nn.Module) -> nn.Module:
-    """Turn all strided 1x1 convolutions of `module` into `StridedPointwise`, and return it.
+    """Return `module` with a `StridedPointwise` in place of each strided 1x1 convolution.
 
-    Only the class of a layer changes. A new layer would draw new weights.
+    The new layers have the parameters of the old ones, and draw no random numbers.
     """
-    for layer in module.modules():
-        if (
-            type(layer) is nn.Conv2d
-            and layer.kernel_size == (1, 1)
-            and layer.stride != (1, 1)
-            and layer.padding == (0, 0)
-        ):
-            layer.__class__ = StridedPointwise
+    if _is_affected(module):
+        assert isinstance(module, nn.Conv2d)
+        with torch.device("meta"):
+            rows, columns = module.stride
+            channels = module.in_channels, module.out_channels
+            layer = StridedPointwise(*channels, 1, (rows, columns), groups=module.groups)
+        layer.weight, layer.bias = module.weight, module.bias
+        return layer
+    for name, child in list(module.named_children()):
+        if (mended := mend(child)) is not child:
+            setattr(module, name, mended)
     return module
+
+
+def _is_affected(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Conv2d
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.padding == (0, 0)
+    )

@@ -23,6 +23,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.files import Damaged, create, make_folder, move_aside, read_json, write_json
 from harness.schema import StageConfig
+from harness.states import FINISHED
 from harness.store.claims import Claim
 from harness.store.identity import STAGE_ID, digest, stage_id
 
@@ -97,7 +98,7 @@ class Store:
         """
         folder = self.folder(stage)
         result = read_json(folder / "result.json")
-        if result.get("stage") != stage or result.get("status") not in ("done", "diverged"):
+        if result.get("stage") != stage or result.get("status") not in FINISHED:
             raise Damaged(f"{folder / 'result.json'} is not a result of stage {stage}")
         if problem := _wrong_type(result):
             raise Damaged(f"{folder / 'result.json'} is not a valid result: {problem}")

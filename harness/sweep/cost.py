@@ -32,7 +32,7 @@ from harness.store.identity import digest
 from harness.sweep.plan import Joins, Plan
 
 if TYPE_CHECKING:
-    from harness.sweep.states import StageState
+    from harness.states import StageState
 
 MEMORY_SHARE = 0.8  # of a device's memory that a gang may fill
 LARGEST_GANG = 8

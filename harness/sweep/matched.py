@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.schema import Magnitude, TrialConfig
+from harness.states import FINISHED
 from harness.sweep.axes import SHORT
 from harness.sweep.tables import (
     PLAIN,
@@ -100,7 +101,7 @@ def _refuse_mixtures(path: str, rows: list[dict[str, str]]) -> None:
     cells: set[tuple[str, str]] = set()
     for row in rows:
         state = row.get("state", "done")
-        if state not in ("done", "diverged"):
+        if state not in FINISHED:
             raise UserError(
                 f"{KEY}: the table {path} has a trial of sparsity {row['sparsity']} at magnitude "
                 f"{row['magnitude']} that is {state}. Finish that sweep, and write its rows again."

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.schema import StageConfig
+from harness.states import TO_TRAIN
 from harness.store.identity import stage_id
 from harness.sweep.grid import Grid
 from harness.sweep.stage import path_configs, path_key
@@ -71,12 +72,10 @@ def lineage(stages: Mapping[str, StageConfig], stage: str) -> Iterator[str]:
 def todo(plan: Plan, states: Mapping[str, str], has_weights: Callable[[str], bool]) -> list[str]:
     """Return the stages to train, parents first.
 
-    These are the stages that are waiting, damaged or running. A finished stage without weights is
+    These are the stages whose state is in `TO_TRAIN`. A finished stage without weights is
     trained again when a child that needs training starts from it.
     """
-    remaining = {
-        stage for stage in plan.stages if states[stage] in ("waiting", "damaged", "running")
-    }
+    remaining = {stage for stage in plan.stages if states[stage] in TO_TRAIN}
     for stage in list(remaining):
         parent = plan.stages[stage].parent
         while parent is not None and parent not in remaining and states[parent] == "done":

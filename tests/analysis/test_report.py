@@ -15,7 +15,7 @@ from PIL import Image
 from analysis import checks, report, report_tables, rows
 from analysis.best import best_per_size
 from harness.errors import UserError
-from harness.sweep.states import STATES
+from harness.states import STATES
 
 NASTY = r"""50%_$x$ </script><img src=x onerror="alert(1)"> & \input{y} `rm -rf` $(id) --> "'"""
 

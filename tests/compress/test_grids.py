@@ -23,12 +23,12 @@ from harness.models import registry
 from harness.models.counts import count
 from harness.paths import GRIDS, ROOT
 from harness.rows import rows
+from harness.states import StageState
 from harness.store.claims import try_claim
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.cost import Measurement
 from harness.sweep.plan import make_plan
-from harness.sweep.states import StageState
 
 SHARING = {
     "size_vs_magnitude": (72, 72),

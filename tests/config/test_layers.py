@@ -69,7 +69,7 @@ def test_layers_are_in_the_order_of_the_design():
         ("harness/sweep/plan.py", "if TYPE_CHECKING:\n    import harness.train.loop"),
         ("harness/train/loop.py", "import analysis.best"),
         ("harness/errors.py", "import harness.files"),
-        ("harness/data/splits.py", "import harness.data.loader"),
+        ("harness/data/types.py", "import harness.data.loader"),
         ("analysis/stats.py", "def f():\n    import analysis.best"),
     ],
 )  # fmt: skip

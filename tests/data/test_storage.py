@@ -5,8 +5,8 @@ import resource
 import shutil
 import sys
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 
 from harness.cluster import failure
 from harness.data import node, pipeline, write
+from harness.data import threads as threads_module
 from harness.data.catalog import MANIFEST
 from harness.data.datasets import load
 from harness.data.ffcv import require_memory
@@ -132,15 +133,27 @@ def test_a_wait_ends_before_the_claim_is_anyones():
 
 
 @pytest.mark.slow
-def test_slow_storage_is_waited_for_as_long_as_something_comes():
+def test_slow_storage_is_waited_for_as_long_as_something_comes(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(threads_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def read_slowly():
+        clock[0] += 0.8
+
     threads, last = Threads(1), threading.Event()
-    for _ in range(5):
-        threads.submit(lambda: time.sleep(0.4))
+    for _ in range(5):  # 4 s in all, none of them longer than the limit
+        threads.submit(read_slowly)
     threads.submit(last.set)
     threads.wait(last, "the last job", seconds=1.0)
-    threads.submit(lambda: last.wait(0.0) and time.sleep(2))
+    threads.close()
+
+
+def test_storage_that_hangs_ends_the_wait():
+    threads, release = Threads(1), threading.Event()
+    threads.submit(release.wait)
     with pytest.raises(Stalled, match=r"the image x\.jpg did not come within 0\.3 s"):
         threads.wait(threading.Event(), "the image x.jpg", seconds=0.3)
+    release.set()
     threads.close()
 
 

@@ -8,12 +8,12 @@ from harness.commands.summary import describe_gangs
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import OptimizerConfig, RunConfig, TeacherConfig
+from harness.states import StageState
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.cost import Measurement
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import gangs, make_plan
-from harness.sweep.states import StageState
 
 BASE = {
     "dataset": {"name": "digits", "validation_size": 200},

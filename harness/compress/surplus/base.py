@@ -43,6 +43,8 @@ class Form:
     """A form of surplus; `surplus.form` of a grid names it. This one changes nothing."""
 
     name: ClassVar[str]
+    control_of: ClassVar[str | None] = None
+    """The form that this one is the control of: the same path without additional parameters."""
     options_model: ClassVar[type[Frozen]] = NoOptions
     """The keys that `surplus.options` may have with this form."""
 
@@ -100,7 +102,7 @@ class GraphForm(Form, ABC):
         if trial.compress.sparsity > 0.0 or trial.compress.dense_long is not None:
             yield (
                 f"surplus.form: {self.name} surrounds a dense model: set sparsity 0 without "
-                "dense_long (prune_away is the form for pruned ones)"
+                "dense_long, or choose a form for pruned ones"
             )
         if misfit := family_misfit(f"surplus {self.name}", trial, self.suits_family):
             yield f"surplus.form: {misfit}"

@@ -17,6 +17,7 @@ class WeakFinish(PathForm):
     """See the module."""
 
     name = "weak_finish"
+    control_of = "prune_away"
 
     def misfits(self, trial: TrialConfig) -> Iterator[str]:
         """Refuse a last level that cannot be halved."""

@@ -14,6 +14,8 @@ FINISHED: Final[frozenset[StateName]] = frozenset({"done", "diverged"})
 """States of a stage whose training has ended with a result."""
 SETTLED: Final[frozenset[StateName]] = FINISHED | {"failed"}
 """States that last until the user retries the stage."""
+TO_TRAIN: Final[frozenset[StateName]] = frozenset({"waiting", "damaged", "running"})
+"""States of a stage that a launch gives to workers. A running stage may lose its worker."""
 UNDER_WAY: Final[frozenset[StateName]] = frozenset({"running", "queued", "disputed"})
 """States of a stage that a worker trains or that a job in SLURM's queue holds."""
 

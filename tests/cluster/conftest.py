@@ -372,11 +372,8 @@ def bed(_bed):
 
 def write_grid(path, epochs=4, level_epochs=2, sparsity="0.0", seeds="0", family="cifar_resnet"):
     """Write a grid file of a few small stages; returns its path."""
-    path.write_text(
-        GRID.format(
-            epochs=epochs, level_epochs=level_epochs, sparsity=sparsity, seeds=seeds, family=family
-        )
-    )
+    lengths = {"epochs": epochs, "level_epochs": level_epochs}
+    path.write_text(GRID.format(sparsity=sparsity, seeds=seeds, family=family, **lengths))
     return path
 
 

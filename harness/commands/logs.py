@@ -8,7 +8,6 @@ Print the end of the logs of a sweep's jobs: of each selected stage, the log of 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 from harness.arguments import Option
 from harness.cluster import Sweep, read_again, read_sweep
 from harness.cluster.job_registry import last_logs
-from harness.errors import printable
 from harness.files import read_lines
 from harness.states import UNDER_WAY
 from harness.store.claims import look
@@ -73,7 +71,7 @@ def _print_end(path: Path, lines: int, stages: Iterable[str]) -> int:
         print(f"cannot be read: {error.strerror}")
         return 0
     last_lines = data.decode(errors="replace").splitlines()[-lines:] if lines else []
-    print(printable("\n".join(last_lines)), flush=True)
+    print("\n".join(last_lines), flush=True)
     return len(data)
 
 
@@ -91,8 +89,7 @@ def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
                 if data:
                     if path != last:
                         print(f"==> {path} <==")
-                    sys.stdout.write(printable(data.decode(errors="replace")))
-                    sys.stdout.flush()
+                    print(data.decode(errors="replace"), end="", flush=True)
                     last = path
                     printed[path] += len(data)
             if ended:

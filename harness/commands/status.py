@@ -20,7 +20,7 @@ from harness.arguments import Option
 from harness.cluster import Sweep, read_again, read_sweep, slurm
 from harness.cluster.job_registry import read_records
 from harness.cluster.state import TRIED_BEFORE
-from harness.errors import UserError, nearest, printable
+from harness.errors import UserError, control, nearest
 from harness.states import FINISHED, SETTLED, STATES, UNDER_WAY
 from harness.sweep import cost
 from harness.text_table import format_table
@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
     elif options["watch"]:
         sweep = _watch(sweep, columns)
     else:
-        print(printable(screen(sweep, columns)))
+        print(screen(sweep, columns))
     return 1 if any(sweep.states[stage].name == "damaged" for stage in sweep.stages()) else 0
 
 
@@ -62,8 +62,9 @@ def _watch(sweep: Sweep, columns: Sequence[str]) -> Sweep:
     """Print the state again and again until nothing is under way or Ctrl-C; return the last one."""
     try:
         while True:
-            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
-            print(f"{clear}{printable(screen(sweep, columns))}", flush=True)
+            if sys.stdout.isatty():
+                control("\x1b[H\x1b[2J")
+            print(screen(sweep, columns), flush=True)
             if all(t["state"] not in UNDER_WAY for t in sweep.trials):
                 return sweep
             time.sleep(WATCH_SECONDS)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness.commands.preflight import dry_run_notes
 from harness.config import Launch
-from harness.errors import printable
 from harness.states import FINISHED, SETTLED, StageState, trial_state
 from harness.sweep import cost
 from harness.sweep.check import depends_on_layers
@@ -44,7 +43,7 @@ def describe_dry_run(launch: Launch, plan: Plan, states: States, remaining: Sequ
         *describe_gangs(launch, plan, remaining),
         *cost.describe_sizes(plan, states, remaining, launch.store),
         *[
-            printable(f"  damaged: {s.why}; launch does it again")
+            f"  damaged: {s.why}; launch does it again"
             for s in states.values()
             if s.name == "damaged"
         ],
@@ -147,7 +146,7 @@ def _failed_stages(states: States) -> list[str]:
     failed = [f"  {stage}: {s.why}" for stage, s in states.items() if s.name == "failed"]
     if not failed:
         return []
-    lines = ["failed stages:", *map(printable, failed[:MOST_FAILURES])]
+    lines = ["failed stages:", *failed[:MOST_FAILURES]]
     if len(failed) > MOST_FAILURES:
         lines.append(f"  and {len(failed) - MOST_FAILURES} more: see harness.status")
     return lines

@@ -20,7 +20,7 @@ from harness.cluster.slurm_jobs import Full, resubmit
 from harness.cluster.stop_flag import StopFlag
 from harness.cluster.submission import Submission
 from harness.data import node
-from harness.errors import UserError, accept_any_text
+from harness.errors import UserError
 from harness.plugins import set_plugin_files
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class Work(Checkpointable):
     def __call__(self, path: str, part: int = 0) -> tuple[str, str]:
         """Run the whole job; ends with exit code `STOPPED` when a SLURM job has more to do."""
         stop = StopFlag().install()
-        accept_any_text()
         folder = Path(path).parent
         submission = Submission.read(Path(path))
         if submission.plugins:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,17 @@ from harness.config import Launch, load
 from harness.errors import UserError
 from harness.states import StageState, trial_state
 from harness.store.store import Store
+from harness.sweep.axes import PATHS, SHORT, resolve
+from harness.sweep.grid import Grid
 from harness.sweep.plan import Plan, make_plan
+from harness.sweep.trial import Trial
 from harness.sweep.where import parse
 
 AWAY_SECONDS = 600.0
 RETRY_SECONDS = 5.0
+MOST_VALUES = 8  # of a name, in a message
+COLUMNS = {"dataset": "dataset.name", "precision": "recipe.precision"}
+"""Key paths of columns of the rows that are not axes with a short name."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,56 @@ class Sweep:
         return [stage for stage in self.plan.stages if stage in selected]
 
 
+def names_of_trials(grid: Grid) -> set[str]:
+    """Return the names that `where=` and `by=` may use: short names of axes, and key paths."""
+    return {*SHORT, *PATHS, *COLUMNS, *grid.axes, "state", "trial"}
+
+
+def value_of(trial: Trial, name: str) -> Any:
+    """Return the value of one of `names_of_trials` other than the state."""
+    if name == "trial":
+        return trial.id
+    if name in trial.cell:
+        return trial.cell[name]
+    axis = resolve(COLUMNS.get(name, name))
+    value: Any = trial.config
+    for part in axis.path.split(".") if axis else []:
+        value = getattr(value, part, None)
+    return value
+
+
 def read_sweep(args: list[str], options: Mapping[str, Option], trains: bool = False) -> Sweep:
     """Return the sweep that a command line names.
 
-    `options` are the command's own, to which `where` is added; `trains` is as in `load`.
+    `options` are the command's own, to which `where` is added; `trains` is as in `load`. A command
+    that trains, and not only as a dry run, waits for a controller that is down.
+
+    Raises:
+        UserError: a mistake of the command line, or a selector that holds for none of the trials.
     """
     launch = load(args, {**options, "where": Option()}, trains)
-    return _read(launch, make_plan(launch.grid))
+    plan = make_plan(launch.grid)
+    is_patient = trains and not launch.options.get("dry_run")
+    sweep = _read(launch, plan, _keep_nothing_alive if is_patient else None)
+    if not sweep.trials:
+        raise UserError(_describe_empty_selection(sweep))
+    return sweep
+
+
+def _keep_nothing_alive() -> None:
+    """Do nothing as heartbeat during a query of SLURM: the command does not have a claim yet."""
+
+
+def _describe_empty_selection(sweep: Sweep) -> str:
+    """Return that `where` holds for none of the trials, and which values they have."""
+    where, plan = sweep.launch.options["where"], sweep.plan
+    parts = [f"where={where} holds for none of the {len(plan.trials):,} trials"]
+    for name in sorted(parse(where, names_of_trials(sweep.launch.grid)).names):
+        all_values = [_value(trial, name, plan, sweep.states) for trial in plan.trials]
+        values = list(dict.fromkeys(map(str, all_values)))
+        more = ", ..." if len(values) > MOST_VALUES else ""
+        parts.append(f"{name} is {', '.join(values[:MOST_VALUES])}{more}")
+    return "; ".join(parts)
 
 
 def read_again(launch: Launch, plan: Plan) -> Sweep:
@@ -67,24 +116,33 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
             time.sleep(RETRY_SECONDS)
 
 
-def _read(launch: Launch, plan: Plan) -> Sweep:
+def _read(launch: Launch, plan: Plan, heartbeat: Callable[[], None] | None = None) -> Sweep:
     store = Store(launch.store)
-    scheduler = query_scheduler(store.root)
+    scheduler = query_scheduler(store.root, heartbeat)
     states = stage_states(store, plan.stages, scheduler)
-    trials = select_trials(plan, states, launch)
+    trials = _select_trials(plan, states, launch)
     return Sweep(launch, plan, store, scheduler, states, trials)
 
 
-def select_trials(
+def _select_trials(
     plan: Plan, states: Mapping[str, StageState], launch: Launch
 ) -> list[dict[str, Any]]:
     """Return the trials for which the launch's `where` holds, with their states and stages."""
     where = launch.options.get("where")
-    condition = parse(where, {*launch.grid.axes, "state", "trial"}) if where else None
+    condition = parse(where, names_of_trials(launch.grid)) if where else None
+    names = condition.names if condition else ()
     selected = []
     for trial in plan.trials:
-        state = trial_state(plan.paths[trial.id], states)
-        row = {"trial": trial.id, **trial.cell, "state": state.name}
-        if condition is None or condition.holds(row):
-            selected.append({**row, "why": state.why, "stages": list(plan.paths[trial.id])})
+        values = {name: _value(trial, name, plan, states) for name in names}
+        if condition is None or condition.holds(values):
+            state = trial_state(plan.paths[trial.id], states)
+            row = {"trial": trial.id, **trial.cell, "state": state.name, "why": state.why}
+            selected.append({**row, "stages": list(plan.paths[trial.id])})
     return selected
+
+
+def _value(trial: Trial, name: str, plan: Plan, states: Mapping[str, StageState]) -> Any:
+    """Return the value of one of `names_of_trials`."""
+    if name == "state":
+        return trial_state(plan.paths[trial.id], states).name
+    return value_of(trial, name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.arguments import Option
 from harness.cluster import Sweep, read_again, read_sweep
 from harness.cluster.job_registry import last_logs
+from harness.commands import launches
 from harness.files import read_lines
 from harness.states import UNDER_WAY
 from harness.store.claims import look
@@ -30,6 +31,8 @@ def main(args: list[str]) -> int:
     logs = _logs(sweep)
     if not logs and not options["follow"]:
         print("there are no logs yet: none of the selected stages has begun")
+        for sentence in launches.describe_outside(sweep):
+            print(sentence)
         return 0
     printed = {path: _print_end(path, options["lines"], stages) for path, stages in logs.items()}
     if options["follow"]:

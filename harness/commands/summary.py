@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.cluster import Sweep
 from harness.commands.preflight import dry_run_notes
 from harness.config import Launch
 from harness.states import FINISHED, SETTLED, StageState, trial_state
@@ -18,8 +19,9 @@ MOST_FAILURES = 5  # printed; the others are counted
 States = Mapping[str, StageState]
 
 
-def describe_dry_run(launch: Launch, plan: Plan, states: States, remaining: Sequence[str]) -> str:
+def describe_dry_run(sweep: Sweep, remaining: Sequence[str]) -> str:
     """Return cells per rule, trials, stages with and without sharing, jobs, cost and problems."""
+    launch, plan, states = sweep.launch, sweep.plan, sweep.states
     lines = [f"grid {launch.grid.name}, store {launch.store}"]
     lines += [f"  {count:>+8,} cells  {rule}" for rule, count in launch.grid.rules]
     lines.append(f"  {len(plan.trials):>8,} trials")
@@ -119,8 +121,9 @@ def describe_start(plan: Plan, states: States, remaining: Sequence[str], workers
     )
 
 
-def describe_nothing_left(plan: Plan, states: States) -> str:
+def describe_nothing_left(sweep: Sweep) -> str:
     """Return what a launch prints that has no stage to train."""
+    plan, states = sweep.plan, sweep.states
     settled = all(state.name in SETTLED for state in states.values())
     reason = "nothing left to do" if settled else "nothing to add, all of it is under way"
     lines = [f"{reason}: {_trial_counts(plan, states)}", *_failed_stages(states)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from harness.cluster.job_registry import Scheduler, query_scheduler
 from harness.cluster.state import stage_states
 from harness.config import Launch, load
 from harness.errors import UserError
-from harness.states import StageState, trial_state
+from harness.schema import StageConfig
+from harness.states import SETTLED, StageState, trial_state
 from harness.store.store import Store
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.where import parse
@@ -42,13 +43,38 @@ class Sweep:
         return [stage for stage in self.plan.stages if stage in selected]
 
 
-def read_sweep(args: list[str], options: Mapping[str, Option], trains: bool = False) -> Sweep:
+def read_states(
+    store: Store,
+    stages: Mapping[str, StageConfig],
+    heartbeat: Callable[[], None] | None = None,
+    must_answer: bool = True,
+) -> tuple[dict[str, StageState], Scheduler]:
+    """Return the state of every stage, and what SLURM knows of those that are not settled.
+
+    `heartbeat` and `must_answer` are as in `query_scheduler`.
+    """
+    states = stage_states(store, stages)
+    unfinished = {stage for stage, state in states.items() if state.name not in SETTLED}
+    scheduler = query_scheduler(store.root, unfinished, heartbeat, must_answer)
+    if scheduler.was_queried:
+        known = {stage: state for stage, state in states.items() if state.result is not None}
+        states = stage_states(store, stages, scheduler, known)
+    return states, scheduler
+
+
+def read_sweep(
+    args: list[str],
+    options: Mapping[str, Option],
+    trains: bool = False,
+    must_answer: bool = False,
+) -> Sweep:
     """Return the sweep that a command line names.
 
-    `options` are the command's own, to which `where` is added; `trains` is as in `load`.
+    `options` are the command's own, to which `where` is added; `trains` is as in `load`. Where
+    SLURM does not answer, states are those of the store, with a note, unless `must_answer`.
     """
     launch = load(args, {**options, "where": Option()}, trains)
-    return _read(launch, make_plan(launch.grid))
+    return _read(launch, make_plan(launch.grid), must_answer)
 
 
 def read_again(launch: Launch, plan: Plan) -> Sweep:
@@ -59,7 +85,7 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
     deadline = time.monotonic() + AWAY_SECONDS
     while True:
         try:
-            return _read(launch, plan)
+            return _read(launch, plan, must_answer=True)
         except UserError as error:
             if time.monotonic() > deadline:
                 raise
@@ -67,10 +93,9 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
             time.sleep(RETRY_SECONDS)
 
 
-def _read(launch: Launch, plan: Plan) -> Sweep:
+def _read(launch: Launch, plan: Plan, must_answer: bool) -> Sweep:
     store = Store(launch.store)
-    scheduler = query_scheduler(store.root)
-    states = stage_states(store, plan.stages, scheduler)
+    states, scheduler = read_states(store, plan.stages, must_answer=must_answer)
     trials = select_trials(plan, states, launch)
     return Sweep(launch, plan, store, scheduler, states, trials)
 

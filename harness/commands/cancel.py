@@ -8,20 +8,19 @@ Take a sweep's jobs out of SLURM's queue, or end those that run. Finished stages
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.cluster import Sweep, read_sweep, slurm
-from harness.cluster.slurm import SlurmDown
-from harness.errors import UserError
-
-JOBS_PER_CALL = 500  # of scancel
+from harness.cluster.job_registry import record_cancelled
 
 
 def main(args: list[str]) -> int:
     """Cancel the jobs of the selected trials; return the exit code."""
-    sweep = read_sweep(args, {})
+    sweep = read_sweep(args, {}, must_answer=True)
     cancelled, kept = _jobs_to_cancel(sweep)
-    _cancel(cancelled)
+    slurm.cancel(cancelled)
+    record_cancelled(
+        sweep.store.sweep_folder(sweep.launch.grid.name),
+        {job: sweep.scheduler.jobs[job] for job in cancelled},
+    )
     print(f"cancelled {len(cancelled):,} jobs of {len(sweep.trials):,} trials")
     if kept:
         print(f"kept {len(kept):,} jobs that also train stages outside of the selection")
@@ -41,13 +40,3 @@ def _jobs_to_cancel(sweep: Sweep) -> tuple[list[str], list[str]]:
         if selected & set(stages):
             (cancelled if unfinished <= selected else kept).append(job)
     return cancelled, kept
-
-
-def _cancel(jobs: Sequence[str]) -> None:
-    for start in range(0, len(jobs), JOBS_PER_CALL):
-        try:
-            slurm.call("scancel", *jobs[start : start + JOBS_PER_CALL])
-        except (SlurmDown, RuntimeError, FileNotFoundError) as error:
-            raise UserError(
-                f"not all jobs were cancelled ({error}): run the same command again"
-            ) from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 
 from harness.arguments import Option
-from harness.cluster import query_scheduler, select_trials, stage_states
+from harness.cluster import read_states, select_trials
 from harness.commands import preflight, summary
 from harness.commands import usage as help_text
 from harness.commands.remaining import (
@@ -50,8 +50,8 @@ def main(args: list[str]) -> int:
     dry_run, retry = launch.options["dry_run"], launch.options["retry"]
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    scheduler = query_scheduler(store.root, None if dry_run else _keep_nothing_alive)
-    states = stage_states(store, plan.stages, scheduler)
+    heartbeat = None if dry_run else _keep_nothing_alive
+    states, scheduler = read_states(store, plan.stages, heartbeat)
     selected = {stage for trial in select_trials(plan, states, launch) for stage in trial["stages"]}
     if retry is not None and dry_run:
         states = states_after_retry(states, retry, selected)

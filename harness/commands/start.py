@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from harness.cluster import query_scheduler, stage_states
+from harness.cluster import read_states, stage_states
 from harness.cluster.job_registry import submission_lock
+from harness.cluster.resources import missing_commands
 from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
@@ -28,10 +29,10 @@ def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[st
     """
     from harness.cluster import enqueue
 
-    enqueue.require_sbatch(launch.cluster)
+    if problem := missing_commands(launch.cluster):
+        raise UserError(problem)
     with submission_lock(store.root) as lock:
-        scheduler = query_scheduler(store.root, lock.heartbeat)
-        states = stage_states(store, plan.stages, scheduler)
+        states, scheduler = read_states(store, plan.stages, lock.heartbeat)
         remaining = stages_to_train(launch, plan, store, states, selected)
         check_budget(launch, plan, store, states, remaining)  # another launch may have queued more
         damaged = set_aside(store, remaining, states)

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.augment.spaces import find_space
-from harness.cluster.job_registry import query_scheduler
-from harness.cluster.state import stage_states
+from harness.cluster import read_states
 from harness.files import Damaged, read_json
 from harness.schema import StageConfig
 from harness.states import StageState, trial_state
@@ -32,7 +31,7 @@ def rows_of_grid(args: list[str]) -> list[dict[str, Any]]:
     launch = load(args)
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    states = stage_states(store, plan.stages, query_scheduler(store.root))
+    states, _ = read_states(store, plan.stages, must_answer=False)
     return rows(launch.grid.name, plan, store, states)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from harness.cluster import failure
-from harness.cluster.job_context import JobContext
 from harness.cluster.state import stage_state
+from harness.cluster.submission import JobContext
 from harness.files import Damaged
 from harness.states import SETTLED, StageState
 from harness.store.claims import Claim, try_claim

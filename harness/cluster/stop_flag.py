@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.store.claims import process_start
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""SLURM sends SIGUSR2 before a time limit; sites and users also send SIGUSR1."""
 
 
 class StopFlag:
@@ -24,9 +25,14 @@ class StopFlag:
         self._handlers_before: dict[signal.Signals, Any] = {}
 
     def install(self) -> StopFlag:
-        """Take over the stop signals; call this from the main thread."""
+        """Take over the stop signals; call this from the main thread.
+
+        A signal that this process was started to ignore stays ignored: `nohup` and `&` in a script
+        rely on that.
+        """
         for number in SIGNALS:
-            self._handlers_before[number] = signal.signal(number, self._raise)
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._handlers_before[number] = signal.signal(number, self._raise)
         return self
 
     def __enter__(self) -> StopFlag:

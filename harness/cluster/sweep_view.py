@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.arguments import Option
-from harness.cluster.job_registry import Scheduler, query_scheduler
+from harness.cluster.job_registry import Scheduler, query_scheduler, read_records
 from harness.cluster.state import stage_states
 from harness.config import Launch, load
 from harness.errors import UserError
-from harness.states import StageState, trial_state
+from harness.schema import StageConfig
+from harness.states import SETTLED, StageState, trial_state
+from harness.store.identity import STAGE_ID
 from harness.store.store import Store
 from harness.sweep.axes import PATHS, SHORT, resolve
 from harness.sweep.grid import Grid
@@ -66,19 +68,46 @@ def value_of(trial: Trial, name: str) -> Any:
     return value
 
 
-def read_sweep(args: list[str], options: Mapping[str, Option], trains: bool = False) -> Sweep:
+def read_states(
+    store: Store,
+    stages: Mapping[str, StageConfig],
+    heartbeat: Callable[[], None] | None = None,
+    must_answer: bool = True,
+    others: Collection[str] = (),
+) -> tuple[dict[str, StageState], Scheduler]:
+    """Return the state of every stage, and what SLURM knows of those that are not settled.
+
+    SLURM is also asked where only `others` need it: unfinished stages that are not in `stages`.
+    `heartbeat` and `must_answer` are as in `query_scheduler`.
+    """
+    states = stage_states(store, stages)
+    unfinished = {stage for stage, state in states.items() if state.name not in SETTLED}
+    scheduler = query_scheduler(store.root, unfinished.union(others), heartbeat, must_answer)
+    if scheduler.was_queried:
+        known = {stage: state for stage, state in states.items() if state.result is not None}
+        states = stage_states(store, stages, scheduler, known)
+    return states, scheduler
+
+
+def read_sweep(
+    args: list[str],
+    options: Mapping[str, Option],
+    trains: bool = False,
+    must_answer: bool = False,
+) -> Sweep:
     """Return the sweep that a command line names.
 
-    `options` are the command's own, to which `where` is added; `trains` is as in `load`. A command
-    that trains, and not only as a dry run, waits for a controller that is down.
+    `options` are the command's own, to which `where` is added; `trains` is as in `load`. Where
+    SLURM does not answer, states are those of the store, with a note, unless `must_answer`. With
+    both, a controller that is down is asked again for a while, unless it is a dry run.
 
     Raises:
         UserError: a mistake of the command line, or a selector that holds for none of the trials.
     """
     launch = load(args, {**options, "where": Option()}, trains)
-    plan = make_plan(launch.grid)
-    is_patient = trains and not launch.options.get("dry_run")
-    sweep = _read(launch, plan, _keep_nothing_alive if is_patient else None)
+    is_patient = trains and must_answer and not launch.options.get("dry_run")
+    heartbeat = _keep_nothing_alive if is_patient else None
+    sweep = _read(launch, make_plan(launch.grid), must_answer, heartbeat)
     if not sweep.trials:
         raise UserError(_describe_empty_selection(sweep))
     return sweep
@@ -108,7 +137,7 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
     deadline = time.monotonic() + AWAY_SECONDS
     while True:
         try:
-            return _read(launch, plan)
+            return _read(launch, plan, must_answer=True)
         except UserError as error:
             if time.monotonic() > deadline:
                 raise
@@ -116,12 +145,28 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
             time.sleep(RETRY_SECONDS)
 
 
-def _read(launch: Launch, plan: Plan, heartbeat: Callable[[], None] | None = None) -> Sweep:
+def _read(
+    launch: Launch,
+    plan: Plan,
+    must_answer: bool,
+    heartbeat: Callable[[], None] | None = None,
+) -> Sweep:
     store = Store(launch.store)
-    scheduler = query_scheduler(store.root, heartbeat)
-    states = stage_states(store, plan.stages, scheduler)
+    others = _stages_outside(store, launch.grid.name, plan)
+    states, scheduler = read_states(store, plan.stages, heartbeat, must_answer, others)
     trials = _select_trials(plan, states, launch)
     return Sweep(launch, plan, store, scheduler, states, trials)
+
+
+def _stages_outside(store: Store, sweep: str, plan: Plan) -> list[str]:
+    """Return the unfinished stages outside of the plan that were submitted for the same sweep."""
+    records = read_records(store.root, sweep)
+    submitted = {s for record in records for part in record.get("parts", ()) for s in part}
+    return [
+        stage
+        for stage in submitted - plan.stages.keys()
+        if STAGE_ID.fullmatch(stage) and not store.is_done(stage)
+    ]
 
 
 def _select_trials(

@@ -13,31 +13,28 @@ cancel their jobs, and `all=true` cancels every job that launches of the sweep s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.arguments import Option
 from harness.cluster import Sweep, read_sweep, slurm
-from harness.cluster.slurm import SlurmDown
+from harness.cluster.job_registry import record_cancelled
 from harness.commands import launches
 from harness.errors import UserError
 
 OPTIONS = {"all": Option(bool, default=False)}
-JOBS_PER_CALL = 500  # of scancel
 
 
 def main(args: list[str]) -> int:
     """Cancel the jobs of the selected trials, or of the whole sweep; return the exit code."""
-    sweep = read_sweep(args, OPTIONS)
+    sweep = read_sweep(args, OPTIONS, must_answer=True)
     options = sweep.launch.options
     if options["all"] and options["where"]:
         raise UserError("all=true cancels every job of the sweep, so where= has no meaning with it")
     if options["all"]:
         cancelled = launches.jobs(sweep)
-        _cancel(cancelled)
+        _cancel(sweep, cancelled)
         print(f"cancelled all {len(cancelled):,} jobs of the sweep")
     else:
         cancelled, kept = _jobs_to_cancel(sweep)
-        _cancel(cancelled)
+        _cancel(sweep, cancelled)
         print(f"cancelled {len(cancelled):,} jobs of {len(sweep.trials):,} trials")
         if kept:
             print(f"kept {len(kept):,} jobs that also train stages outside of the selection")
@@ -61,11 +58,8 @@ def _jobs_to_cancel(sweep: Sweep) -> tuple[list[str], list[str]]:
     return cancelled, kept
 
 
-def _cancel(jobs: Sequence[str]) -> None:
-    for start in range(0, len(jobs), JOBS_PER_CALL):
-        try:
-            slurm.call("scancel", *jobs[start : start + JOBS_PER_CALL])
-        except (SlurmDown, RuntimeError, FileNotFoundError) as error:
-            raise UserError(
-                f"not all jobs were cancelled ({error}): run the same command again"
-            ) from error
+def _cancel(sweep: Sweep, jobs: list[str]) -> None:
+    """Cancel jobs, and record that the user did."""
+    slurm.cancel(jobs)
+    folder = sweep.store.sweep_folder(sweep.launch.grid.name)
+    record_cancelled(folder, {job: sweep.scheduler.jobs[job] for job in jobs})

@@ -124,7 +124,7 @@ def _slurm_settings() -> dict[str, str]:
 
 def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     """Check whether SLURM would take jobs of the profile, and of each of its rules for sizes."""
-    from harness.cluster import slurm_jobs  # imports submitit, which may be what is missing
+    from harness.cluster.resources import check  # needs submitit, which may be what is missing
 
     for rule in (None, *launch.cluster.resources):
         subject = f"profile {launch.cluster.name}" + (f", {rule.where}" if rule else "")
@@ -132,8 +132,7 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
             if rule is not None:
                 parse(rule.where, RULE_NAMES)
             profile, run = apply_rule(launch.cluster, launch.run, rule)
-            with tempfile.TemporaryDirectory() as folder:
-                slurm_jobs.check(profile, run, Path(folder), Path(folder))
+            check(profile, run)
             yield Finding("ok", subject, "SLURM would take its jobs")
         except UserError as error:
             yield Finding("bad", subject, str(error))

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.cluster import Sweep, query_scheduler, stage_states
+from harness.cluster import Sweep, read_states, stage_states
 from harness.cluster.job_registry import submission_lock
+from harness.cluster.resources import missing_commands
 from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
@@ -30,10 +31,10 @@ def queue_jobs(sweep: Sweep) -> int:
     from harness.cluster import enqueue
 
     launch, plan, store = sweep.launch, sweep.plan, sweep.store
-    enqueue.require_sbatch(launch.cluster)
+    if problem := missing_commands(launch.cluster):
+        raise UserError(problem)
     with submission_lock(store.root) as lock:
-        scheduler = query_scheduler(store.root, lock.heartbeat)
-        states = stage_states(store, plan.stages, scheduler)
+        states, scheduler = read_states(store, plan.stages, lock.heartbeat)
         remaining = stages_to_train(replace(sweep, states=states))
         check_budget(launch, plan, store, states, remaining)  # another launch may have queued more
         moved_before = _moved_aside(store, remaining)

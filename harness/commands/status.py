@@ -71,7 +71,8 @@ def _watch(sweep: Sweep, columns: Sequence[str], words: Sequence[str]) -> Sweep:
             if sys.stdout.isatty():
                 control("\x1b[H\x1b[2J")
             print(screen(sweep, columns, words), flush=True)
-            if all(t["state"] not in UNDER_WAY for t in sweep.trials):
+            is_over = all(t["state"] not in UNDER_WAY for t in sweep.trials)
+            if is_over and not sweep.scheduler.problem:
                 return sweep
             time.sleep(WATCH_SECONDS)
             sweep = read_again(sweep.launch, sweep.plan)
@@ -114,6 +115,7 @@ def screen(sweep: Sweep, columns: Sequence[str], words: Sequence[str]) -> str:
         counts = Counter(job["state"] for job in _jobs(sweep))
         counted = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
         lines.append(f"jobs: {counted or 'none'}{_elapsed(sweep)}")
+        lines += [f"  {sentence}" for sentence in slurm.describe_waiting(_entries(sweep))]
     lines += [*launches.describe_last_words(sweep, words), *launches.describe_outside(sweep)]
     return "\n".join([*lines, *_reasons(sweep)])
 
@@ -137,11 +139,16 @@ def _table(sweep: Sweep, columns: Sequence[str]) -> list[list[str]]:
 
 def _jobs(sweep: Sweep) -> list[dict[str, str]]:
     """Return the scheduler's jobs that have a stage of this sweep."""
-    jobs = {}
-    for stage, (job, entry) in sweep.scheduler.stages.items():
-        if stage in sweep.plan.stages:
-            jobs[job] = {"job": job, "state": entry.state, "reason": entry.reason}
-    return list(jobs.values())
+    return [
+        {"job": job, "state": entry.state, "reason": entry.reason}
+        for job, entry in _entries(sweep).items()
+    ]
+
+
+def _entries(sweep: Sweep) -> dict[str, slurm.QueuedJob]:
+    """Return the entries in SLURM's queue of the jobs that have a stage of this sweep."""
+    queued = sweep.scheduler.stages
+    return {job: entry for stage, (job, entry) in queued.items() if stage in sweep.plan.stages}
 
 
 def _elapsed(sweep: Sweep) -> str:

@@ -1,7 +1,7 @@
 """The ranks of one job: a process group from plain environment variables, votes, broadcasts.
 
-A single process needs no variables. Several processes need RANK, WORLD_SIZE, LOCAL_RANK,
-MASTER_ADDR and MASTER_PORT; `harness.cluster` sets them from SLURM's variables.
+A single process needs no variables, and removes those of another tool. Several processes need
+RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; `harness.cluster` sets them.
 """
 
 from __future__ import annotations
@@ -85,16 +85,23 @@ def pick_device(run: RunConfig, local_rank: int) -> torch.device:
 
 
 def _ranks_from_environment(run: RunConfig) -> tuple[int, int, int]:
-    """Return rank, number of ranks, and rank on this node."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    absent = [name for name in VARIABLES if name not in os.environ]
-    if size != run.processes or (size > 1 and absent):
+    """Return rank, number of ranks, and rank on this node.
+
+    A single process removes the variables, because DeepSpeed and torch would read them, too.
+    """
+    if run.processes == 1:
+        for name in (*VARIABLES, "LOCAL_WORLD_SIZE"):
+            os.environ.pop(name, None)
+        return 0, 1, 0
+    size = int(os.environ.get("WORLD_SIZE") or 1)
+    absent = [name for name in VARIABLES if not os.environ.get(name)]
+    if size != run.processes or absent:
         reason = f"{', '.join(absent)} not set" if absent else f"WORLD_SIZE is {size}"
         raise UserError(
             f"run.processes is {run.processes} and the environment is that of {size}: {reason}; "
             f"start {run.processes} processes with {', '.join(VARIABLES)}, or set run.processes."
         )
-    return int(os.environ.get("RANK", 0)), size, int(os.environ.get("LOCAL_RANK", 0))
+    return int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"])
 
 
 def _use_deterministic_algorithms(device: torch.device) -> None:
@@ -131,7 +138,7 @@ def connected(run: RunConfig) -> Iterator[World]:
             _use_deterministic_algorithms(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if size == 1:
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it
         dist.init_process_group(
             backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
         )

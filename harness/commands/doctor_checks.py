@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.cluster import slurm
 from harness.cluster.slurm import SlurmDown
@@ -24,7 +24,11 @@ from harness.store.store import Store
 from harness.sweep.jobs import RULE_NAMES, apply_rule
 from harness.sweep.where import parse
 
+if TYPE_CHECKING:
+    from harness.data.source import Source
+
 PACKAGES = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
+MOST_FILES = 5  # problems of image files that are printed; the others are counted
 FREE_GB = 5.0  # below it, free space is worth a note
 
 
@@ -141,7 +145,7 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
 def data(launch: Launch) -> Iterator[Finding]:
     """Check every data set of the grid, as the run would read it."""
     from harness.data.catalog import CATALOG, missing
-    from harness.data.source import problem
+    from harness.data.source import choose, problem
 
     run = launch.run
     problems: dict[tuple[str, str | None], None] = {}  # each once, in order
@@ -151,10 +155,24 @@ def data(launch: Launch) -> Iterator[Finding]:
         info = CATALOG[name]
         if sentence is None:
             yield Finding("ok", name, "there")
+            yield from _image_tree(name, choose(info, run.data_root, run.loader, _ffcv_trouble))
         elif info.torchvision is not None and sentence == missing(info, run.data_root):
             yield Finding("note", name, "not there; launch downloads it")
         else:
             yield Finding("bad", name, sentence)
+
+
+def _image_tree(name: str, source: Source) -> Iterator[Finding]:
+    """Check the image files that a run would read."""
+    if source.loader != "imagefolder" or source.folder is None:
+        return
+    from harness.data import tree_problems
+
+    problems = tree_problems(source.folder)
+    for sentence in problems[:MOST_FILES]:
+        yield Finding("bad", name, sentence)
+    if len(problems) > MOST_FILES:
+        yield Finding("bad", name, f"and {len(problems) - MOST_FILES:,} more problems of files")
 
 
 def _ffcv_trouble() -> str | None:

@@ -18,7 +18,7 @@ from harness.arguments import Option, read_arguments, top_level, unknown_key, un
 from harness.cluster_schema import ClusterConfig
 from harness.config.checks import check_run, check_sections, check_teachers, check_trial
 from harness.config.compose import compose
-from harness.config.grid_file import GROUPS, choices, grid_files
+from harness.config.grid_file import GROUPS, choices, grid_files, unknown_choice
 from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.schema import RunConfig, TrialConfig
@@ -116,7 +116,7 @@ def _split(
     for key, value in arguments.others:
         plain = unquoted(value)  # paths need no quotes, but may have them
         if key in GROUPS and plain not in choices(key):
-            mistakes.add(key, f"there is no {key} '{plain}'{nearest(plain, choices(key))}")
+            mistakes.add(key, unknown_choice(key, plain))
         elif key in ("grid", "store", *GROUPS):
             groups[key] = plain
         elif top_level(key) not in WORDS:

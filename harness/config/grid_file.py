@@ -169,9 +169,25 @@ def _read_defaults(config: Any, mistakes: Mistakes) -> list[Any]:
             mistakes.add(place, f"there is no group '{group}'{nearest(group, GROUPS)}")
             continue
         if value not in choices(group):
-            valid = choices(group)
-            mistakes.add(place, f"there is no {group} '{value}'{nearest(str(value), valid)}")
-            value = closest(str(value), valid)
+            mistakes.add(place, unknown_choice(group, str(value)))
+            value = closest(str(value), choices(group))
         if value is not None:
             kept.append({f"override /{group}": value})
     return kept
+
+
+def unknown_choice(group: str, value: str) -> str:
+    """Return the mistake of a group set to a file that does not exist.
+
+    A data set or a family that a plug-in registers needs no file.
+    """
+    from harness.data.catalog import CATALOG
+    from harness.models.registry import find_family
+
+    key = {"dataset": "dataset.name", "model": "model.family"}.get(group)
+    if (group == "dataset" and value in CATALOG) or (group == "model" and find_family(value)):
+        return (
+            f"there is no file of {group} '{value}', but it is registered: set {key}={value}, and "
+            f"the other keys of {group} as it needs them, instead of {group}={value}"
+        )
+    return f"there is no {group} '{value}'{nearest(value, choices(group))}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.arguments import Option, read_arguments, top_level, unknown_key, unquoted
+from harness.arguments import Option, read_arguments, top_level, unquoted
 from harness.cluster_schema import ClusterConfig
 from harness.config.checks import check_run, check_sections, check_teachers, check_trial
 from harness.config.compose import compose
@@ -28,8 +28,6 @@ from harness.sweep.mistakes import Mistakes, validate
 LANGUAGE = ("axes", "zip", "also", "exclude")
 OPERATIONAL = ("run", "cluster", "store")
 KEYS = (*TrialConfig.model_fields, *LANGUAGE, *OPERATIONAL)
-WORDS = ("grid", *KEYS)
-"""Top-level keys of a command line, without the options of its verb."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,9 @@ def _split(
             mistakes.add(key, unknown_choice(key, plain))
         elif key in ("grid", "store", *GROUPS):
             groups[key] = plain
-        elif top_level(key) not in WORDS:
-            mistakes.add(key, unknown_key(key, options, WORDS))
+        elif (top := top_level(key)) not in KEYS:
+            valid = [*options, "grid", *GROUPS, *KEYS]
+            mistakes.add(key, f"there is no option or config key '{top}'{nearest(top, valid)}")
         else:
             overrides.append(f"{key}={value}")
     return groups, overrides, arguments.options

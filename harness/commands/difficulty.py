@@ -43,14 +43,14 @@ OPTIONS = {
 def main(args: list[str]) -> int:
     """Measure the policies, write and print the results; return the exit code."""
     launch = _selected(args)
-    dataset, policy = _check_inputs(launch)
+    policy = _check_inputs(launch)
     _check_outputs(launch, policy)
     from harness.commands import difficulty_report as report
     from harness.commands.difficulty_measure import calibrate, measure_policies
 
     results = measure_policies(launch, policy)
     correlations = report.correlations(launch, results.policies)
-    report.write(launch, dataset, policy, results, correlations)
+    report.write(launch, policy, results, correlations)
     if launch.options["calibrated"]:
         path = Path(launch.options["calibrated"])
         n = calibrate(path, policy, launch.options["teacher"], results.ops)
@@ -67,13 +67,11 @@ def _selected(args: list[str]) -> Launch:
     sweep = read_sweep(args, OPTIONS)
     selected = {trial["trial"] for trial in sweep.trials}
     trials = tuple(trial for trial in sweep.launch.grid.trials if trial.id in selected)
-    if not trials:
-        raise UserError(f"no trial of the grid meets where={sweep.launch.options['where']}")
     return replace(sweep.launch, grid=replace(sweep.launch.grid, trials=trials))
 
 
-def _check_inputs(launch: Launch) -> tuple[str, str]:
-    """Return the names of the data set and the policy. Raises UserError, also for the teacher."""
+def _check_inputs(launch: Launch) -> str:
+    """Return the policy whose ops are measured. Raises UserError, also for the teacher."""
     from harness.augment.policy import with_magnitude
     from harness.sweep.teachers import misfit
 
@@ -91,7 +89,7 @@ def _check_inputs(launch: Launch) -> tuple[str, str]:
     with_magnitude(policy, 1.0)
     if problem := misfit(launch.options["teacher"], launch.store, configs[0].dataset):
         raise UserError(f"teacher: {problem}")
-    return names[0], policy
+    return policy
 
 
 def _check_outputs(launch: Launch, policy: str) -> None:

@@ -29,6 +29,7 @@ from harness.arguments import Option
 from harness.cluster import read_sweep
 from harness.config import Launch
 from harness.errors import UserError
+from harness.files import make_folder
 
 OPTIONS = {
     "teacher": Option(required=True, example="timm:resnet50.a1_in1k"),
@@ -55,10 +56,10 @@ def main(args: list[str]) -> int:
         path = Path(launch.options["calibrated"])
         n = calibrate(path, policy, launch.options["teacher"], results.ops)
         print(f"wrote {path}: augment.policy={path}(n={n})")
-    for line in report.screen(launch.options["teacher"], results):
-        print(line)
-    for line in report.describe_correlations(correlations):
-        print(line)
+    for text in report.screen(launch.options["teacher"], results):
+        print(text)
+    for text in report.describe_correlations(correlations):
+        print(text)
     return 0
 
 
@@ -96,11 +97,9 @@ def _check_outputs(launch: Launch, policy: str) -> None:
     """Raise UserError for outputs that cannot be written, before minutes are spent on measuring."""
     from harness.augment.calibrate import refuse_chains
     from harness.augment.spaces import find_space
-    from harness.files import CannotWrite, make_folder
 
-    folders = {}
     if launch.options["out"]:
-        folders["out"] = Path(launch.options["out"])
+        make_folder(Path(launch.options["out"]))
     if launch.options["calibrated"]:
         table = Path(launch.options["calibrated"])
         if table.suffix not in (".yaml", ".yml"):
@@ -108,9 +107,4 @@ def _check_outputs(launch: Launch, policy: str) -> None:
                 f"calibrated={table}: a space is a YAML file, so name it {table.stem}.yaml"
             )
         refuse_chains(find_space(policy.partition("(")[0].strip()))
-        folders["calibrated"] = table.parent
-    for option, folder in folders.items():
-        try:
-            make_folder(folder)
-        except CannotWrite as error:
-            raise UserError(f"{option}: the folder {folder} cannot be made: {error}.") from error
+        make_folder(table.parent)

@@ -14,6 +14,7 @@ from harness.commands.difficulty_measure import MAGNITUDES, Results, losses_by_o
 from harness.config import Launch
 from harness.files import atomic_write, make_folder, write_json
 from harness.rows import rows
+from harness.store.records import sealed
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 from harness.text_table import format_table
@@ -28,18 +29,22 @@ def write(launch: Launch, policy: str, results: Results, correlation_rows: pd.Da
     folder = make_folder(Store(launch.store).sweep_folder(launch.grid.name))
     write_json(
         folder / "difficulty.json",
-        {
-            "teacher": launch.options["teacher"],
-            "dataset": launch.grid.trials[0].config.dataset.name,
-            "images": results.images,
-            "draws": launch.options["draws"],
-            "split_hash": results.split_hash,
-            "policy": policy,
-            "clean": {measure: float(results.clean[measure]) for measure in MEASURES},
-            "ops": results.ops.to_dict("records"),
-            "policies": {record["op"]: record for record in results.policies.to_dict("records")},
-            "correlations": correlation_rows.to_dict("records"),
-        },
+        sealed(
+            {
+                "teacher": launch.options["teacher"],
+                "dataset": launch.grid.trials[0].config.dataset.name,
+                "images": results.images,
+                "draws": launch.options["draws"],
+                "split_hash": results.split_hash,
+                "policy": policy,
+                "clean": {measure: float(results.clean[measure]) for measure in MEASURES},
+                "ops": results.ops.to_dict("records"),
+                "policies": {
+                    record["op"]: record for record in results.policies.to_dict("records")
+                },
+                "correlations": correlation_rows.to_dict("records"),
+            },
+        ),
     )
     if not launch.options["out"]:
         return

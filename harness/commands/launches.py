@@ -11,17 +11,30 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.arguments import top_level
 from harness.cluster import Sweep
 from harness.cluster.job_registry import read_records
-from harness.files import append_line, read_lines
+from harness.files import append_line
 from harness.store.claims import look
 from harness.store.identity import STAGE_ID
+from harness.store.records import Record, read_lines
 
 SAME_STAGES = ("grid", "store", "run", "cluster")  # words that do not decide what is trained
 MOST_LAUNCHES = 5  # printed; the others are counted
+
+
+StageId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+
+
+class _Launch(Record):
+    """A line of `launches.jsonl`, as `record` writes it."""
+
+    words: list[str]
+    stages: list[StageId]
 
 
 def words_of(args: Sequence[str], options: Mapping[str, Any]) -> list[str]:
@@ -42,12 +55,7 @@ def _path(sweep: Sweep) -> Path:
 
 def _read(sweep: Sweep) -> list[dict[str, Any]]:
     """Return the valid lines of the record, oldest first."""
-    lines = read_lines(_path(sweep))
-    return [line for line in lines if all(map(_are_texts, (line.get("words"), line.get("stages"))))]
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return read_lines(_path(sweep), _Launch)
 
 
 def jobs(sweep: Sweep) -> list[str]:
@@ -66,7 +74,7 @@ def jobs_outside(sweep: Sweep) -> dict[str, str]:
         stage: " ".join(launch["words"])
         for launch in _read(sweep)
         for stage in launch["stages"]
-        if stage not in sweep.plan.stages and STAGE_ID.fullmatch(stage)
+        if stage not in sweep.plan.stages
     }
     begun, own_jobs = sweep.store.ids(), set(jobs(sweep))
     outside: dict[str, str] = {}

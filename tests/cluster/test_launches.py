@@ -7,8 +7,9 @@ import pytest
 from harness.cluster import read_sweep
 from harness.commands import cancel, difficulty, launch, launches, logs, pilot, status
 from harness.errors import UserError
-from harness.files import make_folder, read_lines
+from harness.files import make_folder
 from harness.store.claims import try_claim
+from harness.store.records import read_lines
 
 HELD = "cluster.slurm.extra={begin: now+1hour}"
 

@@ -33,8 +33,12 @@ SECTIONS = (
     "cluster",
 )
 """Top-level keys that hold further keys."""
-COMMANDS = ("setup", "python", "extra")
-"""Keys of `cluster.slurm` that end up in a shell or in sbatch's options."""
+USERS_KEYS = (
+    *(f"cluster.slurm.{key}" for key in ("setup", "python", "extra")),
+    "store",
+    "run.data_root",
+)
+"""Keys that a grid file cannot set: what a job executes, and where files are written."""
 LONGEST = 1 << 20  # characters of a grid file
 DEEPEST = 16  # nesting of a grid file
 _CHOICE = re.compile(r"[\w.-]+")
@@ -128,23 +132,24 @@ def _corrections(content: Mapping[Any, Any], mistakes: Mistakes) -> dict[Any, An
         if not isinstance(key, str):
             mistakes.add(str(key), "keys must be words: leave it out")
             corrections[key] = None
-    cluster = content.get("cluster")
-    slurm = cluster.get("slurm") if isinstance(cluster, dict) else None
-    for key in COMMANDS:
-        if isinstance(slurm, dict) and key in slurm:
-            refuse_key(f"cluster.slurm.{key}", mistakes)
-    if "store" in content:
-        refuse_key("store", mistakes)
+    for key in USERS_KEYS:
+        if value_at(content, key) is not None:
+            refuse_key(key, mistakes)
     return corrections
+
+
+def value_at(config: Any, key: str) -> Any:
+    """Return the value of a dotted key in nested values, or None where there is none."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
 
 
 def refuse_key(key: str, mistakes: Mistakes) -> None:
     """Add the mistake of a grid that sets a key which only the user may set."""
-    mistakes.add(
-        key,
-        "a grid may come from anyone and cannot set this: set it on the command line or in a "
-        "profile of slurm/cluster/",
-    )
+    profile = " or in a profile of slurm/cluster/" if key.startswith("cluster.") else ""
+    sentence = "a grid may come from anyone and cannot set this: set it on the command line"
+    mistakes.add(key, sentence + profile)
 
 
 def _read_defaults(config: Any, mistakes: Mistakes) -> list[Any]:

@@ -68,6 +68,12 @@ def resolve(name: str) -> AxisName | None:
     return None
 
 
+def axis_path(name: str) -> str | None:
+    """Return the key path of the axis called `name`, or None if there is no such axis."""
+    axis = resolve(name)
+    return axis.path if axis else None
+
+
 def suggestion(name: str) -> str:
     """Return ` (did you mean 'x'?)` with the nearest name of an axis, ready to append."""
     return nearest(name, [*SHORT, *PATHS])

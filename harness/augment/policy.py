@@ -28,6 +28,7 @@ from harness.augment.ops import CODES, OPS, Colour, Kind
 from harness.augment.plan import INTERPOLATIONS, Plan
 from harness.augment.spaces import MOST_OPS, SUFFIXES, Row, Space, find_space
 from harness.errors import UserError, nearest
+from harness.schema import canonical
 
 _TEXT = re.compile(r"(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?")
 _ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")
@@ -270,7 +271,7 @@ def _parse_spread(value: str | float, text: str) -> Literal["fixed", "uniform"] 
             f"policy '{text}': spread is fixed, uniform, or the standard deviation of a normal, "
             f"above 0 up to 1, not {value}."
         )
-    return number
+    return float(canonical(number))
 
 
 def _parse_fill(value: str, text: str) -> Colour:

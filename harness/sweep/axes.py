@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from harness.errors import nearest
-from harness.schema import TrialConfig
+from harness.schema import TrialConfig, canonical
 from harness.sweep.mistakes import nested_model
 
 SHORT = {
@@ -96,4 +96,4 @@ def _comparison_key(value: Any) -> Hashable:
         return tuple(map(_comparison_key, value))
     if isinstance(value, dict):
         return frozenset((name, _comparison_key(inner)) for name, inner in value.items())
-    return isinstance(value, bool), value
+    return isinstance(value, bool), canonical(value)

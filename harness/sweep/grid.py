@@ -234,8 +234,10 @@ def _check_without_cells(block: Block, check: CheckSections, mistakes: Mistakes)
 
 
 def _valid_sections(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    sections = {}
-    for name in SECTIONS if config is not None else ():
+    sections: dict[str, Any] = {}
+    if config is None:
+        return sections
+    for name in SECTIONS:
         with contextlib.suppress(ValidationError):
             sections[name] = _build_section(name, config.get(name))
     return sections

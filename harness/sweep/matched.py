@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import UserError
-from harness.schema import Magnitude, TrialConfig
+from harness.schema import Magnitude, TrialConfig, canonical
 from harness.states import FINISHED
 from harness.sweep.axes import SHORT
 from harness.sweep.tables import (
@@ -132,7 +132,7 @@ def _best(path: str, rows: list[dict[str, str]]) -> Magnitude | None:
     if not means:
         return None
     best = max(means, key=lambda magnitude: means[magnitude])
-    return "none" if best == "none" else float(best)
+    return "none" if best == "none" else float(canonical(float(best)))
 
 
 def _val_top1(path: str, row: Mapping[str, str]) -> float:

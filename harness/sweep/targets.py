@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from harness.errors import UserError
-from harness.schema import TeacherConfig, TrialConfig
+from harness.schema import TeacherConfig, TrialConfig, canonical
 from harness.sweep.tables import read_rows, row_matches, size_columns
 
 KEY = "teacher.target_table"
@@ -38,7 +38,7 @@ def resolved(trial: TrialConfig) -> TeacherConfig:
 
 def _target(path: str, text: str | None) -> float:
     try:
-        target = float(text or "")
+        target = float(canonical(float(text or "")))
     except ValueError:
         target = math.nan
     if not 0.0 <= target < math.inf:

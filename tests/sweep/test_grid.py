@@ -79,6 +79,34 @@ def test_order_of_axes_and_values_and_writing_of_numbers_change_no_identity():
     assert ids(grid(axes=AXES)) == ids(grid(axes=turned)) == ids(grid(axes=floats))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "same"),
+    [
+        ("magnitude", 0.3, 0.1 + 0.2),
+        ("magnitude", 0.0, -0.0),
+        ("width", 1, 1.0000000000000002),
+        ("weight_decay", 0.0, -0.0),
+        ("lr", 0.3, 0.30000000000000004),
+        ("sparsity", 0.3, 0.30000000000000004),
+        ("compress.levels", [0.3], [0.30000000000000004]),
+        ("schedule", [0.3, 0.0], [0.30000000000000004, -0.0]),
+        ("recipe.optimizer.betas", [0.0, 0.3], [-0.0, 0.30000000000000004]),
+        ("compress.options.a", 0.3, 0.30000000000000004),
+        ("compress.options.a", 2, 2.0),
+        ("surplus.widths", [1.5], [1.5000000000000002]),
+        ("policy", "randaug(n=2, spread=0.3)", "randaug(n=2, spread=0.30000000000000004)"),
+    ],
+)
+def test_equal_numbers_make_one_stage_however_they_were_computed(key, value, same):
+    base = {"magnitude": [0.5], "sparsity": [0.5]}
+    plans = [make_plan(grid(axes={**base, key: [written]})) for written in (value, same)]
+    assert list(plans[0].stages) == list(plans[1].stages)
+    if key != "policy":
+        assert ids(plans[0]) == ids(plans[1])
+        with pytest.raises(UserError, match="is listed twice"):
+            grid(axes={**base, key: [value, same]})
+
+
 def test_levels_share_their_prefix_and_land_on_the_target():
     assert levels(0.0, 0.5) == ()
     assert levels(0.75, 0.5) == (0.5, 0.75)

@@ -18,7 +18,7 @@ from harness.arguments import Option, read_arguments
 from harness.cluster_schema import ClusterConfig
 from harness.config.checks import check_run, check_sections, check_teachers, check_trial
 from harness.config.compose import compose
-from harness.config.grid_file import GROUPS, choices, grid_files
+from harness.config.grid_file import GROUPS, choices, grid_files, is_profile_path
 from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.schema import RunConfig, TrialConfig
@@ -131,7 +131,7 @@ def _split(
     for sentence in arguments.mistakes:
         mistakes.add_sentence(sentence)
     for key, value in arguments.others:
-        if key in GROUPS and value not in choices(key):
+        if key in GROUPS and value not in choices(key) and not is_profile_path(key, value):
             mistakes.add(key, f"there is no {key} '{value}'{nearest(value, choices(key))}")
         elif key in ("grid", "store", *GROUPS):
             groups[key] = value  # as it is: paths need no quoting

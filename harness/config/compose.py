@@ -18,9 +18,13 @@ from harness.config.grid_file import (
     SECTIONS,
     USERS_KEYS,
     choices,
+    defaults,
     find_grid,
+    is_profile_path,
+    read_group,
     refuse_key,
     value_at,
+    write_yaml,
 )
 from harness.errors import UserError
 from harness.paths import GRIDS, PROFILES
@@ -68,7 +72,7 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
                 mistakes.add("grid", str(error))
                 mistakes.raise_any("the command line has")
             raise
-        selected = [f"{key}={groups[key]}" for key in groups if key in GROUPS]
+        selected = _selected(groups, content, Path(scratch))
         parsed = [change for text in overrides if (change := _parse(text, mistakes))]
         axes = [change for change in parsed if change.key_or_group.startswith("axes.")]
         changes = [change.input_line for change in parsed if change not in axes]
@@ -97,6 +101,23 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
         chosen += [Chosen(path, text, value) for path in paths]
     narrows = any(change.key_or_group.partition(".")[0] in LANGUAGE for change in parsed)
     return Composed(config, chosen, narrows)
+
+
+def _selected(
+    groups: Mapping[str, str], content: Mapping[str, Any] | None, scratch: Path
+) -> list[str]:
+    """Return the choices of groups for Hydra. Raises UserError for a file that cannot be read.
+
+    A user's own profile of a cluster is copied to `scratch`.
+    """
+    for group, value in [*defaults(content), *groups.items()]:
+        if group in GROUPS and (is_profile_path(group, value) or value in choices(group)):
+            read_group(group, value)
+    selected = {group: value for group, value in groups.items() if group in GROUPS}
+    if is_profile_path("cluster", profile := selected.get("cluster", "")):
+        selected["cluster"] = "from_file"
+        write_yaml(scratch / "cluster" / "from_file.yaml", read_group("cluster", profile))
+    return [f"{group}={value}" for group, value in selected.items()]
 
 
 def _leaves(value: Any, path: str = "") -> list[str]:
@@ -177,11 +198,9 @@ def _refuse_users_keys(
     """
     own = [text for text in changes if text.lstrip("+~").startswith(OPERATIONAL)]
     profiles = [
-        f"cluster={value}"
-        for item in content.get("defaults") or []
-        if isinstance(item, dict)
-        for key, value in item.items()
-        if key == "override /cluster" and value in choices("cluster")
+        f"{group}={value}"
+        for group, value in defaults(content)
+        if group == "cluster" and value in choices(group)
     ]
     without_file = _compose([*profiles[-1:], *selected, *own], scratch)
     for key in USERS_KEYS:

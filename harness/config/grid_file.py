@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from harness.errors import UserError, closest, nearest
 from harness.files import user_path
 from harness.paths import GRIDS, PROFILES
-from harness.plain_yaml import plain
+from harness.plain_yaml import plain, read_text
 from harness.schema import TrialConfig
 from harness.store.store import SWEEP_NAME
 from harness.sweep.mistakes import Mistakes
@@ -39,8 +39,6 @@ USERS_KEYS = (
     "run.data_root",
 )
 """Keys that a grid file cannot set: what a job executes, and where files are written."""
-LONGEST = 1 << 20  # characters of a grid file
-DEEPEST = 16  # nesting of a grid file
 _CHOICE = re.compile(r"[\w.-]+")
 _OVERRIDE = re.compile(r"override\s+/(\w+)")
 
@@ -60,6 +58,27 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if _CHOICE.fullmatch(path.stem))
 
 
+def group_file(group: str, value: str) -> Path:
+    """Return the YAML file that a group is set to: one of its folder, or a profile by its path."""
+    if is_profile_path(group, value):
+        return user_path(value, group)
+    return (PROFILES if group == "cluster" else GRIDS) / group / f"{value}.yaml"
+
+
+def is_profile_path(group: str, value: str) -> bool:
+    """Return whether the value of a group is the path of a user's own profile of a cluster."""
+    return group == "cluster" and value.endswith((".yaml", ".yml"))
+
+
+def read_group(group: str, value: str) -> dict[Any, Any]:
+    """Return the plain content of the file that a group is set to. Raises UserError."""
+    path, what = group_file(group, value), f"{group} file"
+    content = plain(read_text(path, what), f"the {what} {path}")
+    if not isinstance(content, dict) or "defaults" in content:
+        raise UserError(f"the {what} {path} is not a mapping of keys of `{group}`")
+    return content
+
+
 def find_grid(name: str, scratch: Path, mistakes: Mistakes) -> tuple[str, Mapping[str, Any] | None]:
     """Return the name under which Hydra finds a grid, and the content of a user's file.
 
@@ -74,46 +93,40 @@ def find_grid(name: str, scratch: Path, mistakes: Mistakes) -> tuple[str, Mappin
             )
         return name, None
     path = user_path(name, "grid")
-    text = _read_text(name, path)
-    content = plain(text, f"the grid file {path}", LONGEST, DEEPEST)
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise UserError(f"the grid file {path} is not a mapping of keys such as axes and recipe")
-    hydra_name = f"from_file_{path.stem}"
-    _write_copy(scratch / "grid" / f"{hydra_name}.yaml", text, _corrections(content, mistakes))
-    return hydra_name, content
-
-
-def _read_text(name: str, path: Path) -> str:
     if not SWEEP_NAME.fullmatch(path.stem):
         raise UserError(
             f"the grid file {path.name} names its sweep, and '{path.stem}' cannot be such a name: "
             "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"the grid file {path} is not text in UTF-8: save it as such") from error
-    except FileNotFoundError as error:
-        raise UserError(
-            f"there is no grid file {name}: check the path (from {Path.cwd()})"
-        ) from error
-    except OSError as error:
-        raise UserError(f"the grid file {path} cannot be read: {error.strerror}") from error
+    text = read_text(path, "grid file")
+    content = plain(text, f"the grid file {path}")
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"the grid file {path} is not a mapping of keys such as axes and recipe")
+    hydra_name = f"from_file_{path.stem}"
+    corrections = _corrections(content, mistakes)
+    dropped = {key for key, value in corrections.items() if value is None}
+    copy = {key: value for key, value in {**content, **corrections}.items() if key not in dropped}
+    write_yaml(scratch / "grid" / f"{hydra_name}.yaml", copy)
+    return hydra_name, content
 
 
-def _write_copy(path: Path, text: str, corrections: Mapping[Any, Any]) -> None:
-    """Write a grid file with `corrections` of top-level keys; None takes a key out."""
+def write_yaml(path: Path, content: Mapping[Any, Any]) -> None:
+    """Write plain values as a YAML file for Hydra."""
     from omegaconf import OmegaConf
 
-    copy: Any = OmegaConf.create(text or "{}")
-    for key, value in corrections.items():
-        if value is None:
-            del copy[key]
-        else:
-            copy[key] = value
     path.parent.mkdir()
-    OmegaConf.save(copy, path)
+    OmegaConf.save(OmegaConf.create(dict(content)), path)
+
+
+def defaults(content: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return the groups that a grid file sets in `defaults`, with their values."""
+    items = content.get("defaults") if content else None
+    pairs = []
+    for item in items if isinstance(items, list) else []:
+        for key, value in item.items() if isinstance(item, dict) else []:
+            if match := _OVERRIDE.fullmatch(str(key)):
+                pairs.append((match[1], str(value)))
+    return pairs
 
 
 def _corrections(content: Mapping[Any, Any], mistakes: Mistakes) -> dict[Any, Any]:

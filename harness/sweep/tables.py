@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.files import user_path
+from harness.plain_yaml import read_text
 from harness.schema import TrialConfig
 
 PLAIN = {"schedule": "constant", "surplus": "none", "dense_long": ""}
 """Columns in which experiments differ, and the value of a trial that does nothing special."""
+LONGEST = 1 << 27  # bytes of a table
 TOLERANCE = 1e-6  # sparsities and widths closer than this are equal
 
 
@@ -31,13 +35,13 @@ def read_rows(key: str, path: str, columns: Sequence[str]) -> list[dict[str, str
         UserError: beginning with the config's `key`; no such file, or one that is not a table, has
             no row, or lacks one of `columns`.
     """
-    if modification_time(path) is None:
-        raise UserError(f"{key}: there is no table {path}: check the path (from {Path.cwd()}).")
     try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_text(user_path(path, key), "table", LONGEST)
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
         raise UserError(f"{key}: the table {path} cannot be read: {error}.") from error
+    except UserError as error:
+        raise UserError(f"{key}: {error}.") from error
     for column in columns:
         if not rows or column not in rows[0]:
             raise UserError(f"{key}: the table {path} has no column `{column}`, or no row.")

@@ -79,14 +79,6 @@ def test_all_mistakes_of_a_command_line_are_listed_with_those_of_the_grid(tmp_pa
         assert f"\n  {word}" in said
 
 
-@pytest.mark.parametrize("text", [b"axes: {seed: [0]}  # \xe9\n", "axes: {}".encode("utf-16")])
-def test_a_grid_in_another_encoding_gets_a_sentence(tmp_path, text):
-    path = tmp_path / "mine.yaml"
-    path.write_bytes(text)
-    with pytest.raises(UserError, match="not text in UTF-8"):
-        load([f"grid={path}"])
-
-
 def test_values_that_are_excluded_together_are_no_mistake(tmp_path):
     text = "axes: {family: [cifar_resnet, wide_resnet], depth: [10, 8]}\nexclude:\n"
     for family, depth in (("cifar_resnet", 10), ("wide_resnet", 8)):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -179,6 +180,23 @@ def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
             "a space, such as randaug(n=2)."
         )
     return str(replace(policy, m=_parse_magnitude(magnitude, policy_text)))
+
+
+def without_folder(text: str, folder: Path) -> str:
+    """Return a policy's text in which a user's table has its file name and the hash of its content.
+
+    The table is looked up in `folder`, then from the current directory. A text that is not a policy
+    of a readable table is returned as it is.
+    """
+    match = _TEXT.fullmatch(text.strip())
+    if match is None or not match["space"].endswith(SUFFIXES):
+        return text
+    beside = folder / match["space"]
+    try:
+        name = find_space(str(beside) if beside.exists() else match["space"]).name
+    except UserError:
+        return text
+    return text.strip().replace(match["space"], name, 1)
 
 
 def _parse(text: str) -> tuple[Policy, dict[str, str]]:

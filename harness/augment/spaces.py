@@ -27,6 +27,7 @@ from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.paths import GRIDS
 from harness.plain_yaml import plain, read_text
+from harness.tables import remember_tables, table_files
 
 ROUNDINGS = ("none", "nearest", "down")
 MOST_OPS = 16  # of one sample
@@ -215,8 +216,9 @@ _LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table
 def find_space(name: str) -> Space:
     """Return the space of a name or of a table's path, with or without a hash: `my.yaml@1f0c2a9b`.
 
-    The name of the result always has the hash of the table's content, so a policy's text, and with
-    it the identity of a training, changes when the table does.
+    The name of the result has the hash of the table's content and not its folder. So a policy's
+    text, and with it the identity of a training, changes when the table does, and only then. The
+    file is remembered for this process and those that it starts.
 
     Raises:
         UserError: an unknown name, a missing file, a wrong table, or a hash that does not fit.
@@ -231,19 +233,36 @@ def find_space(name: str) -> Space:
     hashed = _HASHED.fullmatch(name)
     path, expected = (hashed["path"], hashed["digest"]) if hashed else (name, "")
     shipped = {table.stem: table for table in sorted(TABLES.glob("*.yaml"))}
-    if path not in shipped and not path.endswith(SUFFIXES):
+    if path in shipped:
+        space, label = load_space(shipped[path]), path
+    elif path.endswith(SUFFIXES):
+        space, label = _find_table(Path(path), expected), Path(path).name
+    else:
         raise UserError(
             f"unknown augmentation space '{name}'{nearest(name, [*SPACES, *shipped])}; "
             "a table of your own is named by its path, ending in .yaml or .json."
         )
-    space = load_space(shipped.get(path, Path(path)))
     digest = space.name.rpartition("@")[2]
     if expected not in ("", digest):
         raise UserError(
             f"{path} has changed: the policy was made for @{expected}, and the file is @{digest} "
             "now; restore it, or give the new table another name."
         )
-    return replace(space, name=f"{path}@{digest}")
+    return replace(space, name=f"{label}@{digest}")
+
+
+def _find_table(path: Path, expected: str) -> Space:
+    """Return the space of a user's table; one with a hash may be a file that was read before."""
+    same_name = [f for f in table_files() if f.name == path.name and f.is_file()]
+    for file in same_name if expected else ():
+        space = load_space(file)
+        if space.name.endswith(f"@{expected}"):
+            return space
+    if expected and same_name and not path.is_file():
+        path = same_name[0]  # its hash is another one, which the caller reports
+    space = load_space(path)
+    remember_tables([user_path(str(path), "policy")])
+    return space
 
 
 def load_space(path: Path) -> Space:

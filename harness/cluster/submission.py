@@ -6,10 +6,12 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.augment.spaces import SUFFIXES
 from harness.cluster_schema import ClusterConfig
 from harness.files import atomic_write
 from harness.schema import RunConfig, StageConfig
 from harness.sweep.jobs import Job
+from harness.tables import copy_tables, use_copies
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Submission:
     plugins: list[Path] = field(default_factory=list)  # copies of the plug-in files, for them
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write it as JSON, and copy the spaces that its policies may name."""
+        copy_tables(path.parent / "tables", SUFFIXES)
         value = {
             "store": str(self.store),
             "sweep": self.sweep,
@@ -49,6 +52,7 @@ class Submission:
     @classmethod
     def read(cls, path: Path) -> Submission:
         """Return what `write` wrote."""
+        use_copies(path.parent / "tables")
         value = json.loads(path.read_bytes())
         return cls(
             store=Path(value["store"]),

@@ -18,7 +18,7 @@ from harness.arguments import Option, read_arguments
 from harness.cluster_schema import ClusterConfig
 from harness.config.checks import check_run, check_sections, check_teachers, check_trial
 from harness.config.compose import compose
-from harness.config.grid_file import GROUPS, choices, grid_files, is_profile_path
+from harness.config.grid_file import GROUPS, choices, grid_files, grid_folder, is_profile_path
 from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.schema import RunConfig, TrialConfig
@@ -77,6 +77,7 @@ def load(
         check_trial,
         chosen=composed.chosen,
         unused_rules=composed.changes_axes,
+        folder=grid_folder(groups["grid"]),
     )
 
     mistakes.extend(check_teachers(grid, store, trains), {})

@@ -58,6 +58,16 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if _CHOICE.fullmatch(path.stem))
 
 
+def is_path(name: str) -> bool:
+    """Return whether `grid=name` is the path of a user's grid, not the name of a shipped one."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def grid_folder(name: str) -> Path:
+    """Return the folder in which the tables of a grid are looked up first."""
+    return user_path(name, "grid").parent if is_path(name) else Path()
+
+
 def group_file(group: str, value: str) -> Path:
     """Return the YAML file that a group is set to: one of its folder, or a profile by its path."""
     if is_profile_path(group, value):
@@ -85,7 +95,7 @@ def find_grid(name: str, scratch: Path, mistakes: Mistakes) -> tuple[str, Mappin
     `name` is that of a shipped grid, whose content is None here, or a path. A user's file is copied
     to `scratch`, without what is wrong in it. Raises UserError for a file that cannot be read.
     """
-    if not name.endswith((".yaml", ".yml")) and "/" not in name:
+    if not is_path(name):
         if name not in grid_files():
             raise UserError(
                 f"there is no grid '{name}'{nearest(name, grid_files())}; "

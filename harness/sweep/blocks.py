@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import UserError
@@ -73,11 +74,12 @@ class Block:
 
     `place` begins the places of its mistakes: "" for the main block, `also[0].` and so on. `fixed`
     is the composed config with the keys that the block sets, and `set_places` says where those
-    are. `is_valid` says whether cells can be built from it.
+    are. Tables lie in `folder`. `is_valid` says whether cells can be built from it.
     """
 
     place: str
     fixed: dict[str, Any]
+    folder: Path
     set_places: dict[str, str] = field(default_factory=dict)
     groups: list[AxisGroup] = field(default_factory=list)
     is_valid: bool = True
@@ -155,14 +157,14 @@ def with_settings(config: Mapping[str, Any], settings: Iterable[Setting]) -> dic
     return changed
 
 
-def read_blocks(config: Mapping[str, Any], mistakes: Mistakes) -> list[Block]:
+def read_blocks(config: Mapping[str, Any], folder: Path, mistakes: Mistakes) -> list[Block]:
     """Return the blocks of a composed grid: the main one, unless it is empty, and those of `also`.
 
     All blocks start from the fixed keys of the config.
     """
     fixed = {key: value for key, value in config.items() if key not in LANGUAGE}
     also = config.get("also")
-    main = _read_block(Block("", fixed), config, mistakes)
+    main = _read_block(Block("", fixed, folder), config, mistakes)
     blocks = [main] if main.groups or not also else []
     if also is None:
         return blocks
@@ -178,7 +180,7 @@ def read_blocks(config: Mapping[str, Any], mistakes: Mistakes) -> list[Block]:
         for key in entry:
             if key not in BLOCK_KEYS:
                 mistakes.add_unknown_key(f"{place}.{key}", str(key), BLOCK_KEYS)
-        block = Block(f"{place}.", fixed)
+        block = Block(f"{place}.", fixed, folder)
         _read_set(block, entry.get("set"), mistakes)
         _read_block(block, entry, mistakes)
         block.is_valid = len(mistakes) == count

@@ -21,18 +21,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from harness.augment import policy
 from harness.errors import UserError
-from harness.schema import TrialConfig
+from harness.schema import AugmentConfig, CompressConfig, TeacherConfig, TrialConfig
 from harness.store.identity import trial_id
+from harness.sweep import tables
 from harness.sweep.axes import LONG
 from harness.sweep.blocks import SECTIONS, Block, Cell, Setting, read_blocks, section_of
 from harness.sweep.mistakes import Mistake, Mistakes, validate
 from harness.sweep.references import has_reference
-from harness.sweep.schedules import depends_on_seed
+from harness.sweep.schedules import MATCHED, depends_on_seed
 from harness.sweep.trial import Trial
 from harness.sweep.where import Condition, parse
 
@@ -97,14 +100,15 @@ def read_grid(
     check_trial: CheckTrial | None = None,
     chosen: Iterable[Chosen] = (),
     unused_rules: bool = False,
+    folder: Path = Path(),
 ) -> Grid:
     """Return the grid of a composed config, without the cells that have a mistake.
 
     The checks are called for each distinct combination that no condition excludes. An axis that
     changes a key of `chosen` is a mistake, and so is a condition of `exclude` that holds for no
-    cell, unless `unused_rules` allows it.
+    cell, unless `unused_rules` allows it. Tables are looked up in `folder` first.
     """
-    blocks = read_blocks(config, mistakes)
+    blocks = read_blocks(config, folder, mistakes)
     columns = {axis.column: axis.path for block in blocks for axis in block.axes}
     excludes = _read_excludes(config.get("exclude"), columns, mistakes)
     _refuse_changes(blocks, chosen, mistakes)
@@ -225,32 +229,46 @@ def _check_without_cells(block: Block, check: CheckSections, mistakes: Mistakes)
     """Check the sections of a block without valid cells, and each value of its axes by itself."""
     first = block.first_cell()
     config = _config(block, first, mistakes)
-    mistakes.extend(check(_valid_sections(config)), {path: place for path, _, place in first})
+    mistakes.extend(
+        check(_valid_sections(block, config)), {path: place for path, _, place in first}
+    )
     for axis in block.axes:
         for position in range(1, len(axis.values)):
             path, _, place = setting = axis.setting(position)
-            found = check(_valid_sections(_config(block, (*first, setting), mistakes)))
+            found = check(_valid_sections(block, _config(block, (*first, setting), mistakes)))
             mistakes.extend([mistake for mistake in found if mistake[0] == path], {path: place})
 
 
-def _valid_sections(config: Mapping[str, Any] | None) -> dict[str, Any]:
+def _valid_sections(block: Block, config: Mapping[str, Any] | None) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     if config is None:
         return sections
     for name in SECTIONS:
         with contextlib.suppress(ValidationError):
-            sections[name] = _build_section(name, config.get(name))
+            sections[name] = _build_section(name, config.get(name), block.folder)
     return sections
 
 
-def _build_section(name: str, value: Any) -> Any:
-    """Return the model of a top-level key of a trial; `seed` is a plain value."""
+def _build_section(name: str, value: Any, folder: Path) -> Any:
+    """Return the model of a top-level key of a trial; `seed` is a plain value.
+
+    Tables are looked up in `folder`, and named by their file names and content.
+    """
     field = TrialConfig.model_fields[name]
     if value is None:
         return field.get_default()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        return field.annotation.model_validate(value)
-    return value
+    if not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        return value
+    section = field.annotation.model_validate(value)
+    update: dict[str, object] = {}
+    if isinstance(section, AugmentConfig):
+        update = {"policy": policy.without_folder(section.policy, folder)}
+    elif isinstance(section, CompressConfig) and section.magnitude_schedule.startswith(MATCHED):
+        table = section.magnitude_schedule.removeprefix(MATCHED)
+        update = {"magnitude_schedule": MATCHED + tables.without_folder(table, folder)}
+    elif isinstance(section, TeacherConfig) and section.target_table is not None:
+        update = {"target_table": tables.without_folder(section.target_table, folder)}
+    return section.model_copy(update=update) if update else section
 
 
 # --- cells --------------------------------------------------------------------------------------
@@ -298,7 +316,8 @@ class _Expansion:
                 for name in SECTIONS:
                     key = (name, *[places[position] for position in positions[name]])
                     if key not in built:
-                        built[key] = _build_section(name, block.config(cell, [name]).get(name))
+                        value = block.config(cell, [name]).get(name)
+                        built[key] = _build_section(name, value, block.folder)
                     sections[name] = built[key]
             except (ValidationError, UserError) as error:
                 self._add_cell_mistake(block, cell, error)

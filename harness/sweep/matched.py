@@ -24,6 +24,7 @@ from harness.sweep.tables import (
     read_rows,
     row_matches,
     size_columns,
+    table_path,
 )
 
 KEY = "compress.magnitude_schedule"
@@ -38,6 +39,7 @@ def best_magnitude(path: str, trial: TrialConfig, sparsity: float) -> Magnitude:
     Raises:
         UserError: a file that cannot be read, is not such a table, or lacks the size.
     """
+    path = table_path(path)
     size = tuple(size_columns(trial).items())
     return _best_of_size(path, modification_time(path), size, sparsity)
 

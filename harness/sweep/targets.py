@@ -10,7 +10,7 @@ import math
 
 from harness.errors import UserError
 from harness.schema import TeacherConfig, TrialConfig, canonical
-from harness.sweep.tables import read_rows, row_matches, size_columns
+from harness.sweep.tables import read_rows, row_matches, size_columns, table_path
 
 KEY = "teacher.target_table"
 
@@ -21,9 +21,9 @@ def resolved(trial: TrialConfig) -> TeacherConfig:
     Raises:
         UserError: a table that cannot be read, or that does not have one target for the size.
     """
-    path = trial.teacher.target_table
-    if path is None:
+    if trial.teacher.target_table is None:
         return trial.teacher
+    path = table_path(trial.teacher.target_table)
     size = {**size_columns(trial), "sparsity": trial.compress.sparsity}
     rows = read_rows(KEY, path, ["target"])
     targets = [(_target(path, row["target"]), row_matches(row, size)) for row in rows]

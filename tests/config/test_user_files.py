@@ -112,7 +112,7 @@ def test_devices_pipes_and_folders_are_never_read(tmp_path):
                 f"teacher.target_table={path}",
             ],
         ):
-            with pytest.raises(UserError, match="is not a regular file|Is a directory"):
+            with pytest.raises(UserError, match=r"is not a regular file|Is a directory"):
                 load(words)
 
 

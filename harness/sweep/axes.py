@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
 from harness.errors import nearest
-from harness.schema import TrialConfig, canonical
+from harness.schema import NoOptions, TrialConfig, canonical
+from harness.states import STATES
 from harness.sweep.mistakes import nested_model
 
 SHORT = {
@@ -40,6 +42,18 @@ def key_paths(model: type[BaseModel] = TrialConfig, prefix: str = "") -> Iterato
             yield prefix + name
         else:
             yield from key_paths(nested, f"{prefix}{name}.")
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """Return the texts that a column may hold, or () if it may hold any."""
+    if name == "state":
+        return STATES
+    model, path = TrialConfig, axis_path(name) or ""
+    *sections, key = path.split(".")
+    for section in sections:
+        model = nested_model(model, section) or NoOptions
+    annotation = model.model_fields[key].annotation if key in model.model_fields else None
+    return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
 
 
 PATHS = frozenset(key_paths())

@@ -13,14 +13,32 @@ from typing import Any
 
 from harness.augment.spaces import find_space
 from harness.cluster import read_states
-from harness.files import Damaged, read_json
+from harness.files import Damaged
 from harness.schema import StageConfig
 from harness.states import StageState, trial_state
 from harness.store import provenance
+from harness.store.records import Number, Record, check, check_seal, read_json
 from harness.store.store import COUNTS, SCORES, Store
 from harness.sweep import cost
 from harness.sweep.plan import Plan
 from harness.sweep.trial import Trial
+
+OLD_DIFFICULTY_KEYS = (
+    "teacher", "dataset", "images", "draws", "split_hash", "policy", "clean", "ops", "policies",
+    "correlations",
+)  # fmt: skip
+"""Keys of a `difficulty.json` that was written before it had a digest."""
+
+
+class _Policy(Record):
+    loss: Number
+
+
+class _Difficulty(Record):
+    """What is read of a sweep's `difficulty.json`."""
+
+    dataset: str
+    policies: dict[str, _Policy]
 
 
 def rows_of_grid(args: list[str]) -> list[dict[str, Any]]:
@@ -77,17 +95,18 @@ def _difficulties(store: Store, grid: str) -> tuple[str, dict[str, float]] | Non
     path = store.sweep_folder(grid) / "difficulty.json"
     try:
         content = read_json(path)
-        losses = {policy: float(entry["loss"]) for policy, entry in content["policies"].items()}
-        return str(content["dataset"]), losses
+        check_seal(path, content, OLD_DIFFICULTY_KEYS)
+        difficulty = check(path, content, _Difficulty)
     except FileNotFoundError:
         return None
-    except (Damaged, KeyError, TypeError, ValueError, AttributeError) as error:
+    except Damaged as error:
         print(
-            f"warning: {path} is not what harness.difficulty writes ({error!r}), so the rows have "
-            "no column `difficulty`: run that command again, or delete the file",
+            f"warning: {error}; so the rows have no column `difficulty`: run harness.difficulty "
+            "again, or delete the file",
             file=sys.stderr,
         )
         return None
+    return difficulty.dataset, {name: entry.loss for name, entry in difficulty.policies.items()}
 
 
 @functools.cache

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.files import read_lines
 from harness.store.claims import ClaimState
+from harness.store.records import read_lines
 from harness.store.store import UNREADABLE, Store
 
 RETRY = "retry"  # class of a record that is not a failure but the user's request to try again
@@ -66,15 +66,20 @@ def describe(error: BaseException, **where: Any) -> dict[str, Any]:
     """Return the record for `failures/NNN.json`: class, one-line message, place, traceback."""
     trace = traceback.extract_tb(error.__traceback__)
     place = f"{trace[-1].filename.rpartition('/')[2]}:{trace[-1].lineno}" if trace else ""
-    message = _ADDRESS.sub("", " ".join(str(error).split()))[:500] or type(error).__name__
+    message = _ADDRESS.sub("", " ".join(_encodable(str(error)).split()))[:500]
     return {
         "class": classify(error),
         "error": type(error).__name__,
-        "message": message,
+        "message": message or type(error).__name__,
         "where": place,
-        "traceback": "".join(traceback.format_exception(error))[-20_000:],
+        "traceback": _encodable("".join(traceback.format_exception(error)))[-20_000:],
         **where,
     }
+
+
+def _encodable(text: str) -> str:
+    """Return text in which names of files may hold any bytes, as text that UTF-8 can encode."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def describe_gang(error: BaseException, **where: Any) -> dict[str, Any]:

@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.cluster import slurm
 from harness.cluster.slurm import QueuedJob, SlurmDown
 from harness.errors import UserError
-from harness.files import append_line, make_folder, read_lines
+from harness.files import append_line, make_folder
 from harness.store.claims import Claim, ClaimLost, try_claim
+from harness.store.records import Record, read_lines
 from harness.store.store import Store
 
 LOCK_SECONDS = 300.0
-JOB_ID = re.compile(r"\d+(_\d+)?")
+JobId = Annotated[str, Field(pattern="^[0-9]+(_[0-9]+)?$", max_length=30)]
 GAVE_UP = "gave-up"
 """Name of a file in a submission's folder. If it exists, its jobs must end; its text says why."""
 
@@ -57,12 +59,23 @@ class Scheduler:
         return stages_of
 
 
+class _Line(Record):
+    """A line of `jobs.jsonl`, as one of the functions below writes it."""
+
+    name: str
+    parts: list[list[str]] | None = None  # with `folder`, which starts at the store
+    folder: str | None = None
+    job: JobId | None = None
+    cancelled: list[JobId] | None = None
+
+
 def record_submission(
     sweep_folder: Path, name: str, parts: Sequence[Sequence[str]], folder: Path
 ) -> None:
     """Append, before a submission, the job's name, its elements' stages and its log folder."""
-    record = {"name": name, "parts": [list(part) for part in parts], "folder": str(folder)}
-    append_line(sweep_folder / "jobs.jsonl", {**record, "time": time.time()})
+    store = Store(sweep_folder.parent.parent)
+    record = {"parts": [list(part) for part in parts], "folder": store.relative(folder)}
+    append_line(sweep_folder / "jobs.jsonl", {"name": name, **record, "time": time.time()})
 
 
 def record_job_id(sweep_folder: Path, name: str, job: str) -> None:
@@ -81,40 +94,31 @@ def record_cancelled(sweep_folder: Path, jobs: Mapping[str, QueuedJob]) -> None:
 
 
 def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
-    """Return the valid records of `jobs.jsonl`, of one sweep or of all sweeps of a store."""
-    paths = sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl"))
-    records = [record for path in paths for record in read_lines(path)]
-    return [record for record in records if _is_valid(store, record)]
+    """Return the valid records of `jobs.jsonl`, of one sweep or of all sweeps of a store.
 
-
-def _is_valid(store: Path, record: Mapping[str, Any]) -> bool:
-    """Return whether one of the functions above can have written the record."""
-    if not isinstance(record.get("name"), str):
-        return False
-    if "cancelled" in record:
-        ids = record["cancelled"]
-        return isinstance(ids, list) and all(JOB_ID.fullmatch(str(job)) for job in ids)
-    if "parts" not in record:
-        return JOB_ID.fullmatch(str(record.get("job"))) is not None
-    parts = record["parts"]
-    return (
-        isinstance(parts, list)
-        and all(isinstance(part, list) and all(isinstance(s, str) for s in part) for part in parts)
-        and Store(store).own_log(record.get("folder")) is not None
-    )
+    Their folders are absolute paths in the store.
+    """
+    records = []
+    for path in sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl")):
+        for record in read_lines(path, _Line):
+            folder = Store(store).own_log(record.get("folder"))
+            if folder is not None and record.get("parts") is not None:
+                records.append({**record, "folder": folder})
+            elif "parts" not in record and (record.get("job") or record.get("cancelled")):
+                records.append(record)
+    return records
 
 
 def _submitted_parts(
     records: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, list[str], Path]]:
     """Yield the job's id, the stages and the folder of each submitted part that has a job's id."""
-    ids = {record["name"]: str(record["job"]) for record in records if "job" in record}
+    ids = {record["name"]: record["job"] for record in records if "job" in record}
     for record in records:
-        if "parts" not in record or record["name"] not in ids:
-            continue
-        job, parts = ids[record["name"]], record["parts"]
-        for number, part in enumerate(parts):
-            yield f"{job}_{number}" if len(parts) > 1 else job, part, Path(record["folder"])
+        if "parts" in record and record["name"] in ids:
+            job, parts = ids[record["name"]], record["parts"]
+            for number, part in enumerate(parts):
+                yield f"{job}_{number}" if len(parts) > 1 else job, part, record["folder"]
 
 
 def query_scheduler(
@@ -147,7 +151,7 @@ def query_scheduler(
         return Scheduler()
     stages: dict[str, tuple[str, QueuedJob]] = {}
     stuck: dict[str, QueuedJob] = {}
-    has_given_up = functools.cache(lambda folder: reason_to_give_up(Path(folder)) is not None)
+    has_given_up = functools.cache(lambda folder: reason_to_give_up(folder) is not None)
     for job, entry in jobs.items():
         record = submissions.get(entry.name)
         if record is None or has_given_up(record["folder"]):  # it ends as soon as it begins
@@ -205,10 +209,10 @@ def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]
     requested = set(stages)
     logs: dict[str, tuple[str, Path]] = {}
     for job, part, folder in _submitted_parts(read_records(store)):
-        for stage in requested.intersection(part):
-            log = folder / f"{job}_0_log.out"
-            if not log.is_symlink() or Store(store).own_log(log) is not None:
-                logs[stage] = job, log
+        if with_log := requested.intersection(part):
+            log = Store(store).own_log(folder / f"{job}_0_log.out")
+            if log is not None:
+                logs.update(dict.fromkeys(with_log, (job, log)))
     return logs
 
 

@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.files import Damaged, read_json, write_json
+from harness.files import Damaged, write_json
 from harness.plugins import load_plugins
+from harness.store.records import check_seal, read_json, sealed
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit", "pillow",
@@ -61,7 +62,7 @@ def commit() -> str | None:
     snapshot = SOURCE.parent / "snapshot.json"
     if snapshot.exists():
         with contextlib.suppress(Damaged):
-            return read_json(snapshot).get("commit")
+            return str(read_json(snapshot).get("commit"))
     try:
         head = _git("describe", "--always", "--abbrev=12", "--exclude=*")
         changes = _git("status", "--porcelain", "--untracked-files=all", "--", ".")
@@ -97,22 +98,21 @@ def record(folder: Path, facts: dict[str, Any]) -> None:
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
     if plugins := load_plugins():
         entry["plugins"] = [{"file": p.path.name, "sha256": p.sha256} for p in plugins]
-    path = folder / "provenance.json"
-    try:
-        records = read_json(path)["records"]
-    except (FileNotFoundError, Damaged, KeyError):
-        records = []
-    if not records or records[-1] != entry:
-        write_json(path, {"records": [*records, entry]})
+    earlier = records(folder)
+    if earlier[-1:] != [entry]:
+        write_json(folder / "provenance.json", sealed({"records": [*earlier, entry]}))
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of a stage's runs, oldest first; an empty list if there are none."""
+    """Return the records of a stage's runs, oldest first; none if their file is damaged."""
+    path = folder / "provenance.json"
     try:
-        entries = read_json(folder / "provenance.json").get("records", [])
+        content = read_json(path)
+        check_seal(path, content, ["records"])
     except (FileNotFoundError, Damaged):
         return []
-    return [entry for entry in entries if isinstance(entry, dict)]
+    entries = content.get("records")
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
 def recorded(record: Mapping[str, Any], column: str) -> Any:

@@ -18,13 +18,19 @@ from typing import Any
 
 from harness.errors import UserError
 
+_NO_PERMISSION = "no permission: correct the folder's owner or mode, or choose another folder"
 _REMEDY = {
-    errno.ENOSPC: "the disk is full: free some space and launch again",
-    errno.EDQUOT: "the disk quota is used up: free some space and launch again",
-    errno.EROFS: "the file system is read-only: remount it, or choose store=PATH",
-    errno.EACCES: "no permission: correct the folder's owner or mode, or choose store=PATH",
-    errno.EPERM: "no permission: correct the folder's owner or mode, or choose store=PATH",
+    errno.ENOSPC: "the disk is full: free some space, then run the same command again",
+    errno.EDQUOT: "the disk quota (space, or number of files) is used up: delete some files, then "
+    "run the same command again",
+    errno.EROFS: "the file system is read-only: remount it, or choose another folder",
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
 }
+_NO_INODES = (
+    "the disk has space, but its file system has no inode left for another file: delete files "
+    "there, then run the same command again"
+)
 
 
 class Damaged(Exception):
@@ -54,12 +60,20 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDY.get(error.errno or 0)
-        if remedy is None:
-            remedy = f"{error.strerror or error}: correct that, or choose store=PATH"
+        reason = f"{error.strerror or error}: correct that, or choose another folder"
+        remedy = _REMEDY.get(error.errno or 0, reason)
+        if error.errno == errno.ENOSPC and _lacks_inodes(path):
+            remedy = _NO_INODES
         raise CannotWrite(
             f"cannot write {path}: {remedy}. Nothing that was finished is lost."
         ) from error
+
+
+def _lacks_inodes(path: Path) -> bool:
+    """Return whether the file system of `path` has space left, but no inode."""
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    status = os.statvfs(existing)
+    return status.f_bavail > 0 and status.f_favail == 0 < status.f_files
 
 
 def make_folder(path: Path) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.arguments import Option, read_arguments
+from harness.arguments import Option, read_arguments, top_level, unknown_key, unquoted
 from harness.cluster_schema import ClusterConfig
 from harness.config.checks import check_run, check_sections, check_teachers, check_trial
 from harness.config.compose import compose
@@ -28,6 +28,8 @@ from harness.sweep.mistakes import Mistakes, validate
 LANGUAGE = ("axes", "zip", "also", "exclude")
 OPERATIONAL = ("run", "cluster", "store")
 KEYS = (*TrialConfig.model_fields, *LANGUAGE, *OPERATIONAL)
+WORDS = ("grid", *KEYS)
+"""Top-level keys of a command line, without the options of its verb."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,13 @@ def _split(
     for sentence in arguments.mistakes:
         mistakes.add_sentence(sentence)
     for key, value in arguments.others:
-        if key in GROUPS and value not in choices(key):
-            mistakes.add(key, f"there is no {key} '{value}'{nearest(value, choices(key))}")
+        plain = unquoted(value)  # paths need no quotes, but may have them
+        if key in GROUPS and plain not in choices(key):
+            mistakes.add(key, f"there is no {key} '{plain}'{nearest(plain, choices(key))}")
         elif key in ("grid", "store", *GROUPS):
-            groups[key] = value  # as it is: paths need no quoting
-        elif (top := key.lstrip("+~").partition(".")[0]) not in KEYS:
-            valid = [*options, "grid", *GROUPS, *KEYS]
-            mistakes.add(key, f"there is no option or config key '{top}'{nearest(top, valid)}")
+            groups[key] = plain
+        elif top_level(key) not in WORDS:
+            mistakes.add(key, unknown_key(key, options, WORDS))
         else:
             overrides.append(f"{key}={value}")
     return groups, overrides, arguments.options

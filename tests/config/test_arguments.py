@@ -72,9 +72,47 @@ def test_a_required_option_that_is_missing_is_named():
 
 def test_other_arguments_are_kept_as_they_are():
     args = ["grid=a=b", "lines=1", "+recipe.epochs=3"]
-    others, options = split_options(args, OPTIONS)
+    others, options = split_options(args, OPTIONS, ["grid", "recipe"])
     assert others == ["grid=a=b", "+recipe.epochs=3"]
     assert options["lines"] == 1
+
+
+def test_a_misspelt_option_beside_a_config_is_named_with_the_nearest():
+    with pytest.raises(UserError) as caught:
+        split_options(["grid=x", "fromat=json", "recipee.epochs=3"], OPTIONS, ["grid", "recipe"])
+    assert str(caught.value).splitlines() == [
+        "there is no option or config key 'fromat' (did you mean 'format'?)",
+        "there is no option or config key 'recipee' (did you mean 'recipe'?)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "repeated"),
+    [
+        (["store=a", "store=a"], True),
+        (["a.b=1", "a={c: 2, b: 3}"], True),
+        (["a={b: {c: 1}}", "a.b.d=2"], True),
+        (["a={b: 1}", "a.c=2"], False),
+        (["model=cnn", "model.width=2"], False),
+        (["ab=1", "a=2"], False),
+    ],
+)
+def test_a_key_may_not_be_set_twice_in_any_spelling(args, repeated):
+    assert len(read_arguments(args, {}).mistakes) == repeated
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("'/x y'", "/x y"),
+        ('"/x y"', "/x y"),
+        ("state == 'failed'", "state == 'failed'"),
+        ("'a' == 'b'", "'a' == 'b'"),
+        ("'", "'"),
+    ],
+)
+def test_quotes_around_all_of_a_value_are_not_part_of_it(value, expected):
+    assert parse_options([f"path={value}"], {"path": Option()}) == {"path": expected}
 
 
 @pytest.mark.parametrize(

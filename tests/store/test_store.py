@@ -14,7 +14,7 @@ from harness.files import CannotWrite, Damaged, append_line, atomic_write
 from harness.schema import StageConfig
 from harness.store.claims import ClaimLost, look, try_claim
 from harness.store.identity import canonical_json, stage_id
-from harness.store.records import misplaced, read_lines
+from harness.store.records import read_lines
 from harness.store.store import Store
 
 TIMING = {"gpu_seconds": 1.0}

@@ -42,7 +42,7 @@ TABLE = (
     ),
     Rule(
         "removed",
-        "OMPI_* PMI_* PMIX_* AZUREML_* AZ_BATCH* SM_TRAINING_ENV DLTS_JOB_ID DLWS_JOB_ID",
+        "OMPI_* AZUREML_* AZ_BATCH* SM_TRAINING_ENV DLTS_JOB_ID DLWS_JOB_ID",
         "DeepSpeed takes ranks and addresses from them",
     ),
     Rule(

@@ -112,7 +112,8 @@ class Worker:
         except Exception as error:  # is classified and recorded; status shows it
             is_retried = self._record_failure(gang, error, micro_batch_size)
             if self.world.size > 1:  # the other ranks wait in a collective until this one exits
-                self.should_restart = is_retried or self._has_work()
+                with contextlib.suppress(CannotWrite, OSError):
+                    self.should_restart = is_retried or self.queue.has_work()
                 raise
         finally:
             _release(claims)
@@ -152,12 +153,6 @@ class Worker:
         if not is_retried:
             self.signatures.append(failure.signature(failure.describe(error)))
         return is_retried
-
-    def _has_work(self) -> bool:
-        """Return whether the job has more to train than what has just failed for good."""
-        with contextlib.suppress(CannotWrite, OSError):
-            return self.queue.has_work()
-        return False
 
 
 def _release(claims: dict[str, Claim]) -> None:

@@ -90,12 +90,15 @@ def test_the_log_tells_why_an_owner_is_gone(tmp_path, tail, name):
     elsewhere = tmp_path / "4_0_log.out"
     for path in (log, elsewhere):
         path.write_text("x" * 10_000 + tail)
-    seen = ClaimState("t", "4", 0, 500.0, dead=False, log=str(log))
-    record = failure.describe_lost(Store(tmp_path), seen, step=3)
-    assert record["class"] == name
-    foreign = replace(seen, log=str(elsewhere))  # not a log of this store: never opened
-    assert failure.describe_lost(Store(tmp_path), foreign, step=3)["class"] == "lost"
-    assert "job 4" in record["message"]
+    store, stage = Store(tmp_path), "0123456789abcdef"
+    store.folder(stage).mkdir(parents=True)
+    owner = ClaimState("t", "4", 0, 500.0, dead=False, log=str(log))
+    foreign = replace(owner, log=str(elsewhere))  # not a log of this store: never opened
+    for claim in (owner, foreign):
+        failure.record_lost(store, stage, claim, "5")
+    records = store.failures(stage)
+    assert [record["class"] for record in records] == [name, "lost"]
+    assert all("job 4" in record["message"] for record in records)
 
 
 def test_smaller_micro_batches_and_more_memory_last_until_a_retry():

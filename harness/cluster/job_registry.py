@@ -88,9 +88,8 @@ def record_cancelled(sweep_folder: Path, jobs: Mapping[str, QueuedJob]) -> None:
     ids_by_name: dict[str, list[str]] = {}
     for job, entry in jobs.items():
         ids_by_name.setdefault(entry.name, []).append(job)
-    make_folder(sweep_folder)
     for name, ids in ids_by_name.items():
-        append_line(sweep_folder / "jobs.jsonl", {"name": name, "cancelled": ids})
+        append_line(make_folder(sweep_folder) / "jobs.jsonl", {"name": name, "cancelled": ids})
 
 
 def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:

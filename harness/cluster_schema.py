@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict, field_validator
+from pydantic import Field, Strict, field_validator, model_validator
 
 from harness.schema import Frozen, PositiveInt
 
@@ -100,3 +100,17 @@ class ClusterConfig(Frozen):
     timeout_min: Minutes = 60 * 24 * 7
     resources: Annotated[tuple[ResourceRule, ...], Strict(False)] = ()  # the first rule that holds
     slurm: SlurmConfig = SlurmConfig()
+
+    @model_validator(mode="after")
+    def _ask_for_gpus_once(self) -> ClusterConfig:
+        named = [
+            key
+            for key, value in self.slurm.extra.items()
+            if key.startswith("gpus") or (key.startswith(("gr", "tres")) and "gpu" in str(value))
+        ]
+        if self.gpus_per_node and named:
+            raise ValueError(
+                f"slurm.extra has {', '.join(named)} and gpus_per_node={self.gpus_per_node}: ask "
+                "for GPUs once, with gpus_per_node and slurm.gpu_type"
+            )
+        return self

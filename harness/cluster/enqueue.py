@@ -28,11 +28,11 @@ def release_held(scheduler: Scheduler) -> None:
     Also print why other jobs wait, and how many are just ending: after scancel they still count as
     queued.
     """
-    ours = dict(scheduler.stages.values())
+    ours = dict([*scheduler.stages.values(), *scheduler.stuck.values()])
     ending = [job for job, entry in ours.items() if entry.state == "COMPLETING"]
     if ending:
         print(f"note: {len(ending):,} jobs are ending; launch again in a minute for what they left")
-    for sentence in slurm.describe_waiting({**ours, **scheduler.stuck}):
+    for sentence in slurm.describe_waiting(ours):
         print(f"note: {sentence}")
     for job in [job for job, entry in ours.items() if entry.reason in slurm.HELD]:
         try:
@@ -102,9 +102,9 @@ def submit(
         return Submitted()
     submitter = Submitter(store, launch.grid.name, plan.stages, Work(), lock.heartbeat)
     submitted = submitter.submit(groups)
-    if scheduler.stuck:
-        slurm.cancel(list(scheduler.stuck))
-        print(f"cancelled {len(scheduler.stuck):,} jobs that could never start")
+    if stuck := {job for job, _ in scheduler.stuck.values()}:
+        slurm.cancel(list(stuck))
+        print(f"cancelled {len(stuck):,} jobs that could never start")
     return submitted
 
 

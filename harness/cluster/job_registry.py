@@ -38,23 +38,23 @@ class Scheduler:
     """What SLURM knows of the jobs of one store.
 
     `stages`: for each stage that a queued job holds, the job's id and its entry in the queue.
-    `jobs`: this user's queued jobs by id. `ended`: for each other stage that was submitted, a
-    sentence about its last job. `stuck`: jobs of the store that can never start, by id.
+    `stuck`: the same for jobs that can never start. `jobs`: this user's queued jobs by id. `ended`:
+    for each other stage that was submitted, a sentence about its last job.
     `was_queried`: False where no stage needed it, or squeue is not installed. `problem`: why SLURM
     did not answer, or ''.
     """
 
     stages: Mapping[str, tuple[str, QueuedJob]] = field(default_factory=dict)
+    stuck: Mapping[str, tuple[str, QueuedJob]] = field(default_factory=dict)
     jobs: Mapping[str, QueuedJob] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)
-    stuck: Mapping[str, QueuedJob] = field(default_factory=dict)
     was_queried: bool = False
     problem: str = ""
 
     def stages_by_job(self) -> dict[str, list[str]]:
         """Return the stages of every queued job."""
         stages_of: dict[str, list[str]] = {}
-        for stage, (job, _) in self.stages.items():
+        for stage, (job, _) in {**self.stuck, **self.stages}.items():
             stages_of.setdefault(job, []).append(stage)
         return stages_of
 
@@ -88,9 +88,8 @@ def record_cancelled(sweep_folder: Path, jobs: Mapping[str, QueuedJob]) -> None:
     ids_by_name: dict[str, list[str]] = {}
     for job, entry in jobs.items():
         ids_by_name.setdefault(entry.name, []).append(job)
-    make_folder(sweep_folder)
     for name, ids in ids_by_name.items():
-        append_line(sweep_folder / "jobs.jsonl", {"name": name, "cancelled": ids})
+        append_line(make_folder(sweep_folder) / "jobs.jsonl", {"name": name, "cancelled": ids})
 
 
 def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
@@ -150,21 +149,19 @@ def query_scheduler(
     if jobs is None:
         return Scheduler()
     stages: dict[str, tuple[str, QueuedJob]] = {}
-    stuck: dict[str, QueuedJob] = {}
+    stuck: dict[str, tuple[str, QueuedJob]] = {}
     has_given_up = functools.cache(lambda folder: reason_to_give_up(folder) is not None)
     for job, entry in jobs.items():
         record = submissions.get(entry.name)
         if record is None or has_given_up(record["folder"]):  # it ends as soon as it begins
             continue
-        if entry.reason in slurm.NEVER:
-            stuck[job] = entry
-            continue
         element = job.partition("_")[2]
         number = int(element) if element.isdecimal() else 0
         for part in record["parts"][number : number + 1]:
-            stages.update(dict.fromkeys(part, (job, entry)))
-    ended = _why_ended(records, set(unfinished) - set(stages), stuck)
-    return Scheduler(stages, jobs, ended, stuck, was_queried=True)
+            holder = stuck if entry.reason in slurm.NEVER else stages
+            holder.update(dict.fromkeys(part, (job, entry)))
+    ended = _why_ended(records, set(unfinished) - set(stages), dict(stuck.values()))
+    return Scheduler(stages, stuck, jobs, ended, was_queried=True)
 
 
 def _why_ended(

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 COMMANDS = ("sbatch", "srun", "squeue")
 FORBIDDEN = ":%\\\n"  # in a path that goes into PYTHONPATH, and in which SLURM expands %j
-GPU_OPTIONS = ("gres", "gpus", "gpus-per-task", "gpus-per-socket", "tres-per-node")
 UNSURE = "Requested node configuration is not available"
 HOLDING = ("begin", "hold")  # options with which SLURM checks nothing at submission
 SITE_VARIABLES = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
@@ -116,16 +115,6 @@ def job_problems(cluster: ClusterConfig, run: RunConfig) -> list[str]:
             f"run.processes={run.processes} on {profile.nodes} node(s) are {tasks} rank(s) for "
             f"cluster.gpus_per_node={gpus}, and each rank uses one GPU: set "
             f"run.processes={profile.nodes * gpus} or cluster.gpus_per_node={tasks}"
-        )
-    if profile.gpu_type and not gpus:
-        sentences.append(
-            f"cluster.slurm.gpu_type={profile.gpu_type} and cluster.gpus_per_node=0: set the "
-            "number of GPUs, or leave the type out"
-        )
-    if gpus and (twice := sorted(set(GPU_OPTIONS) & set(profile.extra))):
-        sentences.append(
-            f"cluster.slurm.extra has {', '.join(twice)} and cluster.gpus_per_node={gpus}: ask for "
-            "GPUs once, with gpus_per_node and cluster.slurm.gpu_type"
         )
     if profile.signal_seconds >= cluster.timeout_min * 60:
         sentences.append(

@@ -38,14 +38,14 @@ HELD = ("launch failed requeued held", "job requeued in held state", "JobHoldMax
 """Reasons for which SLURM holds a job that a node failed to start; `launch` releases it."""
 ORDINARY = ("", "None", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime")
 """Reasons for which a pending job waits its turn."""
-HELP = {
-    "JobHeldUser": "you hold it: scontrol release {job}, or cancel it",
-    "JobHeldAdmin": "an administrator holds it: ask the site",
-    "PartitionDown": "its partition is down",
-    "PartitionInactive": "its partition is inactive",
-    "Assoc": "a limit of your account: jobs that end, or the site, make room",
-    "QOS": "a limit of the quality of service: jobs that end, or the site, make room",
-    "ReqNodeNotAvail": "nodes are down or reserved",
+ADVICE = {
+    **dict.fromkeys(NEVER, " (launch cancels it and queues another)"),
+    **dict.fromkeys(HELD, " (launch releases it)"),
+    "JobHeldUser": " (you hold it: scontrol release {job}, or cancel it)",
+    "JobHeldAdmin": " (an administrator holds it: ask the site)",
+    "Assoc": " (a limit of your account: jobs that end, or the site, make room)",
+    "QOS": " (a limit of the quality of service: jobs that end, or the site, make room)",
+    "ReqNodeNotAvail": " (nodes are down or reserved)",
 }
 """What the user may know of other reasons, by how they begin."""
 USER_PREFERENCES = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
@@ -124,13 +124,9 @@ def describe_waiting(jobs: Mapping[str, QueuedJob]) -> list[str]:
             waiting.setdefault(entry.reason, []).append(job)
     sentences = []
     for reason, ids in waiting.items():
-        advice = "launch cancels it and queues another" if reason in NEVER else ""
-        advice = "launch releases it" if reason in HELD else advice
-        begins = (text for start, text in HELP.items() if reason.startswith(start))
-        advice = (advice or next(begins, "")).format(job=ids[0])
-        sentences.append(
-            f"{len(ids):,} jobs wait, such as {ids[0]}: {reason}{advice and f' ({advice})'}"
-        )
+        advice = next((text for start, text in ADVICE.items() if reason.startswith(start)), "")
+        sentence = f"{len(ids):,} jobs wait, such as {ids[0]}: {reason}{advice}"
+        sentences.append(sentence.replace("{job}", ids[0]))
     return sentences
 
 

@@ -226,7 +226,7 @@ def _executor(submission: Submission, folder: Path, name: str) -> SlurmExecutor:
         wckey=None,  # submitit would ask for one of its own, which sites that check them refuse
         setup=[
             *profile.setup,
-            f"unset {' '.join(READ_AT_IMPORT)}",
+            f"unset {READ_AT_IMPORT}",
             # The copy of the code comes before the checkout in whose folder a job may start. An
             # empty entry would stand for that folder.
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",

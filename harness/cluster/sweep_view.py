@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from harness.config import Launch, load
 from harness.errors import UserError
 from harness.schema import StageConfig
 from harness.states import SETTLED, StageState, trial_state
-from harness.store.identity import STAGE_ID
 from harness.store.store import Store
 from harness.sweep.axes import PATHS, SHORT, resolve
 from harness.sweep.grid import Grid
@@ -50,6 +49,32 @@ class Sweep:
         return [stage for stage in self.plan.stages if stage in selected]
 
 
+def read_states(
+    store: Store,
+    stages: Mapping[str, StageConfig],
+    heartbeat: Callable[[], None] | None = None,
+    must_answer: bool = True,
+    sweep: str = "",
+) -> tuple[dict[str, StageState], Scheduler]:
+    """Return the state of every stage, and what SLURM knows of those that are not settled.
+
+    `heartbeat` and `must_answer` are as in `query_scheduler`. With the name of a `sweep`, SLURM is
+    also asked where launches of it submitted stages outside of `stages` that are not finished.
+    """
+    states = stage_states(store, stages)
+    unfinished = {stage for stage, state in states.items() if state.name not in SETTLED}
+    if sweep:
+        records = read_records(store.root, sweep)
+        submitted = {s for record in records for part in record.get("parts", ()) for s in part}
+        outside = submitted - states.keys()
+        unfinished |= outside - {stage for stage in outside & store.ids() if store.is_done(stage)}
+    scheduler = query_scheduler(store.root, unfinished, heartbeat, must_answer)
+    if scheduler.was_queried:
+        known = {stage: state for stage, state in states.items() if state.result is not None}
+        states = stage_states(store, stages, scheduler, known)
+    return states, scheduler
+
+
 def names_of_trials(grid: Grid) -> set[str]:
     """Return the names that `where=` and `by=` may use: short names of axes, and key paths."""
     return {*SHORT, *PATHS, *COLUMNS, *grid.axes, "state", "trial"}
@@ -68,27 +93,6 @@ def value_of(trial: Trial, name: str) -> Any:
     return value
 
 
-def read_states(
-    store: Store,
-    stages: Mapping[str, StageConfig],
-    heartbeat: Callable[[], None] | None = None,
-    must_answer: bool = True,
-    others: Collection[str] = (),
-) -> tuple[dict[str, StageState], Scheduler]:
-    """Return the state of every stage, and what SLURM knows of those that are not settled.
-
-    SLURM is also asked where only `others` need it: unfinished stages that are not in `stages`.
-    `heartbeat` and `must_answer` are as in `query_scheduler`.
-    """
-    states = stage_states(store, stages)
-    unfinished = {stage for stage, state in states.items() if state.name not in SETTLED}
-    scheduler = query_scheduler(store.root, unfinished.union(others), heartbeat, must_answer)
-    if scheduler.was_queried:
-        known = {stage: state for stage, state in states.items() if state.result is not None}
-        states = stage_states(store, stages, scheduler, known)
-    return states, scheduler
-
-
 def read_sweep(
     args: list[str],
     options: Mapping[str, Option],
@@ -97,17 +101,17 @@ def read_sweep(
 ) -> Sweep:
     """Return the sweep that a command line names.
 
-    `options` are the command's own, to which `where` is added; `trains` is as in `load`. Where
-    SLURM does not answer, states are those of the store, with a note, unless `must_answer`. With
-    both, a controller that is down is asked again for a while, unless it is a dry run.
+    `options` are the command's own, to which `where` is added; `trains` is as in `load`. A command
+    that trains, and not only as a dry run, waits for a controller that is down. For other commands
+    the states are then those of the store, with a note, unless they `must_answer`.
 
     Raises:
         UserError: a mistake of the command line, or a selector that holds for none of the trials.
     """
     launch = load(args, {**options, "where": Option()}, trains)
-    is_patient = trains and must_answer and not launch.options.get("dry_run")
-    heartbeat = _keep_nothing_alive if is_patient else None
-    sweep = _read(launch, make_plan(launch.grid), must_answer, heartbeat)
+    plan = make_plan(launch.grid)
+    is_patient = trains and not launch.options.get("dry_run")
+    sweep = _read(launch, plan, must_answer, _keep_nothing_alive if is_patient else None)
     if not sweep.trials:
         raise UserError(_describe_empty_selection(sweep))
     return sweep
@@ -151,22 +155,10 @@ def _read(
     must_answer: bool,
     heartbeat: Callable[[], None] | None = None,
 ) -> Sweep:
-    store = Store(launch.store)
-    others = _stages_outside(store, launch.grid.name, plan)
-    states, scheduler = read_states(store, plan.stages, heartbeat, must_answer, others)
+    store, name = Store(launch.store), launch.grid.name
+    states, scheduler = read_states(store, plan.stages, heartbeat, must_answer, name)
     trials = _select_trials(plan, states, launch)
     return Sweep(launch, plan, store, scheduler, states, trials)
-
-
-def _stages_outside(store: Store, sweep: str, plan: Plan) -> list[str]:
-    """Return the unfinished stages outside of the plan that were submitted for the same sweep."""
-    records = read_records(store.root, sweep)
-    submitted = {s for record in records for part in record.get("parts", ()) for s in part}
-    return [
-        stage
-        for stage in submitted - plan.stages.keys()
-        if STAGE_ID.fullmatch(stage) and not store.is_done(stage)
-    ]
 
 
 def _select_trials(

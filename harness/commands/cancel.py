@@ -59,7 +59,7 @@ def _jobs_to_cancel(sweep: Sweep) -> tuple[list[str], list[str]]:
 
 
 def _cancel(sweep: Sweep, jobs: list[str]) -> None:
-    """Cancel jobs, and record that the user did."""
+    """Cancel jobs, and record in the sweep that the user did."""
     slurm.cancel(jobs)
-    folder = sweep.store.sweep_folder(sweep.launch.grid.name)
-    record_cancelled(folder, {job: sweep.scheduler.jobs[job] for job in jobs})
+    entries = {job: sweep.scheduler.jobs[job] for job in jobs}
+    record_cancelled(sweep.store.sweep_folder(sweep.launch.grid.name), entries)

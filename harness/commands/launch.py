@@ -39,7 +39,7 @@ def main(args: list[str]) -> int:
 
     The code is 1 if a file is damaged or a selected stage has failed.
     """
-    sweep = read_sweep(args, OPTIONS, trains=True, must_answer=True)
+    sweep = read_sweep(args, OPTIONS, trains=True)
     launch, plan, dry_run = sweep.launch, sweep.plan, sweep.launch.options["dry_run"]
     if launch.options["retry"] is not None:
         sweep = after_retry(sweep) if dry_run else reset_for_retry(sweep)

@@ -15,7 +15,7 @@ from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
 from harness.errors import UserError
-from harness.states import FINISHED
+from harness.states import FINISHED, SETTLED
 from harness.store.claims import process_start
 from harness.store.store import Store
 from harness.sweep import cost
@@ -94,6 +94,12 @@ def train_here(sweep: Sweep, remaining: Sequence[str]) -> int:
     if end == "stopped":
         print("stopped; the same command continues from here")
         return 130
+    unsettled = [stage for stage in remaining if states[stage].name not in SETTLED]
+    if end == "finished" and unsettled:
+        raise UserError(
+            f"all workers ended and {len(unsettled):,} stages are not trained: their logs in "
+            f"{local.folder} may say why. The same command continues from here"
+        )
     if end != "finished":
         raise UserError(
             f"the sweep ended early ({end}): {reason.rstrip('.')}. "

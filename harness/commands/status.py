@@ -147,7 +147,7 @@ def _jobs(sweep: Sweep) -> list[dict[str, str]]:
 
 def _entries(sweep: Sweep) -> dict[str, slurm.QueuedJob]:
     """Return the entries in SLURM's queue of the jobs that have a stage of this sweep."""
-    queued = sweep.scheduler.stages
+    queued = {**sweep.scheduler.stages, **sweep.scheduler.stuck}
     return {job: entry for stage, (job, entry) in queued.items() if stage in sweep.plan.stages}
 
 

@@ -73,7 +73,7 @@ def test_a_launch_says_that_cancelled_jobs_are_still_ending(capsys):
         "26": slurm.QueuedJob("COMPLETING", "None", "n"),
         "27": slurm.QueuedJob("RUNNING", "", "n"),
     }
-    enqueue.release_held(Scheduler({"a": ("26", jobs["26"]), "b": ("27", jobs["27"])}, jobs))
+    enqueue.release_held(Scheduler({"a": ("26", jobs["26"]), "b": ("27", jobs["27"])}, jobs=jobs))
     assert "1 jobs are ending" in capsys.readouterr().out
 
 

@@ -71,12 +71,12 @@ def test_a_worker_removes_what_the_table_says(monkeypatch, capsys):
 
 
 def test_a_single_process_is_rank_0_whatever_the_shell_says(monkeypatch):
-    for name in environment.RANK_VARIABLES:
+    for name in environment.RANKS.split():
         monkeypatch.setenv(name, SHELL[name])
     with connected(RunConfig(device="cpu")) as world:
         assert (world.rank, world.size) == (0, 1)
-        left = {name: os.environ.get(name) for name in environment.RANK_VARIABLES}
-    assert left == {**dict.fromkeys(environment.RANK_VARIABLES), "LOCAL_RANK": "0"}
+        left = {name: os.environ.get(name) for name in environment.RANKS.split()}
+    assert left == {**dict.fromkeys(environment.RANKS.split()), "LOCAL_RANK": "0"}
 
 
 def test_signals_that_were_ignored_on_entry_stay_ignored():

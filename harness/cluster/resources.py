@@ -66,7 +66,7 @@ def _kinds_of_jobs(launch: Launch, plan: Plan) -> Iterator[tuple[ClusterConfig, 
     }
     kinds: list[tuple[ClusterConfig, RunConfig]] = []
     for stage in dense_stages.values():
-        kind = resources_for(plan, stage, launch.cluster, launch.run)
+        kind = resources_for(plan.stages[stage], launch.cluster, launch.run)
         if kind not in kinds:
             kinds.append(kind)
             yield kind

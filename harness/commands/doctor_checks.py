@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.cluster import slurm
+from harness.cluster import resources, slurm
 from harness.cluster.slurm import SlurmDown
 from harness.cluster_schema import ClusterConfig
 from harness.config import Launch
@@ -24,6 +24,7 @@ from harness.store.claims import STALE_SECONDS
 from harness.store.records import DIGEST
 from harness.store.store import Store
 from harness.sweep.jobs import RULE_NAMES, apply_rule
+from harness.sweep.plan import make_plan
 from harness.sweep.where import parse
 
 PACKAGES = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
@@ -63,12 +64,13 @@ def machine() -> Iterator[Finding]:
 
 def cluster(launch: Launch) -> Iterator[Finding]:
     """Check the cluster profile, and whether SLURM would take its jobs."""
+    for sentence in resources.problems(launch, make_plan(launch.grid)):
+        yield "bad", f"profile {launch.cluster.name}", sentence
     if launch.cluster.executor == "local":
         yield from _local_workers(launch.cluster, launch.run)
         return
-    missing = [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]
-    if missing:
-        yield "bad", "SLURM", f"{', '.join(missing)} not installed: launch from a login node"
+    if problem := resources.missing_commands(launch.cluster):
+        yield "bad", "SLURM", problem
         return
     settings: Mapping[str, str] = {}
     try:
@@ -113,14 +115,12 @@ def _slurm_settings() -> dict[str, str]:
 
 def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     """Check whether SLURM would take jobs of the profile, and of each of its rules for sizes."""
-    from harness.cluster.resources import check  # needs submitit, which may be what is missing
-
     for rule in (None, *launch.cluster.resources):
         subject = f"profile {launch.cluster.name}" + (f", {rule.where}" if rule else "")
         try:
             if rule is not None:
                 parse(rule.where, RULE_NAMES)
-            check(*apply_rule(launch.cluster, launch.run, rule))
+            resources.check(*apply_rule(launch.cluster, launch.run, rule))
             yield "ok", subject, "SLURM would take its jobs"
         except UserError as error:
             yield "bad", subject, str(error)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from harness.cluster import Sweep, read_states, stage_states
 from harness.cluster.job_registry import submission_lock
-from harness.cluster.resources import missing_commands
 from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
@@ -32,8 +31,6 @@ def queue_jobs(sweep: Sweep) -> int:
     from harness.cluster import enqueue
 
     launch, plan, store = sweep.launch, sweep.plan, sweep.store
-    if problem := missing_commands(launch.cluster):
-        raise UserError(problem)
     with submission_lock(store.root) as lock:
         states, scheduler = read_states(store, plan.stages, lock.heartbeat)
         remaining = stages_to_train(replace(sweep, states=states))

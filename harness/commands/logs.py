@@ -34,7 +34,7 @@ def main(args: list[str]) -> int:
     options = sweep.launch.options
     logs = _logs(sweep)
     if not logs and not options["follow"]:
-        print("there are no logs yet: none of the selected stages has begun")
+        print("there are no logs yet: none of the selected stages has begun, or logs were deleted")
         for sentence in launches.describe_outside(sweep):
             print(sentence)
         return 0

@@ -93,7 +93,7 @@ def _columns(sweep: Sweep) -> Sequence[str]:
     return by
 
 
-def screen(sweep: Sweep, columns: Sequence[str], words: Sequence[str]) -> str:
+def screen(sweep: Sweep, columns: Sequence[str], words: Sequence[str] = ()) -> str:
     """Return the table by `columns` and state, the cost, the jobs, reasons and advice.
 
     `words` are those of the command line, which a sweep may not have been launched with.

@@ -74,6 +74,8 @@ def sweep(tmp_path_factory):
     sweep_folder = store.sweep_folder(launch.grid.name)
     record_submission(sweep_folder, "name", [[begun.name]], logs_folder)
     record_job_id(sweep_folder, "name", "7")
+    words = {"words": ["recipe.epochs=2"], "stages": [begun.name, "0123456789abcdef"], "time": 1.0}
+    append_line(sweep_folder / "launches.jsonl", words)
     write_json(sweep_folder / "difficulty.json", sealed(DIFFICULTY))
     cost.write_measurement(store.root, plan.stages[done.name],
                            cost.Measurement(2.5, 0.5, 1 << 30, 1 << 34, "cpu"))  # fmt: skip
@@ -129,8 +131,8 @@ def test_an_unchanged_store_is_read(sweep):
 
 FILES = (
     "result.json", "config.json", "provenance.json", "claim", "failures/001.json",
-    "failures/002.json", "attempts.jsonl", "metrics.jsonl", "jobs.jsonl", "difficulty.json",
-    "pilots",
+    "failures/002.json", "attempts.jsonl", "metrics.jsonl", "jobs.jsonl", "launches.jsonl",
+    "difficulty.json", "pilots",
 )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def _slurm_settings() -> dict[str, str]:
 
 def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     """Check whether SLURM would take jobs of the profile, and of each of its rules for sizes."""
-    from harness.cluster.resources import check  # needs submitit, which may be what is missing
+    from harness.cluster.sbatch import check  # needs submitit, which may be what is missing
 
     for rule in (None, *launch.cluster.resources):
         subject = f"profile {launch.cluster.name}" + (f", {rule.where}" if rule else "")

@@ -18,7 +18,6 @@ from harness.commands import usage as help_text
 from harness.commands.remaining import RETRY, after_retry, reset_for_retry, stages_to_train
 from harness.commands.start import queue_jobs, train_here
 from harness.config import grid_files
-from harness.errors import UserError
 from harness.files import atomic_write, make_folder
 
 OPTIONS = {
@@ -44,10 +43,12 @@ def main(args: list[str]) -> int:
         sweep = after_retry(sweep) if dry_run else reset_for_retry(sweep)
     remaining = stages_to_train(sweep)
     preflight.check_budget(launch, plan, sweep.store, sweep.states, remaining)
+    notes = preflight.check_layers(launch, plan, remaining)
     for sentence in launches.describe_outside(sweep):
         print(f"note: {sentence}")
     if dry_run:
-        print(summary.describe_dry_run(sweep, remaining))
+        notes += preflight.dry_run_notes(launch)
+        print(summary.describe_dry_run(sweep, remaining, notes))
         return 1 if any(state.name == "damaged" for state in sweep.states.values()) else 0
     if sweep.scheduler.was_queried:
         from harness.cluster import enqueue  # imports submitit, which a dry run does not need
@@ -56,11 +57,13 @@ def main(args: list[str]) -> int:
     if not remaining:
         print(summary.describe_nothing_left(sweep))
         return 1 if any(sweep.states[stage].name == "failed" for stage in sweep.stages()) else 0
-    if problem := preflight.missing_packages(launch):
-        raise UserError(problem)
-    for sentence in [*preflight.unchecked(launch), *preflight.check_layers(plan, remaining)]:
+    preflight.check_machine(launch)
+    if launch.cluster.executor == "slurm":
+        from harness.cluster.sbatch import check_jobs
+
+        check_jobs(launch)
+    for sentence in [*notes, *preflight.unchecked(launch)]:
         print(f"note: {sentence}")
-    preflight.provide_data(launch)
     _write_sweep(sweep)
     launches.record(sweep, launches.words_of(args, launch.options), remaining)
     for line in summary.describe_gangs(launch, plan, remaining):

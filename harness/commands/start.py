@@ -10,7 +10,6 @@ from pathlib import Path
 
 from harness.cluster import Sweep, read_states, stage_states
 from harness.cluster.job_registry import submission_lock
-from harness.cluster.resources import missing_commands
 from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
@@ -19,6 +18,7 @@ from harness.states import FINISHED, SETTLED
 from harness.store.claims import process_start
 from harness.store.store import Store
 from harness.sweep import cost
+from harness.sweep.jobs import on_gpus
 from harness.sweep.plan import gangs, lineage
 
 
@@ -31,8 +31,6 @@ def queue_jobs(sweep: Sweep) -> int:
     from harness.cluster import enqueue
 
     launch, plan, store = sweep.launch, sweep.plan, sweep.store
-    if problem := missing_commands(launch.cluster):
-        raise UserError(problem)
     with submission_lock(store.root) as lock:
         states, scheduler = read_states(store, plan.stages, lock.heartbeat)
         remaining = stages_to_train(replace(sweep, states=states))
@@ -75,7 +73,7 @@ def train_here(sweep: Sweep, remaining: Sequence[str]) -> int:
     submission = Submission(
         store=store.root,
         sweep=launch.grid.name,
-        run=launch.run,
+        run=on_gpus(launch.cluster, launch.run),
         cluster=launch.cluster.model_copy(update={"workers": workers}),
         stages={stage: config for stage, config in plan.stages.items() if stage in needed},
         parts=[groups],

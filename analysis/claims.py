@@ -28,7 +28,6 @@ from analysis.render import Table
 from analysis.rows import ROW_OPTIONS, load, selected
 from analysis.stats import ALPHA, holm, seeds_to_settle
 from harness.arguments import Option, split_options
-from harness.config import WORDS
 from harness.errors import command
 
 OPTIONS = {
@@ -233,7 +232,7 @@ def usage() -> str:
 
 def main(args: list[str]) -> int:
     """Print the table of verdicts."""
-    rest, options = split_options(args, OPTIONS, WORDS)
+    rest, options = split_options(args, OPTIONS)
     metric = METRICS[options["metric"]]
     frame = selected(load(rest, options["rows"]), options["where"])
     results = claims(frame, metric, options["unequal_budgets"], options["by"])

@@ -26,7 +26,6 @@ from analysis.provenance import PROVENANCE, warnings
 from analysis.render import Table
 from analysis.rows import ROW_OPTIONS, load, selected
 from harness.arguments import Option, split_options
-from harness.config import WORDS
 from harness.errors import UserError, command
 
 OPTIONS = {
@@ -207,7 +206,7 @@ def notes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
 
 def main(args: list[str]) -> int:
     """Print the table of changes."""
-    rest, options = split_options(args, OPTIONS, WORDS)
+    rest, options = split_options(args, OPTIONS)
     metric = METRICS[options["metric"]]
     other = [arg for arg in rest if not arg.startswith("grid=")]
     second = ",".join(options["with"])

@@ -22,7 +22,6 @@ from analysis.figure_optimum import optimum_against_params
 from analysis.figure_sparsity import accuracy_against_sparsity
 from analysis.rows import ROW_OPTIONS, load, selected
 from harness.arguments import Option, split_options
-from harness.config import WORDS
 from harness.errors import command
 
 OPTIONS = {**ROW_OPTIONS, "out": Option(default="out")}
@@ -66,7 +65,7 @@ def left_out(results: Sequence[SizeResult]) -> str:
 
 def main(args: list[str]) -> int:
     """Write every figure that the rows allow into `out`."""
-    rest, options = split_options(args, OPTIONS, WORDS)
+    rest, options = split_options(args, OPTIONS)
     metric, by = METRICS[options["metric"]], options["by"]
     frame = selected(load(rest, options["rows"]), options["where"])
     results = best_per_size(frame, by, metric)

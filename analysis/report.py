@@ -26,7 +26,6 @@ from analysis.report_page import sortable
 from analysis.rows import ROW_OPTIONS, load, selected, write
 from analysis.table import best_table
 from harness.arguments import Option, split_options
-from harness.config import WORDS
 from harness.errors import command
 from harness.files import atomic_write, make_folder
 
@@ -141,7 +140,7 @@ def _how_to_reproduce(grids: Sequence[str], words: Sequence[str]) -> str:
 
 def main(args: list[str]) -> int:
     """Write the page and its rows into `out`."""
-    rest, options = split_options(args, OPTIONS, WORDS)
+    rest, options = split_options(args, OPTIONS)
     metric = METRICS[options["metric"]]
     frame = selected(load(rest, options["rows"]), options["where"])
     words = [arg for arg in args if arg.partition("=")[0] in ("by", "where", "metric")]

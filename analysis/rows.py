@@ -16,7 +16,6 @@ import pandas as pd
 from analysis.checks import check
 from analysis.columns import COLUMNS, METRICS, SCORES, TEXT, values_of
 from harness.arguments import Option, split_list, split_options
-from harness.config import WORDS
 from harness.errors import UserError, command
 from harness.files import atomic_write, make_folder
 from harness.rows import rows_of_grid
@@ -132,7 +131,7 @@ def usage() -> str:
 
 def main(args: list[str]) -> int:
     """Write the rows into `out`, or print them as CSV."""
-    rest, options = split_options(args, OPTIONS, WORDS)
+    rest, options = split_options(args, OPTIONS)
     frame = load(rest, options["rows"])
     if options["out"] is not None:
         print("\n".join(str(path) for path in write(frame, Path(options["out"]))))

@@ -25,7 +25,6 @@ from analysis.provenance import warnings
 from analysis.render import Table
 from analysis.rows import ROW_OPTIONS, load, selected, write
 from harness.arguments import Option, split_options
-from harness.config import WORDS
 from harness.errors import command
 from harness.files import atomic_write, make_folder
 
@@ -111,7 +110,7 @@ def _notes(results: Sequence[SizeResult], metric: Metric, has_optimum: bool) -> 
 
 def main(args: list[str]) -> int:
     """Print the table; with `out`, also write it with its rows and figure into that folder."""
-    rest, options = split_options(args, OPTIONS, WORDS)
+    rest, options = split_options(args, OPTIONS)
     metric = METRICS[options["metric"]]
     frame = selected(load(rest, options["rows"]), options["where"])
     results = best_per_size(frame, options["by"], metric)

@@ -80,38 +80,29 @@ def read_arguments(args: Sequence[str], options: Mapping[str, Option]) -> Argume
 
 def parse_options(args: Sequence[str], options: Mapping[str, Option]) -> dict[str, Any]:
     """Return the values of `options`. Raises UserError with every mistake, one a line."""
-    return split_options(args, options, ())[1]
+    read = read_arguments(args, options)
+    unknown = [f"there is no option '{key}'{nearest(key, options)}" for key, _ in read.others]
+    if mistakes := [*unknown, *read.mistakes]:
+        raise UserError("\n".join(mistakes))
+    return read.options
 
 
 def split_options(
-    args: Sequence[str], options: Mapping[str, Option], config_keys: Collection[str]
+    args: Sequence[str], options: Mapping[str, Option]
 ) -> tuple[list[str], dict[str, Any]]:
-    """Return the arguments that set a key of a config, and the values of `options`.
+    """Return the arguments that are not `options`, and the values of `options`.
 
-    `config_keys` are the top-level keys of a config. Raises UserError with every mistake, one a
-    line.
+    Raises UserError with every mistake, one a line.
     """
     read = read_arguments(args, options)
-    mistakes = [
-        unknown_key(key, options, config_keys)
-        for key, _ in read.others
-        if top_level(key) not in config_keys
-    ]
-    if mistakes := [*mistakes, *read.mistakes]:
-        raise UserError("\n".join(mistakes))
+    if read.mistakes:
+        raise UserError("\n".join(read.mistakes))
     return [f"{key}={value}" for key, value in read.others], read.options
 
 
 def top_level(key: str) -> str:
     """Return `recipe` of `++recipe.optimizer.lr`."""
     return key.lstrip("+~").partition(".")[0]
-
-
-def unknown_key(key: str, options: Collection[str], config_keys: Collection[str]) -> str:
-    """Return the mistake of a key that is neither an option nor a key of a config."""
-    kind = "option or config key" if config_keys else "option"
-    name = top_level(key)
-    return f"there is no {kind} '{name}'{nearest(name, [*options, *config_keys])}"
 
 
 def split_list(text: str) -> list[str]:
@@ -133,7 +124,7 @@ def _earlier(name: str, value: str, arguments: Mapping[str, str]) -> str | None:
         short, long = sorted((earlier, name), key=len)
         mapping = arg.partition("=")[2] if short == earlier else value
         inner = long.removeprefix(f"{short}.").partition(".")[0]
-        in_braces = re.search(rf"^\{{(.*,)?\s*{re.escape(inner)}\s*:", mapping)
+        in_braces = re.search(rf"""^\{{(.*,)?\s*["']?{re.escape(inner)}["']?\s*:""", mapping)
         if earlier == name or (long.startswith(f"{short}.") and in_braces):
             return arg
     return None

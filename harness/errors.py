@@ -7,7 +7,6 @@ store, a grid or a file system of somebody else, with bytes that are not UTF-8 o
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import difflib
 import io
@@ -19,8 +18,12 @@ from typing import Any, TextIO
 MOST_CHOICES = 200  # longer lists are not printed; timm has over a thousand models
 HELP = {"-h", "--help", "help"}
 PIPE_CLOSED = 141
-SPELLED = {"±": "+/-", "≤": "<=", "≥": ">=", "×": "x", "–": "-", "—": "-", "…": "..."}
-"""What takes the place of a character that the encoding of the output does not have."""
+READER_ENDED = (
+    "the reader of the output has ended (for example `| head`); python -m harness.status shows "
+    "what a launch had done until then"
+)
+SPELLED = str.maketrans({"±": "+/-", "≤": "<=", "≥": ">=", "×": "x", "–": "-", "—": "-"})
+"""What is printed where the encoding of the output does not have a character."""
 
 
 class UserError(Exception):
@@ -69,14 +72,8 @@ def command(
         except UserError as error:
             code = _complain(f"error: {error}", 2)
         except BrokenPipeError:
-            _flush_or_drop(sys.stdout)
-            code = _complain(
-                "stopped, because the reader of the output has ended (for example `| head`); "
-                "python -m harness.status shows what a launch had done until then",
-                PIPE_CLOSED,
-            )
+            code = _complain(f"stopped, because {READER_ENDED}", PIPE_CLOSED)
         except OSError as error:
-            _flush_or_drop(sys.stdout)
             where = error.filename or "the operating system"
             code = _complain(f"error: {where}: {error.strerror or error}", 2)
         except KeyboardInterrupt:
@@ -85,19 +82,18 @@ def command(
 
 
 def _complain(sentence: str, code: int) -> int:
-    """Print a sentence to stderr, unless that is closed, too; return the exit code."""
+    """Print a sentence to stderr, and return the exit code.
+
+    What an output can no longer take is dropped: Python would try again at its exit, and fail.
+    """
     with contextlib.suppress(OSError):
         print(sentence, file=sys.stderr)
-    _flush_or_drop(sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
-
-
-def _flush_or_drop(stream: TextIO) -> None:
-    """Write what a stream still holds, or drop it: Python would try again at its exit, and fail."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def printable(text: str, kept: str = "\n\t") -> str:
@@ -112,31 +108,21 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def _spell(error: UnicodeError) -> tuple[str, int]:
-    """Return, as a codec's error handler, what to print instead of characters it does not have."""
-    assert isinstance(error, UnicodeEncodeError)
-    characters = error.object[error.start : error.end]
-    return "".join(SPELLED.get(c) or _escaped(c) for c in characters), error.end
-
-
-codecs.register_error("harness.spell", _spell)
-
-
-def accept_any_text() -> None:
-    """Let this process print any text, whatever the encoding of its output is."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="harness.spell")
-
-
 class _Screen:
-    """A stream that writes only printable text to another stream."""
+    """A stream that writes only printable text to another stream, in the encoding of that one."""
 
-    def __init__(self, stream: TextIO, kept: str):
-        self.stream, self.kept = stream, kept
+    def __init__(self, stream: TextIO | None, kept: str):
+        self.stream = stream or io.StringIO()  # a process may be started without the stream
+        self.kept = kept
 
     def write(self, text: str) -> int:
-        return self.stream.write(printable(text, self.kept))
+        text, encoding = printable(text, self.kept), self.stream.encoding or "utf-8"
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            plain = text.translate(SPELLED)
+            text = plain.encode(encoding, "backslashreplace").decode(encoding)
+        return self.stream.write(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -148,13 +134,9 @@ def plain_output() -> Iterator[None]:
 
     Progress bars of libraries need the carriage return, and they write to stderr.
     """
-    accept_any_text()
-    with contextlib.ExitStack() as stack:
-        # a process may be started without the streams
-        screen: Any = _Screen(sys.stdout or io.StringIO(), "\n\t")
-        stack.enter_context(contextlib.redirect_stdout(screen))
-        screen = _Screen(sys.stderr or io.StringIO(), "\n\t\r")
-        stack.enter_context(contextlib.redirect_stderr(screen))
+    stdout: Any = _Screen(sys.stdout, "\n\t")
+    stderr: Any = _Screen(sys.stderr, "\n\t\r")
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         yield
 
 

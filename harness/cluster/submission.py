@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from submitit import JobEnvironment
 
+from harness.augment.spaces import SUFFIXES
 from harness.cluster import failure, slurm
 from harness.cluster.job_registry import GAVE_UP, reason_to_give_up
 from harness.cluster.stop_flag import StopFlag
@@ -20,6 +21,7 @@ from harness.files import atomic_write
 from harness.schema import Frozen, RunConfig, StageConfig
 from harness.store.store import Store
 from harness.sweep.jobs import Job, stages_of
+from harness.tables import copy_tables, use_copies
 
 if TYPE_CHECKING:
     from harness.train import World
@@ -43,12 +45,14 @@ class Submission(Frozen):
     plugins: tuple[Path, ...] = ()  # copies of the plug-in files, for them
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write it as JSON, and copy the spaces that its policies may name."""
+        copy_tables(path.parent / "tables", SUFFIXES)
         atomic_write(path, json.dumps(self.model_dump(mode="json")).encode())
 
     @classmethod
     def read(cls, path: Path) -> Submission:
         """Return what `write` wrote; not by pydantic's own parser, which refuses some paths."""
+        use_copies(path.parent / "tables")
         return cls.model_validate(json.loads(path.read_bytes()), strict=False)
 
     def all_stages(self) -> list[str]:

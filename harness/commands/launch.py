@@ -19,6 +19,7 @@ from harness.commands.remaining import RETRY, after_retry, reset_for_retry, stag
 from harness.commands.start import queue_jobs, train_here
 from harness.config import grid_files
 from harness.files import atomic_write, make_folder
+from harness.store.claims import remove_leftovers
 
 OPTIONS = {
     "dry_run": Option(bool, default=False),
@@ -76,6 +77,7 @@ def main(args: list[str]) -> int:
 def _write_sweep(sweep: Sweep) -> None:
     """Write `sweeps/<name>/`: the composed grid, and every trial with its path of stages."""
     folder = make_folder(sweep.store.sweep_folder(sweep.launch.grid.name))
+    remove_leftovers(folder)
     resolved = json.dumps(sweep.launch.resolved, indent=1)
     atomic_write(folder / "grid.json", f"{resolved}\n".encode())
     lines = [

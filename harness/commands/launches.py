@@ -8,9 +8,12 @@ has a line for each launch: its words and the stages that it had to train.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.arguments import top_level
 from harness.cluster import Sweep
@@ -18,10 +21,20 @@ from harness.cluster.job_registry import read_records
 from harness.files import append_line
 from harness.store.claims import look
 from harness.store.identity import STAGE_ID
-from harness.store.records import read_lines
+from harness.store.records import Record, read_lines
 
 SAME_STAGES = ("grid", "store", "run", "cluster")  # words that do not decide what is trained
 MOST_LAUNCHES = 5  # printed; the others are counted
+
+
+StageId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+
+
+class _Launch(Record):
+    """A line of `launches.jsonl`, as `record` writes it."""
+
+    words: list[str]
+    stages: list[StageId]
 
 
 def words_of(args: Sequence[str], options: Mapping[str, Any]) -> list[str]:
@@ -42,12 +55,7 @@ def _path(sweep: Sweep) -> Path:
 
 def _read(sweep: Sweep) -> list[dict[str, Any]]:
     """Return the valid lines of the record, oldest first."""
-
-    def is_valid(line: Mapping[str, Any]) -> bool:
-        lists = (line.get("words"), line.get("stages"))
-        return all(isinstance(e, list) and all(isinstance(t, str) for t in e) for e in lists)
-
-    return [line for line in read_lines(_path(sweep)) if is_valid(line)]
+    return read_lines(_path(sweep), _Launch)
 
 
 def jobs(sweep: Sweep) -> list[str]:
@@ -66,7 +74,7 @@ def jobs_outside(sweep: Sweep) -> dict[str, str]:
         stage: " ".join(launch["words"])
         for launch in _read(sweep)
         for stage in launch["stages"]
-        if stage not in sweep.plan.stages and STAGE_ID.fullmatch(stage)
+        if stage not in sweep.plan.stages
     }
     begun, own_jobs = sweep.store.ids(), set(jobs(sweep))
     outside: dict[str, str] = {}
@@ -94,28 +102,23 @@ def unfinished(sweep: Sweep, stages: Sequence[str]) -> list[str]:
 
 def describe_outside(sweep: Sweep) -> list[str]:
     """Return sentences on the jobs that train stages outside of the grid, if there are any."""
-    jobs_by_words: dict[str, list[str]] = {}
-    for job, words in jobs_outside(sweep).items():
-        jobs_by_words.setdefault(words, []).append(job)
+    counts = Counter(
+        (words, "local workers" if job.startswith("local-") else "jobs")
+        for job, words in jobs_outside(sweep).items()
+    )
     lines = []
-    for words, ids in list(jobs_by_words.items())[:MOST_LAUNCHES]:
+    for (words, kind), count in counts.most_common(MOST_LAUNCHES):
         how = f"launched with {words}" if words else "launched before the grid was changed"
-        lines.append(f"{_count(ids)} of this sweep train stages outside this grid ({how})")
-    if len(jobs_by_words) > MOST_LAUNCHES:
-        lines.append(f"and jobs of {len(jobs_by_words) - MOST_LAUNCHES} more launches do")
+        lines.append(f"{count:,} {kind} of this sweep train stages outside this grid ({how})")
+    if len(counts) > MOST_LAUNCHES:
+        lines.append(f"and jobs of {len(counts) - MOST_LAUNCHES} more launches do")
     if lines:
         lines.append(
             "the same words show or cancel such jobs alone; python -m harness.cancel "
-            f"grid={sweep.launch.grid.name} all=true cancels all jobs of the sweep"
+            f"grid={sweep.launch.grid.name} all=true cancels all jobs of the sweep; local workers "
+            "end with Ctrl-C in their launch"
         )
     return lines
-
-
-def _count(ids: Sequence[str]) -> str:
-    """Return `3 jobs`, or `2 workers on one machine`."""
-    local = sum(job.startswith("local-") for job in ids)
-    counts = {"jobs": len(ids) - local, "local workers (Ctrl-C ends their launch)": local}
-    return " and ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
 
 
 def describe_last_words(sweep: Sweep, words: Sequence[str]) -> list[str]:

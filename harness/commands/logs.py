@@ -12,7 +12,7 @@ selected trials, and of failed trials only the stage that failed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.arguments import Option
@@ -91,31 +91,33 @@ def _print_log(path: Path, stages: Sequence[str], count: int, is_whole: bool) ->
         print(f"==> {path} ({', '.join(stages)}) <==\ncannot be read: {error.strerror}")
         return 0
     lines = data.decode(errors="replace").splitlines()
-    parts = [(stages, lines)] if is_whole else _parts(lines, stages)
-    for names, part in parts:
+    for names, part in [(stages, lines)] if is_whole else _parts(lines, stages):
         print(f"==> {path} ({', '.join(names)}) <==")
         print("\n".join(part[-count:] if count else []), flush=True)
     return len(data)
 
 
-def _parts(
-    lines: Sequence[str], stages: Sequence[str]
-) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-    """Yield the parts of a job's log that are about `stages`, in order, with these stages.
+def _parts(lines: Sequence[str], stages: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Return the parts of a job's log that are about `stages`, in order, with these stages.
 
     A part has the last attempt of a gang: from the lines `begin STAGE` of its stages to those of
     the next gang. The stages that no line names have one part, the whole log.
     """
-    begins = [line.startswith(BEGIN) for line in lines]
-    starts = [n for n, begin in enumerate(begins) if begin and not (n and begins[n - 1])]
-    last_begin = {line.removeprefix(BEGIN): n for n, line in enumerate(lines) if begins[n]}
-    unnamed = [stage for stage in stages if stage not in last_begin]
-    if unnamed:
-        yield unnamed, lines
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        members = [s for s in stages if s not in unnamed and start <= last_begin[s] < end]
-        if members:
-            yield members, lines[start:end]
+    parts: list[list[str]] = [[]]
+    part_of: dict[str, int] = {}
+    for line in lines:
+        if line.startswith(BEGIN):
+            if not parts[-1] or not parts[-1][-1].startswith(BEGIN):
+                parts.append([])
+            part_of[line.removeprefix(BEGIN)] = len(parts) - 1
+        parts[-1].append(line)
+    members: dict[int, list[str]] = {}
+    for stage in stages:
+        members.setdefault(part_of.get(stage, -1), []).append(stage)
+    return [
+        (names, parts[number] if number >= 0 else list(lines))
+        for number, names in sorted(members.items())
+    ]
 
 
 def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from harness.cluster import Sweep
@@ -119,11 +119,12 @@ def describe_start(plan: Plan, states: States, remaining: Sequence[str], workers
 
 
 def describe_nothing_left(sweep: Sweep) -> str:
-    """Return what a launch prints that has no stage to train."""
-    plan, states = sweep.plan, sweep.states
+    """Return what a launch prints that has no stage of the selected trials to train."""
+    states = {stage: sweep.states[stage] for stage in sweep.stages()}
+    paths = [trial["stages"] for trial in sweep.trials]
     settled = all(state.name in SETTLED for state in states.values())
     reason = "nothing left to do" if settled else "nothing to add, all of it is under way"
-    lines = [f"{reason}: {_trial_counts(plan, states)}", *_failed_stages(states)]
+    lines = [f"{reason}: {_trial_counts(paths, states)}", *_failed_stages(states)]
     if len(lines) > 1:
         lines.append("try them again with retry=failed")
     return "\n".join(lines)
@@ -131,14 +132,14 @@ def describe_nothing_left(sweep: Sweep) -> str:
 
 def describe_end(plan: Plan, states: States, duration: str, logs: Path) -> str:
     """Return what a launch prints after its workers have ended."""
-    counts = f"{_trial_counts(plan, states)}; {duration}; logs in {logs}"
+    counts = f"{_trial_counts(plan.paths.values(), states)}; {duration}; logs in {logs}"
     return "\n".join([counts, *_failed_stages(states)])
 
 
-def _trial_counts(plan: Plan, states: States) -> str:
-    counts = Counter(trial_state(path, states).name for path in plan.paths.values())
+def _trial_counts(paths: Collection[Sequence[str]], states: States) -> str:
+    counts = Counter(trial_state(path, states).name for path in paths)
     by_state = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
-    return f"{len(plan.trials):,} trials: {by_state}"
+    return f"{len(paths):,} trials: {by_state}"
 
 
 def _failed_stages(states: States) -> list[str]:

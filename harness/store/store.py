@@ -81,13 +81,17 @@ class Store:
         return self.root / "stages" / stage[:2] / stage
 
     def sweep_folder(self, name: str) -> Path:
-        """Return the folder of a sweep. Raises UserError for a name that could leave the store."""
+        """Return the folder of a sweep. Raises UserError where it could be outside of the store."""
         if not SWEEP_NAME.fullmatch(name):
             raise UserError(
                 f"{name!r} is not a valid name of a sweep: use letters, digits, '.', '_' and '-', "
                 "beginning with a letter or digit, 100 characters at most"
             )
-        return self.root / "sweeps" / name
+        folder = self.root / "sweeps" / name
+        for path in (folder, folder / "logs"):
+            if problem := misplaced(path, is_folder=True):
+                raise UserError(f"{problem}: move it, or choose another store with store=PATH")
+        return folder
 
     def ids(self) -> set[str]:
         """Return the ids of all stages that have a folder, finished or not."""

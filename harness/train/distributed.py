@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +79,9 @@ def pick_device(run: RunConfig, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(
-            "run.device is cuda and this process sees no CUDA device. A worker sees the GPUs that "
-            "its job requests: set cluster.gpus_per_node=N, or run.device=cpu."
+            f"run.device is cuda and this process on the node {platform.node()} sees no CUDA "
+            "device. A worker sees the GPUs that its job requests: set cluster.gpus_per_node=N, or "
+            "run.device=cpu."
         )
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 

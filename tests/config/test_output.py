@@ -50,7 +50,7 @@ def closed_pipe():
     ("encoding", "shown"),
     [
         ("ascii", rb"+/- <= \xe9 \u732b"),
-        ("latin-1", "± <= é \\u732b".encode("latin-1")),
+        ("latin-1", "+/- <= é \\u732b".encode("latin-1")),
         ("utf-8", "± ≤ é 猫".encode()),
     ],
 )

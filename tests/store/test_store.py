@@ -321,6 +321,24 @@ def test_names_cannot_leave_the_store(tmp_path, name):
         Store(tmp_path).folder(name)
 
 
+@pytest.mark.parametrize("linked", ["mine", "mine/logs"])
+def test_a_sweep_that_is_a_link_to_another_place_is_refused(tmp_path, linked):
+    link = tmp_path / "store" / "sweeps" / linked
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is a link"):
+        Store(tmp_path / "store").sweep_folder("mine")
+
+
+@pytest.mark.parametrize("prefix", ["", "/old/sweeps/place/", "{store}/"])
+def test_a_log_is_found_where_the_store_is_now(tmp_path, prefix):
+    log = tmp_path / "sweeps" / "sweeps" / "logs" / "a" / "1_0_log.out"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    store = Store(tmp_path)
+    assert store.own_log(prefix.format(store=tmp_path) + store.relative(log)) == log
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path

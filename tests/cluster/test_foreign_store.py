@@ -84,11 +84,12 @@ def test_two_containers_on_one_host_train_every_stage_once(tmp_path):
     containers = []
     try:
         for output in outputs:
-            containers.append(subprocess.Popen(
-                ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc",
-                 "sh", "-c", f"{launch} & wait $!"],
-                cwd=ROOT, env=environment, stdout=output.open("w"), stderr=subprocess.STDOUT,
-            ))  # fmt: skip
+            with output.open("w") as file:
+                containers.append(subprocess.Popen(
+                    ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child",
+                     "--mount-proc", "sh", "-c", f"{launch} & wait $!"],
+                    cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
+                ))  # fmt: skip
             wait_for(lambda: list(store.glob("stages/*/*/attempts.jsonl")))
         wait_for(lambda: "1 running" in outputs[1].read_text())
         wait_for(lambda: len(list(store.glob("sweeps/tiny/logs/*/*_log.out"))) == 2)

@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 from harness.cluster.state import stage_states
 from harness.commands.difficulty_measure import MAGNITUDES, Results, by_op
 from harness.config import Launch
-from harness.files import atomic_write, make_folder, write_json
+from harness.files import atomic_write, make_folder
 from harness.rows import rows
-from harness.store.records import sealed
+from harness.store.records import write_sealed
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 from harness.text_table import format_table
@@ -36,22 +36,20 @@ def write(
     ops = [_record(line, results.clean) for line in results.ops]
     policies = [_record(line, results.clean) for line in results.policies]
     folder = make_folder(Store(launch.store).sweep_folder(launch.grid.name))
-    write_json(
+    write_sealed(
         folder / "difficulty.json",
-        sealed(
-            {
-                "teacher": launch.options["teacher"],
-                "dataset": dataset,
-                "images": results.images,
-                "draws": launch.options["draws"],
-                "split_hash": results.split_hash,
-                "policy": policy,
-                "clean": results.clean.means,
-                "ops": ops,
-                "policies": {record["op"]: record for record in policies},
-                "correlations": correlation_rows,
-            }
-        ),
+        {
+            "teacher": launch.options["teacher"],
+            "dataset": dataset,
+            "images": results.images,
+            "draws": launch.options["draws"],
+            "split_hash": results.split_hash,
+            "policy": policy,
+            "clean": results.clean.means,
+            "ops": ops,
+            "policies": {record["op"]: record for record in policies},
+            "correlations": correlation_rows,
+        },
     )
     if not launch.options["out"]:
         return

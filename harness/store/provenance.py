@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.files import Damaged, move_aside, write_json
+from harness.files import Damaged, move_aside
 from harness.plugins import load_plugins
 from harness.store.identity import digest
-from harness.store.records import Record, check, check_seal, read_json, sealed
+from harness.store.records import Record, check, check_seal, read_json, write_sealed
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit", "pillow",
@@ -133,7 +133,7 @@ def record(folder: Path, modules: Collection[str], facts: dict[str, Any]) -> Non
     except Damaged as error:
         move_aside(path, str(error))
     if earlier[-1:] != [entry]:
-        write_json(path, sealed({"records": [*earlier, entry]}))
+        write_sealed(path, {"records": [*earlier, entry]})
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ from harness.store.records import (
     check_seal,
     misplaced,
     read_json,
-    sealed,
+    write_sealed,
 )
 
 UNREADABLE = "unreadable"  # the class of a failure whose record cannot be read
@@ -219,7 +219,7 @@ class Store:
         """
         claim.verify()
         content = {"stage": stage, CORRECT_DIGEST: self.correct_digest(stage), **result}
-        write_json(self.folder(stage) / "result.json", sealed(content))
+        write_sealed(self.folder(stage) / "result.json", content)
 
     def correct_digest(self, stage: str) -> str | None:
         """Return the SHA-256 of `correct.npz`; a stage that diverged has none."""

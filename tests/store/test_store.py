@@ -200,11 +200,13 @@ def test_a_stage_that_is_a_link_to_another_place_is_moved_aside(tmp_path):
     assert len(store.damaged_files({stage})) == 1
 
 
-def test_no_writer_follows_a_link(tmp_path):
+def test_no_writer_follows_a_link_or_fills_a_pipe(tmp_path):
     (tmp_path / "outside").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "outside")
-    with pytest.raises(CannotWrite):
-        append_line(tmp_path / "link", {"a": 1})
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(CannotWrite, match=name):
+            append_line(tmp_path / name, {"a": 1})
     atomic_write(tmp_path / "link", b"new")
     assert (tmp_path / "outside").read_text() == "precious"
     assert not (tmp_path / "link").is_symlink()

@@ -38,7 +38,10 @@ def test_each_worker_sees_gpus_of_its_own(monkeypatch, visible, gpus, workers, p
     assert assign_gpus(cluster(gpus, workers), processes) == expected
 
 
-@pytest.mark.parametrize(("visible", "message"), [("0", "lists 1"), ("GPU-1f,GPU-2a", "by number")])
+@pytest.mark.parametrize(
+    ("visible", "message"),
+    [("0", "lists 1"), ("", "lists 0 GPUs"), (",", "lists 0"), ("GPU-1f,GPU-2a", "by number")],
+)
 def test_gpus_that_the_user_hid_are_not_taken(monkeypatch, visible, message):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(UserError, match=message):

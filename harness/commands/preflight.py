@@ -78,9 +78,16 @@ def check_layers(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[s
 
 
 def check_machine(launch: Launch) -> None:
-    """Raise UserError with all that keeps this machine from the sweep; download missing data."""
+    """Raise UserError with all that keeps this machine from the sweep; download missing data.
+
+    SLURM is asked whether it would accept the jobs. Nothing is written to the store.
+    """
     if sentences := hindrances(launch):
         raise UserError("\n".join(sentences))
+    if launch.cluster.executor == "slurm":
+        from harness.cluster.sbatch import check_jobs  # imports submitit
+
+        check_jobs(launch)
     provide_data(launch)
 
 

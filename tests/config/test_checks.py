@@ -30,6 +30,7 @@ TIMM = ["model.depth=null", "model.width=1"]
         (["cluster=generic", "run.processes=2"], ["set run.processes=1 or cluster.gpus_per_node=2",
                                                   "on 1 node(s)"]),
         (["cluster=generic", "cluster.slurm.nodes=3", "run.processes=2"], ["cannot be shared"]),
+        (["cluster=generic", "cluster.slurm.extra={gres: 'gpu:1'}"], ["for GPUs once"]),
         (["cluster=generic", "cluster.timeout_min=2"], ["jobs would only ever save"]),
         (["cluster=generic", "cluster.timeout_min=5", "cluster.resources=[{where: 'width < 1', "
           "timeout_min: 1}]"], ["the time limit of 1 minutes"]),

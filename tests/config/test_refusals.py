@@ -101,6 +101,7 @@ TABLE = {
     "data/pipeline.py": {"encoded": CALLER},
     "data/resident.py": {"_Part.of": CALLER},
     "data/source.py": {"choose": "loader"},
+    "data/tree.py": {"*": FILES},
     "data/write.py": {"*": COMMAND},
     "data/writer.py": {"*": COMMAND},
     "models/from_timm.py": {"_build": "timm"},
@@ -130,11 +131,13 @@ TABLE = {
     "cluster/enqueue.py": {"*": LAUNCH},
     "cluster/job_registry.py": {"*": LAUNCH},
     "cluster/local.py": {"*": LAUNCH},
-    "cluster/private_folders.py": {"*": LAUNCH},
+    "cluster/launch_folder.py": {"*": LAUNCH},
+    "cluster/sbatch.py": {"*": LAUNCH},
     "cluster/rendezvous.py": {"export_rank_variables": PEERS},
     "cluster/slurm.py": {"*": PEERS},
     "cluster/slurm_jobs.py": {"*": LAUNCH},
     "cluster/state.py": {"_ended": LAUNCH},
+    "cluster/sweep_view.py": {"*": LAUNCH},
 }  # fmt: skip
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from harness.cluster import failure, job_registry, slurm
 from harness.cluster.job_registry import Scheduler
-from harness.cluster.resources import store_problems
 from harness.cluster.slurm import SlurmDown
 from harness.cluster.slurm_jobs import Submitted, Submitter
 from harness.cluster.work import Work
 from harness.config import Launch
-from harness.errors import UserError
 from harness.schema import RunConfig
 from harness.states import UNDER_WAY, StageState
 from harness.store.claims import Claim, look, try_claim
@@ -80,8 +78,6 @@ def submit(
     lock: Claim,
 ) -> Submitted:
     """Submit jobs for the stages `todo`, and return what was queued."""
-    if sentences := store_problems(store.root):
-        raise UserError(f"{'; '.join(sentences)}; nothing was queued")
     ready = [stage for stage in todo if not failure.blocks(store.failures(stage))]
     held_by = {
         stage: state.job

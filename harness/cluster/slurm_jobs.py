@@ -27,7 +27,7 @@ from harness.cluster.launch_folder import (
     take_plugins,
     take_snapshot,
 )
-from harness.cluster.resources import as_from_login_node, check, sbatch_options
+from harness.cluster.sbatch import as_from_login_node, check, sbatch_options
 from harness.cluster.slurm import SlurmDown
 from harness.cluster.submission import Submission
 from harness.cluster_schema import ClusterConfig

@@ -157,11 +157,11 @@ def _read(
 ) -> Sweep:
     store, name = Store(launch.store), launch.grid.name
     states, scheduler = read_states(store, plan.stages, heartbeat, must_answer, name)
-    trials = _select_trials(plan, states, launch)
+    trials = select_trials(plan, states, launch)
     return Sweep(launch, plan, store, scheduler, states, trials)
 
 
-def _select_trials(
+def select_trials(
     plan: Plan, states: Mapping[str, StageState], launch: Launch
 ) -> list[dict[str, Any]]:
     """Return the trials for which the launch's `where` holds, with their states and stages."""

@@ -19,18 +19,22 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.cluster import resources, slurm
+from harness.cluster import slurm
 from harness.cluster.slurm import SlurmDown
 from harness.cluster_schema import ClusterConfig
+from harness.commands.preflight import (
+    gpus_of_this_machine,
+    linked_sweeps,
+    scheduler_commands,
+)
 from harness.config import Launch, load
 from harness.errors import UserError
 from harness.files import Damaged
 from harness.schema import RunConfig
 from harness.store.claims import STALE_SECONDS
 from harness.store.records import DIGEST
-from harness.store.store import Store
+from harness.store.store import CORRECT_DIGEST, Store
 from harness.sweep.jobs import RULE_NAMES, apply_rule
-from harness.sweep.plan import make_plan
 from harness.sweep.where import parse
 
 PACKAGES = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
@@ -84,13 +88,13 @@ def machine(_: Launch) -> Iterator[Finding]:
 
 def cluster(launch: Launch) -> Iterator[Finding]:
     """Check the cluster profile, and whether SLURM would take its jobs."""
-    for sentence in resources.problems(launch, make_plan(launch.grid)):
-        yield "bad", f"profile {launch.cluster.name}", sentence
+    for check in (gpus_of_this_machine, linked_sweeps, scheduler_commands):
+        for sentence in check(launch):
+            yield "bad", f"profile {launch.cluster.name}", sentence
     if launch.cluster.executor == "local":
         yield from _local_workers(launch.cluster, launch.run)
         return
-    if problem := resources.missing_commands(launch.cluster):
-        yield "bad", "SLURM", problem
+    if list(scheduler_commands(launch)):
         return
     settings: Mapping[str, str] = {}
     try:
@@ -135,12 +139,14 @@ def _slurm_settings() -> dict[str, str]:
 
 def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     """Check whether SLURM would take jobs of the profile, and of each of its rules for sizes."""
+    from harness.cluster.sbatch import check  # needs submitit, which may be what is missing
+
     for rule in (None, *launch.cluster.resources):
         subject = f"profile {launch.cluster.name}" + (f", {rule.where}" if rule else "")
         try:
             if rule is not None:
                 parse(rule.where, RULE_NAMES)
-            resources.check(*apply_rule(launch.cluster, launch.run, rule))
+            check(*apply_rule(launch.cluster, launch.run, rule))
             yield "ok", subject, "SLURM would take its jobs"
         except UserError as error:
             yield "bad", subject, str(error)
@@ -209,7 +215,7 @@ def _results(store: Store) -> Iterator[Finding]:
             try:
                 result = store.result(stage)
                 unsealed += DIGEST not in result
-                if not store.is_correct_intact(stage, result):
+                if result.get(CORRECT_DIGEST) not in (None, store.correct_digest(stage)):
                     damaged.append(f"correct.npz of {stage} was changed; no table reads it")
             except Damaged as error:
                 damaged.append(f"{error}; launch does it again")

@@ -82,17 +82,17 @@ def main(args: list[str]) -> int:
     """
     sweep = read_sweep(args, OPTIONS, trains=True)
     launch, plan, dry_run = sweep.launch, sweep.plan, sweep.launch.options["dry_run"]
-    if launch.options["retry"] is not None:
-        sweep = after_retry(sweep) if dry_run else reset_for_retry(sweep)
-    remaining = stages_to_train(sweep)
-    preflight.check_budget(launch, plan, sweep.store, sweep.states, remaining)
+    retry = launch.options["retry"]
+    planned = sweep if retry is None else after_retry(sweep)  # nothing is reset before all checks
+    remaining = stages_to_train(planned)
+    preflight.check_budget(launch, plan, sweep.store, planned.states, remaining)
     notes = preflight.check_layers(launch, plan, remaining)
     for sentence in launches.describe_outside(sweep):
         print(f"note: {sentence}")
     if dry_run:
         notes += preflight.dry_run_notes(launch)
-        print(summary.describe_dry_run(sweep, remaining, notes))
-        return 1 if any(state.name == "damaged" for state in sweep.states.values()) else 0
+        print(summary.describe_dry_run(planned, remaining, notes))
+        return 1 if any(state.name == "damaged" for state in planned.states.values()) else 0
     if sweep.scheduler.was_queried:
         from harness.cluster import enqueue  # imports submitit, which a dry run does not need
 
@@ -103,6 +103,9 @@ def main(args: list[str]) -> int:
     preflight.check_machine(launch)
     for sentence in [*notes, *preflight.unchecked(launch)]:
         print(f"note: {sentence}")
+    if retry is not None:
+        sweep = reset_for_retry(sweep)
+        remaining = stages_to_train(sweep)
     _write_sweep(sweep)
     launches.record(sweep, launches.words_of(args, launch.options), remaining)
     for line in summary.describe_gangs(launch, plan, remaining):

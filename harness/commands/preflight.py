@@ -9,10 +9,11 @@ people plan on laptops.
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from harness.cluster import resources
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -22,7 +23,7 @@ from harness.sweep import cost, teachers
 from harness.sweep.check import depends_on_layers
 from harness.sweep.jobs import root
 from harness.sweep.mistakes import Mistakes
-from harness.sweep.plan import Plan, make_plan
+from harness.sweep.plan import Plan
 
 UNCHECKED_LAYERS = (
     "torch cannot be imported here, so it was not checked whether every model takes its images and "
@@ -77,9 +78,16 @@ def check_layers(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[s
 
 
 def check_machine(launch: Launch) -> None:
-    """Raise UserError with all that keeps this machine from the sweep; download missing data."""
+    """Raise UserError with all that keeps this machine from the sweep; download missing data.
+
+    SLURM is asked whether it would accept the jobs. Nothing is written to the store.
+    """
     if sentences := hindrances(launch):
         raise UserError("\n".join(sentences))
+    if launch.cluster.executor == "slurm":
+        from harness.cluster.sbatch import check_jobs  # imports submitit
+
+        check_jobs(launch)
     provide_data(launch)
 
 
@@ -143,18 +151,61 @@ def tracker_package(launch: Launch) -> Iterator[str]:
         yield sentence
 
 
-def demands(launch: Launch) -> Iterator[str]:
-    """Say what workers or jobs ask for that this machine, its SLURM or the store does not have."""
-    if problem := resources.missing_commands(launch.cluster):
-        yield problem
-    yield from resources.problems(launch, make_plan(launch.grid))
+def scheduler_commands(launch: Launch) -> Iterator[str]:
+    """Name commands of SLURM that this machine does not have."""
+    missing = [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]
+    if launch.cluster.executor == "slurm" and missing:
+        yield (
+            f"cluster={launch.cluster.name} needs SLURM and {', '.join(missing)} is not installed "
+            "here: launch from a login node, or with cluster=local"
+        )
+
+
+def gpus_of_this_machine(launch: Launch) -> Iterator[str]:
+    """Say where workers of this machine are to get GPUs that it does not have, or that are hidden.
+
+    torch counts the GPUs, and is imported only for workers that are to get some.
+    """
+    cluster = launch.cluster
+    if cluster.executor != "local" or not cluster.gpus_per_node:
+        return
+    from harness.cluster.local import assign_gpus
+
+    try:
+        assign_gpus(cluster, launch.run.processes)
+        from torch.cuda import device_count
+    except UserError as error:
+        yield str(error)
+        return
+    except ImportError:
+        return  # `packages` yields it
+    if device_count() < cluster.gpus_per_node and launch.run.device != "cpu":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        among = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible}"
+        yield (
+            f"cluster.gpus_per_node={cluster.gpus_per_node} and torch finds {device_count()} GPUs "
+            f"on this machine{among}: set as many, or cluster.gpus_per_node=0 to train on its CPU"
+        )
+
+
+def linked_sweeps(launch: Launch) -> Iterator[str]:
+    """Refuse a store whose `sweeps` is a link, where the next launch would not find the jobs."""
+    folder = Store(launch.store).root / "sweeps"
+    is_elsewhere = folder.resolve() != folder.parent.resolve() / folder.name
+    if launch.cluster.executor == "slurm" and is_elsewhere:
+        yield (
+            f"{folder} is a link to another place, where the next launch would not look for what "
+            "this one has queued: move the whole store there (store=PATH)"
+        )
 
 
 HINDRANCES: tuple[Callable[[Launch], Iterator[str]], ...] = (
     packages,
     data_files,
     tracker_package,
-    demands,
+    scheduler_commands,
+    gpus_of_this_machine,
+    linked_sweeps,
 )
 
 

@@ -53,6 +53,14 @@ def make_request(
     )
 
 
+def none_left(sparsity: float, weights: int) -> UserError:
+    """Return the error of a stage whose sparsity rounds to all of its prunable `weights`."""
+    return UserError(
+        f"compress.sparsity: {sparsity:g} leaves none of the {weights:,} prunable weights of this "
+        "model; lower it."
+    )
+
+
 def misfits(stages: Iterable[tuple[StageConfig, int]]) -> list[str]:
     """Return sentences about models that cannot be trained, pruned or surrounded as stages say.
 
@@ -93,7 +101,10 @@ def _try(stage: StageConfig, sides: tuple[int, ...], images: int) -> None:
     dense = build(1.0)
     if prune is not None and method is not None:
         names = to_prune(prune, stage.model, dense, resolution)
+        weights = sum(dense.get_parameter(name).numel() for name in names)
         if method.tried_when_planned:
             method.compress(dense, make_request(prune, names, stage.seed, resolution, build))
+        elif round(prune.sparsity * weights) == weights:
+            raise none_left(prune.sparsity, weights)
     if stage.surplus is not None:
         make_graph(stage.surplus, dense, build)

@@ -60,6 +60,6 @@ def check_forward(
 def _refused(config: ModelConfig, side: int, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return UserError(
-        f"model.family: {config.family} does not take training images of {side} pixels "
+        f"model.family: {config.family} does not take images of {side} pixels "
         f"({reason}): set dataset.resolution and start_resolution, or choose another."
     )

@@ -21,6 +21,9 @@ from harness.sweep.stage import steps
 ROLES = ("classifier", "first_conv")
 """The roles that `registry.roles` gives for every family but some of timm's."""
 
+MOST_OF_ANY_MODEL = 0.99
+"""A sparsity that leaves some weights of every model."""
+
 
 def misfits(trial: TrialConfig) -> list[tuple[str, str]]:
     """Return (key path, sentence) of everything that does not fit together in a trial."""
@@ -41,6 +44,8 @@ def depends_on_layers(stage: StageConfig) -> bool:
     prune = stage.prune
     if prune is None:
         return False
+    if prune.sparsity > MOST_OF_ANY_MODEL:
+        return True
     return not (METHODS.get(prune.method).suits_every_model and set(prune.protect) <= set(ROLES))
 
 

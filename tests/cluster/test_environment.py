@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from harness.cluster import enqueue, rendezvous, resources, slurm, slurm_jobs
+from harness.cluster import enqueue, rendezvous, sbatch, slurm, slurm_jobs
 from harness.cluster.job_registry import Scheduler, submission_lock
 from harness.cluster.launch_folder import new_launch_folder, take_snapshot
 from harness.cluster.submission import Submission
 from harness.cluster_schema import KEYS, ClusterConfig, SlurmConfig
+from harness.commands import preflight
+from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import RunConfig
 from harness.store.provenance import code_version
@@ -39,7 +41,7 @@ def test_workers_of_a_launch_inside_a_job_do_not_treat_it_as_theirs(inside):
 
 def test_sbatch_sees_the_profile_and_not_the_shell(inside):
     profile = ClusterConfig(name="p", slurm=SlurmConfig(partition="ours"))
-    with resources.as_from_login_node(profile):
+    with sbatch.as_from_login_node(profile):
         lines = slurm.call("env").splitlines()
     seen = {line for line in lines if line.startswith(("SLURM", "SBATCH", "SQUEUE"))}
     assert seen == {"SLURM_CONF=/etc/slurm.conf", "SBATCH_ACCOUNT=mine"}
@@ -85,15 +87,6 @@ def test_a_launch_whose_lock_was_taken_stops_with_a_message(tmp_path):
 
     with pytest.raises(UserError, match="another took its lock"):
         launch()
-
-
-def test_without_squeue_nothing_is_queued_that_could_be_there_already(tmp_path, monkeypatch):
-    for name in ("sbatch", "srun"):
-        (tmp_path / name).touch(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    profile = ClusterConfig(name="p", executor="slurm")
-    assert "squeue is not installed here" in resources.missing_commands(profile)
-    assert resources.missing_commands(ClusterConfig(name="local")) is None
 
 
 def test_a_rank_gets_a_free_port_and_keeps_the_gpu_that_slurm_gave_it(monkeypatch, tmp_path):
@@ -146,7 +139,9 @@ def test_a_store_whose_sweeps_are_a_link_is_refused(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "store").mkdir()
     (tmp_path / "store/sweeps").symlink_to(tmp_path / "elsewhere")
-    (sentence,) = resources.store_problems(tmp_path / "store")
+    profile = ClusterConfig(name="s", executor="slurm")
+    launch = Launch(None, RunConfig(), profile, tmp_path / "store")
+    (sentence,) = preflight.linked_sweeps(launch)
     assert "move the whole store" in sentence
 
 

@@ -340,7 +340,7 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     for broken in (whole[:-30], '{"policies": []}', "[]", '{"policies": {"none": {}}}'):
         record.write_text(broken)
         assert "difficulty" not in rows_of_grid(words[:2])[0]
-        assert "is not what harness.difficulty writes" in capsys.readouterr().err
+        assert "run harness.difficulty again" in capsys.readouterr().err
     record.write_text(whole)
     both = "axes={dataset.name: [digits, fashion_mnist]}"
     difficulty.main([*words, both, "where=dataset.name == 'digits'"])

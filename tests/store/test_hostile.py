@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from harness.cluster.enqueue import record_losses
 from harness.cluster.job_registry import Scheduler, last_logs, record_job_id, record_submission
 from harness.cluster.state import stage_states
 from harness.cluster.sweep_view import Sweep, select_trials
-from harness.commands import logs, status
+from harness.commands import doctor_checks, logs, status
 from harness.config import load
 from harness.errors import UserError
 from harness.files import append_line, write_json
@@ -126,6 +127,25 @@ def test_an_unchanged_store_is_read(sweep):
     assert table[0]["estimated_seconds"] is not None
     assert {row["difficulty"] for row in table} >= {None}
     assert last_logs(sweep[2].root, list(sweep[1].stages))
+
+
+def test_the_doctor_names_changed_files_and_counts_results_without_a_digest(sweep, tmp_path):
+    launch, plan, _ = sweep
+    store = Store(tmp_path)
+    changed, old, bits = list(plan.stages.items())[:3]
+    for stage, config in (changed, old, bits):
+        folder = store.prepare(stage, config)
+        (folder / "correct.npz").write_bytes(b"bits")
+        store.finish(stage, try_claim(folder, "7"), RESULT)
+    path = store.folder(changed[0]) / "result.json"
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    write_json(store.folder(old[0]) / "result.json", {"stage": old[0], **RESULT})
+    (store.folder(bits[0]) / "correct.npz").write_bytes(b"bitz")
+    findings = doctor_checks.store(replace(launch, store=tmp_path))
+    details = "\n".join(finding.detail for finding in findings)
+    assert f"{path} was changed after it was written" in details
+    assert "1 were written before results had a digest" in details
+    assert f"correct.npz of {bits[0]} was changed" in details
 
 
 FILES = {

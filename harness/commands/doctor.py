@@ -222,4 +222,4 @@ def _results(store: Store) -> Iterator[Finding]:
     for sentence in damaged[:3]:
         yield "note", "damaged", sentence
     if unsealed:
-        yield "note", "results", f"{unsealed:,} have no digest (older code): changes do not show"
+        yield "note", "results", f"{unsealed:,} were written before results had a digest"

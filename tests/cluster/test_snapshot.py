@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+from harness.cluster import launch_folder
 from harness.cluster.launch_folder import take_snapshot
 from harness.paths import ROOT
 from harness.store.provenance import code_version
@@ -25,3 +26,16 @@ def test_jobs_find_the_shipped_spaces_and_grids_in_their_copy(tmp_path):
     ).stdout  # fmt: skip
     assert output.strip() == str(code / "grids")
     assert json.loads((code / "snapshot.json").read_text())["code"] == code_version()
+
+
+def test_the_copy_of_a_read_only_checkout_can_be_removed(tmp_path, monkeypatch):
+    source = tmp_path / "checkout/harness/deep"
+    source.mkdir(parents=True)
+    (source / "file.py").touch(0o444)
+    for folder in (source, source.parent):
+        folder.chmod(0o555)
+    monkeypatch.setattr(launch_folder, "SOURCE", source.parent)
+    code = launch_folder.take_snapshot(tmp_path)
+    assert (code / "harness/deep/file.py").exists()
+    folders = [path for path in code.rglob("*") if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}

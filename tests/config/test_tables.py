@@ -119,11 +119,10 @@ def test_a_job_elsewhere_finds_the_tables_of_its_stages_though_the_files_were_ch
     stages = dict(make_plan(launch.grid).stages)
     path = folder / "launch" / "submission.json"
     path.parent.mkdir()
-    submission = Submission(
+    Submission(
         store=folder, sweep="mine", run=launch.run, cluster=launch.cluster, stages=stages,
         parts=[[list(stages)]],
-    )  # fmt: skip
-    submission.write(path)
+    ).write(path)  # fmt: skip
     (folder / "tables" / "gentle.yaml").unlink()
     environment = {key: value for key, value in os.environ.items() if key != TABLES}
     root = str(Path(__file__).parents[2])

@@ -16,7 +16,7 @@ from harness.cluster.enqueue import record_losses
 from harness.cluster.job_registry import Scheduler, last_logs, record_job_id, record_submission
 from harness.cluster.state import stage_states
 from harness.cluster.sweep_view import Sweep, select_trials
-from harness.commands import doctor_checks, logs, status
+from harness.commands import doctor, logs, status
 from harness.config import load
 from harness.errors import UserError
 from harness.files import append_line, write_json
@@ -141,8 +141,8 @@ def test_the_doctor_names_changed_files_and_counts_results_without_a_digest(swee
     path.write_text(path.read_text().replace("0.5", "0.7"))
     write_json(store.folder(old[0]) / "result.json", {"stage": old[0], **RESULT})
     (store.folder(bits[0]) / "correct.npz").write_bytes(b"bitz")
-    findings = doctor_checks.store(replace(launch, store=tmp_path))
-    details = "\n".join(finding.detail for finding in findings)
+    findings = doctor.store(replace(launch, store=tmp_path))
+    details = "\n".join(detail for _, _, detail in findings)
     assert f"{path} was changed after it was written" in details
     assert "1 were written before results had a digest" in details
     assert f"correct.npz of {bits[0]} was changed" in details

@@ -9,9 +9,9 @@ from pathlib import Path
 from harness.augment.spaces import SUFFIXES
 from harness.cluster_schema import ClusterConfig
 from harness.files import atomic_write
+from harness.plain_yaml import copy_tables, use_copies
 from harness.schema import RunConfig, StageConfig
 from harness.sweep.jobs import Job
-from harness.tables import copy_tables, use_copies
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,17 +90,30 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
             raise
     if "store" in groups:
         config["store"] = groups["store"]
-    fixed = {
-        key: value for key, value in (content or {}).items() if key in SECTIONS or key == "seed"
-    }
-    chosen = [Chosen(path, path) for path in _leaves(fixed)]
-    for change in parsed:
-        text = change.input_line.lstrip("+")
-        value = text.partition("=")[2]
-        paths = [] if change.is_delete() else _leaves(change.value(), change.key_or_group)
-        chosen += [Chosen(path, text, value) for path in paths]
-    narrows = any(change.key_or_group.partition(".")[0] in LANGUAGE for change in parsed)
-    return Composed(config, chosen, narrows)
+    chosen = [*_fixed_keys(content or {}), *_fixed_words(parsed, mistakes)]
+    changes_axes = any(change.key_or_group.partition(".")[0] in LANGUAGE for change in parsed)
+    return Composed(config, chosen, changes_axes)
+
+
+def _fixed_keys(content: Mapping[str, Any]) -> list[Chosen]:
+    """Return the keys of a trial that a grid file fixes."""
+    fixed = {key: value for key, value in content.items() if key in SECTIONS or key == "seed"}
+    return [Chosen(path, path) for path in _leaves(fixed)]
+
+
+def _fixed_words(changes: Iterable[Any], mistakes: Mistakes) -> Iterator[Chosen]:
+    """Yield the keys that the words of a command line fix; collect keys that two words fix."""
+    words: dict[str, str] = {}
+    for change in changes:
+        word = change.input_line.lstrip("+")
+        name = change.key_or_group
+        if name.startswith("axes."):  # short and long names
+            name = f"axes.{axis_path(name.removeprefix('axes.')) or name}"
+        for path in [] if change.is_delete() else _leaves(change.value(), name):
+            if path in words:
+                mistakes.add(word, f"sets the same key as {words[path]}: keep one of them")
+            words[path] = word
+            yield Chosen(path, word, word.partition("=")[2])
 
 
 def _selected(

@@ -68,13 +68,6 @@ def grid_folder(name: str) -> Path:
     return user_path(name, "grid").parent if is_path(name) else Path()
 
 
-def group_file(group: str, value: str) -> Path:
-    """Return the YAML file that a group is set to: one of its folder, or a profile by its path."""
-    if is_profile_path(group, value):
-        return user_path(value, group)
-    return (PROFILES if group == "cluster" else GRIDS) / group / f"{value}.yaml"
-
-
 def is_profile_path(group: str, value: str) -> bool:
     """Return whether the value of a group is the path of a user's own profile of a cluster."""
     return group == "cluster" and value.endswith((".yaml", ".yml"))
@@ -82,7 +75,10 @@ def is_profile_path(group: str, value: str) -> bool:
 
 def read_group(group: str, value: str) -> dict[Any, Any]:
     """Return the plain content of the file that a group is set to. Raises UserError."""
-    path, what = group_file(group, value), f"{group} file"
+    path = (PROFILES if group == "cluster" else GRIDS) / group / f"{value}.yaml"
+    if is_profile_path(group, value):
+        path = user_path(value, group)
+    what = f"{group} file"
     content = plain(read_text(path, what), f"the {what} {path}")
     if not isinstance(content, dict) or "defaults" in content:
         raise UserError(f"the {what} {path} is not a mapping of keys of `{group}`")

@@ -12,7 +12,7 @@ from harness.compress.methods import METHODS, Method
 from harness.compress.surplus import FORMS, Form
 from harness.errors import UserError, nearest
 from harness.schema import Options, StageConfig, TrialConfig
-from harness.sweep import targets
+from harness.sweep import tables
 from harness.sweep.levels import trial_levels
 from harness.sweep.mistakes import Mistakes, validate
 from harness.sweep.stage import steps
@@ -24,7 +24,7 @@ ROLES = ("classifier", "first_conv")
 def misfits(trial: TrialConfig) -> list[tuple[str, str]]:
     """Return (key path, sentence) of everything that does not fit together in a trial."""
     of_path = [*_pruning(trial), *_rewinding(trial), *_surplus(trial)] or _attempt(steps, trial)
-    of_teacher = [*_teacher(trial)] or _attempt(targets.resolved, trial)
+    of_teacher = [*_teacher(trial)] or _attempt(tables.with_target, trial)
     parts = [mistake.partition(": ") for mistake in (*of_path, *of_teacher)]
     # a table's own errors name the file and no key
     return [(key, sentence) if sentence else ("compress", key) for key, _, sentence in parts]

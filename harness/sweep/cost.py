@@ -170,6 +170,15 @@ def stage_seconds(config: StageConfig, rates: Mapping[Size, float]) -> float | N
     return None if rate is None else rate * config.recipe.epochs
 
 
+def _known_costs(
+    plan: Plan, states: Mapping[str, StageState], remaining: Sequence[str], store: Path | None
+) -> list[float]:
+    """Return the estimated device-seconds of the `remaining` stages that have an estimate."""
+    rates = seconds_per_epoch(plan, states, store)
+    estimates = [stage_seconds(plan.stages[stage], rates) for stage in remaining]
+    return [seconds for seconds in estimates if seconds is not None]
+
+
 def describe_remaining_cost(
     plan: Plan,
     states: Mapping[str, StageState],
@@ -180,9 +189,7 @@ def describe_remaining_cost(
     """Return a sentence with the estimated cost of the `remaining` stages."""
     if not remaining:
         return "nothing left to spend"
-    rates = seconds_per_epoch(plan, states, store)
-    estimates = [stage_seconds(plan.stages[stage], rates) for stage in remaining]
-    costs = [seconds for seconds in estimates if seconds is not None]
+    costs = _known_costs(plan, states, remaining, store)
     if not costs:
         return "cost unknown: no stage of these sizes was measured (python -m harness.pilot)"
     text = f"about {sum(costs) / 3600:.2f} device-hours still to be spent"
@@ -250,9 +257,7 @@ def check_budget(
 
     `remaining` includes stages that are queued or running; they count in full.
     """
-    rates = seconds_per_epoch(plan, states, store)
-    estimates = [stage_seconds(plan.stages[stage], rates) for stage in remaining]
-    costs = [seconds for seconds in estimates if seconds is not None]
+    costs = _known_costs(plan, states, remaining, store)
     if unknown := len(remaining) - len(costs):
         raise UserError(
             f"budget={hours:g} cannot be checked: {unknown:,} stages are of sizes never measured. "

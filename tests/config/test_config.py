@@ -133,6 +133,11 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
         (["recipe.epochs=3"], "zip[0].epochs of the grid sets this key in each cell: change it"),
         (["compress.dense_long=0.5"], "also[0].set.dense_long of the grid sets this key"),
         (["axes.model.width=[1]", "model.width=4"], "write axes.model.width=[4]"),
+        (["axes.width=[1]", "axes.model.width=[2]"], "sets the same key as axes.width=[1]: keep"),
+        (
+            ["recipe.optimizer.momentum=0.5", "recipe.optimizer={momentum: 0.8}"],
+            "sets the same key",
+        ),
         (["width=4"], "'width' is an axis: write axes.width=[4]"),
     ],
 )

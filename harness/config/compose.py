@@ -19,8 +19,10 @@ from harness.config.grid_file import (
     USERS_KEYS,
     choices,
     defaults,
-    find_grid,
+    hydra_grid,
+    is_path,
     is_profile_path,
+    read_grid_file,
     read_group,
     refuse_key,
     value_at,
@@ -66,12 +68,13 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
     subject = f"the grid {Path(groups['grid']).stem} has"
     with tempfile.TemporaryDirectory(prefix="grid-") as scratch:
         try:
-            grid, content = find_grid(groups["grid"], Path(scratch), mistakes)
+            content = read_grid_file(groups["grid"])
         except UserError as error:
             if mistakes:  # of the command line: show them together
                 mistakes.add("grid", str(error))
                 mistakes.raise_any("the command line has")
             raise
+        grid = hydra_grid(groups["grid"], content, Path(scratch), mistakes)
         selected = _selected(groups, content, Path(scratch))
         parsed = [change for text in overrides if (change := _parse(text, mistakes))]
         axes = [change for change in parsed if change.key_or_group.startswith("axes.")]
@@ -81,7 +84,7 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
             _change_axes(config, axes, mistakes)
             if _calls_resolvers(config, mistakes):
                 mistakes.raise_any(subject)
-            if content is not None:
+            if is_path(groups["grid"]):
                 _refuse_users_keys(config, content, selected, changes, scratch, mistakes)
         except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
             sentence = f"cannot be composed: {_describe(error, scratch)}"
@@ -90,7 +93,7 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
             raise
     if "store" in groups:
         config["store"] = groups["store"]
-    chosen = [*_fixed_keys(content or {}), *_fixed_words(parsed, mistakes)]
+    chosen = [*_fixed_keys(content), *_fixed_words(parsed, mistakes)]
     changes_axes = any(change.key_or_group.partition(".")[0] in LANGUAGE for change in parsed)
     return Composed(config, chosen, changes_axes)
 
@@ -116,9 +119,7 @@ def _fixed_words(changes: Iterable[Any], mistakes: Mistakes) -> Iterator[Chosen]
             yield Chosen(path, word, word.partition("=")[2])
 
 
-def _selected(
-    groups: Mapping[str, str], content: Mapping[str, Any] | None, scratch: Path
-) -> list[str]:
+def _selected(groups: Mapping[str, str], content: Mapping[str, Any], scratch: Path) -> list[str]:
     """Return the choices of groups for Hydra. Raises UserError for a file that cannot be read.
 
     A user's own profile of a cluster is copied to `scratch`.

@@ -6,7 +6,6 @@ Only the compose side of Hydra is used: `grids/` is its root, and `slurm/` is on
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,8 +35,6 @@ from harness.sweep.grid import OPERATIONAL, Chosen
 from harness.sweep.mistakes import Mistakes
 from harness.sweep.references import resolve
 
-_CALLS = re.compile(r"\$\{[^}]*(:|\$\{)")  # a resolver, or one whose name another key gives
-
 
 @dataclass(frozen=True)
 class Composed:
@@ -65,7 +62,6 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    subject = f"the grid {Path(groups['grid']).stem} has"
     with tempfile.TemporaryDirectory(prefix="grid-") as scratch:
         try:
             content = read_grid_file(groups["grid"])
@@ -82,14 +78,12 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
         try:
             config = _compose([f"grid@_global_={grid}", *selected, *changes], scratch)
             _change_axes(config, axes, mistakes)
-            if _calls_resolvers(config, mistakes):
-                mistakes.raise_any(subject)
             if is_path(groups["grid"]):
                 _refuse_users_keys(config, content, selected, changes, scratch, mistakes)
         except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
             sentence = f"cannot be composed: {_describe(error, scratch)}"
             mistakes.add(f"grid={groups['grid']}", sentence)
-            mistakes.raise_any(subject)
+            mistakes.raise_any(f"the grid {Path(groups['grid']).stem} has")
             raise
     if "store" in groups:
         config["store"] = groups["store"]
@@ -221,27 +215,9 @@ def _refuse_users_keys(
         values = []
         for candidate in (config, without_file):
             with contextlib.suppress(UserError):  # a reference to nothing is reported elsewhere
-                values.append(value_at(resolve(candidate, OPERATIONAL), key))
+                values.append(value_at(resolve(candidate, [key.partition(".")[0]]), key))
         if values[1:] != values[:1]:
             refuse_key(key, mistakes)
-
-
-def _calls_resolvers(config: Mapping[str, Any], mistakes: Mistakes) -> bool:
-    """Collect references that call something (environment, files); return if there are any."""
-    count = len(mistakes)
-
-    def visit(value: Any, place: str) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                visit(inner, f"{place}.{key}" if place else str(key))
-        elif isinstance(value, list):
-            for number, inner in enumerate(value):
-                visit(inner, f"{place}[{number}]")
-        elif isinstance(value, str) and _CALLS.search(value):
-            mistakes.add(place, f"{value!r} calls a resolver; only ${{other.key}} is allowed here")
-
-    visit(config, "")
-    return len(mistakes) > count
 
 
 def _describe(error: Exception, scratch: str) -> str:

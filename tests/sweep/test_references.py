@@ -93,7 +93,7 @@ def test_every_key_can_be_referred_to(path):
     [
         ("${recipe.epoch}", "compress.level_epochs: ${recipe.epoch} points at a key that"),
         ("${compress.level_epochs}", "compress.level_epochs: ${compress.level_epochs} refers to"),
-        ("${recipe", "'${recipe' is not a reference"),
+        ("${recipe", "'${recipe' is not a reference to a key"),
         ("${augment.policy}", "compress.level_epochs: should be a valid integer, not 'randaug"),
     ],
 )

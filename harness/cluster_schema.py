@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, field_validator, model_validator
 
-from harness.schema import Frozen, PositiveInt
+from harness.schema import Frozen, NonNegativeInt, PositiveInt, PositiveShare
 
 # Characters allowed in an sbatch line: no blank, quote, hash, dollar or line break. The length is
 # not part of the pattern, because compiling such a pattern takes every process 0.1 s.
@@ -41,18 +41,18 @@ KEYS = {
 class SlurmConfig(Frozen):
     """The resources that a job requests from SLURM; null means the site's default."""
 
-    partition: SbatchWord | None = None
-    account: SbatchWord | None = None
-    qos: SbatchWord | None = None
-    constraint: SbatchWord | None = None
-    gpu_type: GpuType | None = None  # of `gpus_per_node`, as the site calls it
-    nodes: PositiveInt = 1
-    cpus_per_task: PositiveInt = 4
-    mem_gb: Gigabytes | None = None  # per node
+    partition: SbatchWord | None = None  # queue of the jobs
+    account: SbatchWord | None = None  # account to charge
+    qos: SbatchWord | None = None  # quality of service
+    constraint: SbatchWord | None = None  # features that a node must have, such as a100|h100
+    gpu_type: GpuType | None = None  # type of the GPUs of gpus_per_node, as the site calls it
+    nodes: PositiveInt = 1  # nodes of each job
+    cpus_per_task: PositiveInt = 4  # cores of each rank
+    mem_gb: Gigabytes | None = None  # host memory of each node
     max_mem_gb: Gigabytes | None = None  # limit for stages that ran out of memory and get more
     signal_seconds: PositiveInt = 120  # the signal comes this long before the limit, to save
     requeue: bool = True  # false where the site forbids it: a stopped job submits its successor
-    pack_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # share of the time limit to fill
+    pack_share: PositiveShare = 0.5  # share of the time limit that small trees of stages fill
     extra: dict[SbatchOption, SbatchWord | int | bool] = Field(
         default_factory=dict
     )  # further long options of sbatch
@@ -77,27 +77,27 @@ class ResourceRule(Frozen):
     `where` is a condition on dataset, family, depth, width, batch_size and epochs of a dense stage.
     """
 
-    where: str
-    partition: SbatchWord | None = None
-    constraint: SbatchWord | None = None
-    gpu_type: GpuType | None = None
-    timeout_min: Minutes | None = None
-    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
-    nodes: PositiveInt | None = None
-    processes: PositiveInt | None = None
-    cpus_per_task: PositiveInt | None = None
-    mem_gb: Gigabytes | None = None
-    micro_batch_size: PositiveInt | None = None
+    where: str  # condition on dataset, family, depth, width, batch_size and epochs
+    partition: SbatchWord | None = None  # instead of slurm.partition
+    constraint: SbatchWord | None = None  # instead of slurm.constraint
+    gpu_type: GpuType | None = None  # instead of slurm.gpu_type
+    timeout_min: Minutes | None = None  # instead of timeout_min
+    gpus_per_node: NonNegativeInt | None = None  # instead of gpus_per_node
+    nodes: PositiveInt | None = None  # instead of slurm.nodes
+    processes: PositiveInt | None = None  # instead of run.processes
+    cpus_per_task: PositiveInt | None = None  # instead of slurm.cpus_per_task
+    mem_gb: Gigabytes | None = None  # instead of slurm.mem_gb
+    micro_batch_size: PositiveInt | None = None  # instead of run.micro_batch_size
 
 
 class ClusterConfig(Frozen):
     """Where jobs run. `workers` limits processes (local), or running jobs of an array (SLURM)."""
 
-    name: str
-    executor: Literal["local", "slurm"] = "local"
-    workers: PositiveInt = 1
-    gpus_per_node: Annotated[int, Field(ge=0)] = 0
-    timeout_min: Minutes = 60 * 24 * 7
+    name: str  # name of the profile, in messages and records
+    executor: Literal["local", "slurm"] = "local"  # where jobs run
+    workers: PositiveInt = 1  # processes (local), or running jobs of an array (slurm)
+    gpus_per_node: NonNegativeInt = 0  # GPUs of a job on each node, or of this machine
+    timeout_min: Minutes = 60 * 24 * 7  # time limit of a job, in minutes
     resources: Annotated[tuple[ResourceRule, ...], Strict(False)] = ()  # the first rule that holds
     slurm: SlurmConfig = SlurmConfig()
 

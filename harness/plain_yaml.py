@@ -1,22 +1,29 @@
-"""Reads files that a user or another person wrote: texts, and plain YAML.
+"""Reads files that a user or another person wrote: texts, plain YAML, and tables by their names.
 
 A file is read only if it is a regular file of limited length, in UTF-8. In YAML, tags, aliases and
 repeated keys are refused, and so are values that YAML 1.1 does not read as most people mean them:
 `4:00:00` is the number 14400 there, `010` is 8, and `no` is false.
+
+A config names a table by its file name and the digest of its content, so that the folder is not
+part of any identity. Where the tables lie that a process has read is kept in an environment
+variable, for the processes and jobs that it starts.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.files import atomic_write, make_folder
 
+TABLES = "HARNESS_TABLES"
 LONGEST, DEEPEST = 1 << 20, 16  # bytes and nested levels of a grid, or of a profile
 _FORMATS = {
     b"PK\x03\x04": "an Excel file or another archive",
@@ -155,3 +162,28 @@ def _what_was_meant(key: str, text: str) -> str | None:
         word = _WORDS[text.lower()]
         return f"YAML reads {text} as {word}: write {word}, or {quoted}"
     return None
+
+
+def table_files() -> list[Path]:
+    """Return the tables that this process, or the one that started it, has read."""
+    return [Path(word) for word in os.environ.get(TABLES, "").split("\n") if word]
+
+
+def remember_tables(files: Iterable[Path]) -> None:
+    """Let this process, and those that it starts, find these tables by their file names."""
+    absolute = [file.absolute() for file in files]
+    os.environ[TABLES] = "\n".join(map(str, dict.fromkeys([*absolute, *table_files()])))
+
+
+def copy_tables(folder: Path, suffixes: tuple[str, ...]) -> None:
+    """Copy the tables with one of the `suffixes`, for jobs that may run on other machines."""
+    for file in table_files():
+        if file.suffix in suffixes and file.is_file():
+            data = file.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()[:8]
+            atomic_write(make_folder(folder / digest) / file.name, data)
+
+
+def use_copies(folder: Path) -> None:
+    """Let this process, and those that it starts, find the tables of `copy_tables`."""
+    remember_tables(sorted(folder.glob("*/*")))

@@ -6,7 +6,8 @@ cluster in `cluster_schema.py`, store) say how the work is scheduled; they are r
 result and never change its identity.
 
 This module imports neither torch nor Hydra, because planning, status and analysis import it and
-must work without them.
+must work without them. The comment behind a key describes it in `docs/keys.md`
+(`docs/make_keys.py` writes that page).
 """
 
 from __future__ import annotations
@@ -27,15 +28,24 @@ from pydantic import (
 SCHEMA_NUMBER = 1
 """Part of every identity: raise it when the meaning of a scientific key changes."""
 
+NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 # The counter of a random draw has 32 bits for 256 candidates of each of 2^24 epochs (`rng.bits`).
 Epochs = Annotated[int, Field(gt=0, lt=2**24)]
 Candidates = Annotated[int, Field(gt=0, le=2**8)]
 Threads = Annotated[int, Field(gt=0, le=1024)]  # far more cannot be started
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-WIDEST = 64.0
-CropShare = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+ClosedShare = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(ge=0, le=100)]  # a parameter a of a distribution Beta(a, a)
+Interval = Annotated[tuple[ClosedShare, ClosedShare], Strict(False)]
+Shares = Annotated[tuple[Share, ...], Strict(False)]
+Floats = Annotated[tuple[float, ...], Strict(False)]
 Names = Annotated[tuple[str, ...], Strict(False)]
+WIDEST = 64.0
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -95,6 +105,7 @@ class NoOptions(Frozen):
 class HasOptions(Frozen):
     """A config with `options`, which JSON leaves out when there are none: ids stay as they were."""
 
+    # parameters that the file of the method or form declares
     options: Options = Field(default=Options(), exclude_if=lambda options: not options.model_extra)
 
 
@@ -109,17 +120,15 @@ class DatasetConfig(Frozen):
     resized. With `start_resolution` the training images grow (`harness/data/crops.py`).
     """
 
-    name: str
-    train_size: PositiveInt | None = None  # stratified subset of what validation leaves
-    validation_size: PositiveInt
-    test_size: PositiveInt | None = None  # stratified subset of the official test set
-    split_seed: Annotated[int, Field(ge=0)] = 0
-    resolution: PositiveInt | None = None  # pixels a side; null: the data set's own
-    crop_scale: Annotated[tuple[CropShare, CropShare], Strict(False)] | None = (
-        None  # least and most of an image's area in a training crop; null: the data set's own
-    )
-    start_resolution: PositiveInt | None = None  # pixels a side at first; null: no resizing
-    ramp: Annotated[tuple[CropShare, CropShare], Strict(False)] = (0.4, 0.8)  # shares of training
+    name: str  # the data set, as in docs/datasets.md
+    train_size: PositiveInt | None = None  # stratified subset of what validation leaves; null: all
+    validation_size: PositiveInt  # images cut out of the official training set
+    test_size: PositiveInt | None = None  # stratified subset of the official test set; null: all
+    split_seed: NonNegativeInt = 0  # seed of the cut and of the subsets
+    resolution: PositiveInt | None = None  # side of an image in pixels; null: the data set's own
+    crop_scale: Interval | None = None  # share of the area in a training crop; null: the set's
+    start_resolution: PositiveInt | None = None  # side in pixels at first; null: images do not grow
+    ramp: Interval = (0.4, 0.8)  # shares of training between which they grow
 
     @model_validator(mode="after")
     def _rising(self) -> DatasetConfig:
@@ -132,9 +141,9 @@ class DatasetConfig(Frozen):
 class ModelConfig(Frozen):
     """A family at a size: `width` multiplies its channel counts, `depth` counts its layers."""
 
-    family: str
-    depth: PositiveInt | None = None
-    width: Annotated[float, Field(gt=0.0, le=WIDEST)] = 1.0
+    family: str  # a family of docs/models.md, or timm:NAME
+    depth: PositiveInt | None = None  # number of layers; null: the family has only one
+    width: Annotated[float, Field(gt=0.0, le=WIDEST)] = 1.0  # multiplier of the channel counts
 
 
 Magnitude = Literal["none"] | float
@@ -159,47 +168,47 @@ class AugmentConfig(Frozen):
     `magnitude` is "none" (no policy at all) or a share in [0, 1] of the space's scale.
     """
 
-    policy: str = "randaug(n=2)"
-    magnitude: AnyMagnitude = "none"
-    crop_padding: Annotated[int, Field(ge=0)] = 0  # pixels added on each side before the crop
-    flip: bool = False  # horizontal, with probability one half
-    erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # probability of a box set to the mean
-    mixup: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0  # a of Beta(a, a); 0: off
-    cutmix: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0  # both on: each half of the samples
+    policy: str = "randaug(n=2)"  # a space with its arguments, without a magnitude
+    magnitude: AnyMagnitude = "none"  # share in [0, 1] of the space's scale; none: no policy at all
+    crop_padding: NonNegativeInt = 0  # pixels added on each side before the crop
+    flip: bool = False  # mirror with probability one half
+    erasing: ClosedShare = 0.0  # probability of a box set to the mean
+    mixup: Beta = 0.0  # mixup: a of Beta(a, a); 0: off
+    cutmix: Beta = 0.0  # CutMix likewise; with both, each gets half
 
 
 class OptimizerConfig(Frozen):
     """SGD with momentum or AdamW; the learning rate belongs to one global batch."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0.0)]  # peak of the schedule
-    momentum: Share = 0.9  # sgd
-    nesterov: bool = False  # sgd
-    betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.999)  # adamw
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    decay_norm_and_bias: bool = False  # False: batch-norm weights and biases are not decayed
+    name: Literal["sgd", "adamw"] = "sgd"  # the optimizer
+    lr: PositiveFloat  # peak of the schedule
+    momentum: Share = 0.9  # momentum of sgd
+    nesterov: bool = False  # Nesterov's form of sgd's momentum
+    betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.999)  # betas of adamw
+    weight_decay: NonNegativeFloat = 0.0  # per step, times the learning rate
+    decay_norm_and_bias: bool = False  # also decay batch-norm weights and biases
 
 
 class ScheduleConfig(Frozen):
     """Learning rate over one stage; lengths are in epochs of that stage."""
 
-    name: Literal["cosine", "step", "constant"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0  # linear from 0
-    final_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # cosine: last lr / peak lr
-    milestones: Annotated[tuple[Share, ...], Strict(False)] = (0.5, 0.75)  # step: share of epochs
-    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # step: factor at each milestone
+    name: Literal["cosine", "step", "constant"] = "cosine"  # shape of the curve
+    warmup_epochs: NonNegativeFloat = 0.0  # linear from 0 to the peak
+    final_share: ClosedShare = 0.0  # cosine: last lr / peak lr
+    milestones: Shares = (0.5, 0.75)  # step: shares of the epochs at which the rate falls
+    gamma: PositiveShare = 0.1  # step: factor at each milestone
 
 
 class RecipeConfig(Frozen):
     """How a stage is trained. `epochs` is the length of the dense stage."""
 
-    epochs: Epochs
-    batch_size: PositiveInt  # global: over all ranks and micro-batches
+    epochs: Epochs  # length of the dense stage
+    batch_size: PositiveInt  # images of a step, over all ranks and micro-batches
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
-    label_smoothing: Share = 0.0
-    precision: Literal["fp32", "bf16_autocast"] = "fp32"
-    sync_bn: bool = False
+    label_smoothing: Share = 0.0  # share of a target that all classes get
+    precision: Literal["fp32", "bf16_autocast"] = "fp32"  # precision of forward and backward passes
+    sync_bn: bool = False  # batch-norm statistics over all ranks
 
 
 def _schedule(value: object) -> object:
@@ -221,23 +230,23 @@ class CompressConfig(HasOptions):
     levels as that sparsity would, without removing a weight.
     """
 
-    sparsity: Share = 0.0
-    dense_long: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    sparsity: Share = 0.0  # share of the prunable weights that are zero at the end
+    dense_long: OpenShare | None = None  # dense control: train as many levels as this sparsity
     method: str = "magnitude"  # a file of harness/compress/methods/, or of a plug-in
-    scope: Literal["global", "layer"] = "global"
-    pruning: Literal["iterative", "one_shot", "gradual"] = "iterative"
-    level_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    levels: Annotated[tuple[Share, ...], Strict(False)] | None = None  # sparsities; null: geometric
-    level_epochs: Epochs | None = None  # null: as many as recipe.epochs
-    gradual_end: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75  # share of training; then it stays
-    rewind: Literal["learning_rate", "weights", "fine_tuning"] = "learning_rate"
-    rewind_epoch: Annotated[int, Field(ge=0)] = 0  # weights: of the dense stage; 0: initialisation
-    fine_tune_lr: Annotated[float, Field(gt=0.0)] | None = None  # fine_tuning: constant
+    scope: Literal["global", "layer"] = "global"  # compares all weights, or each layer's
+    pruning: Literal["iterative", "one_shot", "gradual"] = "iterative"  # how it is done
+    level_share: OpenShare = 0.2  # share of the remaining weights that a level removes
+    levels: Shares | None = None  # sparsities of levels; null: geometric
+    level_epochs: Epochs | None = None  # epochs of a level; null: recipe.epochs
+    gradual_end: PositiveShare = 0.75  # gradual: share of training after which the sparsity stays
+    rewind: Literal["learning_rate", "weights", "fine_tuning"] = "learning_rate"  # how levels train
+    rewind_epoch: NonNegativeInt = 0  # weights: epoch of the dense stage; 0: initialisation
+    fine_tune_lr: PositiveFloat | None = None  # constant rate of fine_tuning
     protect: Names = ("classifier",)  # `classifier`, `first_conv`, or names of parameters
-    reestimate_batch_norm: bool = True  # after pruning, before retraining
-    magnitude_schedule: MagnitudeSchedule = "constant"  # falling, rising, ..., matched:FILE, a list
+    reestimate_batch_norm: bool = True  # do it after pruning, before retraining
+    magnitude_schedule: MagnitudeSchedule = "constant"  # of docs/compress.md
     magnitude_span: Share = 0.5  # falling: from m * (1 + span) down to m * (1 - span)
-    dense_magnitude: AnyMagnitude | None = None  # of the dense stage; null: the trial's
+    dense_magnitude: AnyMagnitude | None = None  # magnitude of the dense stage; null: the trial's
 
     @model_validator(mode="after")
     def _one_of_two(self) -> CompressConfig:
@@ -257,8 +266,8 @@ class SurplusConfig(HasOptions):
 
     form: str = "none"  # a file of harness/compress/surplus/, or of a plug-in
     weak: AnyMagnitude = "none"  # prune_away, weak_finish: what the small network ends with
-    widths: Annotated[tuple[float, ...], Strict(False)] = (1.5, 2.0)  # slice: times the model's
-    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # slice: of the steps, with the wide ones
+    widths: Floats = (1.5, 2.0)  # slice: widths of the wide models, times the model's
+    share: PositiveShare = 0.5  # slice: share of the steps that train the wide models
     expand: Annotated[int, Field(gt=0, le=64)] = 2  # fuse: inner channels, times the input's
 
 
@@ -269,15 +278,13 @@ class TeacherConfig(Frozen):
     """
 
     name: str | None = None  # a stage's id, or timm:NAME; null: no teacher
-    labels: Literal["true", "hard", "soft"] = "true"
-    weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # share of its labels in the targets
+    labels: Literal["true", "hard", "soft"] = "true"  # the data set's, or the teacher's
+    weight: PositiveShare = 1.0  # share of the teacher's labels in the targets
     candidates: Candidates = 1  # augmentations of an image to choose from
-    target: Annotated[float, Field(ge=0.0)] | None = None  # the loss that is chosen for
+    target: NonNegativeFloat | None = None  # the loss that is chosen for
     target_table: str | None = None  # a CSV with the target of each size, instead
-    cap: Annotated[float, Field(gt=0.0)] | None = (
-        None  # the loss above which images are dropped or count less
-    )
-    beyond: Literal["drop", "down_weight"] = "drop"
+    cap: PositiveFloat | None = None  # the loss above which images are dropped or count less
+    beyond: Literal["drop", "down_weight"] = "drop"  # what happens to images above the cap
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -299,7 +306,7 @@ class TeacherConfig(Frozen):
 class TrialConfig(Frozen):
     """One cell of a grid, fully resolved."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # seed of weights, data order and augmentation
     dataset: DatasetConfig
     model: ModelConfig
     augment: AugmentConfig
@@ -341,7 +348,7 @@ class StageSurplus(HasOptions):
     """Additional parameters while a stage trains; its final weights are the small model's."""
 
     form: str
-    widths: Annotated[tuple[float, ...], Strict(False)] = ()
+    widths: Floats = ()
     share: float = 1.0
     expand: int = 0
 
@@ -371,22 +378,22 @@ class StageConfig(Frozen):
 class RunConfig(Frozen):
     """How a stage is executed on a machine."""
 
-    engine: Literal["deepspeed", "ddp"] = "deepspeed"
-    zero_stage: Annotated[int, Field(ge=0, le=1)] = 0  # deepspeed
+    engine: Literal["deepspeed", "ddp"] = "deepspeed"  # which library runs a training step
+    zero_stage: Annotated[int, Field(ge=0, le=1)] = 0  # stage of DeepSpeed's ZeRO
     processes: PositiveInt = 1  # ranks that train one gang together
     gang: PositiveInt | Literal["auto"] = 1  # stages side by side in a process; auto: by pilots
     micro_batch_size: PositiveInt | None = None  # per rank; null: the rank's whole share
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     threads: Threads = 1  # torch threads of a rank on CPU: part of what makes bits repeat
-    deterministic: bool = True  # on a GPU; false: its fastest algorithms, and bits do not repeat
-    channels_last: bool = True  # 1.3 to 1.7 times as fast for small convolutions on CPU
-    loader: Literal["auto", "resident", "ffcv", "imagefolder"] = "auto"
-    loader_threads: Threads | None = None  # that decode; null: the cores this rank may use
-    data_cache: Literal["page", "process"] = "page"  # ffcv: the system's, or all in own memory
+    deterministic: bool = True  # false: a GPU's fastest algorithms, and bits do not repeat
+    channels_last: bool = True  # memory format; 1.3 to 1.7 times as fast on CPU
+    loader: Literal["auto", "resident", "ffcv", "imagefolder"] = "auto"  # auto: by the data set
+    loader_threads: Threads | None = None  # threads that decode; null: the cores of this rank
+    data_cache: Literal["page", "process"] = "page"  # ffcv: system's cache, or own memory
     data_root: str | None = None  # searched for data sets before the usual places
-    checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 120.0
-    keep_weights: Literal["all", "needed"] = "all"  # needed: only those a child starts from
-    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # copies of the metrics
+    checkpoint_seconds: PositiveFloat = 120.0  # seconds between two checkpoints
+    keep_weights: Literal["all", "needed"] = "all"  # needed: only weights that a child starts from
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # gets the metrics
 
     def micro_batches(self, images: int) -> int:
         """Return how many micro-batches a rank cuts its `images` of a step into.

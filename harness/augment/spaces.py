@@ -26,8 +26,7 @@ from harness.augment.plan import check_fill
 from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.paths import GRIDS
-from harness.plain_yaml import plain, read_text
-from harness.tables import remember_tables, table_files
+from harness.plain_yaml import plain, read_text, remember_tables, table_files
 
 ROUNDINGS = ("none", "nearest", "down")
 MOST_OPS = 16  # of one sample

@@ -6,9 +6,8 @@ Only the compose side of Hydra is used: `grids/` is its root, and `slurm/` is on
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from harness.config.grid_file import (
     USERS_KEYS,
     choices,
     defaults,
-    find_grid,
+    hydra_grid,
+    is_path,
     is_profile_path,
+    read_grid_file,
     read_group,
     refuse_key,
     value_at,
@@ -33,8 +34,6 @@ from harness.sweep.blocks import LANGUAGE
 from harness.sweep.grid import OPERATIONAL, Chosen
 from harness.sweep.mistakes import Mistakes
 from harness.sweep.references import resolve
-
-_CALLS = re.compile(r"\$\{[^}]*(:|\$\{)")  # a resolver, or one whose name another key gives
 
 
 @dataclass(frozen=True)
@@ -63,15 +62,15 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    subject = f"the grid {Path(groups['grid']).stem} has"
     with tempfile.TemporaryDirectory(prefix="grid-") as scratch:
         try:
-            grid, content = find_grid(groups["grid"], Path(scratch), mistakes)
+            content = read_grid_file(groups["grid"])
         except UserError as error:
             if mistakes:  # of the command line: show them together
                 mistakes.add("grid", str(error))
                 mistakes.raise_any("the command line has")
             raise
+        grid = hydra_grid(groups["grid"], content, Path(scratch), mistakes)
         selected = _selected(groups, content, Path(scratch))
         parsed = [change for text in overrides if (change := _parse(text, mistakes))]
         axes = [change for change in parsed if change.key_or_group.startswith("axes.")]
@@ -79,33 +78,42 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
         try:
             config = _compose([f"grid@_global_={grid}", *selected, *changes], scratch)
             _change_axes(config, axes, mistakes)
-            if _calls_resolvers(config, mistakes):
-                mistakes.raise_any(subject)
-            if content is not None:
+            if is_path(groups["grid"]):
                 _refuse_users_keys(config, content, selected, changes, scratch, mistakes)
         except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
             sentence = f"cannot be composed: {_describe(error, scratch)}"
             mistakes.add(f"grid={groups['grid']}", sentence)
-            mistakes.raise_any(subject)
+            mistakes.raise_any(f"the grid {Path(groups['grid']).stem} has")
             raise
     if "store" in groups:
         config["store"] = groups["store"]
-    fixed = {
-        key: value for key, value in (content or {}).items() if key in SECTIONS or key == "seed"
-    }
-    chosen = [Chosen(path, path) for path in _leaves(fixed)]
-    for change in parsed:
-        text = change.input_line.lstrip("+")
-        value = text.partition("=")[2]
-        paths = [] if change.is_delete() else _leaves(change.value(), change.key_or_group)
-        chosen += [Chosen(path, text, value) for path in paths]
-    narrows = any(change.key_or_group.partition(".")[0] in LANGUAGE for change in parsed)
-    return Composed(config, chosen, narrows)
+    chosen = [*_fixed_keys(content), *_fixed_words(parsed, mistakes)]
+    changes_axes = any(change.key_or_group.partition(".")[0] in LANGUAGE for change in parsed)
+    return Composed(config, chosen, changes_axes)
 
 
-def _selected(
-    groups: Mapping[str, str], content: Mapping[str, Any] | None, scratch: Path
-) -> list[str]:
+def _fixed_keys(content: Mapping[str, Any]) -> list[Chosen]:
+    """Return the keys of a trial that a grid file fixes."""
+    fixed = {key: value for key, value in content.items() if key in SECTIONS or key == "seed"}
+    return [Chosen(path, path) for path in _leaves(fixed)]
+
+
+def _fixed_words(changes: Iterable[Any], mistakes: Mistakes) -> Iterator[Chosen]:
+    """Yield the keys that the words of a command line fix; collect keys that two words fix."""
+    words: dict[str, str] = {}
+    for change in changes:
+        word = change.input_line.lstrip("+")
+        name = change.key_or_group
+        if name.startswith("axes."):  # short and long names
+            name = f"axes.{axis_path(name.removeprefix('axes.')) or name}"
+        for path in [] if change.is_delete() else _leaves(change.value(), name):
+            if path in words:
+                mistakes.add(word, f"sets the same key as {words[path]}: keep one of them")
+            words[path] = word
+            yield Chosen(path, word, word.partition("=")[2])
+
+
+def _selected(groups: Mapping[str, str], content: Mapping[str, Any], scratch: Path) -> list[str]:
     """Return the choices of groups for Hydra. Raises UserError for a file that cannot be read.
 
     A user's own profile of a cluster is copied to `scratch`.
@@ -207,27 +215,9 @@ def _refuse_users_keys(
         values = []
         for candidate in (config, without_file):
             with contextlib.suppress(UserError):  # a reference to nothing is reported elsewhere
-                values.append(value_at(resolve(candidate, OPERATIONAL), key))
+                values.append(value_at(resolve(candidate, [key.partition(".")[0]]), key))
         if values[1:] != values[:1]:
             refuse_key(key, mistakes)
-
-
-def _calls_resolvers(config: Mapping[str, Any], mistakes: Mistakes) -> bool:
-    """Collect references that call something (environment, files); return if there are any."""
-    count = len(mistakes)
-
-    def visit(value: Any, place: str) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                visit(inner, f"{place}.{key}" if place else str(key))
-        elif isinstance(value, list):
-            for number, inner in enumerate(value):
-                visit(inner, f"{place}[{number}]")
-        elif isinstance(value, str) and _CALLS.search(value):
-            mistakes.add(place, f"{value!r} calls a resolver; only ${{other.key}} is allowed here")
-
-    visit(config, "")
-    return len(mistakes) > count
 
 
 def _describe(error: Exception, scratch: str) -> str:

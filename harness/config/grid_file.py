@@ -68,13 +68,6 @@ def grid_folder(name: str) -> Path:
     return user_path(name, "grid").parent if is_path(name) else Path()
 
 
-def group_file(group: str, value: str) -> Path:
-    """Return the YAML file that a group is set to: one of its folder, or a profile by its path."""
-    if is_profile_path(group, value):
-        return user_path(value, group)
-    return (PROFILES if group == "cluster" else GRIDS) / group / f"{value}.yaml"
-
-
 def is_profile_path(group: str, value: str) -> bool:
     """Return whether the value of a group is the path of a user's own profile of a cluster."""
     return group == "cluster" and value.endswith((".yaml", ".yml"))
@@ -82,42 +75,51 @@ def is_profile_path(group: str, value: str) -> bool:
 
 def read_group(group: str, value: str) -> dict[Any, Any]:
     """Return the plain content of the file that a group is set to. Raises UserError."""
-    path, what = group_file(group, value), f"{group} file"
+    path = (PROFILES if group == "cluster" else GRIDS) / group / f"{value}.yaml"
+    if is_profile_path(group, value):
+        path = user_path(value, group)
+    what = f"{group} file"
     content = plain(read_text(path, what), f"the {what} {path}")
     if not isinstance(content, dict) or "defaults" in content:
         raise UserError(f"the {what} {path} is not a mapping of keys of `{group}`")
     return content
 
 
-def find_grid(name: str, scratch: Path, mistakes: Mistakes) -> tuple[str, Mapping[str, Any] | None]:
-    """Return the name under which Hydra finds a grid, and the content of a user's file.
+def read_grid_file(name: str) -> dict[Any, Any]:
+    """Return the plain content of a grid file: a shipped one by its name, or by a path.
 
-    `name` is that of a shipped grid, whose content is None here, or a path. A user's file is copied
-    to `scratch`, without what is wrong in it. Raises UserError for a file that cannot be read.
+    Raises UserError for a file that cannot be read.
     """
-    if not is_path(name):
-        if name not in grid_files():
-            raise UserError(
-                f"there is no grid '{name}'{nearest(name, grid_files())}; "
-                "a file of your own is named by its path, grid=path/to/file.yaml"
-            )
-        return name, None
-    path = user_path(name, "grid")
+    path = user_path(name, "grid") if is_path(name) else GRIDS / "grid" / f"{name}.yaml"
+    if not is_path(name) and name not in grid_files():
+        raise UserError(
+            f"there is no grid '{name}'{nearest(name, grid_files())}; "
+            "a file of your own is named by its path, grid=path/to/file.yaml"
+        )
     if not SWEEP_NAME.fullmatch(path.stem):
         raise UserError(
             f"the grid file {path.name} names its sweep, and '{path.stem}' cannot be such a name: "
             "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
-    text = read_text(path, "grid file")
-    content = plain(text, f"the grid file {path}")
+    content = plain(read_text(path, "grid file"), f"the grid file {path}")
     if not isinstance(content, dict) or not content:
         raise UserError(f"the grid file {path} is not a mapping of keys such as axes and recipe")
-    hydra_name = f"from_file_{path.stem}"
+    return content
+
+
+def hydra_grid(name: str, content: dict[Any, Any], scratch: Path, mistakes: Mistakes) -> str:
+    """Return the name under which Hydra finds a grid.
+
+    A user's file is copied to `scratch`, without what is wrong in it.
+    """
+    if not is_path(name):
+        return name
+    hydra_name = f"from_file_{Path(name).stem}"
     corrections = _corrections(content, mistakes)
     dropped = {key for key, value in corrections.items() if value is None}
     copy = {key: value for key, value in {**content, **corrections}.items() if key not in dropped}
     write_yaml(scratch / "grid" / f"{hydra_name}.yaml", copy)
-    return hydra_name, content
+    return hydra_name
 
 
 def write_yaml(path: Path, content: Mapping[Any, Any]) -> None:
@@ -128,9 +130,9 @@ def write_yaml(path: Path, content: Mapping[Any, Any]) -> None:
     OmegaConf.save(OmegaConf.create(dict(content)), path)
 
 
-def defaults(content: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def defaults(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the groups that a grid file sets in `defaults`, with their values."""
-    items = content.get("defaults") if content else None
+    items = content.get("defaults")
     pairs = []
     for item in items if isinstance(items, list) else []:
         for key, value in item.items() if isinstance(item, dict) else []:

@@ -48,8 +48,8 @@ def choices(name: str) -> tuple[str, ...]:
     """Return the texts that a column may hold, or () if it may hold any."""
     if name == "state":
         return STATES
-    model, path = TrialConfig, axis_path(name) or ""
-    *sections, key = path.split(".")
+    model: type[BaseModel] = TrialConfig
+    *sections, key = (axis_path(name) or "").split(".")
     for section in sections:
         model = nested_model(model, section) or NoOptions
     annotation = model.model_fields[key].annotation if key in model.model_fields else None

@@ -13,7 +13,7 @@ from harness.compress.surplus import FORMS, Form
 from harness.errors import UserError, nearest
 from harness.models.registry import TIMM
 from harness.schema import Options, StageConfig, TrialConfig
-from harness.sweep import targets
+from harness.sweep import tables
 from harness.sweep.levels import trial_levels
 from harness.sweep.mistakes import Mistakes, validate
 from harness.sweep.stage import steps
@@ -28,7 +28,7 @@ MOST_OF_ANY_MODEL = 0.99
 def misfits(trial: TrialConfig) -> list[tuple[str, str]]:
     """Return (key path, sentence) of everything that does not fit together in a trial."""
     of_path = [*_pruning(trial), *_rewinding(trial), *_surplus(trial)] or _attempt(steps, trial)
-    of_teacher = [*_teacher(trial)] or _attempt(targets.resolved, trial)
+    of_teacher = [*_teacher(trial)] or _attempt(tables.with_target, trial)
     parts = [mistake.partition(": ") for mistake in (*of_path, *of_teacher)]
     # a table's own errors name the file and no key
     return [(key, sentence) if sentence else ("compress", key) for key, _, sentence in parts]

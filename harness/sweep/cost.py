@@ -173,6 +173,15 @@ def stage_seconds(config: StageConfig, rates: Mapping[Size, float]) -> float | N
     return None if rate is None else rate * config.recipe.epochs
 
 
+def _known_costs(
+    plan: Plan, states: Mapping[str, StageState], remaining: Sequence[str], store: Path | None
+) -> list[float]:
+    """Return the estimated device-seconds of the `remaining` stages that have an estimate."""
+    rates = seconds_per_epoch(plan, states, store)
+    estimates = [stage_seconds(plan.stages[stage], rates) for stage in remaining]
+    return [seconds for seconds in estimates if seconds is not None]
+
+
 def describe_remaining_cost(
     plan: Plan,
     states: Mapping[str, StageState],
@@ -183,9 +192,7 @@ def describe_remaining_cost(
     """Return a sentence with the estimated cost of the `remaining` stages."""
     if not remaining:
         return "nothing left to spend"
-    rates = seconds_per_epoch(plan, states, store)
-    estimates = [stage_seconds(plan.stages[stage], rates) for stage in remaining]
-    costs = [seconds for seconds in estimates if seconds is not None]
+    costs = _known_costs(plan, states, remaining, store)
     if not costs:
         return "cost unknown: no stage of these sizes was measured (python -m harness.pilot)"
     text = f"about {sum(costs) / 3600:.2f} device-hours still to be spent"
@@ -217,26 +224,25 @@ def describe_sizes(
 ) -> list[str]:
     """Return a line per size: remaining stages and hours; spent hours beside their estimate."""
     rates, measured = seconds_per_epoch(plan, states, store), read_measurements(store, plan)
-    remaining_stages = set(remaining)
-    to_go: dict[Size, tuple[int, int]] = {}  # stages, epochs
-    past: dict[Size, tuple[float, float]] = {}  # estimated seconds, actual seconds
+    by_size: dict[Size, list[str]] = {}
     for stage, config in plan.stages.items():
-        size = size_key(config)
-        if stage in remaining_stages:
-            count, epochs = to_go.get(size, (0, 0))
-            to_go[size] = count + 1, epochs + config.recipe.epochs
-        elif (result := states[stage].result) and size in measured:
-            estimate, actual = past.get(size, (0.0, 0.0))
-            estimate += measured[size].seconds_per_epoch * config.recipe.epochs
-            past[size] = estimate, actual + result["timing"]["gpu_seconds"]
+        by_size.setdefault(size_key(config), []).append(stage)
+    remaining_stages = set(remaining)
     lines = []
-    for size in dict.fromkeys([*to_go, *past]):
-        count, epochs = to_go.get(size, (0, 0))
-        text = f"  {describe_size(size)}: {count:,} stages to go"
+    for size, stages in by_size.items():
+        to_go = [stage for stage in stages if stage in remaining_stages]
+        results = [
+            result for s in stages if s not in remaining_stages and (result := states[s].result)
+        ]
+        if not to_go and not (results and size in measured):
+            continue
+        text = f"  {describe_size(size)}: {len(to_go):,} stages to go"
         if size in rates:
+            epochs = sum(plan.stages[stage].recipe.epochs for stage in to_go)
             text += f", {rates[size] * epochs / 3600:.2f} device-hours"
-        if size in past:
-            estimate, actual = past[size]
+        if results and size in measured:
+            actual = sum(result["timing"]["gpu_seconds"] for result in results)
+            estimate = measured[size].seconds_per_epoch * sum(r["epochs"] for r in results)
             text += f"; spent {actual / 3600:.2f}, estimated by the pilot {estimate / 3600:.2f}"
         lines.append(text)
     return lines
@@ -253,9 +259,7 @@ def check_budget(
 
     `remaining` includes stages that are queued or running; they count in full.
     """
-    rates = seconds_per_epoch(plan, states, store)
-    estimates = [stage_seconds(plan.stages[stage], rates) for stage in remaining]
-    costs = [seconds for seconds in estimates if seconds is not None]
+    costs = _known_costs(plan, states, remaining, store)
     if unknown := len(remaining) - len(costs):
         raise UserError(
             f"budget={hours:g} cannot be checked: {unknown:,} stages are of sizes never measured. "

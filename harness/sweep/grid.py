@@ -188,17 +188,17 @@ def _check_values(block: Block, mistakes: Mistakes) -> None:
     """Check the fixed keys and each value of each axis; mark in the block what is not valid."""
     first = block.first_cell()
     places = {path: place for path, _, place in first}
-    found = Mistakes()
-    if (config := _config(block, first, found)) is None:
+    own = Mistakes()
+    if (config := _config(block, first, own)) is None:
         block.is_valid = False
-        mistakes.update(found)
+        mistakes.update(own)
         return
-    validate(TrialConfig, config, found, {**block.set_places, **places})
+    validate(TrialConfig, config, own, {**block.set_places, **places})
     # A mistake of a whole section says that its values do not fit together. Where some come from
     # axes, that is reported for each cell, since the cell may be excluded.
-    found.remove_at({section_of(path) for path in places if "." in path})
-    mistakes.update(found)
-    invalid_places = found.places()
+    own.remove_at({section_of(path) for path in places if "." in path})
+    mistakes.update(own)
+    invalid_places = own.places()
     if not invalid_places <= set(places.values()):  # in the fixed keys
         block.is_valid = False
     for group in block.groups:
@@ -207,13 +207,13 @@ def _check_values(block: Block, mistakes: Mistakes) -> None:
                 group.invalid.add(0)
             for position in range(1, len(axis.values)):
                 path, _, place = setting = axis.setting(position)
-                found = Mistakes()
-                changed = _config(block, (*first, setting), found)
+                of_value = Mistakes()
+                changed = _config(block, (*first, setting), of_value)
                 if changed is not None:
-                    validate(TrialConfig, changed, found, {path: place}, only=path)
-                if changed is None or place in found.places():
+                    validate(TrialConfig, changed, of_value, {path: place}, only=path)
+                if changed is None or place in of_value.places():
                     group.invalid.add(position)
-                    mistakes.update(found)
+                    mistakes.update(of_value)
 
 
 def _config(block: Block, settings: Iterable[Setting], mistakes: Mistakes) -> dict[str, Any] | None:
@@ -235,8 +235,9 @@ def _check_without_cells(block: Block, check: CheckSections, mistakes: Mistakes)
     for axis in block.axes:
         for position in range(1, len(axis.values)):
             path, _, place = setting = axis.setting(position)
-            found = check(_valid_sections(block, _config(block, (*first, setting), mistakes)))
-            mistakes.extend([mistake for mistake in found if mistake[0] == path], {path: place})
+            sections = _valid_sections(block, _config(block, (*first, setting), mistakes))
+            of_value = [mistake for mistake in check(sections) if mistake[0] == path]
+            mistakes.extend(of_value, {path: place})
 
 
 def _valid_sections(block: Block, config: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from harness.cluster_schema import ClusterConfig, ResourceRule
 from harness.schema import RunConfig, StageConfig, TrialConfig
 from harness.sweep.cost import Measurement, Size, join_rule, stage_seconds
-from harness.sweep.plan import Joins, Plan, gangs, stream_key, trees
+from harness.sweep.plan import Joins, Plan, gangs, grouped, lineage, stream_key, trees
 from harness.sweep.where import parse
 
 Seconds = Callable[[str], float | None]
@@ -79,28 +79,16 @@ def make_jobs(
         joins = join_rule(plan, job_run, job_cluster, measured or {})
         units = _units(plan, members, joins)
         share = job_cluster.timeout_min * 60 * job_cluster.slurm.pack_share
-        wall_seconds = _wall_seconds(seconds, job_run.processes)
-        packed = _pack(units, share, job_cluster.workers, wall_seconds)
+        packed = _pack(units, share * job_run.processes, job_cluster.workers, seconds)
         jobs = [gangs(plan, stages, joins) for stages in packed]
         groups.append(JobGroup(job_cluster, job_run, jobs, frozenset(after_of[key])))
     return groups
 
 
-def _wall_seconds(seconds: Seconds, processes: int) -> Seconds:
-    """Return wall-clock seconds of a stage as a function: device-seconds / processes."""
-
-    def wall_seconds(stage: str) -> float | None:
-        device_seconds = seconds(stage)
-        return None if device_seconds is None else device_seconds / processes
-
-    return wall_seconds
-
-
 def root(plan: Plan, stage: str) -> str:
     """Return the dense stage that `stage` descends from."""
-    while (parent := plan.stages[stage].parent) is not None:
-        stage = parent
-    return stage
+    *_, root = lineage(plan.stages, stage)
+    return root
 
 
 def _matching_rule(
@@ -159,23 +147,15 @@ def on_gpus(cluster: ClusterConfig, run: RunConfig) -> RunConfig:
 def _units(plan: Plan, parts: Iterable[list[str]], joins: Joins) -> list[list[str]]:
     """Return the trees as units of packing: trees whose stages train in one gang are one unit."""
     tree_of = {tree[0]: tree for tree in parts}
-    open_units: dict[tuple[object, ...], list[str]] = {}  # stream -> first stages of a unit's trees
-    units: list[list[str]] = []
-    for first in tree_of:
-        key = stream_key(plan.stages[first])
-        unit = open_units.get(key)
-        if not joins([], first):
-            units.append([first])
-        elif unit is None or not joins(unit, first):
-            open_units[key] = [first]
-            units.append(open_units[key])
-        else:
-            unit.append(first)
+    units = grouped(tree_of, lambda first: stream_key(plan.stages[first]), joins)
     return [[stage for first in unit for stage in tree_of[first]] for unit in units]
 
 
 def _pack(units: list[list[str]], share: float, workers: int, seconds: Seconds) -> list[list[str]]:
-    """Return the stages of each job, parents first. A job takes `share` seconds, or is one unit."""
+    """Return the stages of each job, parents first.
+
+    A job takes up to `share` device-seconds, or is one unit.
+    """
     jobs: list[list[str]] = []
     short: list[tuple[float, list[str]]] = []
     for unit in units:

@@ -51,16 +51,16 @@ def trial_levels(compress: CompressConfig) -> tuple[float, ...]:
         return (target,)
     if compress.levels is None:
         return levels(target, compress.level_share)
-    given = compress.levels
-    if not given:
+    listed = compress.levels
+    if not listed:
         raise UserError(
             "compress.levels: [] lists no level. Give the sparsities, null for geometric ones, or "
             "compress.pruning=one_shot for a single one."
         )
-    for before, after in zip((0.0, *given), given, strict=False):
+    for before, after in zip((0.0, *listed), listed, strict=False):
         if after <= before:
             raise UserError(
-                f"compress.levels: {list(given)} goes from sparsity {before:g} to {after:g}: list "
+                f"compress.levels: {list(listed)} goes from sparsity {before:g} to {after:g}: list "
                 "rising sparsities above 0, since what is left must fall at each level."
             )
-    return (*(level for level in given if level < target - 1e-6), target)
+    return (*(level for level in listed if level < target - 1e-6), target)

@@ -20,17 +20,17 @@ class Mistakes:
     """Mistakes in the order in which they were found; equal ones are kept once."""
 
     def __init__(self) -> None:
-        self._found: dict[Mistake, None] = {}
+        self._mistakes: dict[Mistake, None] = {}
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._mistakes)
 
     def __iter__(self) -> Iterator[Mistake]:
-        return iter(self._found)
+        return iter(self._mistakes)
 
     def add(self, place: str, sentence: str) -> None:
         """Add a mistake at a place."""
-        self._found.setdefault((place, sentence))
+        self._mistakes.setdefault((place, sentence))
 
     def add_sentence(self, sentence: str) -> None:
         """Add a mistake whose sentence names its place itself."""
@@ -47,22 +47,24 @@ class Mistakes:
 
     def update(self, others: Mistakes) -> None:
         """Add the mistakes of `others`."""
-        self._found.update(others._found)
+        self._mistakes.update(others._mistakes)
 
     def remove_at(self, places: Container[str]) -> None:
         """Remove the mistakes at `places`."""
-        self._found = {mistake: None for mistake in self._found if mistake[0] not in places}
+        self._mistakes = {mistake: None for mistake in self._mistakes if mistake[0] not in places}
 
     def places(self) -> set[str]:
         """Return the places that have a mistake."""
-        return {place for place, _ in self._found}
+        return {place for place, _ in self._mistakes}
 
     def raise_any(self, subject: str) -> None:
         """Raise a UserError that lists all mistakes, one a line, if there are any."""
-        if not self._found:
+        if not self._mistakes:
             return
         count = "1 mistake" if len(self) == 1 else f"{len(self)} mistakes"
-        lines = [f"{place}: {sentence}" if place else sentence for place, sentence in self._found]
+        lines = [
+            f"{place}: {sentence}" if place else sentence for place, sentence in self._mistakes
+        ]
         raise UserError("\n  ".join([f"{subject} {count}; nothing was run:", *lines]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.schema import StageConfig
@@ -111,21 +111,28 @@ Joins = Callable[[Sequence[str], str], bool]
 """Returns whether a stage may join a gang; for an empty gang, whether it may share a process."""
 
 
+def grouped(
+    stages: Iterable[str], key_of: Callable[[str], Hashable], joins: Joins
+) -> list[list[str]]:
+    """Return the stages in groups: each joins the last group of its key, or opens another."""
+    open_groups: dict[Hashable, list[str]] = {}
+    groups: list[list[str]] = []
+    for stage in stages:
+        group = open_groups.get(key_of(stage))
+        if group is not None and joins([], stage) and joins(group, stage):
+            group.append(stage)
+            continue
+        groups.append([stage])
+        if joins([], stage):
+            open_groups[key_of(stage)] = groups[-1]
+    return groups
+
+
 def gangs(plan: Plan, todo: Sequence[str], joins: Joins) -> list[list[str]]:
     """Return the stages `todo`, parents first, in groups that one stream of batches feeds.
 
     The stages of a gang share data, seed, batch size, epochs and their depth in the tree.
     """
-    open_gangs: dict[tuple[object, ...], list[str]] = {}
-    groups: list[list[str]] = []
-    for stage in todo:
-        key = (_depth(plan.stages, stage), *stream_key(plan.stages[stage]))
-        gang = open_gangs.get(key)
-        if not joins([], stage):
-            groups.append([stage])
-        elif gang is None or not joins(gang, stage):
-            open_gangs[key] = [stage]
-            groups.append(open_gangs[key])
-        else:
-            gang.append(stage)
-    return groups
+    return grouped(
+        todo, lambda stage: (_depth(plan.stages, stage), *stream_key(plan.stages[stage])), joins
+    )

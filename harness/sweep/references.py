@@ -68,7 +68,9 @@ class _Resolver:
         if place in trail or self.count > MOST:
             raise UserError(f"{'.'.join(place)}: {value} refers to itself: write the value out")
         if START in _REFERENCE.sub("", value):
-            raise UserError(f"{'.'.join(place)}: {value!r} is not a reference such as ${{seed}}")
+            raise UserError(
+                f"{'.'.join(place)}: {value!r} is not a reference to a key: ${{seed}} is"
+            )
         if match := _REFERENCE.fullmatch(value):
             return self._target(match[1], place, trail)
         return _REFERENCE.sub(lambda match: str(self._target(match[1], place, trail)), value)

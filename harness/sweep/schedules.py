@@ -5,7 +5,7 @@
     rising            the same values, from the lowest to the highest
     shuffled          the same values in an order drawn from the seed, neither falling nor rising
     0.6, none, 0.2    (a list in YAML) one for each level; shorter paths take the first ones
-    matched:FILE      the magnitude that FILE has as best for the size of each level (`matched.py`)
+    matched:FILE      the magnitude that FILE has as best for the size of each level (`tables.py`)
 
 With every schedule, the dense stage trains at m (or at `compress.dense_magnitude`). So all
 schedules of one mean start from the same dense network, and differ in their levels only.
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from harness.errors import UserError, nearest
 from harness.schema import CompressConfig, Magnitude, TrialConfig, canonical
-from harness.sweep.matched import best_magnitude
+from harness.sweep.tables import best_magnitude
 
 VARYING = ("falling", "rising", "shuffled")
 NAMES = ("constant", *VARYING)

@@ -19,9 +19,9 @@ from harness.schema import (
     StageConfig,
     TrialConfig,
 )
-from harness.sweep import targets
 from harness.sweep.levels import trial_levels
 from harness.sweep.schedules import depends_on_seed, magnitudes
+from harness.sweep.tables import with_target
 
 
 def steps(trial: TrialConfig) -> tuple[Step, ...]:
@@ -43,7 +43,7 @@ def steps(trial: TrialConfig) -> tuple[Step, ...]:
 
 def path_configs(trial: TrialConfig) -> list[StageConfig]:
     """Return the configs of a trial's stages, dense stage first, each without its parent's id."""
-    teacher = targets.resolved(trial) if trial.teacher.acts else None
+    teacher = with_target(trial) if trial.teacher.acts else None
     return [
         StageConfig(
             seed=trial.seed,

@@ -3,8 +3,8 @@
     parse("magnitude == none or magnitude > 0.5", names={"magnitude"}).holds({"magnitude": 0.8})
 
 The language has comparisons (`== != < <= > >=`, `in`, `not in` with a list), `and`, `or`, `not`,
-parentheses, numbers, quoted strings, lists, `none`, `true` and `false`. `none` is a missing value and
-the magnitude of that name. A number is neither below nor above `none` or a string.
+parentheses, numbers, quoted strings, lists, `none`, `true` and `false`. `none` is a missing value
+and the magnitude of that name. A number is neither below nor above `none` or a string.
 
 Conditions are never evaluated as Python code: each part is compiled into a function of the values.
 """

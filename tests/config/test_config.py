@@ -39,8 +39,8 @@ def test_of_an_invalid_grid_exactly_its_mistakes_are_told_each_with_its_place(pa
     expected = [x.removeprefix("# expect: ") for x in comments if x.startswith("# expect: ")]
     with pytest.raises(UserError) as caught:
         load([f"grid={path}"])
-    said = [line.strip() for line in str(caught.value).replace(str(path), "FILE").splitlines()]
-    assert said[said[0].endswith("nothing was run:") :] == expected
+    message = [line.strip() for line in str(caught.value).replace(str(path), "FILE").splitlines()]
+    assert message[message[0].endswith("nothing was run:") :] == expected
 
 
 @pytest.mark.parametrize("name", sorted(grid_files()))
@@ -50,11 +50,11 @@ def test_every_shipped_grid_composes_and_says_what_it_is(name):
     assert grid_files()[name]
     header = (GRIDS / "grid" / f"{name}.yaml").read_text().partition("defaults:")[0]
     lines = header.splitlines()
-    said = [line.split() for line in lines]
+    message = [line.split() for line in lines]
     for word in ("command", "reference", "expect", "cost"):
-        place = next((i for i, words in enumerate(said) if words[1:2] == [word]), None)
+        place = next((i for i, words in enumerate(message) if words[1:2] == [word]), None)
         assert place is not None, word
-        assert len(said[place]) > 4, lines[place]
+        assert len(message[place]) > 4, lines[place]
     assert f"# command    python -m harness.launch grid={name}" in header
 
 
@@ -62,9 +62,9 @@ def test_all_mistakes_are_listed_at_once(tmp_path):
     path = write(tmp_path, "axes: {widht: [1], seed: []}\nrun: {engin: ddp}\nnonsense: 1\n")
     with pytest.raises(UserError) as caught:
         load([f"grid={path}"])
-    said = str(caught.value)
+    message = str(caught.value)
     for text in ("4 mistakes", "axes.widht", "axes.seed", "run.engin", "nonsense"):
-        assert text in said
+        assert text in message
 
 
 def test_all_mistakes_of_a_command_line_are_listed_with_those_of_the_grid(tmp_path):
@@ -72,10 +72,10 @@ def test_all_mistakes_of_a_command_line_are_listed_with_those_of_the_grid(tmp_pa
     words = ["dryrun=true", "dry_run=maybe", "cluster=slrum", "quickstart", "recipe.epochs=[1"]
     with pytest.raises(UserError) as caught:
         load([f"grid={path}", *words], {"dry_run": Option(bool)})
-    said = str(caught.value)
-    assert "6 mistakes" in said
+    message = str(caught.value)
+    assert "6 mistakes" in message
     for word in ("dryrun: ", "dry_run is ", "cluster: ", "'quickstart' is ", "recipe.epochs=[1: "):
-        assert f"\n  {word}" in said
+        assert f"\n  {word}" in message
 
 
 def test_values_that_are_excluded_together_are_no_mistake(tmp_path):
@@ -132,6 +132,11 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
         (["recipe.epochs=3"], "zip[0].epochs of the grid sets this key in each cell: change it"),
         (["compress.dense_long=0.5"], "also[0].set.dense_long of the grid sets this key"),
         (["axes.model.width=[1]", "model.width=4"], "write axes.model.width=[4]"),
+        (["axes.width=[1]", "axes.model.width=[2]"], "sets the same key as axes.width=[1]: keep"),
+        (
+            ["recipe.optimizer.momentum=0.5", "recipe.optimizer={momentum: 0.8}"],
+            "sets the same key",
+        ),
         (["width=4"], "'width' is an axis: write axes.width=[4]"),
     ],
 )
@@ -247,13 +252,13 @@ def test_paths_need_no_quoting(tmp_path):
 
 def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
     path = write(tmp_path, "axes: {widht: [1]}\n")
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "harness.launch", f"grid={path}", f"store={tmp_path / 'store'}"],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert said.returncode == 2
-    assert said.stderr.startswith("error: the grid mine has 1 mistake")
-    assert "Traceback" not in said.stderr
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: the grid mine has 1 mistake")
+    assert "Traceback" not in process.stderr
     assert not (tmp_path / "store").exists()
 
 
@@ -264,11 +269,11 @@ def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
 )  # fmt: skip
 def test_commands_end_without_a_traceback(ends, code, text):
     body = f"from harness.errors import command\ndef main(args):\n    {ends}\ncommand(main)"
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-S", "-c", body],  # without the packages
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (said.returncode, said.stderr.strip()) == (code, text)
+    assert (process.returncode, process.stderr.strip()) == (code, text)
 
 
 @pytest.mark.slow
@@ -317,10 +322,10 @@ print("HEAVY", heavy)
 def test_looking_verbs_import_little(tmp_path, module, args, allowed):
     if args != ["--help"]:
         args = [*args, f"store={tmp_path}"]
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", LIGHT.format(module=module, args=args)],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    heavy = said.stdout.rpartition("HEAVY")[2]
+    heavy = process.stdout.rpartition("HEAVY")[2]
     for name in {"torch", "numpy", "pandas", "matplotlib", "submitit"} - allowed:
         assert f"'{name}'" not in heavy

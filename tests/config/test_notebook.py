@@ -15,11 +15,11 @@ def test_commands_are_functions_with_the_arguments_of_the_command_line(tmp_path,
     words = {"grid": "quickstart", "store": str(tmp_path / "store")}
     assert launch({"axes.seed": [0]}, dry_run=True, **words) == 0
     assert "24 trials" in capsys.readouterr().out
-    found = status({"axes.width": [0.5], "axes.seed": [0, 1]}, where="seed == 1", **words)
-    assert found["grid"] == "quickstart"
-    assert {trial["seed"] for trial in found["trials"]} == {1}
-    assert {trial["state"] for trial in found["trials"]} == {"waiting"}
-    assert found["jobs"] == []
+    summary = status({"axes.width": [0.5], "axes.seed": [0, 1]}, where="seed == 1", **words)
+    assert summary["grid"] == "quickstart"
+    assert {trial["seed"] for trial in summary["trials"]} == {1}
+    assert {trial["state"] for trial in summary["trials"]} == {"waiting"}
+    assert summary["jobs"] == []
     assert cancel(**words) == 0
     with pytest.raises(UserError, match="grid is given twice"):
         status({"grid": "quickstart"}, **words)

@@ -10,8 +10,8 @@ import pytest
 from harness.cluster.submission import Submission
 from harness.config import load
 from harness.errors import UserError
+from harness.plain_yaml import TABLES
 from harness.sweep.plan import make_plan
-from harness.tables import TABLES
 
 GRID = """defaults:
   - override /dataset: digits

@@ -55,8 +55,8 @@ def test_also_is_a_union_and_repeated_cells_count_once():
             {"set": {"compress.dense_long": 0.5}, "axes": {"width": [2]}},
         ],
     )
-    told = [(t.cell["width"], t.config.compress.dense_long) for t in made.trials]
-    assert told == [(0.5, None), (1.0, None), (2.0, None), (2.0, 0.5)]
+    cells = [(t.cell["width"], t.config.compress.dense_long) for t in made.trials]
+    assert cells == [(0.5, None), (1.0, None), (2.0, None), (2.0, 0.5)]
     assert ("also[0].axes and zip: cells that are there already", -1) in made.rules
 
 
@@ -160,8 +160,8 @@ def test_names_built_from_shared_parts_are_those_of_the_whole_config():
 
 def test_a_changed_default_renames_every_stage_an_added_trial_none():
     before = make_plan(grid(axes=AXES))
-    more = make_plan(grid(axes={**AXES, "seed": [0, 1, 2, 3]}))
-    assert set(before.stages) < set(more.stages)
+    larger = make_plan(grid(axes={**AXES, "seed": [0, 1, 2, 3]}))
+    assert set(before.stages) < set(larger.stages)
     fewer = make_plan(grid(axes={**AXES, "seed": [0]}))
     assert set(fewer.stages) < set(before.stages)
     changed = make_grid(
@@ -200,8 +200,8 @@ def test_a_hundred_thousand_trials_expand_share_and_reconcile(tmp_path):
     assert len(plan.trials) == 100_000
     assert len(plan.stages) == 100_000
     states = stage_states(Store(Path(tmp_path)), plan.stages)
-    left = todo(plan, {s: state.name for s, state in states.items()}, lambda stage: False)
-    assert len(left) == 100_000
+    remaining = todo(plan, {s: state.name for s, state in states.items()}, lambda stage: False)
+    assert len(remaining) == 100_000
 
 
 @pytest.mark.parametrize(

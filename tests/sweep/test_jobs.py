@@ -12,9 +12,11 @@ from harness.sweep.plan import make_plan
 RUN = RunConfig()
 
 
-def cluster(**more):
-    slurm = SlurmConfig(**more.pop("slurm", {}))
-    return ClusterConfig(name="c", executor="slurm", workers=4, timeout_min=60, slurm=slurm, **more)
+def cluster(**options):
+    slurm = SlurmConfig(**options.pop("slurm", {}))
+    return ClusterConfig(
+        name="c", executor="slurm", workers=4, timeout_min=60, slurm=slurm, **options
+    )
 
 
 @pytest.fixture
@@ -33,8 +35,8 @@ def plan():
     }))  # fmt: skip
 
 
-def jobs_of(plan, cluster, seconds, run=RUN, **more):
-    groups = make_jobs(plan, list(plan.stages), cluster, run, seconds, **more)
+def jobs_of(plan, cluster, seconds, run=RUN, **options):
+    groups = make_jobs(plan, list(plan.stages), cluster, run, seconds, **options)
     return groups, [job for group in groups for job in group.jobs]
 
 
@@ -80,24 +82,24 @@ def test_sizes_get_resources_by_the_first_rule_that_holds(plan):
         ResourceRule(where="width > 0.5", partition="big"),
     )
     groups, _ = jobs_of(plan, cluster(resources=rules, slurm={"mem_gb": 8.0}), lambda s: None)
-    found = {}
+    resources = {}
     for group in groups:
         for job in group.jobs:
             for stage in stages_of(job):
-                asked = group.cluster
-                found.setdefault(plan.stages[stage].model.width, set()).add(
-                    (asked.slurm.mem_gb, asked.timeout_min, asked.slurm.partition,
+                profile = group.cluster
+                resources.setdefault(plan.stages[stage].model.width, set()).add(
+                    (profile.slurm.mem_gb, profile.timeout_min, profile.slurm.partition,
                      group.run.processes)
                 )  # fmt: skip
-    assert found == {
+    assert resources == {
         0.5: {(8.0, 60, None, 1)}, 1.0: {(8.0, 60, "big", 1)}, 2.0: {(64.0, 120, None, 2)},
     }  # fmt: skip
 
 
 def test_a_stage_takes_its_devices_seconds_shared_by_the_processes_of_its_rule(plan):
     rules = (ResourceRule(where="width > 0.5", processes=4),)
-    asked = cluster(resources=rules, slurm={"pack_share": 1.0})  # of an hour
-    groups, _ = jobs_of(plan, asked, lambda s: 1000.0)  # a tree: 3000 s, or 750
+    profile = cluster(resources=rules, slurm={"pack_share": 1.0})  # of an hour
+    groups, _ = jobs_of(plan, profile, lambda s: 1000.0)  # a tree: 3000 s, or 750
     shapes = {
         group.run.processes: sorted(len(stages_of(job)) for job in group.jobs) for group in groups
     }
@@ -106,8 +108,10 @@ def test_a_stage_takes_its_devices_seconds_shared_by_the_processes_of_its_rule(p
 
 def test_where_jobs_ask_for_gpus_no_stage_falls_back_to_a_cpu(plan):
     for gpus, device, expected in ((1, "auto", "cuda"), (0, "auto", "auto"), (1, "cpu", "cpu")):
-        asked = cluster(gpus_per_node=gpus)
-        groups, _ = jobs_of(plan, asked, lambda s: None, RUN.model_copy(update={"device": device}))
+        profile = cluster(gpus_per_node=gpus)
+        groups, _ = jobs_of(
+            plan, profile, lambda s: None, RUN.model_copy(update={"device": device})
+        )
         assert {group.run.device for group in groups} == {expected}
 
 
@@ -128,8 +132,8 @@ def test_memory_is_raised_for_what_ran_out_up_to_the_cap(plan):
 
 def test_children_of_what_another_sweep_trains_wait_for_its_job(plan):
     parent = next(s for s, config in plan.stages.items() if config.parent is None)
-    left = [stage for stage in plan.stages if stage != parent]
-    groups = make_jobs(plan, left, cluster(), RUN, lambda s: None, held_by={parent: "7_3"})
+    remaining = [stage for stage in plan.stages if stage != parent]
+    groups = make_jobs(plan, remaining, cluster(), RUN, lambda s: None, held_by={parent: "7_3"})
     waiting = [group for group in groups if group.after]
     assert [set(group.after) for group in waiting] == [{"7_3"}]
     stages = [s for group in waiting for job in group.jobs for s in stages_of(job)]
@@ -140,19 +144,19 @@ def test_children_of_what_another_sweep_trains_wait_for_its_job(plan):
 def test_however_many_jobs_are_waited_for_the_running_cap_is_one(plan):
     parents = [s for s, config in plan.stages.items() if config.parent is None]
     held = {parent: f"7_{number}" for number, parent in enumerate(parents)}
-    left = [stage for stage in plan.stages if stage not in held]
-    (group,) = make_jobs(plan, left, cluster(), RUN, lambda s: None, held_by=held)
+    remaining = [stage for stage in plan.stages if stage not in held]
+    (group,) = make_jobs(plan, remaining, cluster(), RUN, lambda s: None, held_by=held)
     assert group.after == set(held.values())
     assert len(group.jobs) == 12
 
 
 def test_rules_are_about_the_dense_stage_when_only_levels_are_left(plan):
     dense = {c.recipe.epochs for c in plan.stages.values() if c.parent is None}
-    left = [stage for stage, config in plan.stages.items() if config.parent is not None]
+    remaining = [stage for stage, config in plan.stages.items() if config.parent is not None]
     assert dense == {2}
-    assert all(plan.stages[stage].recipe.epochs != 2 for stage in left)
+    assert all(plan.stages[stage].recipe.epochs != 2 for stage in remaining)
     rules = (ResourceRule(where="epochs == 2", mem_gb=64.0),)
-    (group,) = make_jobs(plan, left, cluster(resources=rules), RUN, lambda s: None)
+    (group,) = make_jobs(plan, remaining, cluster(resources=rules), RUN, lambda s: None)
     assert group.cluster.slurm.mem_gb == 64.0
 
 

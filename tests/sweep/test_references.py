@@ -93,7 +93,7 @@ def test_every_key_can_be_referred_to(path):
     [
         ("${recipe.epoch}", "compress.level_epochs: ${recipe.epoch} points at a key that"),
         ("${compress.level_epochs}", "compress.level_epochs: ${compress.level_epochs} refers to"),
-        ("${recipe", "'${recipe' is not a reference"),
+        ("${recipe", "'${recipe' is not a reference to a key"),
         ("${augment.policy}", "compress.level_epochs: should be a valid integer, not 'randaug"),
     ],
 )
@@ -114,3 +114,14 @@ def test_an_operational_key_cannot_refer_to_what_an_axis_changes():
     assert trials({"run": run}, axes={"seed": [0, 1]})
     with pytest.raises(UserError, match=r"run: refers to a key that axes.epochs changes"):
         trials({"run": run}, axes={"epochs": [1, 4]})
+
+
+def test_an_axis_inside_a_mapping_that_a_reference_gives_is_refused():
+    fixed = {"compress": {"options": "${surplus.options}"}, "surplus": {"options": {"a": 1}}}
+    assert trials(fixed, axes={"seed": [0]})[0].config.compress.options.model_extra == {"a": 1}
+    moved = trials(fixed, axes={"surplus.options.a": [1, 2]})
+    assert [t.config.compress.options.model_extra["a"] for t in moved] == [1, 2]
+    with pytest.raises(UserError, match="write its keys out"):
+        trials(fixed, axes={"compress.options.a": [1, 2]})
+    with pytest.raises(UserError, match="write its keys out"):
+        trials(fixed, also=[{"set": {"compress.options.a": 1}}])

@@ -12,10 +12,13 @@ does not do: it loaded 354 of 400 files with one flipped bit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import os
 import pickle
 import re
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -28,16 +31,30 @@ from harness.train.distributed import World
 
 KEPT = 2
 STEP = re.compile(r"step-(\d+)\.pt")
+STEP_KEYS = {"step", "world_size", "sharded", "state"}
 UNREADABLE = (
     RuntimeError,
-    pickle.UnpicklingError,
     zipfile.BadZipFile,
     NotImplementedError,
     EOFError,
     ValueError,
     KeyError,
-    OSError,
 )
+
+
+def load_tensors(data: bytes) -> Any:
+    """Return the tensors and plain values in the bytes of a file of `torch.save`, on the CPU.
+
+    Raises:
+        ValueError: they are not such a file, or hold other objects, which could run code.
+    """
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the code
+        raise ValueError(
+            "it is not a file of tensors and plain values only; other objects could run code, so "
+            "they are not read"
+        ) from error
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
@@ -48,19 +65,20 @@ def write(path: Path, value: dict[str, Any]) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def read(path: Path, stage: str, keys: set[str]) -> dict[str, Any]:
+def read(path: Path, stage: str, keys: set[str], follow_links: bool = False) -> dict[str, Any]:
     """Return what `write` wrote for `stage`, with at least `keys`, on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        Damaged: the file is truncated, altered, of another stage, or not a checkpoint.
+        Damaged: the file is truncated, altered, of another stage, or not a checkpoint; it cannot be
+            read; or it is a folder, a pipe or a link, which may lead to files of others.
     """
-    data = path.read_bytes()
+    data = _read_file(path, follow_links)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if (bad := archive.testzip()) is not None:
                 raise Damaged(f"{path} is damaged: the checksum of its {bad} is wrong")
-        value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        value = load_tensors(data)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()
         raise Damaged(f"{path} is damaged ({reason[0] if reason else error!r})") from error
@@ -68,6 +86,29 @@ def read(path: Path, stage: str, keys: set[str]) -> dict[str, Any]:
         raise Damaged(f"{path} is not a checkpoint: it lacks {', '.join(sorted(keys))}")
     if value.get("stage") != stage:
         raise Damaged(f"{path} is a checkpoint of stage {value.get('stage')}, not of {stage}")
+    return value
+
+
+def _read_file(path: Path, follow_links: bool) -> bytes:
+    # O_NONBLOCK: opening a pipe would wait for somebody who writes into it
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Damaged(f"{path} is not a regular file")
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        kind = "is a link" if path.is_symlink() else f"cannot be read ({error.strerror})"
+        raise Damaged(f"{path} {kind}") from error
+
+
+def _read_step(path: Path, stage: str, step: int) -> dict[str, Any]:
+    """Return a checkpoint of `step`. Raises as `read` does."""
+    value = read(path, stage, STEP_KEYS)
+    if value["step"] != step:
+        raise Damaged(f"{path} is a checkpoint of step {value['step']}")
     return value
 
 
@@ -99,9 +140,9 @@ def save(
     if world.rank == 0:
         write(_file(folder, step), value)
         for old in steps(folder)[KEPT:]:
-            _file(folder, old).unlink(missing_ok=True)  # first, or the checkpoint seems complete
+            _remove(_file(folder, old))  # first, or the checkpoint seems complete
             for part in (folder / "checkpoint").glob(f"step-{old:08d}.rank*.pt"):
-                part.unlink(missing_ok=True)
+                _remove(part)
 
 
 def load_newest(
@@ -117,19 +158,21 @@ def load_newest(
             where this engine's are not, or the reverse.
     """
     if world.rank == 0:
-        for partial in (folder / "checkpoint").glob(".*.tmp"):  # of a process that was killed
-            partial.unlink(missing_ok=True)
+        checkpoints = folder / "checkpoint"
+        if checkpoints.is_symlink() or (checkpoints.exists() and not checkpoints.is_dir()):
+            move_aside(checkpoints, f"{checkpoints} is not a folder")
+        for partial in checkpoints.glob(".*.tmp"):  # of a process that was killed
+            _remove(partial)
     for step in world.broadcast(steps(folder)):
         path = _file(folder, step)
         value: dict[str, Any] = {}
         problem = ""
         try:
-            value = read(path, stage, {"step", "world_size", "sharded", "state"})
+            value = _read_step(path, stage, step)
             if value["sharded"] != sharded or (sharded and value["world_size"] != world.size):
                 raise UserError(_cannot_continue(path, value, world, sharded))
             if sharded and world.rank:
-                own = _file(folder, step, world.rank)
-                value = read(own, stage, {"step", "world_size", "sharded", "state"})
+                value = _read_step(_file(folder, step, world.rank), stage, step)
         except (Damaged, FileNotFoundError) as error:
             problem = str(error)
         problems = [text for text in world.gather(problem) if text]
@@ -167,14 +210,17 @@ def write_final(
     value = {"stage": stage, "model": weights, "masks": masks}
     if rewind is not None:
         value["rewind"] = rewind
-    write(folder / "checkpoint" / "final.pt", value)
+    path = folder / "checkpoint" / "final.pt"
+    if path.is_dir() and not path.is_symlink():
+        move_aside(path, f"{path} is a folder")
+    write(path, value)
 
 
-def read_final(folder: Path, stage: str) -> dict[str, Any]:
+def read_final(folder: Path, stage: str, follow_links: bool = False) -> dict[str, Any]:
     """Return `{"model", "masks"}` of a finished stage. Raises Damaged, also for a missing file."""
     path = folder / "checkpoint" / "final.pt"
     try:
-        return read(path, stage, {"model", "masks"})
+        return read(path, stage, {"model", "masks"}, follow_links)
     except FileNotFoundError as error:
         raise Damaged(f"{path} is missing") from error
 
@@ -182,7 +228,13 @@ def read_final(folder: Path, stage: str) -> dict[str, Any]:
 def drop_steps(folder: Path) -> None:
     """Delete the checkpoints that only an unfinished stage needs."""
     for path in (folder / "checkpoint").glob("step-*.pt"):
-        path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file that is not needed; one that cannot be deleted only takes space."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def weights_hash(model: dict[str, torch.Tensor]) -> str:

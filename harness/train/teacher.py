@@ -99,7 +99,8 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
     config = stage_config(folder)
     try:
         # the id comes from the config, because a copied folder may have any name
-        weights = checkpoint.read_final(folder, digest(read_json(folder / "config.json")))["model"]
+        stage = digest(read_json(folder / "config.json"))
+        weights = checkpoint.read_final(folder, stage, follow_links=True)["model"]
     except Damaged as error:
         raise UserError(
             f"teacher: its weights cannot be read: {error}. Train that stage again (delete its "
@@ -131,7 +132,7 @@ def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]
             module = timm.create_model(model, pretrained=True)
         else:
             module = timm.create_model(model, num_classes=info.num_classes)
-            state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+            state = checkpoint.load_tensors(Path(weights).expanduser().read_bytes())
             module.load_state_dict(state)
     except Exception as error:  # downloads, files and shapes fail with many exceptions
         raise UserError(

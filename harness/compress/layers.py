@@ -13,17 +13,33 @@ from harness.compress.surplus import Build, make_graph
 from harness.data.catalog import CATALOG
 from harness.errors import UserError
 from harness.models import registry
+from harness.models.conversions import synchronise_batch_norm
+from harness.models.counts import weights_applied_as_stored
 from harness.schema import ModelConfig, PruneConfig, StageConfig
 
 
 def to_prune(
     prune: PruneConfig, config: ModelConfig, dense: nn.Module, resolution: int
 ) -> list[str]:
-    """Return the names of the weights of `dense` that a stage may prune. Raises UserError."""
+    """Return the names of the weights of `dense` that a stage may prune.
+
+    Raises:
+        UserError: there are none, or the network does not apply some of them as they are stored, so
+            that a weight that is set to zero would not be zero in the network.
+    """
     method = METHODS.get(prune.method)
     protect = (*prune.protect, *method.protects)
     names = masks.prunable(dense, protect, registry.roles(config))
-    return method.suited(dense, names, resolution)
+    names = method.suited(dense, names, resolution)
+    applied = weights_applied_as_stored(dense, resolution)
+    if computed := [name for name in names if name not in applied]:
+        raise UserError(
+            f"compress.sparsity: the network does not use {len(computed)} of its weights, such as "
+            f"{computed[0]}, as they are stored: layers of that kind (with standardised weights, "
+            "for example) compute others from them, so zeros would not last. Set it to 0, choose "
+            "another family, or name these weights in compress.protect."
+        )
+    return names
 
 
 def make_request(
@@ -61,7 +77,8 @@ def misfits(stages: Iterable[StageConfig]) -> list[str]:
     for stage in stages:
         info = CATALOG[stage.dataset.name]
         resolution = stage.dataset.resolution or info.resolution
-        key = (stage.model, info.num_classes, resolution, stage.prune, stage.surplus)
+        sync_bn = stage.recipe.sync_bn
+        key = (stage.model, info.num_classes, resolution, stage.prune, stage.surplus, sync_bn)
         if key in checked:
             continue
         checked.add(key)
@@ -91,4 +108,6 @@ def _try(stage: StageConfig, classes: int, resolution: int) -> None:
         if method.tried_when_planned:
             method.compress(dense, make_request(prune, names, stage.seed, resolution, build))
     if stage.surplus is not None:
-        make_graph(stage.surplus, dense, build)
+        dense = make_graph(stage.surplus, dense, build)
+    if stage.recipe.sync_bn:
+        synchronise_batch_norm(dense)

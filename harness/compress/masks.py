@@ -16,33 +16,28 @@ import torch
 from torch import nn
 
 from harness.errors import UserError, nearest
+from harness.models.counts import LAYERS
 
 Masks = dict[str, torch.Tensor]
 
 
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of the convolutions and linear layers that require a gradient."""
-    return {
-        f"{name}.weight": module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.requires_grad
-    }
+def prunable(
+    model: nn.Module, protect: Sequence[str], roles: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return the names of the weights that pruning may remove, in the model's order.
 
-
-def protected(model: nn.Module, protect: Sequence[str], roles: Mapping[str, str]) -> list[str]:
-    """Return the names of the weights that `protect` excludes from pruning, in the model's order.
-
-    `protect` holds names of parameters, and roles, which `roles` maps to the names of modules (see
-    `registry.roles`).
+    These are the weights of convolutions and linear layers that require a gradient, except those
+    that `protect` names. `protect` holds names of parameters, and roles, which `roles` maps to the
+    names of modules (see `registry.roles`).
 
     Raises:
-        UserError: a name that is neither.
+        UserError: an unknown name in `protect`, or no weight to prune.
     """
     parameters = dict(model.named_parameters())
     excluded = set()
     for name in protect:
         if name in roles:
-            excluded.add(f"{roles[name]}.weight")
+            excluded.update(f"{module}.weight" for module in roles[name])
         elif name in parameters:
             excluded.add(name)
         else:
@@ -50,17 +45,13 @@ def protected(model: nn.Module, protect: Sequence[str], roles: Mapping[str, str]
                 f"compress.protect: '{name}' is neither a role ({', '.join(sorted(roles))}) nor a "
                 f"parameter of the model{nearest(name, [*roles, *parameters])}."
             )
-    return [name for name in _weights(model) if name in excluded]
-
-
-def prunable(model: nn.Module, protect: Sequence[str], roles: Mapping[str, str]) -> list[str]:
-    """Return the names of the weights that pruning may remove, in the model's order.
-
-    Raises:
-        UserError: an unknown name in `protect`, or no weight to prune.
-    """
-    excluded = set(protected(model, protect, roles))
-    names = [name for name in _weights(model) if name not in excluded]
+    # by identity, because layers may share a weight, which then has the name of the first
+    layers = {id(module.weight) for module in model.modules() if isinstance(module, LAYERS)}
+    names = [
+        name
+        for name, parameter in parameters.items()
+        if id(parameter) in layers and parameter.requires_grad and name not in excluded
+    ]
     if not names:
         raise UserError(
             "compress.protect: every convolution and linear layer of the model is protected, so "

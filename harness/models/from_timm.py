@@ -46,27 +46,33 @@ def has_fixed_input_size(name: str) -> bool:
     return bool(getattr(get_pretrained_cfg(name), "fixed_input_size", False))
 
 
-def timm_roles(name: str) -> dict[str, str]:
-    """Return the names of the classifier and of the first convolution, where timm records one.
+def timm_roles(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classifiers and the first convolutions, as far as timm records them.
 
-    Some models have several, for example distilled ones with two classifiers: the role is left out.
+    Some models have several, for example distilled ones with two classifiers.
     """
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(name)
-    roles = {role: getattr(config, role, None) for role in ("classifier", "first_conv")}
-    return {role: module for role, module in roles.items() if isinstance(module, str)}
+    roles = {}
+    for role in ("classifier", "first_conv"):
+        modules = getattr(config, role, None) or ()
+        if modules := (modules,) if isinstance(modules, str) else tuple(modules):
+            roles[role] = modules
+    return roles
 
 
 def _build(
     name: str, depth: None, width: float, num_classes: int, in_channels: int, resolution: int
 ) -> nn.Module:
-    """Return the model without pretrained weights.
+    """Return the model without pretrained weights, dropout and stochastic depth.
 
     Raises UserError if it does not take images of this resolution.
     """
     import timm
     import torch
+
+    from harness.models.conversions import switch_off_dropout
 
     size: dict[str, Any] = {"img_size": resolution} if has_fixed_input_size(name) else {}
     try:
@@ -74,12 +80,19 @@ def _build(
             name, num_classes=num_classes, in_chans=in_channels, **size
         ).eval()
         with torch.no_grad():  # timm does not record the smallest size that a model takes
-            model(torch.zeros(1, in_channels, resolution, resolution))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            logits = model(torch.zeros(1, in_channels, resolution, resolution))
+    except Exception as error:  # models refuse a size with many kinds of exceptions
         if "allocate memory" in str(error):
             raise
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"model.family: timm's {name} does not take images of {resolution} pixels "
-            f"({' '.join(str(error).split())}): set dataset.resolution, or choose another."
+            f"({reason}): set dataset.resolution, or choose another."
         ) from error
+    if getattr(logits, "shape", None) != (1, num_classes):
+        raise UserError(
+            f"model.family: timm's {name} does not classify images, it returns features: choose "
+            "another."
+        )
+    switch_off_dropout(model)
     return model.train()

@@ -128,13 +128,16 @@ def _checked(config: ModelConfig) -> Family:
     return family
 
 
-def roles(config: ModelConfig) -> dict[str, str]:
-    """Return the names of the modules with a role in protection: `classifier` and `first_conv`."""
+def roles(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Return the modules that protection can name by a role: `classifier` and `first_conv`.
+
+    A role that no module of the model has is left out.
+    """
     family = _checked(config)
     if config.family.startswith(TIMM):
         return timm_roles(config.family.removeprefix(TIMM))
     named = {"classifier": family.classifier, "first_conv": family.first_conv}
-    return {role: module for role, module in named.items() if module is not None}
+    return {role: (module,) for role, module in named.items() if module is not None}
 
 
 def build(

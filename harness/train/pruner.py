@@ -21,8 +21,8 @@ from harness.train.distributed import World
 class Pruner:
     """Prunes the model of one stage by the method that its config names.
 
-    `names` are the weights that may be pruned, `protected` the other convolutions and linear
-    layers. Both are empty for a stage that prunes nothing.
+    `names` are the weights that may be pruned, `unpruned` all other parameters with more than one
+    dimension. Both are empty for a stage that prunes nothing.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Pruner:
         self.config, self.resolution, self.world, self.build = config, resolution, world, build
         self.dense_channels = output_channels(dense)
         self.names: list[str] = []
-        self.protected: list[str] = []
+        self.unpruned: list[str] = []
         if (prune := config.prune) is not None:
             self.names = to_prune(prune, config.model, dense, resolution)
-            all_weights = pruning.prunable(dense, (), {})
-            self.protected = [name for name in all_weights if name not in self.names]
+            weights = [name for name, p in dense.named_parameters() if p.ndim > 1]
+            self.unpruned = [name for name in weights if name not in self.names]
 
     def reshape(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         """Give a freshly built model the shapes of `state`, in which channels may be pruned."""

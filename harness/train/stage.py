@@ -258,7 +258,7 @@ class Stage:
             "train_macs": (3 * progress.forward_macs + progress.teacher_macs) * batch_size,
             "sparsity": network.pruner.sparsity(network.deployed(), network.masks),
             "mask_hash": None if network.masks is None else pruning.mask_hash(network.masks),
-            "protected": network.pruner.protected,
+            "unpruned": network.pruner.unpruned,
             "val_before": progress.val_before,
             "split_hash": self.gang.dataset.split_hash,
             "timing": {

@@ -215,8 +215,8 @@ def test_masks_prune_all_but_the_protected_layers(family, depth, widths, resolut
     config = ModelConfig(family=family, depth=depth, width=widths[0])
     model = built(family, depth, widths[0], 7, resolution)
     roles = registry.roles(config)
-    kept = pruning.protected(model, ["classifier", "first_conv"], roles)
-    classifier, first = (model.get_parameter(name) for name in reversed(kept))
+    kept = [f"{module}.weight" for role in ("classifier", "first_conv") for module in roles[role]]
+    classifier, first = (model.get_parameter(name) for name in kept)
     assert classifier.shape[0] == 7
     assert first.ndim == 4
     assert first.shape[1] == 3
@@ -298,7 +298,9 @@ def test_timms_names_are_read_without_importing_it():
     assert set(timm.list_models()) <= registry.timm_names()
 
 
-@pytest.mark.parametrize(("name", "side"), [("vgg11", 8), ("inception_v3", 8)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("vgg11", 8), ("inception_v3", 8), ("gcvit_xxtiny", 28)]
+)
 def test_a_timm_model_says_which_images_it_does_not_take(name, side):
     config = ModelConfig(family=f"timm:{name}")
     with pytest.raises(UserError, match=rf"timm's {name} does not take images of {side} pixels"):
@@ -330,12 +332,19 @@ def test_images_that_grow_are_refused_by_models_of_one_size(family, refused):
     assert [key for key, _ in mistakes] == ["dataset.start_resolution"] * refused
 
 
-def test_a_timm_model_with_two_classifiers_has_no_such_role():
-    """Protecting it by role is refused, not silently without effect."""
+def test_all_classifiers_of_a_timm_model_are_protected_by_their_role():
     config = ModelConfig(family="timm:deit_tiny_distilled_patch16_224")
-    model = registry.build(config, 10, seed=0, resolution=224)
-    with pytest.raises(UserError, match="'classifier' is neither a role"):
-        pruning.prunable(model, ["classifier"], registry.roles(config))
+    with torch.device("meta"):
+        model = registry.build(config, 10, seed=0, resolution=224)
+    names = pruning.prunable(model, ["classifier"], registry.roles(config))
+    everything = pruning.prunable(model, [], {})
+    assert set(everything) - set(names) == {"head.weight", "head_dist.weight"}
+
+
+def test_a_model_of_timm_that_is_not_a_classifier_is_refused():
+    config = ModelConfig(family="timm:gemma4_vit_167m_enc")
+    with pytest.raises(UserError, match="does not classify images"), torch.device("meta"):
+        registry.build(config, 10, seed=0, resolution=224)
 
 
 def test_position_embeddings_follow_the_resolution():

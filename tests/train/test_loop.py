@@ -117,7 +117,7 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
 ):
     build = registry.build
     monkeypatch.setattr(registry, "build", lambda *a, **k: Noisy(build(*a, **k)))
-    monkeypatch.setattr(registry, "roles", lambda config: {"classifier": "inner.fc"})
+    monkeypatch.setattr(registry, "roles", lambda config: {"classifier": ("inner.fc",)})
     run = {"engine": engine, "zero_stage": zero}
     dense = stages.toy()
     unbroken, (parent,) = [], others.train(dense, **run)
@@ -213,7 +213,7 @@ def test_a_pruned_stage_keeps_its_masks_and_those_of_its_parent(stages):
         round(0.5 * total),
         round(0.8 * total),
     ]
-    assert results[2]["protected"] == ["fc.weight"]
+    assert results[2]["unpruned"] == ["fc.weight"]
     assert 0.1 < results[1]["val_before"]["top1"] <= 1.0
     model = registry.build(dense.model, 10, seed=0)
     gone = []

@@ -58,7 +58,7 @@ def steps(config, world, kind, optimizer, precision, micro_batch_size=None, coun
     recipe = config.recipe.model_copy(update={"optimizer": optimizer, "precision": precision})
     module = registry.build(config.model, 10, seed=0)
     masks = pruning.magnitude_masks(
-        module, 0.5, pruning.prunable(module, ("classifier",), {"classifier": "fc"})
+        module, 0.5, pruning.prunable(module, ("classifier",), {"classifier": ("fc",)})
     )
     pruning.apply_masks(module, masks)
     size = micro_batch_size or 16

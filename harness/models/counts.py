@@ -43,6 +43,12 @@ class Counts:
 
 LAYERS = (nn.Conv2d, nn.Linear)
 """The layers whose weights are counted and can be pruned, with their subclasses."""
+WEIGHT_ARGUMENTS = {
+    F.linear: (1, "weight"),
+    F.conv2d: (1, "weight"),
+    F.multi_head_attention_forward: (11, "out_proj_weight"),
+}
+"""Functions that apply a layer's weight: position and name of the argument."""
 
 
 class _PositionCounter(TorchFunctionMode):
@@ -68,12 +74,14 @@ class _PositionCounter(TorchFunctionMode):
                 module.register_forward_hook(functools.partial(self._hook, name))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func in (F.linear, F.conv2d):
-            weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func in WEIGHT_ARGUMENTS:
+            position, keyword = WEIGHT_ARGUMENTS[func]
+            weight = args[position] if len(args) > position else kwargs[keyword]
             if (name := self.name_of_weight.get(id(weight))) is not None:
                 self.seen_in_call.add(name)
-                self._add(name, out)
+                self._add(name, out[0] if isinstance(out, tuple) else out)
         return out
 
     def _hook(self, name: str, module: nn.Module, _: Any, out: torch.Tensor) -> None:

@@ -71,6 +71,27 @@ def test_a_weight_that_is_computed_is_not_applied_as_stored():
     assert count(normed, 8).macs_dense == count(plain, 8).macs_dense
 
 
+class Attention(nn.Module):
+    """torch's attention, which passes the weight of its last layer to a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.attention(tokens, tokens, tokens)[0]
+
+
+def test_the_last_layer_of_torchs_attention_is_applied_as_stored():
+    name = "attention.out_proj.weight"
+    model = Attention()
+    assert weights_applied_as_stored(model, 4) == {name}
+    masks = {name: torch.zeros(3, 3, dtype=torch.bool)}
+    counts = count(model, 4, masks)
+    assert counts.macs_dense - counts.macs_nonzero == 9 * 16
+
+
 def test_a_plan_names_a_model_whose_zeros_would_not_last():
     values = {
         "parent": "0" * 16,

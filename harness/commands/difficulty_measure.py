@@ -35,6 +35,7 @@ class Results:
     clean: Difficulty  # images without augmentation
     images: int  # number of images
     split_hash: str
+    teacher: dict[str, list[float]]  # mean and deviation of the images that it takes
 
 
 def measure_policies(launch: Launch, policy: str) -> Results:
@@ -59,6 +60,7 @@ def measure_policies(launch: Launch, policy: str) -> Results:
         clean=measured[-1],
         images=len(images.ids),
         split_hash=split_hash,
+        teacher=teacher.normalisation(),
     )
 
 

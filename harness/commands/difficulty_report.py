@@ -39,6 +39,7 @@ def write(
         folder / "difficulty.json",
         {
             "teacher": launch.options["teacher"],
+            "teacher_normalisation": results.teacher,
             "dataset": dataset,
             "images": results.images,
             "draws": launch.options["draws"],

@@ -24,6 +24,7 @@ from harness.train.distributed import World
 from harness.train.gang import Gang, Member, Outcome
 from harness.train.heartbeat import Heartbeat
 from harness.train.stage import Stage
+from harness.train.teacher import Teacher
 
 
 def train_gang(
@@ -56,13 +57,12 @@ def train_gang(
     gang = Gang(dataset, loader, run, world, beat)
     stages: list[Stage] = []
     try:
-        if world.rank == 0:
-            if loader.name != "resident":
-                print(f"loader {dataset.loader_choice}", flush=True)
-            for member in members:
-                provenance.record(member.folder, _provenance(gang))
+        if world.rank == 0 and loader.name != "resident":
+            print(f"loader {dataset.loader_choice}", flush=True)
         for member in members:
             stages.append(Stage(member, gang))
+            if world.rank == 0:
+                provenance.record(member.folder, _provenance(gang, stages[-1].teacher))
         for stage in stages:
             stage.overhead_seconds = (time.monotonic() - started) / len(stages)
         is_finished = _train(stages, gang, beat, should_stop)
@@ -89,7 +89,7 @@ def _check(members: Sequence[Member], run: RunConfig) -> None:
         raise UserError(message)
 
 
-def _provenance(gang: Gang) -> dict[str, Any]:
+def _provenance(gang: Gang, teacher: Teacher | None) -> dict[str, Any]:
     """Return what is recorded beside a result: it may change low bits, but not the identity."""
     run, world = gang.run, gang.world
     is_cuda = world.device.type == "cuda"
@@ -105,6 +105,7 @@ def _provenance(gang: Gang) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(world.device) if is_cuda else "cpu",
         "threads": None if is_cuda else run.threads,
         "deterministic": run.deterministic or not is_cuda,
+        **({} if teacher is None else {"teacher": teacher.normalisation()}),
     }
 
 

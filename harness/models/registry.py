@@ -6,7 +6,6 @@ functions that say so.
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, nearest
@@ -32,7 +31,6 @@ def find_family(name: str) -> Family | None:
     return FAMILIES.get(name) if name in FAMILIES.names() else None
 
 
-@functools.cache
 def takes_one_size(name: str) -> bool:
     """Return whether a family learns positions for images of one size.
 

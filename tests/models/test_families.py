@@ -344,7 +344,7 @@ def test_all_classifiers_of_a_timm_model_are_protected_by_their_role():
 def test_a_model_of_timm_that_is_not_a_classifier_is_refused():
     config = ModelConfig(family="timm:gemma4_vit_167m_enc")
     with pytest.raises(UserError, match="does not classify images"), torch.device("meta"):
-        registry.build(config, 10, seed=0, resolution=224)
+        registry.build(config, 10, seed=0, resolution=240)
 
 
 def test_position_embeddings_follow_the_resolution():

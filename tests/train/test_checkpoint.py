@@ -1,6 +1,8 @@
 """Checkpoints: when they are written, and what counts where one is damaged."""
 
+import contextlib
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -69,6 +71,18 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
     assert "moved to step-00000005.pt.damaged-1" in stderr
     assert stages.saved(config) == ["final.pt", "step-00000005.pt.damaged-1"]
     assert not ran.exists()
+
+
+def test_no_flipped_bit_changes_what_is_read(tmp_path):
+    path, state = tmp_path / "step-00000003.pt", {"weights": [1.5, None, True], "name": "fc"}
+    checkpoint.write(path, {"stage": "a", "state": state})
+    data = path.read_bytes()
+    generator = random.Random(0)
+    for place in range(len(data)):
+        flipped = data[place] ^ 1 << generator.randrange(8)
+        path.write_bytes(data[:place] + bytes([flipped]) + data[place + 1 :])
+        with contextlib.suppress(Damaged):  # the archive has bytes that mean nothing
+            assert checkpoint.read(path, "a", {"state"})["state"] == state
 
 
 def test_without_a_whole_checkpoint_a_stage_begins_again(stages, others, capsys):

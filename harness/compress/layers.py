@@ -48,15 +48,12 @@ def make_request(
     seed: int,
     resolution: int,
     build: Build,
-    sparsity: float | None = None,
+    sparsity: float,
     previous: masks.Masks | None = None,
 ) -> Request:
-    """Return the request to prune the weights `names` of a stage's model.
-
-    The target is `sparsity`, by default the sparsity of the stage.
-    """
+    """Return the request to prune the weights `names` of a stage's model to `sparsity`."""
     return Request(
-        sparsity=prune.sparsity if sparsity is None else sparsity,
+        sparsity=sparsity,
         names=names,
         previous=previous,
         scope=prune.scope,
@@ -97,16 +94,17 @@ def _try(stage: StageConfig, classes: int, resolution: int) -> None:
     needs_weights = method is not None and method.tried_when_planned
 
     def build(times: float) -> nn.Module:
-        width = round(stage.model.width * times, 9)
-        model = stage.model.model_copy(update={"width": width})
         with torch.device("cpu" if needs_weights else "meta"):
-            return registry.build(model, classes, seed=stage.seed, resolution=resolution)
+            return registry.build(
+                stage.model, classes, seed=stage.seed, resolution=resolution, times=times
+            )
 
     dense = build(1.0)
     if prune is not None and method is not None:
         names = to_prune(prune, stage.model, dense, resolution)
         if method.tried_when_planned:
-            method.compress(dense, make_request(prune, names, stage.seed, resolution, build))
+            request = make_request(prune, names, stage.seed, resolution, build, prune.sparsity)
+            method.compress(dense, request)
     if stage.surplus is not None:
         dense = make_graph(stage.surplus, dense, build)
     if stage.recipe.sync_bn:

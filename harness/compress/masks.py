@@ -34,7 +34,7 @@ def prunable(
         UserError: an unknown name in `protect`, or no weight to prune.
     """
     parameters = dict(model.named_parameters())
-    excluded = set()
+    excluded: set[str] = set()
     for name in protect:
         if name in roles:
             excluded.update(f"{module}.weight" for module in roles[name])
@@ -153,15 +153,10 @@ def unpack(packed: Mapping[str, Mapping[str, Any]], model: nn.Module) -> Masks:
     masks: Masks = {}
     for name, mask in packed.items():
         shape = tuple(mask["shape"])
-        if name not in parameters:
+        if name not in parameters or shape != parameters[name].shape:
             raise UserError(
-                f"the saved mask '{name}' does not belong to any parameter of the model"
-                f"{nearest(name, parameters)}; it was saved from another model."
-            )
-        if shape != tuple(parameters[name].shape):
-            raise UserError(
-                f"the saved mask '{name}' has shape {list(shape)} and the model's parameter "
-                f"{list(parameters[name].shape)}; it was saved from another model."
+                f"the saved mask '{name}' of shape {list(shape)} does not fit any parameter of the "
+                "model; it was saved from another model."
             )
         length = parameters[name].numel()
         bits = mask["bits"].numpy()

@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 
-from harness.data.datasets import load
-from harness.data.loader import make_loader
 from harness.errors import UserError
 from harness.schema import RunConfig
 from harness.store import provenance
 from harness.sweep.plan import stream_key
 from harness.train import trackers
 from harness.train.distributed import World
-from harness.train.gang import Gang, Member, Outcome
+from harness.train.gang import Gang, Member, Outcome, load_data
 from harness.train.heartbeat import Heartbeat
 from harness.train.stage import Stage
 from harness.train.teacher import Teacher
@@ -48,17 +46,12 @@ def train_gang(
     started = time.monotonic()
     _check(members, run)
     beat = Heartbeat(world, heartbeat)
-    recipe = members[0].config.recipe
     with beat.in_background():
-        dataset = load(members[0].config.dataset, run.data_root, run.loader, run.data_cache)
-        loader = make_loader(
-            dataset, run, recipe.batch_size, world.rank, world.size, world.device, recipe.epochs
-        )
-    gang = Gang(dataset, loader, run, world, beat)
+        gang = load_data(members[0].config, run, world, beat)
     stages: list[Stage] = []
     try:
-        if world.rank == 0 and loader.name != "resident":
-            print(f"loader {dataset.loader_choice}", flush=True)
+        if world.rank == 0 and gang.loader.name != "resident":
+            print(f"loader {gang.dataset.loader_choice}", flush=True)
         for member in members:
             stages.append(Stage(member, gang))
             if world.rank == 0:
@@ -73,7 +66,7 @@ def train_gang(
     finally:
         for stage in stages:
             stage.close()
-        loader.close()
+        gang.loader.close()
 
 
 def _check(members: Sequence[Member], run: RunConfig) -> None:
@@ -160,7 +153,9 @@ def _outcome(stage: Stage, is_finished: bool, beat: Heartbeat) -> Outcome:
         return Outcome(stage.id, "stopped")
     started = time.monotonic()
     validation = stage.evaluate("validation")
-    stage.metrics.copy_scores(progress.step, validation.top1, validation.loss)
+    # to the tracker only: `metrics.jsonl` holds the training
+    scores = {"val_top1": validation.top1, "val_loss": validation.loss}
+    stage.metrics.tracker.log({"step": progress.step, **scores})
     test = stage.evaluate("test")
     if stage.gang.world.any(beat.lost is not None)[0]:
         return Outcome(stage.id, "stopped")

@@ -31,7 +31,7 @@ class Metrics:
 
     def _drop_rows_after(self, step: int) -> None:
         """Remove the rows of epochs that are trained again."""
-        rows = [row for row in read_lines(self.path) if row["step"] <= step]
+        rows = [row for row in read_lines(self.path) if row.get("step") in range(step + 1)]
         atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write_epoch(self, row: dict[str, Any]) -> None:
@@ -39,11 +39,3 @@ class Metrics:
         if self.is_writer:
             append_line(self.path, row)
             self.tracker.log(row)
-
-    def copy_scores(self, step: int, top1: float, loss: float) -> None:
-        """Copy the final validation scores to the tracker; `metrics.jsonl` has training only."""
-        self.tracker.log({"step": step, "val_top1": top1, "val_loss": loss})
-
-    def close(self) -> None:
-        """Close the tracker's run."""
-        self.tracker.close()

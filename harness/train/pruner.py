@@ -59,15 +59,8 @@ class Pruner:
         """
         prune = self.config.prune
         assert prune is not None
-        request = make_request(
-            prune,
-            self.names,
-            self.config.seed,
-            self.resolution,
-            self.build,
-            sparsity,
-            previous,
-        )
+        seed, side, build = self.config.seed, self.resolution, self.build
+        request = make_request(prune, self.names, seed, side, build, sparsity, previous)
         masks = METHODS.get(prune.method).compress(module, request)
         family = self.config.model.family
         if masks is not None and masks.keys() != set(self.names):

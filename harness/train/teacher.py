@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform
 from harness.compress.methods import METHODS
@@ -143,8 +142,3 @@ def _from_timm(name: str, num_classes: int) -> tuple[nn.Module, BatchTransform]:
         ) from error
     recorded: dict[str, Any] = vars(module)["pretrained_cfg"]
     return module, BatchTransform(mean=tuple(recorded["mean"]), std=tuple(recorded["std"]))
-
-
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the loss of each image, nats [N]; labels int64 [N]."""
-    return F.cross_entropy(logits, labels, reduction="none")

@@ -148,9 +148,9 @@ def test_packed_masks_survive_a_safe_file_at_an_eighth_of_the_size():
 def test_masks_of_another_model_are_refused():
     net = model()
     packed = pack(magnitude_masks(net, 0.6, prunable(net, (), ROLES)))
-    with pytest.raises(UserError, match=r"'conv1\.weight' has shape \[8, 3, 3, 3\] .*\[16, 3"):
+    with pytest.raises(UserError, match=r"'conv1\.weight' of shape \[8, 3, 3, 3\] does not"):
         unpack(packed, build(8, 1.0, 10, 3))
-    with pytest.raises(UserError, match="does not belong to any parameter"):
+    with pytest.raises(UserError, match=r"'conv9\.weight' .* does not fit any parameter"):
         unpack({"conv9.weight": packed["conv1.weight"]}, net)
     packed["conv1.weight"]["bits"] = packed["conv1.weight"]["bits"][:-1]
     with pytest.raises(UserError, match=r"'conv1\.weight' is damaged"):

@@ -8,8 +8,6 @@ import torch
 from harness.augment.batch_transform import BatchTransform
 from harness.compress import masks as pruning
 from harness.compress.channels import fit_shapes
-from harness.data.datasets import load
-from harness.data.loader import make_loader
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
@@ -17,6 +15,7 @@ from harness.schema import RunConfig
 from harness.store.identity import stage_id
 from harness.train import checkpoint
 from harness.train.evaluate import evaluate
+from harness.train.gang import load_data
 from harness.train.stage import Stage
 
 ENGINES = [("ddp", 0), ("deepspeed", 0), ("deepspeed", 1)]
@@ -211,10 +210,7 @@ def test_a_surplus_stage_is_scored_as_what_it_deploys(stages):
     (outcome,) = stages.train(config)
     plain = stages.toy({"recipe.epochs": 1})
     model, _ = loaded(stages, config)
-    dataset = load(config.dataset)
-    loader = make_loader(dataset, RunConfig(), 32, 0, 1, torch.device("cpu"))
-    transform = BatchTransform(mean=dataset.info.mean, std=dataset.info.std)
-    scores = evaluate(
-        model, loader, "test", plain.recipe, transform, stages.world, False, lambda: None
-    )
+    gang = load_data(config, RunConfig(), stages.world, lambda: None)
+    transform = BatchTransform(mean=gang.dataset.info.mean, std=gang.dataset.info.std)
+    scores = evaluate(model, gang, "test", plain.recipe, transform)
     assert outcome.result["test"]["loss"] == pytest.approx(scores.loss, rel=1e-5)

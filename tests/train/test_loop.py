@@ -12,7 +12,7 @@ from harness.data.resident import Resident
 from harness.errors import UserError
 from harness.models import registry
 from harness.store.claims import ClaimLost
-from harness.train import checkpoint, heartbeat, loop
+from harness.train import checkpoint, gang, heartbeat
 from harness.train.stage import Stage
 
 STEPS = 12  # of a toy stage
@@ -44,14 +44,14 @@ def test_a_claim_is_kept_while_data_are_read_but_not_for_ever(stages, monkeypatc
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
     monkeypatch.setattr(heartbeat, "LOADING_SECONDS", most)
     beats, seen = [], []
-    read = loop.load
+    read = gang.load
 
     def slow(*args):
         time.sleep(0.3)
         seen.append(len(beats))
         return read(*args)
 
-    monkeypatch.setattr(loop, "load", slow)
+    monkeypatch.setattr(gang, "load", slow)
     stages.train(stages.toy(), beat=lambda: beats.append(threading.get_ident()))
     assert (seen[0] > 1) == kept
     assert beats[-1] == threading.get_ident()  # afterwards by the steps themselves

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from harness.compress.misfits import family_misfit
+from harness.models import registry
 from harness.models.family import Family
 from harness.plugins import Registry
 from harness.schema import (
@@ -104,7 +104,9 @@ class GraphForm(Form, ABC):
                 f"surplus.form: {self.name} surrounds a dense model: set sparsity 0 without "
                 "dense_long, or choose a form for pruned ones"
             )
-        if misfit := family_misfit(f"surplus {self.name}", trial, self.suits_family):
+        if misfit := registry.unsuited(
+            f"surplus {self.name}", trial.model.family, self.suits_family
+        ):
             yield f"surplus.form: {misfit}"
 
     def suits_family(self, family: Family) -> bool:

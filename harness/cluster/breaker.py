@@ -15,7 +15,7 @@ from harness.store.store import Store
 def reason_to_give_up(folder: Path) -> str | None:
     """Return why no job of the submission in `folder` may go on, or None where they may."""
     try:
-        return (folder / GAVE_UP).read_text()
+        return (folder / GAVE_UP).read_text(errors="replace")
     except OSError:
         return None
 

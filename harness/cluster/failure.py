@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.files import read_lines
 from harness.store.claims import ClaimState
+from harness.store.records import read_lines
 from harness.store.store import UNREADABLE, Store
 
 RETRY = "retry"  # class of a record that is not a failure but the user's request to try again

@@ -85,6 +85,7 @@ class GangQueue:
         claim = try_claim(folder, context.job, context.attempt, context.log)
         if claim is None:
             return None
+        self.store.clean(stage)
         try:
             self.store.result(stage)  # another worker has finished it a moment ago
             claim.release()

@@ -32,6 +32,7 @@ class JobContext:
         self.job = slurm.this_job() or f"local-{local_id}"
         self.attempt = slurm.restarts()  # how often SLURM has requeued the job
         try:
-            self.log = str(JobEnvironment().paths.stdout)  # the file that this process writes to
+            # the file that this process writes to
+            self.log = self.store.relative(JobEnvironment().paths.stdout)
         except (RuntimeError, KeyError):  # submitit did not start it
             self.log = ""

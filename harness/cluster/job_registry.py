@@ -9,22 +9,24 @@ uses ids again, and a launch that is killed after its submission never wrote the
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.cluster import slurm
 from harness.cluster.slurm import QueuedJob, SlurmDown
 from harness.errors import UserError
-from harness.files import append_line, make_folder, read_lines
+from harness.files import append_line, make_folder
 from harness.store.claims import Claim, ClaimLost, try_claim
+from harness.store.records import Record, read_lines
 from harness.store.store import Store
 
 LOCK_SECONDS = 300.0
-JOB_ID = re.compile(r"\d+")
+JobId = Annotated[str, Field(pattern="^[0-9]+$", max_length=20)]
 GAVE_UP = "gave-up"
 """Name of a file in a submission's folder. If it exists, its jobs must end; its text says why."""
 
@@ -51,12 +53,22 @@ class Scheduler:
         return stages_of
 
 
+class _Line(Record):
+    """A line of `jobs.jsonl`, as `record_submission` or `record_job_id` writes it."""
+
+    name: str
+    parts: list[list[str]] | None = None  # with `folder`, which starts at the store
+    folder: str | None = None
+    job: JobId | None = None
+
+
 def record_submission(
     sweep_folder: Path, name: str, parts: Sequence[Sequence[str]], folder: Path
 ) -> None:
     """Append, before a submission, the job's name, its elements' stages and its log folder."""
-    record = {"name": name, "parts": [list(part) for part in parts], "folder": str(folder)}
-    append_line(sweep_folder / "jobs.jsonl", {**record, "time": time.time()})
+    store = Store(sweep_folder.parent.parent)
+    record = {"parts": [list(part) for part in parts], "folder": store.relative(folder)}
+    append_line(sweep_folder / "jobs.jsonl", {"name": name, **record, "time": time.time()})
 
 
 def record_job_id(sweep_folder: Path, name: str, job: str) -> None:
@@ -65,29 +77,24 @@ def record_job_id(sweep_folder: Path, name: str, job: str) -> None:
 
 
 def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
-    """Return the valid records of `jobs.jsonl`, of one sweep or of all sweeps of a store."""
-    paths = sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl"))
-    records = [record for path in paths for record in read_lines(path)]
-    return [record for record in records if _is_valid(store, record)]
+    """Return the valid records of `jobs.jsonl`, of one sweep or of all sweeps of a store.
 
-
-def _is_valid(store: Path, record: Mapping[str, Any]) -> bool:
-    """Return whether `record_submission` or `record_job_id` can have written the record."""
-    if not isinstance(record.get("name"), str):
-        return False
-    if "parts" not in record:
-        return JOB_ID.fullmatch(str(record.get("job"))) is not None
-    parts = record["parts"]
-    return (
-        isinstance(parts, list)
-        and all(isinstance(part, list) and all(isinstance(s, str) for s in part) for part in parts)
-        and Store(store).own_log(record.get("folder")) is not None
-    )
+    Their folders are absolute paths in the store.
+    """
+    records = []
+    for path in sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl")):
+        for record in read_lines(path, _Line):
+            folder = Store(store).own_log(record.get("folder"))
+            if folder is not None and record.get("parts") is not None:
+                records.append({**record, "folder": folder})
+            elif record.get("job") is not None and "parts" not in record:
+                records.append(record)
+    return records
 
 
 def _ids_by_name(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the id of each job, by its name."""
-    return {record["name"]: str(record["job"]) for record in records if "job" in record}
+    return {record["name"]: record["job"] for record in records if "job" in record}
 
 
 def query_scheduler(store: Path, heartbeat: Callable[[], None] | None = None) -> Scheduler:
@@ -116,7 +123,7 @@ def query_scheduler(store: Path, heartbeat: Callable[[], None] | None = None) ->
             continue
         submission = submissions[entry.name]
         if entry.name not in gave_up:
-            gave_up[entry.name] = (Path(submission["folder"]) / GAVE_UP).exists()
+            gave_up[entry.name] = (submission["folder"] / GAVE_UP).exists()
         if gave_up[entry.name]:
             continue
         element = job.partition("_")[2]
@@ -144,8 +151,8 @@ def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]
             element = f"_{number}" if len(record["parts"]) > 1 else ""
             job = ids[record["name"]] + element
             for stage in requested.intersection(part):
-                log = Path(record["folder"]) / f"{job}_0_log.out"
-                if not log.is_symlink() or Store(store).own_log(log) is not None:
+                log = Store(store).own_log(record["folder"] / f"{job}_0_log.out")
+                if log is not None:
                     logs[stage] = job, log
     return logs
 

@@ -18,7 +18,7 @@ from harness.cluster.work import Work
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
 from harness.files import CannotWrite, atomic_write, explained
-from harness.store.claims import process_start
+from harness.store.claims import has_ended, process_start
 
 STOP_SECONDS = 60.0
 """How long a stopping worker may take to reach a step boundary and save."""
@@ -117,7 +117,7 @@ class LocalWorkers:
         while self.count_alive() and time.monotonic() < deadline:
             time.sleep(0.05)
         for pid, started in tasks.items():
-            if started is not None and process_start(pid) == started:
+            if started and not has_ended(pid, started):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

@@ -10,7 +10,7 @@ import signal
 import types
 from typing import Any
 
-from harness.store.claims import process_start
+from harness.store.claims import has_ended
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 
@@ -48,6 +48,6 @@ class StopFlag:
         """Return whether to stop at the next step boundary."""
         if self.signal is None and self._watched is not None:
             pid, started = self._watched
-            if process_start(pid) != started:
+            if has_ended(pid, started):
                 self.signal = "end of the launcher"
         return self.signal is not None

@@ -15,6 +15,7 @@ from harness.commands.difficulty_measure import MAGNITUDES, Results, by_op
 from harness.config import Launch
 from harness.files import atomic_write, make_folder, write_json
 from harness.rows import rows
+from harness.store.records import sealed
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 from harness.text_table import format_table
@@ -37,19 +38,21 @@ def write(
     folder = make_folder(Store(launch.store).sweep_folder(launch.grid.name))
     write_json(
         folder / "difficulty.json",
-        {
-            "teacher": launch.options["teacher"],
-            "teacher_normalisation": results.teacher,
-            "dataset": dataset,
-            "images": results.images,
-            "draws": launch.options["draws"],
-            "split_hash": results.split_hash,
-            "policy": policy,
-            "clean": results.clean.means,
-            "ops": ops,
-            "policies": {record["op"]: record for record in policies},
-            "correlations": correlation_rows,
-        },
+        sealed(
+            {
+                "teacher": launch.options["teacher"],
+                "teacher_normalisation": results.teacher,
+                "dataset": dataset,
+                "images": results.images,
+                "draws": launch.options["draws"],
+                "split_hash": results.split_hash,
+                "policy": policy,
+                "clean": results.clean.means,
+                "ops": ops,
+                "policies": {record["op"]: record for record in policies},
+                "correlations": correlation_rows,
+            }
+        ),
     )
     if not launch.options["out"]:
         return

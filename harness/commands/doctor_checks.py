@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -18,8 +19,10 @@ from harness.cluster.slurm import SlurmDown
 from harness.cluster_schema import ClusterConfig
 from harness.config import Launch
 from harness.errors import UserError
+from harness.files import Damaged
 from harness.schema import RunConfig
 from harness.store.claims import STALE_SECONDS
+from harness.store.records import DIGEST
 from harness.store.store import Store
 from harness.sweep.jobs import RULE_NAMES, apply_rule
 from harness.sweep.where import parse
@@ -190,6 +193,23 @@ def store(launch: Launch) -> Iterator[Finding]:
     yield Finding("ok" if free > FREE_GB else "note", "free space", f"{free:.0f} GB")
     if launch.cluster.executor == "slurm" and str(root).startswith(("/tmp", "/var/tmp")):
         yield Finding("note", "place", f"{root} may not be the same folder on every node")
-    damaged = Store(root).results(Store(root).ids())[1]
-    for sentence in list(damaged.values())[:3]:
-        yield Finding("note", "damaged", f"{sentence}; launch does it again")
+    yield from _results(Store(root))
+
+
+def _results(store: Store) -> Iterator[Finding]:
+    """Check every result of a store, and the bits per example beside it."""
+    damaged, unsealed = [], 0
+    for stage in sorted(store.ids()):
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                result = store.result(stage)
+                unsealed += DIGEST not in result
+                if not store.is_correct_intact(stage, result):
+                    damaged.append(f"correct.npz of {stage} was changed; no table reads it")
+            except Damaged as error:
+                damaged.append(f"{error}; launch does it again")
+    for sentence in damaged[:3]:
+        yield Finding("note", "damaged", sentence)
+    if unsealed:
+        detail = f"{unsealed:,} were written before results had a digest: changes cannot be found"
+        yield Finding("note", "results", detail)

@@ -17,9 +17,9 @@ from harness.arguments import Option
 from harness.cluster import Sweep, read_again, read_sweep
 from harness.cluster.job_registry import last_logs
 from harness.errors import printable
-from harness.files import read_lines
 from harness.states import UNDER_WAY
 from harness.store.claims import look
+from harness.store.records import read_lines
 
 OPTIONS = {"follow": Option(bool, default=False), "lines": Option(int, default=20, low=0)}
 POLL_SECONDS = 1.0

@@ -82,6 +82,8 @@ def _set_result_aside(store: Store, stage: str, is_retry: bool) -> bool:
     Holds the stage's claim, and looks at the store again: another launch may have trained the stage
     since its state was read. With `is_retry`, a diverged result is moved, too.
     """
+    if store.replace_folder(stage):
+        return True
     claim = try_claim(store.folder(stage), f"launch-{os.getpid()}")
     if claim is None:  # a worker trains it, and has moved the old result itself
         return False

@@ -79,7 +79,7 @@ def train_here(
         cluster=launch.cluster.model_copy(update={"workers": workers}),
         stages={stage: config for stage, config in plan.stages.items() if stage in needed},
         parts=[groups],
-        launcher=(os.getpid(), process_start(os.getpid()) or ""),
+        launcher=(os.getpid(), process_start(os.getpid())),
     )
     print(describe_start(plan, states, remaining, workers), flush=True)
     with StopFlag() as stop:

@@ -15,10 +15,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import pickle
 import re
-import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ import torch
 
 from harness.errors import UserError
 from harness.files import Damaged, atomic_write, make_folder, move_aside
+from harness.store.records import misplaced, read_bytes
 from harness.train.distributed import World
 
 KEPT = 2
@@ -62,10 +61,10 @@ def read(path: Path, stage: str, keys: set[str], follow_links: bool = False) -> 
 
     Raises:
         FileNotFoundError: there is no such file.
-        Damaged: the file is truncated, altered, of another stage, or not a checkpoint; it cannot be
-            read; or it is a folder, a pipe or a link, which may lead to files of others.
+        Damaged: the file is truncated, altered, of another stage, or not a checkpoint; or it cannot
+            be read (`records.read_bytes`).
     """
-    data = _read_file(path, follow_links)
+    data = read_bytes(path, follow_links)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if (entry := archive.testzip()) is not None:
@@ -81,21 +80,6 @@ def read(path: Path, stage: str, keys: set[str], follow_links: bool = False) -> 
     if value.get("stage") != stage:
         raise Damaged(f"{path} is a checkpoint of stage {value.get('stage')}, not of {stage}")
     return value
-
-
-def _read_file(path: Path, follow_links: bool) -> bytes:
-    # O_NONBLOCK: opening a pipe would wait for somebody who writes into it
-    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
-    try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Damaged(f"{path} is not a regular file")
-            return file.read()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        kind = "is a link" if path.is_symlink() else f"cannot be read ({error.strerror})"
-        raise Damaged(f"{path} {kind}") from error
 
 
 def _read_step(path: Path, stage: str, step: int) -> dict[str, Any]:
@@ -153,8 +137,8 @@ def load_newest(
     """
     if world.rank == 0:
         checkpoints = folder / "checkpoint"
-        if checkpoints.is_symlink() or (checkpoints.exists() and not checkpoints.is_dir()):
-            move_aside(checkpoints, f"{checkpoints} is not a folder")
+        if problem := misplaced(checkpoints, is_folder=True):
+            move_aside(checkpoints, problem)
         for partial in checkpoints.glob(".*.tmp"):  # of a process that was killed
             _remove(partial)
     for step in world.broadcast(steps(folder)):
@@ -167,7 +151,7 @@ def load_newest(
                 raise UserError(_cannot_continue(path, value, world, sharded))
             if sharded and world.rank:
                 value = _read_step(_file(folder, step, world.rank), stage, step)
-        except (Damaged, FileNotFoundError) as error:
+        except (Damaged, OSError) as error:
             problem = str(error)
         problems = [text for text in world.gather(problem) if text]
         if not problems:
@@ -205,8 +189,8 @@ def write_final(
     if rewind is not None:
         value["rewind"] = rewind
     path = folder / "checkpoint" / "final.pt"
-    if path.is_dir() and not path.is_symlink():
-        move_aside(path, f"{path} is a folder")
+    if problem := misplaced(path):
+        move_aside(path, problem)
     write(path, value)
 
 
@@ -215,8 +199,10 @@ def read_final(folder: Path, stage: str, follow_links: bool = False) -> dict[str
     path = folder / "checkpoint" / "final.pt"
     try:
         return read(path, stage, {"model", "masks"}, follow_links)
-    except FileNotFoundError as error:
-        raise Damaged(f"{path} is missing") from error
+    except OSError as error:
+        is_missing = isinstance(error, FileNotFoundError)
+        reason = "is missing" if is_missing else f"cannot be read ({error.strerror})"
+        raise Damaged(f"{path} {reason}") from error
 
 
 def drop_steps(folder: Path) -> None:

@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 
+from harness.compress.methods import METHODS
+from harness.compress.surplus import FORMS
 from harness.errors import UserError
+from harness.models.registry import find_family
 from harness.schema import RunConfig
 from harness.store import provenance
 from harness.sweep.plan import stream_key
+from harness.sweep.teachers import stage_config, stage_folder
 from harness.train import trackers
 from harness.train.distributed import World
 from harness.train.gang import Gang, Member, Outcome, load_data
@@ -55,7 +59,8 @@ def train_gang(
         for member in members:
             stages.append(Stage(member, gang))
             if world.rank == 0:
-                provenance.record(member.folder, _provenance(gang, stages[-1].teacher))
+                facts = _provenance(gang, stages[-1].teacher)
+                provenance.record(member.folder, _modules(member), facts)
         for stage in stages:
             stage.overhead_seconds = (time.monotonic() - started) / len(stages)
         is_finished = _train(stages, gang, beat, should_stop)
@@ -80,6 +85,23 @@ def _check(members: Sequence[Member], run: RunConfig) -> None:
             )
     if message := trackers.missing(run.tracker):
         raise UserError(message)
+
+
+def _modules(member: Member) -> set[str]:
+    """Return the modules of the family, method, form and ops that a stage uses."""
+    config = member.config
+    families = [find_family(config.model.family)]
+    teacher = config.teacher.name if config.teacher is not None else None
+    if teacher is not None:
+        folder = stage_folder(teacher, member.teacher_store or member.store)
+        families += [find_family(stage_config(folder).model.family)] if folder else []
+    builds = [family.build for family in families if family is not None]
+    modules = {getattr(build, "func", build).__module__ for build in builds}
+    if config.prune is not None:
+        modules.add(type(METHODS.get(config.prune.method)).__module__)
+    if config.surplus is not None:
+        modules.add(type(FORMS.get(config.surplus.form)).__module__)
+    return modules | ({"harness.augment.ops"} if config.augment.policy != "none" else set())
 
 
 def _provenance(gang: Gang, teacher: Teacher | None) -> dict[str, Any]:

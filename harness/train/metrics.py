@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from harness.files import append_line, atomic_write, read_lines
+from harness.files import append_line, atomic_write
+from harness.store.records import Count, Record, read_lines
 from harness.train.gang import Gang, Member
 from harness.train.trackers import Tracker
+
+
+class _Row(Record):
+    step: Count
 
 
 class Metrics:
@@ -31,7 +36,7 @@ class Metrics:
 
     def _drop_rows_after(self, step: int) -> None:
         """Remove the rows of epochs that are trained again."""
-        rows = [row for row in read_lines(self.path) if row.get("step") in range(step + 1)]
+        rows = [row for row in read_lines(self.path, _Row) if row["step"] <= step]
         atomic_write(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write_epoch(self, row: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pace import FAMILY
 
 from harness.cluster.job_registry import GAVE_UP
-from harness.files import read_lines
+from harness.store.records import read_lines
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

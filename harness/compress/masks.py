@@ -28,30 +28,27 @@ def prunable(
 
     These are the weights of convolutions and linear layers that require a gradient, except those
     that `protect` names. `protect` holds names of parameters, and roles, which `roles` maps to the
-    names of modules (see `registry.roles`).
+    names of modules (see `registry.roles`). A role stands for all weights in its modules.
 
     Raises:
-        UserError: an unknown name in `protect`, or no weight to prune.
+        UserError: an unknown name in `protect`, a role without weights, or no weight to prune.
     """
-    parameters = dict(model.named_parameters())
-    excluded: set[str] = set()
-    for name in protect:
-        if name in roles:
-            excluded.update(f"{module}.weight" for module in roles[name])
-        elif name in parameters:
-            excluded.add(name)
-        else:
-            raise UserError(
-                f"compress.protect: '{name}' is neither a role ({', '.join(sorted(roles))}) nor a "
-                f"parameter of the model{nearest(name, [*roles, *parameters])}."
-            )
     # by identity, because layers may share a weight, which then has the name of the first
     layers = {id(module.weight) for module in model.modules() if isinstance(module, LAYERS)}
-    names = [
-        name
-        for name, parameter in parameters.items()
-        if id(parameter) in layers and parameter.requires_grad and name not in excluded
-    ]
+    parameters = dict(model.named_parameters())
+    weights = [name for name, p in parameters.items() if id(p) in layers and p.requires_grad]
+    excluded: set[str] = set()
+    for name in protect:
+        modules = tuple(f"{module}." for module in roles.get(name, ()))
+        names = [weight for weight in weights if modules and weight.startswith(modules)]
+        if not names and name not in parameters:
+            others = sorted(role for role in roles if role != name)
+            raise UserError(
+                f"compress.protect: '{name}' is neither a role ({', '.join(others)}) nor a "
+                f"parameter of the model{nearest(name, [*others, *parameters])}."
+            )
+        excluded.update(names or [name])
+    names = [name for name in weights if name not in excluded]
     if not names:
         raise UserError(
             "compress.protect: every convolution and linear layer of the model is protected, so "

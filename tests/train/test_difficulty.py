@@ -62,19 +62,23 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lines(table, images):
+def difficulties(table, images):
     return list(measure(TEACHER, images, op_policies(f"{table}(n=1)", MAGNITUDES), 2))
 
 
-def curves(lines):
+def curves(difficulties):
     losses = {}
-    for line in lines:
-        losses.setdefault(line.op, []).append(line.means["loss"])
+    for difficulty in difficulties:
+        losses.setdefault(difficulty.op, []).append(difficulty.means["loss"])
     return losses
 
 
-def test_an_op_that_destroys_the_label_is_ranked_first(lines):
-    strongest = {line.op: line.means for line in lines if line.magnitude == 1.0}
+def test_an_op_that_destroys_the_label_is_ranked_first(difficulties):
+    strongest = {
+        difficulty.op: difficulty.means
+        for difficulty in difficulties
+        if difficulty.magnitude == 1.0
+    }
     for measured in ("loss", "kl"):
         assert max(strongest, key=lambda op: strongest[op][measured]) == "Solarize"
     for measured in ("accuracy", "true_prob"):
@@ -82,21 +86,23 @@ def test_an_op_that_destroys_the_label_is_ranked_first(lines):
     assert strongest["Solarize"]["accuracy"] < 0.2 < 0.9 < strongest["Color"]["accuracy"]
 
 
-def test_at_the_weakest_magnitude_nothing_is_difficult(lines, images):
-    weakest = [line for line in lines if line.magnitude == 0.0]
+def test_at_the_weakest_magnitude_nothing_is_difficult(difficulties, images):
+    weakest = [difficulty for difficulty in difficulties if difficulty.magnitude == 0.0]
     (clean,) = measure(TEACHER, images, [("clean", 0.0, parse_policy("none"))], 1)
-    for line in weakest:
-        assert line.means == pytest.approx(clean.means)
+    for difficulty in weakest:
+        assert difficulty.means == pytest.approx(clean.means)
     assert clean.means["kl"] == 0.0
     assert clean.means["accuracy"] == 1.0
 
 
 def test_the_calibrated_space_weakens_the_op_that_destroys_the_label(
-    lines, table, images, tmp_path
+    difficulties, table, images, tmp_path
 ):
     space = find_space(str(table))
     path = tmp_path / "calibrated.yaml"
-    path.write_text(yaml.safe_dump(calibrated(space, curves(lines), MAGNITUDES, "brightest")))
+    path.write_text(
+        yaml.safe_dump(calibrated(space, curves(difficulties), MAGNITUDES, "brightest"))
+    )
     again = load_space(path)
     assert again.source.startswith("calibrated on brightest")
     rows = {row.op: row for row in again.rows}
@@ -104,12 +110,15 @@ def test_the_calibrated_space_weakens_the_op_that_destroys_the_label(
     assert rows["Rotate"].values[-1] <= 10
     policies = op_policies(f"{path}(n=1)", (0.5, 1.0))
     flat = list(measure(TEACHER, images, policies, 2))
-    before = {(line.op, line.magnitude): line.means["loss"] for line in lines}
-    after = {(line.op, line.magnitude): line.means["loss"] for line in flat}
+    before = {
+        (difficulty.op, difficulty.magnitude): difficulty.means["loss"]
+        for difficulty in difficulties
+    }
+    after = {(difficulty.op, difficulty.magnitude): difficulty.means["loss"] for difficulty in flat}
     assert after["Solarize", 1.0] < 0.2 * before["Solarize", 1.0]
     for m in (0.5, 1.0):
-        spread_before = np.ptp([before[op, m] for op in curves(lines)])
-        assert np.ptp([after[op, m] for op in curves(lines)]) < 0.5 * spread_before
+        spread_before = np.ptp([before[op, m] for op in curves(difficulties)])
+        assert np.ptp([after[op, m] for op in curves(difficulties)]) < 0.5 * spread_before
 
 
 def test_equal_magnitude_is_equal_loss_where_curves_are_known():
@@ -150,10 +159,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say(table):
     for begin in range(0, 4000, 100):
         part = slice(begin, begin + 100)
         some = Images(pixels[part], labels[part], np.arange(4000)[part])
-        (line,) = measure(TEACHER, some, policy, 1)
+        (measured,) = measure(TEACHER, some, policy, 1)
         for name in MEASURES:
-            off = abs(line.means[name] - truth.means[name])
-            inside[name] += off <= line.half_widths[name] + 1e-12
+            off = abs(measured.means[name] - truth.means[name])
+            inside[name] += off <= measured.half_widths[name] + 1e-12
     assert all(35 <= number <= 40 for number in inside.values()), inside
 
 
@@ -176,14 +185,18 @@ def test_each_measure_s_rank_correlation_with_accuracy_is_told_for_each_size(tmp
         store.finish(name, claim, {"status": "done", "timing": {"gpu_seconds": 1.0}, **scores})
         claim.release()
     signs = {"loss": 1, "accuracy": -1, "true_prob": -1, "kl": 1, "spread": 1}
-    said = {name: {key: sign * m for key, sign in signs.items()} for name, m in hard.items()}
-    lines = [Difficulty(name, math.nan, means, {}) for name, means in said.items()]
-    found = difficulty_report.correlations(launch, lines)
-    narrow, wide = difficulty_report.describe_correlations(found)
+    means_by_policy = {
+        name: {key: sign * m for key, sign in signs.items()} for name, m in hard.items()
+    }
+    difficulties = [
+        Difficulty(name, math.nan, means, {}) for name, means in means_by_policy.items()
+    ]
+    correlations = difficulty_report.correlations(launch, difficulties)
+    narrow, wide = difficulty_report.describe_correlations(correlations)
     assert "width 0.5: loss +1.00, accuracy -1.00, true_prob -1.00, kl +1.00" in narrow
     assert "width 1.0: loss -1.00, accuracy +1.00, true_prob +1.00, kl -1.00" in wide
     few = replace(launch, grid=replace(launch.grid, trials=launch.grid.trials[:4]))
-    found = difficulty_report.correlations(few, lines)
-    assert [(line["policies"], line["loss"]) for line in found] == [(2, None)]
-    (said,) = difficulty_report.describe_correlations(found)
-    assert "not computed, 2 of at least 5 policies are done" in said
+    correlations = difficulty_report.correlations(few, difficulties)
+    assert [(row["policies"], row["loss"]) for row in correlations] == [(2, None)]
+    (sentence,) = difficulty_report.describe_correlations(correlations)
+    assert "not computed, 2 of at least 5 policies are done" in sentence

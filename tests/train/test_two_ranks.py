@@ -107,8 +107,8 @@ def test_stopped_and_resumed_two_ranks_end_in_the_same_bits(records, stage):
 def test_two_ranks_prune_alike_and_stop_where_they_do_not(records, engine):
     first, second = (rank[f"{engine} pruned"] for rank in records)
     assert first == second
-    ways = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
-    assert ways < first.keys()
+    variants = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
+    assert variants < first.keys()
     assert first["rewound"]["weights_sha256"] != first["fine_tuning"]["weights_sha256"]
     assert len({first[name]["mask_hash"] for name in ("gradual", "nm", "random")}) == 3
     assert "ranks pruned a cifar_resnet differently" in first["error"]

@@ -165,6 +165,15 @@ def register_form(form: Form) -> None:
     FORMS.register(form.name, form)
 
 
+class NoSurplus(Form):
+    """No additional parameters: the small network trains as it is deployed."""
+
+    name = "none"
+
+
+register_form(NoSurplus())
+
+
 def make_graph(surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:
     """Return the training graph of a stage around its model `small`; see `GraphForm.make_graph`."""
     form = FORMS.get(surplus.form)

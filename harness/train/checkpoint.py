@@ -105,13 +105,8 @@ def save(
     folder: Path, stage: str, step: int, state: dict[str, Any], world: World, sharded: bool
 ) -> None:
     """Save every rank's part, rank 0's last: its file marks a complete checkpoint for `steps`."""
-    value = {
-        "stage": stage,
-        "step": step,
-        "world_size": world.size,
-        "sharded": sharded,
-        "state": state,
-    }
+    about = {"stage": stage, "step": step, "world_size": world.size, "sharded": sharded}
+    value = {**about, "state": state}
     if sharded and world.rank > 0:
         write(_file(folder, step, world.rank), value)
     world.gather(None)  # wait until the parts of all other ranks are written

@@ -10,6 +10,7 @@ from torch import nn
 
 from harness import rng
 from harness.compress import masks as pruning
+from harness.compress.methods import METHODS
 from harness.compress.surplus import Graph, make_graph
 from harness.data.types import Dataset
 from harness.models import registry
@@ -86,7 +87,8 @@ class Network:
         self, weights: Mapping[str, torch.Tensor], packed_masks: dict[str, Any] | None
     ) -> None:
         """Give the model the shapes of `weights`, whose channels may be pruned, and the masks."""
-        self.pruner.reshape(self.module, weights)
+        if self.config.prune is not None:
+            METHODS.get(self.config.prune.method).fit(self.module, weights)
         self.masks = None if packed_masks is None else pruning.unpack(packed_masks, self.module)
 
     def packed_masks(self) -> dict[str, Any] | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from harness.compress import gradual
@@ -42,11 +41,6 @@ class Pruner:
             self.names = to_prune(prune, config.model, dense, resolution)
             weights = [name for name, p in dense.named_parameters() if p.ndim > 1]
             self.unpruned = [name for name in weights if name not in self.names]
-
-    def reshape(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Give a freshly built model the shapes of `state`, in which channels may be pruned."""
-        if self.config.prune is not None:
-            METHODS.get(self.config.prune.method).fit(module, state)
 
     def prune(
         self, module: nn.Module, sparsity: float, previous: pruning.Masks | None

@@ -29,7 +29,7 @@ from harness.store.records import misplaced, read_bytes
 from harness.train.distributed import World
 
 KEPT = 2
-STEP = re.compile(r"step-(\d+)\.pt")
+STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})\.pt")  # names as `_file` makes them
 STEP_KEYS = {"step", "world_size", "sharded", "state"}
 
 

@@ -115,7 +115,7 @@ def test_entries_that_are_not_files_keep_no_stage_from_its_end(stages, others):
     config = stages.toy()
     stages.train_for(3, config)
     folder = stages.folder(config) / "checkpoint"
-    for name in ("step-00000001.pt", "final.pt", ".x.tmp"):
+    for name in ("step-00000001.pt", "step-3.pt", "step-٠٠٠٠٠٠٠٩.pt", "final.pt", ".x.tmp"):
         (folder / name).mkdir()
     assert stages.record(config, *stages.train(config, checkpoint_seconds=1e-9)) == others.record(
         config, *others.train(config)

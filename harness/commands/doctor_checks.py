@@ -23,7 +23,7 @@ from harness.files import Damaged
 from harness.schema import RunConfig
 from harness.store.claims import STALE_SECONDS
 from harness.store.records import DIGEST
-from harness.store.store import Store
+from harness.store.store import CORRECT_DIGEST, Store
 from harness.sweep.jobs import RULE_NAMES, apply_rule
 from harness.sweep.where import parse
 
@@ -204,7 +204,7 @@ def _results(store: Store) -> Iterator[Finding]:
             try:
                 result = store.result(stage)
                 unsealed += DIGEST not in result
-                if not store.is_correct_intact(stage, result):
+                if result.get(CORRECT_DIGEST) not in (None, store.correct_digest(stage)):
                     damaged.append(f"correct.npz of {stage} was changed; no table reads it")
             except Damaged as error:
                 damaged.append(f"{error}; launch does it again")

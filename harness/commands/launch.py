@@ -25,6 +25,7 @@ from harness.commands.start import queue_jobs, train_here
 from harness.config import Launch, grid_files, load
 from harness.errors import UserError
 from harness.files import atomic_write, make_folder
+from harness.store.claims import remove_leftovers
 from harness.store.store import Store
 from harness.sweep.plan import Plan, make_plan
 
@@ -89,6 +90,7 @@ def _keep_nothing_alive() -> None:
 def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:
     """Write `sweeps/<name>/`: the composed grid, and every trial with its path of stages."""
     folder = make_folder(store.sweep_folder(launch.grid.name))
+    remove_leftovers(folder)
     atomic_write(folder / "grid.json", (json.dumps(launch.resolved, indent=1) + "\n").encode())
     lines = [
         json.dumps({"trial": trial.id, **trial.cell, "stages": plan.paths[trial.id]}) + "\n"

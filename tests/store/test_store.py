@@ -15,7 +15,7 @@ from harness.schema import StageConfig
 from harness.store.claims import ClaimLost, look, try_claim
 from harness.store.identity import canonical_json, stage_id
 from harness.store.records import read_lines
-from harness.store.store import Store
+from harness.store.store import CORRECT_DIGEST, Store
 
 TIMING = {"gpu_seconds": 1.0}
 
@@ -113,7 +113,7 @@ def test_a_result_of_a_version_without_digests_is_read(tmp_path):
     stage = finished(store, config())
     path = store.folder(stage) / "result.json"
     result = json.loads(path.read_text())
-    assert result.pop("sha256")
+    del result["sha256"], result[CORRECT_DIGEST]
     path.write_text(json.dumps(result))
     assert store.result(stage) == result
 
@@ -124,9 +124,9 @@ def test_the_bits_of_an_evaluation_have_a_digest(tmp_path):
     folder = store.prepare(stage, config())
     (folder / "correct.npz").write_bytes(b"bits")
     finished(store, config())
-    assert store.is_correct_intact(stage, store.result(stage))
+    assert store.result(stage)[CORRECT_DIGEST] == store.correct_digest(stage)
     (folder / "correct.npz").write_bytes(b"bitz")
-    assert not store.is_correct_intact(stage, store.result(stage))
+    assert store.result(stage)[CORRECT_DIGEST] != store.correct_digest(stage)
 
 
 def place(kind, path, outside):
@@ -319,6 +319,24 @@ def test_names_cannot_leave_the_store(tmp_path, name):
         Store(tmp_path).sweep_folder(name)
     with pytest.raises(ValueError, match="stage id"):
         Store(tmp_path).folder(name)
+
+
+@pytest.mark.parametrize("linked", ["mine", "mine/logs"])
+def test_a_sweep_that_is_a_link_to_another_place_is_refused(tmp_path, linked):
+    link = tmp_path / "store" / "sweeps" / linked
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is a link"):
+        Store(tmp_path / "store").sweep_folder("mine")
+
+
+@pytest.mark.parametrize("prefix", ["", "/old/sweeps/place/", "{store}/"])
+def test_a_log_is_found_where_the_store_is_now(tmp_path, prefix):
+    log = tmp_path / "sweeps" / "sweeps" / "logs" / "a" / "1_0_log.out"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    store = Store(tmp_path)
+    assert store.own_log(prefix.format(store=tmp_path) + store.relative(log)) == log
 
 
 FULL_DISK = """

@@ -28,6 +28,10 @@ SCHEMA_NUMBER = 1
 """Part of every identity: raise it when the meaning of a scientific key changes."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
+# The counter of a random draw has 32 bits for 256 candidates of each of 2^24 epochs (`rng.bits`).
+Epochs = Annotated[int, Field(gt=0, lt=2**24)]
+Candidates = Annotated[int, Field(gt=0, le=2**8)]
+Threads = Annotated[int, Field(gt=0, le=1024)]  # far more cannot be started
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 WIDEST = 64.0
 CropShare = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -168,7 +172,7 @@ class ScheduleConfig(Frozen):
 class RecipeConfig(Frozen):
     """How a stage is trained. `epochs` is the length of the dense stage."""
 
-    epochs: PositiveInt
+    epochs: Epochs
     batch_size: PositiveInt  # global: over all ranks and micro-batches
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
@@ -212,7 +216,7 @@ class CompressConfig(HasOptions):
     pruning: Literal["iterative", "one_shot", "gradual"] = "iterative"
     level_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     levels: Annotated[tuple[Share, ...], Strict(False)] | None = None  # sparsities; null: geometric
-    level_epochs: PositiveInt | None = None  # null: as many as recipe.epochs
+    level_epochs: Epochs | None = None  # null: as many as recipe.epochs
     gradual_end: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75  # share of training; then it stays
     rewind: Literal["learning_rate", "weights", "fine_tuning"] = "learning_rate"
     rewind_epoch: Annotated[int, Field(ge=0)] = 0  # weights: of the dense stage; 0: initialisation
@@ -255,7 +259,7 @@ class TeacherConfig(Frozen):
     name: str | None = None  # a stage's id, or timm:NAME; null: no teacher
     labels: Literal["true", "hard", "soft"] = "true"
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # share of its labels in the targets
-    candidates: PositiveInt = 1  # augmentations of an image to choose from
+    candidates: Candidates = 1  # augmentations of an image to choose from
     target: Annotated[float, Field(ge=0.0)] | None = None  # the loss that is chosen for
     target_table: str | None = None  # a CSV with the target of each size, instead
     cap: Annotated[float, Field(gt=0.0)] | None = (
@@ -361,13 +365,20 @@ class RunConfig(Frozen):
     gang: PositiveInt | Literal["auto"] = 1  # stages side by side in a process; auto: by pilots
     micro_batch_size: PositiveInt | None = None  # per rank; null: the rank's whole share
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: PositiveInt = 1  # torch threads of a rank on CPU: part of what makes bits repeat
+    threads: Threads = 1  # torch threads of a rank on CPU: part of what makes bits repeat
     deterministic: bool = True  # on a GPU; false: its fastest algorithms, and bits do not repeat
     channels_last: bool = True  # 1.3 to 1.7 times as fast for small convolutions on CPU
     loader: Literal["auto", "resident", "ffcv", "imagefolder"] = "auto"
-    loader_threads: PositiveInt | None = None  # that decode; null: the cores this rank may use
+    loader_threads: Threads | None = None  # that decode; null: the cores this rank may use
     data_cache: Literal["page", "process"] = "page"  # ffcv: the system's, or all in own memory
     data_root: str | None = None  # searched for data sets before the usual places
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     keep_weights: Literal["all", "needed"] = "all"  # needed: only those a child starts from
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # copies of the metrics
+
+    def micro_batches(self, images: int) -> int:
+        """Return how many micro-batches a rank cuts its `images` of a step into.
+
+        They differ by one image at most: batch norm cannot normalise a small remainder of one.
+        """
+        return -(-images // (self.micro_batch_size or images))

@@ -36,7 +36,7 @@ def assign_gpus(cluster: ClusterConfig, processes: int) -> list[tuple[int, ...]]
     if visible is None:
         numbers = [str(number) for number in range(count)]
     else:
-        numbers = visible.replace(" ", "").split(",")
+        numbers = [word.strip() for word in visible.split(",") if word.strip()]
     if count and not all(number.isdecimal() for number in numbers[:count]):
         raise UserError(
             f"CUDA_VISIBLE_DEVICES={visible} and cluster.gpus_per_node={count}: name GPUs by "

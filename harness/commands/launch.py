@@ -23,7 +23,6 @@ from harness.commands.remaining import (
 )
 from harness.commands.start import queue_jobs, train_here
 from harness.config import Launch, grid_files, load
-from harness.errors import UserError
 from harness.files import atomic_write, make_folder
 from harness.store.claims import remove_leftovers
 from harness.store.store import Store
@@ -60,8 +59,10 @@ def main(args: list[str]) -> int:
         states = reset_for_retry(plan, store, states, scheduler, retry, selected)
     remaining = stages_to_train(launch, plan, store, states, selected)
     preflight.check_budget(launch, plan, store, states, remaining)
+    notes = preflight.check_layers(launch, plan, remaining)
     if dry_run:
-        print(summary.describe_dry_run(launch, plan, states, remaining))
+        notes += preflight.dry_run_notes(launch)
+        print(summary.describe_dry_run(launch, plan, states, remaining, notes))
         return 1 if any(state.name == "damaged" for state in states.values()) else 0
     if scheduler.was_queried:
         from harness.cluster import enqueue  # imports submitit, which a dry run does not need
@@ -70,11 +71,9 @@ def main(args: list[str]) -> int:
     if not remaining:
         print(summary.describe_nothing_left(plan, states))
         return 1 if any(states[stage].name == "failed" for stage in selected) else 0
-    if problem := preflight.missing_packages(launch):
-        raise UserError(problem)
-    for sentence in [*preflight.unchecked(launch), *preflight.check_layers(plan, remaining)]:
+    preflight.check_machine(launch)
+    for sentence in [*notes, *preflight.unchecked(launch)]:
         print(f"note: {sentence}")
-    preflight.provide_data(launch)
     _write_sweep(launch, plan, store)
     for line in summary.describe_gangs(launch, plan, remaining):
         print(line)

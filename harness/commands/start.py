@@ -17,6 +17,7 @@ from harness.states import FINISHED, StageState
 from harness.store.claims import process_start
 from harness.store.store import Store
 from harness.sweep import cost
+from harness.sweep.jobs import on_gpus
 from harness.sweep.plan import Plan, gangs, lineage
 
 
@@ -75,7 +76,7 @@ def train_here(
     submission = Submission(
         store=store.root,
         sweep=launch.grid.name,
-        run=launch.run,
+        run=on_gpus(launch.cluster, launch.run),
         cluster=launch.cluster.model_copy(update={"workers": workers}),
         stages={stage: config for stage, config in plan.stages.items() if stage in needed},
         parts=[groups],

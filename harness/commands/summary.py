@@ -6,21 +6,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.commands.preflight import dry_run_notes
 from harness.config import Launch
 from harness.errors import printable
 from harness.states import FINISHED, SETTLED, StageState, trial_state
 from harness.sweep import cost
-from harness.sweep.check import depends_on_layers
-from harness.sweep.jobs import device_seconds, make_jobs, resources_for
+from harness.sweep.jobs import device_seconds, make_jobs, resources_for, root
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
 
 MOST_FAILURES = 5  # printed; the others are counted
 States = Mapping[str, StageState]
 
 
-def describe_dry_run(launch: Launch, plan: Plan, states: States, remaining: Sequence[str]) -> str:
-    """Return cells per rule, trials, stages with and without sharing, jobs, cost and problems."""
+def describe_dry_run(
+    launch: Launch, plan: Plan, states: States, remaining: Sequence[str], notes: Sequence[str] = ()
+) -> str:
+    """Return cells per rule, trials, stages with and without sharing, jobs, cost and `notes`."""
     lines = [f"grid {launch.grid.name}, store {launch.store}"]
     lines += [f"  {count:>+8,} cells  {rule}" for rule, count in launch.grid.rules]
     lines.append(f"  {len(plan.trials):>8,} trials")
@@ -48,10 +48,8 @@ def describe_dry_run(launch: Launch, plan: Plan, states: States, remaining: Sequ
             for s in states.values()
             if s.name == "damaged"
         ],
-        *[f"  note: {sentence}" for sentence in dry_run_notes(launch)],
+        *[printable(f"  note: {sentence}") for sentence in notes],
     ]
-    if any(depends_on_layers(plan.stages[stage]) for stage in remaining):
-        lines.append("  note: layers are compared with pruning and surplus when this is launched")
     return "\n".join(lines)
 
 
@@ -85,7 +83,8 @@ def describe_gangs(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list
     lines = []
     for size, stage in {cost.size_key(plan.stages[stage]): stage for stage in remaining}.items():
         measurement = measured.get(size)
-        cluster, run = resources_for(plan, stage, launch.cluster, launch.run)
+        dense_stage = plan.stages[root(plan, stage)]
+        cluster, run = resources_for(dense_stage, launch.cluster, launch.run)
         if measurement is None:
             gang = "1, no pilot: python -m harness.pilot"
         elif not measurement.matches(run):

@@ -10,11 +10,13 @@ from torch import nn
 from harness.compress import masks
 from harness.compress.methods import METHODS, Request
 from harness.compress.surplus import Build, make_graph
-from harness.data.catalog import CATALOG
+from harness.data.catalog import CATALOG, training_sides
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.conversions import synchronise_batch_norm
 from harness.models.counts import weights_applied_as_stored
+from harness.models.registry import TIMM
+from harness.models.trial_forward import check_forward
 from harness.schema import ModelConfig, PruneConfig, StageConfig
 
 
@@ -64,32 +66,43 @@ def make_request(
     )
 
 
-def misfits(stages: Iterable[StageConfig]) -> list[str]:
-    """Return sentences about models whose layers do not suit how they are pruned or surrounded.
+def none_left(sparsity: float, weights: int) -> UserError:
+    """Return the error of a stage whose sparsity rounds to all of its prunable `weights`."""
+    return UserError(
+        f"compress.sparsity: {sparsity:g} leaves none of the {weights:,} prunable weights of this "
+        "model; lower it."
+    )
 
-    Each distinct combination is built once, without weights where that is enough.
+
+def misfits(stages: Iterable[tuple[StageConfig, int]]) -> list[str]:
+    """Return sentences about models that cannot be trained, pruned or surrounded as stages say.
+
+    A stage comes with the fewest images of a micro-batch. Each distinct combination is built once,
+    without weights where that is enough.
     """
     sentences: dict[str, None] = {}
     checked = set()
-    for stage in stages:
-        info = CATALOG[stage.dataset.name]
-        resolution = stage.dataset.resolution or info.resolution
-        sync_bn = stage.recipe.sync_bn
-        key = (stage.model, info.num_classes, resolution, stage.prune, stage.surplus, sync_bn)
+    for stage, images in stages:
+        sizes = training_sides(stage.dataset), images
+        data, sync_bn = stage.dataset.name, stage.recipe.sync_bn
+        key = (stage.model, data, *sizes, stage.prune, stage.surplus, sync_bn)
         if key in checked:
             continue
         checked.add(key)
         try:
-            _try(stage, info.num_classes, resolution)
+            _try(stage, *sizes)
         except UserError as error:
             model = f"{stage.model.family} of width {stage.model.width:g}"
             sentences[f"{str(error).rstrip('.')} ({model})"] = None
     return list(sentences)
 
 
-def _try(stage: StageConfig, classes: int, resolution: int) -> None:
-    """Prune and surround the model of a stage as its training will. Raises UserError."""
-    prune = stage.prune
+def _try(stage: StageConfig, sides: tuple[int, ...], images: int) -> None:
+    """Train on no images, prune and surround a stage's model as its job will. Raises UserError."""
+    prune, resolution = stage.prune, sides[-1]
+    classes = CATALOG[stage.dataset.name].num_classes
+    if stage.model.family.startswith(TIMM) or images == 1:
+        check_forward(stage.model, classes, sides, images)
     method = None if prune is None else METHODS.get(prune.method)
     needs_weights = method is not None and method.tried_when_planned
 
@@ -102,9 +115,12 @@ def _try(stage: StageConfig, classes: int, resolution: int) -> None:
     dense = build(1.0)
     if prune is not None and method is not None:
         names = to_prune(prune, stage.model, dense, resolution)
+        weights = sum(dense.get_parameter(name).numel() for name in names)
         if method.tried_when_planned:
             request = make_request(prune, names, stage.seed, resolution, build, prune.sparsity)
             method.compress(dense, request)
+        elif round(prune.sparsity * weights) == weights:
+            raise none_left(prune.sparsity, weights)
     if stage.surplus is not None:
         dense = make_graph(stage.surplus, dense, build)
     if stage.recipe.sync_bn:

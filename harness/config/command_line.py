@@ -10,19 +10,19 @@ grid. A verb declares its own options (`dry_run`, `where`), which are not part o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.arguments import Option, read_arguments
 from harness.cluster_schema import ClusterConfig
-from harness.config.checks import check_run, check_sections, check_teachers, check_trial
+from harness.config.checks import check_launch, check_sections, check_trial
 from harness.config.compose import compose
 from harness.config.grid_file import GROUPS, choices, grid_files
+from harness.config.launch import Launch
 from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.schema import RunConfig, TrialConfig
-from harness.sweep.grid import Grid, read_grid
+from harness.sweep.grid import read_grid
 from harness.sweep.mistakes import Mistakes, validate
 
 LANGUAGE = ("axes", "zip", "also", "exclude")
@@ -30,25 +30,13 @@ OPERATIONAL = ("run", "cluster", "store")
 KEYS = (*TrialConfig.model_fields, *LANGUAGE, *OPERATIONAL)
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A parsed command line; `options` has the values of the options of the command itself."""
-
-    grid: Grid
-    run: RunConfig
-    cluster: ClusterConfig
-    store: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
-    resolved: Mapping[str, Any] = field(default_factory=dict)  # the composed config, plain
-
-
 def load(
     args: list[str], options: Mapping[str, Option] | None = None, trains: bool = False
 ) -> Launch:
     """Return the launch that a command line describes. Raises UserError with all mistakes.
 
-    With `trains`, for verbs that train, teachers must exist and suit the data. Other verbs show a
-    finished sweep also after its teacher's weights were deleted.
+    With `trains`, for commands that train, what jobs would refuse in this command line is a
+    mistake, too: see `checks.py`.
     """
     mistakes = Mistakes()
     groups, overrides, values = _split(args, options or {}, mistakes)
@@ -69,13 +57,12 @@ def load(
     name = Path(groups["grid"]).stem
     grid = read_grid(name, config, mistakes, check_sections, check_trial)
 
-    mistakes.extend(check_teachers(grid, store, trains), {})
-    if run is not None and cluster is not None:
-        mistakes.extend(check_run(run, cluster, grid), {})
+    launch = Launch(grid, run, cluster, store, values, config) if run and cluster else None
+    if launch is not None:
+        mistakes.extend(check_launch(launch, trains), {})
     mistakes.raise_any(f"the grid {name} has")
-    assert run is not None
-    assert cluster is not None
-    return Launch(grid, run, cluster, store, values, config)
+    assert launch is not None
+    return launch
 
 
 def _read_store(value: Any, mistakes: Mistakes) -> Path:

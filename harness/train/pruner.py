@@ -9,7 +9,7 @@ from torch import nn
 from harness.compress import gradual
 from harness.compress import masks as pruning
 from harness.compress.channels import output_channels
-from harness.compress.layers import make_request, to_prune
+from harness.compress.layers import make_request, none_left, to_prune
 from harness.compress.methods import METHODS
 from harness.errors import UserError
 from harness.schema import StageConfig
@@ -63,11 +63,7 @@ class Pruner:
                 "its request; return one for each name in `request.names`."
             )
         if masks and not any(mask.any() for mask in masks.values()):
-            number = sum(mask.numel() for mask in masks.values())
-            raise UserError(
-                f"compress.sparsity: {sparsity:g} leaves none of the {number:,} prunable weights "
-                f"of this {family}; lower it."
-            )
+            raise none_left(sparsity, sum(mask.numel() for mask in masks.values()))
         own = pruning.mask_hash(masks) if masks else checkpoint.weights_hash(module.state_dict())
         hashes = set(self.world.gather(own))
         if len(hashes) > 1:

@@ -287,7 +287,7 @@ def test_what_no_layer_suits_is_said_before_anything_is_queued(tmp_path, words, 
 @pytest.mark.parametrize("name", ["additional_parameters", "pruning_schedules"])
 def test_the_layers_of_shipped_grids_suit_them(name):
     _, plan = planned(name)
-    assert layers.misfits(plan.stages.values()) == []
+    assert layers.misfits((stage, 2) for stage in plan.stages.values()) == []
 
 
 def test_help_lists_every_shipped_grid_with_what_it_is(capsys, monkeypatch):

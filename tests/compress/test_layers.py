@@ -102,6 +102,6 @@ def test_a_plan_names_a_model_whose_zeros_would_not_last():
         "recipe": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.1}},
         "prune": PRUNE.model_dump(),
     }
-    (sentence,) = layers.misfits([StageConfig.model_validate(values)] * 2)
+    (sentence,) = layers.misfits([(StageConfig.model_validate(values), 2)] * 2)
     assert sentence.startswith("compress.sparsity: ")
     assert sentence.endswith("(timm:test_nfnet of width 1)")

@@ -119,7 +119,13 @@ def test_a_teacher_that_takes_images_of_one_size_is_asked_about_no_other(tmp_pat
         data = DatasetConfig(name="imagenet", validation_size=5000, **dataset)
         return misfit(stage(family, depth), tmp_path, data)
 
-    assert "with 160 pixels and imagenet has 224" in misfit_of("vit", 12)
-    assert "images of one size" in misfit_of("vit", 12, resolution=160, start_resolution=96)
+    for family, depth in (("vit", 12), ("timm:deit_tiny_patch16_224", None)):
+        assert "with 160 pixels and imagenet has 224" in misfit_of(family, depth)
+        growing = {"resolution": 160, "start_resolution": 96}
+        assert "images of one size" in misfit_of(family, depth, **growing)
+    small = {"resolution": 160, "start_resolution": 16}
+    assert "takes images from 17 pixels up" in misfit_of("resnet", 50, **small)
+    assert "does not take images of 16 pixels" in misfit_of("timm:inception_v3", None, **small)
+    assert misfit_of("timm:resnet10t", None, **small) is None
     assert misfit_of("vit", 12, resolution=160) is None
     assert misfit_of("resnet", 50) is None

@@ -19,6 +19,7 @@ from harness.rows import rows_of_grid
 from harness.schema import TeacherConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
+from harness.store.records import sealed
 from harness.sweep.plan import make_plan
 from harness.sweep.teachers import misfit
 from harness.train import Member
@@ -114,7 +115,7 @@ class Named:
         for stage, outcome in zip(map(stage_id, configs), outcomes, strict=True):
             if outcome.result is not None:
                 result = {"stage": stage, "status": outcome.status, **outcome.result}
-                write_json(self.folder(stage) / "result.json", result)
+                write_json(self.folder(stage) / "result.json", sealed(result))
         return outcomes
 
     def member(self, config):

@@ -19,6 +19,7 @@ from harness.rows import rows_of_grid
 from harness.schema import TeacherConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
+from harness.store.records import sealed
 from harness.sweep.plan import make_plan
 from harness.sweep.teachers import misfit
 from harness.train import Member
@@ -114,7 +115,7 @@ class Named:
         for stage, outcome in zip(map(stage_id, configs), outcomes, strict=True):
             if outcome.result is not None:
                 result = {"stage": stage, "status": outcome.status, **outcome.result}
-                write_json(self.folder(stage) / "result.json", result)
+                write_json(self.folder(stage) / "result.json", sealed(result))
         return outcomes
 
     def member(self, config):
@@ -214,11 +215,13 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
     assert config.load([f"grid={path}", f"store={store}"]).grid.trials  # to look, they can be gone
     assert "is not a file checkpoint/final.pt" in misfit(str(hidden), store, teacher.dataset)
     hidden.rename(weights)
-    result = stages.folder(teacher) / "result.json"
-    result.write_text(result.read_text().replace('"done"', '"diverged"'))
+    path = stages.folder(teacher) / "result.json"
+    result = json.loads(path.read_text())
+    del result["sha256"]
+    write_json(path, sealed({**result, "status": "diverged"}))
     with pytest.raises(UserError, match="diverged: choose another"):
         planned(tmp_path, store, name)
-    result.write_text(result.read_text().replace('"diverged"', '"done"'))
+    write_json(path, sealed(result))
     with pytest.raises(
         UserError, match=r"trained on digits with 8 pixels and fashion_mnist has 28"
     ):
@@ -349,7 +352,7 @@ def test_the_command_writes_what_rows_and_grids_then_take(stages, tmp_path, caps
     for broken in (whole[:-30], '{"policies": []}', "[]", '{"policies": {"none": {}}}'):
         record.write_text(broken)
         assert "difficulty" not in rows_of_grid(words[:2])[0]
-        assert "is not what harness.difficulty writes" in capsys.readouterr().err
+        assert "so the rows have no column `difficulty`" in capsys.readouterr().err
     record.write_text(whole)
     both = "axes={dataset.name: [digits, fashion_mnist]}"
     difficulty.main([*words, both, "where=dataset.name == 'digits'"])

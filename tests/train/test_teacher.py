@@ -12,11 +12,14 @@ from harness import config
 from harness.augment.batch_transform import BatchTransform
 from harness.cluster import failure
 from harness.commands import difficulty
+from harness.data.catalog import CATALOG
 from harness.errors import UserError
 from harness.files import write_json
 from harness.rows import rows_of_grid
 from harness.schema import TeacherConfig
+from harness.store import provenance
 from harness.store.identity import stage_id
+from harness.store.records import sealed
 from harness.sweep.plan import make_plan
 from harness.sweep.teachers import misfit
 from harness.train import Member
@@ -112,7 +115,7 @@ class Named:
         for stage, outcome in zip(map(stage_id, configs), outcomes, strict=True):
             if outcome.result is not None:
                 result = {"stage": stage, "status": outcome.status, **outcome.result}
-                write_json(self.folder(stage) / "result.json", result)
+                write_json(self.folder(stage) / "result.json", sealed(result))
         return outcomes
 
     def member(self, config):
@@ -159,8 +162,15 @@ def test_a_cap_that_drops_every_image_is_refused(stages, tmp_path):
     stages.train(teacher)
     values = stages.toy({"recipe.label_smoothing": 0.0}).model_dump(mode="json")
     values["teacher"] = {"name": stage_id(teacher), "cap": 1e-9}
+    capped = type(teacher).model_validate(values)
     with pytest.raises(UserError, match=r"on every image of epoch 1 is above 1e-09"):
-        stages.train(type(teacher).model_validate(values))
+        stages.train(capped)
+    assert "teacher" not in provenance.records(stages.folder(teacher))[-1]
+    info = CATALOG["digits"]
+    assert provenance.records(stages.folder(capped))[-1]["teacher"] == {
+        "mean": list(info.mean),
+        "std": list(info.std),
+    }
 
 
 GRID = """defaults:
@@ -205,11 +215,13 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
     assert config.load([f"grid={path}", f"store={store}"]).grid.trials  # to look, they can be gone
     assert "is not a file checkpoint/final.pt" in misfit(str(hidden), store, teacher.dataset)
     hidden.rename(weights)
-    result = stages.folder(teacher) / "result.json"
-    result.write_text(result.read_text().replace('"done"', '"diverged"'))
+    path = stages.folder(teacher) / "result.json"
+    result = json.loads(path.read_text())
+    del result["sha256"]
+    write_json(path, sealed({**result, "status": "diverged"}))
     with pytest.raises(UserError, match="diverged: choose another"):
         planned(tmp_path, store, name)
-    result.write_text(result.read_text().replace('"diverged"', '"done"'))
+    write_json(path, sealed(result))
     with pytest.raises(
         UserError, match=r"trained on digits with 8 pixels and fashion_mnist has 28"
     ):

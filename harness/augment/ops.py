@@ -41,9 +41,6 @@ MatrixFunction = Callable[[Floats, int, int], Floats]
 Kernel = Callable[["Tensor", "Tensor"], "Tensor"]
 PillowFunction = Callable[["Image", Any, Colour, "Resampling"], "Image"]
 
-# Up to this side, and within the bounds of the rows below, Pillow maps coordinates in 16.16 fixed
-# point (`ImagingTransformAffine` in Geometry.c of Pillow 13); beyond, it takes another path.
-LARGEST_SIDE = 8192
 _MOST_OPS = 256  # codes of ops are uint8 in a plan
 
 

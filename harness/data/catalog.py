@@ -7,7 +7,10 @@ how to add a data set.
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +44,12 @@ class DatasetInfo:
     torchvision: str | None = None  # the class of torchvision that has the download's address
     channels: int = 3  # of the model's input; grey images are repeated
     crop_scale: tuple[float, float] | None = None  # image files only: see DatasetConfig
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as printable text: bytes that are not UTF-8 become `\\xe9`, line ends `\\n`."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _or_download(name: str) -> str:
@@ -146,6 +155,9 @@ _ROWS = (
 )
 
 CATALOG: dict[str, DatasetInfo] = {row.name: row for row in _ROWS}
+# Pixels a side. Up to here, and within the bounds of the ops, Pillow maps coordinates in 16.16
+# fixed point (`ImagingTransformAffine` in Geometry.c of Pillow 13), as `harness/augment` does.
+LARGEST_SIDE = 8192
 MANIFEST = "manifest.json"  # of a set of `.beton` files; it is written last (`writer.py`)
 
 
@@ -182,6 +194,19 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def read_file(folder: Path, name: str) -> tuple[Path, bytes]:
+    """Return the path that `find_file` found, and its content, decompressed.
+
+    Raises `UserError` for a file that cannot be read or decompressed.
+    """
+    path = find_file(folder, name) or folder / name
+    try:
+        content = path.read_bytes()
+        return path, gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{shown(path)} cannot be read ({error}); replace the file.") from error
+
+
 def find(info: DatasetInfo, data_root: str | None) -> Path | None:
     """Return the first folder that holds all files of a data set, or None."""
     if info.reader is None:
@@ -207,7 +232,7 @@ def missing(info: DatasetInfo, data_root: str | None) -> str | None:
     if info.reader is None:
         return (
             f"the data set {info.name} is not there; neither {MANIFEST} nor train/ and val/ are in "
-            f"{'; '.join(map(str, folders))}: {info.remedy}."
+            f"{'; '.join(map(shown, folders))}: {info.remedy}."
         )
     searched = "; ".join(_searched(folder, info) for folder in folders)
     return (
@@ -217,9 +242,9 @@ def missing(info: DatasetInfo, data_root: str | None) -> str | None:
 
 def _searched(folder: Path, info: DatasetInfo) -> str:
     if not folder.is_dir():
-        return f"{folder} (no such folder)"
+        return f"{shown(folder)} (no such folder)"
     lacking = [name for name in info.files if find_file(folder, name) is None]
-    return f"{folder} (lacks {', '.join(lacking)})"
+    return f"{shown(folder)} (lacks {', '.join(lacking)})"
 
 
 def _wrong_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
@@ -233,6 +258,11 @@ def _wrong_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
         ]
     problems = []
     full = config.resolution or info.resolution
+    if full > LARGEST_SIDE:
+        problems.append(
+            f"dataset.resolution: {full} is more than the {LARGEST_SIDE} pixels a side up to which "
+            "images are augmented."
+        )
     if config.start_resolution is not None and config.start_resolution > full:
         problems.append(
             f"dataset.start_resolution: {config.start_resolution} is more than the {full} pixels "
@@ -278,13 +308,13 @@ def check(config: DatasetConfig, data_root: str | None) -> list[str]:
     return [*problems, f"dataset.name: {absent}"] if absent else problems
 
 
-def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: object) -> None:
+def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: Path) -> None:
     """Raise `UserError` unless the counts of the files in `place` are those of the catalog."""
     expected, actual = (info.train_size, info.test_size, info.num_classes), (train, test, classes)
     if expected != actual:
         template = "{:,} training images, {:,} test images and {:,} classes"
         raise UserError(
-            f"{info.name} should have {template.format(*expected)}, and {place} holds "
+            f"{info.name} should have {template.format(*expected)}, and {shown(place)} holds "
             f"{template.format(*actual)}; complete it, or correct its row in "
             "harness/data/catalog.py."
         )

@@ -7,16 +7,18 @@ macOS and Jupyter create, are left out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.imagefolder import SUFFIXES, BadImage, decoding, open_image, shown
+from harness.data.catalog import shown
+from harness.data.imagefolder import SUFFIXES, BadImage, decoding, open_image
 from harness.data.types import Integers
 from harness.errors import UserError
 
@@ -112,13 +114,9 @@ def _scan(root: Path) -> ImageTree:
         UserError: a folder cannot be read, there are no class folders, a class has no images, or a
             folder comes twice.
     """
-    try:
-        classes, left_out = list_classes(root)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            listings = list(pool.map(lambda name: _list(root, name), classes))
-    except OSError as error:
-        place = shown(error.filename or root)
-        raise UserError(f"{place} cannot be read ({error.strerror}).") from error
+    classes, left_out = _class_folders(root)
+    with _readable(root), ThreadPoolExecutor(_THREADS) as pool:
+        listings = list(pool.map(lambda name: _list(root, name), classes))
     empty = [name for name, listing in zip(classes, listings, strict=True) if not listing.paths]
     if empty:
         raise UserError(
@@ -140,19 +138,24 @@ def _scan(root: Path) -> ImageTree:
     )
 
 
-def list_classes(root: Path) -> tuple[list[str], list[Path]]:
-    """Return the names of the class folders, sorted, and the hidden folders, which do not count.
-
-    Raises:
-        UserError: there are none.
-        OSError: `root` cannot be read.
-    """
-    with os.scandir(root) as entries:
+def _class_folders(root: Path) -> tuple[list[str], list[Path]]:
+    """Return the names of the class folders, sorted, and the hidden folders, which do not count."""
+    with _readable(root), os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     classes = [name for name in names if not _is_hidden(name)]
     if not classes:
         raise UserError(f"{shown(root)} has no class folders: {LAYOUT}.")
     return classes, [root / name for name in names if _is_hidden(name)]
+
+
+@contextlib.contextmanager
+def _readable(root: Path) -> Iterator[None]:
+    """Turn an `OSError` at or below `root` into a `UserError` that names the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        place = shown(error.filename or root)
+        raise UserError(f"{place} cannot be read ({error.strerror}).") from error
 
 
 def _refuse_links(links: Sequence[Path], folders: dict[_Identity, Path]) -> None:
@@ -170,33 +173,39 @@ def _refuse_links(links: Sequence[Path], folders: dict[_Identity, Path]) -> None
             )
 
 
-def scan_parts(folder: Path) -> tuple[ImageTree, ImageTree]:
-    """List the official training set and the official test set of a tree.
+def class_names(folder: Path) -> list[str]:
+    """Return the names of the classes of a tree, which both parts have.
 
     Raises:
-        UserError: a folder is missing, cannot be read or has no images; the two parts have
-            different classes; or a link makes images count twice, in one part or in both.
+        UserError: a part is missing or cannot be read, or the two parts have different classes.
     """
     if absent := [part for part in PARTS if not (folder / part).is_dir()]:
         raise UserError(
             f"{shown(folder)} has no folder {' and no folder '.join(absent)}: {LAYOUT}."
         )
-    train, test = (_scan(folder / part) for part in PARTS)
-    check_same_classes(folder, train.classes, test.classes)
-    folders = dict(train.folders)
-    _add(folders, test.folders)
-    _refuse_links([*train.links, *test.links], folders)
-    return train, test
-
-
-def check_same_classes(folder: Path, train: Sequence[str], test: Sequence[str]) -> None:
-    """Raise `UserError` unless both parts of the tree in `folder` have the same classes."""
+    train, test = (_class_folders(folder / part)[0] for part in PARTS)
     if differing := sorted(set(train) ^ set(test)):
         raise UserError(
             f"{shown(folder)}/train and {shown(folder)}/val have different classes: "
             f"{_first(differing)} {'is' if len(differing) == 1 else 'are'} in only one of them. "
             "Both need a folder for each class."
         )
+    return train
+
+
+def scan_parts(folder: Path) -> tuple[ImageTree, ImageTree]:
+    """List the official training set and the official test set of a tree.
+
+    Raises:
+        UserError: see `class_names`; or a class has no images, a folder cannot be read, or a link
+            makes images count twice, in one part or in both.
+    """
+    class_names(folder)
+    train, test = (_scan(folder / part) for part in PARTS)
+    folders = dict(train.folders)
+    _add(folders, test.folders)
+    _refuse_links([*train.links, *test.links], folders)
+    return train, test
 
 
 def left_out_note(trees: Sequence[ImageTree]) -> str | None:

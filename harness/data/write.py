@@ -22,8 +22,7 @@ The files do not count as a data set until the manifest is there, which is writt
 from __future__ import annotations
 
 from harness.arguments import Option, parse_options
-from harness.data.catalog import CATALOG
-from harness.data.imagefolder import shown
+from harness.data.catalog import CATALOG, shown
 from harness.data.manifest import PARTS, Settings
 from harness.data.node import usable_cores
 from harness.data.source import INSTALL_FFCV
@@ -64,7 +63,8 @@ def _unknown(name: str, source: str | None) -> str:
         return message
     train, test = scan_parts(user_path(source, "source"))
     return (
-        f"{message} To make {source} one, add this row to _ROWS in harness/data/catalog.py:\n"
+        f"{message} To make {shown(source)} one, add this row to _ROWS in "
+        "harness/data/catalog.py:\n"
         f'    image_folder("{name}", num_classes={len(train.classes)}, '
         f"train_size={len(train.labels):_}, test_size={len(test.labels):_}),"
     )
@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> int:
         manifest = write_betons(info, config, source, out, settings, workers, options["skip_bad"])
     except (OSError, CannotWrite) as error:  # a folder that cannot be written, storage that hangs
         raise UserError(
-            f"{out} was not finished, and does not count as a data set: {error}"
+            f"{shown(out)} was not finished, and does not count as a data set: {error}"
         ) from error
     counts = ", ".join(f"{getattr(manifest.parts, name).count:,} {name}" for name in PARTS)
     print(f"{shown(out)}: {counts}; split {manifest.split.hash}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import write
+from harness.data import source, write
 from harness.data.catalog import MANIFEST
 from harness.data.crops import Centre
 from harness.data.datasets import load
@@ -62,7 +62,10 @@ ANOTHER_SPLIT = {"validation_size": 9, "split_seed": 0, "hash": "0" * 16}
     [
         (truncate, r"train\.beton has [\d,]+ bytes where its manifest says"),
         (damage_index, r"the index of .*test\.beton is not the one"),
-        (lambda folder: (folder / "validation.beton").unlink(), r"validation\.beton is not there"),
+        (
+            lambda folder: (folder / "validation.beton").unlink(),
+            r"validation\.beton cannot be read",
+        ),
         (says("split", ANOTHER_SPLIT), "hold another split than their manifest"),
         (lambda folder: (folder / MANIFEST).write_text("{"), r"manifest\.json cannot be read"),
         (lambda folder: (folder / MANIFEST).write_text("{}"), r"format: field required.*again"),
@@ -81,6 +84,17 @@ def test_a_spoiled_set_is_named_when_it_is_loaded(set_copy, change, words):
     change(set_copy)
     with pytest.raises(UserError, match=words):
         load(CONFIG, str(set_copy.parent), "ffcv")
+
+
+@pytest.mark.parametrize(
+    "change", [truncate, lambda folder: (folder / "validation.beton").unlink()]
+)
+def test_a_launch_sees_files_of_another_size(set_copy, change):
+    assert source.problem(CONFIG, str(set_copy.parent), "ffcv") is None
+    change(set_copy)
+    with pytest.raises(UserError) as caught:
+        load(CONFIG, str(set_copy.parent), "ffcv")
+    assert source.problem(CONFIG, str(set_copy.parent), "ffcv") == str(caught.value)
 
 
 def test_another_split_than_the_written_one_is_refused(betons):

@@ -179,7 +179,7 @@ def test_write_check_prints_what_is_there_and_writes_nothing(small, capsys):
     assert write.main([f"source={small}", "check=true"]) == 0
     assert "train: 4 images in 2 classes" in capsys.readouterr().out
     (small / "train/cat/0.png").write_text("no image")
-    with pytest.raises(UserError, match="0.png: it is not an image"):
+    with pytest.raises(UserError, match=r"0\.png: it is not an image"):
         write.main([f"source={small}", "check=true"])
     assert sorted(small.rglob("*")) == before
     with pytest.raises(UserError, match="add source=DIR"):

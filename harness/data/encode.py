@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import deque
@@ -76,45 +77,35 @@ def encode(image: np.ndarray, id: int, settings: Settings) -> EncodedImage:
     return EncodedImage(IMAGE_MODES["jpg" if is_jpeg else "raw"], height, width, raw.tobytes())
 
 
-class _Job:
-    """Reads and encodes one image in a thread."""
-
-    def __init__(self, part: Part, id: int, settings: Settings) -> None:
-        self.id = id
-        self.done = threading.Event()
-        self._part, self._settings = part, settings
-        self._result: EncodedImage | BaseException | None = None
-
-    def __call__(self) -> None:
-        try:
-            self._result = encode(self._part.source.read(self.id), self.id, self._settings)
-        except BaseException as error:  # noqa: BLE001 — raised or returned by `result`
-            self._result = error
-        self.done.set()
-
-    def result(self) -> EncodedImage | BadImage:
-        """Return the encoded image, or why it cannot be encoded; raise any other error."""
-        if isinstance(self._result, EncodedImage | BadImage):
-            return self._result
-        assert self._result is not None
-        raise self._result
-
-
 def _encoded(
     part: Part, settings: Settings, threads: Threads
 ) -> Iterator[tuple[int, EncodedImage | BadImage]]:
     """Return (id, encoded image or `BadImage`) in the order of ids, with several jobs under way."""
+    results: dict[int, EncodedImage | BaseException] = {}
+
+    def start(id: int) -> tuple[int, threading.Event]:
+        done = threading.Event()
+
+        def job() -> None:
+            try:
+                results[id] = encode(part.source.read(id), id, settings)
+            except BaseException as error:  # noqa: BLE001 — raised or returned below
+                results[id] = error
+            done.set()
+
+        threads.submit(job)
+        return id, done
+
     ids = iter(part.ids.tolist())
-    pending: deque[_Job] = deque()
-    while True:
-        while len(pending) < 8 * len(threads) and (id := next(ids, None)) is not None:
-            pending.append(_Job(part, id, settings))
-            threads.submit(pending[-1])
-        if not pending:
-            return
-        job = pending.popleft()
-        threads.wait(job.done, f"the image {part.source.describe(job.id)}", IMAGE_SECONDS)
-        yield job.id, job.result()
+    pending = deque(start(id) for id in itertools.islice(ids, 8 * len(threads)))
+    while pending:
+        id, done = pending.popleft()
+        threads.wait(done, f"the image {part.source.describe(id)}", IMAGE_SECONDS)
+        pending.extend(start(next_id) for next_id in itertools.islice(ids, 1))
+        result = results.pop(id)
+        if not isinstance(result, EncodedImage | BadImage):
+            raise result
+        yield id, result
 
 
 def write_part(

@@ -5,14 +5,13 @@ import importlib
 import itertools
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from harness.data import datasets, streamed
+from harness.data import datasets
 from harness.data.catalog import misfits
 from harness.data.crops import Centre, RandomResized
 from harness.data.datasets import load
@@ -147,28 +146,6 @@ def test_progressive_resizing_grows_training_images_and_no_others(open_loader):
     sides = [next(loader.epoch(0, epoch)).images.shape[-1] for epoch in range(5)]
     assert sides == [32, 32, 32, 64, 96]
     assert next(loader.evaluate("validation", 5)).images.shape == (5, 3, 96, 96)
-
-
-def test_a_thread_sorts_the_next_epoch_while_this_one_is_used(open_loader, monkeypatch):
-    sorted_by = {}
-    order = streamed.training_order
-
-    def watched(seed, epoch, *rest):
-        sorted_by.setdefault(epoch, []).append(threading.current_thread().name)
-        return order(seed, epoch, *rest)
-
-    monkeypatch.setattr(streamed, "training_order", watched)
-    loader = open_loader(epochs=2)
-    list(loader.epoch(7, 0))
-    deadline = time.monotonic() + 20
-    while loader._next_order is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    ahead = copies(loader.epoch(7, 1))
-    assert sorted_by[1][0].startswith("decode-")
-    assert [len(names) for names in sorted_by.values()] == [1, 1]  # and none after the last
-    assert same(ahead, copies(open_loader().epoch(7, 1)))
-    assert not same(ahead, copies(loader.epoch(8, 1)))
 
 
 def test_images_of_one_size_come_out_as_they_are(tmp_path):

@@ -14,15 +14,15 @@ from harness.data.catalog import DatasetInfo, shown
 from harness.data.ffcv import BetonImages, require_memory
 from harness.data.manifest import PARTS, WRITE_AGAIN, File, Manifest, index_digest, read_fitting
 from harness.data.splits import cut_as, split_hash
-from harness.data.types import Dataset, Integers, Split
+from harness.data.types import Integers, Split
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 
 
-def load_betons(
-    folder: Path, config: DatasetConfig, info: DatasetInfo, choice: str, cache: str
-) -> Dataset:
-    """Return the data set whose `.beton` files lie in `folder`, cut as `config` says.
+def beton_splits(
+    folder: Path, config: DatasetConfig, info: DatasetInfo, cache: str
+) -> tuple[list[Split], str]:
+    """Return the splits of the `.beton` files in `folder` as `config` cuts them, and `stored`.
 
     Raises:
         UserError: another data set, another split, images that are too small, a file that is
@@ -47,17 +47,7 @@ def load_betons(
         raise UserError(
             f"the files in {shown(folder)} hold another split than their manifest: {WRITE_AGAIN}."
         )
-    train, validation, test = _cut(folder, config, manifest, files)
-    return Dataset(
-        train=train,
-        validation=validation,
-        test=test,
-        info=info,
-        split_hash=split_hash(train.ids, validation.ids, test.ids),
-        config=config,
-        loader_choice=choice,
-        stored=manifest.stored,
-    )
+    return _cut(folder, config, manifest, files), manifest.stored
 
 
 def _cut(

@@ -12,7 +12,7 @@ must work without them.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,10 @@ SCHEMA_NUMBER = 1
 """Part of every identity: raise it when the meaning of a scientific key changes."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
+# The counter of a random draw has 32 bits for 256 candidates of each of 2^24 epochs (`rng.bits`).
+Epochs = Annotated[int, Field(gt=0, lt=2**24)]
+Candidates = Annotated[int, Field(gt=0, le=2**8)]
+Threads = Annotated[int, Field(gt=0, le=1024)]  # far more cannot be started
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 WIDEST = 64.0
 CropShare = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -35,17 +39,36 @@ Names = Annotated[tuple[str, ...], Strict(False)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
+def canonical(value: Any) -> Any:
+    """Return a float with 12 significant digits, and 0.0 for -0.0; in lists too. Others unchanged.
+
+    So numbers that are equal in theory, such as 0.3 and 0.1 + 0.2, name one stage.
+    """
+    if isinstance(value, float):
+        return float(f"{value:.12g}") + 0.0
+    if isinstance(value, list | tuple):
+        return type(value)(map(canonical, value))
+    return value
+
+
 class Frozen(BaseModel):
     """A model that is immutable and strict about types, and that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _canonical(cls, value: object) -> object:
+        return canonical(value)
 
 
 def _option(value: object) -> object:
     is_finite = not isinstance(value, float) or math.isfinite(value)
     if not isinstance(value, bool | int | float | str) or not is_finite:
         raise ValueError(f"must be a number, a text, true or false, not {value!r}")
-    return value
+    # an option does not know its type: 2 and 2.0 are one value
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else canonical(value)
 
 
 Option = Annotated[bool | int | float | str, BeforeValidator(_option)]
@@ -117,6 +140,19 @@ class ModelConfig(Frozen):
 Magnitude = Literal["none"] | float
 
 
+def _magnitude(value: object) -> object:
+    if value == "none":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be `none` or a number from 0 to 1, not {value!r}")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{value} is outside [0, 1]; a magnitude is a share of the scale")
+    return float(value)
+
+
+AnyMagnitude = Annotated[Magnitude, BeforeValidator(_magnitude)]
+
+
 class AugmentConfig(Frozen):
     """The policy, its strength, and the other transformations that every sample gets.
 
@@ -124,23 +160,12 @@ class AugmentConfig(Frozen):
     """
 
     policy: str = "randaug(n=2)"
-    magnitude: Magnitude = "none"
+    magnitude: AnyMagnitude = "none"
     crop_padding: Annotated[int, Field(ge=0)] = 0  # pixels added on each side before the crop
     flip: bool = False  # horizontal, with probability one half
     erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # probability of a box set to the mean
     mixup: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0  # a of Beta(a, a); 0: off
     cutmix: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0  # both on: each half of the samples
-
-    @field_validator("magnitude", mode="before")
-    @classmethod
-    def _share_or_none(cls, value: object) -> object:
-        if value == "none":
-            return value
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be `none` or a number from 0 to 1, not {value!r}")
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{value} is outside [0, 1]; a magnitude is a share of the scale")
-        return float(value)
 
 
 class OptimizerConfig(Frozen):
@@ -168,21 +193,13 @@ class ScheduleConfig(Frozen):
 class RecipeConfig(Frozen):
     """How a stage is trained. `epochs` is the length of the dense stage."""
 
-    epochs: PositiveInt
+    epochs: Epochs
     batch_size: PositiveInt  # global: over all ranks and micro-batches
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     label_smoothing: Share = 0.0
     precision: Literal["fp32", "bf16_autocast"] = "fp32"
     sync_bn: bool = False
-
-
-def _magnitude(value: object) -> object:
-    if value is None or value == "none":
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise ValueError(f"must be `none` or a number from 0 to 1, not {value!r}")
-    return float(value)
 
 
 def _schedule(value: object) -> object:
@@ -192,7 +209,6 @@ def _schedule(value: object) -> object:
     return ", ".join(str(_magnitude(item)) for item in value)
 
 
-AnyMagnitude = Annotated[Magnitude, BeforeValidator(_magnitude)]
 MagnitudeSchedule = Annotated[str, BeforeValidator(_schedule)]
 
 
@@ -212,7 +228,7 @@ class CompressConfig(HasOptions):
     pruning: Literal["iterative", "one_shot", "gradual"] = "iterative"
     level_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     levels: Annotated[tuple[Share, ...], Strict(False)] | None = None  # sparsities; null: geometric
-    level_epochs: PositiveInt | None = None  # null: as many as recipe.epochs
+    level_epochs: Epochs | None = None  # null: as many as recipe.epochs
     gradual_end: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75  # share of training; then it stays
     rewind: Literal["learning_rate", "weights", "fine_tuning"] = "learning_rate"
     rewind_epoch: Annotated[int, Field(ge=0)] = 0  # weights: of the dense stage; 0: initialisation
@@ -255,7 +271,7 @@ class TeacherConfig(Frozen):
     name: str | None = None  # a stage's id, or timm:NAME; null: no teacher
     labels: Literal["true", "hard", "soft"] = "true"
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # share of its labels in the targets
-    candidates: PositiveInt = 1  # augmentations of an image to choose from
+    candidates: Candidates = 1  # augmentations of an image to choose from
     target: Annotated[float, Field(ge=0.0)] | None = None  # the loss that is chosen for
     target_table: str | None = None  # a CSV with the target of each size, instead
     cap: Annotated[float, Field(gt=0.0)] | None = (
@@ -361,13 +377,20 @@ class RunConfig(Frozen):
     gang: PositiveInt | Literal["auto"] = 1  # stages side by side in a process; auto: by pilots
     micro_batch_size: PositiveInt | None = None  # per rank; null: the rank's whole share
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: PositiveInt = 1  # torch threads of a rank on CPU: part of what makes bits repeat
+    threads: Threads = 1  # torch threads of a rank on CPU: part of what makes bits repeat
     deterministic: bool = True  # on a GPU; false: its fastest algorithms, and bits do not repeat
     channels_last: bool = True  # 1.3 to 1.7 times as fast for small convolutions on CPU
     loader: Literal["auto", "resident", "ffcv", "imagefolder"] = "auto"
-    loader_threads: PositiveInt | None = None  # that decode; null: the cores this rank may use
+    loader_threads: Threads | None = None  # that decode; null: the cores this rank may use
     data_cache: Literal["page", "process"] = "page"  # ffcv: the system's, or all in own memory
     data_root: str | None = None  # searched for data sets before the usual places
     checkpoint_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     keep_weights: Literal["all", "needed"] = "all"  # needed: only those a child starts from
     tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = "none"  # copies of the metrics
+
+    def micro_batches(self, images: int) -> int:
+        """Return how many micro-batches a rank cuts its `images` of a step into.
+
+        They differ by one image at most: batch norm cannot normalise a small remainder of one.
+        """
+        return -(-images // (self.micro_batch_size or images))

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.files import read_lines
 from harness.store.claims import ClaimState
+from harness.store.records import read_lines
 from harness.store.store import UNREADABLE, Store
 
 RETRY = "retry"  # class of a record that is not a failure but the user's request to try again
@@ -42,6 +42,9 @@ HOST_MEMORY = re.compile(  # messages of SLURM and the kernel; none of them is a
 _CONNECTION = re.compile(
     r"NCCL|gloo|Connection (closed|reset|refused)|Socket|Broken pipe|timed? ?out", re.IGNORECASE
 )
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, in its repr
+_DETAILS = re.compile(r"\S*/.*[/.]\S+|\([^()]*\)|'[^']*'|\"[^\"]*\"|\S*\d\S*|\S+\.\w{2,5}\b")
+"""What differs where one cause strikes several stages: paths, names in quotes, numbers, files."""
 _TAIL_BYTES = 4096
 
 
@@ -63,15 +66,20 @@ def describe(error: BaseException, **where: Any) -> dict[str, Any]:
     """Return the record for `failures/NNN.json`: class, one-line message, place, traceback."""
     trace = traceback.extract_tb(error.__traceback__)
     place = f"{trace[-1].filename.rpartition('/')[2]}:{trace[-1].lineno}" if trace else ""
-    message = " ".join(str(error).split())[:500] or type(error).__name__
+    message = _ADDRESS.sub("", " ".join(_encodable(str(error)).split()))[:500]
     return {
         "class": classify(error),
         "error": type(error).__name__,
-        "message": message,
+        "message": message or type(error).__name__,
         "where": place,
-        "traceback": "".join(traceback.format_exception(error))[-20_000:],
+        "traceback": _encodable("".join(traceback.format_exception(error)))[-20_000:],
         **where,
     }
+
+
+def _encodable(text: str) -> str:
+    """Return text in which names of files may hold any bytes, as text that UTF-8 can encode."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def describe_gang(error: BaseException, **where: Any) -> dict[str, Any]:
@@ -92,34 +100,23 @@ def host_memory_message(log: Path | None) -> str:
     return match[0] if match else ""
 
 
-def describe_lost(store: Store, owner: ClaimState, step: int) -> dict[str, Any]:
-    """Return the record for an owner that left its claim behind, with the reason in its log."""
+def record_lost(store: Store, stage: str, owner: ClaimState, job: str) -> None:
+    """Record why an earlier owner left its claim behind; `job` is the one that found the claim.
+
+    The reason may be in the owner's log. A job that SLURM itself started again was preempted.
+    """
     log = store.own_log(owner.log)
     memory = host_memory_message(log)
+    kind = "lost"
     message = f"job {owner.job} ended without a message" + (f"; log in {log}" if log else "")
     if memory:
         message = f"job {owner.job} ran out of host memory ({memory}); log in {log}"
-    return {
-        "class": "host_memory" if memory else "lost",
-        "message": message,
-        "job": owner.job,
-        "attempt": owner.attempt,
-        "step": step,
-    }
-
-
-def record_lost(store: Store, stage: str, owner: ClaimState, job: str) -> None:
-    """Record why an earlier owner of a stage is gone; `job` is the one that found its claim.
-
-    A job that SLURM itself started again was preempted, not lost.
-    """
-    step = store.newest_step(stage)
-    record = describe_lost(store, owner, step)
-    if record["class"] == "host_memory" and _was_in_gang(store, stage, owner):
-        record |= {"class": "gang", "again": True}
-    if owner.job == job and record["class"] == "lost":
-        record |= {"class": "preempted", "message": f"SLURM started job {job} again"}
-    store.record_failure(stage, record)
+        kind = "gang" if _was_in_gang(store, stage, owner) else "host_memory"
+    elif owner.job == job:
+        kind, message = "preempted", f"SLURM started job {job} again"
+    record = {"class": kind, "message": message, "job": owner.job, "attempt": owner.attempt}
+    again = {"again": True} if kind == "gang" else {}
+    store.record_failure(stage, {**record, **again, "step": store.newest_step(stage)})
 
 
 def _was_in_gang(store: Store, stage: str, owner: ClaimState) -> bool:
@@ -136,8 +133,12 @@ def must_train_alone(failures: Sequence[dict[str, Any]]) -> bool:
 
 
 def signature(record: dict[str, Any]) -> str:
-    """Return what two failures of different stages share when they are the same failure."""
-    return f"{record.get('error')} at {record.get('where')}: {record.get('message')}"
+    """Return what two failures of different stages share when they are the same failure.
+
+    Images, files and numbers that the messages name may differ.
+    """
+    message = " ".join(_DETAILS.sub("#", str(record.get("message"))).split())
+    return f"{record.get('error')} at {record.get('where')}: {message}"
 
 
 def _since_retry(failures: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

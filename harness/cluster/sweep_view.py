@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.arguments import Option
-from harness.cluster.job_registry import Scheduler, query_scheduler
+from harness.cluster.job_registry import Scheduler, query_scheduler, read_records
 from harness.cluster.state import stage_states
 from harness.config import Launch, load
 from harness.errors import UserError
-from harness.states import StageState, trial_state
+from harness.schema import StageConfig
+from harness.states import SETTLED, StageState, trial_state
 from harness.store.store import Store
+from harness.sweep.axes import PATHS, SHORT, resolve
+from harness.sweep.grid import Grid
 from harness.sweep.plan import Plan, make_plan
+from harness.sweep.trial import Trial
 from harness.sweep.where import parse
 
 AWAY_SECONDS = 600.0
 RETRY_SECONDS = 5.0
+MOST_VALUES = 8  # of a name, in a message
+COLUMNS = {"dataset": "dataset.name", "precision": "recipe.precision"}
+"""Key paths of columns of the rows that are not axes with a short name."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,88 @@ class Sweep:
         return [stage for stage in self.plan.stages if stage in selected]
 
 
-def read_sweep(args: list[str], options: Mapping[str, Option], trains: bool = False) -> Sweep:
+def read_states(
+    store: Store,
+    stages: Mapping[str, StageConfig],
+    heartbeat: Callable[[], None] | None = None,
+    must_answer: bool = True,
+    sweep: str = "",
+) -> tuple[dict[str, StageState], Scheduler]:
+    """Return the state of every stage, and what SLURM knows of those that are not settled.
+
+    `heartbeat` and `must_answer` are as in `query_scheduler`. With the name of a `sweep`, SLURM is
+    also asked where launches of it submitted stages outside of `stages` that are not finished.
+    """
+    states = stage_states(store, stages)
+    unfinished = {stage for stage, state in states.items() if state.name not in SETTLED}
+    if sweep:
+        records = read_records(store.root, sweep)
+        submitted = {s for record in records for part in record.get("parts", ()) for s in part}
+        outside = submitted - states.keys()
+        unfinished |= outside - {stage for stage in outside & store.ids() if store.is_done(stage)}
+    scheduler = query_scheduler(store.root, unfinished, heartbeat, must_answer)
+    if scheduler.was_queried:
+        known = {stage: state for stage, state in states.items() if state.result is not None}
+        states = stage_states(store, stages, scheduler, known)
+    return states, scheduler
+
+
+def names_of_trials(grid: Grid) -> set[str]:
+    """Return the names that `where=` and `by=` may use: short names of axes, and key paths."""
+    return {*SHORT, *PATHS, *COLUMNS, *grid.axes, "state", "trial"}
+
+
+def value_of(trial: Trial, name: str) -> Any:
+    """Return the value of one of `names_of_trials` other than the state."""
+    if name == "trial":
+        return trial.id
+    if name in trial.cell:
+        return trial.cell[name]
+    axis = resolve(COLUMNS.get(name, name))
+    value: Any = trial.config
+    for part in axis.path.split(".") if axis else []:
+        value = getattr(value, part, None)
+    return value
+
+
+def read_sweep(
+    args: list[str],
+    options: Mapping[str, Option],
+    trains: bool = False,
+    must_answer: bool = False,
+) -> Sweep:
     """Return the sweep that a command line names.
 
-    `options` are the command's own, to which `where` is added; `trains` is as in `load`.
+    `options` are the command's own, to which `where` is added; `trains` is as in `load`. A command
+    that trains, and not only as a dry run, waits for a controller that is down. For other commands
+    the states are then those of the store, with a note, unless they `must_answer`.
+
+    Raises:
+        UserError: a mistake of the command line, or a selector that holds for none of the trials.
     """
     launch = load(args, {**options, "where": Option()}, trains)
-    return _read(launch, make_plan(launch.grid))
+    plan = make_plan(launch.grid)
+    is_patient = trains and not launch.options.get("dry_run")
+    sweep = _read(launch, plan, must_answer, _keep_nothing_alive if is_patient else None)
+    if not sweep.trials:
+        raise UserError(_describe_empty_selection(sweep))
+    return sweep
+
+
+def _keep_nothing_alive() -> None:
+    """Do nothing as heartbeat during a query of SLURM: the command does not have a claim yet."""
+
+
+def _describe_empty_selection(sweep: Sweep) -> str:
+    """Return that `where` holds for none of the trials, and which values they have."""
+    where, plan = sweep.launch.options["where"], sweep.plan
+    parts = [f"where={where} holds for none of the {len(plan.trials):,} trials"]
+    for name in sorted(parse(where, names_of_trials(sweep.launch.grid)).names):
+        all_values = [_value(trial, name, plan, sweep.states) for trial in plan.trials]
+        values = list(dict.fromkeys(map(str, all_values)))
+        more = ", ..." if len(values) > MOST_VALUES else ""
+        parts.append(f"{name} is {', '.join(values[:MOST_VALUES])}{more}")
+    return "; ".join(parts)
 
 
 def read_again(launch: Launch, plan: Plan) -> Sweep:
@@ -59,7 +141,7 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
     deadline = time.monotonic() + AWAY_SECONDS
     while True:
         try:
-            return _read(launch, plan)
+            return _read(launch, plan, must_answer=True)
         except UserError as error:
             if time.monotonic() > deadline:
                 raise
@@ -67,24 +149,37 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
             time.sleep(RETRY_SECONDS)
 
 
-def _read(launch: Launch, plan: Plan) -> Sweep:
-    store = Store(launch.store)
-    scheduler = query_scheduler(store.root)
-    states = stage_states(store, plan.stages, scheduler)
-    trials = select_trials(plan, states, launch)
+def _read(
+    launch: Launch,
+    plan: Plan,
+    must_answer: bool,
+    heartbeat: Callable[[], None] | None = None,
+) -> Sweep:
+    store, name = Store(launch.store), launch.grid.name
+    states, scheduler = read_states(store, plan.stages, heartbeat, must_answer, name)
+    trials = _select_trials(plan, states, launch)
     return Sweep(launch, plan, store, scheduler, states, trials)
 
 
-def select_trials(
+def _select_trials(
     plan: Plan, states: Mapping[str, StageState], launch: Launch
 ) -> list[dict[str, Any]]:
     """Return the trials for which the launch's `where` holds, with their states and stages."""
     where = launch.options.get("where")
-    condition = parse(where, {*launch.grid.axes, "state", "trial"}) if where else None
+    condition = parse(where, names_of_trials(launch.grid)) if where else None
+    names = condition.names if condition else ()
     selected = []
     for trial in plan.trials:
-        state = trial_state(plan.paths[trial.id], states)
-        row = {"trial": trial.id, **trial.cell, "state": state.name}
-        if condition is None or condition.holds(row):
-            selected.append({**row, "why": state.why, "stages": list(plan.paths[trial.id])})
+        values = {name: _value(trial, name, plan, states) for name in names}
+        if condition is None or condition.holds(values):
+            state = trial_state(plan.paths[trial.id], states)
+            row = {"trial": trial.id, **trial.cell, "state": state.name, "why": state.why}
+            selected.append({**row, "stages": list(plan.paths[trial.id])})
     return selected
+
+
+def _value(trial: Trial, name: str, plan: Plan, states: Mapping[str, StageState]) -> Any:
+    """Return the value of one of `names_of_trials`."""
+    if name == "state":
+        return trial_state(plan.paths[trial.id], states).name
+    return value_of(trial, name)

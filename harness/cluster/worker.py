@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from typing import Any
 
 from harness.cluster import failure
-from harness.cluster.breaker import reason_to_give_up
 from harness.cluster.gang_queue import GangQueue
-from harness.cluster.job_context import JobContext
+from harness.cluster.job_registry import reason_to_give_up
 from harness.cluster.recording import record_failure, record_stop, write_result
+from harness.cluster.submission import JobContext
 from harness.files import CannotWrite, Damaged, append_line
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost
 from harness.train import Member, train_gang
@@ -31,7 +32,7 @@ class Worker:
         self.store = context.store
         self.world = context.world
         self.queue = GangQueue(context)
-        self.signatures: list[str] = []  # of final failures since a stage succeeded
+        self.failed: list[dict[str, Any]] = []  # records of final failures since a success
         self.should_restart = False  # whether a job that ends with an exception has more to train
 
     def run(self) -> tuple[str, str]:
@@ -78,9 +79,9 @@ class Worker:
         """Return the failure that repeats, in this job or in the whole submission, or ''."""
         if (reason := reason_to_give_up(self.context.folder)) is not None:
             return reason
-        last = self.signatures[-failure.BREAKER :]
-        if len(last) == failure.BREAKER and len(set(last)) == 1:
-            return f"{failure.BREAKER} stages in a row failed: {last[0]}"
+        last = self.failed[-failure.BREAKER :]
+        if len(last) == failure.BREAKER and len({failure.signature(r) for r in last}) == 1:
+            return f"{failure.BREAKER} stages in a row failed alike: {last[-1]['message']}"
         return ""
 
     def _train(self, gang: list[str], claims: dict[str, Claim]) -> None:
@@ -102,7 +103,7 @@ class Worker:
             for outcome in outcomes if self.world.rank == 0 else []:
                 if outcome.result is not None:
                     write_result(self.context, outcome, claims[outcome.stage_id])
-                    self.signatures.clear()
+                    self.failed.clear()
                 elif self.context.in_slurm and self.context.stop.signal is not None:
                     record_stop(self.context, outcome.stage_id)
         except ClaimLost as lost:
@@ -112,7 +113,8 @@ class Worker:
         except Exception as error:  # is classified and recorded; status shows it
             is_retried = self._record_failure(gang, error, micro_batch_size)
             if self.world.size > 1:  # the other ranks wait in a collective until this one exits
-                self.should_restart = is_retried or self._has_work()
+                with contextlib.suppress(CannotWrite, OSError):
+                    self.should_restart = is_retried or self.queue.has_work()
                 raise
         finally:
             _release(claims)
@@ -150,14 +152,8 @@ class Worker:
             return True
         is_retried = record_failure(self.context, gang, error, micro_batch_size)
         if not is_retried:
-            self.signatures.append(failure.signature(failure.describe(error)))
+            self.failed.append(failure.describe(error))
         return is_retried
-
-    def _has_work(self) -> bool:
-        """Return whether the job has more to train than what has just failed for good."""
-        with contextlib.suppress(CannotWrite, OSError):
-            return self.queue.has_work()
-        return False
 
 
 def _release(claims: dict[str, Claim]) -> None:

@@ -79,7 +79,7 @@ def _slowest_stages(sweep: Sweep) -> dict[cost.Size, tuple[StageConfig, RunConfi
         if config.parent is not None:
             continue
         if size not in stages or _strength(config) > _strength(stages[size][0]):
-            _, run = resources_for(sweep.plan, stage, sweep.launch.cluster, sweep.launch.run)
+            _, run = resources_for(config, sweep.launch.cluster, sweep.launch.run)
             stages[size] = config, run.model_copy(update={"processes": 1})
     return stages
 

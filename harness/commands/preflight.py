@@ -1,11 +1,18 @@
-"""What launch checks before anything is trained or queued; a dry run reports the same sentences."""
+"""What launch checks after the config and before anything is trained, queued or written.
+
+`check_layers` is the end of the list of mistakes in a config, whose beginning is
+`harness/config/checks.py`. `HINDRANCES` lists what keeps this machine from a sweep whose config is
+correct: a launch is refused with these sentences, and a dry run prints them as notes, because
+people plan on laptops.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from harness.cluster import resources
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -13,8 +20,14 @@ from harness.states import UNDER_WAY, StageState
 from harness.store.store import Store
 from harness.sweep import cost, teachers
 from harness.sweep.check import depends_on_layers
+from harness.sweep.jobs import root
 from harness.sweep.mistakes import Mistakes
-from harness.sweep.plan import Plan
+from harness.sweep.plan import Plan, make_plan
+
+UNCHECKED_LAYERS = (
+    "torch cannot be imported here, so it was not checked whether every model takes its images and "
+    "has layers that suit its pruning and surplus"
+)
 
 
 def check_budget(
@@ -36,61 +49,49 @@ def check_budget(
     cost.check_budget(plan, states, [*remaining, *under_way], store.root, hours)
 
 
-def check_layers(plan: Plan, remaining: Sequence[str]) -> list[str]:
-    """Raise UserError if a model has no layers that suit its pruning or surplus, naming each.
+def check_layers(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[str]:
+    """Raise UserError if a model does not suit its images, pruning or surplus, naming each.
 
     Returns a note where this cannot be checked because torch cannot be imported.
     """
-    configs = [plan.stages[stage] for stage in remaining if depends_on_layers(plan.stages[stage])]
-    if not configs:
+    stages = []
+    for stage in remaining:
+        config = plan.stages[stage]
+        _, run = launch.job_settings(plan.stages[root(plan, stage)])
+        share = config.recipe.batch_size // run.processes
+        fewest = share // run.micro_batches(share)
+        if fewest == 1 or depends_on_layers(config):
+            stages.append((config, fewest))
+    if not stages:
         return []
     try:
         from harness.compress import layers
     except ImportError:
-        return ["torch cannot be imported here, so whether every model has layers that suit its "
-                "pruning and surplus was not checked"]  # fmt: skip
+        return [UNCHECKED_LAYERS]
     mistakes = Mistakes()
-    for sentence in layers.misfits(configs):
+    for sentence in layers.misfits(stages):
         key, _, rest = sentence.partition(": ")
         mistakes.add(key, rest)
-    mistakes.raise_any("the grid has")
+    mistakes.raise_any(f"the grid {launch.grid.name} has")
     return []
 
 
-def missing_packages(launch: Launch) -> str | None:
-    """Return a sentence if packages that training needs are not installed here; else None.
-
-    Jobs in a container (cluster.slurm.python) have packages of their own.
-    """
-    if launch.cluster.slurm.python is not None:
-        return None
-    packages = ["torch", "deepspeed"] if launch.run.engine == "deepspeed" else ["torch"]
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if not missing:
-        return None
-    return (
-        f"training needs {' and '.join(missing)}, which {sys.executable} does not have: run make "
-        "setup in the checkout, or install the wheel with its extra [train]"
-    )
+def check_machine(launch: Launch) -> None:
+    """Raise UserError with all that keeps this machine from the sweep; download missing data."""
+    if sentences := hindrances(launch):
+        raise UserError("\n".join(sentences))
+    provide_data(launch)
 
 
-def provide_data(launch: Launch) -> None:
-    """Download missing data sets here, where there may be a network. Raises UserError.
+def hindrances(launch: Launch) -> list[str]:
+    """Return all that keeps this machine from training or queueing the sweep."""
+    return list(dict.fromkeys(s for check in HINDRANCES for s in check(launch)))
 
-    The error is the one that a worker would meet later.
-    """
-    from harness.data.catalog import CATALOG, missing
 
-    can_download = importlib.util.find_spec("torchvision") is not None
-    for config, problem in _data_problems(launch):
-        info = CATALOG[config.name]
-        is_missing = problem == missing(info, launch.run.data_root)
-        if info.torchvision is None or not can_download or not is_missing:
-            raise UserError(problem)
-        from harness.data.download import download
-
-        print(f"the data set {info.name} is not there, downloading it", flush=True)
-        download(info, launch.run.data_root)
+def dry_run_notes(launch: Launch) -> list[str]:
+    """Return what keeps this machine from the sweep, what is downloaded, and what is unchecked."""
+    downloads = [f"{problem} launch downloads it" for _, problem in _data(launch, downloads=True)]
+    return [*hindrances(launch), *dict.fromkeys(downloads), *unchecked(launch)]
 
 
 def unchecked(launch: Launch) -> list[str]:
@@ -100,25 +101,82 @@ def unchecked(launch: Launch) -> list[str]:
     return sorted({sentence for sentence in sentences if sentence})
 
 
-def dry_run_notes(launch: Launch) -> list[str]:
-    """Return what would keep the sweep from running on this machine, and what is not checked."""
+def provide_data(launch: Launch) -> None:
+    """Download missing data sets here, where there may be a network. Raises UserError."""
+    from harness.data.catalog import CATALOG
+    from harness.data.download import download
+
+    for name in dict.fromkeys(config.name for config, _ in _data(launch, downloads=True)):
+        print(f"the data set {name} is not there, downloading it", flush=True)
+        download(CATALOG[name], launch.run.data_root)
+
+
+# --- hindrances: each yields sentences ------------------------------------------------------------
+
+
+def packages(launch: Launch) -> Iterator[str]:
+    """Name packages that training needs and this Python does not have.
+
+    Jobs in a container (cluster.slurm.python) have packages of their own.
+    """
+    needed = ["torch", "deepspeed"] if launch.run.engine == "deepspeed" else ["torch"]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing and not _in_container(launch):
+        yield (
+            f"training needs {' and '.join(missing)}, which {sys.executable} does not have: run "
+            "make setup in the checkout, or install the wheel with its extra [train]"
+        )
+
+
+def data_files(launch: Launch) -> Iterator[str]:
+    """Name data sets whose images this run cannot read here, and cannot download."""
+    for _, problem in _data(launch, downloads=False):
+        yield problem
+
+
+def tracker_package(launch: Launch) -> Iterator[str]:
+    """Name the package of the tracker where it is missing."""
     from harness.train import trackers
 
-    sentences = [missing_packages(launch) or ""]
-    sentences += [problem for _, problem in _data_problems(launch)]
-    sentences.append(trackers.missing(launch.run.tracker) or "")
-    sentences += unchecked(launch)
-    return [sentence for sentence in dict.fromkeys(sentences) if sentence]
+    sentence = trackers.missing(launch.run.tracker)
+    if sentence is not None and not _in_container(launch):
+        yield sentence
 
 
-def _data_problems(launch: Launch) -> Iterator[tuple[DatasetConfig, str]]:
-    """Yield the grid's data sets whose images this run cannot read, each with the reason."""
+def demands(launch: Launch) -> Iterator[str]:
+    """Say what workers or jobs ask for that this machine, its SLURM or the store does not have."""
+    if problem := resources.missing_commands(launch.cluster):
+        yield problem
+    yield from resources.problems(launch, make_plan(launch.grid))
+
+
+HINDRANCES: tuple[Callable[[Launch], Iterator[str]], ...] = (
+    packages,
+    data_files,
+    tracker_package,
+    demands,
+)
+
+
+def _in_container(launch: Launch) -> bool:
+    return launch.cluster.slurm.python is not None
+
+
+def _data(launch: Launch, downloads: bool) -> Iterator[tuple[DatasetConfig, str]]:
+    """Yield the data sets that this run cannot read, each with the reason a worker would give.
+
+    Either those that a launch can download, or the others.
+    """
+    from harness.data.catalog import CATALOG, missing
     from harness.data.source import ffcv_absent, problem
 
     run = launch.run
+    can_download = importlib.util.find_spec("torchvision") is not None
     # in a container FFCV may be installed although it is not installed here
-    in_container = launch.cluster.slurm.python is not None
-    find_trouble = (lambda: None) if in_container else ffcv_absent
+    find_trouble = (lambda: None) if _in_container(launch) else ffcv_absent
     for config in sorted({trial.config.dataset for trial in launch.grid.trials}, key=str):
-        if sentence := problem(config, run.data_root, run.loader, find_trouble):
+        info = CATALOG[config.name]
+        sentence = problem(config, run.data_root, run.loader, find_trouble)
+        is_missing = sentence == missing(info, run.data_root)
+        if sentence and downloads == (can_download and is_missing and info.torchvision is not None):
             yield config, sentence

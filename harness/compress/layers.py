@@ -10,9 +10,11 @@ from torch import nn
 from harness.compress import masks
 from harness.compress.methods import METHODS, Request
 from harness.compress.surplus import Build, make_graph
-from harness.data.catalog import CATALOG
+from harness.data.catalog import CATALOG, training_sides
 from harness.errors import UserError
 from harness.models import registry
+from harness.models.registry import TIMM
+from harness.models.trial_forward import check_forward
 from harness.schema import ModelConfig, PruneConfig, StageConfig
 
 
@@ -51,31 +53,34 @@ def make_request(
     )
 
 
-def misfits(stages: Iterable[StageConfig]) -> list[str]:
-    """Return sentences about models whose layers do not suit how they are pruned or surrounded.
+def misfits(stages: Iterable[tuple[StageConfig, int]]) -> list[str]:
+    """Return sentences about models that cannot be trained, pruned or surrounded as stages say.
 
-    Each distinct combination is built once, without weights where that is enough.
+    A stage comes with the fewest images of a micro-batch. Each distinct combination is built once,
+    without weights where that is enough.
     """
     sentences: dict[str, None] = {}
     checked = set()
-    for stage in stages:
-        info = CATALOG[stage.dataset.name]
-        resolution = stage.dataset.resolution or info.resolution
-        key = (stage.model, info.num_classes, resolution, stage.prune, stage.surplus)
+    for stage, images in stages:
+        sizes = training_sides(stage.dataset), images
+        key = (stage.model, stage.dataset.name, *sizes, stage.prune, stage.surplus)
         if key in checked:
             continue
         checked.add(key)
         try:
-            _try(stage, info.num_classes, resolution)
+            _try(stage, *sizes)
         except UserError as error:
             model = f"{stage.model.family} of width {stage.model.width:g}"
             sentences[f"{str(error).rstrip('.')} ({model})"] = None
     return list(sentences)
 
 
-def _try(stage: StageConfig, classes: int, resolution: int) -> None:
-    """Prune and surround the model of a stage as its training will. Raises UserError."""
-    prune = stage.prune
+def _try(stage: StageConfig, sides: tuple[int, ...], images: int) -> None:
+    """Train on no images, prune and surround a stage's model as its job will. Raises UserError."""
+    prune, resolution = stage.prune, sides[-1]
+    classes = CATALOG[stage.dataset.name].num_classes
+    if stage.model.family.startswith(TIMM) or images == 1:
+        check_forward(stage.model, classes, sides, images)
     method = None if prune is None else METHODS.get(prune.method)
     needs_weights = method is not None and method.tried_when_planned
 

@@ -29,31 +29,36 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def protected(model: nn.Module, protect: Sequence[str], roles: Mapping[str, str]) -> list[str]:
+def protected(
+    model: nn.Module, protect: Sequence[str], roles: Mapping[str, Sequence[str]]
+) -> list[str]:
     """Return the names of the weights that `protect` excludes from pruning, in the model's order.
 
     `protect` holds names of parameters, and roles, which `roles` maps to the names of modules (see
-    `registry.roles`).
+    `registry.roles`). A role stands for all weights in its modules.
 
     Raises:
-        UserError: a name that is neither.
+        UserError: a name that is neither, or a role without weights.
     """
     parameters = dict(model.named_parameters())
+    weights = _weights(model)
     excluded = set()
     for name in protect:
-        if name in roles:
-            excluded.add(f"{roles[name]}.weight")
-        elif name in parameters:
-            excluded.add(name)
-        else:
+        modules = tuple(f"{module}." for module in roles.get(name, ()))
+        names = [weight for weight in weights if weight.startswith(modules)] if modules else []
+        if not names and name not in parameters:
+            others = sorted(role for role in roles if role != name)
             raise UserError(
-                f"compress.protect: '{name}' is neither a role ({', '.join(sorted(roles))}) nor a "
-                f"parameter of the model{nearest(name, [*roles, *parameters])}."
+                f"compress.protect: '{name}' is neither a role ({', '.join(others)}) nor a "
+                f"parameter of the model{nearest(name, [*others, *parameters])}."
             )
-    return [name for name in _weights(model) if name in excluded]
+        excluded.update(names or [name])
+    return [name for name in weights if name in excluded]
 
 
-def prunable(model: nn.Module, protect: Sequence[str], roles: Mapping[str, str]) -> list[str]:
+def prunable(
+    model: nn.Module, protect: Sequence[str], roles: Mapping[str, Sequence[str]]
+) -> list[str]:
     """Return the names of the weights that pruning may remove, in the model's order.
 
     Raises:

@@ -1,17 +1,22 @@
-"""Checks what the models of a config cannot see by themselves.
+"""The list of what a job would refuse in a config, and that the models of a config cannot see.
 
-Each check returns mistakes: the key path of a value, and a sentence about it. `check_sections` and
-`check_trial` look at trials while the grid is expanded; `check_run` and `check_teachers` look at
-the expanded grid.
+A launch and its dry run list all of these mistakes at once, before anything is written. Each check
+yields mistakes: the key path of a value, and a sentence about it. The checks are in four tuples, by
+what they look at: `SECTION_CHECKS` and `TRIAL_CHECKS` while the grid is expanded, `LAUNCH_CHECKS`
+at the expanded grid, and `TRAINING_CHECKS` only for commands that train, because `status` and the
+analysis must also show a sweep whose teacher is gone, from any machine.
+
+What only built layers tell is in `harness/compress/layers.py`, and what keeps this machine from
+training a correct config in `harness/commands/preflight.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from harness.cluster_schema import ClusterConfig
+from harness.config.launch import Launch
 from harness.errors import UserError
 from harness.schema import (
     AugmentConfig,
@@ -23,74 +28,114 @@ from harness.schema import (
 )
 from harness.sweep import check as compression
 from harness.sweep import teachers
-from harness.sweep.grid import Grid
 from harness.sweep.jobs import RULE_NAMES
 from harness.sweep.mistakes import Mistake
 from harness.sweep.stage import steps
 from harness.sweep.where import parse
 
+Sections = Mapping[str, Any]
+"""Top-level keys of a trial with their models; sections that are not valid are absent."""
+FORBIDDEN = ":%\\\n"
+"""Characters of a path that goes into PYTHONPATH, and in which SLURM expands %j."""
 
-def check_sections(sections: Mapping[str, Any]) -> list[Mistake]:
-    """Return unknown data sets, families and policies, and sizes that do not fit together.
 
-    `sections` maps top-level keys of a trial to their models; sections that are not valid are
-    absent.
+def check_sections(sections: Sections) -> list[Mistake]:
+    """Return what is wrong with the sections of a trial."""
+    return [mistake for check in SECTION_CHECKS for mistake in check(sections)]
+
+
+def check_trial(config: TrialConfig) -> list[Mistake]:
+    """Return what does not fit together in a trial: all mistakes of the first check that has any.
+
+    A path of stages cannot be made of a trial that the checks before have refused.
     """
+    for check in TRIAL_CHECKS:
+        if mistakes := list(check(config)):
+            return mistakes
+    return []
+
+
+def check_launch(launch: Launch, trains: bool) -> list[Mistake]:
+    """Return what does not fit together in how, where and with what the trials are trained."""
+    if mistakes := list(resource_conditions(launch)):
+        return mistakes  # no other check can tell what resources a job has
+    checks = (*LAUNCH_CHECKS, *TRAINING_CHECKS) if trains else LAUNCH_CHECKS
+    return [mistake for check in checks for mistake in check(launch)]
+
+
+# --- sections -----------------------------------------------------------------------------------
+
+
+def dataset_sizes(sections: Sections) -> Iterator[Mistake]:
+    """Refuse unknown data sets, and sizes that the data set does not have."""
+    from harness.data.catalog import misfits
+
     dataset: DatasetConfig | None = sections.get("dataset")
-    model: ModelConfig | None = sections.get("model")
-    augment: AugmentConfig | None = sections.get("augment")
-    recipe: RecipeConfig | None = sections.get("recipe")
-    return [
-        *_check_dataset_and_model(dataset, model),
-        *(_check_augment(augment) if augment else ()),
-        *(_check_recipe(recipe, augment) if recipe else ()),
-        *(_check_batch(recipe, dataset) if recipe and dataset else ()),
-    ]
+    for sentence in misfits(dataset) if dataset else ():
+        yield _split(sentence, "dataset")
 
 
-def _check_dataset_and_model(
-    dataset: DatasetConfig | None, model: ModelConfig | None
-) -> Iterator[Mistake]:
-    from harness.data.catalog import CATALOG, misfits
+def model_size(sections: Sections) -> Iterator[Mistake]:
+    """Refuse unknown families, and depths, widths and image sizes that a family does not have."""
     from harness.models import registry
 
-    info = CATALOG.get(dataset.name) if dataset else None
-    side = (dataset.resolution if dataset else None) or (info.resolution if info else None)
-    sentences = [("dataset", sentence) for sentence in misfits(dataset)] if dataset else []
-    if model:
-        sentences += [("model", sentence) for sentence in registry.check(model, side)]
-    for section, sentence in sentences:
-        key, _, rest = sentence.partition(": ")
-        names_its_key = key.startswith(f"{section}.")
-        yield (key, rest) if names_its_key else (section, sentence)
-    images_grow = dataset is not None and dataset.start_resolution is not None
-    if images_grow and model and registry.takes_one_size(model.family):
-        sentence = f"{model.family} learns a position for each patch of images of one size"
+    model: ModelConfig | None = sections.get("model")
+    for sentence in registry.check(model, _side(sections.get("dataset"))) if model else ():
+        yield _split(sentence, "model")
+
+
+def start_resolution(sections: Sections) -> Iterator[Mistake]:
+    """Refuse training images that grow where the family takes one size, or no small ones."""
+    from harness.models import registry
+
+    dataset: DatasetConfig | None = sections.get("dataset")
+    model: ModelConfig | None = sections.get("model")
+    family = registry.find_family(model.family) if model else None
+    if dataset is None or dataset.start_resolution is None or family is None:
+        return
+    if registry.takes_one_size(family.name):
+        sentence = f"{family.name} learns a position for each patch of images of one size"
         yield "dataset.start_resolution", f"{sentence}: leave it out."
+    elif dataset.start_resolution < family.min_resolution <= (_side(dataset) or 0):
+        sentence = f"{family.name} takes images from {family.min_resolution} pixels up"
+        yield "dataset.start_resolution", f"{sentence}: begin there, or higher."
 
 
-def _check_augment(augment: AugmentConfig) -> Iterator[Mistake]:
+def policy(sections: Sections) -> Iterator[Mistake]:
+    """Refuse policies and spaces that cannot be read."""
     from harness.augment.policy import parse_policy, with_magnitude
 
+    augment: AugmentConfig | None = sections.get("augment")
     try:
-        parse_policy(with_magnitude(augment.policy, augment.magnitude))
+        if augment is not None:
+            parse_policy(with_magnitude(augment.policy, augment.magnitude))
     except UserError as error:
         yield "augment.policy", str(error)
 
 
-def _check_recipe(recipe: RecipeConfig, augment: AugmentConfig | None) -> Iterator[Mistake]:
-    if recipe.optimizer.nesterov and not recipe.optimizer.momentum:
+def nesterov_momentum(sections: Sections) -> Iterator[Mistake]:
+    """Refuse Nesterov's method without momentum."""
+    recipe: RecipeConfig | None = sections.get("recipe")
+    if recipe is not None and recipe.optimizer.nesterov and not recipe.optimizer.momentum:
         yield "recipe.optimizer.nesterov", "needs a momentum above 0"
-    if augment and (augment.mixup or augment.cutmix) and recipe.batch_size % 2:
+
+
+def even_batch(sections: Sections) -> Iterator[Mistake]:
+    """Refuse an odd batch whose neighbours are mixed."""
+    recipe: RecipeConfig | None = sections.get("recipe")
+    augment: AugmentConfig | None = sections.get("augment")
+    if recipe and augment and (augment.mixup or augment.cutmix) and recipe.batch_size % 2:
         sentence = f"{recipe.batch_size} is odd, and mixup and cutmix pair neighbours"
         yield "recipe.batch_size", f"{sentence}: make it even"
 
 
-def _check_batch(recipe: RecipeConfig, dataset: DatasetConfig) -> Iterator[Mistake]:
+def full_batch(sections: Sections) -> Iterator[Mistake]:
+    """Refuse a batch of more images than the training set has."""
     from harness.data.catalog import CATALOG
 
-    info = CATALOG.get(dataset.name)
-    if info is None:
+    recipe: RecipeConfig | None = sections.get("recipe")
+    dataset: DatasetConfig | None = sections.get("dataset")
+    if recipe is None or dataset is None or (info := CATALOG.get(dataset.name)) is None:
         return
     images = dataset.train_size or info.train_size - dataset.validation_size
     if 0 < images < recipe.batch_size:
@@ -98,49 +143,189 @@ def _check_batch(recipe: RecipeConfig, dataset: DatasetConfig) -> Iterator[Mista
         yield "recipe.batch_size", f"{sentence}: at least one batch must be full"
 
 
-def check_trial(config: TrialConfig) -> list[Mistake]:
-    """Return what does not fit together in a trial: compression, surplus, teacher, lengths."""
-    if mistakes := compression.misfits(config):
-        return mistakes
+def _split(sentence: str, section: str) -> Mistake:
+    """Return a sentence that may begin with its key as a mistake of that key, or of the section."""
+    key, _, rest = sentence.partition(": ")
+    return (key, rest) if key.startswith(f"{section}.") else (section, sentence)
+
+
+def _side(dataset: DatasetConfig | None) -> int | None:
+    """Return the side of the images of evaluation in pixels; None for an unknown data set."""
+    from harness.data.catalog import CATALOG
+
+    info = CATALOG.get(dataset.name) if dataset else None
+    return (dataset.resolution if dataset else None) or (info.resolution if info else None)
+
+
+# --- trials -------------------------------------------------------------------------------------
+
+
+def compression_and_teacher(config: TrialConfig) -> Iterator[Mistake]:
+    """Refuse pruning, surplus and teachers that do not fit together; see `sweep/check.py`."""
+    yield from compression.misfits(config)
+
+
+def warm_up(config: TrialConfig) -> Iterator[Mistake]:
+    """Refuse a warm-up that is longer than a stage."""
     for step in steps(config):
         warmup, epochs = step.recipe.schedule.warmup_epochs, step.recipe.epochs
         if warmup > epochs:
             sentence = f"{warmup:g} epochs are more than a stage of {epochs} epochs has"
-            return [("recipe.schedule.warmup_epochs", f"{sentence}: make the warm-up shorter")]
-    return []
+            yield "recipe.schedule.warmup_epochs", f"{sentence}: make the warm-up shorter"
+            return
 
 
-def check_run(run: RunConfig, cluster: ClusterConfig, grid: Grid) -> Iterator[Mistake]:
-    """Yield what does not fit together in how the trials of a grid are run."""
-    for number, rule in enumerate(cluster.resources):
+# --- launches -----------------------------------------------------------------------------------
+
+
+def resource_conditions(launch: Launch) -> Iterator[Mistake]:
+    """Refuse conditions of resource rules that cannot be read."""
+    for number, rule in enumerate(launch.cluster.resources):
         try:
             parse(rule.where, RULE_NAMES)
         except UserError as error:
             yield f"cluster.resources[{number}].where", str(error)
+
+
+def zero_stage(launch: Launch) -> Iterator[Mistake]:
+    """Refuse ZeRO with an engine that does not have it."""
+    run = launch.run
     if run.zero_stage and run.engine != "deepspeed":
         sentence = f"{run.zero_stage} needs run.engine=deepspeed"
         yield "run.zero_stage", f"{sentence}: set run.zero_stage=0, or that engine"
-    if any(rule.processes for rule in cluster.resources):
-        return  # the number of processes differs between sizes; the loader checks each of them
-    for size in sorted({trial.config.recipe.batch_size for trial in grid.trials}):
-        if size % run.processes:
+
+
+def equal_shares(launch: Launch) -> Iterator[Mistake]:
+    """Refuse batches that the ranks cannot share, in even parts where neighbours are mixed."""
+    for config in launch.examples:
+        size, augment = config.recipe.batch_size, config.augment
+        processes = launch.job_settings(config)[1].processes
+        if size % processes:
             yield (
                 "recipe.batch_size",
-                f"{size} cannot be shared equally by run.processes={run.processes}: make it a "
-                f"multiple of {run.processes}",
+                f"{size} cannot be shared equally by run.processes={processes}: make it a "
+                f"multiple of {processes}",
+            )
+        elif processes > 1 and (augment.mixup or augment.cutmix) and size // processes % 2:
+            yield (
+                "recipe.batch_size",
+                f"{size} are {size // processes} images on each of run.processes={processes}, and "
+                f"mixup and cutmix pair neighbours: make it a multiple of {2 * processes}",
             )
 
 
-def check_teachers(grid: Grid, store: Path, trains: bool) -> Iterator[Mistake]:
-    """Yield teachers that do nothing and, if `trains`, teachers that cannot be used."""
-    used = {trial.config.teacher for trial in grid.trials}
-    if any(teacher.name for teacher in used) and not any(teacher.acts for teacher in used):
+def idle_teachers(launch: Launch) -> Iterator[Mistake]:
+    """Refuse a teacher that no trial uses."""
+    named = {trial.config.teacher for trial in launch.grid.trials}
+    if any(teacher.name for teacher in named) and not any(teacher.acts for teacher in named):
         sentence = "it does nothing: set teacher.labels, target with candidates, or cap"
         yield "teacher", sentence
-    if not trains:
-        return
-    configs = [trial.config for trial in grid.trials if trial.config.teacher.acts]
+
+
+def usable_teachers(launch: Launch) -> Iterator[Mistake]:
+    """Refuse teachers that are missing, or do not suit the images of their students."""
+    configs = [trial.config for trial in launch.grid.trials if trial.config.teacher.acts]
     pairs = {(str(config.teacher.name), config.dataset) for config in configs}
     for name, dataset in sorted(pairs, key=str):
-        if problem := teachers.misfit(name, store, dataset):
+        if problem := teachers.misfit(name, launch.store, dataset):
             yield "teacher.name", problem
+
+
+def gpu_of_workers(launch: Launch) -> Iterator[Mistake]:
+    """Refuse to train on GPUs that workers of this machine are not given."""
+    cluster, run = launch.cluster, launch.run
+    if cluster.executor == "local" and run.device == "cuda" and not cluster.gpus_per_node:
+        sentence = f"workers of cluster={cluster.name} see no GPU without cluster.gpus_per_node=N"
+        yield "run.device", f"{sentence}: set it, or run.device=cpu"
+
+
+def gpu_of_each_rank(launch: Launch) -> Iterator[Mistake]:
+    """Refuse numbers of ranks, nodes and GPUs that do not give each rank one GPU."""
+    for config in launch.examples:
+        cluster, run = launch.job_settings(config)
+        gpus, nodes = cluster.gpus_per_node, cluster.slurm.nodes
+        if cluster.executor == "local":
+            if 0 < gpus < run.processes and run.device != "cpu":
+                sentence = (
+                    f"{run.processes} ranks need a GPU each, and cluster.gpus_per_node={gpus}"
+                )
+                yield "run.processes", f"{sentence}: set run.processes={gpus}, or more GPUs"
+        elif run.processes % nodes:
+            sentence = f"{run.processes} cannot be shared equally by cluster.slurm.nodes={nodes}"
+            yield "run.processes", f"{sentence}: make it a multiple"
+        elif gpus and (ranks := run.processes // nodes) != gpus:
+            yield (
+                "run.processes",
+                f"{run.processes} on {nodes} node(s) are {ranks} rank(s) for "
+                f"cluster.gpus_per_node={gpus}, and each rank uses one GPU: set run.processes="
+                f"{nodes * gpus} or cluster.gpus_per_node={ranks}",
+            )
+
+
+def batch_norm_over_ranks(launch: Launch) -> Iterator[Mistake]:
+    """Refuse batch-norm statistics over ranks on CPUs, which torch does not offer."""
+    for config in launch.examples:
+        cluster, run = launch.job_settings(config)
+        if config.recipe.sync_bn and run.processes > 1 and _trains_on_cpu(cluster, run):
+            yield (
+                "recipe.sync_bn",
+                f"works between GPUs only, not for {run.processes} processes on CPU: set "
+                "run.processes=1, which has the same statistics, or cluster.gpus_per_node=N",
+            )
+
+
+def _trains_on_cpu(cluster: ClusterConfig, run: RunConfig) -> bool:
+    """Return whether jobs train on CPUs, because `run` says so or they request no GPU."""
+    extra = cluster.slurm.extra if cluster.executor == "slurm" else {}
+    requests_gpus = any(option.startswith(("gpus", "gres", "tres")) for option in extra)
+    return run.device == "cpu" or (run.device == "auto" and not requests_gpus)
+
+
+def signal_before_limit(launch: Launch) -> Iterator[Mistake]:
+    """Refuse a signal that comes before a job has trained."""
+    for config in launch.examples:
+        cluster, _ = launch.job_settings(config)
+        seconds = cluster.slurm.signal_seconds
+        if cluster.executor == "slurm" and seconds >= cluster.timeout_min * 60:
+            yield (
+                "cluster.slurm.signal_seconds",
+                f"{seconds} is not less than the time limit of {cluster.timeout_min} minutes: jobs "
+                "would only ever save; give them more time, or set a smaller number",
+            )
+
+
+def path_of_store(launch: Launch) -> Iterator[Mistake]:
+    """Refuse a path of the store that SLURM or PYTHONPATH would change."""
+    path = launch.store.absolute()
+    forbidden = sorted(set(FORBIDDEN) & set(str(path)))
+    if launch.cluster.executor == "slurm" and forbidden:
+        listed = " ".join(map(repr, forbidden))
+        yield "store", f"{path} has {listed} in its path, which SLURM changes: choose another"
+
+
+SECTION_CHECKS: tuple[Callable[[Sections], Iterator[Mistake]], ...] = (
+    dataset_sizes,
+    model_size,
+    start_resolution,
+    policy,
+    nesterov_momentum,
+    even_batch,
+    full_batch,
+)
+TRIAL_CHECKS: tuple[Callable[[TrialConfig], Iterator[Mistake]], ...] = (
+    compression_and_teacher,
+    warm_up,
+)
+LAUNCH_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
+    zero_stage,
+    equal_shares,
+    idle_teachers,
+)
+TRAINING_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
+    usable_teachers,
+    gpu_of_workers,
+    gpu_of_each_rank,
+    batch_norm_over_ranks,
+    signal_before_limit,
+    path_of_store,
+)

@@ -301,6 +301,17 @@ def misfits(config: DatasetConfig) -> list[str]:
     return problems
 
 
+def training_sides(config: DatasetConfig) -> tuple[int, ...]:
+    """Return the sides that training images have, in pixels, the final one last.
+
+    With `start_resolution` they grow in multiples of 32 (`crops.side_at`).
+    """
+    last = config.resolution or CATALOG[config.name].resolution
+    first = config.start_resolution or last
+    between = range(32 * (first // 32 + 1), last, 32)
+    return tuple(dict.fromkeys((first, *between, last)))
+
+
 def check(config: DatasetConfig, data_root: str | None) -> list[str]:
     """Return sentences about all that is wrong with a config, missing files included."""
     problems = misfits(config)

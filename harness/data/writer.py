@@ -39,7 +39,7 @@ from harness.data.manifest import (
 from harness.data.splits import cut_as, split_hash
 from harness.data.threads import Threads
 from harness.data.tree import ImageTree, left_out_note, scan_parts
-from harness.errors import UserError
+from harness.errors import UserError, control
 from harness.files import make_folder, user_path, write_json
 from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
@@ -232,6 +232,6 @@ class _Progress:
             f"{rate:,.0f} a second, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         )
         if self._is_terminal:
-            text = f"\r\033[K{text}"  # overwrite the line
+            control("\r\033[K", sys.stderr)  # overwrite the line
         end = "\n" if is_last or not self._is_terminal else ""
         print(text, end=end, file=sys.stderr, flush=True)

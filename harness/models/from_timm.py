@@ -46,16 +46,21 @@ def has_fixed_input_size(name: str) -> bool:
     return bool(getattr(get_pretrained_cfg(name), "fixed_input_size", False))
 
 
-def timm_roles(name: str) -> dict[str, str]:
-    """Return the names of the classifier and of the first convolution, where timm records one.
+def timm_roles(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the names of the classifiers and of the first convolutions that timm records.
 
-    Some models have several, for example distilled ones with two classifiers: the role is left out.
+    Most models have one of each, and distilled ones have two classifiers. A role without a module
+    is left out.
     """
     from timm.models import get_pretrained_cfg
 
     config = get_pretrained_cfg(name)
-    roles = {role: getattr(config, role, None) for role in ("classifier", "first_conv")}
-    return {role: module for role, module in roles.items() if isinstance(module, str)}
+    roles = {role: getattr(config, role, None) or () for role in ("classifier", "first_conv")}
+    return {
+        role: (modules,) if isinstance(modules, str) else tuple(modules)
+        for role, modules in roles.items()
+        if modules
+    }
 
 
 def _build(
@@ -75,11 +80,12 @@ def _build(
         ).eval()
         with torch.no_grad():  # timm does not record the smallest size that a model takes
             model(torch.zeros(1, in_channels, resolution, resolution))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        if "allocate memory" in str(error):
+    except Exception as error:  # models fail with many kinds, such as a division by zero
+        if isinstance(error, MemoryError | ImportError) or "memory" in str(error):
             raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"model.family: timm's {name} does not take images of {resolution} pixels "
-            f"({' '.join(str(error).split())}): set dataset.resolution, or choose another."
+            f"({reason}): set dataset.resolution, or choose another."
         ) from error
     return model.train()

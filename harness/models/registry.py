@@ -128,13 +128,13 @@ def _checked(config: ModelConfig) -> Family:
     return family
 
 
-def roles(config: ModelConfig) -> dict[str, str]:
+def roles(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Return the names of the modules with a role in protection: `classifier` and `first_conv`."""
     family = _checked(config)
     if config.family.startswith(TIMM):
         return timm_roles(config.family.removeprefix(TIMM))
     named = {"classifier": family.classifier, "first_conv": family.first_conv}
-    return {role: module for role, module in named.items() if module is not None}
+    return {role: (module,) for role, module in named.items() if module is not None}
 
 
 def build(

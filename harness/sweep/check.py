@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from harness.compress.methods import METHODS, Method
 from harness.compress.surplus import FORMS, Form
 from harness.errors import UserError, nearest
+from harness.models.registry import TIMM
 from harness.schema import Options, StageConfig, TrialConfig
 from harness.sweep import targets
 from harness.sweep.levels import trial_levels
@@ -18,7 +19,7 @@ from harness.sweep.mistakes import Mistakes, validate
 from harness.sweep.stage import steps
 
 ROLES = ("classifier", "first_conv")
-"""The roles that `registry.roles` gives for every family."""
+"""The roles that `registry.roles` gives for every family but some of timm's."""
 
 
 def misfits(trial: TrialConfig) -> list[tuple[str, str]]:
@@ -31,10 +32,15 @@ def misfits(trial: TrialConfig) -> list[tuple[str, str]]:
 
 
 def depends_on_layers(stage: StageConfig) -> bool:
-    """Return whether the model has to be built to know if its pruning and surplus suit it."""
+    """Return whether the model has to be built to know if a stage suits it.
+
+    timm's models do not declare which images they take, and which of their layers are classifiers.
+    """
+    if stage.surplus is not None or stage.model.family.startswith(TIMM):
+        return True
     prune = stage.prune
-    if stage.surplus is not None or prune is None:
-        return stage.surplus is not None
+    if prune is None:
+        return False
     return not (METHODS.get(prune.method).suits_every_model and set(prune.protect) <= set(ROLES))
 
 

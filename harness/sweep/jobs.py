@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.cluster_schema import ClusterConfig, ResourceRule
-from harness.schema import RunConfig, StageConfig
+from harness.schema import RunConfig, StageConfig, TrialConfig
 from harness.sweep.cost import Measurement, Size, join_rule, stage_seconds
 from harness.sweep.plan import Joins, Plan, gangs, stream_key, trees
 from harness.sweep.where import parse
@@ -64,7 +64,7 @@ def make_jobs(
     trees_of: dict[tuple[ResourceRule | None, int, bool], list[list[str]]] = {}
     after_of: dict[tuple[ResourceRule | None, int, bool], set[str]] = {}
     for tree in trees(plan, todo):
-        rule = _matching_rule(plan.stages[_root(plan, tree[0])], cluster)
+        rule = _matching_rule(plan.stages[root(plan, tree[0])], cluster)
         factor = max(memory_factor(stage) for stage in tree)
         parents = {parent for stage in tree if (parent := plan.stages[stage].parent)}
         after = {held[parent] for parent in parents if parent in held}
@@ -96,15 +96,17 @@ def _wall_seconds(seconds: Seconds, processes: int) -> Seconds:
     return wall_seconds
 
 
-def _root(plan: Plan, stage: str) -> str:
+def root(plan: Plan, stage: str) -> str:
     """Return the dense stage that `stage` descends from."""
     while (parent := plan.stages[stage].parent) is not None:
         stage = parent
     return stage
 
 
-def _matching_rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule | None:
-    """Return the first resource rule whose condition holds for a dense stage."""
+def _matching_rule(
+    config: StageConfig | TrialConfig, cluster: ClusterConfig
+) -> ResourceRule | None:
+    """Return the first resource rule whose condition holds for a dense stage, or for a trial's."""
     values = {
         "dataset": config.dataset.name,
         "family": config.model.family,
@@ -120,15 +122,14 @@ def _matching_rule(config: StageConfig, cluster: ClusterConfig) -> ResourceRule 
 
 
 def resources_for(
-    plan: Plan, stage: str, cluster: ClusterConfig, run: RunConfig
+    config: StageConfig | TrialConfig, cluster: ClusterConfig, run: RunConfig
 ) -> tuple[ClusterConfig, RunConfig]:
-    """Return profile and run settings of a stage, after the resource rule for its size.
+    """Return profile and run settings of a dense stage or a trial, after the rule for its size.
 
     On this machine (executor `local`) rules do not apply.
     """
-    if cluster.executor == "local":
-        return cluster, run
-    return apply_rule(cluster, run, _matching_rule(plan.stages[_root(plan, stage)], cluster))
+    rule = None if cluster.executor == "local" else _matching_rule(config, cluster)
+    return apply_rule(cluster, run, rule)
 
 
 def apply_rule(
@@ -145,10 +146,14 @@ def apply_rule(
         mem_gb = min(slurm.mem_gb * factor, max(slurm.mem_gb, slurm.max_mem_gb))
         slurm = slurm.model_copy(update={"mem_gb": mem_gb})
     job_cluster = cluster.model_copy(update={**values_of(cluster), "slurm": slurm})
-    job_run = run.model_copy(update=values_of(run))
-    if job_cluster.executor == "slurm" and job_cluster.gpus_per_node and job_run.device == "auto":
-        job_run = job_run.model_copy(update={"device": "cuda"})  # a broken GPU is then an error
-    return job_cluster, job_run
+    return job_cluster, on_gpus(job_cluster, run.model_copy(update=values_of(run)))
+
+
+def on_gpus(cluster: ClusterConfig, run: RunConfig) -> RunConfig:
+    """Return `run` with device cuda where the cluster gives GPUs: a broken one is then an error."""
+    if cluster.gpus_per_node and run.device == "auto":
+        return run.model_copy(update={"device": "cuda"})
+    return run
 
 
 def _units(plan: Plan, parts: Iterable[list[str]], joins: Joins) -> list[list[str]]:

@@ -11,13 +11,15 @@ path/checkpoint/final.pt  the final weights of a stage that was copied from anot
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
-from harness.data.catalog import CATALOG
+from harness.data.catalog import CATALOG, training_sides
 from harness.errors import UserError, nearest
 from harness.files import Damaged
-from harness.models.registry import TIMM, find_family, timm_names
-from harness.schema import DatasetConfig, StageConfig
+from harness.models import registry
+from harness.models.registry import TIMM, timm_names
+from harness.schema import DatasetConfig, ModelConfig, StageConfig
 from harness.store.identity import STAGE_ID
 from harness.store.store import Store
 
@@ -103,8 +105,7 @@ def _missing_weights(name: str, store: Path) -> str | None:
 def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> str | None:
     """Return why a stage cannot be the teacher for a data set."""
     student_data, teacher_data = CATALOG[dataset.name], CATALOG[config.dataset.name]
-    family = find_family(config.model.family)
-    takes_one_size = family is not None and bool(family.patch)
+    takes_one_size = registry.takes_one_size(config.model.family)
     teacher_side = config.dataset.resolution or teacher_data.resolution
     student_side = dataset.resolution or student_data.resolution
     if teacher_data is student_data and not takes_one_size:
@@ -122,6 +123,8 @@ def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> 
             )
     if takes_one_size and dataset.start_resolution is not None:
         return _takes_one_size(f"the teacher {name} ({config.model.family})")
+    if problem := _refused_images(config.model, dataset):
+        return f"the teacher {name}: {problem}"
     for key in ("validation_size", "split_seed"):
         teacher_value, student_value = getattr(config.dataset, key), getattr(dataset, key)
         if teacher_data is student_data and teacher_value != student_value:
@@ -130,6 +133,24 @@ def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> 
                 f"{student_value}, so it was trained on images that are validation images here: "
                 "choose a teacher trained with the same split"
             )
+    return None
+
+
+def _refused_images(model: ModelConfig, dataset: DatasetConfig) -> str | None:
+    """Return why a teacher's model does not take all training images, or None if it does.
+
+    What a model of timm takes is known where timm can be imported; see `unchecked`.
+    """
+    sides = training_sides(dataset)
+    if problems := [problem for side in sides for problem in registry.check(model, side)]:
+        return problems[0]
+    if model.family.startswith(TIMM) and importlib.util.find_spec("timm") is not None:
+        from harness.models.trial_forward import check_forward  # imports torch, as timm does
+
+        try:
+            check_forward(model, CATALOG[dataset.name].num_classes, sides, training=False)
+        except UserError as error:
+            return str(error)
     return None
 
 
@@ -190,7 +211,7 @@ def _misfit_of_timm_weights(model: str, own_weights: bool, dataset: DatasetConfi
         )
     if record.fixed_input_size and dataset.start_resolution is not None:
         return _takes_one_size(f"timm's {model}")
-    return None
+    return _refused_images(ModelConfig(family=TIMM + architecture), dataset)
 
 
 def unchecked(name: str) -> str | None:

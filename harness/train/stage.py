@@ -15,6 +15,7 @@ from harness.compress import batchnorm
 from harness.compress import masks as pruning
 from harness.data.types import Batch, SplitName
 from harness.errors import UserError
+from harness.models.trial_forward import SINGLE, single_image
 from harness.train import checkpoint
 from harness.train.engine import make_engine
 from harness.train.engine_base import Engine
@@ -81,8 +82,7 @@ class Stage:
         else:
             network.take_shapes_and_masks(state["engine"]["model"], state["masks"])
         network.add_surplus()
-        batch_size = self.config.recipe.batch_size // world.size
-        micro_batches = -(-batch_size // (run.micro_batch_size or batch_size))
+        micro_batches = run.micro_batches(self.config.recipe.batch_size // world.size)
         engine = make_engine(
             network.module, self.config.recipe, run, world, network.masks, micro_batches
         )
@@ -115,10 +115,17 @@ class Stage:
             network.surplus.begin_step(self.config.seed, progress.step, self.total_steps)
         progress.forward_macs += network.forward_macs(batch.images.shape[-1])
         self._seed_generators()
-        size = self.gang.run.micro_batch_size or len(images)
-        micro_batches = list(zip(images.split(size), targets.split(size), strict=True))
+        pieces = self.gang.run.micro_batches(len(images))
+        micro_batches = list(
+            zip(images.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
+        )
         # forward, loss, backward, optimizer step, masks
-        progress.loss_sum += self.engine.train_step(micro_batches, self._lr(progress.step))
+        try:
+            progress.loss_sum += self.engine.train_step(micro_batches, self._lr(progress.step))
+        except ValueError as error:
+            if SINGLE in str(error):  # after micro-batches were halved for lack of memory
+                raise single_image(images.shape[-1]) from error
+            raise
         progress.step += 1
         masks = network.prune_gradually(progress.step, self.total_steps)
         if masks is not None:

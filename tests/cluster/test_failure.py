@@ -5,10 +5,16 @@ from dataclasses import replace
 import pytest
 
 from harness.cluster import failure
+from harness.cluster.job_registry import reason_to_give_up
+from harness.cluster.submission import Submission, trip_breaker
+from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
 from harness.files import append_line
+from harness.schema import RunConfig
 from harness.store.claims import ClaimState
 from harness.store.store import Store
+from harness.sweep.grid import make_grid
+from harness.sweep.plan import make_plan
 
 
 def records(*classes, step=7):
@@ -90,12 +96,15 @@ def test_the_log_tells_why_an_owner_is_gone(tmp_path, tail, name):
     elsewhere = tmp_path / "4_0_log.out"
     for path in (log, elsewhere):
         path.write_text("x" * 10_000 + tail)
-    seen = ClaimState("t", "4", 0, 500.0, dead=False, log=str(log))
-    record = failure.describe_lost(Store(tmp_path), seen, step=3)
-    assert record["class"] == name
-    foreign = replace(seen, log=str(elsewhere))  # not a log of this store: never opened
-    assert failure.describe_lost(Store(tmp_path), foreign, step=3)["class"] == "lost"
-    assert "job 4" in record["message"]
+    store, stage = Store(tmp_path), "0123456789abcdef"
+    store.folder(stage).mkdir(parents=True)
+    owner = ClaimState("t", "4", 0, 500.0, dead=False, log=str(log))
+    foreign = replace(owner, log=str(elsewhere))  # not a log of this store: never opened
+    for claim in (owner, foreign):
+        failure.record_lost(store, stage, claim, "5")
+    records = store.failures(stage)
+    assert [record["class"] for record in records] == [name, "lost"]
+    assert all("job 4" in record["message"] for record in records)
 
 
 def test_smaller_micro_batches_and_more_memory_last_until_a_retry():
@@ -132,3 +141,65 @@ def test_a_gang_that_took_too_much_host_memory_goes_on_as_single_stages(tmp_path
     assert failure.must_train_alone([record]) == (name == "gang")
     assert failure.memory_factor([record]) == (1 if name == "gang" else 2)
     assert not failure.blocks([record] * 3) or name == "host_memory"
+
+
+def signature_of(error):
+    try:
+        raise error
+    except (ValueError, OSError) as caught:
+        return failure.signature(failure.describe(caught))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("cannot open <_io.BytesIO object at 0x7f12>", "cannot open <_io.BytesIO object at 0x9a>"),
+        ("the image /d/train/a b/cat (1).JPEG does not decode (truncated): replace it.",
+         "the image /d/val/n014/dog.png does not decode (broken data stream): replace it."),
+        ("image 17 of 'imagenet' has 3 channels", "image 9,041 of 'imagenet' has 4 channels"),
+        ("caf\udce9.JPEG is not an image", "n01440764_10026.JPEG is not an image"),
+    ],
+)  # fmt: skip
+def test_one_cause_has_one_signature_whichever_image_it_strikes(first, second):
+    assert signature_of(ValueError(first)) == signature_of(ValueError(second))
+
+
+def test_different_causes_have_different_signatures():
+    errors = [
+        ValueError("the image /d/a.png does not decode"), OSError("the image /d/a.png is gone"),
+        ValueError("the image /d/a.png is gone"), ValueError("loss is not finite"),
+    ]  # fmt: skip
+    assert len({signature_of(error) for error in errors}) == len(errors)
+
+
+def test_a_recorded_message_is_the_same_in_every_process():
+    error = ValueError(f"cannot read {object()!r}")
+    assert failure.describe(error)["message"] == "cannot read <object object>"
+
+
+def test_a_data_set_that_fails_on_different_images_stops_the_launch(tmp_path):
+    plan = make_plan(make_grid("test", {
+        "dataset": {"name": "digits", "validation_size": 200},
+        "model": {"family": "cifar_resnet", "depth": 8},
+        "recipe": {"epochs": 2, "batch_size": 32, "optimizer": {"lr": 0.1}},
+        "axes": {"width": [0.5], "sparsity": [0.0], "magnitude": ["none"], "seed": [0, 1, 2, 3]},
+    }))  # fmt: skip
+    store, stages = Store(tmp_path), list(plan.stages)
+    submission = Submission(
+        store=tmp_path, sweep="test", run=RunConfig(), cluster=ClusterConfig(name="c"),
+        stages=plan.stages, parts=[[[stage]] for stage in stages],
+    )  # fmt: skip
+    folders = [store.sweep_folder("test") / f"logs/1/{number}" for number in range(2)]
+    for folder in folders:  # two arrays of one launch
+        folder.mkdir(parents=True)
+        submission.write(folder / "submission.json")
+    for number, stage in enumerate(stages[:3]):
+        assert reason_to_give_up(folders[0]) is None
+        error = UserError(f"the image /d/{number}/x{number}.png does not decode (byte {number})")
+        record = failure.describe(error)
+        store.prepare(stage, plan.stages[stage])
+        store.record_failure(stage, record)
+        trip_breaker(submission, folders[0], record)
+    for folder in folders:
+        reason = reason_to_give_up(folder)
+        assert reason == f"3 stages failed alike and none is done: {error}"

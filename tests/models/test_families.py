@@ -330,12 +330,29 @@ def test_images_that_grow_are_refused_by_models_of_one_size(family, refused):
     assert [key for key, _ in mistakes] == ["dataset.start_resolution"] * refused
 
 
-def test_a_timm_model_with_two_classifiers_has_no_such_role():
-    """Protecting it by role is refused, not silently without effect."""
-    config = ModelConfig(family="timm:deit_tiny_distilled_patch16_224")
-    model = registry.build(config, 10, seed=0, resolution=224)
-    with pytest.raises(UserError, match="'classifier' is neither a role"):
-        pruning.prunable(model, ["classifier"], registry.roles(config))
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("deit_tiny_distilled_patch16_224", ["head.weight", "head_dist.weight"]),
+        ("levit_128s", ["head.linear.weight", "head_dist.linear.weight"]),
+        ("repvgg_a0", ["head.fc.weight"]),
+    ],
+)
+def test_all_classifiers_of_a_timm_model_are_protected(name, kept):
+    config = ModelConfig(family=f"timm:{name}")
+    with torch.device("meta"):
+        model = registry.build(config, 10, seed=0, resolution=224)
+    assert pruning.protected(model, ["classifier"], registry.roles(config)) == kept
+
+
+def test_a_role_of_which_a_timm_model_has_no_layer_is_refused():
+    """Protecting it is not silently without effect."""
+    config = ModelConfig(family="timm:qwen3_vit_88m_enc")
+    assert "classifier" not in registry.roles(config)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    for roles in (registry.roles(config), {"classifier": ("1",)}):
+        with pytest.raises(UserError, match="'classifier' is neither a role"):
+            pruning.protected(model, ["classifier"], roles)
 
 
 def test_position_embeddings_follow_the_resolution():

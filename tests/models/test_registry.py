@@ -67,9 +67,9 @@ def test_width_multiplies_the_channels(width, channels):
 def test_roles_name_modules_of_the_right_kind():
     roles = registry.roles(RESNET8)
     model = registry.build(RESNET8, 10, seed=0)
-    assert isinstance(model.get_submodule(roles["classifier"]), torch.nn.Linear)
+    assert isinstance(model.get_submodule(*roles["classifier"]), torch.nn.Linear)
     first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
-    assert model.get_submodule(roles["first_conv"]) is first
+    assert model.get_submodule(*roles["first_conv"]) is first
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_family_is_one_file():
     assert registry.check(config.model_copy(update={"depth": 8}))
     model = registry.build(config, 10, seed=0)
     assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
-    assert isinstance(model.get_submodule(registry.roles(config)["classifier"]), torch.nn.Linear)
+    assert isinstance(model.get_submodule(*registry.roles(config)["classifier"]), torch.nn.Linear)
 
 
 @pytest.mark.usefixtures("plain_cnn")

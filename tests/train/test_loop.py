@@ -119,7 +119,7 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
 ):
     build = registry.build
     monkeypatch.setattr(registry, "build", lambda *a, **k: Noisy(build(*a, **k)))
-    monkeypatch.setattr(registry, "roles", lambda config: {"classifier": "inner.fc"})
+    monkeypatch.setattr(registry, "roles", lambda config: {"classifier": ("inner.fc",)})
     run = {"engine": engine, "zero_stage": zero}
     dense = stages.toy()
     unbroken, (parent,) = [], others.train(dense, **run)

@@ -1,0 +1,56 @@
+"""A parsed command line: what to train, how, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.cluster_schema import ClusterConfig
+from harness.schema import RunConfig, StageConfig, TrialConfig
+from harness.sweep.grid import Grid
+from harness.sweep.jobs import resources_for
+
+JobSettings = tuple[ClusterConfig, RunConfig]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A parsed command line; `options` has the values of the options of the command itself."""
+
+    grid: Grid
+    run: RunConfig
+    cluster: ClusterConfig
+    store: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Mapping[str, Any] = field(default_factory=dict)  # the composed config, plain
+
+    def job_settings(self, config: TrialConfig | StageConfig) -> JobSettings:
+        """Return profile and run settings of the jobs of a trial or of a dense stage.
+
+        A resource rule for its size has been applied; the conditions of the rules must be valid.
+        """
+        recipe = config.recipe
+        size = config.dataset.name, config.model, recipe.batch_size, recipe.epochs
+        if size not in self._settings:
+            self._settings[size] = resources_for(config, self.cluster, self.run)
+        return self._settings[size]
+
+    @cached_property
+    def _settings(self) -> dict[tuple[object, ...], JobSettings]:
+        """The settings by size: a grid of 100,000 trials has few sizes."""
+        return {}
+
+    @cached_property
+    def examples(self) -> tuple[TrialConfig, ...]:
+        """One trial of each combination of values that decides how batches go to the ranks."""
+        examples: dict[tuple[object, ...], TrialConfig] = {}
+        for trial in self.grid.trials:
+            config = trial.config
+            recipe, augment = config.recipe, config.augment
+            size = config.dataset.name, config.model, recipe.batch_size, recipe.epochs
+            mixes = bool(augment.mixup or augment.cutmix)
+            examples.setdefault((*size, recipe.sync_bn, mixes), config)
+        return tuple(examples.values())

@@ -1,0 +1,185 @@
+"""What a job would refuse is refused by a launch and by its dry run, with the same sentences."""
+
+import os
+
+import pytest
+import torch
+
+from harness import schema
+from harness.commands import launch
+from harness.data.catalog import training_sides
+from harness.data.crops import side_at
+from harness.errors import UserError
+from harness.models import registry, trial_forward
+from harness.models.family import FAMILIES
+from harness.schema import DatasetConfig, ModelConfig, RunConfig
+from harness.train.judge import CANDIDATE_EPOCHS
+
+GRID = """defaults: [{override /dataset: DATASET}, {override /recipe: quick}]
+model: {family: cifar_resnet, depth: 8, width: 0.25}
+recipe: {epochs: 1, batch_size: 16}
+run: {engine: ddp}
+"""
+TIMM = ["model.depth=null", "model.width=1"]
+
+
+@pytest.fixture
+def refusal(tmp_path, capsys):
+    """(words, dataset) -> the error of a launch, and of its dry run; nothing is written."""
+
+    def refusal(words, dataset="digits"):
+        grid, store = tmp_path / "grid.yaml", tmp_path / "store"
+        grid.write_text(GRID.replace("DATASET", dataset))
+        messages = []
+        for dry_run in ("true", "false"):
+            with pytest.raises(UserError) as caught:
+                launch.main([f"grid={grid}", f"store={store}", *words, f"dry_run={dry_run}"])
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+        assert not store.exists()
+        assert capsys.readouterr().out == ""
+        return messages[0]
+
+    return refusal
+
+
+@pytest.mark.parametrize(
+    ("words", "sentences"),
+    [
+        (["recipe.batch_size=6", "run.processes=2", "augment.cutmix=1"], ["a multiple of 4"]),
+        (["recipe.batch_size=9", "run.processes=2", "augment.cutmix=1"], ["9 is odd", "equally"]),
+        (["recipe.sync_bn=true", "run.processes=2"], ["not for 2 processes on CPU"]),
+        (["recipe.sync_bn=true", "run.processes=2", "run.device=cpu", "cluster.gpus_per_node=2",
+          "cluster=generic"], ["not for 2 processes on CPU"]),
+        (["run.device=cuda"], ["see no GPU without cluster.gpus_per_node=N"]),
+        (["run.processes=2", "cluster.gpus_per_node=1"], ["2 ranks need a GPU each"]),
+        (["cluster=generic", "run.processes=2"], ["set run.processes=1 or cluster.gpus_per_node=2",
+                                                  "on 1 node(s)"]),
+        (["cluster=generic", "cluster.slurm.nodes=3", "run.processes=2"], ["cannot be shared"]),
+        (["cluster=generic", "cluster.timeout_min=2"], ["jobs would only ever save"]),
+        (["cluster=generic", "cluster.timeout_min=5", "cluster.resources=[{where: 'width < 1', "
+          "timeout_min: 1}]"], ["the time limit of 1 minutes"]),
+        (["recipe.batch_size=9", "cluster=generic",
+          "cluster.resources=[{where: 'width < 1', processes: 2, gpus_per_node: 2}]"],
+         ["run.processes=2: make it a multiple of 2"]),
+        (["teacher.candidates=300"], ["teacher.candidates: should be less than or equal to 256"]),
+        (["recipe.epochs=20000000"], ["recipe.epochs: should be less than 16777216"]),
+        (["run.threads=100000"], ["run.threads: should be less than or equal to 1024"]),
+        (["model.family=cifar_mobilenetv2", "model.depth=null", "recipe.batch_size=2",
+          "run.micro_batch_size=1"], ["a single image at once", "at 8 pixels"]),
+        (["model.family=cifar_mobilenetv2", "model.depth=null", "recipe.batch_size=2",
+          "run.processes=2"], ["a single image at once"]),
+    ],
+)  # fmt: skip
+def test_a_launch_and_its_dry_run_refuse_it_in_the_same_words(refusal, words, sentences):
+    message = refusal(words)
+    for sentence in sentences:
+        assert sentence in message
+    assert "nothing was run" in message
+
+
+def test_a_store_whose_path_slurm_would_change_is_refused(refusal, tmp_path, monkeypatch):
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.chdir(tmp_path / "a:b")
+    sentence = "has ':' in its path, which SLURM changes"
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(GRID.replace("DATASET", "digits"))
+    for dry_run in ("true", "false"):
+        with pytest.raises(UserError, match=sentence):
+            launch.main([f"grid={grid}", "store=x", "cluster=generic", f"dry_run={dry_run}"])
+    assert list((tmp_path / "a:b").iterdir()) == []
+
+
+def test_mistakes_of_every_part_are_listed_at_once(refusal):
+    words = ["cluster=generic", "cluster.timeout_min=2", "run.processes=2", "run.zero_stage=1",
+             "recipe.sync_bn=true", "run.device=cpu"]  # fmt: skip
+    assert "4 mistakes" in refusal(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["model.family=vit", "model.depth=12", "model.width=0.5", "dataset.resolution=100"],
+         "100 is not a multiple"),
+        (["model.family=vit", "model.depth=12", "dataset.start_resolution=128"], "leave it out"),
+        (["model.family=resnet", "model.depth=18", "dataset.start_resolution=16"],
+         "dataset.start_resolution: resnet takes images from 17 pixels up"),
+        ([*TIMM, "model.family='timm:inception_v3'", "dataset.resolution=32"],
+         "does not take images of 32 pixels"),
+        ([*TIMM, "model.family='timm:gcvit_xxtiny'", "dataset.resolution=28"],
+         "does not take images of 28 pixels (division by zero)"),
+        ([*TIMM, "model.family='timm:resnet10t'", "dataset.start_resolution=1",
+          "recipe.batch_size=2", "run.micro_batch_size=1"], "a single image at once"),
+        ([*TIMM, "model.family='timm:qwen3_vit_88m_enc'"],
+         "instead of a logit for each of 1000 classes"),
+    ],
+)  # fmt: skip
+def test_images_that_a_model_does_not_take_are_refused(refusal, words, sentence):
+    assert sentence in refusal(words, "imagenet")
+
+
+HINDERED = [
+    (["cluster.gpus_per_node=1"], "", "CUDA_VISIBLE_DEVICES= lists 0 GPUs"),
+    (["cluster.gpus_per_node=1"], "GPU-1f", "name GPUs by number"),
+    (["cluster.gpus_per_node=1000"], None, "torch finds"),
+    (["cluster=generic"], None, "needs SLURM and sbatch, srun, squeue is not installed here"),
+    (["run.loader=imagefolder"], None, "reads a tree of image files"),
+]
+
+
+@pytest.mark.parametrize(("words", "visible", "sentence"), HINDERED)
+def test_what_keeps_this_machine_from_it_is_a_note_of_the_dry_run(
+    tmp_path, monkeypatch, capsys, words, visible, sentence
+):
+    grid, store = tmp_path / "grid.yaml", tmp_path / "store"
+    grid.write_text(GRID.replace("DATASET", "digits"))
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    args = [f"grid={grid}", f"store={store}", *words]
+    assert launch.main([*args, "dry_run=true"]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if sentence in line]
+    with pytest.raises(UserError) as caught:
+        launch.main(args)
+    assert [f"  note: {line}" for line in str(caught.value).splitlines()] == notes
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("first", [None, 1, 31, 32, 33, 96, 128, 224])
+def test_training_sides_are_those_of_all_epochs(first):
+    config = DatasetConfig(name="imagenet", validation_size=1, start_resolution=first)
+    sides = {side_at(epoch, 1000, 224, first, config.ramp) for epoch in range(1000)}
+    assert training_sides(config) == tuple(sorted(sides))
+
+
+def test_the_pieces_of_a_batch_differ_by_one_image_at_most():
+    for share in range(1, 40):
+        images = torch.arange(share)
+        for size in (None, *range(1, share + 2)):
+            pieces = images.tensor_split(RunConfig(micro_batch_size=size).micro_batches(share))
+            lengths = {len(piece) for piece in pieces}
+            assert torch.equal(torch.cat(pieces), images)
+            assert max(lengths) <= (size or share)
+            assert max(lengths) - min(lengths) <= 1
+            if share % (size or share) == 0:  # as before
+                assert lengths == {size or share}
+
+
+def test_all_candidates_of_all_epochs_have_draws_of_their_own():
+    ranges = {name: field.annotation for name, field in schema.TeacherConfig.model_fields.items()}
+    assert "candidates" in ranges
+    schema.TeacherConfig(candidates=2**32 // CANDIDATE_EPOCHS)
+    with pytest.raises(ValueError, match="256"):
+        schema.TeacherConfig(candidates=2**32 // CANDIDATE_EPOCHS + 1)
+
+
+@pytest.mark.parametrize("name", FAMILIES.names())
+def test_every_family_takes_the_smallest_images_that_it_declares(name):
+    family = FAMILIES.get(name)
+    depth = family.depths[0] if family.depths else None
+    config = ModelConfig(family=name, depth=depth)
+    side = max(family.min_resolution, family.patch or 1)
+    trial_forward.check_forward(config, 10, [side])
+    if side > (family.patch or 1):
+        assert registry.check(config, side - 1)

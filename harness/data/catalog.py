@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UserError, nearest
+from harness.errors import UserError, nearest, printable
 from harness.schema import DatasetConfig
 
 
@@ -48,8 +47,7 @@ class DatasetInfo:
 
 def shown(path: Path | str) -> str:
     """Return a path as printable text: bytes that are not UTF-8 become `\\xe9`, line ends `\\n`."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(str(path), kept="")
 
 
 def _or_download(name: str) -> str:

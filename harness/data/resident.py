@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.orders import OrderedLoader
-from harness.data.types import Batch, Dataset, Integers, Split, SplitName
+from harness.data.types import Batch, Dataset, Integers, Loader, Split, SplitName
 
 
 def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor, Integers]:
@@ -23,7 +22,7 @@ def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor, Inte
     return images.to(device), labels.to(device), split.ids
 
 
-class Resident(OrderedLoader):
+class Resident(Loader):
     """A `Loader` over tensors."""
 
     name = "resident"

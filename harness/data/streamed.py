@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from harness.data.crops import Centre, RandomResized, Whole, side_at
-from harness.data.orders import OrderedLoader
 from harness.data.pipeline import Pipeline, encoded
-from harness.data.types import Batch, Crop, Dataset, Integers, Split, SplitName
+from harness.data.types import Batch, Crop, Dataset, Integers, Loader, Split, SplitName
 
 
-class Streamed(OrderedLoader):
+class Streamed(Loader):
     """A `Loader` over encoded images.
 
     `epochs` is the length of the training: progressive resizing depends on the share that is done.

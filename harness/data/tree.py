@@ -17,13 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.catalog import shown
+from harness.data.catalog import DatasetInfo, check_counts, shown
 from harness.data.imagefolder import SUFFIXES, BadImage, decoding, open_image
 from harness.data.types import Integers
 from harness.errors import UserError
 
 PARTS = ("train", "val")  # the folders of the official training set and the official test set
 LAYOUT = "images lie in train/<class>/ and val/<class>/, as in train/n01440764/some.JPEG"
+HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+"""Folders that macOS, Synology, Windows and Linux create. Other names begin with a dot."""
 _THREADS = 8  # a network folder answers several requests at once
 _MOST_SHOWN = 5  # names in one sentence
 _Identity = tuple[int, int]  # device and inode
@@ -57,7 +59,7 @@ class _Listing:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in HIDDEN
 
 
 def _is_image(name: str) -> bool:
@@ -225,13 +227,24 @@ def tree_problems(folder: Path, headers: int | None = 1000) -> list[str]:
     return inspect_tree(folder, headers)[0]
 
 
-def inspect_tree(folder: Path, headers: int | None) -> tuple[list[str], list[str]]:
-    """Return the sentences of `tree_problems`, and others that describe the tree."""
+def inspect_tree(
+    folder: Path, headers: int | None, info: DatasetInfo | None = None
+) -> tuple[list[str], list[str]]:
+    """Return the sentences of `tree_problems`, and others that describe the tree.
+
+    info: the data set that the tree should be, if one is known.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
     try:
-        trees = scan_parts(folder)
+        trees = train, test = scan_parts(folder)
     except UserError as error:
-        return [str(error)], []
-    problems, notes = [], []
+        return [str(error)], notes
+    if info is not None:
+        try:
+            check_counts(info, len(train.paths), len(test.paths), len(train.classes), folder)
+        except UserError as error:
+            problems.append(str(error))
     for part, tree in zip(PARTS, trees, strict=True):
         counts = np.bincount(tree.labels)
         notes.append(

@@ -4,8 +4,8 @@
     python -m harness.data.write dataset=imagenet source=/data/ILSVRC out=data/imagenet
 
 `source` is a tree with train/<class>/* and val/<class>/*, or the data root of another data set.
-With check=true the tree is looked at and nothing is written: classes, counts, links, and the
-format and size of every image, whose pixels are not decoded.
+With check=true the tree is looked at and nothing is written: classes, counts (compared with those
+of `dataset`, if it is given), links, and the format and size of every image, which is not decoded.
 Further arguments, with their defaults:
 
     validation_size=N         training images for validation; default: as in grids/dataset/NAME.yaml
@@ -22,7 +22,7 @@ The files do not count as a data set until the manifest is there, which is writt
 from __future__ import annotations
 
 from harness.arguments import Option, parse_options
-from harness.data.catalog import CATALOG, shown
+from harness.data.catalog import CATALOG, DatasetInfo, shown
 from harness.data.manifest import PARTS, Settings
 from harness.data.node import usable_cores
 from harness.data.source import INSTALL_FFCV
@@ -70,11 +70,11 @@ def _unknown(name: str, source: str | None) -> str:
     )
 
 
-def _check(source: str | None) -> int:
+def _check(source: str | None, info: DatasetInfo | None) -> int:
     """Print what is in the tree `source` and what is wrong with it; return the exit code."""
     if source is None:
         raise UserError("check=true looks at a tree of image files: add source=DIR.")
-    problems, notes = inspect_tree(user_path(source, "source"), headers=None)
+    problems, notes = inspect_tree(user_path(source, "source"), None, info)
     print("\n".join(notes))
     if problems:
         raise UserError("\n".join(problems))
@@ -86,14 +86,14 @@ def main(arguments: list[str]) -> int:
     """Write the data set that `arguments` describe; return the exit code."""
     options = parse_options(arguments, OPTIONS)
     source = options["source"]
-    if options["check"]:
-        return _check(source)
-    for key in ("dataset", "out"):
+    for key in () if options["check"] else ("dataset", "out"):
         if options[key] is None:
-            raise UserError(
-                f"{key} is missing: add {key}=VALUE, for example {OPTIONS[key].example}"
-            )
-    if (info := CATALOG.get(options["dataset"])) is None:
+            example = f"for example {key}={OPTIONS[key].example}"
+            raise UserError(f"{key} is missing: add {key}=VALUE, {example}")
+    info = CATALOG.get(options["dataset"])
+    if options["check"]:
+        return _check(source, info)
+    if info is None:
         raise UserError(_unknown(options["dataset"], source))
     size = options["validation_size"] or _default_validation_size(info.name)
     if size is None:

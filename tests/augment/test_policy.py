@@ -295,9 +295,9 @@ def test_json_and_yaml_read_the_same_numbers(tmp_path):
     ("content", "word"),
     [
         ('{"n": 1, "n": 2}', "'n' twice"),
-        ('{"n": 1,', "not JSON"),
-        ("[" * 60_000, "not JSON"),
-        ("ops:", "not JSON"),
+        ('{"n": 1,', "is not plain YAML"),
+        ("[" * 60_000, "nested"),
+        ("ops:", "has a row per op"),
     ],
     ids=lambda word: word[:10],
 )

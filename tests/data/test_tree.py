@@ -55,14 +55,15 @@ def test_hidden_files_and_folders_are_left_out_and_named(tree, tmp_path, capsys)
     before = load(CONFIG, str(tree), "imagefolder")
     for name in ("train/.ipynb_checkpoints/a.png", "train/__MACOSX/cat/a.png", "val/.git/a.png",
                  "train/cat/._cat_00.JPEG", "train/cat/.ipynb_checkpoints/cat_00-checkpoint.png",
-                 "train/cat/Thumbs.db", "train/.DS_Store"):  # fmt: skip
+                 "train/cat/Thumbs.db", "train/.DS_Store", "val/lost+found/#1.png",
+                 "train/dog/@eaDir/a.JPEG"):  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("not an image")
     after = load(CONFIG, str(tmp_path), "imagefolder")
     assert after.split_hash == before.split_hash
     assert after.train.images._paths == before.train.images._paths
     note = capsys.readouterr().err
-    assert "5 hidden files or folders are left out" in note
+    assert "7 hidden files or folders are left out" in note
     assert str(root / "train" / "cat" / "._cat_00.JPEG") in note
     assert tree_problems(root) == []
 
@@ -184,6 +185,8 @@ def test_write_check_prints_what_is_there_and_writes_nothing(small, capsys):
     assert sorted(small.rglob("*")) == before
     with pytest.raises(UserError, match="add source=DIR"):
         write.main(["check=true"])
+    with pytest.raises(UserError, match="photos should have 48 training images"):
+        write.main([f"source={small}", "dataset=photos", "check=true"])
 
 
 def test_an_unreadable_folder_is_named_and_not_passed_over(small, monkeypatch):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.catalog import CATALOG, DatasetInfo, check_counts, find, misfits, missing
-from harness.data.crops import Centre
+from harness.data.crops import centre
 from harness.data.download import download
 from harness.data.imagefolder import FolderImages
 from harness.data.source import INSTALL_FFCV, choose
@@ -133,7 +133,7 @@ def first_images(dataset: Dataset, count: int) -> Bytes:
         return split.images[:count]
     ids = split.ids[:count]
     images = np.empty((len(ids), side, side, 3), dtype=np.uint8)
-    split.images.decoder(np.arange(len(ids)), ids, Centre())(slice(0, len(ids)), images)
+    split.images.decoder(np.arange(len(ids)), ids, centre)(slice(0, len(ids)), images)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 

@@ -123,7 +123,7 @@ class BetonImages:
         rows = self._selected[rows]
         image = self._image[rows]
         heights, widths = image["height"].astype(np.int64), image["width"].astype(np.int64)
-        boxes = crop.boxes(ids, heights, widths)
+        boxes = crop(ids, heights, widths)
         starts, sizes = image["data_ptr"].astype(np.int64), self._sizes[rows]
         jpeg = image["mode"] == _JPEG
 

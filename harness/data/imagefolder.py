@@ -138,7 +138,7 @@ class FolderImages:
                 with _named(path), decoding():  # the header has the size
                     opened.append(open_image(io.BytesIO(content)))
             widths, heights = np.array([image.size for image in opened], dtype=np.int64).T
-            boxes = crop.boxes(ids[piece], heights, widths).tolist()
+            boxes = crop(ids[piece], heights, widths).tolist()
             for path, image, box, target in zip(paths, opened, boxes, out, strict=True):
                 top, left, height, width = box
                 with _named(path), decoding():

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from harness.data.crops import Centre, RandomResized, Whole, side_at
+from harness.data.crops import centre, random_resized, side_at, whole
 from harness.data.pipeline import Pipeline, encoded
-from harness.data.types import Batch, Crop, Dataset, Integers, Loader, Split, SplitName
+from harness.data.types import Batch, Dataset, Integers, Loader, Split, SplitName
 
 
 class Streamed(Loader):
@@ -42,14 +42,14 @@ class Streamed(Loader):
 
     def _training_batches(self, rows: Integers, seed: int, epoch: int) -> Iterator[Batch]:
         config, scale = self._dataset.config, self._dataset.crop_scale
-        crop = Whole() if scale is None else RandomResized(seed, epoch, scale)
+        crop = whole if scale is None else random_resized(seed, epoch, scale)
         side = side_at(
             epoch, self._epochs, self._dataset.resolution, config.start_resolution, config.ramp
         )
         return self._pipeline.batches(self._splits["train"], rows, crop, side)
 
     def _plain_batches(self, split: SplitName, rows: Iterable[Integers]) -> Iterator[Batch]:
-        crop: Crop = Whole() if self._dataset.crop_scale is None else Centre()
+        crop = whole if self._dataset.crop_scale is None else centre
         return self._pipeline.batches(self._splits[split], rows, crop, self._dataset.resolution)
 
     def close(self) -> None:

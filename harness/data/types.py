@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 Bytes = npt.NDArray[np.uint8]
 SplitName = Literal["train", "validation", "test"]
+Crop = Callable[[Integers, Integers, Integers], Integers]
+"""Returns which box of each image is used, int64 [N, 4]: top, left, height and width in pixels.
+
+Its arguments are ids, heights and widths, int64 [N].
+"""
 Decoder = Callable[[slice, Bytes], None]
 """Decodes one slice of a batch into the array that it is given, uint8 [n, side, side, 3]."""
 
@@ -37,13 +42,6 @@ class Official:
     train_labels: Integers
     test_images: Bytes
     test_labels: Integers
-
-
-class Crop(Protocol):
-    """A rule that says which box of an image is used."""
-
-    def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
-        """Return the box of each image, int64 [N, 4]: top, left, height, width."""
 
 
 class EncodedImages(Protocol):

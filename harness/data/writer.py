@@ -10,6 +10,7 @@ killed.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import shutil
 import sys
@@ -226,10 +227,10 @@ class _Progress:
             return
         self._shown = now
         rate = self._done / max(now - self._started, 1e-9)
-        left = int((self._total - self._done) / rate)  # seconds
+        remaining = datetime.timedelta(seconds=int((self._total - self._done) / rate))
         text = (
             f"{self._done:,} of {self._total:,} images ({self._done / self._total:.0%}), "
-            f"{rate:,.0f} a second, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+            f"{rate:,.0f} a second, {remaining} left"
         )
         if self._is_terminal:
             control("\r\033[K", sys.stderr)  # overwrite the line

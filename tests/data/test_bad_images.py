@@ -9,7 +9,7 @@ from PIL import Image
 
 from harness.data import catalog, write, writer
 from harness.data.catalog import CATALOG, MANIFEST
-from harness.data.crops import Whole
+from harness.data.crops import whole
 from harness.data.datasets import load
 from harness.data.manifest import read_manifest
 from harness.data.tree import scan_parts
@@ -109,7 +109,7 @@ def test_an_image_wider_than_ffcv_stores_is_named(copy, tmp_path, width, words, 
     part = load(CONFIG, str(tmp_path), "ffcv").train
     row = int(np.flatnonzero(part.ids == 3)[0])
     pixels = np.empty((1, 2, 2, 3), np.uint8)
-    part.images.decoder(np.array([row]), np.array([3]), Whole())(slice(0, 1), pixels)
+    part.images.decoder(np.array([row]), np.array([3]), whole)(slice(0, 1), pixels)
     assert np.abs(pixels - [[255, 0, 0]]).max() < 3
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from harness.data import imagefolder
-from harness.data.crops import Whole
+from harness.data.crops import whole
 from harness.data.imagefolder import BadImage, FolderImages, read_image, shown
 from harness.errors import UserError
 
@@ -116,7 +116,7 @@ def test_every_kind_becomes_the_colours_that_it_shows(name, tmp_path):
         written = np.asarray(read_image(path))  # what `harness.data.write` stores
         trained = np.empty((1, *SHAPE, 3), np.uint8)
         rows = np.zeros(1, np.int64)
-        FolderImages(tmp_path, ["image.png"]).decoder(rows, rows, Whole())(slice(0, 1), trained)
+        FolderImages(tmp_path, ["image.png"]).decoder(rows, rows, whole)(slice(0, 1), trained)
     assert np.array_equal(trained[0], written)
     difference = np.abs(written.astype(int) - expected)
     assert difference.max() == 0 if name in COLOURS else difference.mean() < 12
@@ -157,7 +157,7 @@ def test_what_has_no_known_colours_is_named_and_refused(name, tmp_path):
         read_image(path)
     assert " at 0x" not in str(caught.value)  # an object's address differs in every process
     rows = np.zeros(1, np.int64)
-    decode = FolderImages(tmp_path, ["x.png"]).decoder(rows, rows, Whole())
+    decode = FolderImages(tmp_path, ["x.png"]).decoder(rows, rows, whole)
     with pytest.raises(UserError, match=r"the image .*x\.png does not decode .*: replace it"):
         decode(slice(0, 1), np.empty((1, *SHAPE, 3), np.uint8))
 
@@ -173,7 +173,7 @@ def test_a_name_of_any_bytes_is_printable_in_a_message(tmp_path):
         path.write_bytes(b"no image")
         assert shown(path) == f"{tmp_path}/{text}"
         rows = np.zeros(1, np.int64)
-        decode = FolderImages(tmp_path, [path.name]).decoder(rows, rows, Whole())
+        decode = FolderImages(tmp_path, [path.name]).decoder(rows, rows, whole)
         with pytest.raises(UserError) as caught:
             decode(slice(0, 1), np.empty((1, *SHAPE, 3), np.uint8))
         assert f"the image {tmp_path}/{text} does not decode" in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 
 from harness.data import source, write
 from harness.data.catalog import MANIFEST
-from harness.data.crops import Centre
+from harness.data.crops import centre
 from harness.data.datasets import load
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -139,7 +139,7 @@ def test_a_jpeg_that_is_damaged_in_the_file_is_named_by_its_id(tree, tmp_path):
     with images.path.open("r+b") as file:
         file.seek(start)
         file.write(bytes(20))
-    decode = images.decoder(np.arange(15), dataset.test.ids, Centre())
+    decode = images.decoder(np.arange(15), dataset.test.ids, centre)
     with pytest.raises(UserError, match=r"image 4 in .*test\.beton does not decode"):
         decode(slice(0, 15), np.empty((15, 32, 32, 3), np.uint8))
 

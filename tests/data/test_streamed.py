@@ -13,7 +13,7 @@ import torch
 
 from harness.data import datasets
 from harness.data.catalog import misfits
-from harness.data.crops import Centre, RandomResized
+from harness.data.crops import centre, random_resized
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.threads import Stalled
@@ -97,7 +97,7 @@ def test_both_loaders_cut_the_same_boxes_of_the_same_samples(open_loader, tree):
 
 
 @pytest.mark.parametrize(
-    ("split", "crop"), [("train", RandomResized(4, 0, (0.08, 1))), ("test", 0)]
+    ("split", "crop"), [("train", random_resized(4, 0, (0.08, 1))), ("test", 0)]
 )
 def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(open_loader, tree, split, crop):
     """From raw storage: the pixels of the box in the file, resized by INTER_AREA."""
@@ -113,7 +113,7 @@ def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(open_loader, tree, s
     for image, label, sample in zip(images, labels, ids, strict=True):
         pixels = np.asarray(read_image(part.root / part.paths[sample]))
         sides = np.array([pixels.shape[:2]])
-        ((y, x, h, w),) = (crop or Centre()).boxes(np.array([sample]), sides[:, 0], sides[:, 1])
+        ((y, x, h, w),) = (crop or centre)(np.array([sample]), sides[:, 0], sides[:, 1])
         box = np.ascontiguousarray(pixels[y : y + h, x : x + w])
         expected = cv2.resize(box, (32, 32), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
         # two builds of OpenCV round a share in a thousand apart
@@ -289,11 +289,11 @@ def test_importing_ffcv_leaves_torchs_threads_alone(in_child):
 def test_what_decodes_images_is_kept_for_the_next_process(in_child, betons):
     code = (
         "from pathlib import Path\nimport numpy as np\n"
-        "from harness.data.crops import Centre\n"
+        "from harness.data.crops import centre\n"
         "from harness.data.ffcv import BetonImages, _decode\n"
         f"images = BetonImages(Path({str(betons / 'photos' / 'train.beton')!r}))\n"
         "out = np.zeros((1, 16, 16, 3), dtype=np.uint8)\n"
-        "images.decoder(np.arange(1), images.ids[:1], Centre())(slice(0, 1), out)\n"
+        "images.decoder(np.arange(1), images.ids[:1], centre)(slice(0, 1), out)\n"
         "print(out.sum(), _decode.compiled.stats.cache_misses.total())"
     )
     first, again = (in_child(code).split() for _ in range(2))

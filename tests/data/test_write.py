@@ -15,7 +15,7 @@ import pytest
 
 from harness.data import catalog, encode, write, writer
 from harness.data.catalog import CATALOG, MANIFEST, missing
-from harness.data.crops import Centre, Whole
+from harness.data.crops import centre, whole
 from harness.data.datasets import load
 from harness.data.imagefolder import read_image
 from harness.errors import UserError
@@ -85,7 +85,7 @@ def test_ffcvs_own_loader_reads_the_file(betons, tree):
     dataset = load(CONFIG, str(betons), "ffcv")
     ours = np.empty((15, 32, 32, 3), np.uint8)
     rows = np.arange(15)
-    dataset.test.images.decoder(rows, dataset.test.ids, Centre())(slice(0, 15), ours)
+    dataset.test.images.decoder(rows, dataset.test.ids, centre)(slice(0, 15), ours)
     assert np.array_equal(images.numpy(), ours)
     assert ids.flatten().tolist() == dataset.test.ids.tolist()
     assert labels.flatten().tolist() == dataset.test.labels.tolist()
@@ -232,7 +232,7 @@ def test_colour_arrays_are_written_as_they_are(tmp_path, monkeypatch):
     assert files.split_hash == arrays.split_hash
     for one, other in ((arrays.train, files.train), (arrays.test, files.test)):
         out = np.empty((len(one), 32, 32, 3), np.uint8)
-        other.images.decoder(np.arange(len(one)), one.ids, Whole())(slice(0, len(one)), out)
+        other.images.decoder(np.arange(len(one)), one.ids, whole)(slice(0, len(one)), out)
         assert np.array_equal(out.transpose(0, 3, 1, 2), one.images)
         assert np.array_equal(one.labels, other.labels)
 

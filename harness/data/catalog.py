@@ -78,7 +78,7 @@ def image_folder(
         std=std,
         train_size=train_size,
         test_size=test_size,
-        remedy=f"put its folders train/ and val/ (or links to them) there, or write it with "
+        remedy="put its images there as train/<class>/* and val/<class>/*, or write it with "
         f"`python -m harness.data.write dataset={name} source=DIR out=ROOT/{name}` and set "
         "run.data_root=ROOT",
         folder=name,

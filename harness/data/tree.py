@@ -66,6 +66,15 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one. Raises `UserError` for a dead link."""
+    if entry.is_symlink() and not Path(entry.path).exists():
+        raise UserError(
+            f"{shown(entry.path)} is a link to nothing: restore its target or remove it."
+        )
+    return entry.is_dir()
+
+
 def _identity(path: Path) -> _Identity:
     status = path.stat()
     return status.st_dev, status.st_ino
@@ -84,10 +93,10 @@ def _list(root: Path, top: str) -> _Listing:
             for entry in entries:
                 if _is_hidden(entry.name):
                     listing.left_out.append(Path(entry.path))
-                elif entry.is_dir():
+                elif _is_folder(entry):
                     pending.append(f"{folder}/{entry.name}")
                 elif _is_image(entry.name):
-                    if not entry.is_file():  # a link to nothing; a FIFO, which would hang
+                    if not entry.is_file():  # such as a FIFO, which would hang
                         raise UserError(f"{shown(entry.path)} is not a file: remove it.")
                     names[folder].append(entry.name)
                     if entry.is_symlink():
@@ -142,12 +151,17 @@ def _scan(root: Path) -> ImageTree:
 
 def _class_folders(root: Path) -> tuple[list[str], list[Path]]:
     """Return the names of the class folders, sorted, and the hidden folders, which do not count."""
+    classes: list[str] = []
+    hidden: list[Path] = []
     with _readable(root), os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    classes = [name for name in names if not _is_hidden(name)]
+        for entry in entries:
+            if _is_hidden(entry.name):
+                hidden += [Path(entry.path)] if entry.is_dir() else []
+            elif _is_folder(entry):
+                classes.append(entry.name)
     if not classes:
         raise UserError(f"{shown(root)} has no class folders: {LAYOUT}.")
-    return classes, [root / name for name in names if _is_hidden(name)]
+    return sorted(classes), sorted(hidden)
 
 
 @contextlib.contextmanager

@@ -310,13 +310,6 @@ def training_sides(config: DatasetConfig) -> tuple[int, ...]:
     return tuple(dict.fromkeys((first, *between, last)))
 
 
-def check(config: DatasetConfig, data_root: str | None) -> list[str]:
-    """Return sentences about all that is wrong with a config, missing files included."""
-    problems = misfits(config)
-    absent = missing(CATALOG[config.name], data_root) if config.name in CATALOG else None
-    return [*problems, f"dataset.name: {absent}"] if absent else problems
-
-
 def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: Path) -> None:
     """Raise `UserError` unless the counts of the files in `place` are those of the catalog."""
     expected, actual = (info.train_size, info.test_size, info.num_classes), (train, test, classes)

@@ -57,22 +57,22 @@ def test_bad_images_are_left_out_if_asked_and_the_rest_stays_as_it_is(copy, tree
 
 
 def test_names_of_any_bytes_are_written_and_read(tmp_path, monkeypatch, capsys):
-    info = catalog.image_folder("caf", num_classes=2, train_size=6, test_size=2, resolution=8)
-    monkeypatch.setitem(CATALOG, "caf", info)
-    source = tmp_path / os.fsdecode(b"caf\xe9")
+    info = catalog.image_folder("bytes", num_classes=2, train_size=6, test_size=2, resolution=8)
+    monkeypatch.setitem(CATALOG, "bytes", info)
+    source = tmp_path / os.fsdecode(b"bytes\xe9")
     for i in range(8):
         folder = source / ("val" if i > 5 else "train") / os.fsdecode((b"a\xff", b"b")[i % 2])
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9), (30 * i, 0, 0)).save(folder / os.fsdecode(b"%d\xe9.PNG" % i))
     next((source / "train" / "b").iterdir()).write_text("no image")
-    out = tmp_path / os.fsdecode(b"out\xe9") / "caf"
-    words = ["dataset=caf", f"source={source}", f"out={out}", "validation_size=2"]
-    with pytest.raises(UserError, match=r"caf\\xe9/train/b/\d\\xe9\.PNG: it is not") as caught:
+    out = tmp_path / os.fsdecode(b"out\xe9") / "bytes"
+    words = ["dataset=bytes", f"source={source}", f"out={out}", "validation_size=2"]
+    with pytest.raises(UserError, match=r"bytes\\xe9/train/b/\d\\xe9\.PNG: it is not") as caught:
         write.main(words)
     str(caught.value).encode()
     write.main([*words, "skip_bad=true"])
     capsys.readouterr().out.encode()
-    dataset = load(DatasetConfig(name="caf", validation_size=2), str(out.parent), "ffcv")
+    dataset = load(DatasetConfig(name="bytes", validation_size=2), str(out.parent), "ffcv")
     assert len(dataset.train) + len(dataset.validation) == 5
     dataset.loader_choice.encode()
     manifest = read_manifest(out)

@@ -122,7 +122,7 @@ def link_two_images_to_one_outside(root):
         (link_image_to_image, "dog/2.png and .*cat/0.png are the same file"),
         (link_test_image_to_training_image, "val/dog/2.png and .*train/dog/0.png are the same"),
         (link_two_images_to_one_outside, "are the same file"),
-        (lambda root: (root / "train/cat/2.png").symlink_to("gone.png"), "2.png is a link to noth"),
+        (lambda root: (root / "train/cat/2.png").symlink_to("gone.png"), "2.png is a link to not"),
         (lambda root: (root / "train/cat/a.jpg").symlink_to("a.jpg"), "a.jpg is a link to nothing"),
         (lambda root: (root / "train/cat/old").symlink_to("/gone"), "cat/old is a link to nothing"),
         (lambda root: (root / "train/newt").symlink_to("/gone"), "train/newt is a link to nothing"),

@@ -39,13 +39,13 @@ def main(arguments: list[str]) -> int:
     from harness.augment import sheet
     from harness.data.catalog import CATALOG
     from harness.data.datasets import first_images, load
-    from harness.schema import DatasetConfig
+    from harness.data.manifest import any_config
 
     name = options["dataset"]
     if name not in CATALOG:
         raise UserError(f"no data set '{name}'{nearest(name, CATALOG)}.")
-    config = DatasetConfig(name=name, validation_size=CATALOG[name].train_size // 10)
-    dataset = load(config, options["data_root"])
+    data_root = options["data_root"]
+    dataset = load(any_config(CATALOG[name], data_root), data_root)
     images = torch.from_numpy(first_images(dataset, _SAMPLES))
     if options["rows"] == "ops":
         labels, tiles = sheet.by_op(images[0], text)

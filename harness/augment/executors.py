@@ -26,8 +26,9 @@ from torch import Tensor
 
 from harness.augment import torch_executor
 from harness.augment.lower import Lowered, lower
-from harness.augment.ops import LARGEST_SIDE, Colour, Kind
+from harness.augment.ops import Colour, Kind
 from harness.augment.plan import Plan
+from harness.data.catalog import LARGEST_SIDE
 from harness.errors import UserError
 
 Executor = Callable[[Tensor, Lowered, Colour, str], Tensor]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,9 +41,6 @@ MatrixFunction = Callable[[Floats, int, int], Floats]
 Kernel = Callable[["Tensor", "Tensor"], "Tensor"]
 PillowFunction = Callable[["Image", Any, Colour, "Resampling"], "Image"]
 
-# Up to this side, and within the bounds of the rows below, Pillow maps coordinates in 16.16 fixed
-# point (`ImagingTransformAffine` in Geometry.c of Pillow 13); beyond, it takes another path.
-LARGEST_SIDE = 8192
 _MOST_OPS = 256  # codes of ops are uint8 in a plan
 
 
@@ -68,7 +65,8 @@ class Op:
 
     unit: what the value measures, for messages. low, high: bounds of the value. neutral: the value
     that changes nothing (NaN: there is none). whole: the value must be a whole number.
-    pillow: (RGB image, value, fill colour, resampling) -> RGB image, the reference.
+    pillow: (RGB image, value, fill colour, resampling) -> RGB image, the reference. Without it, the
+    row's `table`, `matrix` or `kernel` is applied to the Pillow image.
     table, for TABLE: values float64 [n] -> tables uint8 [n, 256].
     matrix, for WARP: (values float64 [n], height, width) -> Pillow's AFFINE data float64 [n, 6].
     kernel, for all kinds but TABLE, WARP, BOX and IDENTITY: (images uint8 [n, 3, H, W], values
@@ -93,7 +91,7 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
-"""The rows by name. A row's position is the op's code in a plan."""
+"""The rows by name. A row's position is the op's code in a plan; nothing else depends on it."""
 CODES: dict[str, int] = {}
 _NEEDED = {Kind.TABLE: "table", Kind.WARP: "matrix", Kind.KERNEL: "kernel"}  # by kind
 
@@ -110,10 +108,9 @@ def register_op(op: Op) -> None:
     if op.kind not in _NEEDED:
         valid = ", ".join(f"Kind.{kind.name}" for kind in _NEEDED)
         raise UserError(f"{where}: {op.kind!r} is only for built-in ops; valid: {valid}.")
-    if op.pillow is None or getattr(op, _NEEDED[op.kind]) is None:
+    if getattr(op, _NEEDED[op.kind]) is None:
         raise UserError(
-            f"{where}: an op of Kind.{op.kind.name} needs the functions `pillow` and "
-            f"`{_NEEDED[op.kind]}`."
+            f"{where}: an op of Kind.{op.kind.name} needs the function `{_NEEDED[op.kind]}`."
         )
     if not op.low <= op.neutral <= op.high:
         raise UserError(
@@ -126,6 +123,8 @@ def register_op(op: Op) -> None:
 
 
 def _add(op: Op) -> None:
+    if op.pillow is None and op.relative_to is None:
+        op = replace(op, pillow=_derived_pillow(op))
     CODES[op.name] = len(OPS)
     OPS[op.name] = op
 
@@ -214,6 +213,29 @@ def _rotation(degrees: Floats, height: int, width: int) -> Floats:
 # --- Pillow -----------------------------------------------------------------------------------
 
 
+def _derived_pillow(op: Op) -> PillowFunction:
+    """Return the function `pillow` of a row that has only a table, a matrix or a kernel."""
+
+    def pillow(image: Image, value: float, fill: Colour, resample: Resampling) -> Image:
+        from PIL import Image
+
+        values = np.array([value], dtype=np.float64)
+        if op.table is not None:
+            return image.point(op.table(values)[0].tolist() * 3)
+        if op.matrix is not None:
+            data = op.matrix(values, image.height, image.width)[0].tolist()
+            affine = Image.Transform.AFFINE
+            return image.transform(image.size, affine, data, resample, fillcolor=fill)
+        import torch
+
+        assert op.kernel is not None
+        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1)[None].copy())
+        result = op.kernel(pixels, torch.tensor(values, dtype=torch.float32)[:, None, None, None])
+        return Image.fromarray(result[0].permute(1, 2, 0).contiguous().numpy())
+
+    return pillow
+
+
 def _image_ops(name: str) -> PillowFunction:
     """Return the function `name` of `ImageOps`, which takes an image and a value."""
 
@@ -258,18 +280,12 @@ def _torch_kernel(name: str) -> Kernel:
 def _affine_op(name: str, unit: str, bound: float, data: Callable[[Any], tuple[Any, ...]]) -> Op:
     """Return the row of an op whose value `v` enters the AFFINE data as `data(v)` says."""
 
-    def pillow(image: Image, value: float, fill: Colour, resample: Resampling) -> Image:
-        from PIL.Image import Transform
-
-        return image.transform(image.size, Transform.AFFINE, data(value), resample, fillcolor=fill)
-
     def matrix(values: Floats, height: int, width: int) -> Floats:
         return _affine(*data(values))
 
     return Op(
-        name=name, kind=Kind.WARP, unit=unit, low=-bound, high=bound, neutral=0.0, pillow=pillow,
-        matrix=matrix,
-    )  # fmt: skip
+        name=name, kind=Kind.WARP, unit=unit, low=-bound, high=bound, neutral=0.0, matrix=matrix
+    )
 
 
 def _share_op(name: str, side: Literal["width", "height"]) -> Op:

@@ -91,7 +91,7 @@ class Plan:
                     f'("Rotate", 12.4), not {records!r}.'
                 )
         shape = (max((len(records) for records in samples), default=0), len(samples))
-        ops = np.zeros(shape, dtype=np.uint8)
+        ops = np.full(shape, CODES["Identity"], dtype=np.uint8)
         values = np.zeros(shape)
         boxes = np.zeros((*shape, 4))
         for i, records in enumerate(samples):

@@ -155,8 +155,8 @@ def parse_policy(text: str) -> Policy:
 
     Raises `UserError` for an unknown space or argument, a value out of range, or a missing m.
     """
-    policy, given = _parse(text)
-    if policy.space.rows and "m" not in given:
+    policy, arguments = _parse(text)
+    if policy.space.rows and "m" not in arguments:
         raise UserError(f"policy '{text}' has no magnitude: add one, such as m=0.3.")
     return policy
 
@@ -166,8 +166,8 @@ def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
 
     Raises `UserError` as `parse_policy` does, and where the text already has an m.
     """
-    policy, given = _parse(policy_text)
-    if "m" in given:
+    policy, arguments = _parse(policy_text)
+    if "m" in arguments:
         raise UserError(
             f"policy '{policy_text}' already has a magnitude: leave m out of augment.policy and "
             "set augment.magnitude."
@@ -215,36 +215,36 @@ def _parse(text: str) -> tuple[Policy, dict[str, str]]:
         )
     space = find_space(match["space"])
     valid = [a for a in _ARGUMENTS if space.rows and not (a == "n" and space.chains)]
-    arguments = (match["arguments"] or "").strip()
-    given: dict[str, str] = {}
-    for part in arguments.split(",") if arguments else ():
+    text_of_arguments = (match["arguments"] or "").strip()
+    arguments: dict[str, str] = {}
+    for part in text_of_arguments.split(",") if text_of_arguments else ():
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals or not value:
             raise UserError(
                 f"policy '{text}': '{part.strip()}' is not an argument name=value, such as m=0.3."
             )
-        if key in given:
+        if key in arguments:
             raise UserError(f"policy '{text}': '{key}' is given twice: remove one.")
         if key not in valid:
             raise UserError(
                 f"policy '{text}': {space.name} does not take '{key}'{nearest(key, valid)}."
             )
-        given[key] = value
+        arguments[key] = value
     if not space.rows:
-        return Policy(space), given
+        return Policy(space), arguments
     n = len(space.chains[0]) if space.chains else space.n
-    interpolation = given.get("interpolation", "nearest")
+    interpolation = arguments.get("interpolation", "nearest")
     if interpolation not in INTERPOLATIONS:
         choice = nearest(interpolation, INTERPOLATIONS)
         raise UserError(f"policy '{text}': unknown interpolation '{interpolation}'{choice}.")
     return Policy(
         space,
-        n=_parse_n(given["n"], text) if "n" in given else n,
-        m=_parse_magnitude(given["m"], text) if "m" in given else 0.0,
-        spread=_parse_spread(given.get("spread", space.spread), text),
-        fill=_parse_fill(given["fill"], text) if "fill" in given else space.fill,
+        n=_parse_n(arguments["n"], text) if "n" in arguments else n,
+        m=_parse_magnitude(arguments["m"], text) if "m" in arguments else 0.0,
+        spread=_parse_spread(arguments.get("spread", space.spread), text),
+        fill=_parse_fill(arguments["fill"], text) if "fill" in arguments else space.fill,
         interpolation=interpolation,
-    ), given
+    ), arguments
 
 
 def _format_number(value: str | float) -> str:

@@ -276,7 +276,7 @@ def load_space(path: Path) -> Space:
 # each of them. The content is part of the key, so a table that is edited is parsed again.
 @functools.lru_cache(maxsize=256)
 def _space(path: Path, text: str) -> Space:
-    table = _parse(path, text)
+    table = plain(text, str(path), _LONGEST, _DEEPEST)  # JSON is YAML, too
     if not isinstance(table, dict) or not isinstance(table.get("ops"), dict) or not table["ops"]:
         raise UserError(f"{path}: a space is a mapping with a key `ops`, which has a row per op.")
     _check_keys(table, ("source", "ops", "n", "p", "spread", "fill"), str(path))
@@ -306,26 +306,6 @@ def _space(path: Path, text: str) -> Space:
 
 def _is_share(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value <= 1
-
-
-def _parse(path: Path, text: str) -> object:
-    """Return the plain values of a YAML or JSON text; refuse a key that is given twice."""
-    if path.suffix == ".json":
-        return _parse_json(path, text)
-    return plain(text, str(path), _LONGEST, _DEEPEST)
-
-
-def _parse_json(path: Path, text: str) -> object:
-    def check_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if repeated := {key for key in keys if keys.count(key) > 1}:
-            raise UserError(f"{path} says '{min(repeated)}' twice: only one would count.")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=check_pairs)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}.") from error
 
 
 def _check_keys(entry: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:

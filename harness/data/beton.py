@@ -10,38 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.catalog import DatasetInfo
+from harness.data.catalog import DatasetInfo, shown
 from harness.data.ffcv import BetonImages, require_memory
 from harness.data.manifest import PARTS, WRITE_AGAIN, File, Manifest, index_digest, read_fitting
 from harness.data.splits import cut_as, split_hash
-from harness.data.types import Dataset, Integers, Split
+from harness.data.types import Integers, Split
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 
 
-def _check_file(path: Path, entry: File) -> None:
-    """Raise `UserError` unless the file is the one that its entry in the manifest describes."""
-    if not path.is_file():
-        raise UserError(
-            f"{path} is not there, though the manifest beside it lists it: {WRITE_AGAIN}."
-        )
-    size = path.stat().st_size
-    if size != entry.bytes:
-        raise UserError(
-            f"{path} has {size:,} bytes where its manifest says {entry.bytes:,}: it was "
-            f"truncated or replaced; copy it again, or {WRITE_AGAIN}."
-        )
-    if index_digest(path, entry.index_end, entry.table_start) != entry.index_sha256:
-        raise UserError(
-            f"the index of {path} is not the one that its manifest describes: it was damaged or "
-            f"replaced; copy it again, or {WRITE_AGAIN}."
-        )
-
-
-def load_betons(
-    folder: Path, config: DatasetConfig, info: DatasetInfo, choice: str, cache: str
-) -> Dataset:
-    """Return the data set whose `.beton` files lie in `folder`, cut as `config` says.
+def beton_splits(
+    folder: Path, config: DatasetConfig, info: DatasetInfo, cache: str
+) -> tuple[list[Split], str]:
+    """Return the splits of the `.beton` files in `folder` as `config` cuts them, and `stored`.
 
     Raises:
         UserError: another data set, another split, images that are too small, a file that is
@@ -50,7 +31,12 @@ def load_betons(
     manifest = read_fitting(folder, config, info)
     paths = {name: folder / f"{name}.beton" for name in PARTS}
     for name, path in paths.items():
-        _check_file(path, getattr(manifest.parts, name))
+        entry: File = getattr(manifest.parts, name)
+        if index_digest(path, entry.index_end, entry.table_start) != entry.index_sha256:
+            raise UserError(
+                f"the index of {shown(path)} is not the one that its manifest describes: it was "
+                f"damaged or replaced; copy it again, or {WRITE_AGAIN}."
+            )
     if cache == "process":
         require_memory(paths.values())
     files: dict[str, BetonImages] = {
@@ -59,19 +45,9 @@ def load_betons(
     }
     if split_hash(*(files[name].ids for name in PARTS)) != manifest.split.hash:
         raise UserError(
-            f"the files in {folder} hold another split than their manifest: {WRITE_AGAIN}."
+            f"the files in {shown(folder)} hold another split than their manifest: {WRITE_AGAIN}."
         )
-    train, validation, test = _cut(folder, config, manifest, files)
-    return Dataset(
-        train=train,
-        validation=validation,
-        test=test,
-        info=info,
-        split_hash=split_hash(train.ids, validation.ids, test.ids),
-        config=config,
-        loader_choice=choice,
-        stored=manifest.stored,
-    )
+    return _cut(folder, config, manifest, files), manifest.stored
 
 
 def _cut(
@@ -91,7 +67,7 @@ def _cut(
         in_file = np.isin(ids, files[name].ids, assume_unique=True)
         if not skipped["test" if name == "test" else "train"].issuperset(ids[~in_file].tolist()):
             raise UserError(
-                f"{folder} was cut by other rules than those of this version: {WRITE_AGAIN}."
+                f"{shown(folder)} was cut by other rules than those of this version: {WRITE_AGAIN}."
             )
         ids = ids[in_file]
         images, labels = files[name].select(ids)

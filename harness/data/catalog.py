@@ -7,11 +7,13 @@ how to add a data set.
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UserError, nearest
+from harness.errors import UserError, nearest, printable
 from harness.schema import DatasetConfig
 
 
@@ -43,6 +45,11 @@ class DatasetInfo:
     crop_scale: tuple[float, float] | None = None  # image files only: see DatasetConfig
 
 
+def shown(path: Path | str) -> str:
+    """Return a path as printable text: bytes that are not UTF-8 become `\\xe9`, line ends `\\n`."""
+    return printable(str(path), kept="")
+
+
 def _or_download(name: str) -> str:
     return f"download it with `python -m harness.data.download {name}` or set run.data_root"
 
@@ -71,7 +78,7 @@ def image_folder(
         std=std,
         train_size=train_size,
         test_size=test_size,
-        remedy=f"put its folders train/ and val/ (or links to them) there, or write it with "
+        remedy="put its images there as train/<class>/* and val/<class>/*, or write it with "
         f"`python -m harness.data.write dataset={name} source=DIR out=ROOT/{name}` and set "
         "run.data_root=ROOT",
         folder=name,
@@ -146,6 +153,9 @@ _ROWS = (
 )
 
 CATALOG: dict[str, DatasetInfo] = {row.name: row for row in _ROWS}
+# Pixels a side. Up to here, and within the bounds of the ops, Pillow maps coordinates in 16.16
+# fixed point (`ImagingTransformAffine` in Geometry.c of Pillow 13), as `harness/augment` does.
+LARGEST_SIDE = 8192
 MANIFEST = "manifest.json"  # of a set of `.beton` files; it is written last (`writer.py`)
 
 
@@ -182,6 +192,19 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def read_file(folder: Path, name: str) -> tuple[Path, bytes]:
+    """Return the path that `find_file` found, and its content, decompressed.
+
+    Raises `UserError` for a file that cannot be read or decompressed.
+    """
+    path = find_file(folder, name) or folder / name
+    try:
+        content = path.read_bytes()
+        return path, gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{shown(path)} cannot be read ({error}); replace the file.") from error
+
+
 def find(info: DatasetInfo, data_root: str | None) -> Path | None:
     """Return the first folder that holds all files of a data set, or None."""
     if info.reader is None:
@@ -207,7 +230,7 @@ def missing(info: DatasetInfo, data_root: str | None) -> str | None:
     if info.reader is None:
         return (
             f"the data set {info.name} is not there; neither {MANIFEST} nor train/ and val/ are in "
-            f"{'; '.join(map(str, folders))}: {info.remedy}."
+            f"{'; '.join(map(shown, folders))}: {info.remedy}."
         )
     searched = "; ".join(_searched(folder, info) for folder in folders)
     return (
@@ -217,9 +240,9 @@ def missing(info: DatasetInfo, data_root: str | None) -> str | None:
 
 def _searched(folder: Path, info: DatasetInfo) -> str:
     if not folder.is_dir():
-        return f"{folder} (no such folder)"
+        return f"{shown(folder)} (no such folder)"
     lacking = [name for name in info.files if find_file(folder, name) is None]
-    return f"{folder} (lacks {', '.join(lacking)})"
+    return f"{shown(folder)} (lacks {', '.join(lacking)})"
 
 
 def _wrong_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
@@ -233,6 +256,11 @@ def _wrong_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
         ]
     problems = []
     full = config.resolution or info.resolution
+    if full > LARGEST_SIDE:
+        problems.append(
+            f"dataset.resolution: {full} is more than the {LARGEST_SIDE} pixels a side up to which "
+            "images are augmented."
+        )
     if config.start_resolution is not None and config.start_resolution > full:
         problems.append(
             f"dataset.start_resolution: {config.start_resolution} is more than the {full} pixels "
@@ -282,20 +310,13 @@ def training_sides(config: DatasetConfig) -> tuple[int, ...]:
     return tuple(dict.fromkeys((first, *between, last)))
 
 
-def check(config: DatasetConfig, data_root: str | None) -> list[str]:
-    """Return sentences about all that is wrong with a config, missing files included."""
-    problems = misfits(config)
-    absent = missing(CATALOG[config.name], data_root) if config.name in CATALOG else None
-    return [*problems, f"dataset.name: {absent}"] if absent else problems
-
-
-def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: object) -> None:
+def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: Path) -> None:
     """Raise `UserError` unless the counts of the files in `place` are those of the catalog."""
     expected, actual = (info.train_size, info.test_size, info.num_classes), (train, test, classes)
     if expected != actual:
         template = "{:,} training images, {:,} test images and {:,} classes"
         raise UserError(
-            f"{info.name} should have {template.format(*expected)}, and {place} holds "
+            f"{info.name} should have {template.format(*expected)}, and {shown(place)} holds "
             f"{template.format(*actual)}; complete it, or correct its row in "
             "harness/data/catalog.py."
         )

@@ -6,6 +6,7 @@ so that files from someone else cannot run code.
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy._core.multiarray import _reconstruct
 
-from harness.data.catalog import DatasetInfo, find_file
+from harness.data.catalog import DatasetInfo, read_file, shown
 from harness.data.types import Bytes, Integers, Official
 from harness.errors import UserError
 
@@ -33,15 +34,15 @@ class _ArraysOnly(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def _read_batch(path: Path, classes: int) -> tuple[Bytes, Integers]:
+def _read_batch(folder: Path, name: str, classes: int) -> tuple[Bytes, Integers]:
     """Return the images [n, 3, 32, 32] and the labels [n] of one file.
 
     Raises:
         UserError: the file is damaged, is not a CIFAR batch, or names anything but arrays.
     """
+    path, content = read_file(folder, name)
     try:
-        with path.open("rb") as file:
-            batch = _ArraysOnly(file, encoding="latin1").load()
+        batch = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
         images = batch["data"]
         labels = np.asarray(batch["fine_labels" if classes == 100 else "labels"])
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
@@ -52,7 +53,7 @@ def _read_batch(path: Path, classes: int) -> tuple[Bytes, Integers]:
     # A damaged pickle can raise almost anything while it is read.
     except Exception as error:
         raise UserError(
-            f"{path} is not a readable CIFAR file ({error or type(error).__name__}); "
+            f"{shown(path)} is not a readable CIFAR file ({error or type(error).__name__}); "
             "replace the file."
         ) from error
 
@@ -60,8 +61,7 @@ def _read_batch(path: Path, classes: int) -> tuple[Bytes, Integers]:
 def read(folder: Path | None, info: DatasetInfo) -> Official:
     """Return the official sets. The last of the batch files in `folder` is the test set."""
     assert folder is not None, "the catalog gives this data set a folder"
-    paths = [path for name in info.files if (path := find_file(folder, name))]
-    *train, test = [_read_batch(path, info.num_classes) for path in paths]
+    *train, test = [_read_batch(folder, name, info.num_classes) for name in info.files]
     return Official(
         np.concatenate([images for images, _ in train]),
         np.concatenate([labels for _, labels in train]),

@@ -6,61 +6,44 @@ content to a square. Each kind of crop is a `types.Crop`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from harness import rng
-from harness.data.types import Integers
+from harness.data.types import Crop, Integers
 
 RATIO = (3 / 4, 4 / 3)  # of width to height, log-uniform: the default of torchvision and FFCV
 TRIES = 10  # random boxes before the fallback, as in torchvision
 CENTRE_SHARE = 224 / 256  # of the shorter side that is used in evaluation
 
 
-@dataclass(frozen=True)
-class Whole:
-    """The whole image, for data sets that are stored at the size at which they are used."""
-
-    def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
-        """See `Crop.boxes`."""
-        return np.stack([np.zeros_like(heights), np.zeros_like(heights), heights, widths], 1)
+def whole(ids: Integers, heights: Integers, widths: Integers) -> Integers:
+    """Return the whole images, for data sets that are stored at the size at which they are used."""
+    return np.stack([np.zeros_like(heights), np.zeros_like(heights), heights, widths], 1)
 
 
-@dataclass(frozen=True)
-class Centre:
-    """The square in the middle; its side is `CENTRE_SHARE` of the shorter side, as in FFCV."""
-
-    def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
-        """See `Crop.boxes`."""
-        side = np.maximum((CENTRE_SHARE * np.minimum(heights, widths)).astype(np.int64), 1)
-        return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], 1)
+def centre(ids: Integers, heights: Integers, widths: Integers) -> Integers:
+    """Return the squares in the middle with `CENTRE_SHARE` of the shorter side, as in FFCV."""
+    side = np.maximum((CENTRE_SHARE * np.minimum(heights, widths)).astype(np.int64), 1)
+    return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], 1)
 
 
-@dataclass(frozen=True)
-class RandomResized:
-    """`torchvision.transforms.RandomResizedCrop.get_params`, with draws of its own per sample.
+def random_resized(seed: int, epoch: int, scale: tuple[float, float]) -> Crop:
+    """Return the crop of `torchvision.transforms.RandomResizedCrop`, with draws of its own.
 
     The area is uniform in `scale`, a share of the image's area; the ratio is log-uniform in
     `RATIO`. After `TRIES` boxes that do not fit, the largest centred box with an allowed ratio is
     taken.
     """
 
-    seed: int
-    epoch: int
-    scale: tuple[float, float]
-
-    def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
-        """See `Crop.boxes`."""
+    def crop(ids: Integers, heights: Integers, widths: Integers) -> Integers:
         result = np.empty((len(ids), 4), dtype=np.int64)
         open_rows = np.arange(len(ids))  # samples that have no box yet
         # The first try, four random words, fits nearly all samples: only the others draw more.
         for first, last in ((0, 1), (1, TRIES)):
-            draws = rng.uniform(self.seed, "resized_crop", self.epoch, ids[open_rows], 4 * last)
+            draws = rng.uniform(seed, "resized_crop", epoch, ids[open_rows], 4 * last)
             for k in range(first, last):
-                box, fits = self._try(
-                    draws[:, 4 * k : 4 * k + 4], heights[open_rows], widths[open_rows]
-                )
+                tried = draws[:, 4 * k : 4 * k + 4]
+                box, fits = _try(tried, scale, heights[open_rows], widths[open_rows])
                 result[open_rows[fits]] = box[fits]
                 open_rows, draws = open_rows[~fits], draws[~fits]
                 if not len(open_rows):
@@ -68,20 +51,23 @@ class RandomResized:
         result[open_rows] = _largest(heights[open_rows], widths[open_rows])
         return result
 
-    def _try(
-        self, draws: np.ndarray, heights: Integers, widths: Integers
-    ) -> tuple[Integers, np.ndarray]:
-        """Return a box for each row of four draws, and whether it lies within its image."""
-        low, high = self.scale
-        area = heights * widths * (low + (high - low) * draws[:, 0])
-        log_low, log_high = np.log(RATIO)
-        ratio = np.exp(log_low + (log_high - log_low) * draws[:, 1])
-        width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
-        height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
-        fits = (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
-        top = (draws[:, 2] * (heights - height + 1)).astype(np.int64)
-        left = (draws[:, 3] * (widths - width + 1)).astype(np.int64)
-        return np.stack([top, left, height, width], 1), fits
+    return crop
+
+
+def _try(
+    draws: np.ndarray, scale: tuple[float, float], heights: Integers, widths: Integers
+) -> tuple[Integers, np.ndarray]:
+    """Return a box for each row of four draws, and whether it lies within its image."""
+    low, high = scale
+    area = heights * widths * (low + (high - low) * draws[:, 0])
+    log_low, log_high = np.log(RATIO)
+    ratio = np.exp(log_low + (log_high - log_low) * draws[:, 1])
+    width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
+    height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
+    fits = (width > 0) & (width <= widths) & (height > 0) & (height <= heights)
+    top = (draws[:, 2] * (heights - height + 1)).astype(np.int64)
+    left = (draws[:, 3] * (widths - width + 1)).astype(np.int64)
+    return np.stack([top, left, height, width], 1), fits
 
 
 def _largest(heights: Integers, widths: Integers) -> Integers:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.catalog import CATALOG, DatasetInfo, check_counts, find, misfits, missing
-from harness.data.crops import Centre
+from harness.data.crops import centre
 from harness.data.download import download
 from harness.data.imagefolder import FolderImages
 from harness.data.source import INSTALL_FFCV, choose
@@ -48,44 +48,39 @@ def load(
         raise UserError(" ".join(problems))
     info = CATALOG[config.name]
     source = choose(info, data_root, loader, ffcv_trouble)
+    choice, stored = f"{source.loader}: {source.reason}", "original"
     if source.folder is None:
-        return _load_arrays(config, info, data_root)
-    choice = f"{source.loader}: {source.reason}"
-    if source.loader == "ffcv":
-        from harness.data.beton import load_betons  # FFCV may not be installed
+        choice, splits = "in memory", _array_splits(config, info, data_root)
+    elif source.loader == "ffcv":
+        from harness.data.beton import beton_splits  # FFCV may not be installed
 
-        return load_betons(source.folder, config, info, choice, cache)
-    return _load_tree(config, info, source.folder, choice)
+        splits, stored = beton_splits(source.folder, config, info, cache)
+    else:
+        splits = _tree_splits(config, info, source.folder)
+    train, validation, test = splits
+    digest = split_hash(train.ids, validation.ids, test.ids)
+    return Dataset(train, validation, test, info, digest, config, choice, stored)
 
 
-def _load_arrays(config: DatasetConfig, info: DatasetInfo, data_root: str | None) -> Dataset:
+def _array_splits(config: DatasetConfig, info: DatasetInfo, data_root: str | None) -> list[Split]:
     official = read_official(info, data_root)
     train, validation, test = cut_as(config, official.train_labels, official.test_labels)
-    return Dataset(
-        train=_split(official.train_images, official.train_labels, train),
-        validation=_split(official.train_images, official.train_labels, validation),
-        test=_split(official.test_images, official.test_labels, test),
-        info=info,
-        split_hash=split_hash(train, validation, test),
-        config=config,
-    )
+    return [
+        _split(official.train_images, official.train_labels, train),
+        _split(official.train_images, official.train_labels, validation),
+        _split(official.test_images, official.test_labels, test),
+    ]
 
 
-def _load_tree(config: DatasetConfig, info: DatasetInfo, folder: Path, choice: str) -> Dataset:
+def _tree_splits(config: DatasetConfig, info: DatasetInfo, folder: Path) -> list[Split]:
     official, test_set = scan_parts(folder)
     check_counts(info, len(official.labels), len(test_set.labels), len(official.classes), folder)
     if (note := left_out_note([official, test_set])) is not None:
         print(f"note: {note}", file=sys.stderr)
     train, validation, test = cut_as(config, official.labels, test_set.labels)
-    return Dataset(
-        train=_tree_split(official, train),
-        validation=_tree_split(official, validation),
-        test=_tree_split(test_set, test),
-        info=info,
-        split_hash=split_hash(train, validation, test),
-        config=config,
-        loader_choice=choice,
-    )
+    return [
+        _tree_split(official, train), _tree_split(official, validation), _tree_split(test_set, test)
+    ]  # fmt: skip
 
 
 def _tree_split(tree: ImageTree, ids: Integers) -> Split:
@@ -138,7 +133,7 @@ def first_images(dataset: Dataset, count: int) -> Bytes:
         return split.images[:count]
     ids = split.ids[:count]
     images = np.empty((len(ids), side, side, 3), dtype=np.uint8)
-    split.images.decoder(np.arange(len(ids)), ids, Centre())(slice(0, len(ids)), images)
+    split.images.decoder(np.arange(len(ids)), ids, centre)(slice(0, len(ids)), images)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 

@@ -14,7 +14,7 @@ import urllib.error
 from pathlib import Path
 
 from harness.arguments import Option, parse_options
-from harness.data.catalog import CATALOG, DatasetInfo, find, missing
+from harness.data.catalog import CATALOG, DatasetInfo, find, missing, shown
 from harness.errors import UserError, command, nearest
 
 OPTIONS = {"data_root": Option()}
@@ -62,7 +62,7 @@ def download(info: DatasetInfo, data_root: str | None) -> Path:
         if (folder := find(info, data_root)) is not None:  # another process was faster
             return folder
         raise UserError(
-            f"{missing(info, data_root)} The download to {target} failed: {error}"
+            f"{missing(info, data_root)} The download to {shown(target)} failed: {error}"
         ) from error
     finally:
         socket.setdefaulttimeout(deadline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import threading
 from collections import deque
@@ -20,7 +20,7 @@ from harness.data.threads import Threads
 from harness.data.types import Integers
 
 PAGE_SIZE = 1 << 25  # bytes; no image crosses a page: FFCV's own process cache requires that
-LONGEST_SIDE = 65_535  # pixels: FFCV stores the sides in 16 bits
+LONGEST_SIDE, LONGEST_JPEG_SIDE = 65_535, 65_500  # pixels: limits of FFCV's index and of libjpeg
 IMAGE_SECONDS = 60.0  # time limit for reading and encoding one image
 
 
@@ -59,65 +59,53 @@ def encode(image: np.ndarray, id: int, settings: Settings) -> EncodedImage:
 
     draw = rng.uniform(0, "write.compress", 0, np.array([id]), 1)[0, 0]
     is_jpeg = draw < settings.compress_probability
-    height, width = image.shape[:2]
+    size = f"{image.shape[1]:,} x {image.shape[0]:,} pixels"
     try:
         image = resizer(image, settings.max_resolution)
-        raw = encode_jpeg(image, settings.jpeg_quality) if is_jpeg else np.ascontiguousarray(image)
-    except (cv2.error, ValueError) as error:  # too thin to be shrunk, or too long for a JPEG
+    except cv2.error as error:  # a side would have no pixel
         raise BadImage(
-            f"{width} x {height} pixels cannot be written with max_resolution="
-            f"{settings.max_resolution} and {'as JPEG' if is_jpeg else 'as pixels'}"
+            f"{size} are too thin for max_resolution={settings.max_resolution}"
         ) from error
     height, width = image.shape[:2]
-    if max(height, width) > LONGEST_SIDE:
-        raise BadImage(
-            f"{width:,} x {height:,} pixels, where FFCV stores up to {LONGEST_SIDE:,} a side; set "
-            "max_resolution"
-        )
+    longest = LONGEST_JPEG_SIDE if is_jpeg else LONGEST_SIDE
+    if max(height, width) > longest:
+        kind = "a JPEG" if is_jpeg else "an image stored as pixels"
+        raise BadImage(f"{size}, and {kind} has up to {longest:,} a side; set max_resolution")
+    raw = encode_jpeg(image, settings.jpeg_quality) if is_jpeg else np.ascontiguousarray(image)
     if raw.nbytes > PAGE_SIZE:
         raise BadImage(f"it takes {raw.nbytes:,} bytes of {PAGE_SIZE:,}; set max_resolution")
     return EncodedImage(IMAGE_MODES["jpg" if is_jpeg else "raw"], height, width, raw.tobytes())
-
-
-class _Job:
-    """Reads and encodes one image in a thread."""
-
-    def __init__(self, part: Part, id: int, settings: Settings) -> None:
-        self.id = id
-        self.done = threading.Event()
-        self._part, self._settings = part, settings
-        self._result: EncodedImage | BaseException | None = None
-
-    def __call__(self) -> None:
-        try:
-            self._result = encode(self._part.source.read(self.id), self.id, self._settings)
-        except BaseException as error:  # noqa: BLE001 — raised or returned by `result`
-            self._result = error
-        self.done.set()
-
-    def result(self) -> EncodedImage | BadImage:
-        """Return the encoded image, or why it cannot be encoded; raise any other error."""
-        if isinstance(self._result, EncodedImage | BadImage):
-            return self._result
-        assert self._result is not None
-        raise self._result
 
 
 def _encoded(
     part: Part, settings: Settings, threads: Threads
 ) -> Iterator[tuple[int, EncodedImage | BadImage]]:
     """Return (id, encoded image or `BadImage`) in the order of ids, with several jobs under way."""
+    results: dict[int, EncodedImage | BaseException] = {}
+
+    def start(id: int) -> tuple[int, threading.Event]:
+        done = threading.Event()
+
+        def job() -> None:
+            try:
+                results[id] = encode(part.source.read(id), id, settings)
+            except BaseException as error:  # noqa: BLE001 — raised or returned below
+                results[id] = error
+            done.set()
+
+        threads.submit(job)
+        return id, done
+
     ids = iter(part.ids.tolist())
-    pending: deque[_Job] = deque()
-    while True:
-        while len(pending) < 8 * len(threads) and (id := next(ids, None)) is not None:
-            pending.append(_Job(part, id, settings))
-            threads.submit(pending[-1])
-        if not pending:
-            return
-        job = pending.popleft()
-        threads.wait(job.done, f"the image {part.source.describe(job.id)}", IMAGE_SECONDS)
-        yield job.id, job.result()
+    pending = deque(start(id) for id in itertools.islice(ids, 8 * len(threads)))
+    while pending:
+        id, done = pending.popleft()
+        threads.wait(done, f"the image {part.source.describe(id)}", IMAGE_SECONDS)
+        pending.extend(start(next_id) for next_id in itertools.islice(ids, 1))
+        result = results.pop(id)
+        if not isinstance(result, EncodedImage | BadImage):
+            raise result
+        yield id, result
 
 
 def write_part(
@@ -128,7 +116,7 @@ def write_part(
     progress: Callable[[], None],
     skip: Callable[[Skipped], None],
 ) -> File:
-    """Write one `.beton` file (temporary name, sync, rename) and return its manifest entry.
+    """Write one `.beton` file to the disk and return its manifest entry.
 
     The layout is FFCV 1.0.2's: header, fields, an entry per image, pages of images, and a table
     that says where each image lies. Bad images are left out and given to `skip`.
@@ -153,38 +141,31 @@ def write_part(
     position = _next_page(index_end)
     table = np.zeros(len(part.ids), dtype=ALLOC_TABLE_TYPE)
     count = 0
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for id, result in _encoded(part, settings, threads):
-                progress()
-                if isinstance(result, BadImage):
-                    skip(_skipped(part, id, result))
-                    continue
-                mode, height, width, data = result
-                if position // PAGE_SIZE != (position + len(data) - 1) // PAGE_SIZE:
-                    position = _next_page(position)
-                file.seek(position)
-                file.write(data)
-                entry = entries[count]
-                entry["f0"] = mode, width, height, position
-                entry["f1"], entry["f2"] = part.source.labels[id], id
-                table[count] = count, position, len(data)
-                position, count = position + len(data), count + 1
-            table_start = _next_page(position)
-            file.seek(table_start)
-            file.write(table[:count].tobytes())
-            header = np.zeros(1, dtype=HeaderType)
-            header[0] = CURRENT_VERSION, len(fields), PAGE_SIZE, count, table_start
-            file.seek(0)
-            file.write(header.tobytes() + descriptions.tobytes() + entries[:count].tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    with path.open("xb") as file:
+        for id, result in _encoded(part, settings, threads):
+            progress()
+            if isinstance(result, BadImage):
+                skip(_skipped(part, id, result))
+                continue
+            mode, height, width, data = result
+            if position // PAGE_SIZE != (position + len(data) - 1) // PAGE_SIZE:
+                position = _next_page(position)
+            file.seek(position)
+            file.write(data)
+            entry = entries[count]
+            entry["f0"] = mode, width, height, position
+            entry["f1"], entry["f2"] = part.source.labels[id], id
+            table[count] = count, position, len(data)
+            position, count = position + len(data), count + 1
+        table_start = _next_page(position)
+        file.seek(table_start)
+        file.write(table[:count].tobytes())
+        header = np.zeros(1, dtype=HeaderType)
+        header[0] = CURRENT_VERSION, len(fields), PAGE_SIZE, count, table_start
+        file.seek(0)
+        file.write(header.tobytes() + descriptions.tobytes() + entries[:count].tobytes())
+        file.flush()
+        os.fsync(file.fileno())
     return File(
         count=count,
         bytes=path.stat().st_size,

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.catalog import DatasetInfo, find_file
+from harness.data.catalog import DatasetInfo, read_file, shown
 from harness.data.types import Bytes, Official
 from harness.errors import UserError
 
 _UNSIGNED_BYTE = 0x08  # the code of this type in an IDX file
 
 
-def read_idx(path: Path) -> Bytes:
+def read_idx(folder: Path, name: str) -> Bytes:
     """Return the array in an IDX file: two zero bytes, type, rank, big-endian sizes, entries.
 
     Raises:
         UserError: the file is truncated, is not gzip, or is not an IDX file of bytes.
     """
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); replace the file.") from error
+    path, raw = read_file(folder, name)
     if len(raw) < 4 or raw[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or len(raw) < 4 + 4 * raw[3]:
-        raise UserError(f"{path} is not an IDX file of bytes; replace the file.")
+        raise UserError(f"{shown(path)} is not an IDX file of bytes; replace the file.")
     sizes = np.frombuffer(raw, ">u4", count=raw[3], offset=4).tolist()
     start = 4 + 4 * raw[3]
     if len(raw) - start != math.prod(sizes):
         raise UserError(
-            f"{path} holds {len(raw) - start} bytes of data where its header says "
+            f"{shown(path)} holds {len(raw) - start} bytes of data where its header says "
             f"{math.prod(sizes)}; replace the file."
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes)
@@ -41,8 +36,9 @@ def read_idx(path: Path) -> Bytes:
 def read(folder: Path | None, info: DatasetInfo) -> Official:
     """Return the official sets from the four files in `folder`."""
     assert folder is not None, "the catalog gives this data set a folder"
-    arrays = [read_idx(path) for name in info.files if (path := find_file(folder, name))]
-    train_images, train_labels, test_images, test_labels = arrays
+    train_images, train_labels, test_images, test_labels = (
+        read_idx(folder, name) for name in info.files
+    )
     return Official(
         train_images[:, None],
         train_labels.astype(np.int64),

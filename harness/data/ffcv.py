@@ -22,6 +22,7 @@ import torch
 
 from harness.cached_jit import CachedJit
 from harness.data import node
+from harness.data.catalog import shown
 from harness.data.types import Bytes, Crop, Decoder, Integers
 from harness.errors import UserError
 
@@ -122,7 +123,7 @@ class BetonImages:
         rows = self._selected[rows]
         image = self._image[rows]
         heights, widths = image["height"].astype(np.int64), image["width"].astype(np.int64)
-        boxes = crop.boxes(ids, heights, widths)
+        boxes = crop(ids, heights, widths)
         starts, sizes = image["data_ptr"].astype(np.int64), self._sizes[rows]
         jpeg = image["mode"] == _JPEG
 
@@ -133,8 +134,8 @@ class BetonImages:
             )  # fmt: skip
             if bad >= 0:
                 raise UserError(
-                    f"image {ids[piece][bad]} in {self.path} does not decode: the file is damaged; "
-                    "write it again with `python -m harness.data.write`."
+                    f"image {ids[piece][bad]} in {shown(self.path)} does not decode: the file is "
+                    "damaged; write it again with `python -m harness.data.write`."
                 )
 
         return decode

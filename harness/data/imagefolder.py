@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from harness.data.catalog import shown
 from harness.data.threads import Stalled
 from harness.data.types import Bytes, Crop, Decoder, Integers
 from harness.errors import UserError
@@ -25,12 +26,6 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of a TIFF file
 
 class BadImage(Exception):
     """A file that could be read but is not an image that can be used."""
-
-
-def shown(path: Path | str) -> str:
-    """Return a path as printable text: bytes that are not UTF-8 become `\\xe9`, line ends `\\n`."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -65,7 +60,7 @@ def decoding() -> Iterator[None]:
         raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def open_image(file: io.BufferedIOBase) -> Image.Image:
+def open_image(file: IO[bytes]) -> Image.Image:
     """Return the image in `file` with its header read, but not its pixels. Call in `decoding`.
 
     Raises `BadImage` for an image without pixels, or with values whose range the file does not
@@ -143,7 +138,7 @@ class FolderImages:
                 with _named(path), decoding():  # the header has the size
                     opened.append(open_image(io.BytesIO(content)))
             widths, heights = np.array([image.size for image in opened], dtype=np.int64).T
-            boxes = crop.boxes(ids[piece], heights, widths).tolist()
+            boxes = crop(ids[piece], heights, widths).tolist()
             for path, image, box, target in zip(paths, opened, boxes, out, strict=True):
                 top, left, height, width = box
                 with _named(path), decoding():

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, ValidationError, model_validator
 
-from harness.data.catalog import MANIFEST, DatasetInfo, check_counts
+from harness.data.catalog import MANIFEST, DatasetInfo, check_counts, find_betons, shown
 from harness.errors import UserError
 from harness.files import Damaged
 from harness.schema import DatasetConfig, Frozen, Names, PositiveInt
@@ -135,10 +135,10 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = read_json(path, follow_links=True)
     except (OSError, Damaged) as error:
-        raise UserError(f"{path} cannot be read ({error}): {WRITE_AGAIN}.") from error
+        raise UserError(f"{shown(path)} cannot be read ({error}): {WRITE_AGAIN}.") from error
     if (version := content.get("format", FORMAT)) != FORMAT:
         raise UserError(
-            f"{path} has format {version}, and this version reads {FORMAT}: {WRITE_AGAIN}."
+            f"{shown(path)} has format {version}, and this version reads {FORMAT}: {WRITE_AGAIN}."
         )
     try:
         return Manifest.model_validate(content)
@@ -146,23 +146,44 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the whole file"
         raise UserError(
-            f"{path} is not a manifest of this version ({key}: {first['msg'].lower()}): "
+            f"{shown(path)} is not a manifest of this version ({key}: {first['msg'].lower()}): "
             f"{WRITE_AGAIN}."
         ) from error
+
+
+def any_config(info: DatasetInfo, data_root: str | None) -> DatasetConfig:
+    """Return a config with which the data set can be read, to look at some of its images.
+
+    It has the split and the size of the `.beton` files, where there are some.
+
+    Raises:
+        UserError: see `read_manifest`.
+    """
+    folder = find_betons(info, data_root)
+    if info.reader is not None or folder is None:
+        return DatasetConfig(name=info.name, validation_size=max(1, info.train_size // 10))
+    manifest = read_manifest(folder)
+    largest = manifest.settings.max_resolution
+    return DatasetConfig(
+        name=info.name,
+        validation_size=manifest.split.validation_size,
+        split_seed=manifest.split.split_seed,
+        resolution=None if largest is None else min(largest, info.resolution),
+    )
 
 
 def read_fitting(folder: Path, config: DatasetConfig, info: DatasetInfo) -> Manifest:
     """Return the manifest in `folder` if the set fits `config`.
 
     Raises:
-        UserError: see `read_manifest`; or the folder has another data set or split, or images that
-            were shrunk below the config's resolution.
+        UserError: see `read_manifest`; or the folder has another data set or split, images that
+            were shrunk below the config's resolution, or files of another size.
     """
     manifest = read_manifest(folder)
     if manifest.dataset != info.name:
         raise UserError(
-            f"{folder} holds the data set {manifest.dataset}, not {info.name}: set run.data_root "
-            "to another folder, or correct dataset.name."
+            f"{shown(folder)} holds the data set {manifest.dataset}, not {info.name}: set "
+            "run.data_root to another folder, or correct dataset.name."
         )
     official = manifest.official
     check_counts(info, official.train, official.test, official.classes, folder)
@@ -176,14 +197,32 @@ def read_fitting(folder: Path, config: DatasetConfig, info: DatasetInfo) -> Mani
         written = ", ".join(f"{key}={getattr(split, key)}" for key in differing)
         requested = ", ".join(f"{key}={getattr(config, key)}" for key in differing)
         raise UserError(
-            f"{folder} was written with {written}, and the config has dataset.{requested}: change "
-            "the config, or write another folder with `python -m harness.data.write`."
+            f"{shown(folder)} was written with {written}, and the config has dataset.{requested}: "
+            "change the config, or write another folder with `python -m harness.data.write`."
         )
     largest, side = manifest.settings.max_resolution, config.resolution or info.resolution
     if largest is not None and largest < side:
         raise UserError(
-            f"{folder} was written with max_resolution={largest}, and the config needs images of "
-            f"{side} pixels: set dataset.resolution to {largest} or less, or write another folder "
-            "with a larger max_resolution."
+            f"{shown(folder)} was written with max_resolution={largest}, and the config needs "
+            f"images of {side} pixels: set dataset.resolution to {largest} or less, or write "
+            "another folder with a larger max_resolution."
         )
+    for part in PARTS:
+        _check_size(folder / f"{part}.beton", getattr(manifest.parts, part).bytes)
     return manifest
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Raise `UserError` unless the file has the size that its manifest states."""
+    try:
+        actual = path.stat().st_size
+    except OSError as error:
+        raise UserError(
+            f"{shown(path)} cannot be read ({error.strerror}), though the manifest beside it lists "
+            f"it: {WRITE_AGAIN}."
+        ) from error
+    if actual != size:
+        raise UserError(
+            f"{shown(path)} has {actual:,} bytes where its manifest says {size:,}: it was "
+            f"truncated or replaced; copy it again, or {WRITE_AGAIN}."
+        )

@@ -1,9 +1,16 @@
-"""The order of samples: a function of (seed, epoch), independent of loader and number of ranks."""
+"""Which samples are in which batch: a function of (seed, epoch), the same for all loaders.
+
+The number of ranks only cuts global batches into parts.
+"""
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from harness import rng
-from harness.data.types import Integers
+
+Integers = npt.NDArray[np.int64]
 
 
 def rank_part(length: int, rank: int, world_size: int) -> slice:

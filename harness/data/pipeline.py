@@ -173,8 +173,7 @@ def _with_decoders(
     """Return the rows of each batch and its decoder. Several batches are drawn at once."""
     remaining = iter(batches)
     for first in remaining:
-        more = itertools.islice(remaining, max(0, CROPS_AT_ONCE // len(first) - 1))
-        group = [first, *more]
+        group = [first, *itertools.islice(remaining, max(0, CROPS_AT_ONCE // len(first) - 1))]
         rows = np.concatenate(group)
         decode = images.decoder(rows, split.ids[rows], crop)
         start = 0

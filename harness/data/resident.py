@@ -5,71 +5,50 @@ On the CPU the tensors share memory with the data set's arrays, so all stages of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from harness.data.orders import fixed_order, rank_part, training_order
-from harness.data.types import Batch, Dataset, Integers, Split, SplitName
-
-
-@dataclass(frozen=True)
-class _Part:
-    images: torch.Tensor
-    labels: torch.Tensor
-    ids: Integers
-
-    @classmethod
-    def of(cls, split: Split, device: torch.device) -> _Part:
-        if not isinstance(split.images, np.ndarray):
-            raise TypeError("the images of this split are encoded: use the streamed loader")
-        images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-        return cls(images.to(device), labels.to(device), split.ids)
-
-    def batches(self, order: Integers) -> Iterator[Batch]:
-        """Return a batch for each row of positions. One copy to the device serves all of them."""
-        rows = torch.from_numpy(np.ascontiguousarray(order)).to(self.images.device)
-        for positions, row in zip(order, rows, strict=True):
-            yield Batch(self.images[row], self.labels[row], self.ids[positions])
+from harness.data.types import Batch, Dataset, Integers, Loader, Split, SplitName
 
 
-class Resident:
-    """A `Loader` over tensors. `batch_size` is global; the batches are this rank's part."""
+def _on_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor, Integers]:
+    """Return the images and labels on the device, and the ids on the host."""
+    if not isinstance(split.images, np.ndarray):
+        raise TypeError("the images of this split are encoded: use the streamed loader")
+    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+    return images.to(device), labels.to(device), split.ids
+
+
+class Resident(Loader):
+    """A `Loader` over tensors."""
 
     name = "resident"
 
     def __init__(
         self, dataset: Dataset, batch_size: int, rank: int, world_size: int, device: torch.device
     ) -> None:
-        self._parts: dict[str, _Part] = {
-            "train": _Part.of(dataset.train, device),
-            "validation": _Part.of(dataset.validation, device),
-            "test": _Part.of(dataset.test, device),
+        super().__init__(dataset, batch_size, rank, world_size)
+        self._parts: dict[str, tuple[Tensor, Tensor, Integers]] = {
+            "train": _on_device(dataset.train, device),
+            "validation": _on_device(dataset.validation, device),
+            "test": _on_device(dataset.test, device),
         }
-        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
-        self.steps_per_epoch = len(dataset.train) // batch_size
 
-    def epoch(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """See `Loader.epoch`."""
-        train = self._parts["train"]
-        order = training_order(seed, epoch, len(train.ids), self._batch_size)
-        share = rank_part(self._batch_size, self._rank, self._world_size)
-        return train.batches(order[start_step:, share])
+    def _training_batches(self, rows: Integers, seed: int, epoch: int) -> Iterator[Batch]:
+        images, labels, ids = self._parts["train"]
+        # One copy to the device serves all batches, so that none of them waits for the device.
+        indices = torch.from_numpy(np.ascontiguousarray(rows)).to(images.device)
+        for positions, index in zip(rows, indices, strict=True):
+            yield Batch(images[index], labels[index], ids[positions])
 
-    def evaluate(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
-        """See `Loader.evaluate`."""
-        part = self._parts[split]
-        share = rank_part(len(part.ids), self._rank, self._world_size)
-        for start in range(share.start, share.stop, batch_size):
-            rows = slice(start, min(start + batch_size, share.stop))
-            yield Batch(part.images[rows], part.labels[rows], part.ids[rows])
-
-    def fixed(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """See `Loader.fixed`."""
-        train = self._parts["train"]
-        return train.batches(fixed_order(len(train.ids), count, batch_size))
+    def _plain_batches(self, split: SplitName, rows: Iterable[Integers]) -> Iterator[Batch]:
+        images, labels, ids = self._parts[split]
+        for positions in rows:
+            index = torch.from_numpy(positions).to(images.device)
+            yield Batch(images[index], labels[index], ids[positions])
 
     def close(self) -> None:
         """See `Loader.close`."""

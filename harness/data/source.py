@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.data.catalog import CATALOG, DatasetInfo, find_betons, find_tree, missing
+from harness.data.catalog import CATALOG, DatasetInfo, find_betons, find_tree, missing, shown
 from harness.data.manifest import read_fitting
+from harness.data.tree import class_names
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 
@@ -60,13 +61,14 @@ def choose(info: DatasetInfo, data_root: str | None, loader: str, why_no_ffcv: F
             raise UserError(str(missing(info, data_root)))
         no_ffcv = why_no_ffcv() if betons is not None else None
         if betons is not None and no_ffcv is None:
-            return Source("ffcv", betons, f"{betons} holds .beton files")
+            return Source("ffcv", betons, f"{shown(betons)} holds .beton files")
         if tree is None:
+            assert betons is not None
             raise UserError(
-                f"{betons} holds .beton files, and {no_ffcv}; or put the folders train/ and val/ "
-                "there, for run.loader=imagefolder."
+                f"{shown(betons)} holds .beton files, and {no_ffcv}; or put the folders train/ and "
+                "val/ there, for run.loader=imagefolder."
             )
-        return Source("imagefolder", tree, no_ffcv or f"{tree} does not hold .beton files")
+        return Source("imagefolder", tree, no_ffcv or f"{shown(tree)} does not hold .beton files")
     if loader == "ffcv":
         if betons is None:
             raise UserError(
@@ -99,6 +101,13 @@ def problem(
         source = choose(info, data_root, loader, why_no_ffcv)
         if source.loader == "ffcv" and source.folder is not None:
             read_fitting(source.folder, config, info)
+        if source.loader == "imagefolder" and source.folder is not None:
+            count = len(class_names(source.folder))
+            if count != info.num_classes:
+                raise UserError(
+                    f"{shown(source.folder)} has {count:,} class folders, and {info.name} has "
+                    f"{info.num_classes:,} classes: complete the folder, or choose another one."
+                )
     except UserError as error:
         return str(error)
     return missing(info, data_root) if source.loader == "resident" else None

@@ -49,7 +49,7 @@ def cut(
     """Return the ids of train, validation and test: ascending positions in the official sets.
 
     The first two are cut from the official training set and share no id. Sizes are numbers of
-    images; None means all that remain. `catalog.check` tells beforehand whether they fit.
+    images; None means all that remain. `catalog.misfits` tells beforehand whether they fit.
     """
     order = stratified_order(train_labels, seed, "split.train")
     validation, rest = order[:validation_size], order[validation_size:]

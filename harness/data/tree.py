@@ -7,21 +7,25 @@ macOS and Jupyter create, are left out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.imagefolder import SUFFIXES, BadImage, decoding, open_image, shown
+from harness.data.catalog import DatasetInfo, check_counts, shown
+from harness.data.imagefolder import SUFFIXES, BadImage, decoding, open_image
 from harness.data.types import Integers
 from harness.errors import UserError
 
 PARTS = ("train", "val")  # the folders of the official training set and the official test set
 LAYOUT = "images lie in train/<class>/ and val/<class>/, as in train/n01440764/some.JPEG"
+HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+"""Folders that macOS, Synology, Windows and Linux create. Other names begin with a dot."""
 _THREADS = 8  # a network folder answers several requests at once
 _MOST_SHOWN = 5  # names in one sentence
 _Identity = tuple[int, int]  # device and inode
@@ -55,11 +59,20 @@ class _Listing:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in HIDDEN
 
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one. Raises `UserError` for a dead link."""
+    if entry.is_symlink() and not Path(entry.path).exists():
+        raise UserError(
+            f"{shown(entry.path)} is a link to nothing: restore its target or remove it."
+        )
+    return entry.is_dir()
 
 
 def _identity(path: Path) -> _Identity:
@@ -80,10 +93,10 @@ def _list(root: Path, top: str) -> _Listing:
             for entry in entries:
                 if _is_hidden(entry.name):
                     listing.left_out.append(Path(entry.path))
-                elif entry.is_dir():
+                elif _is_folder(entry):
                     pending.append(f"{folder}/{entry.name}")
                 elif _is_image(entry.name):
-                    if not entry.is_file():  # a link to nothing; a FIFO, which would hang
+                    if not entry.is_file():  # such as a FIFO, which would hang
                         raise UserError(f"{shown(entry.path)} is not a file: remove it.")
                     names[folder].append(entry.name)
                     if entry.is_symlink():
@@ -112,13 +125,9 @@ def _scan(root: Path) -> ImageTree:
         UserError: a folder cannot be read, there are no class folders, a class has no images, or a
             folder comes twice.
     """
-    try:
-        classes, left_out = list_classes(root)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            listings = list(pool.map(lambda name: _list(root, name), classes))
-    except OSError as error:
-        place = shown(error.filename or root)
-        raise UserError(f"{place} cannot be read ({error.strerror}).") from error
+    classes, left_out = _class_folders(root)
+    with _readable(root), ThreadPoolExecutor(_THREADS) as pool:
+        listings = list(pool.map(lambda name: _list(root, name), classes))
     empty = [name for name, listing in zip(classes, listings, strict=True) if not listing.paths]
     if empty:
         raise UserError(
@@ -140,19 +149,29 @@ def _scan(root: Path) -> ImageTree:
     )
 
 
-def list_classes(root: Path) -> tuple[list[str], list[Path]]:
-    """Return the names of the class folders, sorted, and the hidden folders, which do not count.
-
-    Raises:
-        UserError: there are none.
-        OSError: `root` cannot be read.
-    """
-    with os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    classes = [name for name in names if not _is_hidden(name)]
+def _class_folders(root: Path) -> tuple[list[str], list[Path]]:
+    """Return the names of the class folders, sorted, and the hidden folders, which do not count."""
+    classes: list[str] = []
+    hidden: list[Path] = []
+    with _readable(root), os.scandir(root) as entries:
+        for entry in entries:
+            if _is_hidden(entry.name):
+                hidden += [Path(entry.path)] if entry.is_dir() else []
+            elif _is_folder(entry):
+                classes.append(entry.name)
     if not classes:
         raise UserError(f"{shown(root)} has no class folders: {LAYOUT}.")
-    return classes, [root / name for name in names if _is_hidden(name)]
+    return sorted(classes), sorted(hidden)
+
+
+@contextlib.contextmanager
+def _readable(root: Path) -> Iterator[None]:
+    """Turn an `OSError` at or below `root` into a `UserError` that names the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        place = shown(error.filename or root)
+        raise UserError(f"{place} cannot be read ({error.strerror}).") from error
 
 
 def _refuse_links(links: Sequence[Path], folders: dict[_Identity, Path]) -> None:
@@ -170,33 +189,39 @@ def _refuse_links(links: Sequence[Path], folders: dict[_Identity, Path]) -> None
             )
 
 
-def scan_parts(folder: Path) -> tuple[ImageTree, ImageTree]:
-    """List the official training set and the official test set of a tree.
+def class_names(folder: Path) -> list[str]:
+    """Return the names of the classes of a tree, which both parts have.
 
     Raises:
-        UserError: a folder is missing, cannot be read or has no images; the two parts have
-            different classes; or a link makes images count twice, in one part or in both.
+        UserError: a part is missing or cannot be read, or the two parts have different classes.
     """
     if absent := [part for part in PARTS if not (folder / part).is_dir()]:
         raise UserError(
             f"{shown(folder)} has no folder {' and no folder '.join(absent)}: {LAYOUT}."
         )
-    train, test = (_scan(folder / part) for part in PARTS)
-    check_same_classes(folder, train.classes, test.classes)
-    folders = dict(train.folders)
-    _add(folders, test.folders)
-    _refuse_links([*train.links, *test.links], folders)
-    return train, test
-
-
-def check_same_classes(folder: Path, train: Sequence[str], test: Sequence[str]) -> None:
-    """Raise `UserError` unless both parts of the tree in `folder` have the same classes."""
+    train, test = (_class_folders(folder / part)[0] for part in PARTS)
     if differing := sorted(set(train) ^ set(test)):
         raise UserError(
             f"{shown(folder)}/train and {shown(folder)}/val have different classes: "
             f"{_first(differing)} {'is' if len(differing) == 1 else 'are'} in only one of them. "
             "Both need a folder for each class."
         )
+    return train
+
+
+def scan_parts(folder: Path) -> tuple[ImageTree, ImageTree]:
+    """List the official training set and the official test set of a tree.
+
+    Raises:
+        UserError: see `class_names`; or a class has no images, a folder cannot be read, or a link
+            makes images count twice, in one part or in both.
+    """
+    class_names(folder)
+    train, test = (_scan(folder / part) for part in PARTS)
+    folders = dict(train.folders)
+    _add(folders, test.folders)
+    _refuse_links([*train.links, *test.links], folders)
+    return train, test
 
 
 def left_out_note(trees: Sequence[ImageTree]) -> str | None:
@@ -216,13 +241,24 @@ def tree_problems(folder: Path, headers: int | None = 1000) -> list[str]:
     return inspect_tree(folder, headers)[0]
 
 
-def inspect_tree(folder: Path, headers: int | None) -> tuple[list[str], list[str]]:
-    """Return the sentences of `tree_problems`, and others that describe the tree."""
+def inspect_tree(
+    folder: Path, headers: int | None, info: DatasetInfo | None = None
+) -> tuple[list[str], list[str]]:
+    """Return the sentences of `tree_problems`, and others that describe the tree.
+
+    info: the data set that the tree should be, if one is known.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
     try:
-        trees = scan_parts(folder)
+        trees = train, test = scan_parts(folder)
     except UserError as error:
-        return [str(error)], []
-    problems, notes = [], []
+        return [str(error)], notes
+    if info is not None:
+        try:
+            check_counts(info, len(train.paths), len(test.paths), len(train.classes), folder)
+        except UserError as error:
+            problems.append(str(error))
     for part, tree in zip(PARTS, trees, strict=True):
         counts = np.bincount(tree.labels)
         notes.append(

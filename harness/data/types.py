@@ -5,7 +5,8 @@ torch is imported for type checkers only, so that a plan can use these types wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,14 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data.catalog import DatasetInfo
+from harness.data.orders import Integers, fixed_order, rank_part, training_order
 from harness.schema import DatasetConfig
 
 if TYPE_CHECKING:
     import torch
 
 Bytes = npt.NDArray[np.uint8]
-Integers = npt.NDArray[np.int64]
 SplitName = Literal["train", "validation", "test"]
+Crop = Callable[[Integers, Integers, Integers], Integers]
+"""Returns which box of each image is used, int64 [N, 4]: top, left, height and width in pixels.
+
+Its arguments are ids, heights and widths, int64 [N].
+"""
 Decoder = Callable[[slice, Bytes], None]
 """Decodes one slice of a batch into the array that it is given, uint8 [n, side, side, 3]."""
 
@@ -36,13 +42,6 @@ class Official:
     train_labels: Integers
     test_images: Bytes
     test_labels: Integers
-
-
-class Crop(Protocol):
-    """A rule that says which box of an image is used."""
-
-    def boxes(self, ids: Integers, heights: Integers, widths: Integers) -> Integers:
-        """Return the box of each image, int64 [N, 4]: top, left, height, width."""
 
 
 class EncodedImages(Protocol):
@@ -116,20 +115,38 @@ class Batch:
     ids: Integers
 
 
-class Loader(Protocol):
-    """Gives the batches of one rank. `name` is recorded with a result."""
+class Loader(ABC):
+    """Gives the batches of one rank, in an order that is the same for all loaders and any ranks.
+
+    `name` is recorded with a result. `batch_size` is global; the batches are this rank's part.
+    """
 
     name: str
-    steps_per_epoch: int
+
+    def __init__(self, dataset: Dataset, batch_size: int, rank: int, world_size: int) -> None:
+        self._sizes = {
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+        }
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self.steps_per_epoch = len(dataset.train) // batch_size
 
     def epoch(self, seed: int, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Return this rank's part of each global batch of a training epoch, from `start_step`."""
+        order = training_order(seed, epoch, self._sizes["train"], self._batch_size)
+        share = rank_part(self._batch_size, self._rank, self._world_size)
+        return self._training_batches(order[start_step:, share], seed, epoch)
 
     def evaluate(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """Return this rank's part of a split. All ranks together see each example once, in order.
 
         `batch_size` is the rank's own. The last batch may be smaller. A rank may get no batch.
         """
+        share = rank_part(self._sizes[split], self._rank, self._world_size)
+        rows = np.arange(share.start, share.stop, dtype=np.int64)
+        batches = (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+        return self._plain_batches(split, batches)
 
     def fixed(self, count: int, batch_size: int) -> Iterator[Batch]:
         """Return the same full batches of training images on every rank, for batch-norm statistics.
@@ -137,6 +154,16 @@ class Loader(Protocol):
         They hold `count` images, or all if there are fewer. A remainder that does not fill a batch
         is dropped, unless it is the only batch.
         """
+        return self._plain_batches("train", fixed_order(self._sizes["train"], count, batch_size))
 
+    @abstractmethod
     def close(self) -> None:
         """Free memory, threads and files. The loader cannot be used afterwards."""
+
+    @abstractmethod
+    def _training_batches(self, rows: Integers, seed: int, epoch: int) -> Iterator[Batch]:
+        """Return the training batches of an epoch; `rows` are positions, a row for each batch."""
+
+    @abstractmethod
+    def _plain_batches(self, split: SplitName, rows: Iterable[Integers]) -> Iterator[Batch]:
+        """Return batches without random crops; each item of `rows` has the positions of one."""

@@ -4,8 +4,8 @@
     python -m harness.data.write dataset=imagenet source=/data/ILSVRC out=data/imagenet
 
 `source` is a tree with train/<class>/* and val/<class>/*, or the data root of another data set.
-With check=true the tree is looked at and nothing is written: classes, counts, links, and the
-format and size of every image, whose pixels are not decoded.
+With check=true the tree is looked at and nothing is written: classes, counts (compared with those
+of `dataset`, if it is given), links, and the format and size of every image, which is not decoded.
 Further arguments, with their defaults:
 
     validation_size=N         training images for validation; default: as in grids/dataset/NAME.yaml
@@ -22,8 +22,7 @@ The files do not count as a data set until the manifest is there, which is writt
 from __future__ import annotations
 
 from harness.arguments import Option, parse_options
-from harness.data.catalog import CATALOG
-from harness.data.imagefolder import shown
+from harness.data.catalog import CATALOG, DatasetInfo, shown
 from harness.data.manifest import PARTS, Settings
 from harness.data.node import usable_cores
 from harness.data.source import INSTALL_FFCV
@@ -64,17 +63,18 @@ def _unknown(name: str, source: str | None) -> str:
         return message
     train, test = scan_parts(user_path(source, "source"))
     return (
-        f"{message} To make {source} one, add this row to _ROWS in harness/data/catalog.py:\n"
+        f"{message} To make {shown(source)} one, add this row to _ROWS in "
+        "harness/data/catalog.py:\n"
         f'    image_folder("{name}", num_classes={len(train.classes)}, '
         f"train_size={len(train.labels):_}, test_size={len(test.labels):_}),"
     )
 
 
-def _check(source: str | None) -> int:
+def _check(source: str | None, info: DatasetInfo | None) -> int:
     """Print what is in the tree `source` and what is wrong with it; return the exit code."""
     if source is None:
         raise UserError("check=true looks at a tree of image files: add source=DIR.")
-    problems, notes = inspect_tree(user_path(source, "source"), headers=None)
+    problems, notes = inspect_tree(user_path(source, "source"), None, info)
     print("\n".join(notes))
     if problems:
         raise UserError("\n".join(problems))
@@ -86,14 +86,14 @@ def main(arguments: list[str]) -> int:
     """Write the data set that `arguments` describe; return the exit code."""
     options = parse_options(arguments, OPTIONS)
     source = options["source"]
-    if options["check"]:
-        return _check(source)
-    for key in ("dataset", "out"):
+    for key in () if options["check"] else ("dataset", "out"):
         if options[key] is None:
-            raise UserError(
-                f"{key} is missing: add {key}=VALUE, for example {OPTIONS[key].example}"
-            )
-    if (info := CATALOG.get(options["dataset"])) is None:
+            example = f"for example {key}={OPTIONS[key].example}"
+            raise UserError(f"{key} is missing: add {key}=VALUE, {example}")
+    info = CATALOG.get(options["dataset"])
+    if options["check"]:
+        return _check(source, info)
+    if info is None:
         raise UserError(_unknown(options["dataset"], source))
     size = options["validation_size"] or _default_validation_size(info.name)
     if size is None:
@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> int:
         manifest = write_betons(info, config, source, out, settings, workers, options["skip_bad"])
     except (OSError, CannotWrite) as error:  # a folder that cannot be written, storage that hangs
         raise UserError(
-            f"{out} was not finished, and does not count as a data set: {error}"
+            f"{shown(out)} was not finished, and does not count as a data set: {error}"
         ) from error
     counts = ", ".join(f"{getattr(manifest.parts, name).count:,} {name}" for name in PARTS)
     print(f"{shown(out)}: {counts}; split {manifest.split.hash}")

@@ -1,26 +1,30 @@
 """Write the `.beton` files of a data set and their manifest.
 
 Threads read, shrink and encode images; one thread writes them in the order of ids. So the same
-settings give the same bytes with any number of threads. A file gets its name when it is complete.
-The manifest is written last: a folder without a manifest is not a data set. One process at a time
-writes to a folder, and it first removes the unfinished files of a writer that was killed.
+settings give the same bytes with any number of threads. The files lie in a hidden folder until all
+are complete. The manifest is written last: a folder without a manifest is not a data set. One
+process at a time writes to a folder, and it first removes the unfinished files of a writer that was
+killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.catalog import MANIFEST, DatasetInfo, check_counts, misfits
+from harness.data.catalog import MANIFEST, DatasetInfo, check_counts, misfits, shown
 from harness.data.datasets import read_official
 from harness.data.encode import Part, SourceImages, write_part
-from harness.data.imagefolder import read_image, shown
+from harness.data.imagefolder import read_image
 from harness.data.manifest import (
     FORMAT,
     PARTS,
@@ -41,6 +45,7 @@ from harness.files import make_folder, user_path, write_json
 from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 
+UNFINISHED = ".unfinished-"  # how folders for files that are being written are called
 MOST_BAD = 100  # with more bad images a write stops at once, unless it may skip them
 
 
@@ -63,7 +68,9 @@ def write_betons(
     if problems := misfits(config):
         raise UserError(" ".join(problems))
     if (out / MANIFEST).exists():
-        raise UserError(f"{out} holds a finished data set: remove it first, or name another out.")
+        raise UserError(
+            f"{shown(out)} holds a finished data set: remove it first, or name another out."
+        )
     train, test, classes = _open_source(info, source)
     parts = [
         Part(name, "test" if name == "test" else "train", ids, test if name == "test" else train)
@@ -104,7 +111,7 @@ def _open_source(
         raise UserError(f"{info.name} is read from a tree of image files: add source=DIR.")
     folder = user_path(source, "source")
     train, test = scan_parts(folder)
-    check_counts(info, len(train.labels), len(test.labels), len(train.classes), shown(folder))
+    check_counts(info, len(train.labels), len(test.labels), len(train.classes), folder)
     if (note := left_out_note([train, test])) is not None:
         print(f"note: {note}", file=sys.stderr)
     return _from_tree(train), _from_tree(test), [shown(name) for name in train.classes]
@@ -134,15 +141,17 @@ def _locked(out: Path) -> Iterator[Claim]:
     claim = try_claim(out, f"write-{os.getpid()}")
     if claim is None:
         raise UserError(
-            f"another process writes to {out}: name another out, or wait. If that process was "
-            f"killed on another machine, its claim expires after {STALE_SECONDS:.0f} s."
+            f"another process writes to {shown(out)}: name another out, or wait. If that process "
+            f"was killed on another machine, its claim expires after {STALE_SECONDS:.0f} s."
         )
     try:
-        for unfinished in out.glob(".*.beton.*.tmp"):
-            unfinished.unlink(missing_ok=True)
+        for unfinished in out.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         yield claim
     except ClaimLost as error:
-        raise UserError(f"{out} was not finished: another process writes to it now.") from error
+        raise UserError(
+            f"{shown(out)} was not finished: another process writes to it now."
+        ) from error
     finally:
         claim.release()
 
@@ -166,23 +175,26 @@ def _write_parts(
         if len(bad) > MOST_BAD and not skip_bad:
             raise UserError(_bad_images(bad, "these are the first"))
 
+    files: dict[str, File] = {}
     threads = Threads(workers)
-    try:
-        files = {
-            part.name: write_part(out / f"{part.name}.beton", part, settings, threads, step, skip)
-            for part in parts
-        }
-    finally:
-        threads.close()
-    if bad and not skip_bad:
-        raise UserError(_bad_images(bad, "these are all"))
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out) as folder:
+        try:
+            for part in parts:
+                path = Path(folder) / f"{part.name}.beton"
+                files[part.name] = write_part(path, part, settings, threads, step, skip)
+        finally:
+            threads.close()
+        if bad and not skip_bad:
+            raise UserError(_bad_images(bad, "these are all"))
+        for path in Path(folder).iterdir():
+            path.replace(out / path.name)
     return files, bad
 
 
 def _bad_images(bad: Sequence[Skipped], which: str) -> str:
     listed = "\n".join(f"  {entry.image}: {entry.because}" for entry in bad)
     return (
-        f"{len(bad)} images do not decode, so the data set was not finished; replace them, or "
+        f"{len(bad)} images cannot be stored, so the data set was not finished; replace them, or "
         f"leave them out with skip_bad=true; {which}:\n{listed}"
     )
 
@@ -193,7 +205,7 @@ def _written_ids(part: Part, bad: Sequence[Skipped]) -> np.ndarray:
     ids = np.setdiff1d(part.ids, left_out, assume_unique=True)
     if not len(ids):
         raise UserError(
-            f"no image of the part {part.name} decodes; correct the source and {WRITE_AGAIN}."
+            f"no image of the part {part.name} can be stored; correct the source and {WRITE_AGAIN}."
         )
     return ids
 
@@ -215,10 +227,10 @@ class _Progress:
             return
         self._shown = now
         rate = self._done / max(now - self._started, 1e-9)
-        left = int((self._total - self._done) / rate)  # seconds
+        remaining = datetime.timedelta(seconds=int((self._total - self._done) / rate))
         text = (
             f"{self._done:,} of {self._total:,} images ({self._done / self._total:.0%}), "
-            f"{rate:,.0f} a second, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+            f"{rate:,.0f} a second, {remaining} left"
         )
         if self._is_terminal:
             control("\r\033[K", sys.stderr)  # overwrite the line

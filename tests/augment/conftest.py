@@ -8,6 +8,7 @@ from PIL import Image
 
 from harness.augment import numba_executor, torch_executor
 from harness.augment.lower import lower
+from harness.augment.ops import Kind
 from harness.augment.replay import replay
 
 
@@ -39,6 +40,8 @@ EXECUTORS = {"torch": torch_executor.run, "numba": numba_executor.run}
 def _called_directly(executor):
     def run(images: torch.Tensor, plan) -> torch.Tensor:
         lowered = lower(plan, *images.shape[2:])
+        if (lowered.kinds == Kind.KERNEL).any():
+            return torch_executor.run(images, lowered, plan.fill, plan.interpolation)
         return executor(images, lowered, plan.fill, plan.interpolation)
 
     return run

@@ -11,6 +11,8 @@ from PIL import Image
 
 from harness.augment.__main__ import main
 from harness.augment.spaces import SPACES, TABLES
+from harness.data import write
+from harness.data.catalog import CATALOG, image_folder
 from harness.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,37 @@ def test_wrong_words_get_a_sentence(words, sentence):
 
 def test_a_mistake_ends_the_command_with_its_sentence_alone():
     assert run("polcy=randaug", code=2).startswith("error: there is no option 'polcy'")
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A data set of image files with 5 training images, and the folder of its tree."""
+    info = image_folder("photos", num_classes=1, train_size=5, test_size=1, resolution=64)
+    monkeypatch.setitem(CATALOG, "photos", info)
+    for i in range(6):
+        path = tmp_path / "tree" / "photos" / ("train" if i else "val") / "cat" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((50, 40), 90).save(path)
+    return tmp_path / "tree"
+
+
+def draw(root, out):
+    assert main(["policy=randaug", "dataset=photos", f"data_root={root}", f"out={out}",
+                 "rows=samples"]) == 0  # fmt: skip
+    with Image.open(out) as picture:
+        return picture.size
+
+
+def test_a_set_of_few_images_can_be_drawn(photos, tmp_path):
+    assert draw(photos, tmp_path / "sheet.png")[1] > 4 * 64
+
+
+def test_a_written_set_can_be_drawn_whatever_its_split_and_size(photos, tmp_path):
+    write.main(["dataset=photos", f"source={photos / 'photos'}", f"out={tmp_path / 'photos'}",
+                "validation_size=3", "split_seed=7", "max_resolution=45"])  # fmt: skip
+    (width, height) = draw(tmp_path, tmp_path / "sheet.png")
+    assert 2 * 45 < height < 4 * 64 + 60
+    assert width > 7 * 45
 
 
 def test_a_space_of_identity_alone_has_nothing_to_show(tmp_path):

@@ -150,7 +150,5 @@ def test_autoaugment_has_torchvisions_sub_policies():
                 assert step.level == pytest.approx((level or 0) / 9)
 
 
-def test_every_space_names_its_source_and_every_op_can_be_drawn():
+def test_every_space_names_its_source():
     assert all(space.source for space in SPACES.values())
-    used = {row.op for space in SPACES.values() for row in space.rows}
-    assert used >= set(OPS) - {"Cutout"}

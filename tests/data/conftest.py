@@ -1,5 +1,6 @@
 """A small tree of photo-like JPEGs in many sizes, as a data set of the catalog, and its files."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,10 @@ def betons(tree, tmp_path_factory):
     write(["dataset=photos", f"source={tree / 'photos'}", f"out={root / 'photos'}", *words])
     del CATALOG["photos"]
     return root
+
+
+@pytest.fixture
+def copy(tree, tmp_path):
+    """A tree of its own, which the test may change."""
+    shutil.copytree(tree / "photos", tmp_path / "source")
+    return tmp_path / "source"

@@ -6,7 +6,7 @@ import pytest
 import harness.data
 import harness.models
 import harness.store
-from harness.data.catalog import CATALOG, check
+from harness.data.catalog import CATALOG, misfits, missing
 from harness.schema import DatasetConfig
 
 
@@ -15,7 +15,7 @@ def config(name="digits", validation_size=100, **rest):
 
 
 def test_a_config_that_fits_has_no_problems():
-    assert check(config(train_size=1_337, test_size=360), None) == []
+    assert misfits(config(train_size=1_337, test_size=360)) == []
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,12 @@ def test_a_config_that_fits_has_no_problems():
     ],
 )
 def test_what_does_not_fit_is_named(wrong, words):
-    (problem,) = check(wrong, None)
+    (problem,) = misfits(wrong)
     assert all(word in problem for word in words), problem
 
 
 def test_all_problems_are_listed_at_once():
-    assert len(check(config(train_size=1_400, test_size=400), None)) == 2
+    assert len(misfits(config(train_size=1_400, test_size=400))) == 2
 
 
 def test_absent_files_are_named_with_the_places_and_the_remedy(tmp_path, monkeypatch):
@@ -41,14 +41,14 @@ def test_absent_files_are_named_with_the_places_and_the_remedy(tmp_path, monkeyp
     partly = tmp_path / "root" / "cifar-10-batches-py"
     partly.mkdir(parents=True)
     (partly / "test_batch").touch()
-    (problem,) = check(config("cifar10"), str(tmp_path / "root"))
+    problem = missing(CATALOG["cifar10"], str(tmp_path / "root"))
     assert f"{partly} (lacks data_batch_1," in problem
     assert "test_batch" not in problem
     assert "data/cifar-10-batches-py (no such folder)" in problem
     assert "python -m harness.data.download cifar10" in problem
     for name in CATALOG["cifar10"].files:
         (partly / name).touch()
-    assert check(config("cifar10"), str(tmp_path / "root")) == []
+    assert missing(CATALOG["cifar10"], str(tmp_path / "root")) is None
 
 
 def test_planning_imports_neither_torch_nor_numpy():
@@ -56,7 +56,8 @@ def test_planning_imports_neither_torch_nor_numpy():
         "import sys, harness.data.catalog as c, harness.models as models, harness.store\n"
         "from harness.data import CATALOG\n"
         "from harness.schema import DatasetConfig, ModelConfig\n"
-        "c.check(DatasetConfig(name='digits', validation_size=1), None)\n"
+        "c.misfits(DatasetConfig(name='digits', validation_size=1))\n"
+        "c.missing(CATALOG['digits'], None)\n"
         "models.check(ModelConfig(family='cifar_resnet', depth=8))\n"
         "print([m for m in ('torch', 'numpy', 'sklearn') if m in sys.modules])"
     )

@@ -1,3 +1,5 @@
+import gzip
+import importlib
 import pickle
 import struct
 from pathlib import Path
@@ -5,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data.catalog import CATALOG
+from harness.data.catalog import CATALOG, find, missing
 from harness.data.cifar import read
 from harness.data.datasets import load
 from harness.errors import UserError
@@ -112,3 +114,52 @@ def test_a_damaged_batch_is_named(tmp_path, raw):
     write_batches(tmp_path, raw)
     with pytest.raises(UserError, match="data_batch_1 is not a readable CIFAR file"):
         read(tmp_path, CATALOG["cifar10"])
+
+
+def idx(values: np.ndarray) -> bytes:
+    return (
+        b"\0\0\x08"
+        + bytes([values.ndim])
+        + np.array(values.shape, ">u4").tobytes()
+        + (values.astype(np.uint8).tobytes())
+    )
+
+
+def contents(name: str) -> dict[str, bytes]:
+    """Two random training or test images for each file of a data set, as its files hold them."""
+    info, random = CATALOG[name], np.random.default_rng(0)
+    key = "fine_labels" if info.num_classes == 100 else "labels"
+    files = {}
+    for file in info.files:
+        images = random.integers(0, 256, (2, info.resolution, info.resolution), dtype=np.uint8)
+        if info.reader == "fashion_mnist":
+            files[file] = idx(np.array([1, 2]) if "labels" in file else images)
+        else:
+            data = np.repeat(images.reshape(2, -1), 3, axis=1)
+            files[file] = pickle.dumps({"data": data, key: [1, 2]})
+    return files
+
+
+@pytest.mark.parametrize("name", [info.name for info in CATALOG.values() if info.files])
+def test_every_file_that_counts_as_there_is_read_plain_or_gzipped(name, tmp_path):
+    info = CATALOG[name]
+    sets = []
+    for kind in ("plain", "gzipped", "mixed"):
+        root = tmp_path / kind
+        folder = root / (info.folder or "")
+        folder.mkdir(parents=True)
+        for i, (file, content) in enumerate(contents(name).items()):
+            if kind == "plain" or (kind == "mixed" and i % 2):
+                (folder / file).write_bytes(content)
+            else:
+                (folder / f"{file}.gz").write_bytes(gzip.compress(content))
+        assert missing(info, str(root)) is None
+        reader = importlib.import_module(f"harness.data.{info.reader}")
+        official = reader.read(find(info, str(root)), info)
+        sets.append([official.train_images, official.train_labels, official.test_images])
+        (folder / f"{info.files[0]}.gz").write_bytes(gzip.compress(b"x" * 99)[:-9])
+        (folder / info.files[0]).unlink(missing_ok=True)
+        with pytest.raises(UserError, match=rf"{info.files[0]}\.gz cannot be read"):
+            reader.read(folder, info)
+    for other in sets[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(sets[0], other, strict=True))

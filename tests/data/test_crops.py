@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 
 from harness import rng
-from harness.data.crops import RATIO, Centre, RandomResized, Whole, side_at
+from harness.data.crops import RATIO, centre, random_resized, side_at, whole
 
 IDS = np.arange(3000, dtype=np.int64) * 7
 RNG = np.random.default_rng(0)
@@ -35,27 +35,27 @@ def reference(seed, epoch, sample, height, width, scale):
 
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0), (0.35, 0.35)])
 def test_boxes_are_those_of_a_reference_written_for_one_sample(scale):
-    boxes = RandomResized(3, 5, scale).boxes(IDS, HEIGHTS, WIDTHS)
+    boxes = random_resized(3, 5, scale)(IDS, HEIGHTS, WIDTHS)
     for i in range(len(IDS)):
         expected = reference(3, 5, IDS[i], int(HEIGHTS[i]), int(WIDTHS[i]), scale)
         assert tuple(boxes[i]) == expected, i
 
 
-@pytest.mark.parametrize("crop", [RandomResized(0, 0, (0.08, 1.0)), Centre(), Whole()])
+@pytest.mark.parametrize("crop", [random_resized(0, 0, (0.08, 1.0)), centre, whole])
 def test_a_box_lies_within_its_image_and_depends_on_nothing_else(crop):
-    boxes = crop.boxes(IDS, HEIGHTS, WIDTHS)
+    boxes = crop(IDS, HEIGHTS, WIDTHS)
     top, left, height, width = boxes.T
     assert (np.minimum(top, left) >= 0).all()
     assert (np.minimum(height, width) >= 1).all()
     assert (top + height <= HEIGHTS).all()
     assert (left + width <= WIDTHS).all()
     some = RNG.permutation(len(IDS))[:100]
-    assert np.array_equal(crop.boxes(IDS[some], HEIGHTS[some], WIDTHS[some]), boxes[some])
+    assert np.array_equal(crop(IDS[some], HEIGHTS[some], WIDTHS[some]), boxes[some])
 
 
 def test_random_boxes_cover_areas_places_and_epochs_as_they_should():
     same = np.full(len(IDS), 400)
-    boxes = RandomResized(0, 0, (0.08, 1.0)).boxes(IDS, same, same)
+    boxes = random_resized(0, 0, (0.08, 1.0))(IDS, same, same)
     share = boxes[:, 2] * boxes[:, 3] / 400**2
     assert share.min() == pytest.approx(0.08, abs=0.01)
     assert share.max() > 0.95
@@ -68,12 +68,12 @@ def test_random_boxes_cover_areas_places_and_epochs_as_they_should():
     free = 400 - boxes[:, 2] > 50
     place = boxes[free, 0] / (400 - boxes[free, 2])
     assert np.histogram(place, 4, (0, 1))[0] / free.sum() == pytest.approx([0.25] * 4, abs=0.04)
-    for other in (RandomResized(0, 1, (0.08, 1.0)), RandomResized(1, 0, (0.08, 1.0))):
-        assert (other.boxes(IDS, same, same) != boxes).any(axis=1).mean() > 0.99
+    for other in (random_resized(0, 1, (0.08, 1.0)), random_resized(1, 0, (0.08, 1.0))):
+        assert (other(IDS, same, same) != boxes).any(axis=1).mean() > 0.99
 
 
 def test_the_centre_is_seven_eighths_of_the_shorter_side():
-    boxes = Centre().boxes(np.arange(2), np.array([256, 300]), np.array([512, 200]))
+    boxes = centre(np.arange(2), np.array([256, 300]), np.array([512, 200]))
     assert boxes.tolist() == [[16, 144, 224, 224], [62, 12, 175, 175]]
 
 

@@ -101,10 +101,10 @@ def test_a_damaged_file_is_named(tmp_path, name, damage, word):
     whole = b"\0\0\x08\x02" + np.array([4, 4], ">u4").tobytes() + bytes(range(16))
     (tmp_path / name).write_bytes(whole)
     if not name.endswith("gz"):
-        assert read_idx(tmp_path / name).tolist() == np.arange(16).reshape(4, 4).tolist()
+        assert read_idx(tmp_path, "train").tolist() == np.arange(16).reshape(4, 4).tolist()
     (tmp_path / name).write_bytes(damage(whole))
     with pytest.raises(UserError, match=word) as caught:
-        read_idx(tmp_path / name)
+        read_idx(tmp_path, "train")
     assert str(tmp_path / name) in str(caught.value)
 
 

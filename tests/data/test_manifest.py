@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.data import write
+from harness.data import source, write
 from harness.data.catalog import MANIFEST
-from harness.data.crops import Centre
+from harness.data.crops import centre
 from harness.data.datasets import load
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -62,7 +62,10 @@ ANOTHER_SPLIT = {"validation_size": 9, "split_seed": 0, "hash": "0" * 16}
     [
         (truncate, r"train\.beton has [\d,]+ bytes where its manifest says"),
         (damage_index, r"the index of .*test\.beton is not the one"),
-        (lambda folder: (folder / "validation.beton").unlink(), r"validation\.beton is not there"),
+        (
+            lambda folder: (folder / "validation.beton").unlink(),
+            r"validation\.beton cannot be read",
+        ),
         (says("split", ANOTHER_SPLIT), "hold another split than their manifest"),
         (lambda folder: (folder / MANIFEST).write_text("{"), r"manifest\.json cannot be read"),
         (lambda folder: (folder / MANIFEST).write_text("{}"), r"format: field required.*again"),
@@ -81,6 +84,17 @@ def test_a_spoiled_set_is_named_when_it_is_loaded(set_copy, change, words):
     change(set_copy)
     with pytest.raises(UserError, match=words):
         load(CONFIG, str(set_copy.parent), "ffcv")
+
+
+@pytest.mark.parametrize(
+    "change", [truncate, lambda folder: (folder / "validation.beton").unlink()]
+)
+def test_a_launch_sees_files_of_another_size(set_copy, change):
+    assert source.problem(CONFIG, str(set_copy.parent), "ffcv") is None
+    change(set_copy)
+    with pytest.raises(UserError) as caught:
+        load(CONFIG, str(set_copy.parent), "ffcv")
+    assert source.problem(CONFIG, str(set_copy.parent), "ffcv") == str(caught.value)
 
 
 def test_another_split_than_the_written_one_is_refused(betons):
@@ -125,7 +139,7 @@ def test_a_jpeg_that_is_damaged_in_the_file_is_named_by_its_id(tree, tmp_path):
     with images.path.open("r+b") as file:
         file.seek(start)
         file.write(bytes(20))
-    decode = images.decoder(np.arange(15), dataset.test.ids, Centre())
+    decode = images.decoder(np.arange(15), dataset.test.ids, centre)
     with pytest.raises(UserError, match=r"image 4 in .*test\.beton does not decode"):
         decode(slice(0, 15), np.empty((15, 32, 32, 3), np.uint8))
 

@@ -68,6 +68,17 @@ def test_files_that_the_loader_does_not_read_are_a_problem(tree, betons, at, loa
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("part", ["train", "val", ""])
+def test_class_folders_that_do_not_fit_are_a_problem(tree, tmp_path, part):
+    shutil.copytree(tree / "photos", tmp_path / "photos")
+    for folder in [part] if part else ["train", "val"]:
+        shutil.rmtree(tmp_path / "photos" / folder / "newt")
+    message = source.problem(CONFIG, str(tmp_path), "auto")
+    with pytest.raises(UserError) as caught:
+        load(CONFIG, str(tmp_path))
+    assert message == str(caught.value) if part else "2 class folders, and photos has 3" in message
+
+
 @pytest.mark.usefixtures("no_ffcv")
 def test_without_ffcv_only_a_tree_can_be_read(tree, betons):
     assert source.problem(CONFIG, str(tree), "auto") is None

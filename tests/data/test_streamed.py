@@ -5,16 +5,15 @@ import importlib
 import itertools
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from harness.data import datasets, streamed
+from harness.data import datasets
 from harness.data.catalog import misfits
-from harness.data.crops import Centre, RandomResized
+from harness.data.crops import centre, random_resized
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.threads import Stalled
@@ -98,7 +97,7 @@ def test_both_loaders_cut_the_same_boxes_of_the_same_samples(open_loader, tree):
 
 
 @pytest.mark.parametrize(
-    ("split", "crop"), [("train", RandomResized(4, 0, (0.08, 1))), ("test", 0)]
+    ("split", "crop"), [("train", random_resized(4, 0, (0.08, 1))), ("test", 0)]
 )
 def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(open_loader, tree, split, crop):
     """From raw storage: the pixels of the box in the file, resized by INTER_AREA."""
@@ -114,7 +113,7 @@ def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(open_loader, tree, s
     for image, label, sample in zip(images, labels, ids, strict=True):
         pixels = np.asarray(read_image(part.root / part.paths[sample]))
         sides = np.array([pixels.shape[:2]])
-        ((y, x, h, w),) = (crop or Centre()).boxes(np.array([sample]), sides[:, 0], sides[:, 1])
+        ((y, x, h, w),) = (crop or centre)(np.array([sample]), sides[:, 0], sides[:, 1])
         box = np.ascontiguousarray(pixels[y : y + h, x : x + w])
         expected = cv2.resize(box, (32, 32), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
         # two builds of OpenCV round a share in a thousand apart
@@ -147,28 +146,6 @@ def test_progressive_resizing_grows_training_images_and_no_others(open_loader):
     sides = [next(loader.epoch(0, epoch)).images.shape[-1] for epoch in range(5)]
     assert sides == [32, 32, 32, 64, 96]
     assert next(loader.evaluate("validation", 5)).images.shape == (5, 3, 96, 96)
-
-
-def test_a_thread_sorts_the_next_epoch_while_this_one_is_used(open_loader, monkeypatch):
-    sorted_by = {}
-    order = streamed.training_order
-
-    def watched(seed, epoch, *rest):
-        sorted_by.setdefault(epoch, []).append(threading.current_thread().name)
-        return order(seed, epoch, *rest)
-
-    monkeypatch.setattr(streamed, "training_order", watched)
-    loader = open_loader(epochs=2)
-    list(loader.epoch(7, 0))
-    deadline = time.monotonic() + 20
-    while loader._next_order is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    ahead = copies(loader.epoch(7, 1))
-    assert sorted_by[1][0].startswith("decode-")
-    assert [len(names) for names in sorted_by.values()] == [1, 1]  # and none after the last
-    assert same(ahead, copies(open_loader().epoch(7, 1)))
-    assert not same(ahead, copies(loader.epoch(8, 1)))
 
 
 def test_images_of_one_size_come_out_as_they_are(tmp_path):
@@ -312,11 +289,11 @@ def test_importing_ffcv_leaves_torchs_threads_alone(in_child):
 def test_what_decodes_images_is_kept_for_the_next_process(in_child, betons):
     code = (
         "from pathlib import Path\nimport numpy as np\n"
-        "from harness.data.crops import Centre\n"
+        "from harness.data.crops import centre\n"
         "from harness.data.ffcv import BetonImages, _decode\n"
         f"images = BetonImages(Path({str(betons / 'photos' / 'train.beton')!r}))\n"
         "out = np.zeros((1, 16, 16, 3), dtype=np.uint8)\n"
-        "images.decoder(np.arange(1), images.ids[:1], Centre())(slice(0, 1), out)\n"
+        "images.decoder(np.arange(1), images.ids[:1], centre)(slice(0, 1), out)\n"
         "print(out.sum(), _decode.compiled.stats.cache_misses.total())"
     )
     first, again = (in_child(code).split() for _ in range(2))

@@ -55,14 +55,15 @@ def test_hidden_files_and_folders_are_left_out_and_named(tree, tmp_path, capsys)
     before = load(CONFIG, str(tree), "imagefolder")
     for name in ("train/.ipynb_checkpoints/a.png", "train/__MACOSX/cat/a.png", "val/.git/a.png",
                  "train/cat/._cat_00.JPEG", "train/cat/.ipynb_checkpoints/cat_00-checkpoint.png",
-                 "train/cat/Thumbs.db", "train/.DS_Store"):  # fmt: skip
+                 "train/cat/Thumbs.db", "train/.DS_Store", "val/lost+found/#1.png",
+                 "train/dog/@eaDir/a.JPEG"):  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("not an image")
     after = load(CONFIG, str(tmp_path), "imagefolder")
     assert after.split_hash == before.split_hash
     assert after.train.images._paths == before.train.images._paths
     note = capsys.readouterr().err
-    assert "5 hidden files or folders are left out" in note
+    assert "7 hidden files or folders are left out" in note
     assert str(root / "train" / "cat" / "._cat_00.JPEG") in note
     assert tree_problems(root) == []
 
@@ -121,7 +122,10 @@ def link_two_images_to_one_outside(root):
         (link_image_to_image, "dog/2.png and .*cat/0.png are the same file"),
         (link_test_image_to_training_image, "val/dog/2.png and .*train/dog/0.png are the same"),
         (link_two_images_to_one_outside, "are the same file"),
-        (lambda root: (root / "train/cat/2.png").symlink_to("gone.png"), "2.png is not a file"),
+        (lambda root: (root / "train/cat/2.png").symlink_to("gone.png"), "2.png is a link to not"),
+        (lambda root: (root / "train/cat/a.jpg").symlink_to("a.jpg"), "a.jpg is a link to nothing"),
+        (lambda root: (root / "train/cat/old").symlink_to("/gone"), "cat/old is a link to nothing"),
+        (lambda root: (root / "train/newt").symlink_to("/gone"), "train/newt is a link to nothing"),
         (lambda root: os.mkfifo(root / "train/cat/2.png"), "2.png is not a file"),
         (lambda root: shutil.rmtree(root / "val/dog"), "different classes: dog is in only one"),
         (lambda root: shutil.rmtree(root / "val"), "no folder val: images lie in train/<class>/"),
@@ -179,11 +183,13 @@ def test_write_check_prints_what_is_there_and_writes_nothing(small, capsys):
     assert write.main([f"source={small}", "check=true"]) == 0
     assert "train: 4 images in 2 classes" in capsys.readouterr().out
     (small / "train/cat/0.png").write_text("no image")
-    with pytest.raises(UserError, match="0.png: it is not an image"):
+    with pytest.raises(UserError, match=r"0\.png: it is not an image"):
         write.main([f"source={small}", "check=true"])
     assert sorted(small.rglob("*")) == before
     with pytest.raises(UserError, match="add source=DIR"):
         write.main(["check=true"])
+    with pytest.raises(UserError, match="photos should have 48 training images"):
+        write.main([f"source={small}", "dataset=photos", "check=true"])
 
 
 def test_an_unreadable_folder_is_named_and_not_passed_over(small, monkeypatch):

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import stats
 from analysis.cells import Cell, best_cell, cells_per_size, magnitude_key, mean_counts, size_columns
 from analysis.columns import NONE, TOP1, Metric
-from analysis.optimum import Optimum, optimum
 from analysis.provenance import differing_columns
+from harness import statistics as stats
+from harness.statistics import Optimum, optimum
 
 POLICY = ("policy", "calibrated")  # size columns that do not matter for `none`
 MOST_OPTIMA = 500  # sizes for which the smooth optimum is computed: each takes some 2 ms

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import AXES, COUNTS, NONE, TOP1, Metric, is_axis, values_of
-from analysis.stats import mean
 from harness.errors import UserError, nearest
+from harness.statistics import mean
 
 SizeKey = tuple[Any, ...]  # the values of the size columns
 

@@ -17,7 +17,7 @@ from analysis.cells import Cell, cells_per_size
 from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
 from analysis.columns import NONE, Metric
 from analysis.number_text import format_value
-from analysis.stats import contrast
+from harness.statistics import contrast
 
 
 def best_arm_beats(

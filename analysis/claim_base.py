@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.budgets import Untestable, check_budget, unequal_work
 from analysis.cells import Cell
 from analysis.columns import Metric
-from analysis.stats import Estimate, mean
+from harness.statistics import Estimate, mean
 
 
 @dataclass(frozen=True)

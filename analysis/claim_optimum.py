@@ -22,8 +22,7 @@ from analysis.cells import (
 from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
 from analysis.columns import NONE, Metric
 from analysis.number_text import format_value
-from analysis.optimum import Optimum
-from analysis.stats import ALPHA, LEVEL, Estimate, contrast, mean, pooled, t_quantile
+from harness.statistics import ALPHA, LEVEL, Estimate, Optimum, contrast, mean, pooled, t_quantile
 
 SIZES = ("width", "depth", "params_total")
 """A1 orders sizes by the first of these columns that varies among the dense trials."""

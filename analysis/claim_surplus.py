@@ -14,8 +14,8 @@ from analysis.cells import Cell, cells_per_size, size_columns
 from analysis.claim_base import Claim, Effect, Selection, effect_of, rows_that_differ
 from analysis.columns import NONE, Metric
 from analysis.number_text import format_interval, format_value
-from analysis.stats import Estimate, contrast
 from harness.compress.surplus import FORMS
+from harness.statistics import Estimate, contrast
 
 SIMILAR_WORK = 1.5  # ratio of multiply-adds up to which a longer `none` is a control of equal work
 

@@ -26,9 +26,9 @@ from analysis.number_text import format_interval, format_p, format_value
 from analysis.provenance import warnings
 from analysis.render import Table
 from analysis.rows import ROW_OPTIONS, load, selected
-from analysis.stats import ALPHA, holm, seeds_to_settle
 from harness.arguments import Option, split_options
 from harness.errors import command
+from harness.statistics import ALPHA, holm, seeds_to_settle
 
 OPTIONS = {
     **ROW_OPTIONS,

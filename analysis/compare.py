@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import stats
 from analysis.cells import Cell, SizeKey, cells_per_size, magnitude_key, size_columns
 from analysis.columns import AXES, METRICS, TOP1, Metric, is_axis, on_one_line
 from analysis.formats import FORMATS, show
@@ -25,6 +24,7 @@ from analysis.number_text import format_interval, format_p, format_score, format
 from analysis.provenance import PROVENANCE, warnings
 from analysis.render import Table
 from analysis.rows import ROW_OPTIONS, load, selected
+from harness import statistics as stats
 from harness.arguments import Option, split_options
 from harness.errors import UserError, command
 

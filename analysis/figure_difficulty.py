@@ -14,7 +14,7 @@ from analysis.best import POLICY
 from analysis.cells import Cell, cells_per_size, size_columns
 from analysis.columns import TOP1, Metric
 from analysis.number_text import format_interval, format_value
-from analysis.rank_correlation import rank_correlation
+from harness.statistics import rank_correlation
 
 
 class Point(NamedTuple):

@@ -13,7 +13,7 @@ from analysis import drawing
 from analysis.best import SizeResult
 from analysis.columns import NONE, TOP1, Metric
 from analysis.number_text import format_interval, format_value
-from analysis.stats import half_width
+from harness.statistics import half_width
 
 
 class Point(NamedTuple):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis import drawing
 from analysis.best import SizeResult
 from analysis.number_text import format_count, format_optimum, format_value
-from analysis.optimum import Optimum
+from harness.statistics import Optimum
 
 
 def optimum_against_params(results: Sequence[SizeResult]) -> Figure | None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from analysis.columns import TOP1, Metric, on_one_line
-from analysis.optimum import Optimum
+from harness.statistics import Optimum
 
 
 def format_score(value: float, metric: Metric = TOP1, signed: bool = False) -> str:

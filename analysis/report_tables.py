@@ -16,8 +16,8 @@ from analysis.columns import values_of
 from analysis.number_text import format_value
 from analysis.provenance import PROVENANCE
 from analysis.render import Table
-from analysis.stats import mean
 from harness.cluster.state import TRIED_BEFORE
+from harness.statistics import mean
 
 UNEXPLAINED = "unexplained error"
 UNEXPLAINED_CLASSES = ("code", "lost", "gang", "start")  # that neither policy nor user explains

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.number_text import format_value
+from analysis.render import format_value
 
 BUDGETS = ("epochs", "examples")
 TOLERANCE = 0.01  # share by which the budgets of compared arms may differ

@@ -157,6 +157,12 @@ def cells_per_size(
     for name in scores:
         if name not in frame.columns:
             raise UserError(f"metric={metric.name}: the rows have no column '{name}'")
+        is_usable = (frame["state"] != "done") | frame[name].abs().lt(math.inf)
+        if not is_usable.all():
+            raise UserError(
+                f"metric={metric.name}: {(~is_usable).sum()} rows are done and have no finite "
+                f"number in the column '{name}'"
+            )
     frame = mean_counts(frame, columns)
     keys = size_keys(frame, columns)
     runs_of: dict[SizeKey, dict[float | str, list[Run]]] = {}
@@ -173,7 +179,7 @@ def cells_per_size(
     for key in sorted(runs_of, key=lambda key: [_sort_key(value) for value in key]):
         size = dict(zip(columns, key, strict=True))
         cells = tuple(
-            _cell(frame, size, magnitude, runs_of[key][magnitude], metric)
+            _cell(frame, size, magnitude, runs_of[key][magnitude])
             for magnitude in sorted(runs_of[key], key=magnitude_key)
         )
         sizes.append(SizeCells(size, cells, mean(params_of[key]) if key in params_of else None))
@@ -181,17 +187,11 @@ def cells_per_size(
 
 
 def _cell(
-    frame: pd.DataFrame,
-    size: dict[str, Any],
-    magnitude: float | str,
-    runs: Sequence[Run],
-    metric: Metric,
+    frame: pd.DataFrame, size: dict[str, Any], magnitude: float | str, runs: Sequence[Run]
 ) -> Cell:
     if len({run.seed for run in runs}) < len(runs):
         raise UserError(_repeated_seed_message(frame, size, magnitude))
     done = sorted((run for run in runs if run.state == "done"), key=lambda run: run.seed)
-    if not all(math.isfinite(value) for run in done for value in (run.val, run.test)):
-        raise UserError(f"metric={metric.name}: a row that is done has no finite number")
     return Cell(
         magnitude,
         tuple(run.val for run in done),

@@ -16,7 +16,7 @@ from analysis.budgets import Untestable
 from analysis.cells import Cell, cells_per_size
 from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
 from analysis.columns import NONE, Metric
-from analysis.number_text import format_value
+from analysis.render import format_value
 from harness.statistics import contrast
 
 

@@ -21,7 +21,7 @@ from analysis.cells import (
 )
 from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
 from analysis.columns import NONE, Metric
-from analysis.number_text import format_value
+from analysis.render import format_value
 from harness.statistics import ALPHA, LEVEL, Estimate, Optimum, contrast, mean, pooled, t_quantile
 
 SIZES = ("width", "depth", "params_total")

@@ -20,19 +20,17 @@ from analysis.claim_base import Claim, Effect
 from analysis.claim_difficulty import C1
 from analysis.claim_optimum import A1, A2
 from analysis.claim_surplus import B
-from analysis.columns import METRICS, TOP1, Metric
-from analysis.formats import FORMATS, show
-from analysis.number_text import format_interval, format_p, format_value
+from analysis.columns import TOP1, Metric
+from analysis.commands import FORMAT, ROW_OPTIONS, read_request, show
 from analysis.provenance import warnings
-from analysis.render import Table
-from analysis.rows import ROW_OPTIONS, load, selected
-from harness.arguments import Option, split_options
+from analysis.render import Table, format_interval, format_p, format_value
+from harness.arguments import Option
 from harness.errors import command
 from harness.statistics import ALPHA, holm, seeds_to_settle
 
 OPTIONS = {
     **ROW_OPTIONS,
-    "format": Option(default="screen", choices=FORMATS),
+    "format": FORMAT,
     "unequal_budgets": Option(bool, default=False),
 }
 CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B, C1, C2)}
@@ -232,11 +230,10 @@ def usage() -> str:
 
 def main(args: list[str]) -> int:
     """Print the table of verdicts."""
-    rest, options = split_options(args, OPTIONS)
-    metric = METRICS[options["metric"]]
-    frame = selected(load(rest, options["rows"]), options["where"])
-    results = claims(frame, metric, options["unequal_budgets"], options["by"])
-    print(show(claims_table(results, warnings(frame), metric), options["format"]))
+    request = read_request(args, OPTIONS)
+    frame, metric = request.frame, request.metric
+    results = claims(frame, metric, request.options["unequal_budgets"], request.by)
+    print(show(claims_table(results, warnings(frame), metric), request.options["format"]))
     return 0
 
 

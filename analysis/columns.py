@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -78,12 +79,30 @@ TEXT = (
 """Columns that are read from CSV as text, even where they look like numbers."""
 REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
 SCORES = ("val_top1", "test_top1")
-SHARES = ("sparsity", "dense_long")  # in [0, 1)
 COUNTS = (
     "params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero", "epochs",
     "examples", "train_macs", "gpu_seconds", "estimated_seconds",
 )  # fmt: skip
-NUMBERS = (*SCORES, *SHARES, *COUNTS, "val_loss", "test_loss", "seed", "difficulty")
+
+
+class Range(NamedTuple):
+    """Which numbers of a column are valid, from 0 to `highest`, and what the others are."""
+
+    highest: float
+    inclusive: Literal["both", "left"]  # "left": `highest` itself is not valid
+    otherwise: str
+
+
+RANGES = {
+    **dict.fromkeys(SCORES, Range(1, "both", "outside [0, 1]; accuracies are shares")),
+    **dict.fromkeys(("sparsity", "dense_long"), Range(1, "left", "outside [0, 1); it is a share")),
+    "sparsity_achieved": Range(1, "both", "outside [0, 1]; it is a share"),
+    **dict.fromkeys(COUNTS, Range(math.inf, "left", "not a count")),
+    **dict.fromkeys(("val_loss", "test_loss"), Range(math.inf, "both", "below 0")),
+    "difficulty": Range(math.inf, "left", "not finite, or below 0"),
+    "seed": Range(math.inf, "left", "not a whole number of 0 or more"),
+}
+"""The columns of numbers."""
 NONE = "none"  # no augmentation: a level of magnitude of its own; no additional parameters
 
 

@@ -18,19 +18,17 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import Cell, SizeKey, cells_per_size, magnitude_key, size_columns
-from analysis.columns import AXES, METRICS, TOP1, Metric, is_axis, on_one_line
-from analysis.formats import FORMATS, show
-from analysis.number_text import format_interval, format_p, format_score, format_value
+from analysis.columns import AXES, TOP1, Metric, is_axis, on_one_line
+from analysis.commands import FORMAT, ROW_OPTIONS, load, read_request, selected, show
 from analysis.provenance import PROVENANCE, warnings
-from analysis.render import Table
-from analysis.rows import ROW_OPTIONS, load, selected
+from analysis.render import Table, format_interval, format_p, format_score, format_value
 from harness import statistics as stats
-from harness.arguments import Option, split_options
+from harness.arguments import Option
 from harness.errors import UserError, command
 
 OPTIONS = {
     **ROW_OPTIONS,
-    "format": Option(default="screen", choices=FORMATS),
+    "format": FORMAT,
     "with": Option(list, required=True, example="before.csv"),
     "show": Option(default="changed", choices=("changed", "all")),
 }
@@ -206,17 +204,17 @@ def notes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
 
 def main(args: list[str]) -> int:
     """Print the table of changes."""
-    rest, options = split_options(args, OPTIONS)
-    metric = METRICS[options["metric"]]
-    other = [arg for arg in rest if not arg.startswith("grid=")]
-    second = ",".join(options["with"])
-    are_files = all(name.endswith(SUFFIXES) for name in options["with"])
-    before = load(rest, options["rows"])
-    after = load([], second) if are_files else load([f"grid={second}", *other], None)
-    before, after = (selected(frame, options["where"]) for frame in (before, after))
-    changes = compare(before, after, options["by"], metric)
+    request = read_request(args, OPTIONS)
+    options, before = request.options, request.frame
+    if all(name.endswith(SUFFIXES) for name in options["with"]):
+        after = load([], options["with"])
+    else:
+        overrides = [arg for arg in request.overrides if not arg.startswith("grid=")]
+        after = load([f"grid={','.join(options['with'])}", *overrides], options=OPTIONS)
+    after = selected(after, options["where"])
+    changes = compare(before, after, request.by, request.metric)
     every = options["show"] == "all"
-    table = comparison_table(changes, notes(before, after), metric, every)
+    table = comparison_table(changes, notes(before, after), request.metric, every)
     print(show(table, options["format"]))
     return 0
 

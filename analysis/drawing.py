@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from analysis.best import SizeResult
 from analysis.cells import magnitude_key
 from analysis.columns import NONE, Metric
-from analysis.number_text import format_value
+from analysis.render import format_value
 from harness.files import atomic_write, make_folder
 
 # Okabe and Ito (2008), distinct with any common colour blindness; beyond 7 lines dashes differ

@@ -13,7 +13,7 @@ from analysis import drawing
 from analysis.best import POLICY
 from analysis.cells import Cell, cells_per_size, size_columns
 from analysis.columns import TOP1, Metric
-from analysis.number_text import format_interval, format_value
+from analysis.render import format_interval, format_value
 from harness.statistics import rank_correlation
 
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from analysis import drawing
 from analysis.best import SizeResult
 from analysis.columns import TOP1, Metric
-from analysis.number_text import format_value
+from analysis.render import format_value
 
 MOST_HORIZONTAL_COLUMNS = 7  # with more columns, the numbers are turned by 90 degrees to fit
 NAME_LENGTH = 24  # characters on a line of a size's name, left of the map

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis import drawing
 from analysis.best import SizeResult
 from analysis.columns import NONE, TOP1, Metric
-from analysis.number_text import format_interval, format_value
+from analysis.render import format_interval, format_value
 from harness.statistics import half_width
 
 

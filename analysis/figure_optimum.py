@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.best import SizeResult
-from analysis.number_text import format_count, format_optimum, format_value
+from analysis.render import format_count, format_optimum, format_value
 from harness.statistics import Optimum
 
 

@@ -12,7 +12,7 @@ from analysis import drawing
 from analysis.best import SizeResult, best_per_size
 from analysis.cells import size_columns
 from analysis.columns import TOP1, Metric
-from analysis.number_text import format_interval, format_value
+from analysis.render import format_interval, format_value
 
 
 def accuracy_against_sparsity(

@@ -52,7 +52,7 @@ ACCENTS = {
 """Combining marks, and the commands that put them on a letter in any font encoding."""
 LONG = 30  # characters of a cell above which its column wraps
 ROOM = 50  # characters of a row that fit into an `article` at its usual text size
-VALUE = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
+VALUE = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?", re.ASCII)
 
 
 def escape(text: str) -> str:

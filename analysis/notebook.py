@@ -17,12 +17,12 @@ from analysis.best import best_per_size
 from analysis.checks import check
 from analysis.claims import claims as claim_results
 from analysis.columns import METRICS, Metric
+from analysis.commands import load, selected
 from analysis.compare import compare as cell_changes
 from analysis.figures import figures as drawn_figures
 from analysis.provenance import warnings
 from analysis.render import Table
 from analysis.report import write_report
-from analysis.rows import load, selected
 from analysis.table import best_table
 from harness.errors import UserError, nearest
 
@@ -41,8 +41,10 @@ def rows(source: Any = None, where: str | None = None, **words: Any) -> pd.DataF
         frame = check(source, "the DataFrame")
     else:
         paths = [source] if isinstance(source, str | Path) else source
-        files = None if paths is None else ",".join(map(str, paths))
-        frame = load([f"{key}={value}" for key, value in words.items()], files)
+        overrides = [f"{key}={value}" for key, value in words.items()]
+        if paths is not None and words:
+            raise UserError(f"with files these words mean nothing: {', '.join(words)}")
+        frame = load(overrides, paths)
     return selected(frame, where)
 
 
@@ -81,7 +83,7 @@ def best(
 def table(frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1") -> Table:
     """Return the table of the best magnitude, which a notebook displays.
 
-    `analysis.formats.show` gives it in the formats of the commands.
+    `analysis.commands.show` gives it in the formats of the commands.
     """
     return best_table(best_per_size(frame, by, _metric(metric)), warnings(frame), _metric(metric))
 
@@ -146,7 +148,7 @@ def report(
 ) -> Path:
     """Write `report.html` with its rows into `out`; return the path of the page."""
     words = [*([f"by={','.join(by)}"] if by else []), *([f"metric={metric}"] * (metric != "top1"))]
-    return write_report(frame, Path(out), by, _metric(metric), words)[0]
+    return write_report(frame, out, by, _metric(metric), words)[0]
 
 
 def _metric(name: str) -> Metric:

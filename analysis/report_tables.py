@@ -13,9 +13,8 @@ import pandas as pd
 from analysis.best import SizeResult
 from analysis.cells import Cell, magnitude_key
 from analysis.columns import values_of
-from analysis.number_text import format_value
 from analysis.provenance import PROVENANCE
-from analysis.render import Table
+from analysis.render import Table, format_value
 from harness.cluster.state import TRIED_BEFORE
 from harness.statistics import mean
 
@@ -26,7 +25,7 @@ URGENCY = (
 )  # fmt: skip
 """The states of trials without a result, in the order in which the report lists them."""
 MADE_WITH = (*PROVENANCE, "precision")
-VARIABLE_PARTS = re.compile(r"\b(?:[0-9a-f]{8,}|\d+(?:\.\d+)?)\b")  # ids, seconds
+VARIABLE_PARTS = re.compile(r"\b(?:[0-9a-f]{8,}|\d+(?:\.\d+)?)\b", re.ASCII)  # ids, seconds
 EXAMPLES = 2  # trials named for a reason
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from harness.arguments import Option
 from harness.augment.spaces import find_space
 from harness.cluster.job_registry import query_scheduler
 from harness.cluster.state import stage_states
@@ -24,12 +26,18 @@ from harness.sweep.plan import Plan
 from harness.sweep.trial import Trial
 
 
-def rows_of_grid(args: list[str]) -> list[dict[str, Any]]:
-    """Return the rows of the grid and the store that the arguments of a command name."""
+def rows_of_grid(
+    args: list[str], options: Mapping[str, Option] | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of the grid and the store that the arguments of a command name.
+
+    `options` are those that the command has read itself; misspelt words are compared with them.
+    """
     from harness.config import load
     from harness.sweep.plan import make_plan
 
-    launch = load(args)
+    optional = {name: replace(option, required=False) for name, option in (options or {}).items()}
+    launch = load(args, optional)
     plan = make_plan(launch.grid)
     store = Store(launch.store)
     states = stage_states(store, plan.stages, query_scheduler(store.root))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis import checks, claims, compare, rows
+from analysis import checks, claims, compare, rows_file
 from analysis.best import best_per_size
-from analysis.formats import FORMATS, show
+from analysis.commands import FORMATS, show
 from analysis.latex import escape, latex, number_format, standalone
 from analysis.provenance import warnings
 from analysis.table import best_table, main
@@ -126,7 +126,7 @@ def test_the_latex_compiles(planted, tmp_path, kind, name, document):
 
 
 def test_the_command_writes_table_rows_and_figure(planted, tmp_path, capsys):
-    rows.write(planted(flags=""), tmp_path / "in")
+    rows_file.write(planted(flags=""), tmp_path / "in")
     assert main([f"rows={tmp_path / 'in' / 'rows.csv'}", f"out={tmp_path / 'out'}"]) == 0
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "table.tex", "rows.csv", "rows.parquet",
@@ -143,7 +143,7 @@ def test_the_command_writes_table_rows_and_figure(planted, tmp_path, capsys):
     [("format=latx", "did you mean 'latex'"), ("metric=top5", "did you mean 'top1'")],
 )
 def test_the_command_names_the_nearest_valid_word(planted, tmp_path, word, text):
-    rows.write(planted(), tmp_path)
+    rows_file.write(planted(), tmp_path)
     with pytest.raises(UserError, match=text):
         main([f"rows={tmp_path / 'rows.csv'}", word])
 
@@ -151,7 +151,7 @@ def test_the_command_names_the_nearest_valid_word(planted, tmp_path, word, text)
 def test_the_claims_are_printed_in_every_format(planted, tmp_path, capsys):
     curves = {0.5: (0.80, 0.82, 0.78, 0.70), 2.0: (0.85, 0.87, 0.90, 0.88)}
     frame = checks.check(planted(curves, spread=0.002), "sweep")
-    rows.write(frame, tmp_path)
+    rows_file.write(frame, tmp_path)
     assert claims.main([f"rows={tmp_path}/rows.csv"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -164,8 +164,8 @@ def test_the_claims_are_printed_in_every_format(planted, tmp_path, capsys):
 @pytest.mark.slow
 def test_no_command_imports_torch_nor_one_that_draws_nothing_matplotlib(planted, tmp_path):
     """In a process that warnings end, those of imports too."""
-    rows.write(planted(), tmp_path / "a")
-    rows.write(planted(), tmp_path / "b")
+    rows_file.write(planted(), tmp_path / "a")
+    rows_file.write(planted(), tmp_path / "b")
     both = [f"rows={tmp_path / name / 'rows.csv'}" for name in ("a", "b")]
     store = f"store={tmp_path / 'store'}"
     calls = (

@@ -103,9 +103,8 @@ def _convert_to_numbers(frame: pd.DataFrame, column: str) -> str:
     given, valid = frame[column], RANGES[column]
     frame[column] = numbers = pd.to_numeric(given, errors="coerce")
     missing = numbers.isna()
-    unreadable = [value for value in given[missing] if not is_missing(value) and value != "nan"]
-    if unreadable:
-        return f"{unreadable[0]!r} is not a number"
+    if missing.any() and len(unreadable := given[missing & given.notna() & (given != "nan")]):
+        return f"{unreadable.iloc[0]!r} is not a number"
     if column == "seed" and missing.any():
         return "a row has no seed"
     is_valid = numbers.between(0, valid.highest, inclusive=valid.inclusive)

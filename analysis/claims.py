@@ -26,7 +26,7 @@ from analysis.provenance import warnings
 from analysis.render import Table, format_interval, format_p, format_value
 from harness.arguments import Option
 from harness.errors import command
-from harness.statistics import ALPHA, holm, seeds_to_settle
+from harness.statistics import ALPHA, NO_ESTIMATE, holm, seeds_to_settle
 
 OPTIONS = {
     **ROW_OPTIONS,
@@ -41,15 +41,15 @@ MOST_SEEDS = 1000  # seeds to settle above which the table says ">1000"
 class ClaimResult:
     """A claim's test on one group of rows. A positive effect is in the direction predicted."""
 
-    name: str  # A1 ... C2
+    claim: str  # A1 ... C2
     group: str  # "dataset cifar10, family cifar_resnet"; empty for all rows
     verdict: str  # supported, contradicted, undecided, control, not tested
-    reason: str  # what was compared, or why nothing was
     effect: Effect | None = None
     p: float = math.nan  # adjusted by Holm over the groups of the claim
-    seeds: float = math.nan  # per cell, that would settle an effect of this size
+    seeds_to_settle: float = math.nan  # per cell, for an effect of this size
     done: int = 0  # completed trials of the group
     trials: int = 0
+    compared: str = ""  # what was compared, or why nothing was
 
 
 def claims(
@@ -84,7 +84,7 @@ def _test_groups(
 
     def result(rows: pd.DataFrame, group: str, verdict: str, reason: str) -> ClaimResult:
         done = int((rows["state"] == "done").sum())
-        return ClaimResult(claim.name, group, verdict, reason, done=done, trials=len(rows))
+        return ClaimResult(claim.name, group, verdict, done=done, trials=len(rows), compared=reason)
 
     try:
         rows, columns = claim.select(frame, by)
@@ -146,10 +146,12 @@ def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
     if effect.is_control:
         return replace(result, verdict="control", p=effect.p)
     if p < ALPHA and effect.doubt:  # more seeds of these magnitudes may never settle it
-        return replace(result, p=p, reason=f"{result.reason}; {effect.doubt}")
-    result = replace(result, seeds=seeds_to_settle(effect.estimate, effect.seeds, tests))
+        return replace(result, p=p, compared=f"{result.compared}; {effect.doubt}")
+    seeds = seeds_to_settle(effect.estimate, effect.seeds, tests)
+    result = replace(result, seeds_to_settle=seeds)
     if math.isnan(p):
-        return replace(result, reason=f"{result.reason}; one seed gives no estimate of the noise")
+        why = f"{result.compared}; one seed gives no estimate of the noise"
+        return replace(result, compared=why)
     significant = "supported" if effect.estimate.effect > 0 else "contradicted"
     return replace(result, verdict=significant if p < ALPHA else "undecided", p=p)
 
@@ -176,24 +178,19 @@ def claims_table(
 
 
 def _row(result: ClaimResult, metric: Metric) -> tuple[str, ...]:
-    if CLAIMS[result.name].is_correlation:
+    if CLAIMS[result.claim].is_correlation:
         metric = replace(metric, scale=1.0, digits=2)
-    effect = "-"
-    if result.effect:
-        estimate = result.effect.estimate
-        effect = format_interval(estimate.effect, estimate.half, metric, signed=True)
-    seeds = "-"
-    if not math.isnan(result.seeds):
-        seeds = f"{result.seeds:.0f}" if result.seeds <= MOST_SEEDS else f">{MOST_SEEDS}"
+    estimate = result.effect.estimate if result.effect else NO_ESTIMATE
+    seeds = result.seeds_to_settle
     return (
-        result.name,
+        result.claim,
         result.group or "-",
-        effect,
+        format_interval(estimate.effect, estimate.half, metric, signed=True),
         format_p(result.p),
-        seeds,
+        "-" if math.isnan(seeds) else f">{MOST_SEEDS}" if seeds > MOST_SEEDS else f"{seeds:.0f}",
         result.verdict,
         f"{result.done} of {result.trials}",
-        result.reason,
+        result.compared,
     )
 
 

@@ -31,14 +31,11 @@ PANEL_NAME_LENGTH = 22  # above one of two panels
 TIP = "tip:"  # prefix of a group id that becomes a tooltip in the report
 
 
-def canvas(height: float = 2.5) -> tuple[Figure, Any]:
-    """Return a figure of one paper column and its axes; without pyplot, which keeps state."""
-    figure, (axes,) = panels(1, height)
-    return figure, axes
+def panels(count: int = 1, height: float = 2.5) -> tuple[Figure, list[Any]]:
+    """Return a figure with `count` axes, two in a row; `height` is that of a row in inches.
 
-
-def panels(count: int, height: float = 2.5) -> tuple[Figure, list[Any]]:
-    """Return a figure with `count` axes, two in a row; `height` is that of a row in inches."""
+    Without pyplot, which keeps state.
+    """
     across, down = min(count, 2), math.ceil(count / 2)
     figure = Figure(figsize=(WIDTH_INCHES, height * down), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
@@ -100,13 +97,36 @@ def finish_magnitudes(axis: Any, results: Sequence[SizeResult], with_none: bool 
     axis.set_ticks(places, texts)
 
 
-def draw_seeds(
-    axes: Any, at: float, values: Sequence[float], metric: Metric, position: int
+def draw_point(
+    axes: Any,
+    x: float,
+    y: float,
+    position: int,
+    tooltip: str,
+    shape: str = "o",
+    seeds: Sequence[float] = (),
+    **style: Any,
 ) -> None:
-    """Draw the seeds of a cell, a dot each."""
+    """Draw a mark with its tooltip, which the report shows, and the seeds of its cell as dots."""
     colour, _ = colour_and_dash(position)
-    scaled = [metric.scale * value for value in values]
-    axes.plot([at] * len(values), scaled, ".", color=colour, markersize=2, alpha=0.7)
+    (point,) = axes.plot([x], [y], shape, **{"color": colour, "markersize": 4, **style})
+    point.set_gid(TIP + tooltip)
+    if seeds:
+        axes.plot([x] * len(seeds), seeds, ".", color=colour, markersize=2, alpha=0.7)
+
+
+def set_title(axes: Any, text: str, below: str = "") -> None:
+    """Write the name of a panel above it, and the text `below` on a line of its own."""
+    axes.set_title(fit_text(text, PANEL_NAME_LENGTH) + below, fontsize=POINTS)
+
+
+def finish(figure: Figure, panels: Sequence[Any], x_label: str, y_label: str) -> Figure:
+    """Return the figure with its labels and legend."""
+    for axes in panels[-2:]:
+        axes.set_xlabel(x_label)
+    figure.supylabel(y_label, fontsize=POINTS)
+    add_legend(figure, panels)
+    return figure
 
 
 def add_legend(figure: Figure, panels: Sequence[Any]) -> None:
@@ -155,11 +175,6 @@ def names_of(results: Sequence[SizeResult], columns: Sequence[str] | None = None
 def name_of(size: Mapping[str, Any], columns: Iterable[str]) -> str:
     """Return the name of a size: `width 0.5, sparsity 0.9`."""
     return ", ".join(f"{column} {format_value(size[column])}" for column in columns) or "all"
-
-
-def set_tooltip(artist: Any, text: str) -> None:
-    """Give an artist the text that the report shows when the pointer is on it."""
-    artist.set_gid(TIP + text)
 
 
 def mark_interim(figure: Figure, done: int, trials: int) -> None:

@@ -13,7 +13,7 @@ from analysis import drawing
 from analysis.best import POLICY
 from analysis.cells import Cell, cells_per_size, size_columns
 from analysis.columns import TOP1, Metric
-from analysis.render import format_interval, format_value
+from analysis.render import format_score, format_value
 from harness.statistics import rank_correlation
 
 
@@ -41,27 +41,18 @@ def difficulty_against_accuracy(
     for axes, (name, points) in zip(each, points_of.items(), strict=True):
         for policy, difficulty, cell in points:
             position = policies.index(policy)
-            colour, _ = drawing.colour_and_dash(position)
-            mean = metric.scale * cell.mean_test
-            shape, text = drawing.marker(position), drawing.fit_text(policy or "all")
-            drawn = axes.plot([difficulty], [mean], shape, markersize=3, color=colour, label=text)
             setting = f"{policy} magnitude {format_value(cell.magnitude)}".strip()
-            drawing.set_tooltip(
-                drawn[0], f"{name}, {setting}: {format_interval(cell.mean_test, math.nan, metric)}"
-            )
-            drawing.draw_seeds(axes, difficulty, cell.test, metric, position)
+            drawing.draw_point(
+                axes, difficulty, metric.scale * cell.mean_test, position,
+                f"{name}, {setting}: {format_score(cell.mean_test, metric)}",
+                drawing.marker(position), [metric.scale * value for value in cell.test],
+                markersize=3, label=drawing.fit_text(policy or "all"),
+            )  # fmt: skip
         rho = rank_correlation(
             [point.difficulty for point in points], [point.cell.mean_test for point in points]
         ).effect
-        title = drawing.fit_text(name, drawing.PANEL_NAME_LENGTH)
-        axes.set_title(
-            title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}", fontsize=drawing.POINTS
-        )
-    for axes in each[-2:]:
-        axes.set_xlabel("difficulty (nats)")
-    figure.supylabel(drawing.label("test", metric), fontsize=drawing.POINTS)
-    drawing.add_legend(figure, each)
-    return figure
+        drawing.set_title(axes, name, "" if math.isnan(rho) else f"\nrho = {rho:.2f}")
+    return drawing.finish(figure, each, "difficulty (nats)", drawing.label("test", metric))
 
 
 def _points_by_size(

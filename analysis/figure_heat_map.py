@@ -35,7 +35,8 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
                 change[row, column] = metric.scale * (cell.mean_test - result.best.mean_test)
     names = [drawing.fit_text(name, NAME_LENGTH) for name in drawing.names_of(results)]
     name_lines = max(name.count("\n") + 1 for name in names)
-    figure, axes = drawing.canvas(height=0.9 + max(0.28, 0.15 * name_lines) * len(results))
+    height = 0.9 + max(0.28, 0.15 * name_lines) * len(results)
+    figure, (axes,) = drawing.panels(height=height)
     largest = float(np.nanmax(np.abs(change))) if not np.isnan(change).all() else 1.0
     axes.imshow(change, cmap="PuOr", vmin=-largest or -1, vmax=largest or 1, aspect="auto")
     rotation = 90 if len(magnitudes) > MOST_HORIZONTAL_COLUMNS else 0

@@ -102,19 +102,12 @@ def _draw(
     figure, each = drawing.panels(len(values), 2.5 if len(values) == 1 else 1.7)
     for axes, value in zip(each, values, strict=True):
         if panel_column:
-            title = drawing.fit_text(
-                f"{panel_column} {format_value(value)}", drawing.PANEL_NAME_LENGTH
-            )
-            axes.set_title(title, fontsize=drawing.POINTS)
+            drawing.set_title(axes, f"{panel_column} {format_value(value)}")
         for result, points, name in zip(results, lines, names, strict=True):
             is_here = panel_column is None or result.size[panel_column] == value
             if is_here and points is not None:
                 _draw_line(axes, results, result, name, positions[name], points, metric)
-    for axes in each[-2:]:
-        axes.set_xlabel("augmentation magnitude")
-    figure.supylabel(y_label, fontsize=drawing.POINTS)
-    drawing.add_legend(figure, each)
-    return figure
+    return drawing.finish(figure, each, "augmentation magnitude", y_label)
 
 
 def _panel_column(results: Sequence[SizeResult]) -> str | None:
@@ -153,15 +146,13 @@ def _draw_line(
     for point in points:
         place = drawing.place_of(point.magnitude, results) + offset
         mean = metric.scale * point.mean
-        shape, width = ("_", 8) if point.magnitude == NONE else ("o", 2.5)
-        drawn = axes.plot([place], [mean], shape, color=colour, markersize=width)
+        shape, width = ("_", 8.0) if point.magnitude == NONE else ("o", 2.5)
         shown = format_interval(point.mean, point.half, metric)
-        drawing.set_tooltip(
-            drawn[0], f"{size_name}, magnitude {format_value(point.magnitude)}: {shown}"
-        )
+        tooltip = f"{size_name}, magnitude {format_value(point.magnitude)}: {shown}"
+        seeds = [metric.scale * value for value in point.seeds]
+        drawing.draw_point(axes, place, mean, position, tooltip, shape, seeds, markersize=width)
         if result.best and point.magnitude == result.best.magnitude:
             axes.plot([place], [mean], "o", color=colour, mfc="none", markersize=8)
-        drawing.draw_seeds(axes, place, point.seeds, metric, position)
 
 
 def _offset(results: Sequence[SizeResult], result: SizeResult, position: int) -> float:

@@ -1,7 +1,6 @@
 r"""A table as LaTeX, ready for a paper: booktabs and siunitx, every string escaped.
 
-A document that has \usepackage{booktabs,siunitx} takes it in with \input; `standalone` makes it a
-document of its own. Both compile with pdflatex.
+A document that has \usepackage{booktabs,siunitx} takes it in with \input, and pdflatex compiles it.
 """
 
 from __future__ import annotations
@@ -13,38 +12,15 @@ from collections.abc import Sequence
 from analysis.render import Table
 
 ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "×": r"$\times$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "µ": r"$\mu$",
+    "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}",
+    "Ł": r"\L{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ı": r"\i{}",
     '"': r"{\ttfamily\char34}",  # \textquotedbl is not in OT1, the encoding without fontenc
-    "µ": r"$\mu$",
-    "ß": r"\ss{}",
-    "æ": r"\ae{}",
-    "Æ": r"\AE{}",
-    "ø": r"\o{}",
-    "Ø": r"\O{}",
-    "ł": r"\l{}",
-    "Ł": r"\L{}",
-    "œ": r"\oe{}",
-    "Œ": r"\OE{}",
-    "ı": r"\i{}",
-    "[": "{[}",  # at the start of a row it would be an option of the \\ before it
-    "]": "{]}",
-}
+    "[": "{[}", "]": "{]}",  # at the start of a row [ would be an option of the \\ before it
+}  # fmt: skip
 ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
     "\u0307": ".", "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
@@ -139,20 +115,3 @@ def _cell(text: str, number_layout: str | None, is_strong: bool) -> str:
         return "{--}" if text == "-" else text.replace(" ± ", " +- ")
     content = "--" if text == "-" else escape(text)
     return rf"\textbf{{{content}}}" if is_strong and text != "-" else content
-
-
-def standalone(table: Table) -> str:
-    """Return a whole document that holds the table."""
-    return "\n".join(
-        [
-            r"\documentclass{article}",
-            r"\usepackage[T1]{fontenc}",
-            r"\usepackage[utf8]{inputenc}",
-            r"\usepackage{booktabs,siunitx}",
-            r"\usepackage[margin=2cm,landscape]{geometry}",
-            r"\begin{document}",
-            latex(table),
-            r"\end{document}",
-            "",
-        ]
-    )

@@ -25,6 +25,7 @@ from analysis.render import Table
 from analysis.report import write_report
 from analysis.table import best_table
 from harness.errors import UserError, nearest
+from harness.statistics import NO_ESTIMATE, Optimum
 
 __all__ = ["best", "claims", "compare", "figures", "report", "rows", "table"]
 
@@ -56,28 +57,23 @@ def best(
     Accuracies are shares; a column `..._half` is the half-width of a 95 % interval; unknown values
     are NaN.
     """
-    lines = []
-    for result in best_per_size(frame, by, _metric(metric)):
-        optimum = result.optimum
-        lines.append(
-            {
-                **result.size,
-                "params_nonzero": result.params,
-                "best": result.best.magnitude if result.best else None,
-                "ties": result.ties,
-                "optimum": optimum.at if optimum else math.nan,
-                "optimum_low": optimum.low if optimum else math.nan,
-                "optimum_high": optimum.high if optimum else math.nan,
-                "val": result.best.mean_val if result.best else math.nan,
-                "test": result.test,
-                "test_half": result.test_half,
-                "gain": result.gain,
-                "gain_half": result.gain_half,
-                "missing": sum(cell.missing for cell in result.cells),
-                "diverged": sum(cell.diverged for cell in result.cells),
-            }
-        )
-    return pd.DataFrame(lines)
+    unknown = Optimum(math.nan, math.nan, math.nan, (math.nan, math.nan))
+    return pd.DataFrame(
+        {
+            **result.size,
+            "params_nonzero": result.params,
+            "best": result.best.magnitude if result.best else None,
+            "ties": result.ties,
+            "optimum": (optimum := result.optimum or unknown).at,
+            "optimum_low": optimum.low,
+            "optimum_high": optimum.high,
+            "val": result.best.mean_val if result.best else math.nan,
+            **{name: getattr(result, name) for name in ("test", "test_half", "gain", "gain_half")},
+            "missing": sum(cell.missing for cell in result.cells),
+            "diverged": sum(cell.diverged for cell in result.cells),
+        }
+        for result in best_per_size(frame, by, _metric(metric))
+    )
 
 
 def table(frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1") -> Table:
@@ -95,24 +91,14 @@ def claims(
     by: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return every claim's verdict, effect, interval and p-value, a row per claim and group."""
-    lines = []
-    for result in claim_results(frame, _metric(metric), unequal_budgets, by):
-        estimate = result.effect.estimate if result.effect else None
-        lines.append(
-            {
-                "claim": result.name,
-                "group": result.group,
-                "verdict": result.verdict,
-                "effect": estimate.effect if estimate else math.nan,
-                "half": estimate.half if estimate else math.nan,
-                "p": result.p,
-                "seeds_to_settle": result.seeds,
-                "done": result.done,
-                "trials": result.trials,
-                "compared": result.reason,
-            }
-        )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(
+        {
+            **vars(result),
+            "effect": (estimate := result.effect.estimate if result.effect else NO_ESTIMATE).effect,
+            "half": estimate.half,
+        }
+        for result in claim_results(frame, _metric(metric), unequal_budgets, by)
+    )
 
 
 def compare(
@@ -122,18 +108,8 @@ def compare(
     metric: str = "top1",
 ) -> pd.DataFrame:
     """Return every cell of two sweeps, and whether it changed by more than noise on validation."""
-    return pd.DataFrame(
-        {
-            **change.size,
-            "magnitude": change.magnitude,
-            "before": change.before,
-            "after": change.after,
-            "half": change.half,
-            "p": change.p,
-            "verdict": change.verdict,
-        }
-        for change in cell_changes(before, after, by, _metric(metric))
-    )
+    changes = cell_changes(before, after, by, _metric(metric))
+    return pd.DataFrame({**change.size, **vars(change)} for change in changes).drop(columns="size")
 
 
 def figures(

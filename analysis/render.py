@@ -136,13 +136,12 @@ def html(table: Table) -> str:
 
     def cell(name: str, text: str) -> str:
         content = escape(text)
-        return (
-            f"<td><strong>{content}</strong></td>"
-            if name == table.strong
-            else f"<td>{content}</td>"
-        )
+        if name == table.strong and text != "-":
+            content = f"<strong>{content}</strong>"
+        return f"<td>{content}</td>"
 
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     lines = [
         f'<table id="{table.name}">',
         f"<caption>{escape(table.caption)}</caption>",
@@ -151,6 +150,6 @@ def html(table: Table) -> str:
         *(f"<tr>{''.join(map(cell, table.header, row))}</tr>" for row in table.rows),
         "</tbody>",
         "</table>",
-        f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in table.notes)}</ul>",
+        *([f"<ul>{notes}</ul>"] if notes else []),
     ]
     return "\n".join(lines)

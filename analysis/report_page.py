@@ -1,4 +1,4 @@
-"""The HTML of the report's page: sortable tables, and figures whose points show their numbers."""
+"""The HTML of the report's page: its parts, and figures whose points show their numbers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from string import Template
 from matplotlib.figure import Figure
 
 from analysis.drawing import TIP, render
-from analysis.render import Table
-
-NUMBER = re.compile(r"[<>≤≥]?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)([kMG]?)(?=$|[ ,;])")
-UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-LONGEST_NUMBER = 12  # characters; a column with longer words in it is text
-TEXT = ' class="text"'
+from analysis.render import Table, html
 
 
 def page(title: str, body: str) -> str:
@@ -30,41 +25,9 @@ def section(name: str, title: str, *parts: str) -> str:
 
 
 def sortable(table: Table) -> str:
-    """Return the table with a button in each header; `data-sort` is the number a cell shows."""
-    is_text = [
-        any(len(text) > LONGEST_NUMBER and not NUMBER.match(text) for text in cells)
-        for cells in table.columns()
-    ]
-
-    def cell(name: str, text: str, is_text: bool) -> str:
-        match = NUMBER.match(text)
-        key = f' data-sort="{float(match[1]) * UNITS[match[2]]:.10g}"' if match else ""
-        content = escape(text)
-        if name == table.strong and text != "-":
-            content = f"<strong>{content}</strong>"
-        return f"<td{key}{TEXT if is_text else ''}>{content}</td>"
-
-    head = "".join(
-        f'<th scope="col"{TEXT if text else ""}><button type="button">{escape(name)}</button></th>'
-        for name, text in zip(table.header, is_text, strict=True)
-    )
-    body = [f"<tr>{''.join(map(cell, table.header, row, is_text))}</tr>" for row in table.rows]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return "\n".join(
-        [
-            f'<div class="scroll" role="region" aria-labelledby="{table.name}-caption" '
-            'tabindex="0">',
-            f'<table id="{table.name}">',
-            f'<caption id="{table.name}-caption">{escape(table.caption)}</caption>',
-            f"<thead><tr>{head}</tr></thead>",
-            "<tbody>",
-            *body,
-            "</tbody>",
-            "</table>",
-            "</div>",
-            *([f'<ul class="notes">{notes}</ul>'] if notes else []),
-        ]
-    )
+    """Return the table in a region that scrolls; the page's script makes its columns sortable."""
+    label = f'role="region" aria-label="{escape(table.caption)}"'
+    return f'<div class="scroll" {label} tabindex="0">\n{html(table)}\n</div>'
 
 
 def figure(name: str, drawn: Figure, caption: str) -> str:

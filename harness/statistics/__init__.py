@@ -7,6 +7,7 @@ smooth optimum; `spearman` the rank correlation. Only NumPy and SciPy are needed
 from harness.statistics.estimates import (
     ALPHA,
     LEVEL,
+    NO_ESTIMATE,
     UNKNOWN,
     Estimate,
     Spread,
@@ -28,6 +29,7 @@ __all__ = [
     "ALPHA",
     "FEWEST_PAIRS",
     "LEVEL",
+    "NO_ESTIMATE",
     "UNKNOWN",
     "Estimate",
     "Optimum",

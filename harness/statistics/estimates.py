@@ -43,6 +43,9 @@ class Estimate:
     freedom: float  # degrees of freedom
 
 
+NO_ESTIMATE = Estimate(math.nan, math.nan, math.nan, math.nan, 0)
+
+
 def mean(values: Sequence[float]) -> float:
     """Return the arithmetic mean, summed exactly so that the order of rows does not matter."""
     return math.fsum(values) / len(values)

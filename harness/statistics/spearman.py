@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics.estimates import LEVEL, Estimate, mean, t_quantile, t_tails
+from harness.statistics.estimates import LEVEL, NO_ESTIMATE, Estimate, mean, t_quantile, t_tails
 
 FEWEST_PAIRS = 5
 EXACT_PAIRS = 8  # up to which all permutations are counted
@@ -25,7 +25,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     """
     count = len(x)
     if count < FEWEST_PAIRS or len(set(x)) == 1 or len(set(y)) == 1:
-        return Estimate(math.nan, math.nan, math.nan, math.nan, 0)
+        return NO_ESTIMATE
     a, b = _ranks(x), _ranks(y)
     rho, freedom = _pearson(a, b), count - 2
     is_perfect = abs(rho) > 1 - 1e-12

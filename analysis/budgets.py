@@ -31,8 +31,6 @@ def check_budget(rows: pd.DataFrame, within: Sequence[str]) -> str:
     done = rows[rows["state"] == "done"]
     budgets = [name for name in BUDGETS if name in done.columns and done[name].notna().any()]
     for name in budgets:
-        if not done[name].max() > (1 + TOLERANCE) * done[name].min():
-            continue  # if all rows agree, so do those that agree in `within`
         bounds = _bounds(done, within, name)
         unequal = bounds[bounds["max"] > (1 + TOLERANCE) * bounds["min"]]
         if len(unequal):
@@ -65,9 +63,8 @@ def unequal_work(rows: pd.DataFrame, within: Sequence[str]) -> str:
 
 def _bounds(done: pd.DataFrame, within: Sequence[str], name: str) -> pd.DataFrame:
     """Return the lowest and highest value of the column `name` per group of rows."""
-    if within:
-        return done.groupby(list(within), dropna=False, sort=False)[name].agg(["min", "max"])
-    return pd.DataFrame({"min": [done[name].min()], "max": [done[name].max()]})
+    groups: Any = list(within) or [0] * len(done)  # zeros: one group of all rows
+    return done.groupby(groups, dropna=False, sort=False)[name].agg(["min", "max"])
 
 
 def mean_work(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...], float]:

@@ -122,6 +122,16 @@ def is_determined(frame: pd.DataFrame, name: str, others: Sequence[str]) -> bool
     return bool((groups.nunique(dropna=False) <= 1).all())
 
 
+def groups_of(
+    frame: pd.DataFrame, columns: Sequence[str]
+) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Return the rows of each combination of values of the columns; all rows for no column."""
+    if not columns:
+        return [({}, frame)]
+    groups = frame.groupby(list(columns), dropna=False, sort=True)
+    return [(dict(zip(columns, key, strict=True)), part) for key, part in groups]
+
+
 def mean_counts(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Return the rows with each count among `columns` replaced by its mean over the size.
 

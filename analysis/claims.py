@@ -7,14 +7,13 @@ python -m analysis.claims rows=rows.csv where="dataset == 'cifar10'" unequal_bud
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
 from analysis.budgets import Untestable
-from analysis.cells import is_determined, size_columns
+from analysis.cells import groups_of, is_determined, size_columns
 from analysis.claim_arms import A3, C2
 from analysis.claim_base import Claim, Effect
 from analysis.claim_difficulty import C1
@@ -91,7 +90,7 @@ def _test_groups(
     except Untestable as reason:
         yield result(frame, "", "not tested", str(reason))
         return
-    for key, part in _groups(rows, _group_columns(rows, columns, by)):
+    for key, part in groups_of(rows, _group_columns(rows, columns, by)):
         group = ", ".join(f"{name} {format_value(value)}" for name, value in key.items())
         try:
             notes = "" if unequal_budgets else claim.check_budget(part, columns)
@@ -121,15 +120,6 @@ def _group_columns(
         for name in axes
         if rows[name].dtype.kind not in "if" or not is_determined(rows, name, compared)
     ]
-
-
-def _groups(
-    rows: pd.DataFrame, columns: Sequence[str]
-) -> list[tuple[Mapping[str, Any], pd.DataFrame]]:
-    if not columns:
-        return [({}, rows)]
-    groups = rows.groupby(list(columns), dropna=False, sort=True)
-    return [(dict(zip(columns, key, strict=True)), part) for key, part in groups]
 
 
 def _p_for_correction(result: ClaimResult) -> float:

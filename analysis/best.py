@@ -59,24 +59,16 @@ def best_per_size(
     columns = size_columns(frame, by)
     sizes = cells_per_size(frame, columns, metric)
     differing = differing_columns(mean_counts(frame, columns), columns)
-    with_optima = optima and len(sizes) <= MOST_OPTIMA
     none_cells = {
         _without_policy(size): cell for size, cells, _ in sizes if (cell := _none_cell(cells))
     }
-    return [
-        _evaluate(
-            SizeResult(
-                size,
-                cells,
-                params,
-                none=_none_cell(cells) or none_cells.get(_without_policy(size)),
-                differs_in=differing.get(tuple(size.values()), ()),
-            ),
-            metric,
-            with_optima,
-        )
-        for size, cells, params in sizes
-    ]
+    results = []
+    for size, cells, params in sizes:
+        none = _none_cell(cells) or none_cells.get(_without_policy(size))
+        differs_in = differing.get(tuple(size.values()), ())
+        result = SizeResult(size, cells, params, none=none, differs_in=differs_in)
+        results.append(_evaluate(result, metric, optima and len(sizes) <= MOST_OPTIMA))
+    return results
 
 
 def _none_cell(cells: Sequence[Cell]) -> Cell | None:

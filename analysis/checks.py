@@ -8,14 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.columns import (
-    NONE,
-    RANGES,
-    REQUIRED,
-    SCORES,
-    is_missing,
-    on_one_line,
-)
+from analysis.columns import NONE, RANGES, REQUIRED, SCORES, is_missing, on_one_line
 from harness.errors import UserError, nearest
 from harness.states import STATES
 

@@ -12,9 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.budgets import Untestable
 from analysis.cells import Cell, cells_per_size
-from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
+from analysis.claim_base import (
+    Claim,
+    Effect,
+    Selection,
+    Test,
+    Untestable,
+    effect_of,
+    rows_that_differ,
+)
 from analysis.columns import NONE, Metric
 from analysis.render import format_value
 from harness.statistics import contrast

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.budgets import Untestable
 from analysis.cells import cells_per_size
-from analysis.claim_base import Claim, Effect, Selection, rows_that_differ
+from analysis.claim_base import Claim, Effect, Selection, Untestable, rows_that_differ
 from analysis.columns import Metric
 from harness.statistics import FEWEST_PAIRS, rank_correlation
 

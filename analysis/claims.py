@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.budgets import Untestable
 from analysis.cells import groups_of, is_determined, size_columns
 from analysis.claim_arms import A3, C2
-from analysis.claim_base import Claim, Effect
+from analysis.claim_base import Claim, Effect, Untestable
 from analysis.claim_difficulty import C1
 from analysis.claim_optimum import A1, A2
 from analysis.claim_surplus import B
@@ -27,11 +26,7 @@ from harness.arguments import Option
 from harness.errors import command
 from harness.statistics import ALPHA, NO_ESTIMATE, holm, seeds_to_settle
 
-OPTIONS = {
-    **ROW_OPTIONS,
-    "format": FORMAT,
-    "unequal_budgets": Option(bool, default=False),
-}
+OPTIONS = {**ROW_OPTIONS, "format": FORMAT, "unequal_budgets": Option(bool, default=False)}
 CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B, C1, C2)}
 MOST_SEEDS = 1000  # seeds to settle above which the table says ">1000"
 
@@ -66,7 +61,8 @@ def claims(
     results: list[ClaimResult] = []
     for name in names or CLAIMS:
         tested = list(_test_groups(CLAIMS[name], frame, metric, unequal_budgets, by))
-        adjusted = holm([_p_for_correction(result) for result in tested])
+        effects = [result.effect for result in tested]
+        adjusted = holm([e.p if e and not e.is_control else math.nan for e in effects])
         tests = sum(not math.isnan(p) for p in adjusted)
         results += [_judge(result, p, tests) for result, p in zip(tested, adjusted, strict=True)]
     return results
@@ -120,12 +116,6 @@ def _group_columns(
         for name in axes
         if rows[name].dtype.kind not in "if" or not is_determined(rows, name, compared)
     ]
-
-
-def _p_for_correction(result: ClaimResult) -> float:
-    """Return the p-value that counts among the tests of a claim; NaN for controls."""
-    effect = result.effect
-    return math.nan if effect is None or effect.is_control else effect.p
 
 
 def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:

@@ -132,14 +132,8 @@ def together(sources: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     frames = list(sources.values())
     if len(frames) == 1:
         return frames[0]
-    columns = dict.fromkeys(name for frame in frames for name in frame.columns)
-    combined = pd.DataFrame(
-        {
-            name: [v for f in frames for v in (f[name].tolist() if name in f else [None] * len(f))]
-            for name in columns
-        }
-    )
-    combined["magnitude"] = combined["magnitude"].astype(object)
+    combined = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)
+    combined = combined.infer_objects().astype({"magnitude": object})
     if "trial" not in combined.columns:
         return combined
     done = combined[(combined["state"] == "done") & combined["trial"].notna()]

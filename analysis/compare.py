@@ -66,7 +66,10 @@ def compare(
     one seed each), runs count as independent, p-values are Holm's over all cells compared.
     """
     columns = _shared_size_columns(before, after, by)
-    sides = [_cells_by_size(frame, columns, metric) for frame in (before, after)]
+    sides: list[dict[SizeKey, tuple[Cell, ...]]] = [
+        {tuple(size.values()): cells for size, cells, _ in cells_per_size(frame, columns, metric)}
+        for frame in (before, after)
+    ]
     overall = stats.pooled(
         [cell.val for side in sides for cells in side.values() for cell in cells]
     )
@@ -79,7 +82,12 @@ def compare(
             pair = old.get(magnitude), new.get(magnitude)
             changes.append(_change(size, magnitude, pair, own if own.freedom else overall))
     adjusted = stats.holm([change.p for change in changes])
-    return [_judge(change, p) for change, p in zip(changes, adjusted, strict=True)]
+    return [
+        change
+        if change.verdict
+        else replace(change, p=p, verdict="changed" if p < stats.ALPHA else "within noise")
+        for change, p in zip(changes, adjusted, strict=True)
+    ]
 
 
 def _shared_size_columns(
@@ -103,12 +111,6 @@ def _shared_size_columns(
                     "columns that both have with by="
                 )
     return list(dict.fromkeys(by))
-
-
-def _cells_by_size(
-    frame: pd.DataFrame, columns: Sequence[str], metric: Metric
-) -> dict[SizeKey, tuple[Cell, ...]]:
-    return {tuple(s.size.values()): s.cells for s in cells_per_size(frame, columns, metric)}
 
 
 def _change(
@@ -139,12 +141,6 @@ def _change(
     difference = new.mean_val - old.mean_val
     p = stats.t_tails(difference / error, spread.freedom) if error else 0.0
     return replace(change, half=stats.half_width(spread, *counts), p=p)
-
-
-def _judge(change: Change, p: float) -> Change:
-    if change.verdict:
-        return change
-    return replace(change, p=p, verdict="changed" if p < stats.ALPHA else "within noise")
 
 
 def comparison_table(

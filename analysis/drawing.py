@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -89,12 +89,18 @@ def finish_magnitudes(axis: Any, results: Sequence[SizeResult], with_none: bool 
     magnitudes = [m for m in magnitudes_of(results) if with_none or m != NONE]
     places = [place_of(magnitude, results) for magnitude in magnitudes]
     least = (places[-1] - places[0]) / (6 if panel_count > 1 else 11) if places else 0.0
-    texts, last = [], -math.inf
-    for place, magnitude in zip(places, magnitudes, strict=True):
-        has_label = place - last >= least
-        texts.append(format_value(magnitude) if has_label else "")
-        last = place if has_label else last
+    shown = spaced(places, lambda last: last + least)
+    texts = [format_value(m) if p in shown else "" for p, m in zip(places, magnitudes, strict=True)]
     axis.set_ticks(places, texts)
+
+
+def spaced(ticks: Sequence[float], least_after: Callable[[float], float]) -> list[float]:
+    """Return the rising ticks that are far enough from the one before for their labels."""
+    shown: list[float] = []
+    for tick in ticks:
+        if not shown or tick >= least_after(shown[-1]):
+            shown.append(tick)
+    return shown
 
 
 def draw_point(

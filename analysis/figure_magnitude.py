@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.best import SizeResult
+from analysis.cells import Cell
 from analysis.columns import NONE, TOP1, Metric
 from analysis.render import format_interval, format_value
 from harness.statistics import half_width
@@ -32,19 +33,7 @@ def accuracy_against_magnitude(results: Sequence[SizeResult], metric: Metric = T
     dots are seeds, the open circle is the magnitude that validation chose. Many sizes get a panel
     for each value of one of their columns.
     """
-    lines = [
-        [
-            Point(
-                cell.magnitude,
-                cell.mean_test,
-                half_width(result.test_spread, len(cell.test)),
-                list(cell.test),
-            )
-            for cell in result.cells
-            if cell.val
-        ]
-        for result in results
-    ]
+    lines = [_points(result) for result in results]
     figure = _draw(results, lines, drawing.label("test", metric), metric)
     for axes in figure.axes:
         drawing.finish_magnitudes(axes.xaxis, results)
@@ -56,9 +45,9 @@ def change_against_none(results: Sequence[SizeResult], metric: Metric = TOP1) ->
 
     None where no size has a `none`.
     """
-    lines = [_changes(result) for result in results]
     if not any(result.none for result in results):
         return None
+    lines = [_points(result, result.none) if result.none else None for result in results]
     figure = _draw(results, lines, drawing.label("against none, test", metric, True), metric)
     for axes in figure.axes:
         axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
@@ -68,19 +57,18 @@ def change_against_none(results: Sequence[SizeResult], metric: Metric = TOP1) ->
     return figure
 
 
-def _changes(result: SizeResult) -> list[Point] | None:
-    none = result.none
-    if none is None:
-        return None
+def _points(result: SizeResult, none: Cell | None = None) -> list[Point]:
+    """Return the cells that are done; their change from `none`, and without it, if it is given."""
+    level, counts = (none.mean_test, [len(none.test)]) if none else (0.0, [])
     return [
         Point(
             cell.magnitude,
-            cell.mean_test - none.mean_test,
-            half_width(result.test_spread, len(cell.test), len(none.test)),
-            [value - none.mean_test for value in cell.test],
+            cell.mean_test - level,
+            half_width(result.test_spread, len(cell.test), *counts),
+            [value - level for value in cell.test],
         )
         for cell in result.cells
-        if cell.val and cell.magnitude != NONE
+        if cell.val and not (none and cell.magnitude == NONE)
     ]
 
 

@@ -43,7 +43,8 @@ def optimum_against_params(results: Sequence[SizeResult]) -> Figure | None:
                                shape, mfc="none", markersize=width)  # fmt: skip
     axes.set_xscale("log")
     axes.minorticks_off()
-    ticks = _apart(sorted(set(params)), 1.25)
+    factor = max(1.25, (max(params) / min(params)) ** 0.1)
+    ticks = drawing.spaced(sorted(set(params)), lambda last: last * factor)
     axes.set_xticks(ticks, [format_count(tick) for tick in ticks])
     axes.set_xlim(min(places) / 1.6, max(places) * 1.6)
     drawing.finish_magnitudes(axes.yaxis, results)
@@ -74,13 +75,3 @@ def _side_by_side(sizes: Sequence[float]) -> list[float]:
         places.append(size * step ** (seen[size] - (sizes.count(size) - 1) / 2))
         seen[size] += 1
     return places
-
-
-def _apart(ticks: Sequence[float], factor: float) -> list[float]:
-    """Return the rising ticks that are far enough from the one before for their labels."""
-    least = max(factor, (ticks[-1] / ticks[0]) ** 0.1)
-    kept: list[float] = []
-    for tick in ticks:
-        if not kept or tick >= kept[-1] * least:
-            kept.append(tick)
-    return kept

@@ -26,24 +26,7 @@ from harness.statistics.gaussian_process import Optimum, optimum
 from harness.statistics.spearman import FEWEST_PAIRS, rank_correlation
 
 __all__ = [
-    "ALPHA",
-    "FEWEST_PAIRS",
-    "LEVEL",
-    "NO_ESTIMATE",
-    "UNKNOWN",
-    "Estimate",
-    "Optimum",
-    "Spread",
-    "contrast",
-    "half_width",
-    "holm",
-    "mean",
-    "optimum",
-    "pooled",
-    "rank_correlation",
-    "seeds_to_settle",
-    "standard_error",
-    "t_quantile",
-    "t_tails",
-    "ties",
-]
+    "ALPHA", "FEWEST_PAIRS", "LEVEL", "NO_ESTIMATE", "UNKNOWN", "Estimate", "Optimum", "Spread",
+    "contrast", "half_width", "holm", "mean", "optimum", "pooled", "rank_correlation",
+    "seeds_to_settle", "standard_error", "t_quantile", "t_tails", "ties",
+]  # fmt: skip

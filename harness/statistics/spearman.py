@@ -27,7 +27,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     if count < FEWEST_PAIRS or len(set(x)) == 1 or len(set(y)) == 1:
         return NO_ESTIMATE
     a, b = _ranks(x), _ranks(y)
-    rho, freedom = _pearson(a, b), count - 2
+    rho, freedom = float(np.corrcoef(a, b)[0, 1]), count - 2
     is_perfect = abs(rho) > 1 - 1e-12
     if count <= EXACT_PAIRS:
         p = _exact_p_value(a, b)
@@ -60,7 +60,3 @@ def _ranks(values: Sequence[float]) -> list[float]:
     _, at, repeats = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
     last = np.cumsum(repeats)
     return list(map(float, (last - (repeats - 1) / 2)[at]))
-
-
-def _pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    return float(np.corrcoef(x, y)[0, 1])

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -32,7 +33,7 @@ OPTIONS = {
     "with": Option(list, required=True, example="before.csv"),
     "show": Option(default="changed", choices=("changed", "all")),
 }
-SUFFIXES = (".csv", ".parquet")
+GRID_SUFFIXES = ("", ".yaml", ".yml")  # of a name in `with`; all others are files of rows
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def main(args: list[str]) -> int:
     """Print the table of changes."""
     request = read_request(args, OPTIONS)
     options, before = request.options, request.frame
-    if all(name.endswith(SUFFIXES) for name in options["with"]):
+    if not any(Path(name).suffix in GRID_SUFFIXES for name in options["with"]):
         after = load([], options["with"])
     else:
         overrides = [arg for arg in request.overrides if not arg.startswith("grid=")]

@@ -25,6 +25,10 @@ DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "P")
 WIDTH_INCHES = 3.5  # a column of a two-column paper
 POINTS = 8  # of text
+STYLE: Any = {
+    "axes.spines.top": False, "axes.spines.right": False, "axes.labelsize": POINTS,
+    "axes.titlesize": POINTS, "xtick.labelsize": POINTS - 1, "ytick.labelsize": POINTS - 1,
+}  # fmt: skip
 MOST_PANELS = 12
 NAME_LENGTH, NAME_LINES = 44, 3  # characters of a name on a line, and its lines, in a legend
 PANEL_NAME_LENGTH = 22  # above one of two panels
@@ -37,14 +41,9 @@ def panels(count: int = 1, height: float = 2.5) -> tuple[Figure, list[Any]]:
     Without pyplot, which keeps state.
     """
     across, down = min(count, 2), math.ceil(count / 2)
-    figure = Figure(figsize=(WIDTH_INCHES, height * down), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=POINTS - 1)
-        axes.xaxis.label.set_size(POINTS)
-        axes.yaxis.label.set_size(POINTS)
-        axes.title.set_size(POINTS)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, height * down), layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[count:]:
         axes.remove()
     for axes in grid.flat[max(0, count - across) : count]:  # the lowest of each column
@@ -119,11 +118,6 @@ def draw_point(
     point.set_gid(TIP + tooltip)
     if seeds:
         axes.plot([x] * len(seeds), seeds, ".", color=colour, markersize=2, alpha=0.7)
-
-
-def set_title(axes: Any, text: str, below: str = "") -> None:
-    """Write the name of a panel above it, and the text `below` on a line of its own."""
-    axes.set_title(fit_text(text, PANEL_NAME_LENGTH) + below, fontsize=POINTS)
 
 
 def finish(figure: Figure, panels: Sequence[Any], x_label: str, y_label: str) -> Figure:

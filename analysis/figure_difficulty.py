@@ -51,7 +51,8 @@ def difficulty_against_accuracy(
         rho = rank_correlation(
             [point.difficulty for point in points], [point.cell.mean_test for point in points]
         ).effect
-        drawing.set_title(axes, name, "" if math.isnan(rho) else f"\nrho = {rho:.2f}")
+        title = drawing.fit_text(name, drawing.PANEL_NAME_LENGTH)
+        axes.set_title(title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}")
     return drawing.finish(figure, each, "difficulty (nats)", drawing.label("test", metric))
 
 

@@ -90,7 +90,8 @@ def _draw(
     figure, each = drawing.panels(len(values), 2.5 if len(values) == 1 else 1.7)
     for axes, value in zip(each, values, strict=True):
         if panel_column:
-            drawing.set_title(axes, f"{panel_column} {format_value(value)}")
+            title = f"{panel_column} {format_value(value)}"
+            axes.set_title(drawing.fit_text(title, drawing.PANEL_NAME_LENGTH))
         for result, points, name in zip(results, lines, names, strict=True):
             is_here = panel_column is None or result.size[panel_column] == value
             if is_here and points is not None:

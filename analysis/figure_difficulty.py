@@ -71,6 +71,7 @@ def _points_by_size(
     for size, cells, _ in cells_per_size(rows, [*axes, *policy, "difficulty"], metric):
         for cell in cells:
             if cell.is_usable:
-                point = Point(str(size.get("policy") or ""), float(size["difficulty"]), cell)
+                policy_name = format_value(size.get("policy") or "")
+                point = Point(policy_name, float(size["difficulty"]), cell)
                 points.setdefault(drawing.name_of(size, axes), []).append(point)
     return points

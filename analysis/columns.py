@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from harness.store.provenance import RECORDED
+
 COLUMNS = {
     "grid": "name of the sweep",
     "trial": "id of the trial: digest of its config",
@@ -50,20 +52,8 @@ COLUMNS = {
     "train_macs": "multiply-adds of training along the path: 3 x forward",
     "gpu_seconds": "device-seconds along the path, shared stages counted in full",
     "estimated_seconds": "device-seconds expected from a pilot of each stage's size",
-    "code": "digest of the harness's source",
-    "engine": "deepspeed or ddp",
-    "zero_stage": "ZeRO stage",
-    "world_size": "ranks",
-    "micro_batch_size": "per rank, where set",
-    "loader": "the loader that read the images",
-    "stored": "how a writer changed them: sizes, JPEG quality, images left out; or original",
-    "split_hash": "digest of the ids of the images in train, validation and test",
-    "memory_format": "contiguous or channels_last",
-    "device": "cpu, or the GPU's name",
-    "threads": "torch threads of a rank on CPU",
-    "deterministic": "whether deterministic algorithms were required",
-    "torch": "version",
-    "deepspeed": "version",
+    **RECORDED,
+    "code_files": "source files of the row's stage that other rows of the sweep have otherwise",
     "flags": "semicolon-separated: mixed_<column> where the path's stages differ in it",
 }
 """Every column that a sweep writes, except axes that have a dotted name."""
@@ -75,6 +65,7 @@ AXES = (
 """Columns that can distinguish trials, as magnitude, seed and all columns with dotted names do."""
 TEXT = (
     "magnitude", "trial", "stage", "code", "why", "stored", "split_hash", "torch", "deepspeed",
+    "code_files",
 )  # fmt: skip
 """Columns that are read from CSV as text, even where they look like numbers."""
 REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")

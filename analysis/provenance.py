@@ -55,8 +55,17 @@ def warnings(frame: pd.DataFrame) -> list[str]:
         if _differs(done, column):
             values = sorted(map(str, done[column].dropna().unique()))
             values += ["unknown"] * done[column].hasnans
-            messages.append(f"the rows differ in {column}: {on_one_line(', '.join(values))}")
+            text = ", ".join(values)
+            if column == "code" and (files := _differing_files(done)):
+                text += f" (files {', '.join(files)})"
+            messages.append(f"the rows differ in {column}: {on_one_line(text)}")
     flagged = sum(bool(flags) for flags in values_of(done, "flags"))
     if flagged:
         messages.append(f"{flagged} trials changed code, packages or machine along their path")
     return messages
+
+
+def _differing_files(done: pd.DataFrame) -> list[str]:
+    """Return the source files in which rows differ, as `harness.rows` found them."""
+    lists = [text for text in values_of(done, "code_files") if isinstance(text, str)]
+    return sorted({name for text in lists for name in text.split(";")})

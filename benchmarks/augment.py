@@ -12,7 +12,6 @@ Exits with 1 where ours is slower than WANTED times timm on PIL on a CPU.
 """
 
 import importlib.util
-import sys
 import time
 from dataclasses import replace
 
@@ -24,8 +23,10 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from torchvision.transforms import InterpolationMode, v2
 
+from harness.arguments import Option, parse_options
 from harness.augment.executors import apply, choose_executor
 from harness.augment.policy import parse_policy
+from harness.errors import command
 
 SIZES = {32: 256, 64: 128, 224: 32}  # pixels -> batch
 WANTED = {32: 1.5, 64: 1.5, 224: 1.0}  # times timm on PIL, on a CPU
@@ -148,8 +149,7 @@ def report(side, rates, peer):
 
 
 def main(args):
-    options = dict(arg.split("=") for arg in args)
-    rounds = int(options.get("rounds", "5"))
+    rounds = parse_options(args, {"rounds": Option(int, default=5, low=1)})["rounds"]
     if not importlib.util.find_spec("kornia"):
         print("kornia is not installed: left out")
     if torch.cuda.is_available():
@@ -168,4 +168,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command(main, __doc__, needs_arguments=False)

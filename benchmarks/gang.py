@@ -15,7 +15,6 @@ device=cuda it also prints wall-clock seconds: there all cores decode while the 
 
 import contextlib
 import io
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,15 +22,24 @@ from pathlib import Path
 import torch
 from pictures import synthesise
 
+from harness.arguments import Option, parse_options
 from harness.data.catalog import CATALOG, image_folder
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.write import main as write
+from harness.errors import command
 from harness.schema import RunConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.train import Member, train_gang
 from harness.train.distributed import connected
 
+OPTIONS = {
+    "resolution": Option(int, default=32, low=1),
+    "width": Option(float, default=0.25),
+    "photographs": Option(int, default=2, low=1),
+    "copies": Option(int, default=1, low=1),
+    "device": Option(default="cpu", choices=("cpu", "cuda")),
+}
 MEMBERS, EPOCHS, IMAGES = 8, 4, 320
 REQUIRED_GAIN, DECODING_SHARE = 3.0, 0.8  # the gain if decoding is this share of a single run
 
@@ -107,10 +115,9 @@ def measure(folder, configs, run):
 
 
 def main(args):
-    options = dict(arg.split("=") for arg in args)
-    side, width = int(options.get("resolution", "32")), float(options.get("width", "0.25"))
-    device, times = options.get("device", "cpu"), int(options.get("photographs", "2"))
-    copies = int(options.get("copies", "1"))
+    options = parse_options(args, OPTIONS)
+    side, width, device = options["resolution"], options["width"], options["device"]
+    times, copies = options["photographs"], options["copies"]
     CATALOG["bench"] = image_folder("bench", 10, (IMAGES + 10) * copies, 10)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
@@ -152,4 +159,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command(main, __doc__, needs_arguments=False)

@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 
+from harness.arguments import Option, parse_options
+from harness.errors import command
+
 COMMANDS = (
     ("harness.launch", ["--help"]),
     ("harness.launch", ["dry_run=true"]),
@@ -41,16 +44,16 @@ def slowest_imports(command: list[str], count: int = 6) -> list[tuple[float, str
     return sorted(((s, name) for name, s in seconds.items()), reverse=True)[:count]
 
 
-def main() -> None:
-    options = dict(arg.split("=", 1) for arg in sys.argv[1:])
-    base = [f"grid={options.get('grid', 'quickstart')}"]
-    base += [f"store={options['store']}"] if "store" in options else []
+def main(args: list[str]) -> int:
+    options = parse_options(args, {"grid": Option(default="quickstart"), "store": Option()})
+    base = [f"{key}={value}" for key, value in options.items() if value is not None]
     for module, extra in COMMANDS:
         arguments = extra if extra == ["--help"] else [*base, *extra]
-        command = [sys.executable, "-m", module, *arguments]
-        slow = ", ".join(f"{name} {seconds:.2f}" for seconds, name in slowest_imports(command))
-        print(f"{best_of(command):5.2f} s  {module} {' '.join(extra):14}  {slow}")
+        words = [sys.executable, "-m", module, *arguments]
+        slow = ", ".join(f"{name} {seconds:.2f}" for seconds, name in slowest_imports(words))
+        print(f"{best_of(words):5.2f} s  {module} {' '.join(extra):14}  {slow}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command(main, __doc__, needs_arguments=False)

@@ -21,6 +21,17 @@ from pathlib import Path
 from checkout import checkout
 from pictures import fashion_mnist, write_bench
 
+from harness.arguments import Option, parse_options
+from harness.errors import command
+
+OPTIONS = {
+    "data": Option(list, default=["jpegs"], example="jpegs,resident"),
+    "epochs": Option(int, default=2, low=1),
+    "trials": Option(int, default=12, low=1),
+    "gang": Option(int, default=8, low=1),
+    "seeds": Option(int, default=2, low=1),
+    "device": Option(default="cpu", choices=("cpu", "cuda")),
+}
 WIDTHS, SPARSITIES = [0.5, 1, 2], [0.0, 0.5, 0.75, 0.875]
 MAGNITUDES = [0.1, 0.3, 0.5, 0.7]
 LIMIT = 4.0  # times fewer core-seconds
@@ -125,16 +136,13 @@ def measure(folder, data, epochs, count, gang, seeds, device):
 
 
 def main(args):
-    options = dict(arg.split("=") for arg in args)
-    epochs, gang = int(options.get("epochs", "2")), int(options.get("gang", "8"))
-    trials, seeds = int(options.get("trials", "12")), list(range(int(options.get("seeds", "2"))))
-    device, ratios = options.get("device", "cpu"), []
+    options = parse_options(args, OPTIONS)
+    numbers = options["epochs"], options["trials"], options["gang"], list(range(options["seeds"]))
     with tempfile.TemporaryDirectory() as name:
-        for data in options.get("data", "jpegs").split(","):
-            ratios.append(measure(Path(name), data, epochs, trials, gang, seeds, device))
+        ratios = [measure(Path(name), d, *numbers, options["device"]) for d in options["data"]]
     print(f"{min(ratios):.2f} times fewer core-seconds (at least {LIMIT:g} required)")
     return 0 if min(ratios) >= LIMIT else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command(main, __doc__, needs_arguments=False)

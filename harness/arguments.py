@@ -8,12 +8,14 @@
     parse_options(["lines=50"], OPTIONS)    # {"lines": 50, "format": "screen", "follow": False}
 
 A command declares its own options. `parse_options` is for commands without other arguments;
-`read_arguments` leaves the other arguments, such as the overrides of a config, to its caller.
+`split_options` and `read_arguments` leave the other arguments, such as the overrides of a config,
+to their caller. One pair of quotes around the value of an option is removed, as in an override.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,17 +53,17 @@ def read_arguments(args: Sequence[str], options: Mapping[str, Option]) -> Argume
     values: dict[str, Any] = {key: option.default for key, option in options.items()}
     others: list[tuple[str, str]] = []
     mistakes: list[str] = []
-    given: dict[str, str] = {}  # by key, without Hydra's prefixes: the argument
+    arguments: dict[str, str] = {}  # by key, without Hydra's prefixes
     for arg in args:
         key, equals, value = arg.partition("=")
         name = key.lstrip("+~")
         if not equals or not name:
             mistakes.append(f"'{arg}' is not of the form key=value; --help shows the arguments")
             continue
-        if name in given:
-            mistakes.append(f"{name} is given twice, as {given[name]} and {arg}: keep one of them")
+        if (earlier := _earlier(name, value, arguments)) is not None:
+            mistakes.append(f"{name} is given twice, as {earlier} and {arg}: keep one of them")
             continue
-        given[name] = arg
+        arguments[name] = arg
         if key not in options:
             others.append((key, value))
             continue
@@ -70,7 +72,7 @@ def read_arguments(args: Sequence[str], options: Mapping[str, Option]) -> Argume
         except ValueError as error:
             mistakes.append(str(error))
     for key, option in options.items():
-        if option.required and key not in given:
+        if option.required and key not in arguments:
             example = f", for example {key}={option.example}" if option.example else ""
             mistakes.append(f"{key} is missing: add {key}=VALUE{example}")
     return Arguments(values, others, mistakes)
@@ -98,14 +100,40 @@ def split_options(
     return [f"{key}={value}" for key, value in read.others], read.options
 
 
+def top_level(key: str) -> str:
+    """Return `recipe` of `++recipe.optimizer.lr`."""
+    return key.lstrip("+~").partition(".")[0]
+
+
 def split_list(text: str) -> list[str]:
     """Return the items of `a,b` or `[a, b]`."""
     return [item.strip() for item in text.strip("[] ").split(",") if item.strip()]
 
 
+def unquoted(value: str) -> str:
+    """Return a value without one pair of quotes around all of it."""
+    quote = value[:1]
+    if quote in ("'", '"') and len(value) > 1 and value.find(quote, 1) == len(value) - 1:
+        return value[1:-1]
+    return value
+
+
+def _earlier(name: str, value: str, arguments: Mapping[str, str]) -> str | None:
+    """Return the earlier argument that sets the same key, alone or in braces; None without one."""
+    for earlier, arg in arguments.items():
+        short, long = sorted((earlier, name), key=len)
+        mapping = arg.partition("=")[2] if short == earlier else value
+        inner = long.removeprefix(f"{short}.").partition(".")[0]
+        in_braces = re.search(rf"""^\{{(.*,)?\s*["']?{re.escape(inner)}["']?\s*:""", mapping)
+        if earlier == name or (long.startswith(f"{short}.") and in_braces):
+            return arg
+    return None
+
+
 def _converted(key: str, value: str, option: Option) -> Any:
     """Return the value in the option's type. Raises ValueError with a sentence."""
     example = f" (for example {key}={option.example})" if option.example else ""
+    value = unquoted(value)
     if not value or (option.kind is list and not split_list(value)):
         raise ValueError(f"{key} has no value: write {key}=VALUE{example}")
     if option.kind is bool:

@@ -16,6 +16,7 @@ from harness.schema import Frozen, PositiveInt
 # not part of the pattern, because compiling such a pattern takes every process 0.1 s.
 SbatchWord = Annotated[str, Field(pattern=r"^[\w.,:=@%/+&|()\[\]*!-]+$", max_length=200)]
 SbatchOption = Annotated[str, Field(pattern=r"^[a-z][a-z-]+$", max_length=41)]
+GpuType = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=60)]
 ShellLine = Annotated[str, Field(pattern=r"^[^\r\n\x00]+$", max_length=2000)]
 Gigabytes = Annotated[float, Field(gt=0.0, le=1e6)]
 Minutes = Annotated[int, Field(gt=0, le=60 * 24 * 365)]
@@ -26,6 +27,15 @@ OWN_OPTIONS = frozenset(
     | {"nodes", "ntasks-per-node", "cpus-per-task", "wait", "quiet", "help", "usage", "version"}
 )
 """Options of sbatch that the harness sets itself, or that change the answers it reads."""
+KEYS = {
+    "partition": "cluster.slurm.partition",
+    "account": "cluster.slurm.account",
+    "qos": "cluster.slurm.qos",
+    "constraint": "cluster.slurm.constraint",
+    "mem": "cluster.slurm.mem_gb",
+    "gpus-per-node": "cluster.gpus_per_node and cluster.slurm.gpu_type",
+}
+"""Options of sbatch that have a key of their own, which would otherwise be written twice."""
 
 
 class SlurmConfig(Frozen):
@@ -35,6 +45,7 @@ class SlurmConfig(Frozen):
     account: SbatchWord | None = None
     qos: SbatchWord | None = None
     constraint: SbatchWord | None = None
+    gpu_type: GpuType | None = None  # of `gpus_per_node`, as the site calls it
     nodes: PositiveInt = 1
     cpus_per_task: PositiveInt = 4
     mem_gb: Gigabytes | None = None  # per node
@@ -54,6 +65,9 @@ class SlurmConfig(Frozen):
         # sbatch accepts an unambiguous beginning of an option for the whole
         if own := sorted(k for k in value if any(option.startswith(k) for option in OWN_OPTIONS)):
             raise ValueError(f"{', '.join(own)}: set by the harness itself, leave it out")
+        if twice := sorted(set(value) & set(KEYS)):
+            keys = " and ".join(KEYS[option] for option in twice)
+            raise ValueError(f"{', '.join(twice)}: set {keys} instead")
         return value
 
 
@@ -66,6 +80,7 @@ class ResourceRule(Frozen):
     where: str
     partition: SbatchWord | None = None
     constraint: SbatchWord | None = None
+    gpu_type: GpuType | None = None
     timeout_min: Minutes | None = None
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     nodes: PositiveInt | None = None

@@ -1,13 +1,29 @@
-"""Errors that a user can correct: sentences that say what is wrong, where, and what to do."""
+"""How commands end and what they print.
+
+Errors that a user can correct are sentences that say what is wrong, where, and what to do. Output
+is readable in any encoding, and a terminal never obeys it: names and messages may come from a
+store, a grid or a file system of somebody else, with bytes that are not UTF-8 or escape sequences.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO
 
 MOST_CHOICES = 200  # longer lists are not printed; timm has over a thousand models
 HELP = {"-h", "--help", "help"}
+PIPE_CLOSED = 141
+READER_ENDED = (
+    "the reader of the output has ended (for example `| head`); python -m harness.status shows "
+    "what a launch had done until then"
+)
+SPELLED = str.maketrans({"±": "+/-", "≤": "<=", "≥": ">=", "×": "x", "–": "-", "—": "-"})
+"""What is printed where the encoding of the output does not have a character."""
 
 
 class UserError(Exception):
@@ -31,11 +47,6 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f" (valid: {', '.join(valid)})" if 0 < len(valid) <= MOST_CHOICES else ""
 
 
-def printable(text: str) -> str:
-    """Return text from elsewhere with `?` for control characters, which a terminal would obey."""
-    return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
-
-
 def command(
     main: Callable[[list[str]], int],
     usage: str | Callable[[], str] | None = None,
@@ -45,25 +56,91 @@ def command(
 
     `--help` prints `usage` and exits with 0; a command that needs arguments and has none prints it
     to stderr and exits with 2. A UserError or an error of the operating system is printed as one
-    sentence, exit code 2; Ctrl-C exits with 130.
+    sentence, exit code 2; Ctrl-C exits with 130. If the reader of the output ends early, the
+    command ends with 141, the code of a process that SIGPIPE ended.
     """
     args = sys.argv[1:]
-    try:
-        if usage and (HELP.intersection(args) or (needs_arguments and not args)):
-            text = usage if isinstance(usage, str) else usage()
-            print(text.strip(), file=sys.stdout if args else sys.stderr)
-            sys.exit(0 if args else 2)
-        sys.exit(main(args))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # the process that reads the output (`| head`) has ended
-        sys.stderr.close()
-        sys.exit(0)
-    except OSError as error:
-        where = error.filename or "the operating system"
-        print(f"error: {where}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    with plain_output():
+        try:
+            if usage and (HELP.intersection(args) or (needs_arguments and not args)):
+                text = usage if isinstance(usage, str) else usage()
+                print(text.strip(), file=sys.stdout if args else sys.stderr)
+                code = 0 if args else 2
+            else:
+                code = main(args)
+            sys.stdout.flush()  # here, where a full disk or a closed pipe can be reported
+        except UserError as error:
+            code = _complain(f"error: {error}", 2)
+        except BrokenPipeError:
+            code = _complain(f"stopped, because {READER_ENDED}", PIPE_CLOSED)
+        except OSError as error:
+            where = error.filename or "the operating system"
+            code = _complain(f"error: {where}: {error.strerror or error}", 2)
+        except KeyboardInterrupt:
+            code = _complain("stopped", 130)
+    sys.exit(code)
+
+
+def _complain(sentence: str, code: int) -> int:
+    """Print a sentence to stderr, and return the exit code.
+
+    What an output can no longer take is dropped: Python would try again at its exit, and fail.
+    """
+    with contextlib.suppress(OSError):
+        print(sentence, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
+def printable(text: str, kept: str = "\n\t") -> str:
+    """Return `text` with escapes such as `\\x1b` for characters that are not printable."""
+    return "".join(c if c.isprintable() or c in kept else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
+        return f"\\x{code & 0xFF:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+class _Screen:
+    """A stream that writes only printable text to another stream, in the encoding of that one."""
+
+    def __init__(self, stream: TextIO | None, kept: str):
+        self.stream = stream or io.StringIO()  # a process may be started without the stream
+        self.kept = kept
+
+    def write(self, text: str) -> int:
+        text, encoding = printable(text, self.kept), self.stream.encoding or "utf-8"
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            plain = text.translate(SPELLED)
+            text = plain.encode(encoding, "backslashreplace").decode(encoding)
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def plain_output() -> Iterator[None]:
+    """Print any text in this context, but no control characters.
+
+    Progress bars of libraries need the carriage return, and they write to stderr.
+    """
+    stdout: Any = _Screen(sys.stdout, "\n\t")
+    stderr: Any = _Screen(sys.stderr, "\n\t\r")
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        yield
+
+
+def control(codes: str, stream: TextIO | None = None) -> None:
+    """Write control codes of the harness itself to a terminal, such as those that clear it."""
+    screen = stream or sys.stdout
+    getattr(screen, "stream", screen).write(codes)

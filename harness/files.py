@@ -18,13 +18,19 @@ from typing import Any
 
 from harness.errors import UserError
 
+_NO_PERMISSION = "no permission: correct the folder's owner or mode, or choose another folder"
 _REMEDY = {
-    errno.ENOSPC: "the disk is full: free some space and launch again",
-    errno.EDQUOT: "the disk quota is used up: free some space and launch again",
-    errno.EROFS: "the file system is read-only: remount it, or choose store=PATH",
-    errno.EACCES: "no permission: correct the folder's owner or mode, or choose store=PATH",
-    errno.EPERM: "no permission: correct the folder's owner or mode, or choose store=PATH",
+    errno.ENOSPC: "the disk is full: free some space, then run the same command again",
+    errno.EDQUOT: "the disk quota (space, or number of files) is used up: delete some files, then "
+    "run the same command again",
+    errno.EROFS: "the file system is read-only: remount it, or choose another folder",
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
 }
+_NO_INODES = (
+    "the disk has space, but its file system has no inode left for another file: delete files "
+    "there, then run the same command again"
+)
 
 
 class Damaged(Exception):
@@ -54,12 +60,20 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDY.get(error.errno or 0)
-        if remedy is None:
-            remedy = f"{error.strerror or error}: correct that, or choose store=PATH"
+        reason = f"{error.strerror or error}: correct that, or choose another folder"
+        remedy = _REMEDY.get(error.errno or 0, reason)
+        if error.errno == errno.ENOSPC and _lacks_inodes(path):
+            remedy = _NO_INODES
         raise CannotWrite(
             f"cannot write {path}: {remedy}. Nothing that was finished is lost."
         ) from error
+
+
+def _lacks_inodes(path: Path) -> bool:
+    """Return whether the file system of `path` has space left, but no inode."""
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    status = os.statvfs(existing)
+    return status.f_bavail > 0 and status.f_favail == 0 < status.f_files
 
 
 def make_folder(path: Path) -> Path:
@@ -71,10 +85,10 @@ def make_folder(path: Path) -> Path:
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path`. A reader sees the old file or the complete new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     with explained(path):
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -91,10 +105,11 @@ def create(path: Path, data: bytes) -> bool:
 
     A hard link to a complete file is atomic, on NFS too, and never shows a part of the file.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = _temporary(path)
     with explained(path):
         try:
-            temporary.write_bytes(data)
+            with temporary.open("xb") as file:
+                file.write(data)
             os.link(temporary, path)
         except FileExistsError:
             return False
@@ -102,6 +117,11 @@ def create(path: Path, data: bytes) -> bool:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
     return True
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new name beside `path`. It has no process id: two containers may share that."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def sync_folder(folder: Path) -> None:
@@ -119,21 +139,6 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises FileNotFoundError, or Damaged if it is not one."""
-    try:
-        text = path.read_bytes()
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise Damaged(f"{path} is not a file ({error.strerror})") from error
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise Damaged(f"{path} holds {type(value).__name__}, not an object")
-    return value
-
-
 def append_line(path: Path, value: Any) -> None:
     """Append a line of JSON with a single write, so that concurrent writers do not interleave.
 
@@ -141,7 +146,8 @@ def append_line(path: Path, value: Any) -> None:
     """
     line = (json.dumps(value, allow_nan=False) + "\n").encode()
     with explained(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o644)
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -151,23 +157,10 @@ def append_line(path: Path, value: Any) -> None:
             os.close(descriptor)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON-lines file, without incomplete lines; no file, no objects."""
-    if not path.is_file():
-        return []
-    objects = []
-    for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(line)
-            if isinstance(value, dict):
-                objects.append(value)
-    return objects
-
-
 def move_aside(path: Path, why: str, kind: str = "damaged") -> Path:
     """Rename a file to `NAME.KIND-N`, print `why` as a warning, and return the new path."""
     number = 1
-    while (target := path.with_name(f"{path.name}.{kind}-{number}")).exists():
+    while os.path.lexists(target := path.with_name(f"{path.name}.{kind}-{number}")):
         number += 1
     with explained(path):
         path.rename(target)

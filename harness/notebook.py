@@ -30,7 +30,8 @@ def launch(overrides: Overrides = None, **options: Any) -> int:
 
 def status(overrides: Overrides = None, **options: Any) -> dict[str, Any]:
     """Return `{"grid": name, "trials": [...], "jobs": [...]}`: axes, state, reason and stages."""
-    return status_command.as_dict(read_sweep(_arguments(overrides, options), {}))
+    args = _arguments(overrides, options)
+    return status_command.as_dict(read_sweep(args, status_command.OPTIONS))
 
 
 def cancel(overrides: Overrides = None, **options: Any) -> int:
@@ -39,9 +40,9 @@ def cancel(overrides: Overrides = None, **options: Any) -> int:
 
 
 def _arguments(overrides: Overrides, options: Mapping[str, Any]) -> list[str]:
-    """Return `key=value` arguments, with values in YAML's flow style."""
-    values = {**options, **(overrides or {})}
-    return [f"{key}={_yaml(value)}" for key, value in values.items()]
+    """Return `key=value` arguments, with values in YAML's flow style; both may hold a key."""
+    values = [*options.items(), *(overrides or {}).items()]
+    return [f"{key}={_yaml(value)}" for key, value in values]
 
 
 def _yaml(value: Any) -> str:

@@ -1,11 +1,71 @@
-"""Read YAML of another person as plain values: tags, aliases and repeated keys are refused."""
+"""Reads files that a user or another person wrote: texts, and plain YAML.
+
+A file is read only if it is a regular file of limited length, in UTF-8. In YAML, tags, aliases and
+repeated keys are refused, and so are values that YAML 1.1 does not read as most people mean them:
+`4:00:00` is the number 14400 there, `010` is 8, and `no` is false.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 from harness.errors import UserError
 
+LONGEST, DEEPEST = 1 << 20, 16  # bytes and nested levels of a grid, or of a profile
+_FORMATS = {
+    b"PK\x03\x04": "an Excel file or another archive",
+    b"\xd0\xcf\x11\xe0": "an Excel file of an old version",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+"""What a file is whose first bytes are these."""
+_SIXTIES = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?")
+_LEADING_ZERO = re.compile(r"([-+]?)0(o?)([\d_]+)")
+_UNDERSCORES = re.compile(r"[-+]?\d[\d_]*_[\d_]*(\.[\d_]*)?|[-+]?\d+\.\d*_[\d_]*")
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([Tt ].*)?")
+_WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
-def plain(text: str, where: str, longest: int, deepest: int) -> object:
+
+def read_text(path: Path, what: str, longest: int = LONGEST) -> str:
+    """Return the text of a regular file of `longest` bytes at most. Raises UserError.
+
+    `what` names the file in messages: "grid file", "table". A device or a pipe could be endless,
+    and is never read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UserError(f"the {what} {path} is not a regular file: give the path of one")
+            data = file.read(longest + 1)
+    except FileNotFoundError as error:
+        where = "" if path.is_absolute() else f" (from {Path.cwd()})"
+        raise UserError(f"there is no {what} {path}{where}: check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"the {what} {path} cannot be read: {reason}") from error
+    if len(data) > longest:
+        raise UserError(f"the {what} {path} is too long: at most {longest:,} bytes are allowed")
+    for beginning, name in _FORMATS.items():
+        if data.startswith(beginning):
+            raise UserError(f"the {what} {path} is {name}: save it as text in UTF-8")
+    try:
+        return data.decode("utf-8-sig")  # without the mark that some editors put at the beginning
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"the {what} {path} is not text in UTF-8 (line {number}): save it in that encoding"
+        ) from error
+
+
+def plain(text: str, where: str, longest: int = LONGEST, deepest: int = DEEPEST) -> object:
     """Return the plain values of a YAML text. Raises UserError.
 
     `where` names the file in messages. The text may have at most `longest` characters and `deepest`
@@ -21,25 +81,77 @@ def plain(text: str, where: str, longest: int, deepest: int) -> object:
             # nested aliases can expand to a value that fills the memory
             if isinstance(event, yaml.AliasEvent):
                 raise UserError(f"{where} uses YAML aliases: write the values out.")
+            if (tag := getattr(event, "tag", None)) is not None:
+                raise UserError(f"{where} uses the YAML tag {tag}: write plain values.")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > deepest:
                 raise UserError(
                     f"{where} is nested {depth} levels deep: at most {deepest} are allowed."
                 )
-        nodes = [yaml.compose(text)]
-        for node in nodes:  # the loop appends to `nodes`: breadth first
-            if isinstance(node, yaml.MappingNode):
-                keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-                seen: set[str] = set()
-                for key in keys:
-                    if key in seen:
-                        raise UserError(f"{where} has the key '{key}' twice: leave one out.")
-                    seen.add(key)
-                nodes += [value for _, value in node.value]
-            elif isinstance(node, yaml.SequenceNode):
-                nodes += node.value
-        return yaml.safe_load(text)
+        if (root := yaml.compose(text)) is not None:
+            for key, node in _scalars(root, where):
+                if node.style is None and (meant := _what_was_meant(key, node.value)):
+                    number = node.start_mark.line + 1
+                    raise UserError(f"{where}, line {number}: {meant}.")
+        return yaml.load(text, Loader=_loader())
     except (yaml.YAMLError, ValueError) as error:  # a date or number that Python refuses
         reason = " ".join(str(error).split()).replace("<unicode string>", "it")
         raise UserError(f"{where} is not plain YAML: {reason}.") from error
+
+
+@functools.cache
+def _loader() -> Any:
+    """Return the safe loader of YAML, which also reads 1e-3 as a number, as YAML 1.2 does."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    return Loader
+
+
+def _scalars(node: Any, where: str, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the scalar nodes below a node, keys included, each with the key that it belongs to."""
+    if node.id == "scalar":
+        yield key, node
+    elif node.id == "sequence":
+        for item in node.value:
+            yield from _scalars(item, where, key)
+    else:
+        seen: set[str] = set()
+        for name, value in node.value:
+            if name.id == "scalar":
+                if name.value in seen:
+                    raise UserError(f"{where} has the key '{name.value}' twice: leave one out.")
+                seen.add(name.value)
+            yield from _scalars(name, where)
+            yield from _scalars(value, where, str(name.value))
+
+
+def _what_was_meant(key: str, text: str) -> str | None:
+    """Return how to write an unquoted text that YAML 1.1 reads otherwise than most people."""
+    quoted = f'"{text}" in quotes'
+    if _SIXTIES.fullmatch(text):
+        parts = [float(part) for part in text.replace("_", "").lstrip("+-").split(":")]
+        value = 0.0
+        for part in parts:
+            value = value * 60 + part
+        is_time = key.endswith("_min") and len(parts) == 3  # hours, minutes, seconds
+        number = f"{value / 60:.10g}" if is_time else f"{value:.10g}"
+        return f"YAML reads {text} as a number in base 60: write {number}, or {quoted}"
+    if match := _LEADING_ZERO.fullmatch(text):
+        sign, octal, digits = match.groups()
+        number = digits.replace("_", "").lstrip("0") or "0"
+        if octal:
+            return f"YAML reads {text} as a text: write the decimal number, or {quoted}"
+        return f"YAML reads {text} as an octal number: write {sign}{number}, or {quoted}"
+    if _UNDERSCORES.fullmatch(text):
+        return f"write {text.replace('_', '')} instead of {text}, or {quoted}"
+    if _DATE.fullmatch(text):
+        return f"YAML reads {text} as a date: write {quoted}"
+    if text.lower() in _WORDS:
+        word = _WORDS[text.lower()]
+        return f"YAML reads {text} as {word}: write {word}, or {quoted}"
+    return None

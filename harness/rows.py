@@ -14,16 +14,34 @@ from typing import Any
 
 from harness.arguments import Option
 from harness.augment.spaces import find_space
-from harness.cluster.job_registry import query_scheduler
-from harness.cluster.state import stage_states
-from harness.files import Damaged, read_json
+from harness.cluster import read_states
+from harness.files import Damaged
 from harness.schema import StageConfig
 from harness.states import StageState, trial_state
 from harness.store import provenance
+from harness.store.identity import digest
+from harness.store.records import Number, Record, check, check_seal, read_json
 from harness.store.store import COUNTS, SCORES, Store
 from harness.sweep import cost
 from harness.sweep.plan import Plan
 from harness.sweep.trial import Trial
+
+OLD_DIFFICULTY_KEYS = (
+    "teacher", "dataset", "images", "draws", "split_hash", "policy", "clean", "ops", "policies",
+    "correlations",
+)  # fmt: skip
+"""Keys of a `difficulty.json` that was written before it had a digest."""
+
+
+class _Policy(Record):
+    loss: Number
+
+
+class _Difficulty(Record):
+    """What is read of a sweep's `difficulty.json`."""
+
+    dataset: str
+    policies: dict[str, _Policy]
 
 
 def rows_of_grid(
@@ -40,7 +58,7 @@ def rows_of_grid(
     launch = load(args, optional)
     plan = make_plan(launch.grid)
     store = Store(launch.store)
-    states = stage_states(store, plan.stages, query_scheduler(store.root))
+    states, _ = read_states(store, plan.stages, must_answer=False)
     return rows(launch.grid.name, plan, store, states)
 
 
@@ -50,7 +68,7 @@ def rows(
     """Return a row for each trial, in the grid's order."""
     difficulties = _difficulties(store, grid)
     measured = cost.read_measurements(store.root, plan)
-    table = []
+    table, records = [], []
     for trial in plan.trials:
         path = plan.paths[trial.id]
         stages = [plan.stages[stage] for stage in path]
@@ -58,13 +76,15 @@ def rows(
             "epochs": sum(stage.recipe.epochs for stage in stages),
             "estimated_seconds": _estimate(stages, measured),
         }
-        row = _row(grid, trial, path, planned, store, states)
+        row, record = _row(grid, trial, path, planned, store, states)
         if difficulties is not None:
             dataset, losses = difficulties
             # A teacher that selects images changes what was measured for the policy.
             applies = trial.config.dataset.name == dataset and not trial.config.teacher.selects
             row["difficulty"] = losses.get(stages[-1].augment.policy) if applies else None
         table.append(row)
+        records.append(record)
+    name_differing_files(table, records)
     return table
 
 
@@ -86,17 +106,18 @@ def _difficulties(store: Store, grid: str) -> tuple[str, dict[str, float]] | Non
     path = store.sweep_folder(grid) / "difficulty.json"
     try:
         content = read_json(path)
-        losses = {policy: float(entry["loss"]) for policy, entry in content["policies"].items()}
-        return str(content["dataset"]), losses
+        check_seal(path, content, OLD_DIFFICULTY_KEYS)
+        difficulty = check(path, content, _Difficulty)
     except FileNotFoundError:
         return None
-    except (Damaged, KeyError, TypeError, ValueError, AttributeError) as error:
+    except Damaged as error:
         print(
-            f"warning: {path} is not what harness.difficulty writes ({error!r}), so the rows have "
-            "no column `difficulty`: run that command again, or delete the file",
+            f"warning: {error}; so the rows have no column `difficulty`: run harness.difficulty "
+            "again, or delete the file",
             file=sys.stderr,
         )
         return None
+    return difficulty.dataset, {name: entry.loss for name, entry in difficulty.policies.items()}
 
 
 @functools.cache
@@ -112,7 +133,8 @@ def _row(
     planned: Mapping[str, Any],
     store: Store,
     states: Mapping[str, StageState],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the row of a trial, and the last record of its last stage."""
     state, config = trial_state(path, states), trial.config
     row: dict[str, Any] = {
         "grid": grid,
@@ -154,16 +176,34 @@ def _row(
     )
     row["estimated_seconds"] = planned["estimated_seconds"]
     records = [provenance.records(store.folder(stage)) if is_complete else [] for stage in path]
+    last_record = records[-1][-1] if records[-1] else {}
     for column in provenance.RECORDED:
-        row[column] = provenance.recorded(records[-1][-1], column) if records[-1] else None
+        row[column] = provenance.recorded(last_record, column)
     row["flags"] = ";".join(_flags(records))
-    return row
+    return row, last_record
 
 
 def _flags(records: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
     """Return `mixed_<column>` for each column in which the records of a path differ."""
-    return [
-        f"mixed_{column}"
-        for column in provenance.RECORDED
-        if len({str(provenance.recorded(r, column)) for stage in records for r in stage}) > 1
-    ]
+    runs = [record for stage in records for record in stage]
+    values = {column: {str(provenance.recorded(r, column)) for r in runs}
+              for column in provenance.RECORDED}  # fmt: skip
+    values["code"] |= provenance.differing_files(runs)
+    return [f"mixed_{column}" for column, different in values.items() if len(different) > 1]
+
+
+def name_differing_files(
+    table: Sequence[dict[str, Any]], records: Sequence[Mapping[str, Any]]
+) -> None:
+    """Add the column `code_files`: the source files of a row that other rows have otherwise.
+
+    The digest `code` covers what every stage uses. It is extended by a digest of a model family,
+    method, form or op that differs between rows, but not by one that other rows just do not use.
+    """
+    differing = provenance.differing_files(records)
+    for row, record in zip(table, records, strict=True):
+        files = provenance.source_files(record)
+        changed = sorted(differing & files.keys())
+        row["code_files"] = ";".join(changed) or None
+        if optional := {file: files[file] for file in changed if provenance.is_optional(file)}:
+            row["code"] = f"{row['code']}+{digest(optional)[:6]}"

@@ -12,7 +12,7 @@ must work without them.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -35,17 +35,36 @@ Names = Annotated[tuple[str, ...], Strict(False)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
+def canonical(value: Any) -> Any:
+    """Return a float with 12 significant digits, and 0.0 for -0.0; in lists too. Others unchanged.
+
+    So numbers that are equal in theory, such as 0.3 and 0.1 + 0.2, name one stage.
+    """
+    if isinstance(value, float):
+        return float(f"{value:.12g}") + 0.0
+    if isinstance(value, list | tuple):
+        return type(value)(map(canonical, value))
+    return value
+
+
 class Frozen(BaseModel):
     """A model that is immutable and strict about types, and that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _canonical(cls, value: object) -> object:
+        return canonical(value)
 
 
 def _option(value: object) -> object:
     is_finite = not isinstance(value, float) or math.isfinite(value)
     if not isinstance(value, bool | int | float | str) or not is_finite:
         raise ValueError(f"must be a number, a text, true or false, not {value!r}")
-    return value
+    # an option does not know its type: 2 and 2.0 are one value
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole else canonical(value)
 
 
 Option = Annotated[bool | int | float | str, BeforeValidator(_option)]
@@ -117,6 +136,19 @@ class ModelConfig(Frozen):
 Magnitude = Literal["none"] | float
 
 
+def _magnitude(value: object) -> object:
+    if value == "none":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be `none` or a number from 0 to 1, not {value!r}")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{value} is outside [0, 1]; a magnitude is a share of the scale")
+    return float(value)
+
+
+AnyMagnitude = Annotated[Magnitude, BeforeValidator(_magnitude)]
+
+
 class AugmentConfig(Frozen):
     """The policy, its strength, and the other transformations that every sample gets.
 
@@ -124,23 +156,12 @@ class AugmentConfig(Frozen):
     """
 
     policy: str = "randaug(n=2)"
-    magnitude: Magnitude = "none"
+    magnitude: AnyMagnitude = "none"
     crop_padding: Annotated[int, Field(ge=0)] = 0  # pixels added on each side before the crop
     flip: bool = False  # horizontal, with probability one half
     erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # probability of a box set to the mean
     mixup: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0  # a of Beta(a, a); 0: off
     cutmix: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0  # both on: each half of the samples
-
-    @field_validator("magnitude", mode="before")
-    @classmethod
-    def _share_or_none(cls, value: object) -> object:
-        if value == "none":
-            return value
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be `none` or a number from 0 to 1, not {value!r}")
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{value} is outside [0, 1]; a magnitude is a share of the scale")
-        return float(value)
 
 
 class OptimizerConfig(Frozen):
@@ -177,14 +198,6 @@ class RecipeConfig(Frozen):
     sync_bn: bool = False
 
 
-def _magnitude(value: object) -> object:
-    if value is None or value == "none":
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise ValueError(f"must be `none` or a number from 0 to 1, not {value!r}")
-    return float(value)
-
-
 def _schedule(value: object) -> object:
     """Return a list of magnitudes as a text, which tables can show; other values unchanged."""
     if not isinstance(value, list | tuple):
@@ -192,7 +205,6 @@ def _schedule(value: object) -> object:
     return ", ".join(str(_magnitude(item)) for item in value)
 
 
-AnyMagnitude = Annotated[Magnitude, BeforeValidator(_magnitude)]
 MagnitudeSchedule = Annotated[str, BeforeValidator(_schedule)]
 
 

@@ -8,13 +8,13 @@ images_u8 = apply(images_u8, plan)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.augment.ops import Kind, Op, register_op
 from harness.augment.plan import Plan
 from harness.augment.policy import Policy, parse_policy, with_magnitude
 from harness.augment.spaces import find_space, load_space
+from harness.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from harness.augment.batch_transform import BatchTransform, eval_batch, train_batch
@@ -37,18 +37,10 @@ __all__ = [
     "with_magnitude",
 ]
 
-_NEEDS_TORCH = {
-    "BatchTransform": "batch_transform",
-    "apply": "executors",
-    "choose_executor": "executors",
-    "eval_batch": "batch_transform",
-    "train_batch": "batch_transform",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Return a function that needs torch, imported at its first use: planning needs no torch."""
-    if name not in _NEEDS_TORCH:
-        raise AttributeError(f"module {__name__} has no attribute '{name}'")
-    module = importlib.import_module(f"harness.augment.{_NEEDS_TORCH[name]}")
-    return getattr(module, name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "batch_transform": ("BatchTransform", "eval_batch", "train_batch"),
+        "executors": ("apply", "choose_executor"),
+    },
+)

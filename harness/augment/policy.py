@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from harness.augment.ops import CODES, OPS, Colour, Kind
 from harness.augment.plan import INTERPOLATIONS, Plan
 from harness.augment.spaces import MOST_OPS, SUFFIXES, Row, Space, find_space
 from harness.errors import UserError, nearest
+from harness.schema import canonical
 
 _TEXT = re.compile(r"(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?")
 _ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")
@@ -180,6 +182,23 @@ def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
     return str(replace(policy, m=_parse_magnitude(magnitude, policy_text)))
 
 
+def without_folder(text: str, folder: Path) -> str:
+    """Return a policy's text in which a user's table has its file name and the hash of its content.
+
+    The table is looked up in `folder`, then from the current directory. A text that is not a policy
+    of a readable table is returned as it is.
+    """
+    match = _TEXT.fullmatch(text.strip())
+    if match is None or not match["space"].endswith(SUFFIXES):
+        return text
+    beside = folder / match["space"]
+    try:
+        name = find_space(str(beside) if beside.exists() else match["space"]).name
+    except UserError:
+        return text
+    return text.strip().replace(match["space"], name, 1)
+
+
 def _parse(text: str) -> tuple[Policy, dict[str, str]]:
     """Return the policy (m is 0 where the text has none), and the arguments of the text."""
     match = _TEXT.fullmatch(text.strip())
@@ -270,7 +289,7 @@ def _parse_spread(value: str | float, text: str) -> Literal["fixed", "uniform"] 
             f"policy '{text}': spread is fixed, uniform, or the standard deviation of a normal, "
             f"above 0 up to 1, not {value}."
         )
-    return number
+    return float(canonical(number))
 
 
 def _parse_fill(value: str, text: str) -> Colour:

@@ -24,8 +24,10 @@ from harness.augment import autoaugment
 from harness.augment.ops import Colour, Kind, check_value, find_op
 from harness.augment.plan import check_fill
 from harness.errors import UserError, nearest
+from harness.files import user_path
 from harness.paths import GRIDS
-from harness.plain_yaml import plain
+from harness.plain_yaml import plain, read_text
+from harness.tables import remember_tables, table_files
 
 ROUNDINGS = ("none", "nearest", "down")
 MOST_OPS = 16  # of one sample
@@ -214,8 +216,9 @@ _LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table
 def find_space(name: str) -> Space:
     """Return the space of a name or of a table's path, with or without a hash: `my.yaml@1f0c2a9b`.
 
-    The name of the result always has the hash of the table's content, so a policy's text, and with
-    it the identity of a training, changes when the table does.
+    The name of the result has the hash of the table's content and not its folder. So a policy's
+    text, and with it the identity of a training, changes when the table does, and only then. The
+    file is remembered for this process and those that it starts.
 
     Raises:
         UserError: an unknown name, a missing file, a wrong table, or a hash that does not fit.
@@ -230,19 +233,36 @@ def find_space(name: str) -> Space:
     hashed = _HASHED.fullmatch(name)
     path, expected = (hashed["path"], hashed["digest"]) if hashed else (name, "")
     shipped = {table.stem: table for table in sorted(TABLES.glob("*.yaml"))}
-    if path not in shipped and not path.endswith(SUFFIXES):
+    if path in shipped:
+        space, label = load_space(shipped[path]), path
+    elif path.endswith(SUFFIXES):
+        space, label = _find_table(Path(path), expected), Path(path).name
+    else:
         raise UserError(
             f"unknown augmentation space '{name}'{nearest(name, [*SPACES, *shipped])}; "
             "a table of your own is named by its path, ending in .yaml or .json."
         )
-    space = load_space(shipped.get(path, Path(path)))
     digest = space.name.rpartition("@")[2]
     if expected not in ("", digest):
         raise UserError(
             f"{path} has changed: the policy was made for @{expected}, and the file is @{digest} "
             "now; restore it, or give the new table another name."
         )
-    return replace(space, name=f"{path}@{digest}")
+    return replace(space, name=f"{label}@{digest}")
+
+
+def _find_table(path: Path, expected: str) -> Space:
+    """Return the space of a user's table; one with a hash may be a file that was read before."""
+    same_name = [f for f in table_files() if f.name == path.name and f.is_file()]
+    for file in same_name if expected else ():
+        space = load_space(file)
+        if space.name.endswith(f"@{expected}"):
+            return space
+    if expected and same_name and not path.is_file():
+        path = same_name[0]  # its hash is another one, which the caller reports
+    space = load_space(path)
+    remember_tables([user_path(str(path), "policy")])
+    return space
 
 
 def load_space(path: Path) -> Space:
@@ -250,7 +270,7 @@ def load_space(path: Path) -> Space:
 
     Raises `UserError` for a missing file, or a table with a mistake, which the message names.
     """
-    return _space(path, _read(path))
+    return _space(path, read_text(user_path(str(path), "policy"), "augmentation space", _LONGEST))
 
 
 # Parsing YAML takes milliseconds, and a grid of thousands of trials names the same few tables in
@@ -269,13 +289,11 @@ def _space(path: Path, text: str) -> Space:
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_OPS:
         raise UserError(f"{path}: n is the number of ops, from 1 to {MOST_OPS}, not {n!r}.")
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 < p <= 1:
-        raise UserError(
-            f"{path}: p is the probability of each op, above 0 up to 1, not {p!r}{_yaml_hint(p)}."
-        )
+        raise UserError(f"{path}: p is the probability of each op, above 0 up to 1, not {p!r}.")
     if spread not in ("fixed", "uniform") and not _is_share(spread):
         raise UserError(
             f"{path}: spread is fixed, uniform or a standard deviation above 0 up to 1, not "
-            f"{spread!r}{_yaml_hint(spread)}."
+            f"{spread!r}."
         )
     fill = table.get("fill", (0, 0, 0))
     fill = tuple(fill) if isinstance(fill, list | tuple) else (fill,) * 3
@@ -289,27 +307,6 @@ def _space(path: Path, text: str) -> Space:
 
 def _is_share(value: object) -> bool:
     return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value <= 1
-
-
-def _yaml_hint(value: object) -> str:
-    """Return a hint where YAML 1.1 reads a number such as 1e-3 as text, else an empty text."""
-    try:
-        number = float(value) if isinstance(value, str) else np.nan
-    except ValueError:
-        return ""
-    decimal = np.format_float_positional(number, trim="-")
-    return f" but text in YAML: write {decimal}" if np.isfinite(number) else ""
-
-
-def _read(path: Path) -> str:
-    try:
-        with Path(path).expanduser().open(encoding="utf-8") as file:
-            text = file.read(_LONGEST + 1)
-    except (OSError, ValueError, RuntimeError) as error:  # ~nobody, bytes that are not text, a NUL
-        raise UserError(f"cannot read the augmentation space {path}: {error}.") from error
-    if len(text) > _LONGEST:
-        raise UserError(f"{path} is too long for a space: more than {_LONGEST} characters.")
-    return text
 
 
 def _parse(path: Path, text: str) -> object:
@@ -358,7 +355,7 @@ def _row(name: str, entry: Mapping[str, Any], path: Path) -> Row:
         raise UserError(f"{where}: signed is true or false, not {signed!r}.")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{where}: {value!r} is not a number{_yaml_hint(value)}.")
+            raise UserError(f"{where}: {value!r} is not a number.")
         check_value(op, value, where)
         if signed:
             check_value(op, 2 * values[0] - value, f"{where}, mirrored")

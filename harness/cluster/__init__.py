@@ -1,16 +1,26 @@
 """Run a sweep's stages on SLURM or on this machine: submission, workers, failures, states."""
 
-from harness.cluster.job_registry import Scheduler, query_scheduler
+from harness.cluster import environment  # first: it removes what submitit reads when imported
+from harness.cluster.job_registry import Scheduler
 from harness.cluster.state import stage_state, stage_states
-from harness.cluster.sweep_view import Sweep, read_again, read_sweep, select_trials
+from harness.cluster.sweep_view import (
+    Sweep,
+    names_of_trials,
+    read_again,
+    read_states,
+    read_sweep,
+    value_of,
+)
 
 __all__ = [
     "Scheduler",
     "Sweep",
-    "query_scheduler",
+    "environment",
+    "names_of_trials",
     "read_again",
+    "read_states",
     "read_sweep",
-    "select_trials",
     "stage_state",
     "stage_states",
+    "value_of",
 ]

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.cluster import failure, job_registry, slurm
 from harness.cluster.job_registry import Scheduler
+from harness.cluster.resources import store_problems
 from harness.cluster.slurm import SlurmDown
 from harness.cluster.slurm_jobs import Submitted, Submitter
 from harness.cluster.work import Work
-from harness.cluster_schema import ClusterConfig
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import RunConfig
 from harness.states import UNDER_WAY, StageState
 from harness.store.claims import Claim, look, try_claim
-from harness.store.provenance import commit
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import device_seconds, make_jobs
 from harness.sweep.plan import Plan
 
-HELD = "requeued held"
-FORBIDDEN = ":%\\\n"  # in a path that goes into PYTHONPATH, and in which SLURM expands %j
-
-
-def require_sbatch(cluster: ClusterConfig) -> None:
-    """Raise UserError on a machine from which jobs cannot be submitted."""
-    missing = [name for name in ("sbatch", "srun", "squeue") if shutil.which(name) is None]
-    if missing:
-        raise UserError(
-            f"cluster={cluster.name} needs SLURM and {', '.join(missing)} is not installed here: "
-            "launch from a login node, or with cluster=local"
-        )
-
 
 def release_held(scheduler: Scheduler) -> None:
     """Release jobs that SLURM holds because a node failed to start them; they would stay held.
 
-    Also say how many jobs are just ending: after scancel they still count as queued.
+    Also print why other jobs wait, and how many are just ending: after scancel they still count as
+    queued.
     """
-    ending = {job for job, entry in scheduler.stages.values() if entry.state == "COMPLETING"}
+    ours = dict(scheduler.stages.values())
+    ending = [job for job, entry in ours.items() if entry.state == "COMPLETING"]
     if ending:
         print(f"note: {len(ending):,} jobs are ending; launch again in a minute for what they left")
-    for job in {job for job, entry in scheduler.stages.values() if HELD in entry.reason}:
+    for sentence in slurm.describe_waiting({**ours, **scheduler.stuck}):
+        print(f"note: {sentence}")
+    for job in [job for job, entry in ours.items() if entry.reason in slurm.HELD]:
         try:
             slurm.call("scontrol", "release", job)
         except (FileNotFoundError, RuntimeError, SlurmDown) as error:
@@ -91,17 +80,8 @@ def submit(
     lock: Claim,
 ) -> Submitted:
     """Submit jobs for the stages `todo`, and return what was queued."""
-    if forbidden := set(FORBIDDEN) & set(str(store.root)):
-        raise UserError(
-            f"the store {store.root} has {' '.join(map(repr, sorted(forbidden)))} in its path, "
-            "which SLURM changes: choose another with store=PATH; nothing was queued"
-        )
-    sweeps = store.root / "sweeps"
-    if sweeps.resolve() != store.root.resolve() / "sweeps":
-        raise UserError(
-            f"{sweeps} is a link to another place, where the next launch would not look for what "
-            "this one has queued: move the whole store there (store=PATH); nothing was queued"
-        )
+    if sentences := store_problems(store.root):
+        raise UserError(f"{'; '.join(sentences)}; nothing was queued")
     ready = [stage for stage in todo if not failure.blocks(store.failures(stage))]
     held_by = {
         stage: state.job
@@ -121,9 +101,11 @@ def submit(
     if not groups:
         return Submitted()
     submitter = Submitter(store, launch.grid.name, plan.stages, Work(), lock.heartbeat)
-    if (commit() or "").endswith("+changes"):
-        print(f"jobs run this code with its uncommitted changes: a copy in {submitter.snapshot}")
-    return submitter.submit(groups)
+    submitted = submitter.submit(groups)
+    if scheduler.stuck:
+        slurm.cancel(list(scheduler.stuck))
+        print(f"cancelled {len(scheduler.stuck):,} jobs that could never start")
+    return submitted
 
 
 def _with_absolute_paths(run: RunConfig) -> RunConfig:

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.files import read_lines
 from harness.store.claims import ClaimState
+from harness.store.records import read_lines
 from harness.store.store import UNREADABLE, Store
 
 RETRY = "retry"  # class of a record that is not a failure but the user's request to try again
@@ -42,6 +42,9 @@ HOST_MEMORY = re.compile(  # messages of SLURM and the kernel; none of them is a
 _CONNECTION = re.compile(
     r"NCCL|gloo|Connection (closed|reset|refused)|Socket|Broken pipe|timed? ?out", re.IGNORECASE
 )
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, in its repr
+_DETAILS = re.compile(r"\S*/.*[/.]\S+|\([^()]*\)|'[^']*'|\"[^\"]*\"|\S*\d\S*|\S+\.\w{2,5}\b")
+"""What differs where one cause strikes several stages: paths, names in quotes, numbers, files."""
 _TAIL_BYTES = 4096
 
 
@@ -63,7 +66,7 @@ def describe(error: BaseException, **where: Any) -> dict[str, Any]:
     """Return the record for `failures/NNN.json`: class, one-line message, place, traceback."""
     trace = traceback.extract_tb(error.__traceback__)
     place = f"{trace[-1].filename.rpartition('/')[2]}:{trace[-1].lineno}" if trace else ""
-    message = " ".join(str(error).split())[:500] or type(error).__name__
+    message = _ADDRESS.sub("", " ".join(str(error).split()))[:500] or type(error).__name__
     return {
         "class": classify(error),
         "error": type(error).__name__,
@@ -136,8 +139,12 @@ def must_train_alone(failures: Sequence[dict[str, Any]]) -> bool:
 
 
 def signature(record: dict[str, Any]) -> str:
-    """Return what two failures of different stages share when they are the same failure."""
-    return f"{record.get('error')} at {record.get('where')}: {record.get('message')}"
+    """Return what two failures of different stages share when they are the same failure.
+
+    Images, files and numbers that the messages name may differ.
+    """
+    message = " ".join(_DETAILS.sub("#", str(record.get("message"))).split())
+    return f"{record.get('error')} at {record.get('where')}: {message}"
 
 
 def _since_retry(failures: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from harness.cluster import failure
-from harness.cluster.job_context import JobContext
 from harness.cluster.state import stage_state
+from harness.cluster.submission import JobContext
 from harness.files import Damaged
 from harness.states import SETTLED, StageState
 from harness.store.claims import Claim, try_claim
@@ -85,6 +85,7 @@ class GangQueue:
         claim = try_claim(folder, context.job, context.attempt, context.log)
         if claim is None:
             return None
+        self.store.clean(stage)
         try:
             self.store.result(stage)  # another worker has finished it a moment ago
             claim.release()

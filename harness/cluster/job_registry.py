@@ -9,22 +9,26 @@ uses ids again, and a launch that is killed after its submission never wrote the
 from __future__ import annotations
 
 import contextlib
-import re
+import functools
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.cluster import slurm
 from harness.cluster.slurm import QueuedJob, SlurmDown
 from harness.errors import UserError
-from harness.files import append_line, make_folder, read_lines
+from harness.files import append_line, make_folder
 from harness.store.claims import Claim, ClaimLost, try_claim
+from harness.store.records import Record, read_lines
 from harness.store.store import Store
 
 LOCK_SECONDS = 300.0
-JOB_ID = re.compile(r"\d+")
+JobId = Annotated[str, Field(pattern="^[0-9]+(_[0-9]+)?$", max_length=30)]
 GAVE_UP = "gave-up"
 """Name of a file in a submission's folder. If it exists, its jobs must end; its text says why."""
 
@@ -34,14 +38,18 @@ class Scheduler:
     """What SLURM knows of the jobs of one store.
 
     `stages`: for each stage that a queued job holds, the job's id and its entry in the queue.
-    `jobs`: this user's queued jobs by id. `last_jobs`: for each other stage, the id of the last job
-    that had it. `was_queried`: False where nothing was ever submitted or squeue is not installed.
+    `jobs`: this user's queued jobs by id. `ended`: for each other stage that was submitted, a
+    sentence about its last job. `stuck`: jobs of the store that can never start, by id.
+    `was_queried`: False where no stage needed it, or squeue is not installed. `problem`: why SLURM
+    did not answer, or ''.
     """
 
     stages: Mapping[str, tuple[str, QueuedJob]] = field(default_factory=dict)
     jobs: Mapping[str, QueuedJob] = field(default_factory=dict)
-    last_jobs: Mapping[str, str] = field(default_factory=dict)
+    ended: Mapping[str, str] = field(default_factory=dict)
+    stuck: Mapping[str, QueuedJob] = field(default_factory=dict)
     was_queried: bool = False
+    problem: str = ""
 
     def stages_by_job(self) -> dict[str, list[str]]:
         """Return the stages of every queued job."""
@@ -51,12 +59,23 @@ class Scheduler:
         return stages_of
 
 
+class _Line(Record):
+    """A line of `jobs.jsonl`, as one of the functions below writes it."""
+
+    name: str
+    parts: list[list[str]] | None = None  # with `folder`, which starts at the store
+    folder: str | None = None
+    job: JobId | None = None
+    cancelled: list[JobId] | None = None
+
+
 def record_submission(
     sweep_folder: Path, name: str, parts: Sequence[Sequence[str]], folder: Path
 ) -> None:
     """Append, before a submission, the job's name, its elements' stages and its log folder."""
-    record = {"name": name, "parts": [list(part) for part in parts], "folder": str(folder)}
-    append_line(sweep_folder / "jobs.jsonl", {**record, "time": time.time()})
+    store = Store(sweep_folder.parent.parent)
+    record = {"parts": [list(part) for part in parts], "folder": store.relative(folder)}
+    append_line(sweep_folder / "jobs.jsonl", {"name": name, **record, "time": time.time()})
 
 
 def record_job_id(sweep_folder: Path, name: str, job: str) -> None:
@@ -64,89 +83,136 @@ def record_job_id(sweep_folder: Path, name: str, job: str) -> None:
     append_line(sweep_folder / "jobs.jsonl", {"name": name, "job": job})
 
 
+def record_cancelled(sweep_folder: Path, jobs: Mapping[str, QueuedJob]) -> None:
+    """Append that the user cancelled these jobs, so that `status` can tell it from a failure."""
+    ids_by_name: dict[str, list[str]] = {}
+    for job, entry in jobs.items():
+        ids_by_name.setdefault(entry.name, []).append(job)
+    make_folder(sweep_folder)
+    for name, ids in ids_by_name.items():
+        append_line(sweep_folder / "jobs.jsonl", {"name": name, "cancelled": ids})
+
+
 def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
-    """Return the valid records of `jobs.jsonl`, of one sweep or of all sweeps of a store."""
-    paths = sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl"))
-    records = [record for path in paths for record in read_lines(path)]
-    return [record for record in records if _is_valid(store, record)]
+    """Return the valid records of `jobs.jsonl`, of one sweep or of all sweeps of a store.
+
+    Their folders are absolute paths in the store.
+    """
+    records = []
+    for path in sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl")):
+        for record in read_lines(path, _Line):
+            folder = Store(store).own_log(record.get("folder"))
+            if folder is not None and record.get("parts") is not None:
+                records.append({**record, "folder": folder})
+            elif "parts" not in record and (record.get("job") or record.get("cancelled")):
+                records.append(record)
+    return records
 
 
-def _is_valid(store: Path, record: Mapping[str, Any]) -> bool:
-    """Return whether `record_submission` or `record_job_id` can have written the record."""
-    if not isinstance(record.get("name"), str):
-        return False
-    if "parts" not in record:
-        return JOB_ID.fullmatch(str(record.get("job"))) is not None
-    parts = record["parts"]
-    return (
-        isinstance(parts, list)
-        and all(isinstance(part, list) and all(isinstance(s, str) for s in part) for part in parts)
-        and Store(store).own_log(record.get("folder")) is not None
-    )
+def _submitted_parts(
+    records: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[str, list[str], Path]]:
+    """Yield the job's id, the stages and the folder of each submitted part that has a job's id."""
+    ids = {record["name"]: record["job"] for record in records if "job" in record}
+    for record in records:
+        if "parts" in record and record["name"] in ids:
+            job, parts = ids[record["name"]], record["parts"]
+            for number, part in enumerate(parts):
+                yield f"{job}_{number}" if len(parts) > 1 else job, part, record["folder"]
 
 
-def _ids_by_name(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the id of each job, by its name."""
-    return {record["name"]: str(record["job"]) for record in records if "job" in record}
+def query_scheduler(
+    store: Path,
+    unfinished: Collection[str],
+    heartbeat: Callable[[], None] | None = None,
+    must_answer: bool = True,
+) -> Scheduler:
+    """Return what SLURM knows of the `unfinished` stages that were submitted from this store.
 
-
-def query_scheduler(store: Path, heartbeat: Callable[[], None] | None = None) -> Scheduler:
-    """Return what SLURM's queue holds of a store; squeue runs only where jobs were submitted.
-
-    With `heartbeat`, the query is repeated for a while if the controller is down, and `heartbeat`
-    is called meanwhile. Raises UserError when the controller does not answer.
+    SLURM is not asked where there are none: another sweep's controller may be gone for good. With
+    `heartbeat`, the query is repeated for a while if the controller is down, and `heartbeat` is
+    called meanwhile. When it does not answer, this raises UserError or, with `must_answer=False`,
+    prints a note and returns a Scheduler that has the `problem`.
     """
     records = read_records(store)
     submissions = {record["name"]: record for record in records if "parts" in record}
-    if not submissions:
+    submitted = {s for record in submissions.values() for part in record["parts"] for s in part}
+    if submitted.isdisjoint(unfinished):
         return Scheduler()
     try:
         jobs = slurm.queue() if heartbeat is None else slurm.until_up(slurm.queue, heartbeat)
     except (SlurmDown, RuntimeError) as error:
-        raise UserError(
-            f"SLURM does not answer ({error}), so what it has queued is unknown: try again when "
-            "its controller is back"
-        ) from error
+        problem = f"SLURM does not answer ({error}), so what it has queued is unknown"
+        if must_answer:
+            raise UserError(f"{problem}: try again when its controller is back") from error
+        print(f"note: {problem}", file=sys.stderr)
+        return Scheduler(problem=problem)
     if jobs is None:
         return Scheduler()
     stages: dict[str, tuple[str, QueuedJob]] = {}
-    gave_up: dict[str, bool] = {}  # jobs of such a submission end as soon as they begin
+    stuck: dict[str, QueuedJob] = {}
+    has_given_up = functools.cache(lambda folder: reason_to_give_up(folder) is not None)
     for job, entry in jobs.items():
-        if entry.name not in submissions:
+        record = submissions.get(entry.name)
+        if record is None or has_given_up(record["folder"]):  # it ends as soon as it begins
             continue
-        submission = submissions[entry.name]
-        if entry.name not in gave_up:
-            gave_up[entry.name] = (Path(submission["folder"]) / GAVE_UP).exists()
-        if gave_up[entry.name]:
+        if entry.reason in slurm.NEVER:
+            stuck[job] = entry
             continue
         element = job.partition("_")[2]
         number = int(element) if element.isdecimal() else 0
-        for part in submission["parts"][number : number + 1]:
+        for part in record["parts"][number : number + 1]:
             stages.update(dict.fromkeys(part, (job, entry)))
-    last_jobs: dict[str, str] = {}
-    for name, job in _ids_by_name(records).items():
-        for part in submissions[name]["parts"] if name in submissions else []:
-            last_jobs.update(dict.fromkeys(part, job))
-    last_jobs = {stage: job for stage, job in last_jobs.items() if stage not in stages}
-    return Scheduler(stages, jobs, last_jobs, was_queried=True)
+    ended = _why_ended(records, set(unfinished) - set(stages), stuck)
+    return Scheduler(stages, jobs, ended, stuck, was_queried=True)
+
+
+def _why_ended(
+    records: Sequence[Mapping[str, Any]], stages: Collection[str], stuck: Mapping[str, QueuedJob]
+) -> dict[str, str]:
+    """Return a sentence about the last job that had a stage, for those that were submitted."""
+    last = {
+        stage: (job, folder)
+        for job, part, folder in _submitted_parts(records)
+        for stage in part
+        if stage in stages
+    }
+    cancelled = {job for record in records for job in record.get("cancelled", ())}
+    unexplained = {job for job, _ in last.values()} - cancelled - set(stuck)
+    states = slurm.final_states(unexplained) if unexplained else {}
+    sentences = {}
+    for stage, (job, folder) in last.items():
+        if job in stuck:
+            sentence = (
+                f"can never start ({stuck[job].reason}): launch cancels it and queues another"
+            )
+        elif job in cancelled or states.get(job, "").startswith("CANCELLED"):
+            sentence = "was cancelled"
+        elif reason := reason_to_give_up(folder):
+            sentence = f"ended with all jobs of its launch: {reason}"
+        else:
+            sentence = "ended before it began this: see harness.logs"
+        sentences[stage] = f"job {job} {sentence}"
+    return sentences
+
+
+def reason_to_give_up(folder: Path) -> str | None:
+    """Return why no job of the submission in `folder` may go on, or None where they may."""
+    try:
+        return (folder / GAVE_UP).read_text(errors="replace")
+    except OSError:
+        return None
 
 
 def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]:
     """Return, for each stage, the last job that had it and the log of that job's first task."""
-    records = read_records(store)
-    ids = _ids_by_name(records)
     requested = set(stages)
     logs: dict[str, tuple[str, Path]] = {}
-    for record in records:
-        if "parts" not in record or record["name"] not in ids:
-            continue
-        for number, part in enumerate(record["parts"]):
-            element = f"_{number}" if len(record["parts"]) > 1 else ""
-            job = ids[record["name"]] + element
-            for stage in requested.intersection(part):
-                log = Path(record["folder"]) / f"{job}_0_log.out"
-                if not log.is_symlink() or Store(store).own_log(log) is not None:
-                    logs[stage] = job, log
+    for job, part, folder in _submitted_parts(read_records(store)):
+        if with_log := requested.intersection(part):
+            log = Store(store).own_log(folder / f"{job}_0_log.out")
+            if log is not None:
+                logs.update(dict.fromkeys(with_log, (job, log)))
     return logs
 
 

@@ -12,46 +12,16 @@ from submitit.core.core import Job
 from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.local.local import LocalExecutor
 
-from harness.cluster.private_folders import new_launch_folder
+from harness.cluster.launch_folder import new_launch_folder
+from harness.cluster.resources import assign_gpus
 from harness.cluster.submission import Submission
 from harness.cluster.work import Work
 from harness.cluster_schema import ClusterConfig
-from harness.errors import UserError
 from harness.files import CannotWrite, atomic_write, explained
-from harness.store.claims import process_start
+from harness.store.claims import has_ended, process_start
 
 STOP_SECONDS = 60.0
 """How long a stopping worker may take to reach a step boundary and save."""
-
-
-def assign_gpus(cluster: ClusterConfig, processes: int) -> list[tuple[int, ...]]:
-    """Return the numbers of the GPUs that each worker of this machine sees.
-
-    The first `cluster.gpus_per_node` GPUs of CUDA_VISIBLE_DEVICES are assigned. If there are enough
-    for all workers, each gets its own. Raises UserError if CUDA_VISIBLE_DEVICES lists fewer GPUs,
-    or does not list numbers.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = cluster.gpus_per_node
-    if visible is None:
-        numbers = [str(number) for number in range(count)]
-    else:
-        numbers = visible.replace(" ", "").split(",")
-    if count and not all(number.isdecimal() for number in numbers[:count]):
-        raise UserError(
-            f"CUDA_VISIBLE_DEVICES={visible} and cluster.gpus_per_node={count}: name GPUs by "
-            "number, such as CUDA_VISIBLE_DEVICES=0,1, or leave it unset"
-        )
-    if len(numbers) < count:
-        raise UserError(
-            f"CUDA_VISIBLE_DEVICES={visible} lists {len(numbers)} GPUs, fewer than "
-            f"cluster.gpus_per_node={count}: set a smaller number, or unset CUDA_VISIBLE_DEVICES"
-        )
-    each = min(count, max(processes, count // cluster.workers))
-    return [
-        tuple(int(numbers[(worker * each + i) % count]) for i in range(each))
-        for worker in range(cluster.workers)
-    ]
 
 
 class LocalWorkers:
@@ -117,7 +87,7 @@ class LocalWorkers:
         while self.count_alive() and time.monotonic() < deadline:
             time.sleep(0.05)
         for pid, started in tasks.items():
-            if started is not None and process_start(pid) == started:
+            if started and not has_ended(pid, started):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

@@ -8,9 +8,7 @@ import time
 from pathlib import Path
 
 from harness.cluster import failure, slurm
-from harness.cluster.breaker import trip_if_alike
-from harness.cluster.job_context import JobContext
-from harness.cluster.submission import Submission
+from harness.cluster.submission import JobContext, Submission, trip_breaker
 from harness.files import CannotWrite, atomic_write
 from harness.store.claims import Claim
 from harness.store.store import Store
@@ -87,7 +85,7 @@ def record_failure(
         if not failure.blocks(store.failures(stage)):
             is_retried = True
         elif context.in_slurm:
-            trip_if_alike(context.submission, store, context.folder, record)
+            trip_breaker(context.submission, context.folder, record)
     print(record["traceback"], flush=True)
     if is_retried:
         time.sleep(failure.pause_seconds(store.failures(gang[0])))
@@ -108,4 +106,4 @@ def record_failed_start(submission: Submission, part: int, folder: Path, error: 
         store.prepare(stage, submission.stages[stage])
         record = failure.describe(error, job=slurm.this_job(), attempt=slurm.restarts(), step=0)
         store.record_failure(stage, {**record, "class": "start"})
-        trip_if_alike(submission, store, folder, record)
+        trip_breaker(submission, folder, record)

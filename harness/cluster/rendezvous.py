@@ -22,7 +22,8 @@ WAIT_SECONDS = 120.0
 def export_rank_variables(folder: Path, message: str | None = None) -> str | None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a task.
 
-    A job of one task needs none of them. Returns the `message` of rank 0, the same on all ranks.
+    A job of one task needs none, and has none (`environment.clean_worker`). Returns the `message`
+    of rank 0, the same on all ranks.
     Raises UserError when rank 0 does not write its address in time.
     """
     from submitit import JobEnvironment

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,10 +23,31 @@ CALL_SECONDS = 30.0
 DOWN_SECONDS = 120.0
 """How long a request is repeated while the controller does not answer."""
 REQUEUE_TRIES = 5
+JOBS_PER_CALL = 500  # of scancel
 DOWN = (
     "Unable to contact slurm controller", "Connection refused", "Connection timed out",
     "Connection reset", "Socket timed out", "Zero Bytes were transmitted", "in standby mode",
 )  # fmt: skip
+NEVER = (
+    "BadConstraints", "DependencyNeverSatisfied", "PartitionNodeLimit", "PartitionTimeLimit",
+    "PartitionConfig", "InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed",
+    "ReservationDeleted", "MaxMemPerLimit",
+)  # fmt: skip
+"""SLURM's reasons for which a pending job never starts, unless the site changes its limits."""
+HELD = ("launch failed requeued held", "job requeued in held state", "JobHoldMaxRequeue")
+"""Reasons for which SLURM holds a job that a node failed to start; `launch` releases it."""
+ORDINARY = ("", "None", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime")
+"""Reasons for which a pending job waits its turn."""
+HELP = {
+    "JobHeldUser": "you hold it: scontrol release {job}, or cancel it",
+    "JobHeldAdmin": "an administrator holds it: ask the site",
+    "PartitionDown": "its partition is down",
+    "PartitionInactive": "its partition is inactive",
+    "Assoc": "a limit of your account: jobs that end, or the site, make room",
+    "QOS": "a limit of the quality of service: jobs that end, or the site, make room",
+    "ReqNodeNotAvail": "nodes are down or reserved",
+}
+"""What the user may know of other reasons, by how they begin."""
 USER_PREFERENCES = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
 """Prefixes of variables by which users choose other jobs or columns than those requested here."""
 
@@ -44,16 +65,17 @@ class QueuedJob:
     name: str
 
 
-def call(*command: str, seconds: float = CALL_SECONDS) -> str:
-    """Return the output of a command.
+def call(*command: str, seconds: float = CALL_SECONDS, stdin: str = "") -> str:
+    """Return the output of a command, in which other users' names may be bytes of any encoding.
 
     Raises SlurmDown, FileNotFoundError where it is not installed, or RuntimeError with its message.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(USER_PREFERENCES)}
     try:
         done = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=seconds, check=False
-        )
+            command, env=env, input=stdin, capture_output=True, timeout=seconds, check=False,
+            encoding="utf-8", errors="replace",
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise SlurmDown(f"{command[0]} did not answer within {seconds:.0f} s") from error
     if done.returncode:
@@ -87,15 +109,40 @@ def until_up(request: Callable[[], Answer], heartbeat: Callable[[], None]) -> An
 def queue() -> dict[str, QueuedJob] | None:
     """Return this user's jobs by id (`12`, elements as `12_3`), or None without squeue."""
     try:
-        text = call("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%j|%r")
+        text = call("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%j")
     except FileNotFoundError:
         return None
-    jobs = {}
-    for row in text.splitlines():
-        job, state, name, reason = (row.strip() + "|||").split("|", 3)
-        if job:
-            jobs[job] = QueuedJob(state, reason.rstrip("|"), name)
-    return jobs
+    rows = [row.strip().split("|", 3) for row in text.split("\n")]
+    return {row[0]: QueuedJob(*row[1:]) for row in rows if len(row) == 4}
+
+
+def describe_waiting(jobs: Mapping[str, QueuedJob]) -> list[str]:
+    """Return a sentence for each reason for which some of `jobs` wait for more than their turn."""
+    waiting: dict[str, list[str]] = {}
+    for job, entry in jobs.items():
+        if entry.state == "PENDING" and entry.reason not in ORDINARY:
+            waiting.setdefault(entry.reason, []).append(job)
+    sentences = []
+    for reason, ids in waiting.items():
+        advice = "launch cancels it and queues another" if reason in NEVER else ""
+        advice = "launch releases it" if reason in HELD else advice
+        begins = (text for start, text in HELP.items() if reason.startswith(start))
+        advice = (advice or next(begins, "")).format(job=ids[0])
+        sentences.append(
+            f"{len(ids):,} jobs wait, such as {ids[0]}: {reason}{advice and f' ({advice})'}"
+        )
+    return sentences
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Cancel jobs by id. Raises UserError where not all of them were cancelled."""
+    for start in range(0, len(jobs), JOBS_PER_CALL):
+        try:
+            call("scancel", *jobs[start : start + JOBS_PER_CALL])
+        except (SlurmDown, RuntimeError, FileNotFoundError) as error:
+            raise UserError(
+                f"not all jobs were cancelled ({error}): run the same command again"
+            ) from error
 
 
 def cancel_named(name: str) -> None:
@@ -174,18 +221,31 @@ def requeue(job: str) -> bool:
 
 def elapsed_seconds(jobs: Sequence[str]) -> dict[str, float] | None:
     """Return how long these jobs (`12`, elements as `12_3`) ran, or None without accounting."""
-    if not jobs:
-        return {}
-    ids = ",".join(sorted({job.partition("_")[0] for job in jobs}))
-    try:
-        text = call(
-            "sacct", "-X", "-n", "-P", "-D", "--format=JobID,ElapsedRaw", "-j", ids
-        )  # -D: the runs before each requeue, too
-    except (FileNotFoundError, RuntimeError, SlurmDown):
+    rows = _accounts("ElapsedRaw", jobs)
+    if rows is None:
         return None
     elapsed: dict[str, float] = {}
-    for row in text.splitlines():
-        job, _, seconds = row.partition("|")
+    for job, seconds in rows:
         if seconds.isdecimal():
             elapsed[job] = elapsed.get(job, 0.0) + float(seconds)
     return elapsed
+
+
+def final_states(jobs: Collection[str]) -> dict[str, str]:
+    """Return the last state of those jobs that accounting knows, such as `CANCELLED by 1000`."""
+    return dict(_accounts("State", jobs) or ())
+
+
+def _accounts(column: str, jobs: Collection[str]) -> list[tuple[str, str]] | None:
+    """Return the ids and a column of sacct of all runs of these jobs, or None without an answer."""
+    if not jobs:
+        return []
+    ids = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+    try:
+        text = call(
+            "sacct", "-X", "-n", "-P", "-D", f"--format=JobID,{column}", "-j", ids
+        )  # -D: the runs before each requeue, too
+    except (FileNotFoundError, RuntimeError, SlurmDown):
+        return None
+    rows = [row.partition("|") for row in text.split("\n") if row]
+    return [(job, value) for job, _, value in rows]

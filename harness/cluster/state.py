@@ -75,9 +75,8 @@ def stage_state(
         why = f"{TRIED_BEFORE}{last.get('class')}: {last.get('message')}"
     elif claim is not None:
         why = "stopped, continues from its last step"
-    elif stage in scheduler.last_jobs:
-        job = scheduler.last_jobs[stage]
-        why = f"{TRIED_BEFORE}job {job} ended before it began this: see harness.logs"
+    elif stage in scheduler.ended:
+        why = f"{TRIED_BEFORE}{scheduler.ended[stage]}"
     return StageState("waiting", why)
 
 

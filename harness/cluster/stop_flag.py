@@ -10,9 +10,10 @@ import signal
 import types
 from typing import Any
 
-from harness.store.claims import process_start
+from harness.store.claims import has_ended
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""SLURM sends SIGUSR2 before a time limit; sites and users also send SIGUSR1."""
 
 
 class StopFlag:
@@ -24,9 +25,14 @@ class StopFlag:
         self._handlers_before: dict[signal.Signals, Any] = {}
 
     def install(self) -> StopFlag:
-        """Take over the stop signals; call this from the main thread."""
+        """Take over the stop signals; call this from the main thread.
+
+        A signal that this process was started to ignore stays ignored: `nohup` and `&` in a script
+        rely on that.
+        """
         for number in SIGNALS:
-            self._handlers_before[number] = signal.signal(number, self._raise)
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._handlers_before[number] = signal.signal(number, self._raise)
         return self
 
     def __enter__(self) -> StopFlag:
@@ -48,6 +54,6 @@ class StopFlag:
         """Return whether to stop at the next step boundary."""
         if self.signal is None and self._watched is not None:
             pid, started = self._watched
-            if process_start(pid) != started:
+            if has_ended(pid, started):
                 self.signal = "end of the launcher"
         return self.signal is not None

@@ -1,19 +1,33 @@
-"""The file that a launch writes for its workers: stage configs, gangs in order, run settings."""
+"""What a launch hands to its workers, one worker's view of it, and the circuit breaker.
+
+The breaker ends all jobs of a launch when its first stages fail the same way.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from submitit import JobEnvironment
+
+from harness.augment.spaces import SUFFIXES
+from harness.cluster import failure, slurm
+from harness.cluster.job_registry import GAVE_UP, reason_to_give_up
+from harness.cluster.stop_flag import StopFlag
 from harness.cluster_schema import ClusterConfig
 from harness.files import atomic_write
-from harness.schema import RunConfig, StageConfig
-from harness.sweep.jobs import Job
+from harness.schema import Frozen, RunConfig, StageConfig
+from harness.store.store import Store
+from harness.sweep.jobs import Job, stages_of
+from harness.tables import copy_tables, use_copies
+
+if TYPE_CHECKING:
+    from harness.train import World
 
 
-@dataclass(frozen=True)
-class Submission:
+class Submission(Frozen):
     """One array of SLURM jobs, or the workers of one machine.
 
     `parts` has the gangs of each job of the array; local workers all work on part 0.
@@ -28,44 +42,66 @@ class Submission:
     attempts: int = 0  # runs of the jobs that this one succeeds, where requeueing is impossible
     launcher: tuple[int, str] | None = None  # pid and start time: local workers end with it
     snapshot: Path | None = None  # the code that SLURM jobs run
-    plugins: list[Path] = field(default_factory=list)  # copies of the plug-in files, for them
+    plugins: tuple[Path, ...] = ()  # copies of the plug-in files, for them
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
-        value = {
-            "store": str(self.store),
-            "sweep": self.sweep,
-            "run": self.run.model_dump(mode="json"),
-            "cluster": self.cluster.model_dump(mode="json"),
-            "stages": {i: config.model_dump(mode="json") for i, config in self.stages.items()},
-            "parts": self.parts,
-            "attempts": self.attempts,
-            "launcher": self.launcher,
-            "snapshot": str(self.snapshot) if self.snapshot else None,
-            "plugins": [str(file) for file in self.plugins],
-        }
-        atomic_write(path, json.dumps(value).encode())
+        """Write it as JSON, and copy the spaces that its policies may name."""
+        copy_tables(path.parent / "tables", SUFFIXES)
+        atomic_write(path, json.dumps(self.model_dump(mode="json")).encode())
 
     @classmethod
     def read(cls, path: Path) -> Submission:
-        """Return what `write` wrote."""
-        value = json.loads(path.read_bytes())
-        return cls(
-            store=Path(value["store"]),
-            sweep=value["sweep"],
-            run=RunConfig.model_validate_json(json.dumps(value["run"])),
-            cluster=ClusterConfig.model_validate_json(json.dumps(value["cluster"])),
-            stages={
-                i: StageConfig.model_validate_json(json.dumps(config))
-                for i, config in value["stages"].items()
-            },
-            parts=value["parts"],
-            attempts=value["attempts"],
-            launcher=tuple(value["launcher"]) if value["launcher"] else None,
-            snapshot=Path(value["snapshot"]) if value["snapshot"] else None,
-            plugins=[Path(file) for file in value["plugins"]],
-        )
+        """Return what `write` wrote; not by pydantic's own parser, which refuses some paths."""
+        use_copies(path.parent / "tables")
+        return cls.model_validate(json.loads(path.read_bytes()), strict=False)
 
     def all_stages(self) -> list[str]:
         """Return the stages of all parts, in order."""
-        return [stage for part in self.parts for gang in part for stage in gang]
+        return [stage for part in self.parts for stage in stages_of(part)]
+
+
+class JobContext:
+    """One rank's view of its job: a job of SLURM's, or a worker process on this machine."""
+
+    def __init__(
+        self, submission: Submission, part: int, folder: Path, world: World, stop: StopFlag
+    ):
+        """`part`: which part of the submission the job trains; `folder`: of the submission."""
+        self.submission = submission
+        self.part = part
+        self.folder = folder
+        self.world = world
+        self.stop = stop
+        self.store = Store(submission.store)
+        self.in_slurm = slurm.this_job() is not None
+        local_id = os.environ.get("SUBMITIT_LOCAL_JOB_ID", os.getpid())
+        self.job = slurm.this_job() or f"local-{local_id}"
+        self.attempt = slurm.restarts()  # how often SLURM has requeued the job
+        try:
+            # the file that this process writes to
+            self.log = self.store.relative(JobEnvironment().paths.stdout)
+        except (RuntimeError, KeyError):  # submitit did not start it
+            self.log = ""
+
+
+def trip_breaker(submission: Submission, folder: Path, record: dict[str, Any]) -> None:
+    """End the launch's jobs when `BREAKER` stages failed like `record` and none is done.
+
+    This covers the submission in `folder` and the launch's other arrays of which no stage is done.
+    """
+    store = Store(submission.store)
+    stages = submission.all_stages()
+    if reason_to_give_up(folder) or any(store.is_done(stage) for stage in stages):
+        return
+    signature = failure.signature(record)
+    count = 0
+    for stage in stages:
+        last = store.failures(stage)[-1:]
+        count += bool(last) and failure.signature(last[0]) == signature
+    if count < failure.BREAKER:
+        return
+    reason = f"{count} stages failed alike and none is done: {record['message']}"
+    for path in folder.parent.glob("*/submission.json"):
+        other = submission if path.parent == folder else Submission.read(path)
+        if not any(store.is_done(stage) for stage in other.all_stages()):
+            atomic_write(path.parent / GAVE_UP, reason.encode())

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from harness.cluster.local import LocalWorkers
 from harness.cluster.state import stage_states
 from harness.cluster.stop_flag import StopFlag
+from harness.errors import control
 from harness.schema import StageConfig
 from harness.states import SETTLED, StageState, StateName
 from harness.store.store import Store
@@ -121,7 +122,8 @@ def supervise(
             progress.update()
             update_seconds = time.monotonic() - began
             if is_terminal:
-                print(f"\r\x1b[2K{progress.line()}", end="", flush=True)
+                control("\r\x1b[2K")
+                print(progress.line(), end="", flush=True)
             elif time.monotonic() - printed_at > PRINT_SECONDS:
                 printed_at = time.monotonic()
                 print(progress.line(), flush=True)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.arguments import Option
-from harness.cluster.job_registry import Scheduler, query_scheduler
+from harness.cluster.job_registry import Scheduler, query_scheduler, read_records
 from harness.cluster.state import stage_states
 from harness.config import Launch, load
 from harness.errors import UserError
-from harness.states import StageState, trial_state
+from harness.schema import StageConfig
+from harness.states import SETTLED, StageState, trial_state
+from harness.store.identity import STAGE_ID
 from harness.store.store import Store
+from harness.sweep.axes import PATHS, SHORT, resolve
+from harness.sweep.grid import Grid
 from harness.sweep.plan import Plan, make_plan
+from harness.sweep.trial import Trial
 from harness.sweep.where import parse
 
 AWAY_SECONDS = 600.0
 RETRY_SECONDS = 5.0
+MOST_VALUES = 8  # of a name, in a message
+COLUMNS = {"dataset": "dataset.name", "precision": "recipe.precision"}
+"""Key paths of columns of the rows that are not axes with a short name."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +50,83 @@ class Sweep:
         return [stage for stage in self.plan.stages if stage in selected]
 
 
-def read_sweep(args: list[str], options: Mapping[str, Option], trains: bool = False) -> Sweep:
+def names_of_trials(grid: Grid) -> set[str]:
+    """Return the names that `where=` and `by=` may use: short names of axes, and key paths."""
+    return {*SHORT, *PATHS, *COLUMNS, *grid.axes, "state", "trial"}
+
+
+def value_of(trial: Trial, name: str) -> Any:
+    """Return the value of one of `names_of_trials` other than the state."""
+    if name == "trial":
+        return trial.id
+    if name in trial.cell:
+        return trial.cell[name]
+    axis = resolve(COLUMNS.get(name, name))
+    value: Any = trial.config
+    for part in axis.path.split(".") if axis else []:
+        value = getattr(value, part, None)
+    return value
+
+
+def read_states(
+    store: Store,
+    stages: Mapping[str, StageConfig],
+    heartbeat: Callable[[], None] | None = None,
+    must_answer: bool = True,
+    others: Collection[str] = (),
+) -> tuple[dict[str, StageState], Scheduler]:
+    """Return the state of every stage, and what SLURM knows of those that are not settled.
+
+    SLURM is also asked where only `others` need it: unfinished stages that are not in `stages`.
+    `heartbeat` and `must_answer` are as in `query_scheduler`.
+    """
+    states = stage_states(store, stages)
+    unfinished = {stage for stage, state in states.items() if state.name not in SETTLED}
+    scheduler = query_scheduler(store.root, unfinished.union(others), heartbeat, must_answer)
+    if scheduler.was_queried:
+        known = {stage: state for stage, state in states.items() if state.result is not None}
+        states = stage_states(store, stages, scheduler, known)
+    return states, scheduler
+
+
+def read_sweep(
+    args: list[str],
+    options: Mapping[str, Option],
+    trains: bool = False,
+    must_answer: bool = False,
+) -> Sweep:
     """Return the sweep that a command line names.
 
-    `options` are the command's own, to which `where` is added; `trains` is as in `load`.
+    `options` are the command's own, to which `where` is added; `trains` is as in `load`. Where
+    SLURM does not answer, states are those of the store, with a note, unless `must_answer`. With
+    both, a controller that is down is asked again for a while, unless it is a dry run.
+
+    Raises:
+        UserError: a mistake of the command line, or a selector that holds for none of the trials.
     """
     launch = load(args, {**options, "where": Option()}, trains)
-    return _read(launch, make_plan(launch.grid))
+    is_patient = trains and must_answer and not launch.options.get("dry_run")
+    heartbeat = _keep_nothing_alive if is_patient else None
+    sweep = _read(launch, make_plan(launch.grid), must_answer, heartbeat)
+    if not sweep.trials:
+        raise UserError(_describe_empty_selection(sweep))
+    return sweep
+
+
+def _keep_nothing_alive() -> None:
+    """Do nothing as heartbeat during a query of SLURM: the command does not have a claim yet."""
+
+
+def _describe_empty_selection(sweep: Sweep) -> str:
+    """Return that `where` holds for none of the trials, and which values they have."""
+    where, plan = sweep.launch.options["where"], sweep.plan
+    parts = [f"where={where} holds for none of the {len(plan.trials):,} trials"]
+    for name in sorted(parse(where, names_of_trials(sweep.launch.grid)).names):
+        all_values = [_value(trial, name, plan, sweep.states) for trial in plan.trials]
+        values = list(dict.fromkeys(map(str, all_values)))
+        more = ", ..." if len(values) > MOST_VALUES else ""
+        parts.append(f"{name} is {', '.join(values[:MOST_VALUES])}{more}")
+    return "; ".join(parts)
 
 
 def read_again(launch: Launch, plan: Plan) -> Sweep:
@@ -59,7 +137,7 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
     deadline = time.monotonic() + AWAY_SECONDS
     while True:
         try:
-            return _read(launch, plan)
+            return _read(launch, plan, must_answer=True)
         except UserError as error:
             if time.monotonic() > deadline:
                 raise
@@ -67,24 +145,49 @@ def read_again(launch: Launch, plan: Plan) -> Sweep:
             time.sleep(RETRY_SECONDS)
 
 
-def _read(launch: Launch, plan: Plan) -> Sweep:
+def _read(
+    launch: Launch,
+    plan: Plan,
+    must_answer: bool,
+    heartbeat: Callable[[], None] | None = None,
+) -> Sweep:
     store = Store(launch.store)
-    scheduler = query_scheduler(store.root)
-    states = stage_states(store, plan.stages, scheduler)
-    trials = select_trials(plan, states, launch)
+    others = _stages_outside(store, launch.grid.name, plan)
+    states, scheduler = read_states(store, plan.stages, heartbeat, must_answer, others)
+    trials = _select_trials(plan, states, launch)
     return Sweep(launch, plan, store, scheduler, states, trials)
 
 
-def select_trials(
+def _stages_outside(store: Store, sweep: str, plan: Plan) -> list[str]:
+    """Return the unfinished stages outside of the plan that were submitted for the same sweep."""
+    records = read_records(store.root, sweep)
+    submitted = {s for record in records for part in record.get("parts", ()) for s in part}
+    return [
+        stage
+        for stage in submitted - plan.stages.keys()
+        if STAGE_ID.fullmatch(stage) and not store.is_done(stage)
+    ]
+
+
+def _select_trials(
     plan: Plan, states: Mapping[str, StageState], launch: Launch
 ) -> list[dict[str, Any]]:
     """Return the trials for which the launch's `where` holds, with their states and stages."""
     where = launch.options.get("where")
-    condition = parse(where, {*launch.grid.axes, "state", "trial"}) if where else None
+    condition = parse(where, names_of_trials(launch.grid)) if where else None
+    names = condition.names if condition else ()
     selected = []
     for trial in plan.trials:
-        state = trial_state(plan.paths[trial.id], states)
-        row = {"trial": trial.id, **trial.cell, "state": state.name}
-        if condition is None or condition.holds(row):
-            selected.append({**row, "why": state.why, "stages": list(plan.paths[trial.id])})
+        values = {name: _value(trial, name, plan, states) for name in names}
+        if condition is None or condition.holds(values):
+            state = trial_state(plan.paths[trial.id], states)
+            row = {"trial": trial.id, **trial.cell, "state": state.name, "why": state.why}
+            selected.append({**row, "stages": list(plan.paths[trial.id])})
     return selected
+
+
+def _value(trial: Trial, name: str, plan: Plan, states: Mapping[str, StageState]) -> Any:
+    """Return the value of one of `names_of_trials`."""
+    if name == "state":
+        return trial_state(plan.paths[trial.id], states).name
+    return value_of(trial, name)

@@ -8,17 +8,19 @@ listens for signals before it spends seconds on imports.
 from __future__ import annotations
 
 import contextlib
+import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from submitit.helpers import Checkpointable
 
-from harness.cluster import slurm
-from harness.cluster.breaker import reason_to_give_up
+from harness.cluster import environment, slurm
+from harness.cluster.job_registry import reason_to_give_up
 from harness.cluster.rendezvous import export_rank_variables
 from harness.cluster.slurm_jobs import Full, resubmit
 from harness.cluster.stop_flag import StopFlag
-from harness.cluster.submission import Submission
+from harness.cluster.submission import JobContext, Submission
 from harness.data import node
 from harness.errors import UserError
 from harness.plugins import set_plugin_files
@@ -43,6 +45,10 @@ class Work(Checkpointable):
     def __call__(self, path: str, part: int = 0) -> tuple[str, str]:
         """Run the whole job; ends with exit code `STOPPED` when a SLURM job has more to do."""
         stop = StopFlag().install()
+        for stream in (sys.stdout, sys.stderr):  # names of files may hold any bytes
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        environment.clean_worker()
         folder = Path(path).parent
         submission = Submission.read(Path(path))
         if submission.plugins:
@@ -51,7 +57,6 @@ class Work(Checkpointable):
             stop.watch(*submission.launcher)
             node.share(submission.cluster.workers)
         # imports torch, for seconds
-        from harness.cluster.job_context import JobContext
         from harness.cluster.recording import record_failed_start
         from harness.cluster.worker import Worker
         from harness.train import connected
@@ -60,6 +65,7 @@ class Work(Checkpointable):
             try:
                 reason = export_rank_variables(folder, reason_to_give_up(folder))
                 if reason is not None:
+                    print(f"the job gave up: {reason}", flush=True)
                     return "gave up", reason
                 world = stack.enter_context(connected(submission.run))
             except Exception as error:
@@ -71,7 +77,7 @@ class Work(Checkpointable):
             end, why = self._run(worker)
         if end == "stopped" and slurm.this_job() is not None:
             raise SystemExit(STOPPED)
-        print(f"the job {end} {why}", flush=True)
+        print(f"the job {end}{f': {why}' if why else ''}", flush=True)
         return end, why
 
     def _run(self, worker: Worker) -> tuple[str, str]:

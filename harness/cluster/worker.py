@@ -10,10 +10,10 @@ import math
 import time
 
 from harness.cluster import failure
-from harness.cluster.breaker import reason_to_give_up
 from harness.cluster.gang_queue import GangQueue
-from harness.cluster.job_context import JobContext
+from harness.cluster.job_registry import reason_to_give_up
 from harness.cluster.recording import record_failure, record_stop, write_result
+from harness.cluster.submission import JobContext
 from harness.files import CannotWrite, Damaged, append_line
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost
 from harness.train import Member, train_gang

@@ -1,30 +1,45 @@
-"""python -m harness.cancel grid=NAME [where=CONDITION]
+"""python -m harness.cancel grid=NAME [where=CONDITION | all=true]
 
 Take a sweep's jobs out of SLURM's queue, or end those that run. Finished stages stay.
 
     python -m harness.cancel grid=imagenet_resnet50
     python -m harness.cancel grid=imagenet_resnet50 where="width < 1"
+    python -m harness.cancel grid=imagenet_resnet50 all=true
+
+Without `all=true`, the jobs of the grid's trials are cancelled. A launch with other words, such as
+`recipe.epochs=2`, or with a grid file that was changed since, had other trials: the same words
+cancel their jobs, and `all=true` cancels every job that launches of the sweep submitted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from harness.arguments import Option
 from harness.cluster import Sweep, read_sweep, slurm
-from harness.cluster.slurm import SlurmDown
+from harness.cluster.job_registry import record_cancelled
+from harness.commands import launches
 from harness.errors import UserError
 
-JOBS_PER_CALL = 500  # of scancel
+OPTIONS = {"all": Option(bool, default=False)}
 
 
 def main(args: list[str]) -> int:
-    """Cancel the jobs of the selected trials; return the exit code."""
-    sweep = read_sweep(args, {})
-    cancelled, kept = _jobs_to_cancel(sweep)
-    _cancel(cancelled)
-    print(f"cancelled {len(cancelled):,} jobs of {len(sweep.trials):,} trials")
-    if kept:
-        print(f"kept {len(kept):,} jobs that also train stages outside of the selection")
+    """Cancel the jobs of the selected trials, or of the whole sweep; return the exit code."""
+    sweep = read_sweep(args, OPTIONS, must_answer=True)
+    options = sweep.launch.options
+    if options["all"] and options["where"]:
+        raise UserError("all=true cancels every job of the sweep, so where= has no meaning with it")
+    if options["all"]:
+        cancelled = launches.jobs(sweep)
+        _cancel(sweep, cancelled)
+        print(f"cancelled all {len(cancelled):,} jobs of the sweep")
+    else:
+        cancelled, kept = _jobs_to_cancel(sweep)
+        _cancel(sweep, cancelled)
+        print(f"cancelled {len(cancelled):,} jobs of {len(sweep.trials):,} trials")
+        if kept:
+            print(f"kept {len(kept):,} jobs that also train stages outside of the selection")
+        for sentence in launches.describe_outside(sweep):
+            print(sentence)
     local = [s for s in sweep.stages() if sweep.states[s].job.startswith("local-")]
     if local:
         print(f"{len(local)} stages train in a local launch: end that with Ctrl-C")
@@ -37,17 +52,14 @@ def _jobs_to_cancel(sweep: Sweep) -> tuple[list[str], list[str]]:
     cancelled: list[str] = []
     kept: list[str] = []
     for job, stages in sweep.scheduler.stages_by_job().items():
-        unfinished = {s for s in stages if not (s in sweep.states and sweep.states[s].result)}
+        unfinished = set(launches.unfinished(sweep, stages))
         if selected & set(stages):
             (cancelled if unfinished <= selected else kept).append(job)
     return cancelled, kept
 
 
-def _cancel(jobs: Sequence[str]) -> None:
-    for start in range(0, len(jobs), JOBS_PER_CALL):
-        try:
-            slurm.call("scancel", *jobs[start : start + JOBS_PER_CALL])
-        except (SlurmDown, RuntimeError, FileNotFoundError) as error:
-            raise UserError(
-                f"not all jobs were cancelled ({error}): run the same command again"
-            ) from error
+def _cancel(sweep: Sweep, jobs: list[str]) -> None:
+    """Cancel jobs, and record that the user did."""
+    slurm.cancel(jobs)
+    folder = sweep.store.sweep_folder(sweep.launch.grid.name)
+    record_cancelled(folder, {job: sweep.scheduler.jobs[job] for job in jobs})

@@ -29,6 +29,7 @@ from harness.arguments import Option
 from harness.cluster import read_sweep
 from harness.config import Launch
 from harness.errors import UserError
+from harness.files import make_folder
 
 OPTIONS = {
     "teacher": Option(required=True, example="timm:resnet50.a1_in1k"),
@@ -43,22 +44,22 @@ OPTIONS = {
 def main(args: list[str]) -> int:
     """Measure the policies, write and print the results; return the exit code."""
     launch = _selected(args)
-    dataset, policy = _check_inputs(launch)
+    policy = _check_inputs(launch)
     _check_outputs(launch, policy)
     from harness.commands import difficulty_report as report
     from harness.commands.difficulty_measure import calibrate, measure_policies
 
     results = measure_policies(launch, policy)
     correlations = report.correlations(launch, results.policies)
-    report.write(launch, dataset, policy, results, correlations)
+    report.write(launch, policy, results, correlations)
     if launch.options["calibrated"]:
         path = Path(launch.options["calibrated"])
         n = calibrate(path, policy, launch.options["teacher"], results.ops)
         print(f"wrote {path}: augment.policy={path}(n={n})")
-    for line in report.screen(launch.options["teacher"], results):
-        print(line)
-    for line in report.describe_correlations(correlations):
-        print(line)
+    for text in report.screen(launch.options["teacher"], results):
+        print(text)
+    for text in report.describe_correlations(correlations):
+        print(text)
     return 0
 
 
@@ -67,13 +68,11 @@ def _selected(args: list[str]) -> Launch:
     sweep = read_sweep(args, OPTIONS)
     selected = {trial["trial"] for trial in sweep.trials}
     trials = tuple(trial for trial in sweep.launch.grid.trials if trial.id in selected)
-    if not trials:
-        raise UserError(f"no trial of the grid meets where={sweep.launch.options['where']}")
     return replace(sweep.launch, grid=replace(sweep.launch.grid, trials=trials))
 
 
-def _check_inputs(launch: Launch) -> tuple[str, str]:
-    """Return the names of the data set and the policy. Raises UserError, also for the teacher."""
+def _check_inputs(launch: Launch) -> str:
+    """Return the policy whose ops are measured. Raises UserError, also for the teacher."""
     from harness.augment.policy import with_magnitude
     from harness.sweep.teachers import misfit
 
@@ -91,18 +90,16 @@ def _check_inputs(launch: Launch) -> tuple[str, str]:
     with_magnitude(policy, 1.0)
     if problem := misfit(launch.options["teacher"], launch.store, configs[0].dataset):
         raise UserError(f"teacher: {problem}")
-    return names[0], policy
+    return policy
 
 
 def _check_outputs(launch: Launch, policy: str) -> None:
     """Raise UserError for outputs that cannot be written, before minutes are spent on measuring."""
     from harness.augment.calibrate import refuse_chains
     from harness.augment.spaces import find_space
-    from harness.files import CannotWrite, make_folder
 
-    folders = {}
     if launch.options["out"]:
-        folders["out"] = Path(launch.options["out"])
+        make_folder(Path(launch.options["out"]))
     if launch.options["calibrated"]:
         table = Path(launch.options["calibrated"])
         if table.suffix not in (".yaml", ".yml"):
@@ -110,9 +107,4 @@ def _check_outputs(launch: Launch, policy: str) -> None:
                 f"calibrated={table}: a space is a YAML file, so name it {table.stem}.yaml"
             )
         refuse_chains(find_space(policy.partition("(")[0].strip()))
-        folders["calibrated"] = table.parent
-    for option, folder in folders.items():
-        try:
-            make_folder(folder)
-        except CannotWrite as error:
-            raise UserError(f"{option}: the folder {folder} cannot be made: {error}.") from error
+        make_folder(table.parent)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 
@@ -28,11 +29,16 @@ MAGNITUDES = tuple(number / 10 for number in range(11))
 
 @dataclass(frozen=True)
 class Results:
-    """The difficulties that were measured, and the images that they were measured on."""
+    """The difficulties that were measured, and the images that they were measured on.
 
-    ops: list[Difficulty]  # each op of the policy alone, at each of MAGNITUDES
-    policies: list[Difficulty]  # each policy of the grid
-    clean: Difficulty  # images without augmentation
+    The tables have a row for each op or policy, in the column `op`, and `magnitude`: its measures,
+    half of their 95 % intervals (`loss_half`), and the accuracy as a share of that on clean images
+    (`affinity`, Gontijo-Lopes et al. 2021).
+    """
+
+    ops: pd.DataFrame  # each op of the policy alone, at each of MAGNITUDES
+    policies: pd.DataFrame  # each policy of the grid
+    clean: pd.Series  # images without augmentation
     images: int  # number of images
     split_hash: str
 
@@ -45,21 +51,33 @@ def measure_policies(launch: Launch, policy: str) -> Results:
     teacher = load_teacher(launch.options["teacher"], launch.store, dataset, device)
     images, split_hash = _validation_images(launch, device)
     stages = make_plan(launch.grid).stages.values()
-    grid_policies = [
-        (text, 0.0, parse_policy(text)) for text in sorted({s.augment.policy for s in stages})
-    ]
-    clean = [("clean", 0.0, parse_policy("none"))]
     ops = op_policies(policy, MAGNITUDES)
-    draws = launch.options["draws"]
-    measured = list(measure(teacher, images, [*ops, *grid_policies, *clean], draws))
-    count = len(ops)
+    names = [*sorted({stage.augment.policy for stage in stages}), "none"]  # at last clean images
+    grid_policies = [(name, 0.0, parse_policy(name)) for name in names]
+    measured = measure(teacher, images, [*ops, *grid_policies], launch.options["draws"])
+    table = table_of(measured)
     return Results(
-        ops=measured[:count],
-        policies=measured[count:-1],
-        clean=measured[-1],
+        ops=table[: len(ops)],
+        policies=table[len(ops) : -1],
+        clean=table.iloc[-1],
         images=len(images.ids),
         split_hash=split_hash,
     )
+
+
+def table_of(difficulties: Iterable[Difficulty]) -> pd.DataFrame:
+    """Return difficulties as a table as in `Results`; the last one is that of clean images."""
+    table = pd.DataFrame(
+        {
+            "op": difficulty.op,
+            "magnitude": difficulty.magnitude,
+            **difficulty.means,
+            **{f"{name}_half": half for name, half in difficulty.half_widths.items()},
+        }
+        for difficulty in difficulties
+    )
+    table["affinity"] = table["accuracy"] / max(1e-9, table["accuracy"].iloc[-1])
+    return table
 
 
 def _validation_images(launch: Launch, device: torch.device) -> tuple[Images, str]:
@@ -94,16 +112,13 @@ def _validation_images(launch: Launch, device: torch.device) -> tuple[Images, st
     return Images(torch.cat(pixels), torch.cat(targets), np.concatenate(ids)), dataset.split_hash
 
 
-def by_op(difficulties: Sequence[Difficulty]) -> dict[str, dict[float, Difficulty]]:
-    """Return the difficulties by op and magnitude, the op with the greatest loss first."""
-    table: dict[str, dict[float, Difficulty]] = {}
-    for difficulty in difficulties:
-        table.setdefault(difficulty.op, {})[difficulty.magnitude] = difficulty
-    strongest = max(MAGNITUDES)
-    return dict(sorted(table.items(), key=lambda item: -item[1][strongest].means["loss"]))
+def losses_by_op(ops: pd.DataFrame) -> pd.DataFrame:
+    """Return the loss of each op (row) and magnitude (column), the most difficult op first."""
+    losses = ops.pivot(index="op", columns="magnitude", values="loss")
+    return losses.loc[losses[max(MAGNITUDES)].sort_values(ascending=False).index]
 
 
-def calibrate(path: Path, policy: str, teacher: str, ops: Sequence[Difficulty]) -> int:
+def calibrate(path: Path, policy: str, teacher: str, ops: pd.DataFrame) -> int:
     """Write the calibrated form of the policy's space to `path`, and return the policy's `n`.
 
     In the calibrated space, equal magnitude means equal teacher loss. Raises UserError for a space
@@ -111,10 +126,7 @@ def calibrate(path: Path, policy: str, teacher: str, ops: Sequence[Difficulty]) 
     """
     parsed = parse_policy(with_magnitude(policy, 1.0))
     space = replace(parsed.space, n=parsed.n, fill=parsed.fill)
-    curves: Mapping[str, list[float]] = {
-        op: [by_magnitude[m].means["loss"] for m in MAGNITUDES]
-        for op, by_magnitude in by_op(ops).items()
-    }
+    curves = {str(op): row.tolist() for op, row in losses_by_op(ops).iterrows()}
     table = calibrated(space, curves, MAGNITUDES, teacher)
     make_folder(path.parent)
     atomic_write(path, yaml.safe_dump(table, sort_keys=False, default_flow_style=None).encode())

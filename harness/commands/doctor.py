@@ -28,8 +28,8 @@ def main(args: list[str]) -> int:
     bad = 0
     for name, check in checks.items():
         print(name)
-        for finding in check():
-            bad += finding.level == "bad"
-            print(f"  {finding.level:<4}  {finding.subject}: {finding.detail}")
+        for level, subject, detail in check():
+            bad += level == "bad"
+            print(f"  {level:<4}  {subject}: {detail}")
     print("nothing stands in the way" if not bad else f"{bad} finding(s) would stop a sweep")
     return 1 if bad else 0

@@ -12,27 +12,20 @@ from __future__ import annotations
 import json
 
 from harness.arguments import Option
-from harness.cluster import query_scheduler, select_trials, stage_states
-from harness.commands import preflight, summary
+from harness.cluster import Sweep, read_sweep
+from harness.commands import launches, preflight, summary
 from harness.commands import usage as help_text
-from harness.commands.remaining import (
-    RETRY,
-    reset_for_retry,
-    stages_to_train,
-    states_after_retry,
-)
+from harness.commands.remaining import RETRY, after_retry, reset_for_retry, stages_to_train
 from harness.commands.start import queue_jobs, train_here
-from harness.config import Launch, grid_files, load
+from harness.config import grid_files
 from harness.errors import UserError
 from harness.files import atomic_write, make_folder
-from harness.store.store import Store
-from harness.sweep.plan import Plan, make_plan
+from harness.store.claims import remove_leftovers
 
 OPTIONS = {
     "dry_run": Option(bool, default=False),
     "retry": Option(choices=RETRY),
     "budget": Option(float, low=0, high=1e9, quantity="a number of device-hours", example="12.5"),
-    "where": Option(),
 }
 
 
@@ -46,52 +39,46 @@ def main(args: list[str]) -> int:
 
     The code is 1 if a file is damaged or a selected stage has failed.
     """
-    launch = load(args, OPTIONS, trains=True)
-    dry_run, retry = launch.options["dry_run"], launch.options["retry"]
-    plan = make_plan(launch.grid)
-    store = Store(launch.store)
-    scheduler = query_scheduler(store.root, None if dry_run else _keep_nothing_alive)
-    states = stage_states(store, plan.stages, scheduler)
-    selected = {stage for trial in select_trials(plan, states, launch) for stage in trial["stages"]}
-    if retry is not None and dry_run:
-        states = states_after_retry(states, retry, selected)
-    elif retry is not None:
-        states = reset_for_retry(plan, store, states, scheduler, retry, selected)
-    remaining = stages_to_train(launch, plan, store, states, selected)
-    preflight.check_budget(launch, plan, store, states, remaining)
+    sweep = read_sweep(args, OPTIONS, trains=True, must_answer=True)
+    launch, plan, dry_run = sweep.launch, sweep.plan, sweep.launch.options["dry_run"]
+    if launch.options["retry"] is not None:
+        sweep = after_retry(sweep) if dry_run else reset_for_retry(sweep)
+    remaining = stages_to_train(sweep)
+    preflight.check_budget(launch, plan, sweep.store, sweep.states, remaining)
+    for sentence in launches.describe_outside(sweep):
+        print(f"note: {sentence}")
     if dry_run:
-        print(summary.describe_dry_run(launch, plan, states, remaining))
-        return 1 if any(state.name == "damaged" for state in states.values()) else 0
-    if scheduler.was_queried:
+        print(summary.describe_dry_run(sweep, remaining))
+        return 1 if any(state.name == "damaged" for state in sweep.states.values()) else 0
+    if sweep.scheduler.was_queried:
         from harness.cluster import enqueue  # imports submitit, which a dry run does not need
 
-        enqueue.release_held(scheduler)
+        enqueue.release_held(sweep.scheduler)
     if not remaining:
-        print(summary.describe_nothing_left(plan, states))
-        return 1 if any(states[stage].name == "failed" for stage in selected) else 0
+        print(summary.describe_nothing_left(sweep))
+        return 1 if any(sweep.states[stage].name == "failed" for stage in sweep.stages()) else 0
     if problem := preflight.missing_packages(launch):
         raise UserError(problem)
     for sentence in [*preflight.unchecked(launch), *preflight.check_layers(plan, remaining)]:
         print(f"note: {sentence}")
     preflight.provide_data(launch)
-    _write_sweep(launch, plan, store)
+    _write_sweep(sweep)
+    launches.record(sweep, launches.words_of(args, launch.options), remaining)
     for line in summary.describe_gangs(launch, plan, remaining):
         print(line)
     if launch.cluster.executor == "slurm":
-        return queue_jobs(launch, plan, store, selected)
-    return train_here(launch, plan, store, remaining, states)
+        return queue_jobs(sweep)
+    return train_here(sweep, remaining)
 
 
-def _keep_nothing_alive() -> None:
-    """Do nothing as heartbeat during a query of SLURM: this launch does not have a claim yet."""
-
-
-def _write_sweep(launch: Launch, plan: Plan, store: Store) -> None:
+def _write_sweep(sweep: Sweep) -> None:
     """Write `sweeps/<name>/`: the composed grid, and every trial with its path of stages."""
-    folder = make_folder(store.sweep_folder(launch.grid.name))
-    atomic_write(folder / "grid.json", (json.dumps(launch.resolved, indent=1) + "\n").encode())
+    folder = make_folder(sweep.store.sweep_folder(sweep.launch.grid.name))
+    remove_leftovers(folder)
+    resolved = json.dumps(sweep.launch.resolved, indent=1)
+    atomic_write(folder / "grid.json", f"{resolved}\n".encode())
     lines = [
-        json.dumps({"trial": trial.id, **trial.cell, "stages": plan.paths[trial.id]}) + "\n"
-        for trial in plan.trials
+        json.dumps({"trial": trial.id, **trial.cell, "stages": sweep.plan.paths[trial.id]}) + "\n"
+        for trial in sweep.plan.trials
     ]
     atomic_write(folder / "trials.jsonl", "".join(lines).encode())

@@ -4,25 +4,28 @@ Print the end of the logs of a sweep's jobs: of each selected stage, the log of 
 
     python -m harness.logs grid=quickstart where="state == 'failed'"
     python -m harness.logs grid=quickstart follow=true lines=50
+
+A job trains many stages. With `where=`, only the parts of its log are printed that are about the
+selected trials, and of failed trials only the stage that failed.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.arguments import Option
 from harness.cluster import Sweep, read_again, read_sweep
 from harness.cluster.job_registry import last_logs
-from harness.errors import printable
-from harness.files import read_lines
+from harness.commands import launches
 from harness.states import UNDER_WAY
 from harness.store.claims import look
+from harness.store.records import read_lines
 
 OPTIONS = {"follow": Option(bool, default=False), "lines": Option(int, default=20, low=0)}
 POLL_SECONDS = 1.0
+BEGIN = "begin "  # how a worker's line about the start of a stage begins
 
 
 def main(args: list[str]) -> int:
@@ -32,11 +35,23 @@ def main(args: list[str]) -> int:
     logs = _logs(sweep)
     if not logs and not options["follow"]:
         print("there are no logs yet: none of the selected stages has begun")
+        for sentence in launches.describe_outside(sweep):
+            print(sentence)
         return 0
-    printed = {path: _print_end(path, options["lines"], stages) for path, stages in logs.items()}
+    printed = {
+        path: _print_log(path, stages, options["lines"], options["where"] is None)
+        for path, stages in logs.items()
+    }
     if options["follow"]:
         _follow(sweep, printed)
     return 0
+
+
+def _stages_to_show(sweep: Sweep) -> list[str]:
+    """Return the selected stages; of trials that have all failed, only those that failed."""
+    if any(trial["state"] != "failed" for trial in sweep.trials):
+        return sweep.stages()
+    return [stage for stage in sweep.stages() if sweep.states[stage].name == "failed"]
 
 
 def _logs(sweep: Sweep) -> dict[Path, list[str]]:
@@ -44,10 +59,11 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
 
     For a stage that no job has begun it is the log of the job that has it, which may say why.
     """
-    job_logs = last_logs(sweep.store.root, sweep.stages())
+    stages = _stages_to_show(sweep)
+    job_logs = last_logs(sweep.store.root, stages)
     times: dict[Path, float] = {}
     stages_of: dict[Path, list[str]] = {}
-    for stage in sweep.stages():
+    for stage in stages:
         attempts = read_lines(sweep.store.folder(stage) / "attempts.jsonl")
         if attempts:
             path = sweep.store.own_log(attempts[-1].get("log"))
@@ -64,17 +80,44 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
     return {path: stages_of[path] for path in sorted(times, key=times.__getitem__)}
 
 
-def _print_end(path: Path, lines: int, stages: Iterable[str]) -> int:
-    """Print the last lines of a log; return its size, from where it can be followed."""
-    print(f"==> {path} ({', '.join(stages)}) <==")
+def _print_log(path: Path, stages: Sequence[str], count: int, is_whole: bool) -> int:
+    """Print the last `count` lines of a log, or of its parts about `stages`.
+
+    Returns the size of the log, from where it can be followed.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
-        print(f"cannot be read: {error.strerror}")
+        print(f"==> {path} ({', '.join(stages)}) <==\ncannot be read: {error.strerror}")
         return 0
-    last_lines = data.decode(errors="replace").splitlines()[-lines:] if lines else []
-    print(printable("\n".join(last_lines)), flush=True)
+    lines = data.decode(errors="replace").splitlines()
+    for names, part in [(stages, lines)] if is_whole else _parts(lines, stages):
+        print(f"==> {path} ({', '.join(names)}) <==")
+        print("\n".join(part[-count:] if count else []), flush=True)
     return len(data)
+
+
+def _parts(lines: Sequence[str], stages: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Return the parts of a job's log that are about `stages`, in order, with these stages.
+
+    A part has the last attempt of a gang: from the lines `begin STAGE` of its stages to those of
+    the next gang. The stages that no line names have one part, the whole log.
+    """
+    parts: list[list[str]] = [[]]
+    part_of: dict[str, int] = {}
+    for line in lines:
+        if line.startswith(BEGIN):
+            if not parts[-1] or not parts[-1][-1].startswith(BEGIN):
+                parts.append([])
+            part_of[line.removeprefix(BEGIN)] = len(parts) - 1
+        parts[-1].append(line)
+    members: dict[int, list[str]] = {}
+    for stage in stages:
+        members.setdefault(part_of.get(stage, -1), []).append(stage)
+    return [
+        (names, parts[number] if number >= 0 else list(lines))
+        for number, names in sorted(members.items())
+    ]
 
 
 def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
@@ -91,8 +134,7 @@ def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
                 if data:
                     if path != last:
                         print(f"==> {path} <==")
-                    sys.stdout.write(printable(data.decode(errors="replace")))
-                    sys.stdout.flush()
+                    print(data.decode(errors="replace"), end="", flush=True)
                     last = path
                     printed[path] += len(data)
             if ended:

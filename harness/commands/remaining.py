@@ -3,88 +3,74 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from harness.cluster import Scheduler, failure, stage_states
-from harness.config import Launch
+from harness.cluster import Sweep, failure, stage_states
 from harness.files import Damaged
 from harness.states import StageState
 from harness.store.claims import try_claim
 from harness.store.store import Store
-from harness.sweep.plan import Plan, todo
+from harness.sweep.plan import todo
 
 RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
 """States of the stages that `retry=` trains again."""
 
 
-def stages_to_train(
-    launch: Launch,
-    plan: Plan,
-    store: Store,
-    states: Mapping[str, StageState],
-    selected: Collection[str],
-) -> list[str]:
-    """Return the `selected` stages that this launch has to train, parents first.
+def stages_to_train(sweep: Sweep) -> list[str]:
+    """Return the selected stages that a launch has to train, parents first.
 
     Workers of this machine also wait for stages that others train; jobs are not queued for that.
     """
-    names = {stage: state.name for stage, state in states.items()}
-    remaining = [stage for stage in todo(plan, names, store.has_weights) if stage in selected]
-    if launch.cluster.executor == "slurm":
+    names = {stage: state.name for stage, state in sweep.states.items()}
+    selected = set(sweep.stages())
+    remaining = [s for s in todo(sweep.plan, names, sweep.store.has_weights) if s in selected]
+    if sweep.launch.cluster.executor == "slurm":
         return [stage for stage in remaining if names[stage] != "running"]
     return remaining
 
 
-def states_after_retry(
-    states: Mapping[str, StageState], retry: str, selected: Collection[str]
-) -> dict[str, StageState]:
-    """Return the states that `reset_for_retry` would lead to, without a change to the store."""
-    return {
-        stage: StageState("waiting") if state.name in RETRY[retry] and stage in selected else state
-        for stage, state in states.items()
-    }
+def _to_retry(sweep: Sweep) -> list[str]:
+    """Return the selected stages that `retry=` trains again."""
+    names = RETRY[sweep.launch.options["retry"]]
+    return [stage for stage in sweep.stages() if sweep.states[stage].name in names]
 
 
-def reset_for_retry(
-    plan: Plan,
-    store: Store,
-    states: Mapping[str, StageState],
-    scheduler: Scheduler,
-    retry: str,
-    selected: Collection[str],
-) -> dict[str, StageState]:
-    """Let the failed (`retry="all"`: and diverged) stages be trained again; return the new states.
-
-    Only `selected` stages are reset.
-    """
-    for stage, state in states.items():
-        if state.name not in RETRY[retry] or stage not in selected:
-            continue
-        if state.result is not None:
-            _set_result_aside(store, stage, is_retry=True)
-        elif failure.blocks(store.failures(stage)):
-            store.record_failure(stage, {"class": failure.RETRY, "message": "retry=failed"})
-    return stage_states(store, plan.stages, scheduler)
+def after_retry(sweep: Sweep) -> Sweep:
+    """Return the sweep as `reset_for_retry` would leave it, without a change to the store."""
+    waiting = dict.fromkeys(_to_retry(sweep), StageState("waiting"))
+    return replace(sweep, states={**sweep.states, **waiting})
 
 
-def set_aside(store: Store, remaining: Sequence[str], states: Mapping[str, StageState]) -> int:
-    """Move aside damaged files of the `remaining` stages, and results whose weights are missing.
+def reset_for_retry(sweep: Sweep) -> Sweep:
+    """Let the failed (`retry=all`: and diverged) selected stages be trained again."""
+    for stage in _to_retry(sweep):
+        if sweep.states[stage].result is not None:
+            _set_result_aside(sweep.store, stage, is_retry=True)
+        elif failure.blocks(sweep.store.failures(stage)):
+            sweep.store.record_failure(stage, {"class": failure.RETRY, "message": "retry=failed"})
+    states = stage_states(sweep.store, sweep.plan.stages, sweep.scheduler)
+    return replace(sweep, states=states)
 
-    Returns the number of damaged stages.
-    """
-    existing = [stage for stage in remaining if states[stage].name in ("damaged", "done")]
-    return sum(_set_result_aside(store, stage, is_retry=False) for stage in existing)
+
+def set_aside(store: Store, remaining: Sequence[str], states: Mapping[str, StageState]) -> None:
+    """Move aside damaged files of the `remaining` stages, and results whose weights are missing."""
+    for stage in remaining:
+        if states[stage].name in ("damaged", "done"):
+            _set_result_aside(store, stage, is_retry=False)
 
 
-def _set_result_aside(store: Store, stage: str, is_retry: bool) -> bool:
-    """Move aside the result of a stage that has to be trained again; return if it was damaged.
+def _set_result_aside(store: Store, stage: str, is_retry: bool) -> None:
+    """Move aside the result of a stage that has to be trained again.
 
     Holds the stage's claim, and looks at the store again: another launch may have trained the stage
     since its state was read. With `is_retry`, a diverged result is moved, too.
     """
+    if store.replace_folder(stage):
+        return
     claim = try_claim(store.folder(stage), f"launch-{os.getpid()}")
     if claim is None:  # a worker trains it, and has moved the old result itself
-        return False
+        return
     try:
         result = store.result(stage)
         if is_retry and result["status"] == "diverged":
@@ -94,10 +80,8 @@ def _set_result_aside(store: Store, stage: str, is_retry: bool) -> bool:
             reason = f"the weights of {stage} were not kept and a child needs them"
             store.set_aside(stage, reason, "replaced")
     except FileNotFoundError:
-        return False
+        pass
     except Damaged as error:
         store.set_aside(stage, str(error))
-        return True
     finally:
         claim.release()
-    return False

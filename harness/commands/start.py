@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from harness.cluster import query_scheduler, stage_states
+from harness.cluster import Sweep, read_states, stage_states
 from harness.cluster.job_registry import submission_lock
+from harness.cluster.resources import missing_commands
 from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
-from harness.config import Launch
 from harness.errors import UserError
-from harness.states import FINISHED, StageState
+from harness.states import FINISHED
 from harness.store.claims import process_start
 from harness.store.store import Store
 from harness.sweep import cost
-from harness.sweep.plan import Plan, gangs, lineage
+from harness.sweep.plan import gangs, lineage
 
 
-def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[str]) -> int:
-    """Queue jobs for the `selected` stages that need training; return the exit code.
+def queue_jobs(sweep: Sweep) -> int:
+    """Queue jobs for the selected stages that need training; return the exit code.
 
     The states are read again under the lock, because another launch of the same store may have
     queued jobs since they were read. Other launches wait until this one releases the lock.
     """
     from harness.cluster import enqueue
 
-    enqueue.require_sbatch(launch.cluster)
+    launch, plan, store = sweep.launch, sweep.plan, sweep.store
+    if problem := missing_commands(launch.cluster):
+        raise UserError(problem)
     with submission_lock(store.root) as lock:
-        scheduler = query_scheduler(store.root, lock.heartbeat)
-        states = stage_states(store, plan.stages, scheduler)
-        remaining = stages_to_train(launch, plan, store, states, selected)
+        states, scheduler = read_states(store, plan.stages, lock.heartbeat)
+        remaining = stages_to_train(replace(sweep, states=states))
         check_budget(launch, plan, store, states, remaining)  # another launch may have queued more
-        damaged = set_aside(store, remaining, states)
+        moved_before = _moved_aside(store, remaining)
+        set_aside(store, remaining, states)
+        moved = _moved_aside(store, remaining) - moved_before
         enqueue.record_losses(store, remaining, scheduler)
         submitted = enqueue.submit(launch, plan, store, remaining, states, scheduler, lock)
     workers = min(launch.cluster.workers, len(submitted.jobs))
@@ -48,25 +53,20 @@ def queue_jobs(launch: Launch, plan: Plan, store: Store, selected: Collection[st
             f"SLURM refused jobs for {submitted.refused:,} stages ({submitted.why}): launch again "
             "when some of the queued jobs are done"
         )
-    return _report_damage(damaged)
+    return _report_damage(moved)
 
 
-def train_here(
-    launch: Launch,
-    plan: Plan,
-    store: Store,
-    remaining: Sequence[str],
-    states: Mapping[str, StageState],
-) -> int:
+def train_here(sweep: Sweep, remaining: Sequence[str]) -> int:
     """Train in worker processes on this machine, wait for their end, and return the exit code."""
     from harness.cluster.local import LocalWorkers
     from harness.cluster.stop_flag import StopFlag
     from harness.cluster.submission import Submission
     from harness.cluster.supervisor import Progress, duration, supervise
 
+    launch, plan, store, states = sweep.launch, sweep.plan, sweep.store, sweep.states
     started = time.monotonic()
     needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
-    damaged_before = store.damaged_files(needed & store.ids())
+    moved_before = _moved_aside(store, needed)
     set_aside(store, remaining, states)
     measured = cost.read_measurements(store.root, plan)
     joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
@@ -79,7 +79,7 @@ def train_here(
         cluster=launch.cluster.model_copy(update={"workers": workers}),
         stages={stage: config for stage, config in plan.stages.items() if stage in needed},
         parts=[groups],
-        launcher=(os.getpid(), process_start(os.getpid()) or ""),
+        launcher=(os.getpid(), process_start(os.getpid())),
     )
     print(describe_start(plan, states, remaining, workers), flush=True)
     with StopFlag() as stop:
@@ -89,8 +89,7 @@ def train_here(
         progress = Progress(store, plan.stages, list(plan.paths.values()), untouched)
         end, reason = supervise(local, workers, progress, stop)
     states = stage_states(store, plan.stages)
-    damaged = store.damaged_files(needed & store.ids()) - damaged_before
-    damage_code = _report_damage(len(damaged))
+    damage_code = _report_damage(_moved_aside(store, needed) - moved_before)
     print(describe_end(plan, states, duration(time.monotonic() - started), local.folder))
     if end == "stopped":
         print("stopped; the same command continues from here")
@@ -104,11 +103,16 @@ def train_here(
     return damage_code if all_done else 1
 
 
-def _report_damage(files: int) -> int:
+def _moved_aside(store: Store, stages: Iterable[str]) -> set[Path]:
+    """Return the damaged files of these stages that were moved aside until now."""
+    return store.damaged_files(store.ids().intersection(stages))
+
+
+def _report_damage(files: set[Path]) -> int:
     """Print how many damaged files this launch moved aside; return 1 if there were any, else 0."""
     if files:
         print(
-            f"{files:,} damaged file(s) were moved aside, and their stages are trained again: "
+            f"{len(files):,} damaged file(s) were moved aside, and their stages are trained again: "
             "check the store's disk. This launch exits with 1; later ones will not"
         )
     return 1 if files else 0

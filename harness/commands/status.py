@@ -17,10 +17,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.arguments import Option
-from harness.cluster import Sweep, read_again, read_sweep, slurm
+from harness.cluster import Sweep, names_of_trials, read_again, read_sweep, slurm, value_of
 from harness.cluster.job_registry import read_records
 from harness.cluster.state import TRIED_BEFORE
-from harness.errors import UserError, nearest, printable
+from harness.commands import launches
+from harness.errors import UserError, control, nearest
 from harness.states import FINISHED, SETTLED, STATES, UNDER_WAY
 from harness.sweep import cost
 from harness.text_table import format_table
@@ -43,28 +44,35 @@ def main(args: list[str]) -> int:
     """Print the sweep's state; return the exit code, 1 if a selected stage is damaged."""
     sweep = read_sweep(args, OPTIONS)
     options = sweep.launch.options
-    columns = _columns(sweep.launch.grid.axes, options["by"])
+    columns, words = _columns(sweep), launches.words_of(args, options)
     if options["format"] == "json":
         print(json.dumps(as_dict(sweep), indent=1))
     elif options["watch"]:
-        sweep = _watch(sweep, columns)
+        sweep = _watch(sweep, columns, words)
     else:
-        print(printable(screen(sweep, columns)))
+        print(screen(sweep, columns, words))
     return 1 if any(sweep.states[stage].name == "damaged" for stage in sweep.stages()) else 0
 
 
 def as_dict(sweep: Sweep) -> dict[str, object]:
     """Return what `format=json` prints."""
-    return {"grid": sweep.launch.grid.name, "trials": list(sweep.trials), "jobs": _jobs(sweep)}
+    return {
+        "grid": sweep.launch.grid.name,
+        "trials": list(sweep.trials),
+        "jobs": _jobs(sweep),
+        "jobs_outside": launches.jobs_outside(sweep),
+    }
 
 
-def _watch(sweep: Sweep, columns: Sequence[str]) -> Sweep:
+def _watch(sweep: Sweep, columns: Sequence[str], words: Sequence[str]) -> Sweep:
     """Print the state again and again until nothing is under way or Ctrl-C; return the last one."""
     try:
         while True:
-            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
-            print(f"{clear}{printable(screen(sweep, columns))}", flush=True)
-            if all(t["state"] not in UNDER_WAY for t in sweep.trials):
+            if sys.stdout.isatty():
+                control("\x1b[H\x1b[2J")
+            print(screen(sweep, columns, words), flush=True)
+            is_over = all(t["state"] not in UNDER_WAY for t in sweep.trials)
+            if is_over and not sweep.scheduler.problem:
                 return sweep
             time.sleep(WATCH_SECONDS)
             sweep = read_again(sweep.launch, sweep.plan)
@@ -73,20 +81,23 @@ def _watch(sweep: Sweep, columns: Sequence[str]) -> Sweep:
         return sweep
 
 
-def _columns(axes: Sequence[str], by: Sequence[str] | None) -> Sequence[str]:
-    """Return the axes that the table has columns for: `by`, or the first two without the seed."""
+def _columns(sweep: Sweep) -> Sequence[str]:
+    """Return the names that the table has columns for: `by`, or the first axes but for the seed."""
+    grid, by = sweep.launch.grid, sweep.launch.options["by"]
     if by is None:
-        return [axis for axis in axes if axis != "seed"][:2]
+        return [axis for axis in grid.axes if axis != "seed"][:2]
+    valid = names_of_trials(grid) - {"state"}  # which has columns of its own
     for name in by:
-        if name not in axes:
-            raise UserError(
-                f"by={','.join(by)}: the grid has no axis '{name}'{nearest(name, axes)}"
-            )
+        if name not in valid:
+            raise UserError(f"by={','.join(by)}: there is no axis '{name}'{nearest(name, valid)}")
     return by
 
 
-def screen(sweep: Sweep, columns: Sequence[str]) -> str:
-    """Return the table by `columns` and state, the cost, the jobs, reasons and advice."""
+def screen(sweep: Sweep, columns: Sequence[str], words: Sequence[str]) -> str:
+    """Return the table by `columns` and state, the cost, the jobs, reasons and advice.
+
+    `words` are those of the command line, which a sweep may not have been launched with.
+    """
     states, store = sweep.states, sweep.store.root
     remaining = [stage for stage, state in states.items() if state.name not in SETTLED]
     done = sum(state.name in FINISHED for state in states.values())
@@ -104,15 +115,18 @@ def screen(sweep: Sweep, columns: Sequence[str]) -> str:
         counts = Counter(job["state"] for job in _jobs(sweep))
         counted = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
         lines.append(f"jobs: {counted or 'none'}{_elapsed(sweep)}")
+        lines += [f"  {sentence}" for sentence in slurm.describe_waiting(_entries(sweep))]
+    lines += [*launches.describe_last_words(sweep, words), *launches.describe_outside(sweep)]
     return "\n".join([*lines, *_reasons(sweep)])
 
 
 def _table(sweep: Sweep, columns: Sequence[str]) -> list[list[str]]:
     """Return the rows of the table: trials by the values of `columns`, counted by state."""
     counts: dict[tuple[str, ...], Counter[str]] = {}
-    for trial in sweep.trials:
-        key = tuple(str(trial[column]) for column in columns)
-        counts.setdefault(key, Counter())[trial["state"]] += 1
+    trials = {trial.id: trial for trial in sweep.plan.trials}
+    for row in sweep.trials:
+        key = tuple(str(value_of(trials[row["trial"]], column)) for column in columns)
+        counts.setdefault(key, Counter())[row["state"]] += 1
     total = Counter(trial["state"] for trial in sweep.trials)
     last = ("all", *[""] * (len(columns) - 1)) if columns else ()
     present = [name for name in STATES if total[name]]
@@ -125,11 +139,16 @@ def _table(sweep: Sweep, columns: Sequence[str]) -> list[list[str]]:
 
 def _jobs(sweep: Sweep) -> list[dict[str, str]]:
     """Return the scheduler's jobs that have a stage of this sweep."""
-    jobs = {}
-    for stage, (job, entry) in sweep.scheduler.stages.items():
-        if stage in sweep.plan.stages:
-            jobs[job] = {"job": job, "state": entry.state, "reason": entry.reason}
-    return list(jobs.values())
+    return [
+        {"job": job, "state": entry.state, "reason": entry.reason}
+        for job, entry in _entries(sweep).items()
+    ]
+
+
+def _entries(sweep: Sweep) -> dict[str, slurm.QueuedJob]:
+    """Return the entries in SLURM's queue of the jobs that have a stage of this sweep."""
+    queued = sweep.scheduler.stages
+    return {job: entry for stage, (job, entry) in queued.items() if stage in sweep.plan.stages}
 
 
 def _elapsed(sweep: Sweep) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from harness.cluster import Sweep
 from harness.commands.preflight import dry_run_notes
 from harness.config import Launch
-from harness.errors import printable
 from harness.states import FINISHED, SETTLED, StageState, trial_state
 from harness.sweep import cost
 from harness.sweep.check import depends_on_layers
@@ -19,8 +19,9 @@ MOST_FAILURES = 5  # printed; the others are counted
 States = Mapping[str, StageState]
 
 
-def describe_dry_run(launch: Launch, plan: Plan, states: States, remaining: Sequence[str]) -> str:
+def describe_dry_run(sweep: Sweep, remaining: Sequence[str]) -> str:
     """Return cells per rule, trials, stages with and without sharing, jobs, cost and problems."""
+    launch, plan, states = sweep.launch, sweep.plan, sweep.states
     lines = [f"grid {launch.grid.name}, store {launch.store}"]
     lines += [f"  {count:>+8,} cells  {rule}" for rule, count in launch.grid.rules]
     lines.append(f"  {len(plan.trials):>8,} trials")
@@ -44,7 +45,7 @@ def describe_dry_run(launch: Launch, plan: Plan, states: States, remaining: Sequ
         *describe_gangs(launch, plan, remaining),
         *cost.describe_sizes(plan, states, remaining, launch.store),
         *[
-            printable(f"  damaged: {s.why}; launch does it again")
+            f"  damaged: {s.why}; launch does it again"
             for s in states.values()
             if s.name == "damaged"
         ],
@@ -120,11 +121,13 @@ def describe_start(plan: Plan, states: States, remaining: Sequence[str], workers
     )
 
 
-def describe_nothing_left(plan: Plan, states: States) -> str:
-    """Return what a launch prints that has no stage to train."""
+def describe_nothing_left(sweep: Sweep) -> str:
+    """Return what a launch prints that has no stage of the selected trials to train."""
+    states = {stage: sweep.states[stage] for stage in sweep.stages()}
+    paths = [trial["stages"] for trial in sweep.trials]
     settled = all(state.name in SETTLED for state in states.values())
     reason = "nothing left to do" if settled else "nothing to add, all of it is under way"
-    lines = [f"{reason}: {_trial_counts(plan, states)}", *_failed_stages(states)]
+    lines = [f"{reason}: {_trial_counts(paths, states)}", *_failed_stages(states)]
     if len(lines) > 1:
         lines.append("try them again with retry=failed")
     return "\n".join(lines)
@@ -132,14 +135,14 @@ def describe_nothing_left(plan: Plan, states: States) -> str:
 
 def describe_end(plan: Plan, states: States, duration: str, logs: Path) -> str:
     """Return what a launch prints after its workers have ended."""
-    counts = f"{_trial_counts(plan, states)}; {duration}; logs in {logs}"
+    counts = f"{_trial_counts(plan.paths.values(), states)}; {duration}; logs in {logs}"
     return "\n".join([counts, *_failed_stages(states)])
 
 
-def _trial_counts(plan: Plan, states: States) -> str:
-    counts = Counter(trial_state(path, states).name for path in plan.paths.values())
+def _trial_counts(paths: Collection[Sequence[str]], states: States) -> str:
+    counts = Counter(trial_state(path, states).name for path in paths)
     by_state = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
-    return f"{len(plan.trials):,} trials: {by_state}"
+    return f"{len(paths):,} trials: {by_state}"
 
 
 def _failed_stages(states: States) -> list[str]:
@@ -147,7 +150,7 @@ def _failed_stages(states: States) -> list[str]:
     failed = [f"  {stage}: {s.why}" for stage, s in states.items() if s.name == "failed"]
     if not failed:
         return []
-    lines = ["failed stages:", *map(printable, failed[:MOST_FAILURES])]
+    lines = ["failed stages:", *failed[:MOST_FAILURES]]
     if len(failed) > MOST_FAILURES:
         lines.append(f"  and {len(failed) - MOST_FAILURES} more: see harness.status")
     return lines

@@ -31,7 +31,7 @@ commands, each with --help
 options
   dry_run=true           print what would be trained and what it would cost; write nothing
   retry=failed|all       train failed stages again (all: also those that diverged)
-  where="width < 1"      train only the trials that meet a condition on axes, state or trial
+  where="width < 1"      train only the trials that meet a condition on axes, other keys or state
   store=PATH             the folder of finished stages (default: runs/store)
   cluster=NAME           a profile of slurm/cluster/ (default: local)
   budget=HOURS           refuse to start what would cost more device-hours

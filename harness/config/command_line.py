@@ -14,19 +14,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.arguments import Option, read_arguments
+from harness.arguments import Option, read_arguments, top_level, unquoted
 from harness.cluster_schema import ClusterConfig
 from harness.config.checks import check_run, check_sections, check_teachers, check_trial
 from harness.config.compose import compose
-from harness.config.grid_file import GROUPS, choices, grid_files
+from harness.config.grid_file import (
+    GROUPS,
+    choices,
+    grid_files,
+    grid_folder,
+    is_profile_path,
+    unknown_choice,
+)
 from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.schema import RunConfig, TrialConfig
-from harness.sweep.grid import Grid, read_grid
+from harness.sweep.axes import SHORT
+from harness.sweep.blocks import LANGUAGE
+from harness.sweep.grid import OPERATIONAL, Grid, read_grid
 from harness.sweep.mistakes import Mistakes, validate
+from harness.sweep.references import resolve
 
-LANGUAGE = ("axes", "zip", "also", "exclude")
-OPERATIONAL = ("run", "cluster", "store")
 KEYS = (*TrialConfig.model_fields, *LANGUAGE, *OPERATIONAL)
 
 
@@ -57,7 +65,8 @@ def load(
         mistakes.add("grid", f"which grid? Say grid=NAME{shipped} or grid=path/to/file.yaml")
         mistakes.raise_any("the command line has")
 
-    config = compose(groups, overrides, mistakes)
+    composed = compose(groups, overrides, mistakes)
+    config = {**composed.config, **_operational(composed.config, mistakes)}
     for key in config:
         if key not in KEYS:
             mistakes.add_unknown_key(key, key, KEYS)
@@ -67,7 +76,16 @@ def load(
     run = _expand_data_root(run, mistakes)
 
     name = Path(groups["grid"]).stem
-    grid = read_grid(name, config, mistakes, check_sections, check_trial)
+    grid = read_grid(
+        name,
+        composed.config,
+        mistakes,
+        check_sections,
+        check_trial,
+        chosen=composed.chosen,
+        unused_rules=composed.changes_axes,
+        folder=grid_folder(groups["grid"]),
+    )
 
     mistakes.extend(check_teachers(grid, store, trains), {})
     if run is not None and cluster is not None:
@@ -76,6 +94,15 @@ def load(
     assert run is not None
     assert cluster is not None
     return Launch(grid, run, cluster, store, values, config)
+
+
+def _operational(config: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """Return the operational keys of a config, with the values of the keys they refer to."""
+    try:
+        return resolve(config, OPERATIONAL)
+    except UserError as error:
+        mistakes.add_sentence(str(error))
+        return {}
 
 
 def _read_store(value: Any, mistakes: Mistakes) -> Path:
@@ -112,11 +139,16 @@ def _split(
     for sentence in arguments.mistakes:
         mistakes.add_sentence(sentence)
     for key, value in arguments.others:
-        if key in GROUPS and value not in choices(key):
-            mistakes.add(key, f"there is no {key} '{value}'{nearest(value, choices(key))}")
+        plain = unquoted(value)  # paths need no quotes, but may have them
+        if key in GROUPS and plain not in choices(key) and not is_profile_path(key, plain):
+            mistakes.add(key, unknown_choice(key, plain))
         elif key in ("grid", "store", *GROUPS):
-            groups[key] = value  # as it is: paths need no quoting
-        elif (top := key.lstrip("+~").partition(".")[0]) not in KEYS:
+            groups[key] = plain
+        elif key in SHORT and key not in KEYS:
+            mistakes.add(
+                key, f"'{key}' is an axis: write axes.{key}=[{value}] or {SHORT[key]}={value}"
+            )
+        elif (top := top_level(key)) not in KEYS:
             valid = [*options, "grid", *GROUPS, *KEYS]
             mistakes.add(key, f"there is no option or config key '{top}'{nearest(top, valid)}")
         else:

@@ -5,22 +5,53 @@ Only the compose side of Hydra is used: `grids/` is its root, and `slurm/` is on
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config.grid_file import COMMANDS, GROUPS, choices, find_grid, refuse_key
+from harness.config.grid_file import (
+    GROUPS,
+    SECTIONS,
+    USERS_KEYS,
+    choices,
+    defaults,
+    find_grid,
+    is_profile_path,
+    read_group,
+    refuse_key,
+    value_at,
+    write_yaml,
+)
 from harness.errors import UserError
 from harness.paths import GRIDS, PROFILES
+from harness.sweep.axes import axis_path
+from harness.sweep.blocks import LANGUAGE
+from harness.sweep.grid import OPERATIONAL, Chosen
 from harness.sweep.mistakes import Mistakes
+from harness.sweep.references import resolve
 
 _CALLS = re.compile(r"\$\{[^}]*(:|\$\{)")  # a resolver, or one whose name another key gives
 
 
-def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes) -> dict[str, Any]:
-    """Return the composed config as plain dicts and lists.
+@dataclass(frozen=True)
+class Composed:
+    """A composed config as plain dicts and lists, in which references are not replaced yet.
+
+    `chosen` are the keys that the grid file or the command line fix for all trials, and
+    `changes_axes` says whether the command line changes which trials the grid has.
+    """
+
+    config: dict[str, Any]
+    chosen: list[Chosen]
+    changes_axes: bool
+
+
+def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes) -> Composed:
+    """Return the composed config of a command line.
 
     `groups`: the grid, the choices of groups and the store; `overrides`: the dotted keys of the
     command line. What is wrong in a user's grid file is collected and left out.
@@ -41,59 +72,110 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
                 mistakes.add("grid", str(error))
                 mistakes.raise_any("the command line has")
             raise
-        chosen = [f"{key}={groups[key]}" for key in groups if key in GROUPS]
-        # `++` adds or replaces a key; unknown keys are found later, by the models
-        changes = [text if text[0] in "+~" else f"++{text}" for text in overrides]
-        changes = [text for text in changes if _is_override(text, mistakes)]
+        selected = _selected(groups, content, Path(scratch))
+        parsed = [change for text in overrides if (change := _parse(text, mistakes))]
+        axes = [change for change in parsed if change.key_or_group.startswith("axes.")]
+        changes = [change.input_line for change in parsed if change not in axes]
         try:
-            composed = _compose([f"grid@_global_={grid}", *chosen, *changes], scratch)
-            if _calls_resolvers(composed, mistakes):
+            config = _compose([f"grid@_global_={grid}", *selected, *changes], scratch)
+            _change_axes(config, axes, mistakes)
+            if _calls_resolvers(config, mistakes):
                 mistakes.raise_any(subject)
-            config = _resolve(composed)
             if content is not None:
-                _refuse_changed_commands(config, content, chosen, changes, scratch, mistakes)
+                _refuse_users_keys(config, content, selected, changes, scratch, mistakes)
         except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
             sentence = f"cannot be composed: {_describe(error, scratch)}"
             mistakes.add(f"grid={groups['grid']}", sentence)
             mistakes.raise_any(subject)
             raise
-    return {**config, "store": groups["store"]} if "store" in groups else config
+    if "store" in groups:
+        config["store"] = groups["store"]
+    fixed = {
+        key: value for key, value in (content or {}).items() if key in SECTIONS or key == "seed"
+    }
+    chosen = [Chosen(path, path) for path in _leaves(fixed)]
+    for change in parsed:
+        text = change.input_line.lstrip("+")
+        value = text.partition("=")[2]
+        paths = [] if change.is_delete() else _leaves(change.value(), change.key_or_group)
+        chosen += [Chosen(path, text, value) for path in paths]
+    narrows = any(change.key_or_group.partition(".")[0] in LANGUAGE for change in parsed)
+    return Composed(config, chosen, narrows)
 
 
-def _compose(overrides: list[str], scratch: str) -> Any:
-    """Return Hydra's composed config, in which interpolations are not resolved yet."""
+def _selected(
+    groups: Mapping[str, str], content: Mapping[str, Any] | None, scratch: Path
+) -> list[str]:
+    """Return the choices of groups for Hydra. Raises UserError for a file that cannot be read.
+
+    A user's own profile of a cluster is copied to `scratch`.
+    """
+    for group, value in [*defaults(content), *groups.items()]:
+        if group in GROUPS and (is_profile_path(group, value) or value in choices(group)):
+            read_group(group, value)
+    selected = {group: value for group, value in groups.items() if group in GROUPS}
+    if is_profile_path("cluster", profile := selected.get("cluster", "")):
+        selected["cluster"] = "from_file"
+        write_yaml(scratch / "cluster" / "from_file.yaml", read_group("cluster", profile))
+    return [f"{group}={value}" for group, value in selected.items()]
+
+
+def _leaves(value: Any, path: str = "") -> list[str]:
+    """Return the dotted paths of the values in nested dicts."""
+    if not isinstance(value, Mapping):
+        return [path]
+    inner = [_leaves(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()]
+    return [leaf for leaves in inner for leaf in leaves]
+
+
+def _change_axes(config: dict[str, Any], changes: Iterable[Any], mistakes: Mistakes) -> None:
+    """Set the axes that a command line names, whether by their short or their long names.
+
+    Hydra cannot address an axis such as `recipe.optimizer.momentum`, whose name has dots.
+    """
+    for change in changes:
+        name = change.key_or_group.removeprefix("axes.")
+        axes = config.get("axes") or {}
+        if change.is_delete():
+            mistakes.add(change.input_line, "an axis cannot be removed: give it a single value")
+        elif isinstance(axes, dict):  # read_blocks reports other types
+            path = axis_path(name)
+            renamed = {
+                name if path is not None and axis_path(str(key)) == path else key: values
+                for key, values in axes.items()
+            }
+            config["axes"] = {**renamed, name: change.value()}
+
+
+def _compose(overrides: list[str], scratch: str) -> dict[str, Any]:
+    """Return Hydra's composed config as plain values, in which references are not replaced yet."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
 
     roots = ",".join(_quoted(f"file://{root}") for root in (PROFILES, scratch))
     search_path = f"hydra.searchpath=[{roots}]"
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(GRIDS), version_base="1.3", job_name="harness"):
-        return hydra_compose("launch", overrides=[*overrides, search_path])
-
-
-def _resolve(composed: Any) -> dict[str, Any]:
-    """Return a composed config as plain values, with interpolations resolved."""
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.to_container(composed, resolve=True)
+        composed = hydra_compose("launch", overrides=[*overrides, search_path])
+    config = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 
 
-def _is_override(text: str, mistakes: Mistakes) -> bool:
-    """Return whether a text follows Hydra's grammar of overrides."""
+def _parse(text: str, mistakes: Mistakes) -> Any:
+    """Return Hydra's override of a word, or None if the word does not follow Hydra's grammar."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        OverridesParser.create().parse_override(text)
+        # `++` adds or replaces a key; unknown keys are found later, by the models
+        return OverridesParser.create().parse_override(text if text[0] in "+~" else f"++{text}")
     except HydraException as error:
         reason = str(error).splitlines()[0]
         mistakes.add(text.lstrip("+"), f"cannot be read: {reason} (strings: key='a, b')")
-        return False
-    return True
+        return None
 
 
 def _quoted(text: str) -> str:
@@ -101,51 +183,38 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _refuse_changed_commands(
+def _refuse_users_keys(
     config: Mapping[str, Any],
     content: Mapping[str, Any],
-    chosen: list[str],
+    selected: list[str],
     changes: list[str],
     scratch: str,
     mistakes: Mistakes,
 ) -> None:
-    """Refuse a user's grid file that changes what a job executes, or the store, in any way.
+    """Refuse a user's grid file that changes a key of `USERS_KEYS`, in any way.
 
     The config is compared with one that is composed without the file. The file may choose a
     profile of `slurm/cluster/`; what the profile and the command line say is kept.
     """
-    own = [text for text in changes if text.lstrip("+~").startswith(("cluster.", "store="))]
+    own = [text for text in changes if text.lstrip("+~").startswith(OPERATIONAL)]
     profiles = [
-        f"cluster={value}"
-        for item in content.get("defaults") or []
-        if isinstance(item, dict)
-        for key, value in item.items()
-        if key == "override /cluster" and value in choices("cluster")
+        f"{group}={value}"
+        for group, value in defaults(content)
+        if group == "cluster" and value in choices(group)
     ]
-    without_file = _resolve(_compose([*profiles[-1:], *chosen, *own], scratch))
-    for key in COMMANDS:
-        if _command(config, key) != _command(without_file, key):
-            refuse_key(f"cluster.slurm.{key}", mistakes)
-    if config.get("store") != without_file.get("store"):
-        refuse_key("store", mistakes)
+    without_file = _compose([*profiles[-1:], *selected, *own], scratch)
+    for key in USERS_KEYS:
+        values = []
+        for candidate in (config, without_file):
+            with contextlib.suppress(UserError):  # a reference to nothing is reported elsewhere
+                values.append(value_at(resolve(candidate, OPERATIONAL), key))
+        if values[1:] != values[:1]:
+            refuse_key(key, mistakes)
 
 
-def _command(config: Mapping[str, Any], key: str) -> Any:
-    """Return `cluster.slurm.<key>` of a config whose sections may have any type."""
-    value: Any = config
-    for part in ("cluster", "slurm", key):
-        value = value.get(part) if isinstance(value, Mapping) else value
-    return value
-
-
-def _calls_resolvers(composed: Any, mistakes: Mistakes) -> bool:
-    """Collect interpolations that call something (environment, files), and return if there are any.
-
-    Interpolations may point at other keys only.
-    """
-    from omegaconf import OmegaConf
-
-    found = Mistakes()
+def _calls_resolvers(config: Mapping[str, Any], mistakes: Mistakes) -> bool:
+    """Collect references that call something (environment, files); return if there are any."""
+    count = len(mistakes)
 
     def visit(value: Any, place: str) -> None:
         if isinstance(value, dict):
@@ -155,11 +224,10 @@ def _calls_resolvers(composed: Any, mistakes: Mistakes) -> bool:
             for number, inner in enumerate(value):
                 visit(inner, f"{place}[{number}]")
         elif isinstance(value, str) and _CALLS.search(value):
-            found.add(place, f"{value!r} calls a resolver; only ${{other.key}} is allowed here")
+            mistakes.add(place, f"{value!r} calls a resolver; only ${{other.key}} is allowed here")
 
-    visit(OmegaConf.to_container(composed, resolve=False), "")
-    mistakes.update(found)
-    return bool(found)
+    visit(config, "")
+    return len(mistakes) > count
 
 
 def _describe(error: Exception, scratch: str) -> str:

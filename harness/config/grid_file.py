@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from harness.errors import UserError, closest, nearest
 from harness.files import user_path
 from harness.paths import GRIDS, PROFILES
-from harness.plain_yaml import plain
+from harness.plain_yaml import plain, read_text
 from harness.schema import TrialConfig
 from harness.store.store import SWEEP_NAME
 from harness.sweep.mistakes import Mistakes
@@ -33,10 +33,12 @@ SECTIONS = (
     "cluster",
 )
 """Top-level keys that hold further keys."""
-COMMANDS = ("setup", "python", "extra")
-"""Keys of `cluster.slurm` that end up in a shell or in sbatch's options."""
-LONGEST = 1 << 20  # characters of a grid file
-DEEPEST = 16  # nesting of a grid file
+USERS_KEYS = (
+    *(f"cluster.slurm.{key}" for key in ("setup", "python", "extra")),
+    "store",
+    "run.data_root",
+)
+"""Keys that a grid file cannot set: what a job executes, and where files are written."""
 _CHOICE = re.compile(r"[\w.-]+")
 _OVERRIDE = re.compile(r"override\s+/(\w+)")
 
@@ -56,13 +58,44 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml") if _CHOICE.fullmatch(path.stem))
 
 
+def is_path(name: str) -> bool:
+    """Return whether `grid=name` is the path of a user's grid, not the name of a shipped one."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
+def grid_folder(name: str) -> Path:
+    """Return the folder in which the tables of a grid are looked up first."""
+    return user_path(name, "grid").parent if is_path(name) else Path()
+
+
+def group_file(group: str, value: str) -> Path:
+    """Return the YAML file that a group is set to: one of its folder, or a profile by its path."""
+    if is_profile_path(group, value):
+        return user_path(value, group)
+    return (PROFILES if group == "cluster" else GRIDS) / group / f"{value}.yaml"
+
+
+def is_profile_path(group: str, value: str) -> bool:
+    """Return whether the value of a group is the path of a user's own profile of a cluster."""
+    return group == "cluster" and value.endswith((".yaml", ".yml"))
+
+
+def read_group(group: str, value: str) -> dict[Any, Any]:
+    """Return the plain content of the file that a group is set to. Raises UserError."""
+    path, what = group_file(group, value), f"{group} file"
+    content = plain(read_text(path, what), f"the {what} {path}")
+    if not isinstance(content, dict) or "defaults" in content:
+        raise UserError(f"the {what} {path} is not a mapping of keys of `{group}`")
+    return content
+
+
 def find_grid(name: str, scratch: Path, mistakes: Mistakes) -> tuple[str, Mapping[str, Any] | None]:
     """Return the name under which Hydra finds a grid, and the content of a user's file.
 
     `name` is that of a shipped grid, whose content is None here, or a path. A user's file is copied
     to `scratch`, without what is wrong in it. Raises UserError for a file that cannot be read.
     """
-    if not name.endswith((".yaml", ".yml")) and "/" not in name:
+    if not is_path(name):
         if name not in grid_files():
             raise UserError(
                 f"there is no grid '{name}'{nearest(name, grid_files())}; "
@@ -70,46 +103,40 @@ def find_grid(name: str, scratch: Path, mistakes: Mistakes) -> tuple[str, Mappin
             )
         return name, None
     path = user_path(name, "grid")
-    text = _read_text(name, path)
-    content = plain(text, f"the grid file {path}", LONGEST, DEEPEST)
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise UserError(f"the grid file {path} is not a mapping of keys such as axes and recipe")
-    hydra_name = f"from_file_{path.stem}"
-    _write_copy(scratch / "grid" / f"{hydra_name}.yaml", text, _corrections(content, mistakes))
-    return hydra_name, content
-
-
-def _read_text(name: str, path: Path) -> str:
     if not SWEEP_NAME.fullmatch(path.stem):
         raise UserError(
             f"the grid file {path.name} names its sweep, and '{path.stem}' cannot be such a name: "
             "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"the grid file {path} is not text in UTF-8: save it as such") from error
-    except FileNotFoundError as error:
-        raise UserError(
-            f"there is no grid file {name}: check the path (from {Path.cwd()})"
-        ) from error
-    except OSError as error:
-        raise UserError(f"the grid file {path} cannot be read: {error.strerror}") from error
+    text = read_text(path, "grid file")
+    content = plain(text, f"the grid file {path}")
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"the grid file {path} is not a mapping of keys such as axes and recipe")
+    hydra_name = f"from_file_{path.stem}"
+    corrections = _corrections(content, mistakes)
+    dropped = {key for key, value in corrections.items() if value is None}
+    copy = {key: value for key, value in {**content, **corrections}.items() if key not in dropped}
+    write_yaml(scratch / "grid" / f"{hydra_name}.yaml", copy)
+    return hydra_name, content
 
 
-def _write_copy(path: Path, text: str, corrections: Mapping[Any, Any]) -> None:
-    """Write a grid file with `corrections` of top-level keys; None takes a key out."""
+def write_yaml(path: Path, content: Mapping[Any, Any]) -> None:
+    """Write plain values as a YAML file for Hydra."""
     from omegaconf import OmegaConf
 
-    copy: Any = OmegaConf.create(text or "{}")
-    for key, value in corrections.items():
-        if value is None:
-            del copy[key]
-        else:
-            copy[key] = value
     path.parent.mkdir()
-    OmegaConf.save(copy, path)
+    OmegaConf.save(OmegaConf.create(dict(content)), path)
+
+
+def defaults(content: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return the groups that a grid file sets in `defaults`, with their values."""
+    items = content.get("defaults") if content else None
+    pairs = []
+    for item in items if isinstance(items, list) else []:
+        for key, value in item.items() if isinstance(item, dict) else []:
+            if match := _OVERRIDE.fullmatch(str(key)):
+                pairs.append((match[1], str(value)))
+    return pairs
 
 
 def _corrections(content: Mapping[Any, Any], mistakes: Mistakes) -> dict[Any, Any]:
@@ -128,23 +155,24 @@ def _corrections(content: Mapping[Any, Any], mistakes: Mistakes) -> dict[Any, An
         if not isinstance(key, str):
             mistakes.add(str(key), "keys must be words: leave it out")
             corrections[key] = None
-    cluster = content.get("cluster")
-    slurm = cluster.get("slurm") if isinstance(cluster, dict) else None
-    for key in COMMANDS:
-        if isinstance(slurm, dict) and key in slurm:
-            refuse_key(f"cluster.slurm.{key}", mistakes)
-    if "store" in content:
-        refuse_key("store", mistakes)
+    for key in USERS_KEYS:
+        if value_at(content, key) is not None:
+            refuse_key(key, mistakes)
     return corrections
+
+
+def value_at(config: Any, key: str) -> Any:
+    """Return the value of a dotted key in nested values, or None where there is none."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
 
 
 def refuse_key(key: str, mistakes: Mistakes) -> None:
     """Add the mistake of a grid that sets a key which only the user may set."""
-    mistakes.add(
-        key,
-        "a grid may come from anyone and cannot set this: set it on the command line or in a "
-        "profile of slurm/cluster/",
-    )
+    profile = " or in a profile of slurm/cluster/" if key.startswith("cluster.") else ""
+    sentence = "a grid may come from anyone and cannot set this: set it on the command line"
+    mistakes.add(key, sentence + profile)
 
 
 def _read_defaults(config: Any, mistakes: Mistakes) -> list[Any]:
@@ -169,9 +197,25 @@ def _read_defaults(config: Any, mistakes: Mistakes) -> list[Any]:
             mistakes.add(place, f"there is no group '{group}'{nearest(group, GROUPS)}")
             continue
         if value not in choices(group):
-            valid = choices(group)
-            mistakes.add(place, f"there is no {group} '{value}'{nearest(str(value), valid)}")
-            value = closest(str(value), valid)
+            mistakes.add(place, unknown_choice(group, str(value)))
+            value = closest(str(value), choices(group))
         if value is not None:
             kept.append({f"override /{group}": value})
     return kept
+
+
+def unknown_choice(group: str, value: str) -> str:
+    """Return the mistake of a group set to a file that does not exist.
+
+    A data set or a family that a plug-in registers needs no file.
+    """
+    from harness.data.catalog import CATALOG
+    from harness.models.registry import find_family
+
+    key = {"dataset": "dataset.name", "model": "model.family"}.get(group)
+    if (group == "dataset" and value in CATALOG) or (group == "model" and find_family(value)):
+        return (
+            f"there is no file of {group} '{value}', but it is registered: set {key}={value}, and "
+            f"the other keys of {group} as it needs them, instead of {group}={value}"
+        )
+    return f"there is no {group} '{value}'{nearest(value, choices(group))}"

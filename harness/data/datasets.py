@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ import numpy as np
 from harness.data.catalog import CATALOG, DatasetInfo, check_counts, find, misfits, missing
 from harness.data.crops import Centre
 from harness.data.download import download
-from harness.data.imagefolder import FolderImages, scan_parts
+from harness.data.imagefolder import FolderImages
 from harness.data.source import INSTALL_FFCV, choose
 from harness.data.splits import cut_as, split_hash
+from harness.data.tree import ImageTree, left_out_note, scan_parts
 from harness.data.types import Bytes, Dataset, Integers, Official, Split
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -72,18 +74,22 @@ def _load_arrays(config: DatasetConfig, info: DatasetInfo, data_root: str | None
 def _load_tree(config: DatasetConfig, info: DatasetInfo, folder: Path, choice: str) -> Dataset:
     official, test_set = scan_parts(folder)
     check_counts(info, len(official.labels), len(test_set.labels), len(official.classes), folder)
+    if (note := left_out_note([official, test_set])) is not None:
+        print(f"note: {note}", file=sys.stderr)
     train, validation, test = cut_as(config, official.labels, test_set.labels)
     return Dataset(
-        train=Split(FolderImages(official, train), official.labels[train], train),
-        validation=Split(
-            FolderImages(official, validation), official.labels[validation], validation
-        ),
-        test=Split(FolderImages(test_set, test), test_set.labels[test], test),
+        train=_tree_split(official, train),
+        validation=_tree_split(official, validation),
+        test=_tree_split(test_set, test),
         info=info,
         split_hash=split_hash(train, validation, test),
         config=config,
         loader_choice=choice,
     )
+
+
+def _tree_split(tree: ImageTree, ids: Integers) -> Split:
+    return Split(FolderImages(tree.root, [tree.paths[i] for i in ids]), tree.labels[ids], ids)
 
 
 def read_official(info: DatasetInfo, data_root: str | None) -> Official:

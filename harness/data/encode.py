@@ -20,6 +20,7 @@ from harness.data.threads import Threads
 from harness.data.types import Integers
 
 PAGE_SIZE = 1 << 25  # bytes; no image crosses a page: FFCV's own process cache requires that
+LONGEST_SIDE = 65_535  # pixels: FFCV stores the sides in 16 bits
 IMAGE_SECONDS = 60.0  # time limit for reading and encoding one image
 
 
@@ -67,9 +68,14 @@ def encode(image: np.ndarray, id: int, settings: Settings) -> EncodedImage:
             f"{width} x {height} pixels cannot be written with max_resolution="
             f"{settings.max_resolution} and {'as JPEG' if is_jpeg else 'as pixels'}"
         ) from error
+    height, width = image.shape[:2]
+    if max(height, width) > LONGEST_SIDE:
+        raise BadImage(
+            f"{width:,} x {height:,} pixels, where FFCV stores up to {LONGEST_SIDE:,} a side; set "
+            "max_resolution"
+        )
     if raw.nbytes > PAGE_SIZE:
         raise BadImage(f"it takes {raw.nbytes:,} bytes of {PAGE_SIZE:,}; set max_resolution")
-    height, width = image.shape[:2]
     return EncodedImage(IMAGE_MODES["jpg" if is_jpeg else "raw"], height, width, raw.tobytes())
 
 

@@ -1,7 +1,7 @@
-"""Images in a tree of image files, decoded by Pillow: slower than FFCV, but it works everywhere.
+"""Image files decoded by Pillow: slower than FFCV, but it works everywhere.
 
-The tree is that of torchvision's `ImageFolder`: `train/<class>/*.jpg` and `val/<class>/*.jpg`. An
-image's id is its position in the list of paths, sorted by class and name, as in torchvision.
+Training and `harness.data.write` decode with the same function, `to_rgb`, so an image has the same
+pixels in both. `docs/datasets.md` lists what each kind of image becomes.
 """
 
 from __future__ import annotations
@@ -10,93 +10,27 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from harness.data.threads import Stalled
 from harness.data.types import Bytes, Crop, Decoder, Integers
 from harness.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-PARTS = ("train", "val")  # the folders of the official training set and the official test set
-
-
-@dataclass(frozen=True)
-class ImageTree:
-    """The images of one part of a tree: `paths` below `root`, labels int64 [N], class names."""
-
-    root: Path
-    paths: tuple[str, ...]
-    labels: Integers
-    classes: tuple[str, ...]
-
-
-def scan(root: Path) -> ImageTree:
-    """List the images of `root`, which has one folder for each class.
-
-    Raises:
-        UserError: there is no such folder, it has no class folders, or a class has no images.
-    """
-    try:
-        with os.scandir(root) as entries:
-            classes = sorted(entry.name for entry in entries if entry.is_dir())
-    except OSError as error:
-        raise UserError(f"{root} cannot be read ({error.strerror}).") from error
-    if not classes:
-        raise UserError(
-            f"{root} has no class folders: images lie in one folder for each class, as in "
-            f"{root}/n01440764/some.jpg."
-        )
-    with ThreadPoolExecutor(8) as pool:  # a network folder answers several requests at once
-        listed = list(pool.map(lambda name: _images(root / name), classes))
-    empty = [name for name, names in zip(classes, listed, strict=True) if not names]
-    if empty:
-        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        raise UserError(
-            f"{len(empty)} of the {len(classes)} class folders of {root} hold no image ({shown}): "
-            f"fill them or remove them. The names of images end in {', '.join(SUFFIXES)}."
-        )
-    paths = [
-        f"{name}/{file}" for name, files in zip(classes, listed, strict=True) for file in files
-    ]
-    labels = np.repeat(np.arange(len(classes)), [len(files) for files in listed])
-    return ImageTree(root, tuple(paths), labels.astype(np.int64), tuple(classes))
-
-
-def _images(folder: Path) -> list[str]:
-    """Return the relative paths of all images at any depth, in torchvision's order."""
-    paths = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        inner = os.path.relpath(parent, folder)
-        names = sorted(file for file in files if file.lower().endswith(SUFFIXES))
-        paths += names if inner == "." else [f"{inner}/{name}" for name in names]
-    return paths
-
-
-def scan_parts(folder: Path) -> tuple[ImageTree, ImageTree]:
-    """List the official training set and the official test set of a tree.
-
-    Raises:
-        UserError: see `scan`; or the two parts have different classes.
-    """
-    train, test = (scan(folder / part) for part in PARTS)
-    if train.classes != test.classes:
-        differing = sorted(set(train.classes) ^ set(test.classes))
-        raise UserError(
-            f"{folder}/train and {folder}/val have different classes: {', '.join(differing[:5])} "
-            f"{'is' if len(differing) == 1 else 'are'} in only one of them. Both need a folder for "
-            "each class."
-        )
-    return train, test
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of a TIFF file
 
 
 class BadImage(Exception):
-    """A file that could be read but is not an image that Pillow can decode."""
+    """A file that could be read but is not an image that can be used."""
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as printable text: bytes that are not UTF-8 become `\\xe9`, line ends `\\n`."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -110,21 +44,61 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(
-            f"the image {path} was there when its folder was listed and is gone: put it back."
+            f"the image {shown(path)} was there when its folder was listed and is gone: put it "
+            "back."
         ) from error
     except OSError as error:
-        raise Stalled(f"the image {path} cannot be read ({error.strerror or error}).") from error
+        reason = error.strerror or error
+        raise Stalled(f"the image {shown(path)} cannot be read ({reason}).") from error
 
 
 @contextlib.contextmanager
-def _decoding() -> Iterator[None]:
+def decoding() -> Iterator[None]:
     """Turn any error of Pillow into `BadImage`. A damaged file can make it raise anything."""
     try:
         yield
-    except MemoryError:
+    except (MemoryError, BadImage):
         raise
+    except UnidentifiedImageError as error:  # its message has the address of an object
+        raise BadImage("it is not an image of a format that Pillow reads") from error
     except Exception as error:
         raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def open_image(file: io.BufferedIOBase) -> Image.Image:
+    """Return the image in `file` with its header read, but not its pixels. Call in `decoding`.
+
+    Raises `BadImage` for an image without pixels, or with values whose range the file does not
+    state: they could only be guessed to be black or white.
+    """
+    image = Image.open(file)
+    if 0 in image.size:
+        raise BadImage(f"it has {image.width} x {image.height} pixels")
+    # Pillow reads 16-bit PGM (older releases: PNG) files as I, with values up to 65,535.
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG")):
+        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+        raise BadImage(
+            f"it has {kind} values, of which the file does not say what is black and white: store "
+            "8 or 16 unsigned bits a channel"
+        )
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return the first frame in RGB with 8 bits a channel. Call in `decoding`.
+
+    Of 16 bits the upper 8 count, in grey as in colour, where Pillow itself does that. Transparency,
+    colour profiles and the orientation in EXIF are ignored, as in torchvision.
+    """
+    if image.mode.startswith("I"):
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        levels = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+        if tags.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow inverts up to 8 bits only
+            levels = 255 - levels
+        image = Image.fromarray(levels)
+    image.info.pop("transparency", None)  # `convert` warns of what it cannot keep
+    return image.convert("RGB")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -135,8 +109,8 @@ def read_image(path: Path) -> Image.Image:
         UserError, Stalled: see `read_bytes`.
     """
     content = read_bytes(path)
-    with _decoding(), Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")
+    with decoding(), open_image(io.BytesIO(content)) as image:
+        return to_rgb(image)
 
 
 @contextlib.contextmanager
@@ -145,17 +119,18 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except BadImage as error:
-        raise UserError(f"the image {path} does not decode ({error}): replace it.") from error
+        raise UserError(
+            f"the image {shown(path)} does not decode ({error}): replace it."
+        ) from error
 
 
 class FolderImages:
-    """The images of a tree with the given ids: `types.EncodedImages`."""
+    """The images at `paths` below `root`: `types.EncodedImages`."""
 
     loader = "imagefolder"
 
-    def __init__(self, tree: ImageTree, ids: Integers) -> None:
-        self._root = tree.root
-        self._paths: Sequence[str] = [tree.paths[i] for i in ids]
+    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+        self._root, self._paths = root, paths
 
     def decoder(self, rows: Integers, ids: Integers, crop: Crop) -> Decoder:
         """See `EncodedImages.decoder`."""
@@ -165,14 +140,14 @@ class FolderImages:
             opened = []
             for path in paths:  # each file is read whole, so a thread has one file open at most
                 content = read_bytes(path)
-                with _named(path), _decoding():  # reads the header, which has the size
-                    opened.append(Image.open(io.BytesIO(content)))
+                with _named(path), decoding():  # the header has the size
+                    opened.append(open_image(io.BytesIO(content)))
             widths, heights = np.array([image.size for image in opened], dtype=np.int64).T
             boxes = crop.boxes(ids[piece], heights, widths).tolist()
             for path, image, box, target in zip(paths, opened, boxes, out, strict=True):
                 top, left, height, width = box
-                with _named(path), _decoding():
-                    pixels = image.convert("RGB")
+                with _named(path), decoding():
+                    pixels = to_rgb(image)
                 image.close()
                 # Cropped before it is resized, as in torchvision: pixels outside have no influence.
                 pixels = pixels.crop((left, top, left + width, top + height))

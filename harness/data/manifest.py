@@ -16,8 +16,9 @@ from pydantic import Field, Strict, ValidationError, model_validator
 
 from harness.data.catalog import MANIFEST, DatasetInfo, check_counts
 from harness.errors import UserError
-from harness.files import Damaged, read_json
+from harness.files import Damaged
 from harness.schema import DatasetConfig, Frozen, Names, PositiveInt
+from harness.store.records import read_json
 
 FORMAT: Literal[1] = 1
 PARTS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
@@ -132,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = read_json(path)
+        content = read_json(path, follow_links=True)
     except (OSError, Damaged) as error:
         raise UserError(f"{path} cannot be read ({error}): {WRITE_AGAIN}.") from error
     if (version := content.get("format", FORMAT)) != FORMAT:

@@ -1,8 +1,11 @@
 """Write a data set to FFCV's `.beton` files, one for each part, with a manifest that is checked.
 
+    python -m harness.data.write source=/data/ILSVRC check=true
     python -m harness.data.write dataset=imagenet source=/data/ILSVRC out=data/imagenet
 
 `source` is a tree with train/<class>/* and val/<class>/*, or the data root of another data set.
+With check=true the tree is looked at and nothing is written: classes, counts, links, and the
+format and size of every image, whose pixels are not decoded.
 Further arguments, with their defaults:
 
     validation_size=N         training images for validation; default: as in grids/dataset/NAME.yaml
@@ -18,24 +21,24 @@ The files do not count as a data set until the manifest is there, which is writt
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from harness.arguments import Option, parse_options
 from harness.data.catalog import CATALOG
-from harness.data.imagefolder import scan_parts
+from harness.data.imagefolder import shown
 from harness.data.manifest import PARTS, Settings
 from harness.data.node import usable_cores
 from harness.data.source import INSTALL_FFCV
+from harness.data.tree import inspect_tree, scan_parts
 from harness.data.writer import write_betons
 from harness.errors import UserError, command, nearest
-from harness.files import CannotWrite
+from harness.files import CannotWrite, user_path
 from harness.paths import GRIDS
 from harness.schema import DatasetConfig
 
 OPTIONS = {
-    "dataset": Option(required=True, example="imagenet"),
+    "dataset": Option(example="imagenet"),
     "source": Option(),
-    "out": Option(required=True, example="data/imagenet"),
+    "out": Option(example="data/imagenet"),
+    "check": Option(bool, default=False),
     "max_resolution": Option(int, low=1, high=65_535, example="500"),
     "jpeg_quality": Option(int, default=90, low=1, high=100, example="90"),
     "compress_probability": Option(float, low=0, high=1, example="0.5"),
@@ -57,9 +60,9 @@ def _default_validation_size(name: str) -> int | None:
 def _unknown(name: str, source: str | None) -> str:
     """Return the message for an unknown name; for a tree, with the row that the catalog needs."""
     message = f"no data set '{name}'{nearest(name, CATALOG)}."
-    if source is None or not (Path(source).expanduser() / "train").is_dir():
+    if source is None or not (user_path(source, "source") / "train").is_dir():
         return message
-    train, test = scan_parts(Path(source).expanduser())
+    train, test = scan_parts(user_path(source, "source"))
     return (
         f"{message} To make {source} one, add this row to _ROWS in harness/data/catalog.py:\n"
         f'    image_folder("{name}", num_classes={len(train.classes)}, '
@@ -67,10 +70,29 @@ def _unknown(name: str, source: str | None) -> str:
     )
 
 
+def _check(source: str | None) -> int:
+    """Print what is in the tree `source` and what is wrong with it; return the exit code."""
+    if source is None:
+        raise UserError("check=true looks at a tree of image files: add source=DIR.")
+    problems, notes = inspect_tree(user_path(source, "source"), headers=None)
+    print("\n".join(notes))
+    if problems:
+        raise UserError("\n".join(problems))
+    print(f"{shown(source)} is a tree of images that can be trained on.")
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Write the data set that `arguments` describe; return the exit code."""
     options = parse_options(arguments, OPTIONS)
     source = options["source"]
+    if options["check"]:
+        return _check(source)
+    for key in ("dataset", "out"):
+        if options[key] is None:
+            raise UserError(
+                f"{key} is missing: add {key}=VALUE, for example {OPTIONS[key].example}"
+            )
     if (info := CATALOG.get(options["dataset"])) is None:
         raise UserError(_unknown(options["dataset"], source))
     size = options["validation_size"] or _default_validation_size(info.name)
@@ -96,7 +118,7 @@ def main(arguments: list[str]) -> int:
         jpeg_quality=options["jpeg_quality"],
         compress_probability=compress,
     )
-    out, workers = Path(options["out"]).expanduser(), options["workers"] or usable_cores()
+    out, workers = user_path(options["out"], "out"), options["workers"] or usable_cores()
     try:
         manifest = write_betons(info, config, source, out, settings, workers, options["skip_bad"])
     except (OSError, CannotWrite) as error:  # a folder that cannot be written, storage that hangs
@@ -104,7 +126,7 @@ def main(arguments: list[str]) -> int:
             f"{out} was not finished, and does not count as a data set: {error}"
         ) from error
     counts = ", ".join(f"{getattr(manifest.parts, name).count:,} {name}" for name in PARTS)
-    print(f"{options['out']}: {counts}; split {manifest.split.hash}")
+    print(f"{shown(out)}: {counts}; split {manifest.split.hash}")
     for entry in manifest.skipped:
         print(f"skipped {entry.image}: {entry.because}")
     return 0

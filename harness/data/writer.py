@@ -20,7 +20,7 @@ import numpy as np
 from harness.data.catalog import MANIFEST, DatasetInfo, check_counts, misfits
 from harness.data.datasets import read_official
 from harness.data.encode import Part, SourceImages, write_part
-from harness.data.imagefolder import ImageTree, read_image, scan_parts
+from harness.data.imagefolder import read_image, shown
 from harness.data.manifest import (
     FORMAT,
     PARTS,
@@ -35,8 +35,9 @@ from harness.data.manifest import (
 )
 from harness.data.splits import cut_as, split_hash
 from harness.data.threads import Threads
-from harness.errors import UserError
-from harness.files import make_folder, write_json
+from harness.data.tree import ImageTree, left_out_note, scan_parts
+from harness.errors import UserError, control
+from harness.files import make_folder, user_path, write_json
 from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 
@@ -101,16 +102,19 @@ def _open_source(
         )
     if source is None:
         raise UserError(f"{info.name} is read from a tree of image files: add source=DIR.")
-    train, test = scan_parts(Path(source).expanduser())
-    check_counts(info, len(train.labels), len(test.labels), len(train.classes), source)
-    return _from_tree(train), _from_tree(test), train.classes
+    folder = user_path(source, "source")
+    train, test = scan_parts(folder)
+    check_counts(info, len(train.labels), len(test.labels), len(train.classes), shown(folder))
+    if (note := left_out_note([train, test])) is not None:
+        print(f"note: {note}", file=sys.stderr)
+    return _from_tree(train), _from_tree(test), [shown(name) for name in train.classes]
 
 
 def _from_tree(tree: ImageTree) -> SourceImages:
     return SourceImages(
         tree.labels,
         read=lambda id: np.array(read_image(tree.root / tree.paths[id])),
-        describe=lambda id: str(tree.root / tree.paths[id]),
+        describe=lambda id: shown(tree.root / tree.paths[id]),
     )
 
 
@@ -217,6 +221,6 @@ class _Progress:
             f"{rate:,.0f} a second, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         )
         if self._is_terminal:
-            text = f"\r\033[K{text}"  # overwrite the line
+            control("\r\033[K", sys.stderr)  # overwrite the line
         end = "\n" if is_last or not self._is_terminal else ""
         print(text, end=end, file=sys.stderr, flush=True)

@@ -9,43 +9,91 @@ two nodes need not agree.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from harness.files import atomic_write, create
+from pydantic import Field
+
+from harness.files import Damaged, atomic_write, create, move_aside
+from harness.store.records import Record, check, misplaced, read_json
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 120.0
 """Longer than any pause of a healthy owner, for example on a slow file system or in a long step."""
+LEFTOVER_SECONDS = 3600.0
+MOST = 2**31 - 1  # the largest PID and attempt
 
 
 class ClaimLost(Exception):
     """Another worker took the claim over: its former owner must stop and write nothing more."""
 
 
-def _boot() -> str:
-    """Return an id of this machine's boot; a PID has no meaning on another machine or boot."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
+class _ClaimFile(Record):
+    """The content of a claim file. The token becomes a part of a path."""
+
+    token: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    job: Annotated[str, Field(max_length=200)]
+    attempt: Annotated[int, Field(ge=0, le=MOST)]
+    log: str = ""  # the file that its owner writes to, from the store
+    pid_space: str = ""  # see `_pid_space`; claims of older versions lack it
+    pid: Annotated[int, Field(gt=0, le=MOST)]
+    started: str | None = None
 
 
-def process_start(pid: int) -> str | None:
-    """Return a process's start time in clock ticks since boot; None if it is gone or a zombie.
+def _pid_space() -> str:
+    """Return a name for this machine's boot and this process's PID and time namespaces.
 
-    PIDs are reused, but PID and start time together name one process of this boot.
+    A PID and its start time have a meaning only within these. '' where they cannot be found out.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        spaces = [Path(f"/proc/self/ns/{kind}").stat().st_ino for kind in ("pid", "time")]
     except OSError:
+        return ""
+    return ":".join(map(str, [boot, *spaces]))
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the process's state on; None if it cannot be read.
+
+    Also None where /proc is that of another PID namespace, as in a container that did not mount its
+    own: there PID is the number of another process.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        pids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+        if pids != [str(os.getpid())]:
+            return None
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, StopIteration):
         return None
-    return None if fields[0] == "Z" else fields[19]
+
+
+def process_start(pid: int) -> str:
+    """Return a process's start time in clock ticks since boot; '' if it cannot be found out."""
+    fields = _stat(pid)
+    return "" if fields is None else fields[19]
+
+
+def has_ended(pid: int, started: str) -> bool:
+    """Return whether the process of this PID namespace that started then is known to have ended.
+
+    PIDs are reused, but PID and start time together name one process. Where /proc hides a process
+    of another user, only its PID is known.
+    """
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is another user's
+        pass
+    fields = _stat(pid)
+    return fields is not None and (fields[0] == "Z" or (started != "" and fields[19] != started))
 
 
 @dataclass(frozen=True)
@@ -64,9 +112,9 @@ class ClaimState:
         """Whether its owner must be assumed to be working."""
         return not self.dead and self.age < STALE_SECONDS
 
-    def before(self, job: str, attempt: int) -> bool:
-        """Return whether the claim belongs to an earlier attempt of this job."""
-        return self.job == job and self.attempt < attempt
+    def may_be_taken(self, job: str, attempt: int) -> bool:
+        """Return whether this attempt of `job` may take the claim over."""
+        return not self.live or (self.job == job and self.attempt < attempt)
 
 
 def _server_now(folder: Path) -> float:
@@ -80,9 +128,9 @@ def _server_now(folder: Path) -> float:
             return os.fstat(descriptor).st_mtime
         finally:
             os.close(descriptor)
-    probe = folder / f".now.{uuid.uuid4().hex}"
+    probe = folder / f".now.{uuid.uuid4().hex}.tmp"
     try:
-        probe.touch()
+        probe.touch(exist_ok=False)
         return probe.stat().st_mtime
     except OSError:
         return time.time()
@@ -91,30 +139,43 @@ def _server_now(folder: Path) -> float:
             probe.unlink(missing_ok=True)
 
 
-def look(folder: Path, now: float | None = None) -> ClaimState | None:
-    """Return the state of the claim in a stage's folder, or None if there is no claim.
+def _age(path: Path) -> float:
+    """Return the seconds since a file was last touched, by the clock of its file system.
 
-    `now` is the time of the file system's clock; without it, each call creates a file to learn it.
+    A time in the future is as far from now: it is the mark of a clock that was wrong, and must not
+    count as fresh until then.
     """
+    return abs(_server_now(path.parent) - path.lstat().st_mtime)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that no writer has touched for an hour: theirs were killed."""
+    for pattern in (".*.tmp", "claim.takeover.*"):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                if _age(path) > LEFTOVER_SECONDS:
+                    path.unlink()
+
+
+def _read(path: Path) -> _ClaimFile:
+    """Return the content of a claim file. Raises FileNotFoundError or Damaged."""
+    return check(path, read_json(path), _ClaimFile)
+
+
+def look(folder: Path) -> ClaimState | None:
+    """Return the state of the claim in a stage's folder, or None if there is no claim."""
     path = folder / "claim"
     try:
-        content = path.read_bytes()
-        touched = path.stat().st_mtime
+        age = math.inf if misplaced(path) else _age(path)
+        claim = _read(path)
     except FileNotFoundError:
         return None
-    except IsADirectoryError:
-        return ClaimState("", "", 0, math.inf, dead=True)
-    age = max(0.0, (_server_now(folder) if now is None else now) - touched)
-    try:
-        claim: dict[str, Any] = json.loads(content)
-        token, boot = claim["token"], claim["boot"]
-        pid, started = int(claim["pid"]), claim["started"]
-        job, attempt, log = str(claim["job"]), int(claim["attempt"]), str(claim.get("log", ""))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        # Not the content of a claim: its writer died between create and write.
+    except Damaged:
+        # Its writer died between create and write, or it is a link, a folder or another's file.
         return ClaimState("", "", 0, age, dead=age > HEARTBEAT_SECONDS)
-    dead = bool(boot) and boot == _boot() and process_start(pid) != started
-    return ClaimState(str(token), job, attempt, age, dead, log)
+    is_local = claim.pid_space != "" and claim.pid_space == _pid_space()
+    dead = is_local and has_ended(claim.pid, claim.started or "")
+    return ClaimState(claim.token, claim.job, claim.attempt, age, dead, claim.log)
 
 
 class Claim:
@@ -133,13 +194,13 @@ class Claim:
         self._last = time.monotonic()
         self.verify()
         with contextlib.suppress(OSError):  # full or read-only for a moment: tried again soon
-            os.utime(self.path)
+            os.utime(self.path, follow_symlinks=False)
 
     def verify(self) -> None:
         """Raise ClaimLost unless the claim file still belongs to this process."""
         try:
-            token = json.loads(self.path.read_bytes())["token"]
-        except (FileNotFoundError, ValueError, KeyError) as error:
+            token = _read(self.path).token
+        except (FileNotFoundError, Damaged) as error:
             raise ClaimLost(f"{self.path} is gone") from error
         except OSError:  # the file system is unavailable for a moment, which proves nothing
             return
@@ -160,37 +221,37 @@ def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim 
     job at once. A stale or dead claim is taken over under a lock file that is named after its
     token: of many workers that try, exactly one replaces exactly that claim. Raises CannotWrite.
     """
-    token = uuid.uuid4().hex
-    content = json.dumps(
-        {
-            "token": token,
-            "job": job,
-            "attempt": attempt,
-            "log": log,
-            "boot": _boot(),
-            "pid": os.getpid(),
-            "started": process_start(os.getpid()),
-        }
-    ).encode()
+    claim = _ClaimFile(
+        token=uuid.uuid4().hex,
+        job=job,
+        attempt=attempt,
+        log=log,
+        pid_space=_pid_space(),
+        pid=os.getpid(),
+        started=process_start(os.getpid()),
+    )
+    content = claim.model_dump_json().encode()
     path = folder / "claim"
     if create(path, content):
-        return Claim(folder, token)
+        return Claim(folder, claim.token)
     seen = look(folder)
-    if seen is None or (seen.live and not seen.before(job, attempt)):
+    if seen is None or not seen.may_be_taken(job, attempt):
         return None
     lock = folder / f"claim.takeover.{seen.token}"
     if not create(lock, content):
         with contextlib.suppress(OSError):  # left by a worker that died during its takeover
-            if _server_now(folder) - lock.stat().st_mtime > STALE_SECONDS:
+            if problem := misplaced(lock):
+                move_aside(lock, problem)
+            elif _age(lock) > STALE_SECONDS:
                 lock.unlink()
         return None
     try:
         again = look(folder)
-        if again is None or again.token != seen.token:
+        if again is None or again.token != seen.token or not again.may_be_taken(job, attempt):
             return None
-        if again.live and not again.before(job, attempt):
-            return None
+        if problem := misplaced(path):
+            move_aside(path, problem)
         atomic_write(path, content)
     finally:
         lock.unlink(missing_ok=True)
-    return Claim(folder, token, seen)
+    return Claim(folder, claim.token, seen)

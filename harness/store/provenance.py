@@ -9,46 +9,68 @@ import contextlib
 import functools
 import hashlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.files import Damaged, read_json, write_json
+from harness.files import Damaged, write_json
 from harness.plugins import load_plugins
+from harness.store.identity import digest
+from harness.store.records import check_seal, read_json, sealed
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit", "pillow",
     "opencv-python",
 )  # fmt: skip
-RECORDED: dict[str, tuple[str, ...]] = {
-    "code": ("code",),
-    "engine": ("engine",),
-    "zero_stage": ("zero_stage",),
-    "world_size": ("world_size",),
-    "micro_batch_size": ("micro_batch_size",),
-    "loader": ("loader",),
-    "stored": ("stored",),
-    "split_hash": ("split_hash",),
-    "memory_format": ("memory_format",),
-    "device": ("device",),
-    "threads": ("threads",),
-    "deterministic": ("deterministic",),
-    "torch": ("packages", "torch"),
-    "deepspeed": ("packages", "deepspeed"),
+RECORDED = {
+    "code": "digest of the harness's source that every stage uses",
+    "engine": "deepspeed or ddp",
+    "zero_stage": "ZeRO stage",
+    "world_size": "ranks",
+    "micro_batch_size": "per rank, where set",
+    "loader": "the loader that read the images",
+    "stored": "how a writer changed them: sizes, JPEG quality, images left out; or original",
+    "split_hash": "digest of the ids of the images in train, validation and test",
+    "memory_format": "contiguous or channels_last",
+    "device": "cpu, or the GPU's name",
+    "threads": "torch threads of a rank on CPU",
+    "deterministic": "whether deterministic algorithms were required",
+    "torch": "version",
+    "deepspeed": "version",
 }
-"""Columns of a row that say how its last stage was trained, and their keys in a record."""
+"""Columns of a row that say how its last stage was trained, and what they mean.
+
+The keys of a record have the same names; versions of packages are under its key `packages`.
+"""
 SOURCE = Path(__file__).resolve().parent.parent
+USED = ("augment", "compress", "data", "models", "train", "rng.py", "schema.py")
+"""Files of the source that can change a number; the others plan, schedule, store or print."""
+OPTIONAL = ("augment/ops.py", "compress/methods/", "compress/surplus/", "models/families/")
+"""Files of these that a stage does not use cannot have changed its numbers."""
+
+
+@functools.cache
+def _source_files() -> dict[str, str]:
+    """Return 12 hex digits of the SHA-256 of each file that can change a number, by its path."""
+    paths = [path for name in USED for path in (SOURCE / name, *(SOURCE / name).rglob("*.py"))]
+    return {
+        path.relative_to(SOURCE).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        for path in sorted(paths)
+        if path.suffix == ".py"
+    }
+
+
+def is_optional(file: str) -> bool:
+    """Return whether some stages do not use a source file."""
+    return file.startswith(OPTIONAL) and not file.endswith(("/__init__.py", "/base.py"))
 
 
 @functools.cache
 def code_version() -> str:
-    """Return 12 hex digits of a hash over all source files of `harness`."""
-    sha = hashlib.sha256()
-    for path in sorted(SOURCE.rglob("*.py")):
-        sha.update(path.relative_to(SOURCE).as_posix().encode() + b"\0")
-        sha.update(hashlib.sha256(path.read_bytes()).digest())
-    return sha.hexdigest()[:12]
+    """Return 12 hex digits of a hash over the source files that every stage uses."""
+    core = {file: sha for file, sha in _source_files().items() if not is_optional(file)}
+    return digest(core)[:12]
 
 
 @functools.cache
@@ -61,7 +83,7 @@ def commit() -> str | None:
     snapshot = SOURCE.parent / "snapshot.json"
     if snapshot.exists():
         with contextlib.suppress(Damaged):
-            return read_json(snapshot).get("commit")
+            return str(read_json(snapshot).get("commit"))
     try:
         head = _git("describe", "--always", "--abbrev=12", "--exclude=*")
         changes = _git("status", "--porcelain", "--untracked-files=all", "--", ".")
@@ -88,36 +110,57 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def record(folder: Path, facts: dict[str, Any]) -> None:
+def record(folder: Path, modules: Collection[str], facts: dict[str, Any]) -> None:
     """Add a record of this run to `provenance.json`, unless it equals the last record.
 
-    `facts` holds the entries of `RECORDED` that only the trainer knows. Code and package versions
-    are added here, and the name and hash of each plug-in file.
+    `modules` are the optional ones that the stage uses, and `facts` has the entries of `RECORDED`
+    that only the trainer knows. Code and package versions are added here, and the name and hash of
+    each plug-in file.
     """
+    used = {name.removeprefix("harness.").replace(".", "/") + ".py" for name in modules}
+    files = {f: sha for f, sha in _source_files().items() if f in used or not is_optional(f)}
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
+    entry["files"] = files
     if plugins := load_plugins():
         entry["plugins"] = [{"file": p.path.name, "sha256": p.sha256} for p in plugins]
-    path = folder / "provenance.json"
-    try:
-        records = read_json(path)["records"]
-    except (FileNotFoundError, Damaged, KeyError):
-        records = []
-    if not records or records[-1] != entry:
-        write_json(path, {"records": [*records, entry]})
+    earlier = records(folder)
+    if earlier[-1:] != [entry]:
+        write_json(folder / "provenance.json", sealed({"records": [*earlier, entry]}))
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of a stage's runs, oldest first; an empty list if there are none."""
+    """Return the records of a stage's runs, oldest first; none if their file is damaged."""
+    path = folder / "provenance.json"
     try:
-        entries = read_json(folder / "provenance.json").get("records", [])
+        content = read_json(path)
+        check_seal(path, content, ["records"])
     except (FileNotFoundError, Damaged):
         return []
-    return [entry for entry in entries if isinstance(entry, dict)]
+    entries = content.get("records")
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
 def recorded(record: Mapping[str, Any], column: str) -> Any:
     """Return the value of one of the columns in `RECORDED`; None if the record lacks it."""
-    value: Any = record
-    for key in RECORDED[column]:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+    packages = record.get("packages")
+    source = record if column not in PACKAGES else packages if isinstance(packages, dict) else {}
+    value = source.get(column)
+    return value if isinstance(value, str | int | float) else None
+
+
+def differing_files(records: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the source files that two or more records used, and of which the contents differ."""
+    first: dict[str, str] = {}
+    differing = set()
+    for entry in records:
+        for file, sha in source_files(entry).items():
+            if first.setdefault(file, sha) != sha:
+                differing.add(file)
+    return differing
+
+
+def source_files(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of the source files of a record; records of older versions have none."""
+    files = record.get("files")
+    files = files if isinstance(files, dict) else {}
+    return {name: sha for name, sha in files.items() if isinstance(sha, str)}

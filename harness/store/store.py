@@ -12,24 +12,47 @@ write nothing. `launch` and its workers move damaged files aside and train their
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.errors import UserError
-from harness.files import Damaged, create, make_folder, move_aside, read_json, write_json
+from harness.files import Damaged, create, make_folder, move_aside, write_json
 from harness.schema import StageConfig
 from harness.states import FINISHED
-from harness.store.claims import Claim
+from harness.store.claims import MOST, Claim, remove_leftovers
 from harness.store.identity import STAGE_ID, digest, stage_id
+from harness.store.records import (
+    Count,
+    Number,
+    Record,
+    Seconds,
+    check,
+    check_seal,
+    misplaced,
+    read_bytes,
+    read_json,
+    sealed,
+)
 
 UNREADABLE = "unreadable"  # the class of a failure whose record cannot be read
-SCORES = ("top1", "loss")  # keys of a result's `val` and `test`
-COUNTS = ("params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero")
+OLD_RESULT_KEYS = (
+    "stage", "status", "epochs", "steps", "examples", "counts", "params_training", "train_macs",
+    "sparsity", "mask_hash", "protected", "val_before", "split_hash", "timing", "val", "test",
+    "train", "weights_sha256",
+)  # fmt: skip
+"""Keys of the results that were written before results had a digest."""
+CORRECT_DIGEST = "correct_sha256"
+FOLDERS = ("checkpoint", "failures")
+ASIDE = re.compile(r"\.(damaged|replaced)-[0-9]+$")
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -58,13 +81,17 @@ class Store:
         return self.root / "stages" / stage[:2] / stage
 
     def sweep_folder(self, name: str) -> Path:
-        """Return the folder of a sweep. Raises UserError for a name that could leave the store."""
+        """Return the folder of a sweep. Raises UserError where it could be outside of the store."""
         if not SWEEP_NAME.fullmatch(name):
             raise UserError(
                 f"{name!r} is not a valid name of a sweep: use letters, digits, '.', '_' and '-', "
                 "beginning with a letter or digit, 100 characters at most"
             )
-        return self.root / "sweeps" / name
+        folder = self.root / "sweeps" / name
+        for path in (folder, folder / "logs"):
+            if problem := misplaced(path, is_folder=True):
+                raise UserError(f"{problem}: move it, or choose another store with store=PATH")
+        return folder
 
     def ids(self) -> set[str]:
         """Return the ids of all stages that have a folder, finished or not."""
@@ -79,29 +106,34 @@ class Store:
 
     def is_done(self, stage: str) -> bool:
         """Return whether the stage has a result."""
-        return (self.folder(stage) / "result.json").exists()
+        return _is_file(self.folder(stage) / "result.json")
 
     def has_weights(self, stage: str) -> bool:
         """Return whether the stage has final weights, from which children can start."""
-        return (self.folder(stage) / "checkpoint" / "final.pt").exists()
+        path = self.folder(stage) / "checkpoint" / "final.pt"
+        return _is_file(path) and not path.parent.is_symlink()
 
     def newest_step(self, stage: str) -> int:
         """Return the optimizer steps of the newest checkpoint; 0 if there is none."""
         paths = (self.folder(stage) / "checkpoint").glob("step-*.pt")
-        matches = [re.match(r"step-(\d+)", path.name) for path in paths]
+        matches = [re.match(r"step-([0-9]{1,15})\b", path.name) for path in paths]
         return max((int(match[1]) for match in matches if match), default=0)
 
     def result(self, stage: str) -> dict[str, Any]:
-        """Return the stage's result, after checking that its config has the id of the stage.
+        """Return the stage's result, after checking its digest and the id of its config.
 
-        Raises FileNotFoundError if the stage is not done, or Damaged if a file is not valid.
+        Raises FileNotFoundError if the stage is not done, or Damaged if a file is not valid, or if
+        the stage's folder is not a folder of the store.
         """
         folder = self.folder(stage)
-        result = read_json(folder / "result.json")
-        if result.get("stage") != stage or result.get("status") not in FINISHED:
-            raise Damaged(f"{folder / 'result.json'} is not a result of stage {stage}")
-        if problem := _wrong_type(result):
-            raise Damaged(f"{folder / 'result.json'} is not a valid result: {problem}")
+        if problem := misplaced(folder, is_folder=True):
+            raise Damaged(problem)
+        path = folder / "result.json"
+        result = read_json(path)
+        check_seal(path, result, OLD_RESULT_KEYS)
+        content = check(path, result, _Result)
+        if content.stage != stage or content.status not in FINISHED:
+            raise Damaged(f"{path} is not a result of stage {stage}")
         try:
             config_id = digest(read_json(folder / "config.json"))
         except FileNotFoundError as error:
@@ -115,24 +147,6 @@ class Store:
             )
         return result
 
-    def results(self, stages: set[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        """Return the results of the `stages` that are done, and a message for each damaged one."""
-        results: dict[str, dict[str, Any]] = {}
-        damaged: dict[str, str] = {}
-        for stage in self.ids() & stages:
-            try:
-                results[stage] = self.result(stage)
-            except FileNotFoundError:
-                continue
-            except Damaged as error:
-                damaged[stage] = str(error)
-            except PermissionError as error:
-                raise UserError(
-                    f"{error.filename} cannot be read: give read permission on the store "
-                    f"{self.root}, or choose another with store=PATH"
-                ) from error
-        return results, damaged
-
     def set_aside(self, stage: str, why: str, kind: str = "damaged") -> None:
         """Move the stage's result aside, so that it is trained again.
 
@@ -140,7 +154,7 @@ class Store:
         `kind` is "replaced" for a result that is not damaged but has to be computed again.
         """
         folder = self.folder(stage)
-        if (folder / "result.json").exists():
+        if os.path.lexists(folder / "result.json"):
             move_aside(folder / "result.json", why, kind)
         try:
             if digest(read_json(folder / "config.json")) == stage:
@@ -151,14 +165,44 @@ class Store:
             pass
         move_aside(folder / "config.json", f"{folder / 'config.json'} does not match its stage")
 
+    def replace_folder(self, stage: str) -> bool:
+        """Move aside a link or file in the place of a stage's folder; return whether it was there.
+
+        A link leads to the folder of another stage or user, which must not be changed.
+        """
+        folder = self.folder(stage)
+        problem = misplaced(folder, is_folder=True)
+        if problem is not None:
+            move_aside(folder, problem)
+        return problem is not None
+
+    def clean(self, stage: str) -> None:
+        """Move aside links, and entries of a wrong kind, in a stage that this process has claimed.
+
+        So no later write goes to another place. Temporary files of killed writers are removed.
+        """
+        folder = self.folder(stage)
+        for parent in (folder, *(folder / name for name in FOLDERS)):
+            remove_leftovers(parent)
+            for path in sorted(parent.iterdir()) if parent.is_dir() else []:
+                is_folder = path.is_dir() and not path.suffix and path.name != "claim"
+                problem = misplaced(path, is_folder or path.name in FOLDERS)
+                if problem and not ASIDE.search(path.name):
+                    move_aside(path, problem)
+
     def damaged_files(self, stages: Iterable[str]) -> set[Path]:
         """Return all damaged files of these stages that have been moved aside until now."""
-        return {path for stage in stages for path in self.folder(stage).rglob("*.damaged-*")}
+        files: set[Path] = set()
+        for stage in stages:
+            folder = self.folder(stage)
+            files.update(folder.rglob("*.damaged-*"), folder.parent.glob(f"{stage}.damaged-*"))
+        return files
 
     def prepare(self, stage: str, config: StageConfig) -> Path:
         """Create the stage's folder with its config, and return its path."""
         if stage_id(config) != stage:
             raise ValueError(f"the config belongs to stage {stage_id(config)}, not to {stage}")
+        self.replace_folder(stage)
         folder = make_folder(self.folder(stage))
         path = folder / "config.json"
         try:
@@ -178,16 +222,30 @@ class Store:
         Raises ClaimLost if another worker has taken the stage over.
         """
         claim.verify()
-        write_json(self.folder(stage) / "result.json", {"stage": stage, **result})
+        content = {"stage": stage, **result}
+        with contextlib.suppress(FileNotFoundError):  # not written for a stage that diverged
+            content[CORRECT_DIGEST] = self._correct_digest(stage)
+        write_json(self.folder(stage) / "result.json", sealed(content))
+
+    def is_correct_intact(self, stage: str, result: Mapping[str, Any]) -> bool:
+        """Return whether `correct.npz` is the one that was there when `result` was written."""
+        with contextlib.suppress(FileNotFoundError, Damaged):
+            return result.get(CORRECT_DIGEST) in (None, self._correct_digest(stage))
+        return CORRECT_DIGEST not in result
+
+    def _correct_digest(self, stage: str) -> str:
+        return hashlib.sha256(read_bytes(self.folder(stage) / "correct.npz")).hexdigest()
 
     def failures(self, stage: str) -> list[dict[str, Any]]:
         """Return the stage's failures, oldest first. Each has a class and a message."""
+        folder = self.folder(stage) / "failures"
+        if problem := misplaced(folder, is_folder=True):
+            return [{"class": UNREADABLE, "message": problem, "time": 0.0}]
         failures = []
-        for path in sorted((self.folder(stage) / "failures").glob("*.json")):
+        for path in sorted(folder.glob("*.json")):
             try:
                 record = read_json(path)
-                if not all(isinstance(record.get(key), str) for key in ("class", "message")):
-                    raise Damaged(f"{path} is not the record of a failure")
+                check(path, record, _Failure)
                 failures.append(record)
             except Damaged as error:
                 failures.append({"class": UNREADABLE, "message": str(error), "time": 0.0})
@@ -195,45 +253,92 @@ class Store:
 
     def record_failure(self, stage: str, failure: dict[str, Any]) -> None:
         """Write `failures/NNN.json`. Two writers at the same time get different numbers."""
-        folder = make_folder(self.folder(stage) / "failures")
+        folder = self.folder(stage) / "failures"
+        if problem := misplaced(folder, is_folder=True):
+            move_aside(folder, problem)
+        make_folder(folder)
         number = len(list(folder.glob("*.json"))) + 1
         record = json.dumps({"time": time.time(), **failure}, indent=1, allow_nan=False)
         while not create(folder / f"{number:03d}.json", f"{record}\n".encode()):
             number += 1
 
-    def own_log(self, name: object) -> Path | None:
-        """Return `name`, a path that was read from a file of the store, if it is a log of a sweep.
+    def relative(self, path: str | Path) -> str:
+        """Return a path inside of the store without the store's place, which may change."""
+        path = Path(path).resolve()
+        root = self.root.resolve()
+        return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
-        Returns None for any other path. The caller prints the file, and a store that comes from
-        another person may name private files of this user.
+    def own_log(self, name: object) -> Path | None:
+        """Return the log of a sweep that `name` means, a path that was read from a file of a store.
+
+        It starts at the store, or is absolute in records of older versions. These are looked for
+        where the store is now, because it may have been moved. Returns None for any other path: the
+        caller prints the file, and a store of another person may name private files of this user.
         """
-        if not isinstance(name, str | Path) or not str(name):
+        parts = Path(name).parts if isinstance(name, str | Path) else ()
+        starts = [
+            i for i, part in enumerate(parts) if part == "sweeps" and "logs" in parts[i + 2 : i + 3]
+        ]
+        if not starts:
             return None
+        root = self.root.resolve()
         try:
-            path = Path(name).resolve()
-            parts = path.relative_to(self.root.resolve()).parts
+            path = root.joinpath(*parts[starts[-1] :]).resolve()
+            sweeps, _, logs, *_ = path.relative_to(root).parts
+            is_readable = path.is_file() or path.is_dir() or not path.exists()  # not a pipe
         except (OSError, ValueError, RuntimeError):
             return None
-        return path if parts[:1] == ("sweeps",) and parts[2:3] == ("logs",) else None
+        return path if (sweeps, logs) == ("sweeps", "logs") and is_readable else None
 
 
-def _wrong_type(result: Mapping[str, Any]) -> str | None:
-    """Return which value of a result has a wrong type, or None if all types are right."""
+def _is_file(path: Path) -> bool:
+    """Return whether `path` is a regular file, not a link to one."""
+    return path.is_file() and not path.is_symlink()
 
-    def is_number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
 
-    timing = result.get("timing")
-    if not isinstance(timing, dict) or not is_number(timing.get("gpu_seconds")):
-        return "timing.gpu_seconds is not a number"
-    for name in ("val", "test", "counts"):
-        section = result.get(name)
-        if section is not None and not isinstance(section, dict):
-            return f"{name} is not an object"
-        for key, value in (section or {}).items():
-            if key in SCORES + COUNTS and value is not None and not is_number(value):
-                return f"{name}.{key} is not a number"
-    for name in ("epochs", "examples", "train_macs"):
-        if result.get(name) is not None and not is_number(result[name]):
-            return f"{name} is not a number"
-    return None
+class _Scores(Record):
+    top1: Annotated[float, Field(ge=0, le=1)] | None = None
+    loss: Number | None = None
+
+
+class _Timing(Record):
+    gpu_seconds: Seconds
+
+
+class _Counts(Record):
+    params_total: Count | None = None
+    params_nonzero: Count | None = None
+    params_prunable: Count | None = None
+    macs_dense: Count | None = None
+    macs_nonzero: Count | None = None
+
+
+class _Result(Record):
+    """What is read of a result."""
+
+    stage: str
+    status: str
+    timing: _Timing
+    val: _Scores | None = None
+    test: _Scores | None = None
+    counts: _Counts | None = None
+    epochs: Count | None = None
+    examples: Count | None = None
+    train_macs: Number | None = None
+    sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class _Failure(Record):
+    """What is read of the record of a failure."""
+
+    class_: str = Field(alias="class")
+    message: str
+    step: Count | None = None
+    micro_batch_size: Annotated[int, Field(gt=0, le=MOST)] | None = None
+    job: str | None = None
+    attempt: Annotated[int, Field(ge=0, le=MOST)] | None = None
+    again: bool = False
+
+
+SCORES = tuple(_Scores.model_fields)  # keys of a result's `val` and `test`
+COUNTS = tuple(_Counts.model_fields)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
 from harness.errors import nearest
-from harness.schema import TrialConfig
+from harness.schema import NoOptions, TrialConfig, canonical
+from harness.states import STATES
 from harness.sweep.mistakes import nested_model
 
 SHORT = {
@@ -42,6 +44,18 @@ def key_paths(model: type[BaseModel] = TrialConfig, prefix: str = "") -> Iterato
             yield from key_paths(nested, f"{prefix}{name}.")
 
 
+def choices(name: str) -> tuple[str, ...]:
+    """Return the texts that a column may hold, or () if it may hold any."""
+    if name == "state":
+        return STATES
+    model, path = TrialConfig, axis_path(name) or ""
+    *sections, key = path.split(".")
+    for section in sections:
+        model = nested_model(model, section) or NoOptions
+    annotation = model.model_fields[key].annotation if key in model.model_fields else None
+    return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+
+
 PATHS = frozenset(key_paths())
 LONG = {path: name for name, path in SHORT.items()}
 """Short names by key path."""
@@ -68,6 +82,12 @@ def resolve(name: str) -> AxisName | None:
     return None
 
 
+def axis_path(name: str) -> str | None:
+    """Return the key path of the axis called `name`, or None if there is no such axis."""
+    axis = resolve(name)
+    return axis.path if axis else None
+
+
 def suggestion(name: str) -> str:
     """Return ` (did you mean 'x'?)` with the nearest name of an axis, ready to append."""
     return nearest(name, [*SHORT, *PATHS])
@@ -90,4 +110,4 @@ def _comparison_key(value: Any) -> Hashable:
         return tuple(map(_comparison_key, value))
     if isinstance(value, dict):
         return frozenset((name, _comparison_key(inner)) for name, inner in value.items())
-    return isinstance(value, bool), value
+    return isinstance(value, bool), canonical(value)

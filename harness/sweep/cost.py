@@ -11,15 +11,16 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic.dataclasses import dataclass
 
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
-from harness.files import Damaged, make_folder, read_json, write_json
+from harness.files import Damaged, make_folder, write_json
 from harness.schema import (
     DatasetConfig,
     ModelConfig,
@@ -29,6 +30,7 @@ from harness.schema import (
     TeacherConfig,
 )
 from harness.store.identity import digest
+from harness.store.records import Count, Record, Seconds, read_json
 from harness.sweep.plan import Joins, Plan
 
 if TYPE_CHECKING:
@@ -81,14 +83,14 @@ def describe_size(size: Size) -> str:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(config=Record.model_config)
 class Measurement:
     """Time and memory of a few steps of one size on one device (`python -m harness.pilot`)."""
 
-    seconds_per_epoch: float  # device-seconds: seconds times ranks
+    seconds_per_epoch: Seconds  # device-seconds: seconds times ranks
     data_share: float  # share of a step's time that it waits for its batch
-    memory_bytes: int  # used by one stage
-    device_bytes: int  # total of the device, or of the host for one worker
+    memory_bytes: Count  # used by one stage
+    device_bytes: Count  # total of the device, or of the host for one worker
     device: str
     engine: str = ""  # from here on: settings of the run; files of older versions lack them
     zero_stage: int = 0
@@ -140,8 +142,9 @@ def read_measurements(store: Path, plan: Plan) -> dict[Size, Measurement]:
     if not (store / "pilots").is_dir():
         return measured
     for size, config in {size_key(config): config for config in plan.stages.values()}.items():
-        with contextlib.suppress(FileNotFoundError, Damaged, TypeError):
-            measured[size] = Measurement(**read_json(measurement_path(store, config)))
+        path = measurement_path(store, config)
+        with contextlib.suppress(FileNotFoundError, Damaged, ValidationError):
+            measured[size] = Measurement(**read_json(path))
     return measured
 
 
@@ -160,7 +163,7 @@ def seconds_per_epoch(
         if result and states[stage].name == "done":
             seconds, epochs = sums.get(size_key(config), (0.0, 0))
             spent = result["timing"]["gpu_seconds"]
-            sums[size_key(config)] = (seconds + spent, epochs + result["epochs"])
+            sums[size_key(config)] = (seconds + spent, epochs + config.recipe.epochs)
     return rates | {size: seconds / epochs for size, (seconds, epochs) in sums.items() if epochs}
 
 
@@ -224,7 +227,7 @@ def describe_sizes(
             to_go[size] = count + 1, epochs + config.recipe.epochs
         elif (result := states[stage].result) and size in measured:
             estimate, actual = past.get(size, (0.0, 0.0))
-            estimate += measured[size].seconds_per_epoch * result["epochs"]
+            estimate += measured[size].seconds_per_epoch * config.recipe.epochs
             past[size] = estimate, actual + result["timing"]["gpu_seconds"]
     lines = []
     for size in dict.fromkeys([*to_go, *past]):

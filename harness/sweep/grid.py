@@ -19,22 +19,29 @@ hides no other; then the cells that no condition excludes become trials. Every m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from harness.augment import policy
 from harness.errors import UserError
-from harness.schema import TrialConfig
+from harness.schema import AugmentConfig, CompressConfig, TeacherConfig, TrialConfig
 from harness.store.identity import trial_id
+from harness.sweep import tables
 from harness.sweep.axes import LONG
-from harness.sweep.blocks import Block, Cell, read_blocks, section_of, with_settings, with_value
+from harness.sweep.blocks import SECTIONS, Block, Cell, Setting, read_blocks, section_of
 from harness.sweep.mistakes import Mistake, Mistakes, validate
-from harness.sweep.schedules import depends_on_seed
+from harness.sweep.references import has_reference
+from harness.sweep.schedules import MATCHED, depends_on_seed
 from harness.sweep.trial import Trial
 from harness.sweep.where import Condition, parse
 
+MOST_CELLS = 1_000_000
+OPERATIONAL = ("run", "cluster", "store")
+"""Top-level keys of a config that hold for all trials."""
 CheckSections = Callable[[Mapping[str, Any]], Iterable[Mistake]]
 """Checks what the models cannot: data sets, families, policies. The argument maps top-level keys of
 a trial's config to their models; sections that are not valid are absent."""
@@ -74,32 +81,72 @@ def make_grid(
     return grid
 
 
+class Chosen(NamedTuple):
+    """A key that has one value for all trials: by the grid file, or by the command line.
+
+    `place` is the key in the file, or the word of the command line, whose value is `text`.
+    """
+
+    path: str
+    place: str
+    text: str | None = None
+
+
 def read_grid(
     name: str,
     config: Mapping[str, Any],
     mistakes: Mistakes,
     check_sections: CheckSections | None = None,
     check_trial: CheckTrial | None = None,
+    chosen: Iterable[Chosen] = (),
+    unused_rules: bool = False,
+    folder: Path = Path(),
 ) -> Grid:
     """Return the grid of a composed config, without the cells that have a mistake.
 
-    The checks are called for each distinct combination that no condition excludes.
+    The checks are called for each distinct combination that no condition excludes. An axis that
+    changes a key of `chosen` is a mistake, and so is a condition of `exclude` that holds for no
+    cell, unless `unused_rules` allows it. Tables are looked up in `folder` first.
     """
-    fixed = {key: config[key] for key in TrialConfig.model_fields if key in config}
-    blocks = read_blocks(config, fixed, mistakes)
+    blocks = read_blocks(config, folder, mistakes)
     columns = {axis.column: axis.path for block in blocks for axis in block.axes}
     excludes = _read_excludes(config.get("exclude"), columns, mistakes)
+    _refuse_changes(blocks, chosen, mistakes)
     for block in blocks:
+        _check_operational(block, mistakes)
         _check_values(block, mistakes)
         if excludes is None or not all(group.choices() for group in block.groups):
             block.is_valid = False
         if check_sections is not None and not block.is_valid:
             _check_without_cells(block, check_sections, mistakes)
     valid = [block for block in blocks if block.is_valid]
+    cells = sum(block.number_of_cells() for block in valid)
+    if cells > MOST_CELLS:
+        mistakes.add("axes", f"make {cells:,} cells; {MOST_CELLS:,} are allowed: list fewer values")
+        valid = []
     expansion = _Expansion(columns, excludes or [], mistakes, check_sections, check_trial)
     for block in valid:
         expansion.add(block)
-    return expansion.grid(name)
+    return expansion.grid(name, unused_rules)
+
+
+def _refuse_changes(
+    blocks: Collection[Block], chosen: Iterable[Chosen], mistakes: Mistakes
+) -> None:
+    """Refuse axes, and keys of `set`, that change what was chosen for all trials.
+
+    A key of the grid file may hold for the main block and be changed in `also`. A word of the
+    command line must hold everywhere.
+    """
+    changes = [{**b.set_places, **{axis.path: axis.place for axis in b.axes}} for b in blocks]
+    for path, place, text in chosen:
+        others = [places[path] for places in changes if path in places]
+        if text is None and len(others) == len(blocks) and others:
+            mistakes.add(place, f"{others[0]} sets this key in each cell: leave one of the two out")
+        elif text is not None and others:
+            is_axis = others[0].startswith("axes.")
+            remedy = f"write {others[0]}=[{text}]" if is_axis else "change it in the grid file"
+            mistakes.add(place, f"{others[0]} of the grid sets this key in each cell: {remedy}")
 
 
 def _read_excludes(
@@ -123,13 +170,30 @@ def _read_excludes(
 # --- values, one by one -----------------------------------------------------------------------
 
 
+def _check_operational(block: Block, mistakes: Mistakes) -> None:
+    """Refuse references of operational keys, which hold for all trials, to keys of axes."""
+    for section in OPERATIONAL:
+        if not has_reference(block.fixed.get(section)):
+            continue
+        with contextlib.suppress(UserError):  # a reference to nothing is reported elsewhere
+            base = block.config([], [section])
+            for axis in block.axes:
+                for position in range(len(axis.values)):
+                    if block.config([axis.setting(position)], [section]) != base:
+                        sentence = f"refers to a key that {axis.place} changes: write the value out"
+                        mistakes.add(section, sentence)
+
+
 def _check_values(block: Block, mistakes: Mistakes) -> None:
     """Check the fixed keys and each value of each axis; mark in the block what is not valid."""
     first = block.first_cell()
-    config = with_settings(block.fixed, first)
     places = {path: place for path, _, place in first}
     found = Mistakes()
-    validate(TrialConfig, config, found, places)
+    if (config := _config(block, first, found)) is None:
+        block.is_valid = False
+        mistakes.update(found)
+        return
+    validate(TrialConfig, config, found, {**block.set_places, **places})
     # A mistake of a whole section says that its values do not fit together. Where some come from
     # axes, that is reported for each cell, since the cell may be excluded.
     found.remove_at({section_of(path) for path in places if "." in path})
@@ -142,43 +206,69 @@ def _check_values(block: Block, mistakes: Mistakes) -> None:
             if axis.setting(0).place in invalid_places:
                 group.invalid.add(0)
             for position in range(1, len(axis.values)):
-                path, value, place = axis.setting(position)
-                changed = with_value(config, path, value)
+                path, _, place = setting = axis.setting(position)
                 found = Mistakes()
-                validate(TrialConfig, changed, found, {path: place}, only=path)
-                if place in found.places():
+                changed = _config(block, (*first, setting), found)
+                if changed is not None:
+                    validate(TrialConfig, changed, found, {path: place}, only=path)
+                if changed is None or place in found.places():
                     group.invalid.add(position)
                     mistakes.update(found)
+
+
+def _config(block: Block, settings: Iterable[Setting], mistakes: Mistakes) -> dict[str, Any] | None:
+    """Return a block's config with some settings; collect what is wrong with its references."""
+    try:
+        return block.config(settings)
+    except UserError as error:
+        mistakes.add_sentence(str(error))
+        return None
 
 
 def _check_without_cells(block: Block, check: CheckSections, mistakes: Mistakes) -> None:
     """Check the sections of a block without valid cells, and each value of its axes by itself."""
     first = block.first_cell()
-    config = with_settings(block.fixed, first)
-    mistakes.extend(check(_valid_sections(config)), {path: place for path, _, place in first})
+    config = _config(block, first, mistakes)
+    mistakes.extend(
+        check(_valid_sections(block, config)), {path: place for path, _, place in first}
+    )
     for axis in block.axes:
         for position in range(1, len(axis.values)):
-            path, value, place = axis.setting(position)
-            found = check(_valid_sections(with_value(config, path, value)))
+            path, _, place = setting = axis.setting(position)
+            found = check(_valid_sections(block, _config(block, (*first, setting), mistakes)))
             mistakes.extend([mistake for mistake in found if mistake[0] == path], {path: place})
 
 
-def _valid_sections(config: Mapping[str, Any]) -> dict[str, Any]:
-    sections = {}
-    for name in TrialConfig.model_fields:
+def _valid_sections(block: Block, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
+    if config is None:
+        return sections
+    for name in SECTIONS:
         with contextlib.suppress(ValidationError):
-            sections[name] = _build_section(name, config.get(name))
+            sections[name] = _build_section(name, config.get(name), block.folder)
     return sections
 
 
-def _build_section(name: str, value: Any) -> Any:
-    """Return the model of a top-level key of a trial; `seed` is a plain value."""
+def _build_section(name: str, value: Any, folder: Path) -> Any:
+    """Return the model of a top-level key of a trial; `seed` is a plain value.
+
+    Tables are looked up in `folder`, and named by their file names and content.
+    """
     field = TrialConfig.model_fields[name]
     if value is None:
         return field.get_default()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        return field.annotation.model_validate(value)
-    return value
+    if not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        return value
+    section = field.annotation.model_validate(value)
+    update: dict[str, object] = {}
+    if isinstance(section, AugmentConfig):
+        update = {"policy": policy.without_folder(section.policy, folder)}
+    elif isinstance(section, CompressConfig) and section.magnitude_schedule.startswith(MATCHED):
+        table = section.magnitude_schedule.removeprefix(MATCHED)
+        update = {"magnitude_schedule": MATCHED + tables.without_folder(table, folder)}
+    elif isinstance(section, TeacherConfig) and section.target_table is not None:
+        update = {"target_table": tables.without_folder(section.target_table, folder)}
+    return section.model_copy(update=update) if update else section
 
 
 # --- cells --------------------------------------------------------------------------------------
@@ -203,119 +293,97 @@ class _Expansion:
         self.trials: dict[str, Trial] = {}
         self.rules: list[tuple[str, int]] = []
         self.removed = dict.fromkeys((condition.text for condition in excludes), 0)
+        self.matched: set[str] = set()
 
     def add(self, block: Block) -> None:
-        """Add the trials of a block."""
-        checker = _CellChecker(block, self.check_sections, self.check_trial, self.mistakes)
+        """Add the trials of a block.
+
+        Equal sections are built once, and equal combinations of values are checked once. Within a
+        block, the place of a value in the grid file stands for the value.
+        """
+        label = f"{block.place}axes and zip"
+        positions = {name: block.positions([name]) for name in SECTIONS}
+        in_sections = block.positions(CHECKED_SECTIONS)
+        except_seed = block.positions(set(SECTIONS) - {"seed"})
+        built: dict[tuple[str, ...], Any] = {}
+        checked: set[tuple[object, ...]] = set()
         added = repeated = 0
-        for cell, config in self._configs(block):
+        for cell in block.cells():
             added += 1
-            if config is None:
+            places = [setting.place for setting in cell]
+            try:
+                sections = {}
+                for name in SECTIONS:
+                    key = (name, *[places[position] for position in positions[name]])
+                    if key not in built:
+                        value = block.config(cell, [name]).get(name)
+                        built[key] = _build_section(name, value, block.folder)
+                    sections[name] = built[key]
+            except (ValidationError, UserError) as error:
+                self._add_cell_mistake(block, cell, error)
                 continue
+            config = TrialConfig.model_construct(**sections)
             values = {column: _value_at(config, path) for column, path in self.columns.items()}
-            rule = next((rule.text for rule in self.excludes if rule.holds(values)), None)
-            if rule is not None:
-                self.removed[rule] += 1
+            if self._is_excluded(values):
                 continue
-            checker.check(cell, config)
+            section_key = ("sections", *[places[position] for position in in_sections])
+            if self.check_sections is not None and section_key not in checked:
+                checked.add(section_key)
+                self._extend(self.check_sections(dict(config)), cell)
+            every = range(len(cell))
+            decisive = every if depends_on_seed(config.compress) else except_seed
+            trial_key = ("trial", *[places[position] for position in decisive])
+            if self.check_trial is not None and trial_key not in checked:
+                checked.add(trial_key)
+                self._extend(self.check_trial(config), cell)
             trial = trial_id(config)
             if trial in self.trials:
                 repeated += 1
             else:
                 self.trials[trial] = Trial(trial, values, config)
-        label = f"{block.place}axes and zip"
         self.rules.append((label, added))
         if repeated:
             self.rules.append((f"{label}: cells that are there already", -repeated))
 
-    def grid(self, name: str) -> Grid:
+    def grid(self, name: str, unused_rules: bool) -> Grid:
         """Return the grid of all trials so far."""
-        if not self.trials and not self.mistakes:
-            self.mistakes.add("exclude", "removes every cell of the grid")
+        if not self.mistakes:
+            if not self.trials:
+                self.mistakes.add("exclude", "removes every cell of the grid")
+            elif not unused_rules:
+                for number, condition in enumerate(self.excludes):
+                    if condition.text not in self.matched:
+                        sentence = (
+                            f"{condition.text!r} holds for no cell: correct it or leave it out"
+                        )
+                        self.mistakes.add(f"exclude[{number}]", sentence)
         removed = [(f"exclude {text}", -count) for text, count in self.removed.items()]
         trials = tuple(self.trials.values())
         return Grid(name, tuple(self.columns), trials, tuple(self.rules + removed))
 
-    def _configs(self, block: Block) -> Iterator[tuple[Cell, TrialConfig | None]]:
-        """Yield the cells of a block with their configs; None where values do not fit together."""
-        builder = _ConfigBuilder(block)
-        for cell in block.cells():
-            try:
-                yield cell, builder.build(cell)
-            except ValidationError as error:
-                settings = ", ".join(f"{LONG.get(path, path)}={value}" for path, value, _ in cell)
-                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-                sentence = f"the cell {settings}: {reason} (or exclude it)"
-                self.mistakes.add(f"{block.place}axes", sentence)
-                yield cell, None
+    def _is_excluded(self, values: Mapping[str, Any]) -> bool:
+        """Return whether a condition excludes a cell; count the cell for the first that does."""
+        texts = [condition.text for condition in self.excludes if condition.holds(values)]
+        self.matched.update(texts)
+        if texts:
+            self.removed[texts[0]] += 1
+        return bool(texts)
 
-
-class _CellChecker:
-    """Checks the cells of a block, each distinct combination of values once.
-
-    Within a block, the place of a value in the grid file stands for the value.
-    """
-
-    def __init__(
-        self,
-        block: Block,
-        check_sections: CheckSections | None,
-        check_trial: CheckTrial | None,
-        mistakes: Mistakes,
-    ):
-        self.check_sections = check_sections
-        self.check_trial = check_trial
-        self.mistakes = mistakes
-        self.in_sections = block.positions(CHECKED_SECTIONS)
-        self.except_seed = block.positions(set(TrialConfig.model_fields) - {"seed"})
-        self.checked_sections: set[tuple[str, ...]] = set()
-        self.checked_trials: set[tuple[str, ...]] = set()
-
-    def check(self, cell: Cell, config: TrialConfig) -> None:
-        """Check a cell, unless an equal combination of values was checked before."""
-        key = _places(cell, self.in_sections)
-        if self.check_sections is not None and key not in self.checked_sections:
-            self.checked_sections.add(key)
-            self._add(self.check_sections(dict(config)), cell)
-        every = range(len(cell))
-        key = _places(cell, every if depends_on_seed(config.compress) else self.except_seed)
-        if self.check_trial is not None and key not in self.checked_trials:
-            self.checked_trials.add(key)
-            self._add(self.check_trial(config), cell)
-
-    def _add(self, mistakes: Iterable[Mistake], cell: Cell) -> None:
+    def _extend(self, mistakes: Iterable[Mistake], cell: Cell) -> None:
         self.mistakes.extend(mistakes, {path: place for path, _, place in cell})
 
-
-class _ConfigBuilder:
-    """Builds the configs of a block's cells; equal sections are validated once and shared."""
-
-    def __init__(self, block: Block):
-        self.fixed = block.fixed
-        varying = dict.fromkeys(section_of(axis.path) for axis in block.axes)
-        self.positions = {name: block.positions([name]) for name in varying}
-        self.constant = {
-            name: _build_section(name, block.fixed.get(name))
-            for name in TrialConfig.model_fields
-            if name not in varying
-        }
-        self.built: dict[tuple[str, ...], Any] = {}  # by the places of the values
-
-    def build(self, cell: Cell) -> TrialConfig:
-        """Return the config of a cell. Raises pydantic's ValidationError."""
-        sections = dict(self.constant)
-        for name, positions in self.positions.items():
-            key = _places(cell, positions)
-            if key not in self.built:
-                settings = [cell[position] for position in positions]
-                config = with_settings(self.fixed, settings)
-                self.built[key] = _build_section(name, config.get(name))
-            sections[name] = self.built[key]
-        return TrialConfig.model_construct(**sections)
-
-
-def _places(cell: Cell, positions: Iterable[int]) -> tuple[str, ...]:
-    return tuple([cell[position].place for position in positions])
+    def _add_cell_mistake(
+        self, block: Block, cell: Cell, error: ValidationError | UserError
+    ) -> None:
+        """Add that the values of a cell do not fit together."""
+        settings = ", ".join(f"{LONG.get(path, path)}={value}" for path, value, _ in cell)
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            reason = f"{key} {first['msg'].removeprefix('Value error, ')}".strip()
+        sentence = f"the cell {settings}: {reason} (or exclude it)"
+        self.mistakes.add(f"{block.place}axes", sentence)
 
 
 def _value_at(config: BaseModel, path: str) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import UserError
-from harness.schema import Magnitude, TrialConfig
+from harness.schema import Magnitude, TrialConfig, canonical
 from harness.states import FINISHED
 from harness.sweep.axes import SHORT
 from harness.sweep.tables import (
@@ -24,6 +24,7 @@ from harness.sweep.tables import (
     read_rows,
     row_matches,
     size_columns,
+    table_path,
 )
 
 KEY = "compress.magnitude_schedule"
@@ -38,6 +39,7 @@ def best_magnitude(path: str, trial: TrialConfig, sparsity: float) -> Magnitude:
     Raises:
         UserError: a file that cannot be read, is not such a table, or lacks the size.
     """
+    path = table_path(path)
     size = tuple(size_columns(trial).items())
     return _best_of_size(path, modification_time(path), size, sparsity)
 
@@ -132,7 +134,7 @@ def _best(path: str, rows: list[dict[str, str]]) -> Magnitude | None:
     if not means:
         return None
     best = max(means, key=lambda magnitude: means[magnitude])
-    return "none" if best == "none" else float(best)
+    return "none" if best == "none" else float(canonical(float(best)))
 
 
 def _val_top1(path: str, row: Mapping[str, str]) -> float:

@@ -18,7 +18,7 @@ import itertools
 from collections.abc import Sequence
 
 from harness.errors import UserError, nearest
-from harness.schema import CompressConfig, Magnitude, TrialConfig
+from harness.schema import CompressConfig, Magnitude, TrialConfig, canonical
 from harness.sweep.matched import best_magnitude
 
 VARYING = ("falling", "rising", "shuffled")
@@ -109,7 +109,7 @@ def _listed(text: str, number: int) -> tuple[Magnitude, ...]:
     """Return the first `number` magnitudes of a list."""
     words = [word.strip() for word in text.split(",")]
     try:
-        values: list[Magnitude] = [w if w == "none" else float(w) for w in words]  # type: ignore[misc]
+        values: list[Magnitude] = [w if w == "none" else canonical(float(w)) for w in words]  # type: ignore[misc]
     except ValueError:
         raise UserError(
             f"compress.magnitude_schedule: '{text}' is not a schedule"

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
+import hashlib
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.files import user_path
+from harness.plain_yaml import read_text
 from harness.schema import TrialConfig
+from harness.tables import remember_tables, table_files
 
 PLAIN = {"schedule": "constant", "surplus": "none", "dense_long": ""}
 """Columns in which experiments differ, and the value of a trial that does nothing special."""
+LONGEST = 1 << 27  # bytes of a table
 TOLERANCE = 1e-6  # sparsities and widths closer than this are equal
+
+
+def without_folder(path: str, folder: Path) -> str:
+    """Return the file name of a table with the hash of its content: `rows.csv@1f0c2a9b`.
+
+    The table is looked up in `folder`, then from the current directory. The path of a table that
+    cannot be read is returned as it is.
+    """
+    with contextlib.suppress(OSError, UserError, ValueError):
+        beside = folder / path
+        file = beside if beside.exists() else user_path(path, "table")
+        name = f"{file.name}@{_hash(file, file.stat().st_mtime_ns)}"
+        remember_tables([file])
+        return name
+    return path
+
+
+@functools.lru_cache(maxsize=100)
+def _hash(file: Path, modified: int) -> str:
+    """Return the hash of a table that was last modified at that time."""
+    return hashlib.sha256(read_text(file, "table", LONGEST).encode()).hexdigest()[:8]
+
+
+def table_path(name: str) -> str:
+    """Return the path of a table that is named by its path, or by its file name and hash."""
+    file_name, _, digest = name.rpartition("@")
+    for file in table_files() if file_name else ():
+        with contextlib.suppress(OSError, UserError):
+            if file.name == file_name and _hash(file, file.stat().st_mtime_ns) == digest:
+                return str(file)
+    return name
 
 
 def modification_time(path: str) -> int | None:
@@ -31,13 +70,13 @@ def read_rows(key: str, path: str, columns: Sequence[str]) -> list[dict[str, str
         UserError: beginning with the config's `key`; no such file, or one that is not a table, has
             no row, or lacks one of `columns`.
     """
-    if modification_time(path) is None:
-        raise UserError(f"{key}: there is no table {path}: check the path (from {Path.cwd()}).")
     try:
-        with Path(path).expanduser().open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_text(user_path(path, key), "table", LONGEST)
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
         raise UserError(f"{key}: the table {path} cannot be read: {error}.") from error
+    except UserError as error:
+        raise UserError(f"{key}: {error}.") from error
     for column in columns:
         if not rows or column not in rows[0]:
             raise UserError(f"{key}: the table {path} has no column `{column}`, or no row.")

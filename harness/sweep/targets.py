@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 from harness.errors import UserError
-from harness.schema import TeacherConfig, TrialConfig
-from harness.sweep.tables import read_rows, row_matches, size_columns
+from harness.schema import TeacherConfig, TrialConfig, canonical
+from harness.sweep.tables import read_rows, row_matches, size_columns, table_path
 
 KEY = "teacher.target_table"
 
@@ -21,9 +21,9 @@ def resolved(trial: TrialConfig) -> TeacherConfig:
     Raises:
         UserError: a table that cannot be read, or that does not have one target for the size.
     """
-    path = trial.teacher.target_table
-    if path is None:
+    if trial.teacher.target_table is None:
         return trial.teacher
+    path = table_path(trial.teacher.target_table)
     size = {**size_columns(trial), "sparsity": trial.compress.sparsity}
     rows = read_rows(KEY, path, ["target"])
     targets = [(_target(path, row["target"]), row_matches(row, size)) for row in rows]
@@ -38,7 +38,7 @@ def resolved(trial: TrialConfig) -> TeacherConfig:
 
 def _target(path: str, text: str | None) -> float:
     try:
-        target = float(text or "")
+        target = float(canonical(float(text or "")))
     except ValueError:
         target = math.nan
     if not 0.0 <= target < math.inf:

@@ -3,8 +3,8 @@
     parse("magnitude == none or magnitude > 0.5", names={"magnitude"}).holds({"magnitude": 0.8})
 
 The language has comparisons (`== != < <= > >=`, `in`, `not in` with a list), `and`, `or`, `not`,
-parentheses, numbers, quoted strings, `none`, `true` and `false`. `none` means the magnitude of that
-name as well as a missing value. A number is neither below nor above `none` or a string.
+parentheses, numbers, quoted strings, lists, `none`, `true` and `false`. `none` is a missing value and
+the magnitude of that name. A number is neither below nor above `none` or a string.
 
 Conditions are never evaluated as Python code: each part is compiled into a function of the values.
 """
@@ -17,7 +17,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import UserError, nearest
+from harness.errors import UserError, closest, nearest
+from harness.schema import canonical
+from harness.sweep.axes import choices
 
 _WORDS: dict[str, Any] = {"none": None, "None": None, "null": None, "true": True, "false": False}
 _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -26,6 +28,7 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+_NAME = ast.Name | ast.Attribute
 Evaluate = Callable[[Mapping[str, Any]], Any]
 
 
@@ -87,7 +90,9 @@ class _Compiler:
 
     def _comparison(self, node: ast.Compare) -> Evaluate:
         """Compile a chain such as `0.2 < magnitude <= 0.5`."""
-        terms = [self._operand(term) for term in (node.left, *node.comparators)]
+        nodes = [node.left, *node.comparators]
+        self._check_texts(nodes)
+        terms = [self._operand(term) for term in nodes]
         tests = [_comparison_of(op, self.text) for op in node.ops]
 
         def evaluate(values: Mapping[str, Any]) -> bool:
@@ -96,23 +101,44 @@ class _Compiler:
 
         return evaluate
 
+    def _check_texts(self, nodes: list[ast.expr]) -> None:
+        """Refuse texts that a compared column never has, and texts without quotes."""
+        columns = [ast.unparse(node) for node in nodes if isinstance(node, _NAME)]
+        columns = [name for name in columns if name in self.names]
+        items = [item for node in nodes for item in getattr(node, "elts", [node])]
+        for item in items if columns else ():
+            if isinstance(item, _NAME):
+                word = ast.unparse(item)
+                if word not in self.names and word not in _WORDS:
+                    similar = f", or is it '{name}'" if (name := closest(word, self.names)) else ""
+                    raise UserError(
+                        f"the condition {self.text!r} uses the unknown name '{word}': write text "
+                        f"in quotes: '{word}'{similar}"
+                    )
+            elif isinstance(item, ast.Constant) and isinstance(item.value, str):
+                valid = choices(columns[0])
+                if valid and item.value not in valid:
+                    raise UserError(
+                        f"the condition {self.text!r} compares {columns[0]} with '{item.value}', "
+                        f"which it never is{nearest(item.value, valid)}"
+                    )
+
     def _operand(self, node: ast.expr) -> Evaluate:
-        if isinstance(node, ast.Name | ast.Attribute):
+        if isinstance(node, _NAME):
             return self._name(ast.unparse(node))
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str | None):
             constant = node.value
             return lambda values: constant
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            inner = self._operand(node.operand)
-            if isinstance(node.operand, ast.Constant) and isinstance(
-                node.operand.value, int | float
-            ):
-                return lambda values: -inner(values)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            number = node.operand.value if isinstance(node.operand, ast.Constant) else None
+            if isinstance(number, int | float):
+                signed = -number if isinstance(node.op, ast.USub) else number
+                return lambda values: signed
+        elif isinstance(node, ast.BoolOp | ast.Compare | ast.UnaryOp):
+            return self.compile(node)
         if isinstance(node, ast.List | ast.Tuple):
             parts = [self._operand(value) for value in node.elts]
             return lambda values: [part(values) for part in parts]
-        if isinstance(node, ast.BoolOp | ast.Compare | ast.UnaryOp):
-            return self.compile(node)
         raise UserError(
             f"the condition {self.text!r} contains {ast.unparse(node)[:60]!r}, which is not a "
             "name, number, quoted string, list or comparison"
@@ -130,31 +156,34 @@ class _Compiler:
         )
 
 
-def _none_as_missing(value: Any) -> Any:
-    return None if value == "none" else value
+def _comparable(value: Any) -> Any:
+    """Return a value as it is compared: None for `none`, a list for a tuple, a rounded number."""
+    if isinstance(value, list | tuple):
+        return [_comparable(item) for item in value]
+    return None if value == "none" else canonical(value)
 
 
 def _comparison_of(op: ast.cmpop, text: str) -> Callable[[Any, Any], bool]:
     """Return the function that compares two values by `op`."""
     if isinstance(op, ast.Eq):
-        return lambda a, b: _none_as_missing(a) == _none_as_missing(b)
+        return lambda a, b: bool(_comparable(a) == _comparable(b))
     if isinstance(op, ast.NotEq):
-        return lambda a, b: _none_as_missing(a) != _none_as_missing(b)
+        return lambda a, b: bool(_comparable(a) != _comparable(b))
     if isinstance(op, ast.In):
-        return lambda a, b: isinstance(b, list) and _contains(b, a)
+        return lambda a, b: _contains(b, a)
     if isinstance(op, ast.NotIn):
-        return lambda a, b: isinstance(b, list) and not _contains(b, a)
+        return lambda a, b: isinstance(b, list | tuple) and not _contains(b, a)
     if type(op) in _ORDER:
         order = _ORDER[type(op)]
-        return lambda a, b: _have_order(a, b) and order(a, b)
+        return lambda a, b: _have_order(a, b) and order(canonical(a), canonical(b))
     raise UserError(
         f"the condition {text!r} uses a comparison that is not one of ==, !=, <, <=, >, >=, in "
         "and not in"
     )
 
 
-def _contains(values: list[Any], value: Any) -> bool:
-    return _none_as_missing(value) in [_none_as_missing(item) for item in values]
+def _contains(values: Any, value: Any) -> bool:
+    return isinstance(values, list | tuple) and _comparable(value) in _comparable(values)
 
 
 def _have_order(a: Any, b: Any) -> bool:

@@ -1,7 +1,7 @@
 """The ranks of one job: a process group from plain environment variables, votes, broadcasts.
 
-A single process needs no variables. Several processes need RANK, WORLD_SIZE, LOCAL_RANK,
-MASTER_ADDR and MASTER_PORT; `harness.cluster` sets them from SLURM's variables.
+A single process needs no variables, and removes those of another tool. Several processes need
+RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; `harness.cluster` sets them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -78,23 +79,31 @@ def pick_device(run: RunConfig, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(
-            "run.device is cuda and this process sees no CUDA device. A worker sees the GPUs that "
-            "its job requests: set cluster.gpus_per_node=N, or run.device=cpu."
+            f"run.device is cuda and this process on the node {platform.node()} sees no CUDA "
+            "device. A worker sees the GPUs that its job requests: set cluster.gpus_per_node=N, or "
+            "run.device=cpu."
         )
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
 def _ranks_from_environment(run: RunConfig) -> tuple[int, int, int]:
-    """Return rank, number of ranks, and rank on this node."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
-    absent = [name for name in VARIABLES if name not in os.environ]
-    if size != run.processes or (size > 1 and absent):
+    """Return rank, number of ranks, and rank on this node.
+
+    A single process removes the variables, because DeepSpeed and torch would read them, too.
+    """
+    if run.processes == 1:
+        for name in (*VARIABLES, "LOCAL_WORLD_SIZE"):
+            os.environ.pop(name, None)
+        return 0, 1, 0
+    size = int(os.environ.get("WORLD_SIZE") or 1)
+    absent = [name for name in VARIABLES if not os.environ.get(name)]
+    if size != run.processes or absent:
         reason = f"{', '.join(absent)} not set" if absent else f"WORLD_SIZE is {size}"
         raise UserError(
             f"run.processes is {run.processes} and the environment is that of {size}: {reason}; "
             f"start {run.processes} processes with {', '.join(VARIABLES)}, or set run.processes."
         )
-    return int(os.environ.get("RANK", 0)), size, int(os.environ.get("LOCAL_RANK", 0))
+    return int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"])
 
 
 def _use_deterministic_algorithms(device: torch.device) -> None:
@@ -131,7 +140,7 @@ def connected(run: RunConfig) -> Iterator[World]:
             _use_deterministic_algorithms(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if size == 1:
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed reads it
         dist.init_process_group(
             backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
         )

@@ -13,12 +13,16 @@ from typing import Any
 
 import torch
 
+from harness.compress.methods import METHODS
+from harness.compress.surplus import FORMS
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.errors import UserError
+from harness.models.registry import find_family
 from harness.schema import RunConfig
 from harness.store import provenance
 from harness.sweep.plan import stream_key
+from harness.sweep.teachers import stage_config, stage_folder
 from harness.train import trackers
 from harness.train.distributed import World
 from harness.train.gang import Gang, Member, Outcome
@@ -60,7 +64,7 @@ def train_gang(
             if loader.name != "resident":
                 print(f"loader {dataset.loader_choice}", flush=True)
             for member in members:
-                provenance.record(member.folder, _provenance(gang))
+                provenance.record(member.folder, _modules(member), _provenance(gang))
         for member in members:
             stages.append(Stage(member, gang))
         for stage in stages:
@@ -87,6 +91,23 @@ def _check(members: Sequence[Member], run: RunConfig) -> None:
             )
     if message := trackers.missing(run.tracker):
         raise UserError(message)
+
+
+def _modules(member: Member) -> set[str]:
+    """Return the modules of the family, method, form and ops that a stage uses."""
+    config = member.config
+    families = [find_family(config.model.family)]
+    teacher = config.teacher.name if config.teacher is not None else None
+    if teacher is not None:
+        folder = stage_folder(teacher, member.teacher_store or member.store)
+        families += [find_family(stage_config(folder).model.family)] if folder else []
+    builds = [family.build for family in families if family is not None]
+    modules = {getattr(build, "func", build).__module__ for build in builds}
+    if config.prune is not None:
+        modules.add(type(METHODS.get(config.prune.method)).__module__)
+    if config.surplus is not None:
+        modules.add(type(FORMS.get(config.surplus.form)).__module__)
+    return modules | ({"harness.augment.ops"} if config.augment.policy != "none" else set())
 
 
 def _provenance(gang: Gang) -> dict[str, Any]:

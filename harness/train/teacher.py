@@ -14,12 +14,13 @@ from harness.augment.batch_transform import BatchTransform
 from harness.compress.methods import METHODS
 from harness.data.catalog import CATALOG, DatasetInfo
 from harness.errors import UserError
-from harness.files import Damaged, read_json
+from harness.files import Damaged
 from harness.models import registry
 from harness.models.counts import count
 from harness.models.registry import TIMM
 from harness.schema import DatasetConfig
 from harness.store.identity import digest
+from harness.store.records import read_json
 from harness.sweep.teachers import misfit, stage_config, stage_folder
 from harness.train import checkpoint
 
@@ -99,7 +100,8 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
     config = stage_config(folder)
     try:
         # the id comes from the config, because a copied folder may have any name
-        weights = checkpoint.read_final(folder, digest(read_json(folder / "config.json")))["model"]
+        stage = digest(read_json(folder / "config.json", follow_links=True))
+        weights = checkpoint.read_final(folder, stage)["model"]
     except Damaged as error:
         raise UserError(
             f"teacher: its weights cannot be read: {error}. Train that stage again (delete its "

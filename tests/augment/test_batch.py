@@ -14,7 +14,7 @@ from harness.augment.executors import apply, choose_executor
 from harness.augment.lower import lower
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
-from harness.cluster import snapshot
+from harness.cluster import launch_folder
 from harness.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +148,7 @@ assert torch.equal(result, 255 - images)
 @pytest.mark.slow
 def test_the_code_that_jobs_run_brings_compiled_loops(in_child, tmp_path):
     in_child(SMALL.format(before=""))  # if it is the first here
-    code = snapshot.take_snapshot(tmp_path)
+    code = launch_folder.take_snapshot(tmp_path)
     in_child(
         SMALL.format(before=f"sys.path.insert(0, {str(code)!r})")
         + f"assert numba_executor.__file__.startswith({str(code)!r})\n"

@@ -83,7 +83,7 @@ def test_with_magnitude():
         ("my spaces/mine.yaml(m=0.3)", "neither blanks nor"),
         ("spaces (old)/mine.yaml(m=0.3)", "neither blanks nor"),
         ("zero\0byte.yaml(m=0.3)", "null byte"),
-        ("~nobody-has-this-name/x.yaml(m=0.3)", "home directory"),
+        ("~nobody-has-this-name/x.yaml(m=0.3)", "no such user"),
         pytest.param("randaug(n=" + "9" * 5000 + ", m=0.3)", "from 1 to 16", id="huge n"),
         pytest.param("randaug(m=0.3, fill=" + "9" * 5000 + ")", "grey value", id="huge fill"),
         pytest.param("randaug" + " " * 50_000 + "x", "not a policy", id="blanks"),
@@ -268,11 +268,12 @@ def test_a_space_is_one_yaml_or_json_table(tmp_path, pictures, by_pillow):
     assert np.array_equal(other.values, plan.values)
 
 
-def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path):
+def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("HARNESS_TABLES", raising=False)  # of other tests' tables
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE)
     before = str(parse_policy(f"{path}(m=0.5)"))
-    assert before.startswith(f"{path}@")
+    assert before.startswith("mine.yaml@")
     assert str(parse_policy(before)) == before
     # another value, and the same rows in another order, which a draw picks by position
     for other in (TABLE.replace("40", "50"), TABLE.replace("  Identity:\n", "") + "  Identity:\n"):
@@ -311,13 +312,11 @@ def test_a_table_may_set_what_a_policy_may(tmp_path):
     assert len(np.unique(rotations)) > 100
 
 
-def test_json_has_numbers_that_yaml_reads_as_text(tmp_path):
+def test_json_and_yaml_read_the_same_numbers(tmp_path):
     row = '{"ops": {"Rotate": {"values": [0, 1e-3]}}}'
     for suffix in ("json", "yaml"):
         (tmp_path / f"mine.{suffix}").write_text(row)
-    assert find_space(f"{tmp_path}/mine.json").rows[0].values == (0.0, 0.001)
-    with pytest.raises(UserError, match=r"'1e-3' is not a number but text in YAML: write 0\.001"):
-        find_space(f"{tmp_path}/mine.yaml")
+        assert find_space(f"{tmp_path}/mine.{suffix}").rows[0].values == (0.0, 0.001)
 
 
 @pytest.mark.parametrize(
@@ -376,19 +375,18 @@ def test_a_table_may_lie_in_any_folder(tmp_path):
         ("fill: 128", "fill: null", "from 0 to 255"),
         ("fill: 128", "fill: [true, 1, 2]", "from 0 to 255"),
         ("fill: 128", "source: " + "[" * 5000, "nested"),
-        ("fill: 128", "source: " + "x" * 70_000, "65536 characters"),
+        ("fill: 128", "source: " + "x" * 70_000, "too long"),
         ("n: 1", "p: 2", "probability"),
         ("n: 1", "spread: wide", "fixed, uniform or"),
         ("fill: 128", "fill: 300", "from 0 to 255"),
         ("fill: 128", "fil: 128", "did you mean 'fill'"),
-        ("fill: 128", "2020-01-01: 128", "unknown key"),
-        ("source: calibrated on our validation set", "source: {2020-01-01: a}", "source is a text"),
-        ("n: 1", "p: 1e-1", "write 0.1"),
+        ("fill: 128", "2020-01-01: 128", "as a date"),
+        ("source: calibrated on our validation set", "source: {2020-01-01: a}", "as a date"),
         ("n: 1", "spread: 1.5", "standard deviation"),
         ("ops:", "op:", "key `ops`"),
         ("n: 1", "n: [", "not plain YAML"),
         ("n: 1", "n: &a 1\np: *a", "aliases"),
-        ("n: 1", "n: !!python/object/apply:os.getcwd []", "not plain YAML"),
+        ("n: 1", "n: !!python/object/apply:os.getcwd []", "YAML tag"),
     ],
     ids=lambda word: word[:30],
 )

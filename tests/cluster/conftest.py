@@ -128,6 +128,20 @@ class Bed:
         self.processes.append(process)
         return process
 
+    def save_state(self) -> None:
+        """Wait until the controller has saved what it knows, such as that older jobs have ended.
+
+        A held job makes it save; `start_controller` cancels that job.
+        """
+        began = time.time()
+        self.slurm("sbatch", "--hold", "--job-name=probe", "--output=/dev/null", "--wrap=true")
+        self.wait(lambda: (self.folder / "state/job_state").stat().st_mtime > began)
+
+    def start_controller(self) -> None:
+        """Start the controller again, with the state that it saved last."""
+        self.testbed("start-controller")
+        self.wait(lambda: self.attempt("scancel", "--me", "--name=probe"))
+
     def end(self, process: subprocess.Popen) -> str:
         """End a command that may still run; returns the rest of its output."""
         output = None

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -187,14 +188,14 @@ def test_logs_of_invalid_jobs_or_outside_of_the_store_are_not_read(tmp_path):
     logs.mkdir(parents=True)
     (logs / "7_0_log.out").symlink_to(tmp_path / "secret_0_log.out")
     (logs / "8_0_log.out").write_text("its own")
-    found = {}
+    jobs = {}
     for job in ("../../../../../secret", "7", "8"):
         lines = {"name": "a", "parts": [[stage]], "folder": str(logs)}, {"name": "a", "job": job}
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (store / "sweeps/tiny/jobs.jsonl").write_text(text)
-        found[job] = last_logs(store, [stage])
-    assert [job for job in found if found[job]] == ["8"]
-    assert found["8"] == {stage: ("8", (logs / "8_0_log.out").resolve())}
+        jobs[job] = last_logs(store, [stage])
+    assert [job for job, logs_of in jobs.items() if logs_of] == ["8"]
+    assert jobs["8"] == {stage: ("8", (logs / "8_0_log.out").resolve())}
 
 
 def test_logs_outside_of_the_store_are_not_shown(copy, look):
@@ -303,14 +304,21 @@ def test_a_refused_last_write_does_not_repeat_the_training(tmp_path, look):
     plan = make_plan(load([f"grid={tmp_path / 'tiny.yaml'}", *few]).grid)
     (stage,) = plan.stages
     folder = Store(tmp_path / "store").prepare(stage, plan.stages[stage])
-    (folder / "correct.npz").mkdir()  # a file cannot replace it
-    refused = look("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
+    correct = folder / "correct.npz"
+    correct.touch()
+    launch = [sys.executable, "-m", "harness.launch", f"grid={tmp_path / 'tiny.yaml'}",
+              f"store={tmp_path / 'store'}", *few]  # fmt: skip
+    # nothing can replace a file that is mounted
+    script = f"mount --bind {correct} {correct} && exec {shlex.join(launch)}"
+    refused = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert refused.returncode == 2, refused.stdout + refused.stderr
-    assert "correct.npz: Is a directory" in refused.stderr
+    assert "correct.npz: Device or resource busy" in refused.stderr
     trained = (folder / "metrics.jsonl").read_bytes()
     assert list(folder.glob("checkpoint/step-*"))
     assert not (folder / "result.json").exists()
-    (folder / "correct.npz").rmdir()
     said = look("launch", tmp_path / "tiny.yaml", tmp_path / "store", *few)
     assert said.returncode == 0, said.stdout + said.stderr
     assert (folder / "metrics.jsonl").read_bytes() == trained  # including the seconds of each epoch

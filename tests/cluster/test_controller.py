@@ -1,31 +1,29 @@
 """A controller that is down or loses its state: each job is queued once, or not at all."""
 
-import time
-
 import pytest
 
 from harness.cluster import slurm
 from harness.commands.launch import main
 from harness.errors import UserError
 
-SAVED_SECONDS = 8.0  # a controller that is killed earlier still lists older jobs as running
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_job_that_the_controller_forgot_is_queued_again(bed, make_sweep):
     """A controller that is killed before it saves its state gives the job's id to the next job."""
     sweep = make_sweep(epochs=20)
-    time.sleep(SAVED_SECONDS)
+    bed.save_state()
     sweep.run("launch")
     bed.testbed("kill-controller")
-    bed.testbed("start-controller")
+    bed.start_controller()
 
     def done():
-        time.sleep(5)
         bed.testbed("up")  # as an admin does: SLURM drains a node whose job it forgot
         return "nothing left to do" in sweep.run("launch")
 
-    bed.wait(done, 400)  # a job that is started twice stays held until a launch releases it
+    bed.wait(
+        done, 400, pause=5
+    )  # a job that is started twice stays held until a launch releases it
     logs = [path.read_text() for path in sweep.store.glob("sweeps/*/logs/*/*/*_log.out")]
     (log,) = [text for text in logs if "\nfinished" in text]
     assert log.count("\nfinished") == len(sweep.results()) == 1
@@ -36,7 +34,7 @@ def test_a_launch_waits_for_the_controller_for_a_while_and_leaves_nothing_behind
 ):
     sweep, said = make_sweep(), tmp_path / "launch.txt"
     other = tmp_path / "other"
-    time.sleep(SAVED_SECONDS)
+    bed.save_state()
     bed.testbed("kill-controller")
     with said.open("w") as file:
         process = bed.command("harness.launch", *sweep.args(), stdout=file)
@@ -46,7 +44,7 @@ def test_a_launch_waits_for_the_controller_for_a_while_and_leaves_nothing_behind
         main([f"grid={sweep.grid}", f"store={other}", "cluster=testbed"])
     assert not list(other.glob("sweeps/*/logs/*/*"))
     bed.wait_for_text("trying again", said)
-    bed.testbed("start-controller")
+    bed.start_controller()
     assert process.wait(240) == 0, said.read_text()
     (submission,) = sweep.store.glob("sweeps/*/logs/*/*/submission.json")
     assert len(list(submission.parent.glob("*.pkl"))) == 1

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from harness.cluster import enqueue, rendezvous, slurm, slurm_jobs
+from harness.cluster import enqueue, rendezvous, resources, slurm, slurm_jobs
 from harness.cluster.job_registry import Scheduler, submission_lock
-from harness.cluster_schema import ClusterConfig, SlurmConfig
-from harness.config import Launch
+from harness.cluster.launch_folder import new_launch_folder, take_snapshot
+from harness.cluster.submission import Submission
+from harness.cluster_schema import KEYS, ClusterConfig, SlurmConfig
 from harness.errors import UserError
 from harness.schema import RunConfig
 from harness.store.provenance import code_version
@@ -38,7 +39,7 @@ def test_workers_of_a_launch_inside_a_job_do_not_treat_it_as_theirs(inside):
 
 def test_sbatch_sees_the_profile_and_not_the_shell(inside):
     profile = ClusterConfig(name="p", slurm=SlurmConfig(partition="ours"))
-    with slurm_jobs.as_from_login_node(profile):
+    with resources.as_from_login_node(profile):
         lines = slurm.call("env").splitlines()
     seen = {line for line in lines if line.startswith(("SLURM", "SBATCH", "SQUEUE"))}
     assert seen == {"SLURM_CONF=/etc/slurm.conf", "SBATCH_ACCOUNT=mine"}
@@ -90,8 +91,9 @@ def test_without_squeue_nothing_is_queued_that_could_be_there_already(tmp_path, 
     for name in ("sbatch", "srun"):
         (tmp_path / name).touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="squeue is not installed here"):
-        enqueue.require_sbatch(ClusterConfig(name="p"))
+    profile = ClusterConfig(name="p", executor="slurm")
+    assert "squeue is not installed here" in resources.missing_commands(profile)
+    assert resources.missing_commands(ClusterConfig(name="local")) is None
 
 
 def test_a_rank_gets_a_free_port_and_keeps_the_gpu_that_slurm_gave_it(monkeypatch, tmp_path):
@@ -115,11 +117,14 @@ def test_a_rank_gets_a_free_port_and_keeps_the_gpu_that_slurm_gave_it(monkeypatc
     assert [os.environ[key] for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["0", "2", "0"]
 
 
-def script(tmp_path, run=None, **asked):
+def script(tmp_path, processes=1, gpus_per_node=0, **requested):
     """Return the text that sbatch gets."""
-    gpus = asked.pop("gpus_per_node", 0)
-    profile = ClusterConfig(name="p", gpus_per_node=gpus, slurm=SlurmConfig(**asked))
-    executor = slurm_jobs._executor(profile, run or RunConfig(), tmp_path, tmp_path, "name")
+    profile = ClusterConfig(name="p", gpus_per_node=gpus_per_node, slurm=SlurmConfig(**requested))
+    run = RunConfig(processes=processes)
+    submission = Submission(
+        store=tmp_path, sweep="s", run=run, cluster=profile, stages={}, parts=[], snapshot=tmp_path
+    )
+    executor = slurm_jobs._executor(submission, tmp_path, "name")
     return executor._make_submission_file_text("true", "1")
 
 
@@ -127,9 +132,8 @@ def test_jobs_do_not_run_code_that_a_store_already_holds(tmp_path):
     planted = tmp_path / "sweeps/g/code" / code_version() / "harness"
     planted.mkdir(parents=True)
     (planted / "__init__.py").write_text("raise SystemExit('planted')\n")
-    first, second = (
-        slurm_jobs.Submitter(Store(tmp_path), "g", {}, print).snapshot for _ in range(2)
-    )
+    folders = [new_launch_folder(Store(tmp_path).sweep_folder("g")) for _ in range(2)]
+    first, second = map(take_snapshot, folders)
     assert first != second  # nor the copy of an earlier launch, which others may have changed
     for code in (first, second):
         assert planted.parent not in (code, *code.parents)
@@ -142,20 +146,34 @@ def test_a_store_whose_sweeps_are_a_link_is_refused(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "store").mkdir()
     (tmp_path / "store/sweeps").symlink_to(tmp_path / "elsewhere")
-    launch = Launch(None, RunConfig(), ClusterConfig(name="s"), tmp_path / "store")
-    with pytest.raises(UserError, match="move the whole store"):
-        enqueue.submit(launch, None, Store(tmp_path / "store"), [], {}, Scheduler(), None)
+    (sentence,) = resources.store_problems(tmp_path / "store")
+    assert "move the whole store" in sentence
 
 
-def test_what_a_job_asks_for_reaches_sbatch_and_srun(monkeypatch, tmp_path):
-    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
-    text = script(tmp_path, RunConfig(processes=2), cpus_per_task=3, gpus_per_node=2)
+def test_what_a_job_asks_for_reaches_sbatch_and_srun(tmp_path):
+    text = script(tmp_path, 2, cpus_per_task=3, gpus_per_node=2)
     for line in ("--cpus-per-task=3", "--ntasks-per-node=2", "--gpus-per-node=2", "--requeue"):
         assert f"#SBATCH {line}\n" in text
     (srun,) = [line for line in text.splitlines() if line.startswith("srun")]
     assert "--kill-on-bad-exit=1" in srun
     assert "--cpus-per-task=3" in srun
     assert "#SBATCH --mem=1M\n" in script(tmp_path, mem_gb=0.0005)  # 0M would be a whole node
+
+
+def test_no_option_of_sbatch_is_written_twice_or_unasked(tmp_path):
+    extra = {"exclusive": False, "nice": 0, "contiguous": True}
+    text = script(tmp_path, 2, gpus_per_node=2, gpu_type="a100", extra=extra)
+    options = [line for line in text.splitlines() if line.startswith("#SBATCH")]
+    names = [line.partition("=")[0] for line in options]
+    assert len(names) == len(set(names))
+    assert "#SBATCH --gpus-per-node=a100:2" in options
+    assert "#SBATCH --nice=0" in options
+    assert "#SBATCH --contiguous" in options
+    assert not {"#SBATCH --exclusive", "#SBATCH --wckey"} & set(names)
+    assert "#SBATCH --wckey=mine\n" in script(tmp_path, extra={"wckey": "mine"})
+    for option in KEYS:
+        with pytest.raises(ValidationError, match=f"{option}: set cluster"):
+            SlurmConfig(extra={option: "1"})
 
 
 def test_an_array_is_waited_for_as_a_whole_where_several_of_its_elements_are():

@@ -132,3 +132,37 @@ def test_a_gang_that_took_too_much_host_memory_goes_on_as_single_stages(tmp_path
     assert failure.must_train_alone([record]) == (name == "gang")
     assert failure.memory_factor([record]) == (1 if name == "gang" else 2)
     assert not failure.blocks([record] * 3) or name == "host_memory"
+
+
+def signature_of(error):
+    try:
+        raise error
+    except (ValueError, OSError) as caught:
+        return failure.signature(failure.describe(caught))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("cannot open <_io.BytesIO object at 0x7f12>", "cannot open <_io.BytesIO object at 0x9a>"),
+        ("the image /d/train/a b/cat (1).JPEG does not decode (truncated): replace it.",
+         "the image /d/val/n014/dog.png does not decode (broken data stream): replace it."),
+        ("image 17 of 'imagenet' has 3 channels", "image 9,041 of 'imagenet' has 4 channels"),
+        ("caf\udce9.JPEG is not an image", "n01440764_10026.JPEG is not an image"),
+    ],
+)  # fmt: skip
+def test_one_cause_has_one_signature_whichever_image_it_strikes(first, second):
+    assert signature_of(ValueError(first)) == signature_of(ValueError(second))
+
+
+def test_different_causes_have_different_signatures():
+    errors = [
+        ValueError("the image /d/a.png does not decode"), OSError("the image /d/a.png is gone"),
+        ValueError("the image /d/a.png is gone"), ValueError("loss is not finite"),
+    ]  # fmt: skip
+    assert len({signature_of(error) for error in errors}) == len(errors)
+
+
+def test_a_recorded_message_is_the_same_in_every_process():
+    error = ValueError(f"cannot read {object()!r}")
+    assert failure.describe(error)["message"] == "cannot read <object object>"

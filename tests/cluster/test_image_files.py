@@ -7,7 +7,7 @@ import pytest
 from checkout import checkout as copy_with
 from PIL import Image
 
-from harness.files import read_lines
+from harness.store.records import read_lines
 
 CLASSES, TRAIN, VAL = 3, 16, 7  # images of each class
 ROW = 'image_folder("photos", num_classes=3, train_size=48, test_size=21, resolution=32)'

@@ -4,11 +4,12 @@ import signal
 
 import pytest
 
-from harness.cluster.local import assign_gpus
+from harness.cluster.resources import assign_gpus, local_problems
 from harness.cluster.stop_flag import SIGNALS, StopFlag
 from harness.cluster.supervisor import Progress, supervise
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
+from harness.schema import RunConfig
 from harness.store.store import Store
 
 
@@ -38,11 +39,32 @@ def test_each_worker_sees_gpus_of_its_own(monkeypatch, visible, gpus, workers, p
     assert assign_gpus(cluster(gpus, workers), processes) == expected
 
 
-@pytest.mark.parametrize(("visible", "message"), [("0", "lists 1"), ("GPU-1f,GPU-2a", "by number")])
+@pytest.mark.parametrize(
+    ("visible", "message"),
+    [("0", "lists 1"), ("", "lists 0 GPUs"), (",", "lists 0"), ("GPU-1f,GPU-2a", "by number")],
+)
 def test_gpus_that_the_user_hid_are_not_taken(monkeypatch, visible, message):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(UserError, match=message):
         assign_gpus(cluster(2, 1), 1)
+    (sentence,) = local_problems(cluster(2, 1), RunConfig())
+    assert message in sentence
+
+
+@pytest.mark.parametrize(
+    ("gpus", "run", "message"),
+    [
+        (0, {"device": "cuda"}, "set cluster.gpus_per_node=N"),
+        (1, {"processes": 2}, "need a GPU each"),
+        (1000, {}, "on this machine: set cluster.gpus_per_node="),
+        (1000, {"device": "cpu"}, ""),
+        (0, {"processes": 2}, ""),
+    ],
+)
+def test_gpus_that_workers_here_cannot_get_are_named(monkeypatch, gpus, run, message):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert message in "".join(local_problems(cluster(gpus, 1), RunConfig(**run)))
+    assert bool(message) == bool(local_problems(cluster(gpus, 1), RunConfig(**run)))
 
 
 class Ends:

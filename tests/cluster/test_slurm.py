@@ -9,7 +9,7 @@ import pytest
 from pace import FAMILY
 
 from harness.cluster.job_registry import GAVE_UP
-from harness.files import read_lines
+from harness.store.records import read_lines
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -145,6 +145,13 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
             "cluster.gpus_per_node=3 run.processes=3 recipe.batch_size=48",
             "Requested node configuration is not",
         ),
+        (
+            "cluster.gpus_per_node=1 cluster.slurm.gpu_type=other",
+            "Requested node configuration is not",
+        ),
+        ("cluster.slurm.gpu_type=fake", "set the number of GPUs, or leave the type out"),
+        ("cluster.gpus_per_node=1 cluster.slurm.extra={gres:gpu:1}", "ask for GPUs once"),
+        ("cluster.slurm.extra={gpus-per-node:1}", "set cluster.gpus_per_node"),
         ("cluster.gpus_per_node=2", "set run.processes=2 or cluster.gpus_per_node=1"),
         ("cluster.timeout_min=1 cluster.slurm.signal_seconds=60", "jobs would only ever save"),
         ("cluster.slurm.extra={clusters: other}", "set by the harness itself"),
@@ -183,6 +190,21 @@ def test_a_bad_profile_is_refused_before_anything_is_queued(
     assert not bed.jobs()
     assert not stage_parts(store)
     assert not list(store.glob("sweeps/*/logs/*"))
+
+
+def test_jobs_ask_for_gpus_of_a_type_where_arrays_are_switched_off(bed, make_grid, tmp_path):
+    grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
+    bed.testbed("arrays", "off")
+    try:
+        gpus = ("cluster.gpus_per_node=1", "cluster.slurm.gpu_type=fake")
+        assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, HELD, *gpus))
+        assert len(bed.jobs()) == 2
+        assert not any("_" in job for job in bed.jobs())
+        details = bed.slurm("squeue", "--noheader", "--format=%b")
+        assert details.split() == ["gres:gpu:fake:1"] * 2
+    finally:
+        bed.slurm("scancel", "--me")
+        bed.testbed("arrays", "on")
 
 
 def test_everything_works_without_accounting_and_without_scontrol(bed, make_grid, tmp_path):
@@ -324,6 +346,9 @@ def test_stages_that_fail_alike_stop_all_arrays_of_their_launch(bed, make_grid, 
     assert 3 <= len(begun) < 6
     said = bed.run("harness.status", *args(grid, store, *words[:1]))
     assert "this process sees no CUDA device" in said
+    assert "ended with all jobs of its launch: 3 stages failed alike" in said
+    logs = [path.read_text() for path in store.glob("sweeps/*/logs/*/*/*_log.out")]
+    assert sum("the job gave up: 3 stages failed alike" in text for text in logs) >= 1
 
 
 def test_a_job_that_dies_before_it_begins_is_reported(bed, make_grid, tmp_path):
@@ -332,6 +357,7 @@ def test_a_job_that_dies_before_it_begins_is_reported(bed, make_grid, tmp_path):
     bed.drain()
     said = bed.run("harness.status", *args(grid, store))
     assert "ended before it began this: see harness.logs" in said
+    assert "was cancelled" not in said
     assert "/none/python: No such file" in bed.run("harness.logs", *args(grid, store))
 
 

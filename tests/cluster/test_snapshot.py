@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from harness.cluster.snapshot import take_snapshot
+from harness.cluster.launch_folder import take_snapshot
 from harness.paths import ROOT
 from harness.store.provenance import code_version
 

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from harness.files import read_lines
+from harness.store.records import read_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NO_REQUEUE = "cluster.slurm.requeue=false"

@@ -199,6 +199,30 @@ def test_ctrl_c_stops_cleanly_and_the_next_launch_goes_on(grid, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_launch_under_nohup_outlives_its_terminal(grid, tmp_path):
+    """A terminal that closes sends SIGHUP to every process of its session."""
+    store = tmp_path / "store"
+    grid.write_text(GRID.replace("epochs: 4", "epochs: 100").replace("seed: [0, 1]", "seed: [0]"))
+    words = [sys.executable, "-m", "harness.launch", f"grid={grid}", f"store={store}"]
+    more = ["axes.sparsity=[0.0]", "axes.magnitude=[none]"]
+    process = subprocess.Popen(
+        ["nohup", *words, *more],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while not trained_or_begun(store) and process.poll() is None:
+        time.sleep(0.1)
+    tree = [process.pid, *descendants(process.pid)]
+    assert len(tree) >= 3  # the launch, submitit's controller of the worker, the worker
+    for pid in tree:
+        os.kill(pid, signal.SIGHUP)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "1 trials: 1 done" in output
+    assert len(list(store.glob("sweeps/*/logs/*/*_log.out"))) == 1  # no worker was replaced
+
+
+@pytest.mark.slow
 def test_a_launch_whose_worker_is_stopped_by_others_does_not_report_success(grid, tmp_path):
     """submitit stops a worker like that at `cluster.timeout_min`."""
     store = tmp_path / "store"

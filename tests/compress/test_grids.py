@@ -14,6 +14,7 @@ from analysis.claims import claims
 from analysis.rows import main as write_rows
 from harness import config
 from harness.augment.spaces import TABLES, find_space
+from harness.cluster import Scheduler, Sweep
 from harness.commands import launch, summary
 from harness.compress import layers
 from harness.compress.methods import METHODS
@@ -51,7 +52,8 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
     states = dict.fromkeys(plan.stages, StageState("waiting"))
     for stage in plan.stages.values():
         cost.write_measurement(tmp_path, stage, Measurement(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
-    output = summary.describe_dry_run(launch_, plan, states, list(plan.stages))
+    sweep = Sweep(launch_, plan, Store(tmp_path), Scheduler(), states, ())
+    output = summary.describe_dry_run(sweep, list(plan.stages))
     saved = sum(alone) - sum(epochs.values())
     if saved:
         saving = f"sharing saves {saved:,} epochs of training, {saved / 100:.2f} device-hours"

@@ -167,7 +167,7 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
     [
         ({"schedule": "faling"}, r"'faling' is not a schedule \(did you mean 'falling'"),
         ({"schedule": [0.5, 0.4]}, "has 2 magnitudes, and the trial passes through 3 levels"),
-        ({"schedule": [0.5, 1.4, 0]}, "number from 0 to 1"),
+        ({"schedule": [0.5, 1.4, 0]}, r"outside \[0, 1\]"),
         ({"schedule": "falling", "magnitude": 0.8}, r"would reach 1\.2.*0\.25 at most"),
         ({"schedule": "falling", "magnitude": "none"}, "exclude such cells"),
         ({"compress.levels": [0.5, 0.4]}, "what is left must fall"),

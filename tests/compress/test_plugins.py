@@ -226,7 +226,7 @@ def test_a_registry_names_the_nearest_item():
 
 
 def test_slurm_jobs_get_copies_of_the_files(add_plugin, tmp_path):
-    from harness.cluster.snapshot import take_plugins
+    from harness.cluster.launch_folder import take_plugins
     from harness.cluster.submission import Submission
     from harness.cluster_schema import ClusterConfig
     from harness.schema import RunConfig
@@ -239,7 +239,8 @@ def test_slurm_jobs_get_copies_of_the_files(add_plugin, tmp_path):
     assert [path.read_text() for path in copies] == [METHOD, FORM]
     assert [path.name for path in copies] == ["stripes.py", "stripes.py"]
     submission = Submission(
-        tmp_path, "sweep", RunConfig(), ClusterConfig(name="c"), {}, [], plugins=copies
-    )
+        store=tmp_path, sweep="sweep", run=RunConfig(), cluster=ClusterConfig(name="c"),
+        stages={}, parts=[], plugins=copies,
+    )  # fmt: skip
     submission.write(tmp_path / "submission.json")
     assert Submission.read(tmp_path / "submission.json").plugins == copies

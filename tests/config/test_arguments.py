@@ -78,6 +78,36 @@ def test_other_arguments_are_kept_as_they_are():
 
 
 @pytest.mark.parametrize(
+    ("args", "repeated"),
+    [
+        (["store=a", "store=a"], True),
+        (["a.b=1", "a={c: 2, b: 3}"], True),
+        (["a={b: {c: 1}}", "a.b.d=2"], True),
+        (['a={"b": 1}', "a.b=2"], True),
+        (["a={b: 1}", "a.c=2"], False),
+        (["model=cnn", "model.width=2"], False),
+        (["ab=1", "a=2"], False),
+    ],
+)
+def test_a_key_may_not_be_set_twice_in_any_spelling(args, repeated):
+    assert len(read_arguments(args, {}).mistakes) == repeated
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("'/x y'", "/x y"),
+        ('"/x y"', "/x y"),
+        ("state == 'failed'", "state == 'failed'"),
+        ("'a' == 'b'", "'a' == 'b'"),
+        ("'", "'"),
+    ],
+)
+def test_quotes_around_all_of_a_value_are_not_part_of_it(value, expected):
+    assert parse_options([f"path={value}"], {"path": Option()}) == {"path": expected}
+
+
+@pytest.mark.parametrize(
     ("args", "code", "shown", "silent"),
     [(["--help"], 0, 1, 2), (["grid=x", "-h"], 0, 1, 2), ([], 2, 2, 1)],
 )

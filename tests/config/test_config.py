@@ -79,19 +79,13 @@ def test_all_mistakes_of_a_command_line_are_listed_with_those_of_the_grid(tmp_pa
         assert f"\n  {word}" in said
 
 
-@pytest.mark.parametrize("text", [b"axes: {seed: [0]}  # \xe9\n", "axes: {}".encode("utf-16")])
-def test_a_grid_in_another_encoding_gets_a_sentence(tmp_path, text):
-    path = tmp_path / "mine.yaml"
-    path.write_bytes(text)
-    with pytest.raises(UserError, match="not text in UTF-8"):
-        load([f"grid={path}"])
-
-
 def test_values_that_are_excluded_together_are_no_mistake(tmp_path):
     text = "axes: {family: [cifar_resnet, wide_resnet], depth: [10, 8]}\nexclude:\n"
     for family, depth in (("cifar_resnet", 10), ("wide_resnet", 8)):
         text += f"  - family == '{family}' and depth == {depth}\n"
-    launch = load([f"grid={write(tmp_path, text)}"])
+    path = write(tmp_path, text)
+    path.write_text(path.read_text().replace("model: {depth: 8}\n", ""))
+    launch = load([f"grid={path}"])
     cells = {(trial.cell["family"], trial.cell["depth"]) for trial in launch.grid.trials}
     assert cells == {("cifar_resnet", 8), ("wide_resnet", 10)}
 
@@ -124,6 +118,77 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
     assert launch.cluster.workers == 2
     assert launch.store == Path("elsewhere")
     assert launch.options == {"dry_run": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            ["seed=7"],
+            "seed=7: axes.seed of the grid sets this key in each cell: write axes.seed=[7]",
+        ),
+        (["model.width=4"], "write axes.width=[4]"),
+        (["++model.width=4"], "model.width=4: axes.width"),
+        (["recipe.optimizer={lr: 0.1}"], "recipe.optimizer={lr: 0.1}: zip[0].lr of the grid"),
+        (["recipe.epochs=3"], "zip[0].epochs of the grid sets this key in each cell: change it"),
+        (["compress.dense_long=0.5"], "also[0].set.dense_long of the grid sets this key"),
+        (["axes.model.width=[1]", "model.width=4"], "write axes.model.width=[4]"),
+        (["width=4"], "'width' is an axis: write axes.width=[4]"),
+    ],
+)
+def test_a_word_that_an_axis_would_override_is_refused(tmp_path, words, text):
+    language = """axes: {width: [0.5, 1], seed: [0, 1]}
+zip: [{epochs: [1, 2], lr: [0.1, 0.2]}]
+also: [{set: {dense_long: 0.75}}]
+"""
+    with pytest.raises(UserError) as caught:
+        load([f"grid={write(tmp_path, language)}", *words])
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("axes: {depth: [8, 20]}\n", "model.depth: axes.depth sets this key in each cell"),
+        ("axes: {model.depth: [8, 20]}\n", "model.depth: axes.model.depth sets this key"),
+        ("axes: {width: [1], model.width: [2]}\n", "is the same key as axes.width"),
+        ("axes: {width: [1]}\nzip: [{model.width: [2]}]\n", "is the same key as axes.width"),
+        ("zip: [{width: [1]}, {model.width: [2]}]\n", "is the same key as zip[0].width"),
+        ("also: [{set: {width: 1, model.width: 2}}]\n", "is the same key as also[0].set.width"),
+        ("also: [{set: {width: 1}, axes: {width: [2]}}]\n", "is the same key as also[0].set.width"),
+    ],
+)
+def test_one_key_with_two_values_in_a_grid_is_refused(tmp_path, text, mistake):
+    with pytest.raises(UserError, match="1 mistake") as caught:
+        load([f"grid={write(tmp_path, text)}"])
+    assert mistake in str(caught.value)
+
+
+def test_a_fixed_key_may_be_changed_in_a_further_block(tmp_path):
+    path = write(tmp_path, "axes: {seed: [0]}\nalso: [{axes: {depth: [20]}}]\n")
+    assert [trial.config.model.depth for trial in load([f"grid={path}"]).grid.trials] == [8, 20]
+
+
+@pytest.mark.parametrize("name", sorted(grid_files()))
+def test_no_shipped_grid_is_refused_as_the_file_of_a_user(tmp_path, name):
+    path = tmp_path / f"{name}.yaml"
+    path.write_bytes((GRIDS / "grid" / path.name).read_bytes())
+    load([f"grid={path}"])
+
+
+@pytest.mark.parametrize(
+    ("word", "width"),
+    [
+        ("axes.width=[4]", {4.0}),
+        ("axes.model.width=[4]", {4.0}),
+        ("+axes.model.width=[4]", {4.0}),
+    ],
+)
+def test_an_axis_is_replaced_under_either_of_its_names(tmp_path, word, width):
+    path = write(tmp_path, "axes: {width: [0.5, 1], recipe.schedule.warmup_epochs: [0, 1]}\n")
+    trials = load([f"grid={path}", word, "axes.recipe.schedule.warmup_epochs=[1]"]).grid.trials
+    assert {trial.config.model.width for trial in trials} == width
+    assert {trial.config.recipe.schedule.warmup_epochs for trial in trials} == {1.0}
 
 
 @pytest.mark.slow

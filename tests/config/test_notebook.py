@@ -21,6 +21,8 @@ def test_commands_are_functions_with_the_arguments_of_the_command_line(tmp_path,
     assert {trial["state"] for trial in found["trials"]} == {"waiting"}
     assert found["jobs"] == []
     assert cancel(**words) == 0
+    with pytest.raises(UserError, match="grid is given twice"):
+        status({"grid": "quickstart"}, **words)
     assert not (tmp_path / "store").exists()
     with pytest.raises(UserError, match="no grid"):
         status(grid="quickstrat")

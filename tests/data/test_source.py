@@ -1,6 +1,7 @@
 """A launch reports mistakes about data before it queues anything, in the words of a worker."""
 
 import json
+import shutil
 
 import pytest
 
@@ -10,6 +11,7 @@ from harness.data import datasets, source
 from harness.data.catalog import MANIFEST
 from harness.data.datasets import load
 from harness.errors import UserError
+from harness.models.registry import FAMILIES
 from harness.schema import DatasetConfig
 
 CONFIG = DatasetConfig(name="photos", validation_size=9)
@@ -93,6 +95,26 @@ def test_launch_dry_run_and_doctor_say_it(tree, launched, capsys):
     assert (state, name) == ("bad", "photos")
     assert "run.loader=ffcv needs" in why
     assert list(doctor_checks.data(load_grid(words(tree)))) == [("ok", "photos", "there")]
+
+
+def test_the_doctor_looks_at_the_images_that_a_run_would_read(tree, launched, tmp_path):
+    shutil.copytree(tree / "photos", tmp_path / "copy" / "photos")
+    for name in ("newt_03.JPEG", "newt_04.JPEG"):
+        (tmp_path / "copy/photos/train/newt" / name).write_bytes(b"not an image")
+    words, _ = launched
+    findings = list(doctor_checks.data(load_grid(words(tmp_path / "copy"))))
+    assert findings[0] == ("ok", "photos", "there")
+    assert {level for level, _, _ in findings[1:]} == {"bad"}
+    assert "newt_03.JPEG" in "".join(detail for _, _, detail in findings)
+
+
+def test_what_is_registered_without_a_file_says_how_to_use_it(launched, tree, monkeypatch):
+    words, _ = launched
+    with pytest.raises(UserError, match=r"set dataset\.name=photos, and the other keys of dataset"):
+        load_grid([*words(tree), "dataset=photos"])
+    monkeypatch.setitem(FAMILIES.items, "mine", FAMILIES.get("vit"))
+    with pytest.raises(UserError, match=r"set model\.family=mine, and the other keys of model"):
+        load_grid([*words(tree), "model=mine"])
 
 
 @pytest.mark.usefixtures("no_ffcv")

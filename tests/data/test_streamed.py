@@ -104,7 +104,8 @@ def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(open_loader, tree, s
     """From raw storage: the pixels of the box in the file, resized by INTER_AREA."""
     import cv2
 
-    from harness.data.imagefolder import read_image, scan_parts
+    from harness.data.imagefolder import read_image
+    from harness.data.tree import scan_parts
 
     part = scan_parts(tree / "photos")[split == "test"]
     loader = open_loader()

@@ -19,7 +19,8 @@ from harness.data import catalog, encode, write, writer
 from harness.data.catalog import CATALOG, MANIFEST, missing
 from harness.data.crops import Centre, Whole
 from harness.data.datasets import load
-from harness.data.imagefolder import read_image, scan_parts
+from harness.data.imagefolder import read_image
+from harness.data.tree import scan_parts
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 from harness.store.claims import try_claim

@@ -60,7 +60,8 @@ def test_claim_of_a_dead_process_is_taken_over_at_once(tmp_path):
 def test_claim_of_another_machine_is_stale_only_when_its_heartbeat_stops(tmp_path):
     claim = try_claim(tmp_path, job="far")
     content = json.loads((tmp_path / "claim").read_text())
-    (tmp_path / "claim").write_text(json.dumps({**content, "boot": "another", "pid": 1}))
+    gone = {"pid_space": "another", "pid": 2**31 - 1}
+    (tmp_path / "claim").write_text(json.dumps({**content, **gone}))
     assert try_claim(tmp_path, job="2") is None
     old = time.time() - claims.STALE_SECONDS - 5
     os.utime(tmp_path / "claim", (old, old))
@@ -85,3 +86,109 @@ def test_half_written_claim_does_not_hold_the_stage_for_ever(tmp_path):
     old = time.time() - 60
     os.utime(tmp_path / "claim", (old, old))
     assert try_claim(tmp_path, job="1") is not None
+
+
+def test_a_time_in_the_future_is_as_old_as_it_is_far_away(tmp_path):
+    """The clock of the file server was ahead, and was then corrected."""
+    claim = try_claim(tmp_path, job="far")
+    content = json.loads(claim.path.read_text())
+    claim.path.write_text(json.dumps({**content, "pid_space": "another"}))
+    ahead = time.time() + 3600
+    os.utime(claim.path, (ahead, ahead))
+    assert not look(tmp_path).live
+    lock = tmp_path / f"claim.takeover.{claim.token}"
+    lock.touch()
+    os.utime(lock, (ahead, ahead))
+    assert try_claim(tmp_path, job="2") is None  # removes the lock
+    assert try_claim(tmp_path, job="2") is not None
+
+
+def test_a_token_cannot_lead_to_files_outside(tmp_path):
+    stage = tmp_path / "store" / "stage"
+    stage.mkdir(parents=True)
+    (tmp_path / "outside").write_text("precious")
+    old = time.time() - 3600
+    os.utime(tmp_path / "outside", (old, old))
+    claim = try_claim(stage, job="1")
+    (stage / "claim.takeover.x").mkdir()
+    content = json.loads(claim.path.read_text())
+    for token in ("x/../../../outside", "", "A" * 32, "0" * 31, 7, None):
+        claim.path.write_text(json.dumps({**content, "token": token}))
+        os.utime(claim.path, (old, old))
+        taken = try_claim(stage, job="2")
+        assert taken is not None
+        assert (tmp_path / "outside").read_text() == "precious"
+        taken.release()
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link", "folder", "pipe"])
+def test_what_is_no_file_in_the_place_of_a_claim_or_its_lock_is_moved_aside(tmp_path, kind):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    stage = tmp_path / "stage"
+    stage.mkdir()
+
+    def plant(path):
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(outside if kind == "link" else tmp_path / "nowhere")
+
+    plant(stage / "claim")
+    plant(stage / "claim.takeover.")
+    assert not look(stage).live
+    assert try_claim(stage, job="1") is None  # moves the lock aside
+    claim = try_claim(stage, job="1")
+    claim.heartbeat(force=True)
+    assert (stage / "claim.damaged-1").exists() or kind == "dangling link"
+    assert outside.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+INSIDE = """
+import sys
+from pathlib import Path
+from harness.store.claims import has_ended, look, process_start, try_claim
+folder, launcher = Path(sys.argv[1]), process_start(__import__("os").getpid())
+print(look(folder).live, try_claim(folder, "inside") is not None, launcher != "", flush=True)
+assert not has_ended(__import__("os").getpid(), launcher)
+if len(sys.argv) > 2:
+    assert try_claim(Path(sys.argv[2]), "inside") is not None
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("mounts_proc", [True, False])
+def test_a_process_of_another_pid_namespace_lives_by_its_heartbeat(tmp_path, mounts_proc):
+    """As two containers on one host; the second one may see the first one's /proc."""
+    outer, inner = tmp_path / "outer", tmp_path / "inner"
+    outer.mkdir(), inner.mkdir()
+    assert try_claim(outer, "outside") is not None
+    options = ["--mount-proc"] if mounts_proc else []
+    with subprocess.Popen(
+        ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", *options,
+         sys.executable, "-c", INSIDE, str(outer), str(inner)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline().split() == ["True", "False", str(mounts_proc)]
+        assert process.stdout.readline() == "claimed\n"
+        assert look(inner).live
+        assert try_claim(inner, "outside") is None
+        process.stdin.close()
+        assert process.wait(60) == 0
+    old = time.time() - claims.STALE_SECONDS - 5
+    os.utime(inner / "claim", (old, old))
+    assert try_claim(inner, "outside") is not None
+
+
+def test_old_temporary_files_are_removed_and_new_ones_are_not(tmp_path):
+    old = time.time() - claims.LEFTOVER_SECONDS - 5
+    for name in (".result.json.123.tmp", ".claim.abc.tmp", "result.json", ".new.tmp"):
+        (tmp_path / name).touch()
+        if name != ".new.tmp":
+            os.utime(tmp_path / name, (old, old))
+    claims.remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new.tmp", "result.json"]

@@ -5,6 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
+
+from analysis.provenance import warnings
+from harness.rows import name_differing_files
+from harness.store import provenance
+
 ROOT = Path(__file__).parents[2]
 ASK = "from harness.store.provenance import commit, code_version; print(commit(), code_version())"
 
@@ -31,9 +37,39 @@ def test_new_files_are_changes_of_the_code_and_other_files_are_not(tmp_path):
     assert "+" not in clean
     (checkout / "notes.txt").write_text("not code")
     assert commit_and_code() == [clean, code]
-    (checkout / "harness" / "new.py").write_text("x = 1\n")
-    changed, other = commit_and_code()
+    (checkout / "harness" / "models" / "families" / "new.py").write_text("x = 1\n")
+    changed, same = commit_and_code()
     assert changed == clean + "+changes"
+    assert same == code  # no stage that was planned before uses that family
+    (checkout / "harness" / "train" / "new.py").write_text("x = 1\n")
+    changed, other = commit_and_code()
     assert other != code
     git("add", ".")
     assert commit_and_code() == [changed, other]
+
+
+def test_only_files_that_a_stage_uses_are_recorded_with_it(tmp_path):
+    provenance.record(tmp_path, {"harness.models.families.vit", "harness.augment.ops"}, {})
+    (entry,) = provenance.records(tmp_path)
+    files = entry["files"]
+    assert {"train/loop.py", "models/families/vit.py", "augment/ops.py"} <= files.keys()
+    assert "models/families/__init__.py" in files
+    assert not {"models/families/resnet.py", "compress/methods/nm.py", "rows.py"} & files.keys()
+
+
+def test_files_that_only_one_of_two_stages_uses_do_not_differ(tmp_path):
+    one = {"code": "a", "files": {"train/loop.py": "1", "models/families/vit.py": "2"}}
+    other = {"code": "a", "files": {"train/loop.py": "1", "models/families/resnet.py": "3"}}
+    table = [{"code": "a"}, {"code": "a"}, {"code": "a"}]
+    name_differing_files(table, [one, other, one])
+    assert table == [{"code": "a", "code_files": None}] * 3
+    changed = {**one, "files": {**one["files"], "models/families/vit.py": "4"}}
+    name_differing_files(table, [one, other, changed])
+    assert [row["code_files"] for row in table] == [
+        "models/families/vit.py", None, "models/families/vit.py",
+    ]  # fmt: skip
+    assert len({row["code"] for row in table}) == 3
+    frame = pd.DataFrame([{"state": "done", "width": 1, **table[i]} for i in (0, 2)])
+    (message,) = warnings(frame)
+    assert message.startswith("the rows differ in code: ")
+    assert message.endswith("(files models/families/vit.py)")

@@ -1,6 +1,8 @@
+import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,10 +10,11 @@ import pytest
 
 from harness import files
 from harness.errors import UserError
-from harness.files import CannotWrite, Damaged, append_line, atomic_write, read_lines
+from harness.files import CannotWrite, Damaged, append_line, atomic_write
 from harness.schema import StageConfig
 from harness.store.claims import ClaimLost, look, try_claim
 from harness.store.identity import canonical_json, stage_id
+from harness.store.records import read_lines
 from harness.store.store import Store
 
 TIMING = {"gpu_seconds": 1.0}
@@ -59,7 +62,7 @@ def test_a_result_is_found_again_and_only_then_is_the_stage_done(tmp_path):
     assert not store.is_done(stage)
     assert finished(store, config()) == stage
     assert store.is_done(stage)
-    assert store.results({stage})[0][stage]["val"] == {"top1": 0.5}
+    assert store.result(stage)["val"] == {"top1": 0.5}
 
 
 @pytest.mark.parametrize("name", ["result.json", "config.json"])
@@ -68,10 +71,9 @@ def test_damaged_files_are_reported_moved_aside_and_never_read(tmp_path, capsys,
     store = Store(tmp_path)
     stage = finished(store, config())
     (store.folder(stage) / name).write_text(content)
-    good, damaged = store.results({stage})
-    assert not good
-    assert name in damaged[stage]
-    store.set_aside(stage, damaged[stage])
+    with pytest.raises(Damaged, match=name) as damage:
+        store.result(stage)
+    store.set_aside(stage, str(damage.value))
     assert not store.is_done(stage)
     assert (store.folder(stage) / "result.json.damaged-1").exists()
     assert "damaged-1" in capsys.readouterr().err
@@ -87,21 +89,153 @@ def test_damaged_files_are_reported_moved_aside_and_never_read(tmp_path, capsys,
 def test_a_result_of_another_shape_is_damaged(tmp_path, wrong):
     store = Store(tmp_path)
     stage = finished(store, config(), {"status": "done", "timing": TIMING, **wrong})
-    assert next(iter(wrong)) in store.results({stage})[1][stage]
+    with pytest.raises(Damaged, match=next(iter(wrong))):
+        store.result(stage)
 
 
-@pytest.mark.parametrize("name", ["result.json", "config.json", "claim"])
-def test_a_folder_in_the_place_of_a_file_is_damage_and_no_traceback(tmp_path, name):
+def test_a_changed_result_is_damaged_whatever_bit_was_flipped(tmp_path):
     store = Store(tmp_path)
     stage = finished(store, config())
-    (store.folder(stage) / name).unlink(missing_ok=True)
-    (store.folder(stage) / name).mkdir()
-    if name == "claim":
-        assert look(store.folder(stage)).dead
-        with pytest.raises(CannotWrite, match="claim"):
-            try_claim(store.folder(stage), "test")
+    path = store.folder(stage) / "result.json"
+    original = path.read_bytes()
+    result = store.result(stage)
+    for place in range(len(original)):
+        for bit in range(8):
+            flipped = bytearray(original)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            with contextlib.suppress(Damaged):
+                assert store.result(stage) == result  # only white space was changed
+
+
+def test_a_result_of_a_version_without_digests_is_read(tmp_path):
+    store = Store(tmp_path)
+    stage = finished(store, config())
+    path = store.folder(stage) / "result.json"
+    result = json.loads(path.read_text())
+    assert result.pop("sha256")
+    path.write_text(json.dumps(result))
+    assert store.result(stage) == result
+
+
+def test_the_bits_of_an_evaluation_have_a_digest(tmp_path):
+    store = Store(tmp_path)
+    stage = stage_id(config())
+    folder = store.prepare(stage, config())
+    (folder / "correct.npz").write_bytes(b"bits")
+    finished(store, config())
+    assert store.is_correct_intact(stage, store.result(stage))
+    (folder / "correct.npz").write_bytes(b"bitz")
+    assert not store.is_correct_intact(stage, store.result(stage))
+
+
+def place(kind, path, outside):
+    """Put something else in the place of a file or folder of a stage."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "file":
+        path.write_text("")
     else:
-        assert name in store.results({stage})[1][stage]
+        path.symlink_to(outside if kind == "link" else outside / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "dangling link"])
+@pytest.mark.parametrize("name", ["result.json", "config.json"])
+def test_what_is_not_a_file_in_the_place_of_one_is_damage(tmp_path, name, kind):
+    store = Store(tmp_path / "store")
+    stage = finished(store, config())
+    whole = tmp_path / "whole.json"
+    whole.write_bytes((store.folder(stage) / name).read_bytes())
+    place(kind, store.folder(stage) / name, whole)
+    with pytest.raises(Damaged, match=name):
+        store.result(stage)
+    store.set_aside(stage, "damaged")
+    assert finished(store, config()) == stage
+    assert store.result(stage)["status"] == "done"
+
+
+STAGE_FILES = (
+    "attempts.jsonl", "metrics.jsonl", "provenance.json", "correct.npz", "checkpoint", "failures",
+    "checkpoint/final.pt", "checkpoint/step-00000001.pt", "failures/001.json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "pipe", "link", "dangling link"])
+@pytest.mark.parametrize("name", STAGE_FILES)
+def test_a_claimed_stage_holds_only_its_own_files(tmp_path, name, kind):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "step-00000001.pt").write_text("precious")
+    store, stage = Store(tmp_path / "store"), stage_id(config())
+    path = store.prepare(stage, config()) / name
+    path.parent.mkdir(exist_ok=True)
+    place(kind, path, outside)
+    is_right = kind == ("folder" if "." not in name else "file")
+    store.failures(stage)
+    store.clean(stage)
+    assert os.path.lexists(path) == is_right
+    assert [p.read_text() for p in outside.iterdir()] == ["precious"]
+    assert len(store.damaged_files({stage})) == (not is_right)
+    store.clean(stage)
+    assert len(store.damaged_files({stage})) == (not is_right)
+
+
+def test_a_stage_that_is_a_link_to_another_place_is_moved_aside(tmp_path):
+    store, other = Store(tmp_path / "store"), Store(tmp_path / "other")
+    stage = finished(other, config())
+    store.folder(stage).parent.mkdir(parents=True)
+    store.folder(stage).symlink_to(other.folder(stage))
+    assert store.ids() == {stage}
+    with pytest.raises(Damaged, match="is a link"):
+        store.result(stage)
+    before = sorted(other.folder(stage).iterdir())
+    store.prepare(stage, config())
+    store.record_failure(stage, {"class": "code", "message": "m"})
+    assert sorted(other.folder(stage).iterdir()) == before
+    assert len(store.damaged_files({stage})) == 1
+
+
+def test_no_writer_follows_a_link(tmp_path):
+    (tmp_path / "outside").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(CannotWrite):
+        append_line(tmp_path / "link", {"a": 1})
+    atomic_write(tmp_path / "link", b"new")
+    assert (tmp_path / "outside").read_text() == "precious"
+    assert not (tmp_path / "link").is_symlink()
+
+
+READ = """
+import sys
+from pathlib import Path
+from harness.store.store import Store
+try:
+    Store(Path(sys.argv[1])).result(sys.argv[2])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_file_that_nobody_may_read_is_damage_and_one_that_others_may_read_is_not(tmp_path):
+    """Root may read every file, so the reader gives that capability up."""
+    store = Store(tmp_path)
+    stage = finished(store, config())
+    outcomes = {}
+    for mode in (0o000, 0o044):
+        (store.folder(stage) / "result.json").chmod(mode)
+        outcomes[mode] = subprocess.run(
+            ["setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable, "-c", READ,
+             str(tmp_path), stage],
+            capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+    assert outcomes[0o000].startswith("Damaged")
+    assert "mode 000" in outcomes[0o000]
+    assert outcomes[0o044].startswith("PermissionError")
 
 
 def test_an_incomplete_record_of_a_failure_is_reported_and_blocks_nothing(tmp_path):
@@ -185,6 +319,24 @@ def test_names_cannot_leave_the_store(tmp_path, name):
         Store(tmp_path).sweep_folder(name)
     with pytest.raises(ValueError, match="stage id"):
         Store(tmp_path).folder(name)
+
+
+@pytest.mark.parametrize("linked", ["mine", "mine/logs"])
+def test_a_sweep_that_is_a_link_to_another_place_is_refused(tmp_path, linked):
+    link = tmp_path / "store" / "sweeps" / linked
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is a link"):
+        Store(tmp_path / "store").sweep_folder("mine")
+
+
+@pytest.mark.parametrize("prefix", ["", "/old/sweeps/place/", "{store}/"])
+def test_a_log_is_found_where_the_store_is_now(tmp_path, prefix):
+    log = tmp_path / "sweeps" / "sweeps" / "logs" / "a" / "1_0_log.out"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    store = Store(tmp_path)
+    assert store.own_log(prefix.format(store=tmp_path) + store.relative(log)) == log
 
 
 FULL_DISK = """

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.state import stage_states
+from harness.config import load
 from harness.errors import UserError
 from harness.store.identity import canonical_json, digest, stage_id, trial_id
 from harness.store.store import Store
@@ -77,6 +78,34 @@ def test_order_of_axes_and_values_and_writing_of_numbers_change_no_identity():
     turned = {name: list(reversed(values)) for name, values in reversed(AXES.items())}
     floats = {**AXES, "width": [0.50, 1.0]}
     assert ids(grid(axes=AXES)) == ids(grid(axes=turned)) == ids(grid(axes=floats))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "same"),
+    [
+        ("magnitude", 0.3, 0.1 + 0.2),
+        ("magnitude", 0.0, -0.0),
+        ("width", 1, 1.0000000000000002),
+        ("weight_decay", 0.0, -0.0),
+        ("lr", 0.3, 0.30000000000000004),
+        ("sparsity", 0.3, 0.30000000000000004),
+        ("compress.levels", [0.3], [0.30000000000000004]),
+        ("schedule", [0.3, 0.0], [0.30000000000000004, -0.0]),
+        ("recipe.optimizer.betas", [0.0, 0.3], [-0.0, 0.30000000000000004]),
+        ("compress.options.a", 0.3, 0.30000000000000004),
+        ("compress.options.a", 2, 2.0),
+        ("surplus.widths", [1.5], [1.5000000000000002]),
+        ("policy", "randaug(n=2, spread=0.3)", "randaug(n=2, spread=0.30000000000000004)"),
+    ],
+)
+def test_equal_numbers_make_one_stage_however_they_were_computed(key, value, same):
+    base = {"magnitude": [0.5], "sparsity": [0.5]}
+    plans = [make_plan(grid(axes={**base, key: [written]})) for written in (value, same)]
+    assert list(plans[0].stages) == list(plans[1].stages)
+    if key != "policy":
+        assert ids(plans[0]) == ids(plans[1])
+        with pytest.raises(UserError, match="is listed twice"):
+            grid(axes={**base, key: [value, same]})
 
 
 def test_levels_share_their_prefix_and_land_on_the_target():
@@ -188,11 +217,65 @@ def test_a_hundred_thousand_trials_expand_share_and_reconcile(tmp_path):
         ("state not in ['done', 'failed']", {"state": "running"}, True),
         ("dense_long == none", {}, True),
         ("width == -1 or width == 2", {"width": 2}, True),
+        ("width > +0.25", {"width": 0.5}, True),
+        ("width > -0.25 and not width == +0.5", {"width": 0.5}, False),
+        ("compress.levels == [0.6]", {"compress.levels": (0.6,)}, True),
+        ("compress.levels == [0.6, 0.3]", {"compress.levels": (0.3, 0.6)}, False),
+        ("compress.levels != [0.6]", {"compress.levels": (0.6,)}, False),
+        ("compress.levels in [[0.5], [0.6]]", {"compress.levels": (0.6,)}, True),
+        ("0.6 in compress.levels", {"compress.levels": (0.6,)}, True),
+        ("0.5 not in compress.levels", {"compress.levels": (0.6,)}, True),
+        ("0.5 in compress.levels", {"compress.levels": None}, False),
+        ("compress.protect == ['classifier']", {"compress.protect": ("classifier",)}, True),
+        ("magnitude == 0.30000000000000004", {"magnitude": 0.3}, True),
+        ("magnitude in [0.30000000000000004]", {"magnitude": 0.3}, True),
+        ("magnitude <= 0.3", {"magnitude": 0.30000000000000004}, True),
     ],
 )
 def test_conditions(text, values, holds):
-    names = {"width", "state", "magnitude", "dense_long"}
+    names = {"width", "state", "magnitude", "dense_long", "compress.levels", "compress.protect"}
     assert parse(text, names).holds(values) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("state == 'faild'", "'faild', which it never is (did you mean 'failed'?)"),
+        ("'faild' == state", "did you mean 'failed'"),
+        ("state in ['done', 'faild']", "did you mean 'failed'"),
+        ("not state != 'faild'", "did you mean 'failed'"),
+        ("compress.scope == 'globl'", "did you mean 'global'"),
+        ("recipe.optimizer.name == 'adam'", "did you mean 'adamw'"),
+        ("compress.method == lamp", "write text in quotes: 'lamp'"),
+        ("state in [done]", "write text in quotes: 'done'"),
+        ("width == widht", "write text in quotes: 'widht', or is it 'width'"),
+        ("widht == 1", "unknown name 'widht' (did you mean 'width'?)"),
+        ("width > -none", "contains '-none'"),
+        ("width > +'a'", "contains \"+'a'\""),
+        ("width = 1", "cannot be read"),
+    ],
+)
+def test_a_wrong_condition_names_what_was_meant(text, message):
+    names = {"width", "state", "compress.scope", "compress.method", "recipe.optimizer.name"}
+    with pytest.raises(UserError) as caught:
+        parse(text, names)
+    assert message in str(caught.value)
+
+
+def test_a_condition_on_a_list_excludes_the_cells_that_have_it():
+    axes = {"compress.levels": [[0.6], [0.3]], "sparsity": [0.75]}
+    made = grid(axes=axes, exclude=["compress.levels == [0.6]"])
+    assert [trial.cell["compress.levels"] for trial in made.trials] == [(0.3,)]
+
+
+def test_a_condition_that_holds_for_no_cell_is_refused_unless_axes_were_changed(tmp_path):
+    with pytest.raises(UserError, match=r"exclude\[1\]: 'width > 4' holds for no cell"):
+        grid(axes=AXES, exclude=["width > 0.5", "width > 4"])
+    # cells that an earlier condition removes count for a later one, too
+    assert grid(axes=AXES, exclude=["width > 0.5", "width > 0.5 and seed == 1"]).trials
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: {depth: 8}\naxes: {width: [1, 2]}\nexclude: ['width > 1']\n")
+    assert len(load([f"grid={path}", "axes.width=[1]"]).grid.trials) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from harness.augment.calibrate import calibrated, rescaled, targets
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES, Row, find_space, load_space
 from harness.commands import difficulty_report
+from harness.commands.difficulty_measure import table_of
 from harness.errors import UserError
 from harness.store.claims import try_claim
 from harness.store.store import Store
@@ -177,13 +178,13 @@ def test_each_measure_s_rank_correlation_with_accuracy_is_told_for_each_size(tmp
         claim.release()
     signs = {"loss": 1, "accuracy": -1, "true_prob": -1, "kl": 1, "spread": 1}
     said = {name: {key: sign * m for key, sign in signs.items()} for name, m in hard.items()}
-    lines = [Difficulty(name, math.nan, means, {}) for name, means in said.items()]
+    lines = table_of(Difficulty(name, math.nan, means, {}) for name, means in said.items())
     found = difficulty_report.correlations(launch, lines)
     narrow, wide = difficulty_report.describe_correlations(found)
     assert "width 0.5: loss +1.00, accuracy -1.00, true_prob -1.00, kl +1.00" in narrow
     assert "width 1.0: loss -1.00, accuracy +1.00, true_prob +1.00, kl -1.00" in wide
     few = replace(launch, grid=replace(launch.grid, trials=launch.grid.trials[:4]))
     found = difficulty_report.correlations(few, lines)
-    assert [(line["policies"], line["loss"]) for line in found] == [(2, None)]
+    assert found[["policies", "loss"]].values.tolist() == [[2, None]]
     (said,) = difficulty_report.describe_correlations(found)
     assert "not computed, 2 of at least 5 policies are done" in said

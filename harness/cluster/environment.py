@@ -1,0 +1,118 @@
+"""Which variables of a user's shell reach submitit, torch and DeepSpeed in a worker, in one table.
+
+A shell may still hold what `torchrun`, `mpirun`, another tool's job or an experiment left there. A
+worker gets its ranks from SLURM or submitit alone, and no variable may change numbers that the
+store records under one id. What tunes a site's network or a debugger's output is passed on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+RANK_VARIABLES = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
+READ_AT_IMPORT = (
+    "SUBMITIT_PREEMPT_SIGNAL", "SUBMITIT_LOG_LEVEL", "SUBMITIT_DEBUG_JOB_ID", "_TEST_CLUSTER_",
+)  # fmt: skip
+"""submitit reads these when it is imported, or to choose its kind of job: before any code here."""
+
+
+class Rule(NamedTuple):
+    """What is done about some variables. `names` may have `*` and `?`; the first rule counts.
+
+    "removed" from a worker before torch is imported; "set" by the harness or by submitit, whatever
+    the shell says; "refused" by a check of the launch; "passed" on unchanged.
+    """
+
+    action: Literal["removed", "set", "refused", "passed"]
+    names: tuple[str, ...]
+    reason: str
+
+
+TABLE = (
+    Rule("removed", READ_AT_IMPORT, "the signal of a time limit is SIGUSR2, and logs are complete"),
+    Rule(
+        "set",
+        ("SUBMITIT_EXECUTOR", "SUBMITIT_FOLDER", "SUBMITIT_LOCAL_*", "SUBMITIT_STDERR_TO_STDOUT"),
+        "by submitit, for each worker",
+    ),
+    Rule("set", RANK_VARIABLES, "by rendezvous.py for several tasks; removed for a single one"),
+    Rule(
+        "removed",
+        ("TORCHELASTIC_*", "TORCH_ELASTIC_*", "TORCHCOMM_*", "TORCH_DISTRIBUTED_USE_TORCHCOMMS",
+         "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_*", "LOCAL_SIZE", "TORCH_DIST_*", "USE_LIBUV",
+         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"),
+        "left by torchrun or another launcher: they would change who hosts the store of the ranks",
+    ),
+    Rule(
+        "removed",
+        ("OMPI_*", "PMI_*", "PMIX_*", "AZUREML_*", "AZ_BATCH*", "SM_TRAINING_ENV", "DLTS_JOB_ID",
+         "DLWS_JOB_ID"),
+        "DeepSpeed takes ranks and addresses from them",
+    ),
+    Rule(
+        "removed",
+        ("DS_ACCELERATOR", "DS_IGNORE_CUDA_DETECTION", "DS_SDMA_*", "DS_PIN_MEMORY_*",
+         "DS_ALLOW_DEPRECATED_FP16", "DS_DC_*", "DEEPSPEED_TIMEOUT", "MORI_*"),
+        "run.device, run.engine and train/distributed.py decide; DS_ACCELERATOR is set for a CPU",
+    ),
+    Rule(
+        "removed",
+        ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE",
+         "DNNL_DEFAULT_FPMATH_MODE", "PYTORCH_TUNABLEOP_*", "TORCH_CUDNN_USE_HEURISTIC_MODE_B",
+         "TORCH_BLAS_PREFER_*", "TORCH_LINALG_PREFER_*", "CUBLAS_WORKSPACE_CONFIG"),
+        "they change numbers, and no stage records them; the harness sets cuBLAS's work space",
+    ),
+    Rule("refused", ("CUDA_VISIBLE_DEVICES",), "where it hides the GPUs that workers here need"),
+    Rule(
+        "passed",
+        ("NCCL_*", "GLOO_*", "TORCH_NCCL_*", "TORCH_GLOO_*", "TP_*", "UCX_*", "FI_*", "UCC_*"),
+        "the network of a site, such as NCCL_SOCKET_IFNAME; they do not change sums of two ranks",
+    ),
+    Rule(
+        "passed",
+        ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_*", "OMP_*",
+         "KMP_*"),
+        "which instructions a CPU uses: set on purpose, to repeat bits on another CPU; the number "
+        "of threads is run.threads",
+    ),
+    Rule(
+        "passed",
+        ("TORCH_DISTRIBUTED_DEBUG", "TORCH_CPP_LOG_LEVEL", "TORCH_SHOW_*", "TORCH_FR_*", "FR_*",
+         "TORCH_WATCHDOG_*", "LOGLEVEL", "DISABLE_LOGS_WHILE_COMPILING", "CUDA_LAUNCH_BLOCKING",
+         "LOGGER_METHODS_TO_EXCLUDE_FROM_DISABLE", "DS_DEBUG_*", "PYTHON_EXEC"),
+        "output for debugging",
+    ),
+    Rule(
+        "passed",
+        ("PYTORCH_*", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TORCH_HOME", "TORCH_HUB",
+         "TORCH_SYMM*", "TRITON_*", "CUDA_HOME", "NVSHMEM_*", "ROCM_*", "ROCSHMEM_*", "DCP_*"),
+        "memory, devices and folders",
+    ),
+)  # fmt: skip
+
+
+def rule_for(name: str) -> Rule | None:
+    """Return the first rule of the table for a variable, or None where there is none."""
+    matches = (rule for rule in TABLE if any(fnmatchcase(name, pat) for pat in rule.names))
+    return next(matches, None)
+
+
+def remove(names: Iterable[str]) -> list[str]:
+    """Remove variables from this process and its children; return those that were set."""
+    return [name for name in names if os.environ.pop(name, None) is not None]
+
+
+def clean_worker() -> None:
+    """Remove what the table says, and ranks of another tool; call it before torch is imported."""
+    rules = {name: rule_for(name) for name in os.environ}
+    foreign = [name for name, rule in rules.items() if rule and rule.action == "removed"]
+    if removed := remove([*RANK_VARIABLES, *foreign]):
+        print(f"note: not used in a worker: {', '.join(sorted(removed))}", flush=True)
+
+
+remove(READ_AT_IMPORT)  # here, because every module of this package is imported after this one

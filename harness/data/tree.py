@@ -1,0 +1,275 @@
+"""A tree of image files, `train/<class>/*` and `val/<class>/*`: its list, and what is wrong in it.
+
+The order is that of torchvision's `ImageFolder`: by class, then by the path of the folder, then by
+the name of the file. An image's id is its position in this order. Hidden files and folders, which
+macOS and Jupyter create, are left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from harness.data.imagefolder import SUFFIXES, BadImage, decoding, open_image, shown
+from harness.data.types import Integers
+from harness.errors import UserError
+
+PARTS = ("train", "val")  # the folders of the official training set and the official test set
+LAYOUT = "images lie in train/<class>/ and val/<class>/, as in train/n01440764/some.JPEG"
+_THREADS = 8  # a network folder answers several requests at once
+_MOST_SHOWN = 5  # names in one sentence
+_Identity = tuple[int, int]  # device and inode
+
+
+@dataclass(frozen=True)
+class ImageTree:
+    """The images of one part of a tree: `paths` below `root`, labels int64 [N], class names.
+
+    folders: by what the file system identifies them with. links: images that are links. left_out:
+    hidden files and folders.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: Integers
+    classes: tuple[str, ...]
+    folders: dict[_Identity, Path]
+    links: tuple[Path, ...]
+    left_out: tuple[Path, ...]
+
+
+@dataclass
+class _Listing:
+    """What a class folder holds at any depth; `paths` are relative to the root of the part."""
+
+    paths: list[str] = field(default_factory=list)
+    folders: dict[_Identity, Path] = field(default_factory=dict)
+    links: list[Path] = field(default_factory=list)
+    left_out: list[Path] = field(default_factory=list)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+
+
+def _identity(path: Path) -> _Identity:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _list(root: Path, top: str) -> _Listing:
+    """List the class folder `top` of `root`."""
+    listing = _Listing()
+    names: dict[str, list[str]] = {}  # of images, by folder
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        _add(listing.folders, {_identity(root / folder): root / folder})
+        names[folder] = []
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if _is_hidden(entry.name):
+                    listing.left_out.append(Path(entry.path))
+                elif entry.is_dir():
+                    pending.append(f"{folder}/{entry.name}")
+                elif _is_image(entry.name):
+                    if not entry.is_file():  # a link to nothing; a FIFO, which would hang
+                        raise UserError(f"{shown(entry.path)} is not a file: remove it.")
+                    names[folder].append(entry.name)
+                    if entry.is_symlink():
+                        listing.links.append(Path(entry.path))
+    # As texts, as in torchvision: `a b/` and `a-b/` come before `a/c/`.
+    listing.paths = [
+        f"{folder}/{name}" for folder in sorted(names) for name in sorted(names[folder])
+    ]
+    return listing
+
+
+def _add(folders: dict[_Identity, Path], new: dict[_Identity, Path]) -> None:
+    """Add `new` to `folders`. Raises `UserError` for a folder that is there already, by a link."""
+    for key in folders.keys() & new.keys():
+        raise UserError(
+            f"{shown(new[key])} and {shown(folders[key])} are the same folder, so its images would "
+            "count twice: remove the link."
+        )
+    folders.update(new)
+
+
+def _scan(root: Path) -> ImageTree:
+    """List the images of `root`, which has one folder for each class.
+
+    Raises:
+        UserError: a folder cannot be read, there are no class folders, a class has no images, or a
+            folder comes twice.
+    """
+    try:
+        classes, left_out = list_classes(root)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            listings = list(pool.map(lambda name: _list(root, name), classes))
+    except OSError as error:
+        place = shown(error.filename or root)
+        raise UserError(f"{place} cannot be read ({error.strerror}).") from error
+    empty = [name for name, listing in zip(classes, listings, strict=True) if not listing.paths]
+    if empty:
+        raise UserError(
+            f"{len(empty)} of the {len(classes)} class folders of {shown(root)} hold no image "
+            f"({_first(empty)}): fill them or remove them. The names of images end in "
+            f"{', '.join(SUFFIXES)}."
+        )
+    folders: dict[_Identity, Path] = {}
+    for listing in listings:
+        _add(folders, listing.folders)
+    return ImageTree(
+        root,
+        tuple(path for listing in listings for path in listing.paths),
+        np.repeat(np.arange(len(classes)), [len(listing.paths) for listing in listings]),
+        tuple(classes),
+        folders,
+        tuple(path for listing in listings for path in listing.links),
+        (*left_out, *(path for listing in listings for path in listing.left_out)),
+    )
+
+
+def list_classes(root: Path) -> tuple[list[str], list[Path]]:
+    """Return the names of the class folders, sorted, and the hidden folders, which do not count.
+
+    Raises:
+        UserError: there are none.
+        OSError: `root` cannot be read.
+    """
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    classes = [name for name in names if not _is_hidden(name)]
+    if not classes:
+        raise UserError(f"{shown(root)} has no class folders: {LAYOUT}.")
+    return classes, [root / name for name in names if _is_hidden(name)]
+
+
+def _refuse_links(links: Sequence[Path], folders: dict[_Identity, Path]) -> None:
+    """Raise `UserError` if two links lead to one image, or one to an image in `folders`."""
+    linked: dict[Path, Path] = {}
+    for link in links:
+        image = link.resolve()
+        other = linked.setdefault(image, link)
+        if _is_image(image.name) and (folder := folders.get(_identity(image.parent))) is not None:
+            other = folder / image.name
+        if other != link:
+            raise UserError(
+                f"{shown(link)} and {shown(other)} are the same file, so the image would count "
+                "twice: remove the link."
+            )
+
+
+def scan_parts(folder: Path) -> tuple[ImageTree, ImageTree]:
+    """List the official training set and the official test set of a tree.
+
+    Raises:
+        UserError: a folder is missing, cannot be read or has no images; the two parts have
+            different classes; or a link makes images count twice, in one part or in both.
+    """
+    if absent := [part for part in PARTS if not (folder / part).is_dir()]:
+        raise UserError(
+            f"{shown(folder)} has no folder {' and no folder '.join(absent)}: {LAYOUT}."
+        )
+    train, test = (_scan(folder / part) for part in PARTS)
+    check_same_classes(folder, train.classes, test.classes)
+    folders = dict(train.folders)
+    _add(folders, test.folders)
+    _refuse_links([*train.links, *test.links], folders)
+    return train, test
+
+
+def check_same_classes(folder: Path, train: Sequence[str], test: Sequence[str]) -> None:
+    """Raise `UserError` unless both parts of the tree in `folder` have the same classes."""
+    if differing := sorted(set(train) ^ set(test)):
+        raise UserError(
+            f"{shown(folder)}/train and {shown(folder)}/val have different classes: "
+            f"{_first(differing)} {'is' if len(differing) == 1 else 'are'} in only one of them. "
+            "Both need a folder for each class."
+        )
+
+
+def left_out_note(trees: Sequence[ImageTree]) -> str | None:
+    """Return a sentence about the hidden files and folders that were left out; None for none."""
+    paths = [str(path) for tree in trees for path in tree.left_out]
+    if not paths:
+        return None
+    return f"{len(paths)} hidden files or folders are left out: {_first(paths)}."
+
+
+def tree_problems(folder: Path, headers: int | None = 1000) -> list[str]:
+    """Return sentences about all that is wrong with the tree in `folder`; none for a good tree.
+
+    headers: how many images of each part are opened to read their format and size, at equal
+    distances; None: all. Their pixels are not decoded.
+    """
+    return inspect_tree(folder, headers)[0]
+
+
+def inspect_tree(folder: Path, headers: int | None) -> tuple[list[str], list[str]]:
+    """Return the sentences of `tree_problems`, and others that describe the tree."""
+    try:
+        trees = scan_parts(folder)
+    except UserError as error:
+        return [str(error)], []
+    problems, notes = [], []
+    for part, tree in zip(PARTS, trees, strict=True):
+        counts = np.bincount(tree.labels)
+        notes.append(
+            f"{part}: {len(tree.paths):,} images in {len(tree.classes):,} classes of "
+            f"{counts.min():,} to {counts.max():,}."
+        )
+        step = 1 if headers is None else -(-len(tree.paths) // headers)
+        sample = tree.paths[::step]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            results = list(pool.map(lambda path, root=tree.root: _header(root / path), sample))
+        bad = {
+            path: text for path, text in zip(sample, results, strict=True) if isinstance(text, str)
+        }
+        if bad:
+            listed = [f"{path}: {reason}" for path, reason in bad.items()]
+            problems.append(
+                f"{len(bad):,} of {len(sample):,} images looked at in {shown(tree.root)} cannot be "
+                f"used ({_first(listed, '; ')}): replace or remove them."
+            )
+        kinds = [result for result in results if not isinstance(result, str)]
+        if kinds:
+            sides = np.array([size for size, _ in kinds])
+            modes = Counter(mode for _, mode in kinds).most_common()
+            notes.append(
+                f"{part}: {len(kinds):,} headers read; sides from {sides.min():,} to "
+                f"{sides.max():,} pixels; modes "
+                + ", ".join(f"{mode} ({count:,})" for mode, count in modes)
+                + "."
+            )
+    if (note := left_out_note(trees)) is not None:
+        notes.append(note)
+    return problems, notes
+
+
+def _header(path: Path) -> tuple[tuple[int, int], str] | str:
+    """Return the size and Pillow's mode of an image, or why it cannot be used."""
+    try:
+        with path.open("rb") as file, decoding(), open_image(file) as image:
+            return image.size, image.mode
+    except BadImage as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _first(names: Sequence[str], separator: str = ", ") -> str:
+    """Return the first of some names as printable text."""
+    rest = len(names) - _MOST_SHOWN
+    text = separator.join(shown(name) for name in names[:_MOST_SHOWN])
+    return f"{text}{separator}and {rest:,} more" if rest > 0 else text

@@ -1,0 +1,133 @@
+"""What SLURM's queue says: foreign names, jobs that wait for ever, cancelled jobs, no answer."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from harness.cluster import slurm
+from harness.cluster.job_registry import query_scheduler
+from harness.store.store import Store
+
+HELD = "cluster.slurm.extra={begin: now+1hour}"
+
+
+def answer(folder, command, text, code=0):
+    """Write a command of SLURM that prints `text`, for sites that this machine is not."""
+    folder.mkdir(exist_ok=True)
+    (folder / "text").write_bytes(text)
+    (folder / command).write_text(f"#!/bin/sh\ncat {folder}/text\nexit {code}\n")
+    (folder / command).chmod(0o755)
+
+
+def test_names_in_the_queue_may_be_any_bytes(tmp_path, monkeypatch):
+    rows = b"7|PENDING|JobHeldUser|entra\xeenement a|b\x0b\xc2\x85\n8_1|RUNNING|None|ours\n\n"
+    answer(tmp_path / "bin", "squeue", rows)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    jobs = slurm.queue()
+    assert list(jobs) == ["7", "8_1"]
+    assert (jobs["7"].state, jobs["7"].reason) == ("PENDING", "JobHeldUser")
+    assert jobs["8_1"] == slurm.QueuedJob("RUNNING", "None", "ours")
+    assert jobs["7"].name.encode()  # can be printed
+
+
+def test_a_finished_sweep_does_not_ask_a_controller_that_is_gone(tmp_path, monkeypatch, capsys):
+    record = {"name": "n", "parts": [["a"], ["b"]], "folder": str(tmp_path / "sweeps/g/logs/1/0")}
+    (tmp_path / "sweeps/g").mkdir(parents=True)
+    (tmp_path / "sweeps/g/jobs.jsonl").write_text(json.dumps(record) + "\n")
+    answer(tmp_path / "bin", "squeue", b"", code=1)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    assert not query_scheduler(tmp_path, {"c"}).was_queried
+    scheduler = query_scheduler(tmp_path, {"a"}, must_answer=False)
+    assert "SLURM does not answer" in scheduler.problem
+    assert "note: SLURM does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        ("Priority", ""),
+        ("JobHeldUser", "scontrol release 7"),
+        ("AssocGrpCPUMinutesLimit", "a limit of your account"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", "nodes are down or reserved"),
+        ("BadConstraints", "launch cancels it and queues another"),
+        ("launch failed requeued held", "launch releases it"),
+        ("SomethingNew", "2 jobs wait, such as 7: SomethingNew"),
+    ],
+)
+def test_reasons_for_which_jobs_wait_are_explained(reason, sentence):
+    jobs = {job: slurm.QueuedJob("PENDING", reason, "n") for job in ("7", "8")}
+    assert sentence in "".join(slurm.describe_waiting(jobs))
+    assert bool(sentence) == bool(slurm.describe_waiting(jobs))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_held_and_cancelled_jobs_are_named_and_those_that_never_start_replaced(bed, make_sweep):
+    sweep = make_sweep(seeds="0, 1")
+    foreign = [
+        b"sbatch",
+        b"--hold",
+        b"-J",
+        b"entra\xeenement",
+        b"-o",
+        b"/dev/null",
+        b"--wrap",
+        b"false",
+    ]
+    subprocess.run(foreign, env=bed.env, check=True, capture_output=True, timeout=60)
+    (other,) = bed.jobs()
+    assert "queued 2 jobs" in sweep.run("launch", "cluster.slurm.extra={hold: true}")
+    (first, second) = (job for job in bed.jobs() if job != other)
+    said = sweep.run("status")
+    assert f"2 jobs wait, such as {first}: JobHeldUser" in said
+    again = sweep.run("launch")
+    assert "nothing to add" in again
+    assert f"scontrol release {first}" in again
+
+    bed.slurm("scontrol", "release", other)  # it fails
+    bed.wait(lambda: other not in bed.jobs())
+    for job in (first, second):
+        bed.slurm("scontrol", "update", f"jobid={job}", f"Dependency=afterok:{other}")
+        bed.attempt("scontrol", "release", job)
+    reasons = ("squeue", "--noheader", "--array", "--format=%r")
+    bed.wait(lambda: set(bed.slurm(*reasons).split()) == {"DependencyNeverSatisfied"})
+    assert f"job {first} can never start" in sweep.run("status")
+    replaced = sweep.run("launch", HELD)
+    assert "queued 2 jobs" in replaced
+    assert "cancelled 2 jobs that could never start" in replaced
+    bed.wait(lambda: not {first, second} & set(bed.jobs()))
+    assert len(bed.jobs()) == 2
+
+    assert "cancelled 1 jobs" in sweep.run("cancel", "where=seed == 0")
+    bed.wait(lambda: len(bed.jobs()) == 1)
+    assert "1 x waiting: tried before, job" in sweep.run("status")
+    assert "was cancelled" in sweep.run("status")
+    sweep.run("launch", HELD)
+    bed.slurm("scancel", "--me")  # by hand, as a whole: accounting knows of it
+    bed.wait(lambda: not bed.jobs())
+    bed.wait(lambda: sweep.run("status").count("was cancelled") == 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_without_a_controller_the_store_still_tells_what_it_has(bed, make_sweep):
+    sweep = make_sweep(seeds="0, 1", epochs=1)
+    sweep.run("launch", "where=seed == 0")
+    bed.drain()
+    sweep.run("launch", HELD)
+    bed.save_state()
+    bed.testbed("kill-controller")
+    try:
+        said = sweep.run("status")
+        assert "note: SLURM does not answer" in said
+        assert "1 of 2 done" in said
+        assert "SLURM does not answer" in sweep.run("cancel", code=2)
+        sweep.run("logs")
+        sweep.grid.write_text(sweep.grid.read_text().replace("seed: [0, 1]", "seed: [0]"))
+        assert "note: SLURM" not in sweep.run("status")
+        assert "nothing left to do" in sweep.run("launch")
+    finally:
+        bed.start_controller()
+    assert Store(sweep.store).ids()

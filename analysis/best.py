@@ -45,6 +45,12 @@ class SizeResult:
     none: Cell | None = None  # the cell that gain refers to: of this size, or of another policy
 
 
+def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
+    """Return the magnitudes of all cells, `none` first."""
+    magnitudes = {cell.magnitude for result in results for cell in result.cells}
+    return sorted(magnitudes, key=magnitude_key)
+
+
 def best_per_size(
     frame: pd.DataFrame,
     by: Sequence[str] | None = None,

@@ -13,8 +13,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from analysis.best import SizeResult
-from analysis.cells import magnitude_key
+from analysis.best import SizeResult, magnitudes_of
 from analysis.columns import NONE, Metric
 from analysis.render import format_value
 from harness.files import atomic_write, make_folder
@@ -66,12 +65,6 @@ def label(split: str, metric: Metric, difference: bool = False) -> str:
     if metric.name != "top1":
         return f"{split} {metric.name} (nats)"
     return f"{split} top-1 ({'points' if difference else '%'})"
-
-
-def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
-    """Return the magnitudes of all cells, `none` first."""
-    magnitudes = {cell.magnitude for result in results for cell in result.cells}
-    return sorted(magnitudes, key=magnitude_key)
 
 
 def place_of(magnitude: float | str, results: Sequence[SizeResult]) -> float:
@@ -175,13 +168,6 @@ def names_of(results: Sequence[SizeResult], columns: Sequence[str] | None = None
 def name_of(size: Mapping[str, Any], columns: Iterable[str]) -> str:
     """Return the name of a size: `width 0.5, sparsity 0.9`."""
     return ", ".join(f"{column} {format_value(size[column])}" for column in columns) or "all"
-
-
-def mark_interim(figure: Figure, done: int, trials: int) -> None:
-    """Write on the figure itself that the sweep is not finished, if so."""
-    if done < trials:
-        figure.suptitle(f"interim: {done:,} of {trials:,} trials done", x=0.99, ha="right",
-                        fontsize=POINTS - 2, color="0.4")  # fmt: skip
 
 
 def render(figure: Figure, form: str) -> bytes:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis import drawing
-from analysis.best import SizeResult
+from analysis.best import SizeResult, magnitudes_of
 from analysis.columns import TOP1, Metric
 from analysis.render import format_value
 
@@ -26,7 +26,7 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
 
     The chosen magnitude has the widest outline. A cell without a result shows a dash.
     """
-    magnitudes = drawing.magnitudes_of(results)
+    magnitudes = magnitudes_of(results)
     change = np.full((len(results), len(magnitudes)), math.nan)
     for row, result in enumerate(results):
         for cell in result.cells:

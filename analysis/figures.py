@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from analysis.best import SizeResult, best_per_size
 from analysis.columns import TOP1, Metric
 from analysis.commands import ROW_OPTIONS, output_folder, read_request
-from analysis.drawing import COLOURS, DASHES, mark_interim, save
+from analysis.drawing import COLOURS, DASHES, POINTS, save
 from analysis.figure_difficulty import difficulty_against_accuracy
 from analysis.figure_heat_map import heat_map
 from analysis.figure_magnitude import accuracy_against_magnitude, change_against_none
@@ -49,8 +49,10 @@ def figures(
             "difficulty_against_accuracy": difficulty_against_accuracy(frame, metric, by),
         }
     drawn = {name: figure for name, figure in candidates.items() if figure is not None}
-    for figure in drawn.values():
-        mark_interim(figure, int((frame["state"] == "done").sum()), len(frame))
+    done = int((frame["state"] == "done").sum())
+    interim = f"interim: {done:,} of {len(frame):,} trials done"
+    for figure in drawn.values() if done < len(frame) else ():
+        figure.suptitle(interim, x=0.99, ha="right", fontsize=POINTS - 2, color="0.4")
     return drawn
 
 

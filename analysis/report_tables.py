@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.best import SizeResult
-from analysis.cells import Cell, groups_of, magnitude_key
+from analysis.best import SizeResult, magnitudes_of
+from analysis.cells import Cell, groups_of
 from analysis.columns import values_of
 from analysis.provenance import PROVENANCE
 from analysis.render import Table, format_value
@@ -74,8 +74,7 @@ def _is_unexplained(state: str, reason: str) -> bool:
 
 def completeness(results: Sequence[SizeResult]) -> Table:
     """Return the number of finished seeds of those in the grid, size by magnitude."""
-    magnitudes = {cell.magnitude for result in results for cell in result.cells}
-    ordered = sorted(magnitudes, key=magnitude_key)
+    ordered = magnitudes_of(results)
     rows = []
     for result in results:
         cells = {cell.magnitude: cell for cell in result.cells}

@@ -52,10 +52,7 @@ def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
 
 
 def best_per_size(
-    frame: pd.DataFrame,
-    by: Sequence[str] | None = None,
-    metric: Metric = TOP1,
-    optima: bool = True,
+    frame: pd.DataFrame, by: Sequence[str] | None = None, metric: Metric = TOP1, optima: bool = True
 ) -> list[SizeResult]:
     """Return the result for each size, in the order of the size columns.
 

@@ -83,12 +83,11 @@ def compare(
             pair = old.get(magnitude), new.get(magnitude)
             changes.append(_change(size, magnitude, pair, own if own.freedom else overall))
     adjusted = stats.holm([change.p for change in changes])
-    return [
-        change
-        if change.verdict
-        else replace(change, p=p, verdict="changed" if p < stats.ALPHA else "within noise")
-        for change, p in zip(changes, adjusted, strict=True)
-    ]
+    for at, (change, p) in enumerate(zip(changes, adjusted, strict=True)):
+        if not change.verdict:
+            verdict = "changed" if p < stats.ALPHA else "within noise"
+            changes[at] = replace(change, p=p, verdict=verdict)
+    return changes
 
 
 def _shared_size_columns(

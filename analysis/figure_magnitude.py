@@ -73,10 +73,7 @@ def _points(result: SizeResult, none: Cell | None = None) -> list[Point]:
 
 
 def _draw(
-    results: Sequence[SizeResult],
-    lines: Sequence[list[Point] | None],
-    y_label: str,
-    metric: Metric,
+    results: Sequence[SizeResult], lines: Sequence[list[Point] | None], y_label: str, metric: Metric
 ) -> Figure:
     """Draw the line of each size, where it has one.
 

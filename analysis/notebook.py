@@ -36,17 +36,12 @@ def rows(source: Any = None, where: str | None = None, **words: Any) -> pd.DataF
     `words` are those of the commands: `rows(grid="quickstart", store="runs/store")`. Raises a
     UserError that lists every mistake of the rows.
     """
+    if source is not None and words:
+        raise UserError(f"with rows of its own these words mean nothing: {', '.join(words)}")
     if isinstance(source, pd.DataFrame):
-        if words:
-            raise UserError(f"with a DataFrame these words mean nothing: {', '.join(words)}")
-        frame = check(source, "the DataFrame")
-    else:
-        paths = [source] if isinstance(source, str | Path) else source
-        overrides = [f"{key}={value}" for key, value in words.items()]
-        if paths is not None and words:
-            raise UserError(f"with files these words mean nothing: {', '.join(words)}")
-        frame = load(overrides, paths)
-    return selected(frame, where)
+        return selected(check(source, "the DataFrame"), where)
+    paths = [source] if isinstance(source, str | Path) else source
+    return selected(load([f"{key}={value}" for key, value in words.items()], paths), where)
 
 
 def best(
@@ -102,10 +97,7 @@ def claims(
 
 
 def compare(
-    before: pd.DataFrame,
-    after: pd.DataFrame,
-    by: Sequence[str] | None = None,
-    metric: str = "top1",
+    before: pd.DataFrame, after: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1"
 ) -> pd.DataFrame:
     """Return every cell of two sweeps, and whether it changed by more than noise on validation."""
     changes = cell_changes(before, after, by, _metric(metric))

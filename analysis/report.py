@@ -89,7 +89,10 @@ def report(
         f"<p>{done:,} of {len(frame):,} trials are done, {len(results):,} sizes.</p>",
         f'<nav aria-label="parts"><ul>{links}</ul></nav></header>',
         "<main>",
-        *(report_page.section(key, name, text) for key, (name, text) in parts.items()),
+        *(
+            f'<section id="{key}">\n<h2>{escape(name)}</h2>\n{text}\n</section>'
+            for key, (name, text) in parts.items()
+        ),
         "</main>",
     ]
     return report_page.page(title, "\n".join(body))

@@ -19,11 +19,6 @@ def page(title: str, body: str) -> str:
     return template.substitute(title=escape(title), body=body)
 
 
-def section(name: str, title: str, *parts: str) -> str:
-    """Return a part of the page with its heading."""
-    return "\n".join([f'<section id="{name}">', f"<h2>{escape(title)}</h2>", *parts, "</section>"])
-
-
 def sortable(table: Table) -> str:
     """Return the table in a region that scrolls; the page's script makes its columns sortable."""
     label = f'role="region" aria-label="{escape(table.caption)}"'

@@ -102,9 +102,6 @@ def compare_work(
     return text
 
 
-# --- claims -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Effect:
     """An estimate, its p-value before correction over groups, and what was compared."""

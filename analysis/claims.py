@@ -136,9 +136,6 @@ def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
     return replace(result, verdict=significant if p < ALPHA else "undecided", p=p)
 
 
-# --- the table ----------------------------------------------------------------------------------
-
-
 def claims_table(
     results: Sequence[ClaimResult], extra_notes: Sequence[str], metric: Metric = TOP1
 ) -> Table:

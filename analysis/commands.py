@@ -167,11 +167,11 @@ def selected(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
     kept = frame[[condition.holds(dict(zip(names, row, strict=True))) for row in rows]]
     if kept.empty:
         texts = [list(dict.fromkeys(map(format_value, column))) for column in values]
-        present = "; ".join(
-            f"{name}: {', '.join(t[:MOST_VALUES])}{', ...' if len(t) > MOST_VALUES else ''}"
+        present = "".join(
+            f"; {name}: {', '.join(t[:MOST_VALUES])}{', ...' if len(t) > MOST_VALUES else ''}"
             for name, t in zip(names, texts, strict=True)
         )
-        raise UserError(f"where={where!r} leaves none of the {len(frame)} rows ({present})")
+        raise UserError(f"where={where!r} leaves none of the {len(frame)} rows{present}")
     return kept
 
 

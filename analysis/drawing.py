@@ -26,7 +26,7 @@ WIDTH_INCHES = 3.5  # a column of a two-column paper
 POINTS = 8  # of text
 STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.labelsize": POINTS,
-    "axes.titlesize": POINTS, "xtick.labelsize": POINTS - 1, "ytick.labelsize": POINTS - 1,
+    "xtick.labelsize": POINTS - 1, "ytick.labelsize": POINTS - 1,
 }  # fmt: skip
 MOST_PANELS = 12
 NAME_LENGTH, NAME_LINES = 44, 3  # characters of a name on a line, and its lines, in a legend

@@ -46,7 +46,8 @@ def difficulty_against_accuracy(
         _, x, cells = zip(*points, strict=True)
         rho = rank_correlation(x, [cell.mean_test for cell in cells]).effect
         title = drawing.fit_text(name, drawing.PANEL_NAME_LENGTH)
-        axes.set_title(title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}")
+        shown = title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}"
+        axes.set_title(shown, fontsize=drawing.POINTS)
     return drawing.finish(figure, each, "difficulty (nats)", drawing.label("test", metric))
 
 

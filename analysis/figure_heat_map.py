@@ -58,5 +58,5 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
     axes.set_yticks(range(len(results)), names)
     axes.set_xlabel("magnitude (boxed: ties)")
     title = f"change from the best, {drawing.label('test', metric, True)}"
-    axes.set_title(drawing.fit_text(title, 30))
+    axes.set_title(drawing.fit_text(title, 30), fontsize=drawing.POINTS)
     return figure

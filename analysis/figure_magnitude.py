@@ -88,7 +88,8 @@ def _draw(
     for axes, value in zip(each, values, strict=True):
         if panel_column:
             title = f"{panel_column} {format_value(value)}"
-            axes.set_title(drawing.fit_text(title, drawing.PANEL_NAME_LENGTH))
+            title = drawing.fit_text(title, drawing.PANEL_NAME_LENGTH)
+            axes.set_title(title, fontsize=drawing.POINTS)
         for result, points, name in zip(results, lines, names, strict=True):
             is_here = panel_column is None or result.size[panel_column] == value
             if is_here and points is not None:

@@ -129,8 +129,8 @@ def test_every_verb_checks_its_words_before_anything_else(planted, tmp_path, ver
         (["gird=quickstart"], "there is no option 'gird' (did you mean 'grid'?)"),
         (["grid=quickstart", "wehre=width<1"], "'wehre' (did you mean 'where'?)"),
         ([source, "rows=b.csv"], "rows is given twice"),
-        ([source, "where=width > 100"], "leaves none of the 24 rows (width: 0.5, 2)"),
-        ([source, "where=model.width > 100"], "leaves none of the 24 rows (model.width: 0.5, 2)"),
+        ([source, "where=width > 100"], "leaves none of the 24 rows; width: 0.5, 2"),
+        ([source, "where=model.width > 100"], "leaves none of the 24 rows; model.width: 0.5, 2"),
     ):
         with pytest.raises(UserError) as caught:
             VERBS[verb].main([*words, *out])

@@ -104,6 +104,8 @@ def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
         (lambda t: t.assign(params_nonzero=-5), "params_nonzero: -5 is not a count"),
         (lambda t: t.assign(epochs=math.inf), "epochs: inf is not a count"),
         (lambda t: t.assign(difficulty=math.inf), "difficulty: inf is not finite"),
+        (lambda t: t.assign(seed=[10**400] * len(t)), "seed: a number has more than 308 digits"),
+        (lambda t: t.assign(val_top1=True), "val_top1: True is not a number"),
         (lambda t: t.assign(seed=math.inf), "seed: inf is not a whole number"),
         (lambda t: t.assign(**{"seed.1": 3}), "column 'seed' is there twice"),
         (lambda t: pd.concat([t, t[["seed"]]], axis=1), "column 'seed' is there twice"),

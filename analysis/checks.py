@@ -93,15 +93,15 @@ def _repeated(names: Sequence[str]) -> set[str]:
 
 def _convert_to_numbers(frame: pd.DataFrame, column: str) -> str:
     """Make a column of `frame` numeric; return what is wrong with it, empty if nothing is."""
-    given, valid = frame[column], RANGES[column]
-    if pd.api.types.is_bool_dtype(given):
-        return f"{given.iloc[0]} is not a number"
+    values, valid = frame[column], RANGES[column]
+    if pd.api.types.is_bool_dtype(values):
+        return f"{values.iloc[0]} is not a number"
     try:
-        frame[column] = numbers = pd.to_numeric(given, errors="coerce")
+        frame[column] = numbers = pd.to_numeric(values, errors="coerce")
     except OverflowError:
         return "a number has more than 308 digits"
     missing = numbers.isna()
-    if missing.any() and len(unreadable := given[missing & given.notna() & (given != "nan")]):
+    if missing.any() and len(unreadable := values[missing & values.notna() & (values != "nan")]):
         return f"{unreadable.iloc[0]!r} is not a number"
     if column == "seed" and missing.any():
         return "a row has no seed"

@@ -213,19 +213,19 @@ def _why_optima_stay(
         smooth_optimum(cells, pooled([cell.val for cell in cells]), metric)
         for cells in (usable if len(sizes) <= MOST_OPTIMA else [])
     ]
-    known = [optimum for optimum in optima if optimum]
-    if len(known) < len(sizes):
+    available = [optimum for optimum in optima if optimum]
+    if len(available) < len(sizes):
         return (
             f"the smooth optimum is not known at every {column}, which takes 3 magnitudes, "
             f"2 seeds, and at most {MOST_OPTIMA} sizes"
         )
     for end, word in ((0, "lowest"), (1, "highest")):
-        if all(optimum.censored[end] for optimum in known):
+        if all(optimum.censored[end] for optimum in available):
             return f"every optimum may lie at the {word} magnitude or beyond"
-    trend = math.fsum(rank * optimum.at for rank, optimum in zip(ranks, known, strict=True))
+    trend = math.fsum(rank * optimum.at for rank, optimum in zip(ranks, available, strict=True))
     interval = 2 * t_quantile(0.5 + LEVEL / 2, math.inf)  # its width, in standard errors
     error = math.hypot(
-        *(rank * (o.high - o.low) / interval for rank, o in zip(ranks, known, strict=True))
+        *(rank * (o.high - o.low) / interval for rank, o in zip(ranks, available, strict=True))
     )
     if direction * trend <= t_quantile(1 - ALPHA, math.inf) * error:
         return "the optima move by no more than their intervals"

@@ -56,9 +56,9 @@ def _accented(character: str) -> str:
 def latex(table: Table) -> str:
     """Return a `table` environment: the strong column is bold, numbers align at their point."""
     columns = list(zip(table.header, table.columns(), strict=True))
-    made = [_column(name, cells, name == table.strong) for name, cells in columns]
-    layouts = " ".join(layout for layout, _ in made)
-    cells_by_row = zip(*(cells for _, cells in made), strict=True)
+    as_latex = [_column(name, cells, name == table.strong) for name, cells in columns]
+    layouts = " ".join(layout for layout, _ in as_latex)
+    cells_by_row = zip(*(cells for _, cells in as_latex), strict=True)
     head, *body = (f"    {' & '.join(cells)} \\\\" for cells in cells_by_row)
     letters = sum(min(max(map(len, (name, *cells))), LONG) for name, cells in columns)
     lines = [

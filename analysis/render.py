@@ -110,11 +110,11 @@ def screen(table: Table) -> str:
 def markdown(table: Table) -> str:
     """Return a pipe table in which the characters of markdown and HTML markup are escaped."""
 
-    def line(cells: Sequence[str]) -> str:
+    def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(map(_escape_markdown, cells)) + " |"
 
     rule = "| " + " | ".join(["---:"] * len(table.header)) + " |"
-    body = [line(table.header), rule, *map(line, table.rows)]
+    body = [row(table.header), rule, *map(row, table.rows)]
     notes = [f"- {_escape_markdown(note)}" for note in table.notes]
     return "\n".join([table.caption, "", *body, "", *notes])
 

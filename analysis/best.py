@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import stats
 from analysis.cells import Cell, best_cell, cells_per_size, magnitude_key, mean_counts, size_columns
 from analysis.columns import NONE, TOP1, Metric
-from analysis.optimum import Optimum, optimum
 from analysis.provenance import differing_columns
+from harness import statistics as stats
+from harness.statistics import Optimum, optimum
 
 POLICY = ("policy", "calibrated")  # size columns that do not matter for `none`
 MOST_OPTIMA = 500  # sizes for which the smooth optimum is computed: each takes some 2 ms
@@ -45,11 +45,14 @@ class SizeResult:
     none: Cell | None = None  # the cell that gain refers to: of this size, or of another policy
 
 
+def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
+    """Return the magnitudes of all cells, `none` first."""
+    magnitudes = {cell.magnitude for result in results for cell in result.cells}
+    return sorted(magnitudes, key=magnitude_key)
+
+
 def best_per_size(
-    frame: pd.DataFrame,
-    by: Sequence[str] | None = None,
-    metric: Metric = TOP1,
-    optima: bool = True,
+    frame: pd.DataFrame, by: Sequence[str] | None = None, metric: Metric = TOP1, optima: bool = True
 ) -> list[SizeResult]:
     """Return the result for each size, in the order of the size columns.
 
@@ -59,24 +62,16 @@ def best_per_size(
     columns = size_columns(frame, by)
     sizes = cells_per_size(frame, columns, metric)
     differing = differing_columns(mean_counts(frame, columns), columns)
-    with_optima = optima and len(sizes) <= MOST_OPTIMA
     none_cells = {
         _without_policy(size): cell for size, cells, _ in sizes if (cell := _none_cell(cells))
     }
-    return [
-        _evaluate(
-            SizeResult(
-                size,
-                cells,
-                params,
-                none=_none_cell(cells) or none_cells.get(_without_policy(size)),
-                differs_in=differing.get(tuple(size.values()), ()),
-            ),
-            metric,
-            with_optima,
-        )
-        for size, cells, params in sizes
-    ]
+    results = []
+    for size, cells, params in sizes:
+        none = _none_cell(cells) or none_cells.get(_without_policy(size))
+        differs_in = differing.get(tuple(size.values()), ())
+        result = SizeResult(size, cells, params, none=none, differs_in=differs_in)
+        results.append(_evaluate(result, metric, optima and len(sizes) <= MOST_OPTIMA))
+    return results
 
 
 def _none_cell(cells: Sequence[Cell]) -> Cell | None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.columns import AXES, COUNTS, NONE, TOP1, Metric, is_axis, values_of
-from analysis.stats import mean
 from harness.errors import UserError, nearest
+from harness.statistics import mean
 
 SizeKey = tuple[Any, ...]  # the values of the size columns
 
@@ -122,6 +122,16 @@ def is_determined(frame: pd.DataFrame, name: str, others: Sequence[str]) -> bool
     return bool((groups.nunique(dropna=False) <= 1).all())
 
 
+def groups_of(
+    frame: pd.DataFrame, columns: Sequence[str]
+) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Return the rows of each combination of values of the columns; all rows for no column."""
+    if not columns:
+        return [({}, frame)]
+    groups = frame.groupby(list(columns), dropna=False, sort=True)
+    return [(dict(zip(columns, key, strict=True)), part) for key, part in groups]
+
+
 def mean_counts(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Return the rows with each count among `columns` replaced by its mean over the size.
 
@@ -157,7 +167,14 @@ def cells_per_size(
     for name in scores:
         if name not in frame.columns:
             raise UserError(f"metric={metric.name}: the rows have no column '{name}'")
+        is_usable = (frame["state"] != "done") | frame[name].abs().lt(math.inf)
+        if not is_usable.all():
+            raise UserError(
+                f"metric={metric.name}: {(~is_usable).sum()} rows are done and have no finite "
+                f"number in the column '{name}'"
+            )
     frame = mean_counts(frame, columns)
+    _check_seeds(frame, columns)
     keys = size_keys(frame, columns)
     runs_of: dict[SizeKey, dict[float | str, list[Run]]] = {}
     values = [frame[name].tolist() for name in ("magnitude", "seed", "state", *scores)]
@@ -173,25 +190,15 @@ def cells_per_size(
     for key in sorted(runs_of, key=lambda key: [_sort_key(value) for value in key]):
         size = dict(zip(columns, key, strict=True))
         cells = tuple(
-            _cell(frame, size, magnitude, runs_of[key][magnitude], metric)
+            _cell(magnitude, runs_of[key][magnitude])
             for magnitude in sorted(runs_of[key], key=magnitude_key)
         )
         sizes.append(SizeCells(size, cells, mean(params_of[key]) if key in params_of else None))
     return sizes
 
 
-def _cell(
-    frame: pd.DataFrame,
-    size: dict[str, Any],
-    magnitude: float | str,
-    runs: Sequence[Run],
-    metric: Metric,
-) -> Cell:
-    if len({run.seed for run in runs}) < len(runs):
-        raise UserError(_repeated_seed_message(frame, size, magnitude))
+def _cell(magnitude: float | str, runs: Sequence[Run]) -> Cell:
     done = sorted((run for run in runs if run.state == "done"), key=lambda run: run.seed)
-    if not all(math.isfinite(value) for run in done for value in (run.val, run.test)):
-        raise UserError(f"metric={metric.name}: a row that is done has no finite number")
     return Cell(
         magnitude,
         tuple(run.val for run in done),
@@ -202,29 +209,27 @@ def _cell(
     )
 
 
-def _repeated_seed_message(
-    frame: pd.DataFrame, size: dict[str, Any], magnitude: float | str
-) -> str:
-    """Return the error for a cell in which a seed repeats: which columns distinguish its rows."""
-    inside = frame["magnitude"] == magnitude
-    for name, value in size.items():
-        inside &= frame[name].isna() if value is None else frame[name] == value
-    rows = frame[inside]
-    same_seed = rows[rows["seed"] == rows.loc[rows["seed"].duplicated(), "seed"].iloc[0]]
+def _check_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise UserError where a seed occurs twice in a cell, with the columns that differ."""
+    names = list(dict.fromkeys([*columns, "magnitude", "seed"]))
+    repeated = frame[frame.duplicated(names, keep=False)]
+    if repeated.empty:
+        return
+    _, rows = next(iter(repeated.groupby(names, dropna=False, sort=False)))
     differing = [
         str(name)
         for name in frame.columns
-        if name not in ("trial", "stage", "state") and same_seed[name].nunique(dropna=False) > 1
+        if name not in ("trial", "stage", "state") and rows[name].nunique(dropna=False) > 1
     ]
     shown = sorted(differing, key=lambda name: not is_axis(name))[:5]  # axes first
-    where = ", ".join(f"{name} {value}" for name, value in {**size, "magnitude": magnitude}.items())
     advice = (
         f"they differ in {', '.join(shown)}: add it to by=, or select rows with where="
         if shown
         else "the rows are equal: remove one of them"
     )
-    seed, times = same_seed["seed"].iloc[0], len(same_seed)
-    return f"the cell {where} has seed {seed:g} {times} times; {advice}"
+    where = ", ".join(f"{name} {values_of(rows, name)[0]}" for name in names if name != "seed")
+    seed = rows["seed"].iloc[0]
+    raise UserError(f"the cell {where} has seed {seed:g} {len(rows)} times; {advice}")
 
 
 def _sort_key(value: Any) -> tuple[int, Any]:

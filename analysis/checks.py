@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from analysis.columns import (
-    COUNTS,
-    NONE,
-    NUMBERS,
-    REQUIRED,
-    SCORES,
-    SHARES,
-    is_missing,
-    on_one_line,
-)
+from analysis.columns import NONE, RANGES, REQUIRED, SCORES, is_missing, on_one_line
 from harness.errors import UserError, nearest
 from harness.states import STATES
+
+DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -32,7 +26,13 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         for column in REQUIRED
         if column not in columns
     ]
-    problems += [f"column '{column}' is there twice" for column in sorted(_repeated(columns))]
+    if len(problems) == len(REQUIRED):
+        first = ", ".join(columns[:5]) or "none"
+        problems = [f"it has none of the columns {', '.join(REQUIRED)} (its first ones: {first})"]
+    problems += [
+        f"column '{column}' is there twice: remove or rename one of them"
+        for column in sorted(_repeated(columns))
+    ]
     if not problems and frame.empty:
         problems.append("it has no rows")
     _raise_if_any(problems, name)  # the checks below need the columns
@@ -40,13 +40,13 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     unknown = sorted(set(frame["state"].astype(str)) - set(STATES))
     if unknown:
         problems.append(f"state '{unknown[0]}' is not known{nearest(unknown[0], STATES)}")
-    for column in NUMBERS:
+    for column in RANGES:
         if column in columns and (problem := _convert_to_numbers(frame, column)):
             problems.append(f"{column}: {problem}")
     problems += _convert_magnitudes(frame)
-    for column in frame.columns.difference(["magnitude", *NUMBERS]):
-        if pd.api.types.is_object_dtype(frame[column]):  # lists cannot be keys of a group
-            texts = [None if is_missing(value) else str(value) for value in frame[column]]
+    for column in frame.columns.difference(["magnitude", *RANGES]):
+        if _is_to_convert(frame[column]):
+            texts = [None if is_missing(value) else _text(value) for value in frame[column]]
             frame[column] = pd.Series(texts, index=frame.index, dtype=object)
     if "trial" in columns:
         repeated = frame[frame.duplicated("trial", keep=False) & frame["trial"].notna()]
@@ -68,6 +68,21 @@ def _raise_if_any(problems: Sequence[str], name: str) -> None:
         raise UserError("\n  ".join(lines))
 
 
+def _is_to_convert(column: pd.Series) -> bool:
+    """Return whether a column may have values other than texts, or texts with carriage returns."""
+    if isinstance(column.dtype, pd.StringDtype):
+        return bool(column.str.contains("\r", regex=False, na=False).any())
+    return not pd.api.types.is_numeric_dtype(column)
+
+
+def _text(value: Any) -> str:
+    """Return the value as text: lists cannot be keys of a group.
+
+    In CSV, readers would take a carriage return for the end of a row.
+    """
+    return str(value).replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _repeated(names: Sequence[str]) -> set[str]:
     """Return the names that occur more than once; pandas renames a CSV's second `seed` `seed.1`."""
     unique = set(names)
@@ -78,32 +93,27 @@ def _repeated(names: Sequence[str]) -> set[str]:
 
 def _convert_to_numbers(frame: pd.DataFrame, column: str) -> str:
     """Make a column of `frame` numeric; return what is wrong with it, empty if nothing is."""
-    given = frame[column]
-    frame[column] = numbers = pd.to_numeric(given, errors="coerce")
+    values, valid = frame[column], RANGES[column]
+    if pd.api.types.is_bool_dtype(values):
+        return f"{values.iloc[0]} is not a number"
+    try:
+        frame[column] = numbers = pd.to_numeric(values, errors="coerce")
+    except OverflowError:
+        return "a number has more than 308 digits"
     missing = numbers.isna()
-    if missing.any():
-        unreadable = given[missing & given.notna()]
-        unreadable = unreadable[unreadable.astype(str) != "nan"]
-        if len(unreadable):
-            return f"{unreadable.iloc[0]!r} is not a number"
+    if missing.any() and len(unreadable := values[missing & values.notna() & (values != "nan")]):
+        return f"{unreadable.iloc[0]!r} is not a number"
     if column == "seed" and missing.any():
         return "a row has no seed"
-    wrong, reason = numbers[:0], ""
-    if column in SCORES:
-        wrong = numbers[(numbers < 0) | (numbers > 1)]
-        reason = "outside [0, 1]; accuracies are shares"
-    elif column in SHARES:
-        wrong = numbers[(numbers < 0) | (numbers >= 1)]
-        reason = "outside [0, 1); it is a share"
-    elif column in COUNTS:
-        wrong, reason = numbers[(numbers < 0) | (numbers == math.inf)], "not a count"
-    elif column in ("seed", "difficulty"):
-        wrong, reason = numbers[numbers.abs() == math.inf], "not finite"
+    is_valid = numbers.between(0, valid.highest, inclusive=valid.inclusive)
+    if column == "seed":
+        is_valid &= numbers % 1 == 0
+    wrong = numbers[~missing & ~is_valid]
     if wrong.empty:
         return ""
-    is_percentage = column in (*SCORES, *SHARES) and 1 < wrong.max() <= 100
+    is_percentage = valid.highest < wrong.max() <= 100
     advice = ", so divide percentages by 100" if is_percentage else ""
-    return f"{wrong.iloc[0]:g} is {reason}{advice}"
+    return f"{wrong.iloc[0]:g} is {valid.otherwise}{advice}"
 
 
 def _convert_magnitudes(frame: pd.DataFrame) -> list[str]:
@@ -122,8 +132,7 @@ def _parse_magnitude(text: str) -> float | str | None:
     """Return `none` or a share in [0, 1]; None for any other text."""
     if text == NONE:
         return text
-    try:
-        number = float(text)
-    except ValueError:
+    if not DECIMAL.fullmatch(text):
         return None
+    number = float(text) + 0.0  # -0.0 becomes 0.0
     return number if 0.0 <= number <= 1.0 else None

@@ -12,12 +12,20 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.budgets import Untestable
 from analysis.cells import Cell, cells_per_size
-from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
+from analysis.claim_base import (
+    Claim,
+    Effect,
+    Selection,
+    Test,
+    Untestable,
+    effect_of,
+    rows_that_differ,
+)
 from analysis.columns import NONE, Metric
-from analysis.number_text import format_value
-from analysis.stats import contrast
+from analysis.render import format_value
+from harness.statistics import contrast
+from harness.sweep.schedules import role
 
 
 def best_arm_beats(
@@ -74,11 +82,6 @@ def _schedules(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
     return rows_that_differ(frame, "schedule"), ["schedule"]
 
 
-def _schedule_kind(value: Any) -> str:
-    """Return the kind; `rising` and `shuffled` have the mean of `falling` but ignore sparsity."""
-    return value if value in ("constant", "rising", "shuffled") else "varying"
-
-
 def _calibrations(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
     """Select calibrated and uncalibrated spaces; each is a separate policy.
 
@@ -98,7 +101,7 @@ A3 = Claim(
     name="A3",
     statement="a magnitude that follows the sparsity beats the best constant one",
     select=_schedules,
-    test=best_arm_beats(_schedule_kind, "varying", "constant"),
+    test=best_arm_beats(role, "varying", "constant"),
 )
 C2 = Claim(
     name="C2",

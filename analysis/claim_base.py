@@ -2,19 +2,104 @@
 
 With every metric, a positive effect is in the direction that the claim predicts. Effects are
 differences of test results; where arms have to be chosen first, they are chosen on validation.
+
+A budget is epochs and examples, along the whole path of stages. Unequal budgets are refused.
+Multiply-adds are not a budget: arms that need more of them per example (a teacher, additional
+parameters) are compared, and the table says how many more they need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from analysis.budgets import Untestable, check_budget, unequal_work
 from analysis.cells import Cell
 from analysis.columns import Metric
-from analysis.stats import Estimate, mean
+from analysis.render import format_value
+from harness.statistics import Estimate, mean
+
+BUDGETS = ("epochs", "examples")
+TOLERANCE = 0.01  # share by which the budgets of compared arms may differ
+WORK_TOLERANCE = 0.1  # masks of one sparsity differ in multiply-adds by some per cent
+
+
+class Untestable(Exception):
+    """The reason why a claim cannot be tested on these rows."""
+
+
+def check_budget(rows: pd.DataFrame, within: Sequence[str]) -> str:
+    """Raise Untestable where arms that agree in `within` were trained for different lengths.
+
+    Returns a note if the rows lack the columns that tell, else an empty text.
+    """
+    done = rows[rows["state"] == "done"]
+    budgets = [name for name in BUDGETS if name in done.columns and done[name].notna().any()]
+    for name in budgets:
+        bounds = _bounds(done, within, name)
+        unequal = bounds[bounds["max"] > (1 + TOLERANCE) * bounds["min"]]
+        if len(unequal):
+            low, high = unequal.iloc[0][["min", "max"]]
+            raise Untestable(
+                f"unequal budgets, {low:g} to {high:g} {name}: "
+                "unequal_budgets=true compares them anyway"
+            )
+    return "" if budgets or done.empty else "; budgets unknown: no column epochs or examples"
+
+
+def path_lengths(rows: pd.DataFrame) -> str:
+    """Return by how much the paths to the sizes of one claim differ in epochs, if they do."""
+    done = rows[rows["state"] == "done"]
+    if "epochs" not in done.columns or not done["epochs"].notna().any():
+        return ""
+    low, high = done["epochs"].min(), done["epochs"].max()
+    return f"; paths of {low:g} to {high:g} epochs" if high > (1 + TOLERANCE) * low else ""
+
+
+def unequal_work(rows: pd.DataFrame, within: Sequence[str]) -> str:
+    """Return how much arms that agree in `within` differ in multiply-adds of training, if so."""
+    done = rows[rows["state"] == "done"]
+    if "train_macs" not in done.columns or not done["train_macs"].max() > 0:
+        return ""
+    bounds = _bounds(done[done["train_macs"] > 0], within, "train_macs")
+    ratio = float((bounds["max"] / bounds["min"]).max())
+    return f"; multiply-adds differ up to {ratio:.1f} x" if ratio > 1 + WORK_TOLERANCE else ""
+
+
+def _bounds(done: pd.DataFrame, within: Sequence[str], name: str) -> pd.DataFrame:
+    """Return the lowest and highest value of the column `name` per group of rows."""
+    groups: Any = list(within) or [0] * len(done)  # zeros: one group of all rows
+    return done.groupby(groups, dropna=False, sort=False)[name].agg(["min", "max"])
+
+
+def mean_work(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...], float]:
+    """Return the mean multiply-adds of training by the values of `columns`, where known."""
+    done = rows[rows["state"] == "done"]
+    if "train_macs" not in done.columns:
+        return {}
+    means = done.groupby(list(columns), dropna=False)["train_macs"].mean()
+    keys = [key if isinstance(key, tuple) else (key,) for key in means.index]
+    return {key: float(work) for key, work in zip(keys, means, strict=True) if work > 0}
+
+
+def compare_work(
+    arm: tuple[str, Any], others: Sequence[tuple[str, Any]], work: Mapping[Any, float]
+) -> str:
+    """Return how many times the multiply-adds of each other arm `arm` takes, where they differ.
+
+    An arm is its name and its key in `work`.
+    """
+    name, key = arm
+    text = ""
+    for other_name, other in others:
+        if key in work and other in work:
+            ratio = work[key] / work[other]
+            if not 1 / (1 + WORK_TOLERANCE) <= ratio <= 1 + WORK_TOLERANCE:
+                rounded = format_value(float(f"{ratio:.2g}"))
+                text += f"; {name} takes {rounded} x the multiply-adds of {other_name}"
+    return text
 
 
 @dataclass(frozen=True)

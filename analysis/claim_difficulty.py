@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.budgets import Untestable
 from analysis.cells import cells_per_size
-from analysis.claim_base import Claim, Effect, Selection, rows_that_differ
+from analysis.claim_base import Claim, Effect, Selection, Untestable, rows_that_differ
 from analysis.columns import Metric
-from analysis.rank_correlation import FEWEST, rank_correlation
+from harness.statistics import FEWEST_PAIRS, rank_correlation
 
 
 def _difficulties(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
@@ -30,7 +29,7 @@ def difficulty_orders(rows: pd.DataFrame, columns: list[str], metric: Metric) ->
     ]
     estimate = rank_correlation([x for x, _ in points], [y for _, y in points])
     if math.isnan(estimate.effect):
-        raise Untestable(f"it needs {FEWEST} policies of different difficulty")
+        raise Untestable(f"it needs {FEWEST_PAIRS} policies of different difficulty")
     compared = f"rank correlation over {len(points)} policies"
     return [Effect(estimate, estimate.p, math.nan, compared)]
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.best import MOST_OPTIMA, smooth_optimum
-from analysis.budgets import Untestable, check_budget, path_lengths, unequal_work
 from analysis.cells import (
     Cell,
     best_cell,
@@ -19,11 +18,21 @@ from analysis.cells import (
     magnitude_key,
     mean_counts,
 )
-from analysis.claim_base import Claim, Effect, Selection, Test, effect_of, rows_that_differ
+from analysis.claim_base import (
+    Claim,
+    Effect,
+    Selection,
+    Test,
+    Untestable,
+    check_budget,
+    effect_of,
+    path_lengths,
+    rows_that_differ,
+    unequal_work,
+)
 from analysis.columns import NONE, Metric
-from analysis.number_text import format_value
-from analysis.optimum import Optimum
-from analysis.stats import ALPHA, LEVEL, Estimate, contrast, mean, pooled, t_quantile
+from analysis.render import format_value
+from harness.statistics import ALPHA, LEVEL, Estimate, contrast, mean, pooled, t_quantile
 
 SIZES = ("width", "depth", "params_total")
 """A1 orders sizes by the first of these columns that varies among the dense trials."""
@@ -199,29 +208,28 @@ def _why_optima_stay(
     """
     ranks = [rank for sizes in strata for rank in _centred_ranks(len(sizes))]
     sizes = [cells for stratum in strata for cells in stratum]
-    optima = [_optimum(cells, metric) for cells in sizes] if len(sizes) <= MOST_OPTIMA else []
-    known = [optimum for optimum in optima if optimum]
-    if len(known) < len(sizes):
+    usable = [[cell for cell in cells if cell.is_usable] for cells in sizes]
+    optima = [
+        smooth_optimum(cells, pooled([cell.val for cell in cells]), metric)
+        for cells in (usable if len(sizes) <= MOST_OPTIMA else [])
+    ]
+    available = [optimum for optimum in optima if optimum]
+    if len(available) < len(sizes):
         return (
             f"the smooth optimum is not known at every {column}, which takes 3 magnitudes, "
             f"2 seeds, and at most {MOST_OPTIMA} sizes"
         )
     for end, word in ((0, "lowest"), (1, "highest")):
-        if all(optimum.censored[end] for optimum in known):
+        if all(optimum.censored[end] for optimum in available):
             return f"every optimum may lie at the {word} magnitude or beyond"
-    trend = math.fsum(rank * optimum.at for rank, optimum in zip(ranks, known, strict=True))
+    trend = math.fsum(rank * optimum.at for rank, optimum in zip(ranks, available, strict=True))
     interval = 2 * t_quantile(0.5 + LEVEL / 2, math.inf)  # its width, in standard errors
     error = math.hypot(
-        *(rank * (o.high - o.low) / interval for rank, o in zip(ranks, known, strict=True))
+        *(rank * (o.high - o.low) / interval for rank, o in zip(ranks, available, strict=True))
     )
     if direction * trend <= t_quantile(1 - ALPHA, math.inf) * error:
         return "the optima move by no more than their intervals"
     return ""
-
-
-def _optimum(cells: Cells, metric: Metric) -> Optimum | None:
-    usable = [cell for cell in cells if cell.is_usable]
-    return smooth_optimum(usable, pooled([cell.val for cell in usable]), metric)
 
 
 A1 = Claim(

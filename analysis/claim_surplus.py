@@ -9,13 +9,22 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.budgets import Untestable, check_budget, compare_work, mean_work
 from analysis.cells import Cell, cells_per_size, size_columns
-from analysis.claim_base import Claim, Effect, Selection, effect_of, rows_that_differ
+from analysis.claim_base import (
+    Claim,
+    Effect,
+    Selection,
+    Untestable,
+    check_budget,
+    compare_work,
+    effect_of,
+    mean_work,
+    rows_that_differ,
+)
 from analysis.columns import NONE, Metric
-from analysis.number_text import format_interval, format_value
-from analysis.stats import Estimate, contrast
+from analysis.render import format_interval, format_value
 from harness.compress.surplus import FORMS
+from harness.statistics import Estimate, contrast
 
 SIMILAR_WORK = 1.5  # ratio of multiply-adds up to which a longer `none` is a control of equal work
 

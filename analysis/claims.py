@@ -7,34 +7,26 @@ python -m analysis.claims rows=rows.csv where="dataset == 'cifar10'" unequal_bud
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
-from analysis.budgets import Untestable
-from analysis.cells import is_determined, size_columns
+from analysis.cells import groups_of, is_determined, size_columns
 from analysis.claim_arms import A3, C2
-from analysis.claim_base import Claim, Effect
+from analysis.claim_base import Claim, Effect, Untestable
 from analysis.claim_difficulty import C1
 from analysis.claim_optimum import A1, A2
 from analysis.claim_surplus import B
-from analysis.columns import METRICS, TOP1, Metric
-from analysis.formats import FORMATS, show
-from analysis.number_text import format_interval, format_p, format_value
+from analysis.columns import TOP1, Metric
+from analysis.commands import FORMAT, ROW_OPTIONS, read_request, show
 from analysis.provenance import warnings
-from analysis.render import Table
-from analysis.rows import ROW_OPTIONS, load, selected
-from analysis.stats import ALPHA, holm, seeds_to_settle
-from harness.arguments import Option, split_options
+from analysis.render import Table, format_interval, format_p, format_value
+from harness.arguments import Option
 from harness.errors import command
+from harness.statistics import ALPHA, NO_ESTIMATE, holm, seeds_to_settle
 
-OPTIONS = {
-    **ROW_OPTIONS,
-    "format": Option(default="screen", choices=FORMATS),
-    "unequal_budgets": Option(bool, default=False),
-}
+OPTIONS = {**ROW_OPTIONS, "format": FORMAT, "unequal_budgets": Option(bool, default=False)}
 CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B, C1, C2)}
 MOST_SEEDS = 1000  # seeds to settle above which the table says ">1000"
 
@@ -43,15 +35,15 @@ MOST_SEEDS = 1000  # seeds to settle above which the table says ">1000"
 class ClaimResult:
     """A claim's test on one group of rows. A positive effect is in the direction predicted."""
 
-    name: str  # A1 ... C2
+    claim: str  # A1 ... C2
     group: str  # "dataset cifar10, family cifar_resnet"; empty for all rows
     verdict: str  # supported, contradicted, undecided, control, not tested
-    reason: str  # what was compared, or why nothing was
     effect: Effect | None = None
     p: float = math.nan  # adjusted by Holm over the groups of the claim
-    seeds: float = math.nan  # per cell, that would settle an effect of this size
+    seeds_to_settle: float = math.nan  # per cell, for an effect of this size
     done: int = 0  # completed trials of the group
     trials: int = 0
+    compared: str = ""  # what was compared, or why nothing was
 
 
 def claims(
@@ -69,7 +61,8 @@ def claims(
     results: list[ClaimResult] = []
     for name in names or CLAIMS:
         tested = list(_test_groups(CLAIMS[name], frame, metric, unequal_budgets, by))
-        adjusted = holm([_p_for_correction(result) for result in tested])
+        effects = [result.effect for result in tested]
+        adjusted = holm([e.p if e and not e.is_control else math.nan for e in effects])
         tests = sum(not math.isnan(p) for p in adjusted)
         results += [_judge(result, p, tests) for result, p in zip(tested, adjusted, strict=True)]
     return results
@@ -86,14 +79,14 @@ def _test_groups(
 
     def result(rows: pd.DataFrame, group: str, verdict: str, reason: str) -> ClaimResult:
         done = int((rows["state"] == "done").sum())
-        return ClaimResult(claim.name, group, verdict, reason, done=done, trials=len(rows))
+        return ClaimResult(claim.name, group, verdict, done=done, trials=len(rows), compared=reason)
 
     try:
         rows, columns = claim.select(frame, by)
     except Untestable as reason:
         yield result(frame, "", "not tested", str(reason))
         return
-    for key, part in _groups(rows, _group_columns(rows, columns, by)):
+    for key, part in groups_of(rows, _group_columns(rows, columns, by)):
         group = ", ".join(f"{name} {format_value(value)}" for name, value in key.items())
         try:
             notes = "" if unequal_budgets else claim.check_budget(part, columns)
@@ -125,21 +118,6 @@ def _group_columns(
     ]
 
 
-def _groups(
-    rows: pd.DataFrame, columns: Sequence[str]
-) -> list[tuple[Mapping[str, Any], pd.DataFrame]]:
-    if not columns:
-        return [({}, rows)]
-    groups = rows.groupby(list(columns), dropna=False, sort=True)
-    return [(dict(zip(columns, key, strict=True)), part) for key, part in groups]
-
-
-def _p_for_correction(result: ClaimResult) -> float:
-    """Return the p-value that counts among the tests of a claim; NaN for controls."""
-    effect = result.effect
-    return math.nan if effect is None or effect.is_control else effect.p
-
-
 def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
     """Return the result with its verdict: significant after Holm's correction, and which way."""
     effect = result.effect
@@ -148,15 +126,14 @@ def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
     if effect.is_control:
         return replace(result, verdict="control", p=effect.p)
     if p < ALPHA and effect.doubt:  # more seeds of these magnitudes may never settle it
-        return replace(result, p=p, reason=f"{result.reason}; {effect.doubt}")
-    result = replace(result, seeds=seeds_to_settle(effect.estimate, effect.seeds, tests))
+        return replace(result, p=p, compared=f"{result.compared}; {effect.doubt}")
+    seeds = seeds_to_settle(effect.estimate, effect.seeds, tests)
+    result = replace(result, seeds_to_settle=seeds)
     if math.isnan(p):
-        return replace(result, reason=f"{result.reason}; one seed gives no estimate of the noise")
+        why = f"{result.compared}; one seed gives no estimate of the noise"
+        return replace(result, compared=why)
     significant = "supported" if effect.estimate.effect > 0 else "contradicted"
     return replace(result, verdict=significant if p < ALPHA else "undecided", p=p)
-
-
-# --- the table ----------------------------------------------------------------------------------
 
 
 def claims_table(
@@ -178,24 +155,19 @@ def claims_table(
 
 
 def _row(result: ClaimResult, metric: Metric) -> tuple[str, ...]:
-    if CLAIMS[result.name].is_correlation:
+    if CLAIMS[result.claim].is_correlation:
         metric = replace(metric, scale=1.0, digits=2)
-    effect = "-"
-    if result.effect:
-        estimate = result.effect.estimate
-        effect = format_interval(estimate.effect, estimate.half, metric, signed=True)
-    seeds = "-"
-    if not math.isnan(result.seeds):
-        seeds = f"{result.seeds:.0f}" if result.seeds <= MOST_SEEDS else f">{MOST_SEEDS}"
+    estimate = result.effect.estimate if result.effect else NO_ESTIMATE
+    seeds = result.seeds_to_settle
     return (
-        result.name,
+        result.claim,
         result.group or "-",
-        effect,
+        format_interval(estimate.effect, estimate.half, metric, signed=True),
         format_p(result.p),
-        seeds,
+        "-" if math.isnan(seeds) else f">{MOST_SEEDS}" if seeds > MOST_SEEDS else f"{seeds:.0f}",
         result.verdict,
         f"{result.done} of {result.trials}",
-        result.reason,
+        result.compared,
     )
 
 
@@ -232,11 +204,10 @@ def usage() -> str:
 
 def main(args: list[str]) -> int:
     """Print the table of verdicts."""
-    rest, options = split_options(args, OPTIONS)
-    metric = METRICS[options["metric"]]
-    frame = selected(load(rest, options["rows"]), options["where"])
-    results = claims(frame, metric, options["unequal_budgets"], options["by"])
-    print(show(claims_table(results, warnings(frame), metric), options["format"]))
+    request = read_request(args, OPTIONS)
+    frame, metric = request.frame, request.metric
+    results = claims(frame, metric, request.options["unequal_budgets"], request.by)
+    print(show(claims_table(results, warnings(frame), metric), request.options["format"]))
     return 0
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ COLUMNS = {
     "family": "model family",
     "depth": "layers, where the family has a choice",
     "width": "channel multiplier",
-    "sparsity": "requested share of the prunable weights that are zero (channel: of the width)",
+    "sparsity": "requested share of the prunable weights, or channels, that are zero",
     "dense_long": "for the dense control: the sparsity whose training budget it matches",
     "policy": "augmentation policy without its magnitude",
     "magnitude": "none, or a share in [0, 1] of the policy's scale",
@@ -29,14 +30,14 @@ COLUMNS = {
     "weight_decay": "where varied",
     "label_smoothing": "where varied",
     "train_size": "training images, where varied",
-    "method": "what chooses the weights to prune: magnitude, random, nm or channel, where varied",
-    "pruning": "iterative, one_shot or gradual, where varied",
-    "schedule": "magnitude along the levels: constant, falling, rising, ..., where varied",
+    "method": "the method that chooses the weights to prune, where varied",
+    "pruning": "how sparsity rises along the path, where varied",
+    "schedule": "the schedule of the magnitude along the levels, where varied",
     "surplus": "additional parameters: none, or their form, where varied",
     "calibrated": "whether magnitude is difficulty in this space, where varied",
     "difficulty": "a teacher's loss on images augmented this way, nats, where measured",
     "stage": "id of the trial's last stage",
-    "sparsity_achieved": "share of the prunable weights (channel: of the outputs) that is pruned",
+    "sparsity_achieved": "share of the prunable weights, or channels, that is pruned",
     "params_total": "parameters of the deployed model",
     "params_nonzero": "parameters of the deployed model that are not pruned",
     "params_prunable": "weights that pruning chooses from",
@@ -69,12 +70,30 @@ TEXT = (
 """Columns that are read from CSV as text, even where they look like numbers."""
 REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
 SCORES = ("val_top1", "test_top1")
-SHARES = ("sparsity", "dense_long")  # in [0, 1)
 COUNTS = (
     "params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero", "epochs",
     "examples", "train_macs", "gpu_seconds", "estimated_seconds",
 )  # fmt: skip
-NUMBERS = (*SCORES, *SHARES, *COUNTS, "val_loss", "test_loss", "seed", "difficulty")
+
+
+class Range(NamedTuple):
+    """Which numbers of a column are valid, from 0 to `highest`, and what the others are."""
+
+    highest: float
+    inclusive: Literal["both", "left"]  # "left": `highest` itself is not valid
+    otherwise: str
+
+
+RANGES = {
+    **dict.fromkeys(SCORES, Range(1, "both", "outside [0, 1]; accuracies are shares")),
+    **dict.fromkeys(("sparsity", "dense_long"), Range(1, "left", "outside [0, 1); it is a share")),
+    "sparsity_achieved": Range(1, "both", "outside [0, 1]; it is a share"),
+    **dict.fromkeys(COUNTS, Range(math.inf, "left", "not a count")),
+    **dict.fromkeys(("val_loss", "test_loss"), Range(math.inf, "both", "below 0")),
+    "difficulty": Range(math.inf, "left", "not finite, or below 0"),
+    "seed": Range(math.inf, "left", "not a whole number of 0 or more"),
+}
+"""The columns of numbers."""
 NONE = "none"  # no augmentation: a level of magnitude of its own; no additional parameters
 
 

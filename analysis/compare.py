@@ -13,28 +13,27 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import stats
 from analysis.cells import Cell, SizeKey, cells_per_size, magnitude_key, size_columns
-from analysis.columns import AXES, METRICS, TOP1, Metric, is_axis, on_one_line
-from analysis.formats import FORMATS, show
-from analysis.number_text import format_interval, format_p, format_score, format_value
+from analysis.columns import AXES, TOP1, Metric, is_axis, on_one_line
+from analysis.commands import FORMAT, ROW_OPTIONS, load, read_request, selected, show
 from analysis.provenance import PROVENANCE, warnings
-from analysis.render import Table
-from analysis.rows import ROW_OPTIONS, load, selected
-from harness.arguments import Option, split_options
+from analysis.render import Table, format_interval, format_p, format_score, format_value
+from harness import statistics as stats
+from harness.arguments import Option
 from harness.errors import UserError, command
 
 OPTIONS = {
     **ROW_OPTIONS,
-    "format": Option(default="screen", choices=FORMATS),
+    "format": FORMAT,
     "with": Option(list, required=True, example="before.csv"),
     "show": Option(default="changed", choices=("changed", "all")),
 }
-SUFFIXES = (".csv", ".parquet")
+GRID_SUFFIXES = ("", ".yaml", ".yml")  # of a name in `with`; all others are files of rows
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,10 @@ def compare(
     one seed each), runs count as independent, p-values are Holm's over all cells compared.
     """
     columns = _shared_size_columns(before, after, by)
-    sides = [_cells_by_size(frame, columns, metric) for frame in (before, after)]
+    sides: list[dict[SizeKey, tuple[Cell, ...]]] = [
+        {tuple(size.values()): cells for size, cells, _ in cells_per_size(frame, columns, metric)}
+        for frame in (before, after)
+    ]
     overall = stats.pooled(
         [cell.val for side in sides for cells in side.values() for cell in cells]
     )
@@ -81,7 +83,11 @@ def compare(
             pair = old.get(magnitude), new.get(magnitude)
             changes.append(_change(size, magnitude, pair, own if own.freedom else overall))
     adjusted = stats.holm([change.p for change in changes])
-    return [_judge(change, p) for change, p in zip(changes, adjusted, strict=True)]
+    for at, (change, p) in enumerate(zip(changes, adjusted, strict=True)):
+        if not change.verdict:
+            verdict = "changed" if p < stats.ALPHA else "within noise"
+            changes[at] = replace(change, p=p, verdict=verdict)
+    return changes
 
 
 def _shared_size_columns(
@@ -105,12 +111,6 @@ def _shared_size_columns(
                     "columns that both have with by="
                 )
     return list(dict.fromkeys(by))
-
-
-def _cells_by_size(
-    frame: pd.DataFrame, columns: Sequence[str], metric: Metric
-) -> dict[SizeKey, tuple[Cell, ...]]:
-    return {tuple(s.size.values()): s.cells for s in cells_per_size(frame, columns, metric)}
 
 
 def _change(
@@ -141,12 +141,6 @@ def _change(
     difference = new.mean_val - old.mean_val
     p = stats.t_tails(difference / error, spread.freedom) if error else 0.0
     return replace(change, half=stats.half_width(spread, *counts), p=p)
-
-
-def _judge(change: Change, p: float) -> Change:
-    if change.verdict:
-        return change
-    return replace(change, p=p, verdict="changed" if p < stats.ALPHA else "within noise")
 
 
 def comparison_table(
@@ -206,17 +200,17 @@ def notes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
 
 def main(args: list[str]) -> int:
     """Print the table of changes."""
-    rest, options = split_options(args, OPTIONS)
-    metric = METRICS[options["metric"]]
-    other = [arg for arg in rest if not arg.startswith("grid=")]
-    second = ",".join(options["with"])
-    are_files = all(name.endswith(SUFFIXES) for name in options["with"])
-    before = load(rest, options["rows"])
-    after = load([], second) if are_files else load([f"grid={second}", *other], None)
-    before, after = (selected(frame, options["where"]) for frame in (before, after))
-    changes = compare(before, after, options["by"], metric)
+    request = read_request(args, OPTIONS)
+    options, before = request.options, request.frame
+    if not any(Path(name).suffix in GRID_SUFFIXES for name in options["with"]):
+        after = load([], options["with"])
+    else:
+        overrides = [arg for arg in request.overrides if not arg.startswith("grid=")]
+        after = load([f"grid={','.join(options['with'])}", *overrides], options=OPTIONS)
+    after = selected(after, options["where"])
+    changes = compare(before, after, request.by, request.metric)
     every = options["show"] == "all"
-    table = comparison_table(changes, notes(before, after), metric, every)
+    table = comparison_table(changes, notes(before, after), request.metric, every)
     print(show(table, options["format"]))
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -13,10 +13,9 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from analysis.best import SizeResult
-from analysis.cells import magnitude_key
+from analysis.best import SizeResult, magnitudes_of
 from analysis.columns import NONE, Metric
-from analysis.number_text import format_value
+from analysis.render import format_value
 from harness.files import atomic_write, make_folder
 
 # Okabe and Ito (2008), distinct with any common colour blindness; beyond 7 lines dashes differ
@@ -25,29 +24,25 @@ DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "P")
 WIDTH_INCHES = 3.5  # a column of a two-column paper
 POINTS = 8  # of text
+STYLE: Any = {
+    "axes.spines.top": False, "axes.spines.right": False, "axes.labelsize": POINTS,
+    "xtick.labelsize": POINTS - 1, "ytick.labelsize": POINTS - 1,
+}  # fmt: skip
 MOST_PANELS = 12
 NAME_LENGTH, NAME_LINES = 44, 3  # characters of a name on a line, and its lines, in a legend
 PANEL_NAME_LENGTH = 22  # above one of two panels
 TIP = "tip:"  # prefix of a group id that becomes a tooltip in the report
 
 
-def canvas(height: float = 2.5) -> tuple[Figure, Any]:
-    """Return a figure of one paper column and its axes; without pyplot, which keeps state."""
-    figure, (axes,) = panels(1, height)
-    return figure, axes
+def panels(count: int = 1, height: float = 2.5) -> tuple[Figure, list[Any]]:
+    """Return a figure with `count` axes, two in a row; `height` is that of a row in inches.
 
-
-def panels(count: int, height: float = 2.5) -> tuple[Figure, list[Any]]:
-    """Return a figure with `count` axes, two in a row; `height` is that of a row in inches."""
+    Without pyplot, which keeps state.
+    """
     across, down = min(count, 2), math.ceil(count / 2)
-    figure = Figure(figsize=(WIDTH_INCHES, height * down), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=POINTS - 1)
-        axes.xaxis.label.set_size(POINTS)
-        axes.yaxis.label.set_size(POINTS)
-        axes.title.set_size(POINTS)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, height * down), layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[count:]:
         axes.remove()
     for axes in grid.flat[max(0, count - across) : count]:  # the lowest of each column
@@ -72,12 +67,6 @@ def label(split: str, metric: Metric, difference: bool = False) -> str:
     return f"{split} top-1 ({'points' if difference else '%'})"
 
 
-def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
-    """Return the magnitudes of all cells, `none` first."""
-    magnitudes = {cell.magnitude for result in results for cell in result.cells}
-    return sorted(magnitudes, key=magnitude_key)
-
-
 def place_of(magnitude: float | str, results: Sequence[SizeResult]) -> float:
     """Return a magnitude's place on the axis; `none` is left of 0, detached from the line."""
     if magnitude != NONE:
@@ -92,21 +81,45 @@ def finish_magnitudes(axis: Any, results: Sequence[SizeResult], with_none: bool 
     magnitudes = [m for m in magnitudes_of(results) if with_none or m != NONE]
     places = [place_of(magnitude, results) for magnitude in magnitudes]
     least = (places[-1] - places[0]) / (6 if panel_count > 1 else 11) if places else 0.0
-    texts, last = [], -math.inf
-    for place, magnitude in zip(places, magnitudes, strict=True):
-        has_label = place - last >= least
-        texts.append(format_value(magnitude) if has_label else "")
-        last = place if has_label else last
+    shown = spaced(places, lambda last: last + least)
+    texts = [format_value(m) if p in shown else "" for p, m in zip(places, magnitudes, strict=True)]
     axis.set_ticks(places, texts)
 
 
-def draw_seeds(
-    axes: Any, at: float, values: Sequence[float], metric: Metric, position: int
+def spaced(ticks: Sequence[float], least_after: Callable[[float], float]) -> list[float]:
+    """Return the rising ticks that are far enough from the one before for their labels."""
+    shown: list[float] = []
+    for tick in ticks:
+        if not shown or tick >= least_after(shown[-1]):
+            shown.append(tick)
+    return shown
+
+
+def draw_point(
+    axes: Any,
+    x: float,
+    y: float,
+    position: int,
+    tooltip: str,
+    shape: str = "o",
+    seeds: Sequence[float] = (),
+    **style: Any,
 ) -> None:
-    """Draw the seeds of a cell, a dot each."""
+    """Draw a mark with its tooltip, which the report shows, and the seeds of its cell as dots."""
     colour, _ = colour_and_dash(position)
-    scaled = [metric.scale * value for value in values]
-    axes.plot([at] * len(values), scaled, ".", color=colour, markersize=2, alpha=0.7)
+    (point,) = axes.plot([x], [y], shape, **{"color": colour, "markersize": 4, **style})
+    point.set_gid(TIP + tooltip)
+    if seeds:
+        axes.plot([x] * len(seeds), seeds, ".", color=colour, markersize=2, alpha=0.7)
+
+
+def finish(figure: Figure, panels: Sequence[Any], x_label: str, y_label: str) -> Figure:
+    """Return the figure with its labels and legend."""
+    for axes in panels[-2:]:
+        axes.set_xlabel(x_label)
+    figure.supylabel(y_label, fontsize=POINTS)
+    add_legend(figure, panels)
+    return figure
 
 
 def add_legend(figure: Figure, panels: Sequence[Any]) -> None:
@@ -155,18 +168,6 @@ def names_of(results: Sequence[SizeResult], columns: Sequence[str] | None = None
 def name_of(size: Mapping[str, Any], columns: Iterable[str]) -> str:
     """Return the name of a size: `width 0.5, sparsity 0.9`."""
     return ", ".join(f"{column} {format_value(size[column])}" for column in columns) or "all"
-
-
-def set_tooltip(artist: Any, text: str) -> None:
-    """Give an artist the text that the report shows when the pointer is on it."""
-    artist.set_gid(TIP + text)
-
-
-def mark_interim(figure: Figure, done: int, trials: int) -> None:
-    """Write on the figure itself that the sweep is not finished, if so."""
-    if done < trials:
-        figure.suptitle(f"interim: {done:,} of {trials:,} trials done", x=0.99, ha="right",
-                        fontsize=POINTS - 2, color="0.4")  # fmt: skip
 
 
 def render(figure: Figure, form: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,16 +12,10 @@ from analysis import drawing
 from analysis.best import POLICY
 from analysis.cells import Cell, cells_per_size, size_columns
 from analysis.columns import TOP1, Metric
-from analysis.number_text import format_interval, format_value
-from analysis.rank_correlation import rank_correlation
+from analysis.render import format_score, format_value
+from harness.statistics import rank_correlation
 
-
-class Point(NamedTuple):
-    """A policy at a magnitude."""
-
-    policy: str
-    difficulty: float  # a teacher's loss on its images, nats
-    cell: Cell
+Point = tuple[str, float, Cell]  # a policy, a teacher's loss on its images (nats), a magnitude
 
 
 def difficulty_against_accuracy(
@@ -37,48 +30,41 @@ def difficulty_against_accuracy(
     if not points_of or len(points_of) > drawing.MOST_PANELS:
         return None
     figure, each = drawing.panels(len(points_of))
-    policies = list(dict.fromkeys(p.policy for points in points_of.values() for p in points))
+    policies = list(
+        dict.fromkeys(policy for points in points_of.values() for policy, _, _ in points)
+    )
     for axes, (name, points) in zip(each, points_of.items(), strict=True):
         for policy, difficulty, cell in points:
             position = policies.index(policy)
-            colour, _ = drawing.colour_and_dash(position)
-            mean = metric.scale * cell.mean_test
-            shape, text = drawing.marker(position), drawing.fit_text(policy or "all")
-            drawn = axes.plot([difficulty], [mean], shape, markersize=3, color=colour, label=text)
             setting = f"{policy} magnitude {format_value(cell.magnitude)}".strip()
-            drawing.set_tooltip(
-                drawn[0], f"{name}, {setting}: {format_interval(cell.mean_test, math.nan, metric)}"
-            )
-            drawing.draw_seeds(axes, difficulty, cell.test, metric, position)
-        rho = rank_correlation(
-            [point.difficulty for point in points], [point.cell.mean_test for point in points]
-        ).effect
+            drawing.draw_point(
+                axes, difficulty, metric.scale * cell.mean_test, position,
+                f"{name}, {setting}: {format_score(cell.mean_test, metric)}",
+                drawing.marker(position), [metric.scale * value for value in cell.test],
+                markersize=3, label=drawing.fit_text(policy or "all"),
+            )  # fmt: skip
+        _, x, cells = zip(*points, strict=True)
+        rho = rank_correlation(x, [cell.mean_test for cell in cells]).effect
         title = drawing.fit_text(name, drawing.PANEL_NAME_LENGTH)
-        axes.set_title(
-            title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}", fontsize=drawing.POINTS
-        )
-    for axes in each[-2:]:
-        axes.set_xlabel("difficulty (nats)")
-    figure.supylabel(drawing.label("test", metric), fontsize=drawing.POINTS)
-    drawing.add_legend(figure, each)
-    return figure
+        shown = title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}"
+        axes.set_title(shown, fontsize=drawing.POINTS)
+    return drawing.finish(figure, each, "difficulty (nats)", drawing.label("test", metric))
 
 
 def _points_by_size(
     frame: pd.DataFrame, metric: Metric, by: Sequence[str] | None
 ) -> dict[str, list[Point]]:
     """Return the usable cells by the name of their size."""
-    if "difficulty" not in frame.columns:
+    if "difficulty" not in frame.columns or frame["difficulty"].isna().all():
         return {}
     rows = frame[frame["difficulty"].notna()]
-    if rows.empty:
-        return {}
     axes = [name for name in size_columns(rows, by) if name not in POLICY]
     policy = ["policy"] if "policy" in rows.columns else []
     points: dict[str, list[Point]] = {}
     for size, cells, _ in cells_per_size(rows, [*axes, *policy, "difficulty"], metric):
         for cell in cells:
             if cell.is_usable:
-                point = Point(str(size.get("policy") or ""), float(size["difficulty"]), cell)
+                policy_name = format_value(size.get("policy") or "")
+                point = (policy_name, float(size["difficulty"]), cell)
                 points.setdefault(drawing.name_of(size, axes), []).append(point)
     return points

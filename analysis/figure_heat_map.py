@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis import drawing
-from analysis.best import SizeResult
+from analysis.best import SizeResult, magnitudes_of
 from analysis.columns import TOP1, Metric
-from analysis.number_text import format_value
+from analysis.render import format_value
 
 MOST_HORIZONTAL_COLUMNS = 7  # with more columns, the numbers are turned by 90 degrees to fit
 NAME_LENGTH = 24  # characters on a line of a size's name, left of the map
@@ -26,7 +26,7 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
 
     The chosen magnitude has the widest outline. A cell without a result shows a dash.
     """
-    magnitudes = drawing.magnitudes_of(results)
+    magnitudes = magnitudes_of(results)
     change = np.full((len(results), len(magnitudes)), math.nan)
     for row, result in enumerate(results):
         for cell in result.cells:
@@ -35,7 +35,8 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
                 change[row, column] = metric.scale * (cell.mean_test - result.best.mean_test)
     names = [drawing.fit_text(name, NAME_LENGTH) for name in drawing.names_of(results)]
     name_lines = max(name.count("\n") + 1 for name in names)
-    figure, axes = drawing.canvas(height=0.9 + max(0.28, 0.15 * name_lines) * len(results))
+    height = 0.9 + max(0.28, 0.15 * name_lines) * len(results)
+    figure, (axes,) = drawing.panels(height=height)
     largest = float(np.nanmax(np.abs(change))) if not np.isnan(change).all() else 1.0
     axes.imshow(change, cmap="PuOr", vmin=-largest or -1, vmax=largest or 1, aspect="auto")
     rotation = 90 if len(magnitudes) > MOST_HORIZONTAL_COLUMNS else 0

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.best import SizeResult
+from analysis.cells import Cell
 from analysis.columns import NONE, TOP1, Metric
-from analysis.number_text import format_interval, format_value
-from analysis.stats import half_width
+from analysis.render import format_interval, format_value
+from harness.statistics import half_width
 
 
 class Point(NamedTuple):
@@ -32,19 +33,7 @@ def accuracy_against_magnitude(results: Sequence[SizeResult], metric: Metric = T
     dots are seeds, the open circle is the magnitude that validation chose. Many sizes get a panel
     for each value of one of their columns.
     """
-    lines = [
-        [
-            Point(
-                cell.magnitude,
-                cell.mean_test,
-                half_width(result.test_spread, len(cell.test)),
-                list(cell.test),
-            )
-            for cell in result.cells
-            if cell.val
-        ]
-        for result in results
-    ]
+    lines = [_points(result) for result in results]
     figure = _draw(results, lines, drawing.label("test", metric), metric)
     for axes in figure.axes:
         drawing.finish_magnitudes(axes.xaxis, results)
@@ -56,9 +45,9 @@ def change_against_none(results: Sequence[SizeResult], metric: Metric = TOP1) ->
 
     None where no size has a `none`.
     """
-    lines = [_changes(result) for result in results]
     if not any(result.none for result in results):
         return None
+    lines = [_points(result, result.none) if result.none else None for result in results]
     figure = _draw(results, lines, drawing.label("against none, test", metric, True), metric)
     for axes in figure.axes:
         axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
@@ -68,27 +57,23 @@ def change_against_none(results: Sequence[SizeResult], metric: Metric = TOP1) ->
     return figure
 
 
-def _changes(result: SizeResult) -> list[Point] | None:
-    none = result.none
-    if none is None:
-        return None
+def _points(result: SizeResult, none: Cell | None = None) -> list[Point]:
+    """Return the cells that are done; their change from `none`, and without it, if it is given."""
+    level, counts = (none.mean_test, [len(none.test)]) if none else (0.0, [])
     return [
         Point(
             cell.magnitude,
-            cell.mean_test - none.mean_test,
-            half_width(result.test_spread, len(cell.test), len(none.test)),
-            [value - none.mean_test for value in cell.test],
+            cell.mean_test - level,
+            half_width(result.test_spread, len(cell.test), *counts),
+            [value - level for value in cell.test],
         )
         for cell in result.cells
-        if cell.val and cell.magnitude != NONE
+        if cell.val and not (none and cell.magnitude == NONE)
     ]
 
 
 def _draw(
-    results: Sequence[SizeResult],
-    lines: Sequence[list[Point] | None],
-    y_label: str,
-    metric: Metric,
+    results: Sequence[SizeResult], lines: Sequence[list[Point] | None], y_label: str, metric: Metric
 ) -> Figure:
     """Draw the line of each size, where it has one.
 
@@ -102,19 +87,14 @@ def _draw(
     figure, each = drawing.panels(len(values), 2.5 if len(values) == 1 else 1.7)
     for axes, value in zip(each, values, strict=True):
         if panel_column:
-            title = drawing.fit_text(
-                f"{panel_column} {format_value(value)}", drawing.PANEL_NAME_LENGTH
-            )
+            title = f"{panel_column} {format_value(value)}"
+            title = drawing.fit_text(title, drawing.PANEL_NAME_LENGTH)
             axes.set_title(title, fontsize=drawing.POINTS)
         for result, points, name in zip(results, lines, names, strict=True):
             is_here = panel_column is None or result.size[panel_column] == value
             if is_here and points is not None:
                 _draw_line(axes, results, result, name, positions[name], points, metric)
-    for axes in each[-2:]:
-        axes.set_xlabel("augmentation magnitude")
-    figure.supylabel(y_label, fontsize=drawing.POINTS)
-    drawing.add_legend(figure, each)
-    return figure
+    return drawing.finish(figure, each, "augmentation magnitude", y_label)
 
 
 def _panel_column(results: Sequence[SizeResult]) -> str | None:
@@ -153,15 +133,13 @@ def _draw_line(
     for point in points:
         place = drawing.place_of(point.magnitude, results) + offset
         mean = metric.scale * point.mean
-        shape, width = ("_", 8) if point.magnitude == NONE else ("o", 2.5)
-        drawn = axes.plot([place], [mean], shape, color=colour, markersize=width)
+        shape, width = ("_", 8.0) if point.magnitude == NONE else ("o", 2.5)
         shown = format_interval(point.mean, point.half, metric)
-        drawing.set_tooltip(
-            drawn[0], f"{size_name}, magnitude {format_value(point.magnitude)}: {shown}"
-        )
+        tooltip = f"{size_name}, magnitude {format_value(point.magnitude)}: {shown}"
+        seeds = [metric.scale * value for value in point.seeds]
+        drawing.draw_point(axes, place, mean, position, tooltip, shape, seeds, markersize=width)
         if result.best and point.magnitude == result.best.magnitude:
             axes.plot([place], [mean], "o", color=colour, mfc="none", markersize=8)
-        drawing.draw_seeds(axes, place, point.seeds, metric, position)
 
 
 def _offset(results: Sequence[SizeResult], result: SizeResult, position: int) -> float:

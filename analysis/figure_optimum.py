@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.best import SizeResult
-from analysis.number_text import format_count, format_optimum, format_value
-from analysis.optimum import Optimum
+from analysis.render import format_count, format_optimum, format_value
+from harness.statistics import Optimum
 
 
 def optimum_against_params(results: Sequence[SizeResult]) -> Figure | None:
@@ -29,48 +29,42 @@ def optimum_against_params(results: Sequence[SizeResult]) -> Figure | None:
     ]
     if not shown:
         return None
-    figure, axes = drawing.canvas()
+    figure, (axes,) = drawing.panels()
     params = [float(result.params or 0) for _, result, _ in shown]
     places = _side_by_side(params)
     for (position, result, name), x in zip(shown, places, strict=True):
         assert result.optimum is not None
-        colour, _ = drawing.colour_and_dash(position)
-        _draw_optimum(axes, x, result.optimum, colour, drawing.marker(position), name)
+        _draw_optimum(axes, x, result.optimum, position, name)
         for magnitude in result.ties:
             is_chosen = result.best is not None and magnitude == result.best.magnitude
             shape, width, word = ("o", 9, "chosen") if is_chosen else ("_", 8, "ties")
-            place = drawing.place_of(magnitude, results)
-            drawn = axes.plot([x], [place], shape, color=colour, mfc="none", markersize=width)
-            drawing.set_tooltip(
-                drawn[0], f"{name}: magnitude {format_value(magnitude)} {word} on validation"
-            )
+            tooltip = f"{name}: magnitude {format_value(magnitude)} {word} on validation"
+            drawing.draw_point(axes, x, drawing.place_of(magnitude, results), position, tooltip,
+                               shape, mfc="none", markersize=width)  # fmt: skip
     axes.set_xscale("log")
     axes.minorticks_off()
-    ticks = _apart(sorted(set(params)), 1.25)
+    factor = max(1.25, (max(params) / min(params)) ** 0.1)
+    ticks = drawing.spaced(sorted(set(params)), lambda last: last * factor)
     axes.set_xticks(ticks, [format_count(tick) for tick in ticks])
     axes.set_xlim(min(places) / 1.6, max(places) * 1.6)
-    axes.set_xlabel("non-zero parameters")
-    axes.set_ylabel("best magnitude (validation)")
     drawing.finish_magnitudes(axes.yaxis, results)
     ends = axes.get_yticks()
     margin = 0.07 * (ends[-1] - ends[0])
     axes.set_ylim(ends[0] - margin, ends[-1] + margin)
-    drawing.add_legend(figure, [axes])
-    return figure
+    return drawing.finish(figure, [axes], "non-zero parameters", "best magnitude (validation)")
 
 
-def _draw_optimum(
-    axes: Any, x: float, optimum: Optimum, colour: str, shape: str, name: str
-) -> None:
+def _draw_optimum(axes: Any, x: float, optimum: Optimum, position: int, name: str) -> None:
+    colour, _ = drawing.colour_and_dash(position)
     axes.plot([x, x], [optimum.low, optimum.high], color=colour, linewidth=2)
     arrows = zip(optimum.censored, optimum.ends, (-0.05, 0.05), "v^", strict=True)
     for is_censored, end, length, head in arrows:
         if is_censored:
             axes.plot([x, x], [end, end + length], color=colour, linewidth=2)
             axes.plot([x], [end + length], head, color=colour, markersize=6)
-    drawn = axes.plot([x], [optimum.at], shape, color=colour, mec="white", mew=0.7,
-                      markersize=5.5, label=drawing.fit_text(name), zorder=3)  # fmt: skip
-    drawing.set_tooltip(drawn[0], f"{name}: optimum {format_optimum(optimum)}")
+    drawing.draw_point(axes, x, optimum.at, position, f"{name}: optimum {format_optimum(optimum)}",
+                       drawing.marker(position), mec="white", mew=0.7, markersize=5.5,
+                       label=drawing.fit_text(name), zorder=3)  # fmt: skip
 
 
 def _side_by_side(sizes: Sequence[float]) -> list[float]:
@@ -81,13 +75,3 @@ def _side_by_side(sizes: Sequence[float]) -> list[float]:
         places.append(size * step ** (seen[size] - (sizes.count(size) - 1) / 2))
         seen[size] += 1
     return places
-
-
-def _apart(ticks: Sequence[float], factor: float) -> list[float]:
-    """Return the rising ticks that are far enough from the one before for their labels."""
-    least = max(factor, (ticks[-1] / ticks[0]) ** 0.1)
-    kept: list[float] = []
-    for tick in ticks:
-        if not kept or tick >= kept[-1] * least:
-            kept.append(tick)
-    return kept

@@ -12,7 +12,7 @@ from analysis import drawing
 from analysis.best import SizeResult, best_per_size
 from analysis.cells import size_columns
 from analysis.columns import TOP1, Metric
-from analysis.number_text import format_interval, format_value
+from analysis.render import format_interval, format_value
 
 
 def accuracy_against_sparsity(
@@ -34,7 +34,7 @@ def accuracy_against_sparsity(
     for result in best_per_size(frame, sizes, metric, optima=False):
         if result.best:
             lines.setdefault(tuple(result.size[name] for name in columns), []).append(result)
-    figure, axes = drawing.canvas()
+    figure, (axes,) = drawing.panels()
     names = drawing.names_of([results[0] for results in lines.values()], columns)
     for position, (name, results) in enumerate(zip(names, lines.values(), strict=True)):
         colour, dash = drawing.colour_and_dash(position)
@@ -51,15 +51,12 @@ def accuracy_against_sparsity(
         for result in results:
             if place := result.size.get("dense_long"):
                 _mark(axes, result, place, f"{name}, dense", position, "x", metric)
-    axes.set_xlabel("sparsity")
-    axes.set_ylabel(drawing.label("test", metric))
     top = axes.secondary_xaxis("top")
     ticks = sorted({result.size["sparsity"] for results in lines.values() for result in results})
     top.set_xticks(ticks, [f"{1 / (1 - sparsity):.3g}" for sparsity in ticks])
     top.set_xlabel("compression of the prunable weights", fontsize=drawing.POINTS)
     top.tick_params(labelsize=drawing.POINTS - 1)
-    drawing.add_legend(figure, [axes])
-    return figure
+    return drawing.finish(figure, [axes], "sparsity", drawing.label("test", metric))
 
 
 def _mark(
@@ -67,10 +64,7 @@ def _mark(
 ) -> None:
     """Draw the mean and the seeds of a result."""
     assert result.best is not None
-    colour, _ = drawing.colour_and_dash(position)
-    drawn = axes.plot([x], [metric.scale * result.test], shape, color=colour, markersize=4)
     shown = format_interval(result.test, result.test_half, metric)
-    drawing.set_tooltip(
-        drawn[0], f"{name}, at {x:g}: {shown} with magnitude {format_value(result.best.magnitude)}"
-    )
-    drawing.draw_seeds(axes, x, result.best.test, metric, position)
+    tooltip = f"{name}, at {x:g}: {shown} with magnitude {format_value(result.best.magnitude)}"
+    seeds = [metric.scale * value for value in result.best.test]
+    drawing.draw_point(axes, x, metric.scale * result.test, position, tooltip, shape, seeds=seeds)

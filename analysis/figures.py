@@ -7,21 +7,20 @@ python -m analysis.figures rows=rows.csv by=width where="sparsity == 0" metric=l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.best import SizeResult, best_per_size
-from analysis.columns import METRICS, TOP1, Metric
-from analysis.drawing import COLOURS, DASHES, mark_interim, save
+from analysis.columns import TOP1, Metric
+from analysis.commands import ROW_OPTIONS, output_folder, read_request
+from analysis.drawing import COLOURS, DASHES, POINTS, save
 from analysis.figure_difficulty import difficulty_against_accuracy
 from analysis.figure_heat_map import heat_map
 from analysis.figure_magnitude import accuracy_against_magnitude, change_against_none
 from analysis.figure_optimum import optimum_against_params
 from analysis.figure_sparsity import accuracy_against_sparsity
-from analysis.rows import ROW_OPTIONS, load, selected
-from harness.arguments import Option, split_options
+from harness.arguments import Option
 from harness.errors import command
 
 OPTIONS = {**ROW_OPTIONS, "out": Option(default="out")}
@@ -50,8 +49,10 @@ def figures(
             "difficulty_against_accuracy": difficulty_against_accuracy(frame, metric, by),
         }
     drawn = {name: figure for name, figure in candidates.items() if figure is not None}
-    for figure in drawn.values():
-        mark_interim(figure, int((frame["state"] == "done").sum()), len(frame))
+    done = int((frame["state"] == "done").sum())
+    interim = f"interim: {done:,} of {len(frame):,} trials done"
+    for figure in drawn.values() if done < len(frame) else ():
+        figure.suptitle(interim, x=0.99, ha="right", fontsize=POINTS - 2, color="0.4")
     return drawn
 
 
@@ -65,12 +66,12 @@ def left_out(results: Sequence[SizeResult]) -> str:
 
 def main(args: list[str]) -> int:
     """Write every figure that the rows allow into `out`."""
-    rest, options = split_options(args, OPTIONS)
-    metric, by = METRICS[options["metric"]], options["by"]
-    frame = selected(load(rest, options["rows"]), options["where"])
+    request = read_request(args, OPTIONS)
+    frame, by, metric = request.frame, request.by, request.metric
     results = best_per_size(frame, by, metric)
+    folder = output_folder(request.options["out"])
     for name, figure in figures(frame, results, metric, by).items():
-        for path in save(figure, Path(options["out"]) / name):
+        for path in save(figure, folder / name):
             print(path)
     if message := left_out(results):
         print(f"note: {message}")

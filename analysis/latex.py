@@ -1,7 +1,6 @@
 r"""A table as LaTeX, ready for a paper: booktabs and siunitx, every string escaped.
 
-A document that has \usepackage{booktabs,siunitx} takes it in with \input; `standalone` makes it a
-document of its own. Both compile with pdflatex.
+A document that has \usepackage{booktabs,siunitx} takes it in with \input, and pdflatex compiles it.
 """
 
 from __future__ import annotations
@@ -13,38 +12,15 @@ from collections.abc import Sequence
 from analysis.render import Table
 
 ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "×": r"$\times$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$", "×": r"$\times$", "µ": r"$\mu$",
+    "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}",
+    "Ł": r"\L{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ı": r"\i{}",
     '"': r"{\ttfamily\char34}",  # \textquotedbl is not in OT1, the encoding without fontenc
-    "µ": r"$\mu$",
-    "ß": r"\ss{}",
-    "æ": r"\ae{}",
-    "Æ": r"\AE{}",
-    "ø": r"\o{}",
-    "Ø": r"\O{}",
-    "ł": r"\l{}",
-    "Ł": r"\L{}",
-    "œ": r"\oe{}",
-    "Œ": r"\OE{}",
-    "ı": r"\i{}",
-    "[": "{[}",  # at the start of a row it would be an option of the \\ before it
-    "]": "{]}",
-}
+    "[": "{[}", "]": "{]}",  # at the start of a row [ would be an option of the \\ before it
+}  # fmt: skip
 ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
     "\u0307": ".", "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
@@ -52,7 +28,7 @@ ACCENTS = {
 """Combining marks, and the commands that put them on a letter in any font encoding."""
 LONG = 30  # characters of a cell above which its column wraps
 ROOM = 50  # characters of a row that fit into an `article` at its usual text size
-VALUE = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
+VALUE = re.compile(r"([+-]?)(\d+)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?", re.ASCII)
 
 
 def escape(text: str) -> str:
@@ -79,24 +55,12 @@ def _accented(character: str) -> str:
 
 def latex(table: Table) -> str:
     """Return a `table` environment: the strong column is bold, numbers align at their point."""
-    columns = table.columns()
-    formats = [
-        None if name == table.strong else number_format(cells)
-        for name, cells in zip(table.header, columns, strict=True)
-    ]
-    longest = [max(map(len, cells), default=0) for cells in columns]
-    layouts = [
-        layout or ("p{4cm}" if length > LONG else "r")
-        for layout, length in zip(formats, longest, strict=True)
-    ]
-    letters = sum(
-        min(max(len(name), length), LONG)
-        for name, length in zip(table.header, longest, strict=True)
-    )
-    head = [
-        f"{{{escape(name)}}}" if layout else escape(name)  # siunitx columns need braces for text
-        for name, layout in zip(table.header, formats, strict=True)
-    ]
+    columns = list(zip(table.header, table.columns(), strict=True))
+    as_latex = [_column(name, cells, name == table.strong) for name, cells in columns]
+    layouts = " ".join(layout for layout, _ in as_latex)
+    cells_by_row = zip(*(cells for _, cells in as_latex), strict=True)
+    head, *body = (f"    {' & '.join(cells)} \\\\" for cells in cells_by_row)
+    letters = sum(min(max(map(len, (name, *cells))), LONG) for name, cells in columns)
     lines = [
         r"% needs \usepackage{booktabs,siunitx}",
         r"\begin{table}[t]",
@@ -105,20 +69,30 @@ def latex(table: Table) -> str:
         *([r"  \footnotesize\setlength{\tabcolsep}{2.5pt}"] if letters > ROOM else []),
         rf"  \caption{{{escape(table.caption)}}}",
         rf"  \label{{tab:{table.name}}}",
-        rf"  \begin{{tabular}}{{@{{}}{' '.join(layouts)}@{{}}}}",
+        rf"  \begin{{tabular}}{{@{{}}{layouts}@{{}}}}",
         r"    \toprule",
-        "    " + " & ".join(head) + r" \\",
+        head,
         r"    \midrule",
+        *body,
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"  \par\medskip\footnotesize",
+        *(rf"  {escape(note)}\par" for note in table.notes),
+        r"\end{table}",
     ]
-    for row in table.rows:
-        cells = [
-            _cell(text, layout, name == table.strong)
-            for name, text, layout in zip(table.header, row, formats, strict=True)
-        ]
-        lines.append("    " + " & ".join(cells) + r" \\")
-    lines += [r"    \bottomrule", r"  \end{tabular}", r"  \par\medskip\footnotesize"]
-    lines += [rf"  {escape(note)}\par" for note in table.notes]
-    return "\n".join([*lines, r"\end{table}"])
+    return "\n".join(lines)
+
+
+def _column(name: str, cells: Sequence[str], is_strong: bool) -> tuple[str, list[str]]:
+    """Return the layout of a column, and its header and cells as LaTeX."""
+    if not is_strong and (layout := number_format(cells)):
+        # text in a column of siunitx needs braces
+        numbers = ["{--}" if cell == "-" else cell.replace(" ± ", " +- ") for cell in cells]
+        return layout, [f"{{{escape(name)}}}", *numbers]
+    bold = r"\textbf{%s}" if is_strong else "%s"
+    texts = ["--" if cell == "-" else bold % escape(cell) for cell in cells]
+    is_long = max(map(len, cells), default=0) > LONG
+    return "p{4cm}" if is_long else "r", [escape(name), *texts]
 
 
 def number_format(cells: Sequence[str]) -> str | None:
@@ -132,27 +106,3 @@ def number_format(cells: Sequence[str]) -> str | None:
     uncertain = max(len((part[3] + part[4]).lstrip("0")) for part in parts)
     uncertainty = f"({uncertain})" if any(part[3] for part in parts) else ""
     return f"S[table-format={sign}{whole}.{decimals}{uncertainty}]"
-
-
-def _cell(text: str, number_layout: str | None, is_strong: bool) -> str:
-    if number_layout:
-        return "{--}" if text == "-" else text.replace(" ± ", " +- ")
-    content = "--" if text == "-" else escape(text)
-    return rf"\textbf{{{content}}}" if is_strong and text != "-" else content
-
-
-def standalone(table: Table) -> str:
-    """Return a whole document that holds the table."""
-    return "\n".join(
-        [
-            r"\documentclass{article}",
-            r"\usepackage[T1]{fontenc}",
-            r"\usepackage[utf8]{inputenc}",
-            r"\usepackage{booktabs,siunitx}",
-            r"\usepackage[margin=2cm,landscape]{geometry}",
-            r"\begin{document}",
-            latex(table),
-            r"\end{document}",
-            "",
-        ]
-    )

@@ -17,14 +17,15 @@ from analysis.best import best_per_size
 from analysis.checks import check
 from analysis.claims import claims as claim_results
 from analysis.columns import METRICS, Metric
+from analysis.commands import load, selected
 from analysis.compare import compare as cell_changes
 from analysis.figures import figures as drawn_figures
 from analysis.provenance import warnings
 from analysis.render import Table
 from analysis.report import write_report
-from analysis.rows import load, selected
 from analysis.table import best_table
 from harness.errors import UserError, nearest
+from harness.statistics import NO_ESTIMATE, Optimum
 
 __all__ = ["best", "claims", "compare", "figures", "report", "rows", "table"]
 
@@ -35,15 +36,12 @@ def rows(source: Any = None, where: str | None = None, **words: Any) -> pd.DataF
     `words` are those of the commands: `rows(grid="quickstart", store="runs/store")`. Raises a
     UserError that lists every mistake of the rows.
     """
+    if source is not None and words:
+        raise UserError(f"with rows of its own these words mean nothing: {', '.join(words)}")
     if isinstance(source, pd.DataFrame):
-        if words:
-            raise UserError(f"with a DataFrame these words mean nothing: {', '.join(words)}")
-        frame = check(source, "the DataFrame")
-    else:
-        paths = [source] if isinstance(source, str | Path) else source
-        files = None if paths is None else ",".join(map(str, paths))
-        frame = load([f"{key}={value}" for key, value in words.items()], files)
-    return selected(frame, where)
+        return selected(check(source, "the DataFrame"), where)
+    paths = [source] if isinstance(source, str | Path) else source
+    return selected(load([f"{key}={value}" for key, value in words.items()], paths), where)
 
 
 def best(
@@ -54,34 +52,29 @@ def best(
     Accuracies are shares; a column `..._half` is the half-width of a 95 % interval; unknown values
     are NaN.
     """
-    lines = []
-    for result in best_per_size(frame, by, _metric(metric)):
-        optimum = result.optimum
-        lines.append(
-            {
-                **result.size,
-                "params_nonzero": result.params,
-                "best": result.best.magnitude if result.best else None,
-                "ties": result.ties,
-                "optimum": optimum.at if optimum else math.nan,
-                "optimum_low": optimum.low if optimum else math.nan,
-                "optimum_high": optimum.high if optimum else math.nan,
-                "val": result.best.mean_val if result.best else math.nan,
-                "test": result.test,
-                "test_half": result.test_half,
-                "gain": result.gain,
-                "gain_half": result.gain_half,
-                "missing": sum(cell.missing for cell in result.cells),
-                "diverged": sum(cell.diverged for cell in result.cells),
-            }
-        )
-    return pd.DataFrame(lines)
+    unknown = Optimum(math.nan, math.nan, math.nan, (math.nan, math.nan))
+    return pd.DataFrame(
+        {
+            **result.size,
+            "params_nonzero": result.params,
+            "best": result.best.magnitude if result.best else None,
+            "ties": result.ties,
+            "optimum": (optimum := result.optimum or unknown).at,
+            "optimum_low": optimum.low,
+            "optimum_high": optimum.high,
+            "val": result.best.mean_val if result.best else math.nan,
+            **{name: getattr(result, name) for name in ("test", "test_half", "gain", "gain_half")},
+            "missing": sum(cell.missing for cell in result.cells),
+            "diverged": sum(cell.diverged for cell in result.cells),
+        }
+        for result in best_per_size(frame, by, _metric(metric))
+    )
 
 
 def table(frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1") -> Table:
     """Return the table of the best magnitude, which a notebook displays.
 
-    `analysis.formats.show` gives it in the formats of the commands.
+    `analysis.commands.show` gives it in the formats of the commands.
     """
     return best_table(best_per_size(frame, by, _metric(metric)), warnings(frame), _metric(metric))
 
@@ -93,45 +86,22 @@ def claims(
     by: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return every claim's verdict, effect, interval and p-value, a row per claim and group."""
-    lines = []
-    for result in claim_results(frame, _metric(metric), unequal_budgets, by):
-        estimate = result.effect.estimate if result.effect else None
-        lines.append(
-            {
-                "claim": result.name,
-                "group": result.group,
-                "verdict": result.verdict,
-                "effect": estimate.effect if estimate else math.nan,
-                "half": estimate.half if estimate else math.nan,
-                "p": result.p,
-                "seeds_to_settle": result.seeds,
-                "done": result.done,
-                "trials": result.trials,
-                "compared": result.reason,
-            }
-        )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(
+        {
+            **vars(result),
+            "effect": (estimate := result.effect.estimate if result.effect else NO_ESTIMATE).effect,
+            "half": estimate.half,
+        }
+        for result in claim_results(frame, _metric(metric), unequal_budgets, by)
+    )
 
 
 def compare(
-    before: pd.DataFrame,
-    after: pd.DataFrame,
-    by: Sequence[str] | None = None,
-    metric: str = "top1",
+    before: pd.DataFrame, after: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1"
 ) -> pd.DataFrame:
     """Return every cell of two sweeps, and whether it changed by more than noise on validation."""
-    return pd.DataFrame(
-        {
-            **change.size,
-            "magnitude": change.magnitude,
-            "before": change.before,
-            "after": change.after,
-            "half": change.half,
-            "p": change.p,
-            "verdict": change.verdict,
-        }
-        for change in cell_changes(before, after, by, _metric(metric))
-    )
+    changes = cell_changes(before, after, by, _metric(metric))
+    return pd.DataFrame({**change.size, **vars(change)} for change in changes).drop(columns="size")
 
 
 def figures(
@@ -146,7 +116,7 @@ def report(
 ) -> Path:
     """Write `report.html` with its rows into `out`; return the path of the page."""
     words = [*([f"by={','.join(by)}"] if by else []), *([f"metric={metric}"] * (metric != "top1"))]
-    return write_report(frame, Path(out), by, _metric(metric), words)[0]
+    return write_report(frame, out, by, _metric(metric), words)[0]
 
 
 def _metric(name: str) -> Metric:

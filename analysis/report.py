@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import report_page, report_tables
+from analysis import report_page, report_tables, rows_file
 from analysis.best import SizeResult, best_per_size
 from analysis.cells import mean_counts, size_columns
 from analysis.claims import claims, claims_table
-from analysis.columns import METRICS, TOP1, Metric
+from analysis.columns import TOP1, Metric
+from analysis.commands import ROW_OPTIONS, output_folder, read_request
 from analysis.figures import figures, left_out
 from analysis.provenance import warnings
 from analysis.report_page import sortable
-from analysis.rows import ROW_OPTIONS, load, selected, write
 from analysis.table import best_table
-from harness.arguments import Option, split_options
+from harness.arguments import Option
 from harness.errors import command
 from harness.files import atomic_write, make_folder
 
@@ -89,7 +89,10 @@ def report(
         f"<p>{done:,} of {len(frame):,} trials are done, {len(results):,} sizes.</p>",
         f'<nav aria-label="parts"><ul>{links}</ul></nav></header>',
         "<main>",
-        *(report_page.section(key, name, text) for key, (name, text) in parts.items()),
+        *(
+            f'<section id="{key}">\n<h2>{escape(name)}</h2>\n{text}\n</section>'
+            for key, (name, text) in parts.items()
+        ),
         "</main>",
     ]
     return report_page.page(title, "\n".join(body))
@@ -97,16 +100,17 @@ def report(
 
 def write_report(
     frame: pd.DataFrame,
-    out: Path,
+    out: str | Path,
     by: Sequence[str] | None = None,
     metric: Metric = TOP1,
     words: Sequence[str] = (),
 ) -> list[Path]:
     """Write `report.html` and the rows that reproduce it into `out`; return the paths."""
+    folder = output_folder(out)
     page = report(frame, by, metric, words)
-    folder = make_folder(out)
+    make_folder(folder)
     atomic_write(folder / "report.html", page.encode())
-    return [folder / "report.html", *write(frame, folder)]
+    return [folder / "report.html", *rows_file.write(frame, folder)]
 
 
 def _alarm(text: str) -> str:
@@ -140,11 +144,10 @@ def _how_to_reproduce(grids: Sequence[str], words: Sequence[str]) -> str:
 
 def main(args: list[str]) -> int:
     """Write the page and its rows into `out`."""
-    rest, options = split_options(args, OPTIONS)
-    metric = METRICS[options["metric"]]
-    frame = selected(load(rest, options["rows"]), options["where"])
+    request = read_request(args, OPTIONS)
     words = [arg for arg in args if arg.partition("=")[0] in ("by", "where", "metric")]
-    for path in write_report(frame, Path(options["out"]), options["by"], metric, words):
+    out = request.options["out"]
+    for path in write_report(request.frame, out, request.by, request.metric, words):
         print(path)
     return 0
 

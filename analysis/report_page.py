@@ -1,4 +1,4 @@
-"""The HTML of the report's page: sortable tables, and figures whose points show their numbers."""
+"""The HTML of the report's page: its parts, and figures whose points show their numbers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from string import Template
 
 from matplotlib.figure import Figure
 
-from analysis.drawing import TIP, render
-from analysis.render import Table
-
-NUMBER = re.compile(r"[<>≤≥]?([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)([kMG]?)(?=$|[ ,;])")
-UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-LONGEST_NUMBER = 12  # characters; a column with longer words in it is text
-TEXT = ' class="text"'
+from analysis.drawing import render
+from analysis.render import Table, html
 
 
 def page(title: str, body: str) -> str:
@@ -24,91 +19,25 @@ def page(title: str, body: str) -> str:
     return template.substitute(title=escape(title), body=body)
 
 
-def section(name: str, title: str, *parts: str) -> str:
-    """Return a part of the page with its heading."""
-    return "\n".join([f'<section id="{name}">', f"<h2>{escape(title)}</h2>", *parts, "</section>"])
-
-
 def sortable(table: Table) -> str:
-    """Return the table with a button in each header; `data-sort` is the number a cell shows."""
-    is_text = [
-        any(len(text) > LONGEST_NUMBER and not NUMBER.match(text) for text in cells)
-        for cells in table.columns()
-    ]
-
-    def cell(name: str, text: str, is_text: bool) -> str:
-        match = NUMBER.match(text)
-        key = f' data-sort="{float(match[1]) * UNITS[match[2]]:.10g}"' if match else ""
-        content = escape(text)
-        if name == table.strong and text != "-":
-            content = f"<strong>{content}</strong>"
-        return f"<td{key}{TEXT if is_text else ''}>{content}</td>"
-
-    head = "".join(
-        f'<th scope="col"{TEXT if text else ""}><button type="button">{escape(name)}</button></th>'
-        for name, text in zip(table.header, is_text, strict=True)
-    )
-    body = [f"<tr>{''.join(map(cell, table.header, row, is_text))}</tr>" for row in table.rows]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return "\n".join(
-        [
-            f'<div class="scroll" role="region" aria-labelledby="{table.name}-caption" '
-            'tabindex="0">',
-            f'<table id="{table.name}">',
-            f'<caption id="{table.name}-caption">{escape(table.caption)}</caption>',
-            f"<thead><tr>{head}</tr></thead>",
-            "<tbody>",
-            *body,
-            "</tbody>",
-            "</table>",
-            "</div>",
-            *([f'<ul class="notes">{notes}</ul>'] if notes else []),
-        ]
-    )
+    """Return the table in a region that scrolls; the page's script makes its columns sortable."""
+    label = f'role="region" aria-label="{escape(table.caption)}"'
+    return f'<div class="scroll" {label} tabindex="0">\n{html(table)}\n</div>'
 
 
 def figure(name: str, drawn: Figure, caption: str) -> str:
-    """Return the figure as SVG in the page, with a list of the numbers of its points below."""
-    svg, tips = _with_tooltips(_inline(render(drawn, "svg").decode(), name))
-    items = "".join(f"<li>{tip}</li>" for tip in tips)  # already escaped, as attributes
-    numbers = f"<details><summary>numbers</summary><ul>{items}</ul></details>" if tips else ""
-    keys = ", arrow keys go through the points" if tips else ""
+    """Return the figure as SVG in the page; the page's script shows the numbers of its points."""
+    svg = render(drawn, "svg").decode()
+    svg = svg[svg.index("<svg") :]  # without prolog
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'( id="| xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)  # ids of no other figure
     return "\n".join(
         [
             f'<figure id="{name}">',
-            f'<div class="plot" tabindex="0" role="group" aria-label="{escape(caption)}{keys}">',
-            svg,
+            f'<div class="plot" tabindex="0" role="group" aria-label="{escape(caption)}">',
+            svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1),
             "</div>",
             f"<figcaption>{escape(caption)}</figcaption>",
-            numbers,
             "</figure>",
         ]
     )
-
-
-def _inline(svg: str, name: str) -> str:
-    """Return the SVG for use inside a page: without prolog, with ids that no other figure has."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'( id="(?!tip:)| xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
-
-
-def _with_tooltips(svg: str) -> tuple[str, list[str]]:
-    """Return the SVG with `data-tip` on the points that have a tooltip, and the tooltips' texts.
-
-    Such a point gets an invisible circle that is large enough for a pointer.
-    """
-    tips: list[str] = []
-
-    def point(match: re.Match[str]) -> str:
-        text, content, x, y = match.groups()
-        tips.append(text)
-        target = f'<circle class="target" cx="{x}" cy="{y}" r="6"/>'
-        return f'<g class="tip" data-tip="{text}">{content}{target}'
-
-    pattern = (
-        rf'<g id="{TIP}([^"]*)">((?:(?!<g id="{TIP}).)*?'
-        r'<use [^>]*?x="([-\d.]+)" y="([-\d.]+)"[^>]*/>)'
-    )
-    return re.sub(pattern, point, svg, flags=re.DOTALL), tips

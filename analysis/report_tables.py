@@ -10,13 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.best import SizeResult
-from analysis.cells import Cell, magnitude_key
+from analysis.best import SizeResult, magnitudes_of
+from analysis.cells import Cell, groups_of
 from analysis.columns import values_of
-from analysis.number_text import format_value
 from analysis.provenance import PROVENANCE
-from analysis.render import Table
-from analysis.stats import mean
+from analysis.render import Table, format_value
 from harness.cluster.state import TRIED_BEFORE
 
 UNEXPLAINED = "unexplained error"
@@ -26,7 +24,7 @@ URGENCY = (
 )  # fmt: skip
 """The states of trials without a result, in the order in which the report lists them."""
 MADE_WITH = (*PROVENANCE, "precision")
-VARIABLE_PARTS = re.compile(r"\b(?:[0-9a-f]{8,}|\d+(?:\.\d+)?)\b")  # ids, seconds
+VARIABLE_PARTS = re.compile(r"\b(?:[0-9a-f]{8,}|\d+(?:\.\d+)?)\b", re.ASCII)  # ids, seconds
 EXAMPLES = 2  # trials named for a reason
 
 
@@ -76,8 +74,7 @@ def _is_unexplained(state: str, reason: str) -> bool:
 
 def completeness(results: Sequence[SizeResult]) -> Table:
     """Return the number of finished seeds of those in the grid, size by magnitude."""
-    magnitudes = {cell.magnitude for result in results for cell in result.cells}
-    ordered = sorted(magnitudes, key=magnitude_key)
+    ordered = magnitudes_of(results)
     rows = []
     for result in results:
         cells = {cell.magnitude: cell for cell in result.cells}
@@ -101,17 +98,12 @@ def _finished_seeds(cell: Cell | None) -> str:
 
 def cost(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     """Return device-hours by size: spent, estimated by pilots beforehand, and still to be spent."""
-    done: dict[tuple[str, ...], list[tuple[float, float | None]]] = {}  # actual, estimated seconds
-    remaining: dict[tuple[str, ...], list[float | None]] = defaultdict(list)  # estimated seconds
-    names = [*columns, "state", "gpu_seconds", "estimated_seconds"]
-    for *size, state, actual, estimate in zip(*(values_of(frame, n) for n in names), strict=True):
-        key = tuple(map(format_value, size))
-        trials = done.setdefault(key, [])
-        if state == "done" and actual is not None:
-            trials.append((actual, estimate))
-        elif state not in ("done", "diverged"):  # diverged trials end early and are not repeated
-            remaining[key].append(estimate)
-    rows = [(*key, *_cost_of_size(trials, remaining[key])) for key, trials in done.items()]
+    frame = frame.assign(**{n: values_of(frame, n) for n in ("gpu_seconds", "estimated_seconds")})
+    frame = frame.astype({"gpu_seconds": float, "estimated_seconds": float})
+    rows = [
+        (*map(format_value, size.values()), *_cost_of_size(trials))
+        for size, trials in groups_of(frame, columns)
+    ]
     return Table(
         (*columns, "trials", "spent", "estimate", "off by", "left", "still to spend"),
         tuple(rows),
@@ -128,26 +120,22 @@ def cost(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     )
 
 
-def _cost_of_size(
-    done: Sequence[tuple[float, float | None]], remaining: Sequence[float | None]
-) -> tuple[str, ...]:
-    """Return the cells of one size, from the seconds of its finished and its remaining trials."""
-    spent = sum(actual for actual, _ in done)
-    pairs = [(actual, estimate) for actual, estimate in done if estimate is not None]
-    errors = [abs(estimate / actual - 1) for actual, estimate in pairs if actual]
-    estimated = "-"
-    if done:
-        has_all = len(pairs) == len(done)
-        estimated = _hours(sum(estimate for _, estimate in pairs)) if has_all else "no estimate"
-    expected = [spent / len(done) if done else estimate for estimate in remaining]
-    known = [seconds for seconds in expected if seconds is not None]
+def _cost_of_size(trials: pd.DataFrame) -> tuple[str, ...]:
+    """Return the cells of one size from its trials."""
+    done = trials[(trials["state"] == "done") & trials["gpu_seconds"].notna()]
+    spent, estimates = done["gpu_seconds"], done["estimated_seconds"]
+    # diverged trials end early and are not repeated
+    remaining = trials[~trials["state"].isin(["done", "diverged"])]["estimated_seconds"]
+    expected = pd.Series(spent.mean(), remaining.index) if len(done) else remaining
+    errors = (estimates / spent - 1).abs()[spent > 0].dropna()
+    has_all = not estimates.isna().any()
     return (
         str(len(done)),
-        _hours(spent) if done else "-",
-        estimated,
-        f"{100 * mean(errors):.0f} %" if errors else "-",
+        _hours(spent.sum()) if len(done) else "-",
+        "-" if done.empty else _hours(estimates.sum()) if has_all else "no estimate",
+        f"{100 * errors.mean():.0f} %" if len(errors) else "-",
         str(len(remaining)),
-        _hours(sum(known)) if len(known) == len(expected) else "unknown",
+        "unknown" if expected.isna().any() else _hours(expected.sum()),
     )
 
 

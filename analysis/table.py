@@ -9,26 +9,25 @@ python -m analysis.table grid=quickstart out=out/quickstart  # table.tex, rows.c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from analysis import rows_file
 from analysis.best import SizeResult, best_per_size
-from analysis.columns import METRICS, TOP1, Metric, on_one_line
-from analysis.formats import FORMATS, show
-from analysis.number_text import (
+from analysis.columns import TOP1, Metric, on_one_line
+from analysis.commands import FORMAT, ROW_OPTIONS, output_folder, read_request, show
+from analysis.provenance import warnings
+from analysis.render import (
+    Table,
     format_count,
     format_interval,
     format_optimum,
     format_score,
     format_value,
 )
-from analysis.provenance import warnings
-from analysis.render import Table
-from analysis.rows import ROW_OPTIONS, load, selected, write
-from harness.arguments import Option, split_options
+from harness.arguments import Option
 from harness.errors import command
 from harness.files import atomic_write, make_folder
 
-OPTIONS = {**ROW_OPTIONS, "format": Option(default="screen", choices=FORMATS), "out": Option()}
+OPTIONS = {**ROW_OPTIONS, "format": FORMAT, "out": Option()}
 
 
 def best_table(
@@ -110,22 +109,21 @@ def _notes(results: Sequence[SizeResult], metric: Metric, has_optimum: bool) -> 
 
 def main(args: list[str]) -> int:
     """Print the table; with `out`, also write it with its rows and figure into that folder."""
-    rest, options = split_options(args, OPTIONS)
-    metric = METRICS[options["metric"]]
-    frame = selected(load(rest, options["rows"]), options["where"])
-    results = best_per_size(frame, options["by"], metric)
+    request = read_request(args, OPTIONS)
+    frame, metric, out = request.frame, request.metric, request.options["out"]
+    results = best_per_size(frame, request.by, metric)
     table = best_table(results, warnings(frame), metric)
-    print(show(table, options["format"]))
-    if options["out"] is not None:
+    print(show(table, request.options["format"]))
+    if out is not None:
         # here, because matplotlib takes longer to import than the table to make
         from analysis.drawing import save
         from analysis.figure_magnitude import accuracy_against_magnitude
 
-        folder = make_folder(Path(options["out"]))
+        folder = make_folder(output_folder(out))
         atomic_write(folder / "table.tex", (show(table, "latex") + "\n").encode())
         figure = accuracy_against_magnitude(results, metric)
         pictures = save(figure, folder / "accuracy_against_magnitude")
-        for path in (folder / "table.tex", *write(frame, folder), *pictures):
+        for path in (folder / "table.tex", *rows_file.write(frame, folder), *pictures):
             print(f"written: {path}")
     return 0
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from harness.arguments import Option
 from harness.augment.spaces import find_space
 from harness.cluster import read_states
 from harness.files import Damaged
@@ -42,12 +44,18 @@ class _Difficulty(Record):
     policies: dict[str, _Policy]
 
 
-def rows_of_grid(args: list[str]) -> list[dict[str, Any]]:
-    """Return the rows of the grid and the store that the arguments of a command name."""
+def rows_of_grid(
+    args: list[str], options: Mapping[str, Option] | None = None
+) -> list[dict[str, Any]]:
+    """Return the rows of the grid and the store that the arguments of a command name.
+
+    `options` are those that the command has read itself; misspelt words are compared with them.
+    """
     from harness.config import load
     from harness.sweep.plan import make_plan
 
-    launch = load(args)
+    optional = {name: replace(option, required=False) for name, option in (options or {}).items()}
+    launch = load(args, optional)
     plan = make_plan(launch.grid)
     store = Store(launch.store)
     states, _ = read_states(store, plan.stages, must_answer=False)

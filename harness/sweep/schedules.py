@@ -31,6 +31,14 @@ def depends_on_seed(compress: CompressConfig) -> bool:
     return compress.magnitude_schedule == "shuffled"
 
 
+def role(schedule: str) -> str:
+    """Return `constant`, `varying` for a schedule that follows the sparsity, or a control's name.
+
+    The controls have the mean of `falling` and do not follow the sparsity.
+    """
+    return schedule if schedule in ("constant", "rising", "shuffled") else "varying"
+
+
 def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitude, ...]:
     """Return the magnitude of the dense stage, and of the level at each of the `sparsities`.
 

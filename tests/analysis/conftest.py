@@ -50,7 +50,7 @@ def planted_frame(curves=None, seeds=3, spread=0.01, seed=0, magnitudes=MAGNITUD
 @pytest.fixture(scope="session")
 def every_column():
     """A value for each column of a sweep's rows, of a kind that it has."""
-    numbers = (*columns.NUMBERS, "depth", "batch_size", "lr", "weight_decay", "label_smoothing",
+    numbers = (*columns.RANGES, "depth", "batch_size", "lr", "weight_decay", "label_smoothing",
                "train_size", "zero_stage", "world_size", "micro_batch_size", "threads")  # fmt: skip
     planted = set(planted_frame({1.0: (0.8,)}, magnitudes=(0.2,), seeds=1).columns)
     words = {name: 0.5 if name in numbers else "word" for name in columns.COLUMNS}

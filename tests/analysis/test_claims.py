@@ -91,8 +91,8 @@ def test_none_that_wins_everywhere_does_not_move(planted):
     assert line.p < 0.001
     assert line.effect.estimate.effect > 0
     assert line.verdict == "undecided"
-    assert math.isnan(line.seeds)  # no number of seeds settles what the winners withhold
-    assert line.reason.endswith("not shown to move: none at every width")
+    assert math.isnan(line.seeds_to_settle)  # no number of seeds settles what the winners withhold
+    assert line.compared.endswith("not shown to move: none at every width")
     curves = {0.5: (0.80, 0.82, 0.78, 0.70), 2.0: (0.85, 0.87, 0.90, 0.88)}
     assert verdict(planted(curves, spread=0.002), "A1").verdict == "supported"
 
@@ -115,13 +115,13 @@ def test_winners_alone_decide_nothing_where_an_optimum_is_unknown():
 def test_sizes_of_other_lengths_are_refused_and_longer_paths_told():
     frame = sweep(random.Random(4), shifting(0.1), WIDTHS)
     frame["epochs"] = [int(10 * width) + 10 for width in frame["width"]]
-    assert "unequal budgets" in verdict(frame, "A1").reason
+    assert "unequal budgets" in verdict(frame, "A1").compared
     assert verdict(frame, "A1", unequal_budgets=True).verdict == "supported"
     frame = sweep(random.Random(4), shifting(-0.1), SPARSITIES)
     frame["epochs"] = [int(40 * sparsity) + 10 for sparsity in frame["sparsity"]]
     line = verdict(frame, "A2")
     assert line.verdict == "supported"
-    assert re.search(r"; paths of 10 to \d+ epochs", line.reason)
+    assert re.search(r"; paths of 10 to \d+ epochs", line.compared)
 
 
 def test_longer_dense_trainings_do_not_part_the_pruned_ones():
@@ -130,7 +130,7 @@ def test_longer_dense_trainings_do_not_part_the_pruned_ones():
     levels = sorted(frame["sparsity"].unique())
     frame["epochs"] = [16 + 8 * levels.index(sparsity) for sparsity in frame["sparsity"]]
     longer = frame[frame["sparsity"] == 0].assign(epochs=40)
-    lines = [line for line in claims(pd.concat([frame, longer])) if line.name == "A2"]
+    lines = [line for line in claims(pd.concat([frame, longer])) if line.claim == "A2"]
     assert [line.verdict for line in lines] == ["supported"]
     assert lines[0].done == len(frame)
 
@@ -139,7 +139,7 @@ def test_what_is_left_differs_from_seed_to_seed_and_parts_nothing():
     frame = sweep(random.Random(4), shifting(-0.1), SPARSITIES)
     remaining = 1e6 * (1 - frame["sparsity"]) + 100 * frame["seed"] + 90 * frame["magnitude"]
     frame["macs_nonzero"] = remaining.round().astype(int)
-    lines = [line for line in claims(frame, by=["macs_nonzero"]) if line.name == "A2"]
+    lines = [line for line in claims(frame, by=["macs_nonzero"]) if line.claim == "A2"]
     assert [line.verdict for line in lines] == ["supported"]
 
 
@@ -213,33 +213,33 @@ def test_unequal_budgets_are_refused_unless_told_to(column, amounts):
     frame[column] = [amounts[kind != "constant"] for kind in frame["schedule"]]
     refused = verdict(frame, "A3")
     assert refused.verdict == "not tested"
-    assert f"{amounts[0]:g} to {amounts[1]:g} {column}" in refused.reason
+    assert f"{amounts[0]:g} to {amounts[1]:g} {column}" in refused.compared
     assert verdict(frame, "A3", unequal_budgets=True).verdict == "supported"
 
 
 def test_budgets_that_are_unknown_and_unequal_work_are_told():
     frame = schedules(random.Random(6), 0.02)
-    assert verdict(frame, "A3").reason.endswith("budgets unknown: no column epochs or examples")
+    assert verdict(frame, "A3").compared.endswith("budgets unknown: no column epochs or examples")
     frame = frame.assign(epochs=40)
-    assert "budgets" not in verdict(frame, "A3").reason
+    assert "budgets" not in verdict(frame, "A3").compared
     frame["train_macs"] = [100 if kind == "constant" else 105 for kind in frame["schedule"]]
-    assert "multiply-adds" not in verdict(frame, "A3").reason
+    assert "multiply-adds" not in verdict(frame, "A3").compared
     frame["train_macs"] = [100 if kind == "constant" else 250 for kind in frame["schedule"]]
-    assert "multiply-adds differ up to 2.5 x" in verdict(frame, "A3").reason
+    assert "multiply-adds differ up to 2.5 x" in verdict(frame, "A3").compared
 
 
 def test_arms_are_chosen_on_validation():
     frame = schedules(random.Random(7), 0.0)
-    chosen = verdict(frame, "A3").reason
+    chosen = verdict(frame, "A3").compared
     frame["test_top1"] = [random.Random(i).random() for i in range(len(frame))]
-    assert verdict(frame, "A3").reason == chosen
+    assert verdict(frame, "A3").compared == chosen
 
 
 def test_surplus_that_takes_the_harm_away_is_an_interaction():
     arms = [{"surplus": "none"}, {"surplus": "slice"}, {"surplus": "fuse"}]
     harm = {0: 0.03, 1: 0.0, 2: 0.03}
     frame = sweep(random.Random(8), lambda n, m: 0.9 + 0.02 * n - harm[n] * m, arms, [0.0, 1.0])
-    fused, sliced = (claim for claim in claims(frame) if claim.name == "B")
+    fused, sliced = (claim for claim in claims(frame) if claim.claim == "B")
     assert (sliced.verdict, fused.verdict) == ("supported", "undecided")
     assert sliced.effect.estimate.effect == pytest.approx(0.03, abs=0.01)
 
@@ -255,20 +255,20 @@ def surplus_sweep(chance, harm, stages=None, **constant):
 def test_a_form_must_beat_its_control_too():
     # surplus does nothing, the weak end does all
     frame = surplus_sweep(random.Random(8), {"none": 0.03, "prune_away": 0.0, "weak_finish": 0.0})
-    (line,) = (claim for claim in claims(frame) if claim.name == "B")
+    (line,) = (claim for claim in claims(frame) if claim.claim == "B")
     assert line.verdict == "undecided"
-    assert line.reason.startswith("prune_away against weak_finish")
-    assert "against none +3.1 ±" in line.reason
+    assert line.compared.startswith("prune_away against weak_finish")
+    assert "against none +3.1 ±" in line.compared
     frame = surplus_sweep(random.Random(8), {"none": 0.03, "prune_away": 0.0, "weak_finish": 0.03})
     assert verdict(frame, "B").verdict == "supported"
     started = (frame["surplus"] == "weak_finish") & (frame["magnitude"] == 0.6)
     frame.loc[started, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]
     open_ = verdict(frame, "B")
     assert open_.verdict == "undecided"
-    assert "its control weak_finish is not done" in open_.reason
+    assert "its control weak_finish is not done" in open_.compared
     without = verdict(frame[frame["surplus"] != "weak_finish"], "B")
     assert without.verdict == "supported"
-    assert without.reason == "prune_away against none, magnitude none to 0.6"
+    assert without.compared == "prune_away against none, magnitude none to 0.6"
 
 
 def test_cells_of_the_same_stages_count_once():
@@ -291,7 +291,7 @@ def test_cells_of_the_same_stages_count_once():
 def test_arms_of_other_epochs_are_controls_of_equal_work():
     frame = surplus_sweep(random.Random(8), {"none": 0.03, "fuse": 0.0})
     frame["train_macs"] = [100 if form == "none" else 330 for form in frame["surplus"]]
-    assert "fuse takes 3.3 x the multiply-adds of none" in verdict(frame, "B").reason
+    assert "fuse takes 3.3 x the multiply-adds of none" in verdict(frame, "B").compared
     longer = frame[frame["surplus"] == "none"].assign(epochs=36, train_macs=300, trial=None)
     for loss, word in ((0.0, "supported"), (0.06, "undecided")):
         strong = longer["magnitude"] == 0.6
@@ -299,19 +299,21 @@ def test_arms_of_other_epochs_are_controls_of_equal_work():
             val_top1=longer["val_top1"] + loss / 2 * strong,
             test_top1=longer["test_top1"] + loss / 2 * strong,
         )
-        (line,) = (c for c in claims(pd.concat([frame, other], ignore_index=True)) if c.name == "B")
+        (line,) = (
+            c for c in claims(pd.concat([frame, other], ignore_index=True)) if c.claim == "B"
+        )
         assert line.verdict == word
-        assert "none of 36 epochs" in line.reason
-        assert "none of 12 epochs" in line.reason
-        assert "fuse takes 3.3 x the multiply-adds of none of 12 epochs" in line.reason
+        assert "none of 36 epochs" in line.compared
+        assert "none of 12 epochs" in line.compared
+        assert "fuse takes 3.3 x the multiply-adds of none of 12 epochs" in line.compared
 
 
 def test_controls_of_a_schedule_have_lines_of_their_own():
     arms = [{"schedule": name} for name in ("constant", "rising", "[0.1, 0.2]", "shuffled")]
     frame = sweep(random.Random(5), lambda n, m: 0.9 + 0.02 * (n % 2), arms, [0.1, 0.3])
-    lines = [claim for claim in claims(frame) if claim.name == "A3"]
+    lines = [claim for claim in claims(frame) if claim.claim == "A3"]
     assert sorted(line.verdict for line in lines) == ["control", "control", "undecided"]
-    reasons = {line.verdict: line.reason for line in lines if line.verdict != "control"}
+    reasons = {line.verdict: line.compared for line in lines if line.verdict != "control"}
     assert reasons["undecided"].startswith("[0.1, 0.2] at")
     assert all(line.p < 0.05 for line in lines if line.verdict == "control")
     only = frame[frame["schedule"].isin(["constant", "rising", "shuffled"])]
@@ -332,7 +334,7 @@ def test_difficulty_that_orders_accuracy_is_a_rank_correlation():
     frame["difficulty"] = [
         1 + m + 0.01 * k for m, k in zip(frame["magnitude"], frame["calibrated"])
     ]
-    assert verdict(frame.assign(epochs=5), "C1").reason == "rank correlation over 6 policies"
+    assert verdict(frame.assign(epochs=5), "C1").compared == "rank correlation over 6 policies"
 
 
 def test_calibrated_spaces_are_told_from_uncalibrated_ones():
@@ -348,8 +350,8 @@ def test_calibrated_spaces_are_told_from_uncalibrated_ones():
     none = sweep(random.Random(11), lambda n, m: 0.99, arms[:1], ["none"])
     claim = verdict(pd.concat([frame, none], ignore_index=True).assign(trial=None), "C2")
     assert claim.verdict == "supported"
-    assert "(4 arms)" in claim.reason
-    assert re.match(r"calibrated at 0\.\d against uncalibrated at 0\.\d", claim.reason)
+    assert "(4 arms)" in claim.compared
+    assert re.match(r"calibrated at 0\.\d against uncalibrated at 0\.\d", claim.compared)
 
 
 def test_groups_are_tested_apart_and_corrected_together():
@@ -358,7 +360,7 @@ def test_groups_are_tested_apart_and_corrected_together():
         for n, family in enumerate(["alike", "moving"])
     ]
     frame = pd.concat(parts, ignore_index=True).assign(trial=None)
-    alike, moving = (claim for claim in claims(frame) if claim.name == "A1")
+    alike, moving = (claim for claim in claims(frame) if claim.claim == "A1")
     assert (alike.group, moving.group) == ("family alike", "family moving")
     assert (alike.verdict, moving.verdict) == ("undecided", "supported")
     assert moving.p == pytest.approx(min(1.0, 2 * moving.effect.p))
@@ -379,18 +381,18 @@ def test_the_loss_is_judged_the_other_way_round():
 
 def test_what_cannot_be_tested_says_why():
     one = sweep(random.Random(0), one_optimum, WIDTHS[:1])
-    reasons = {claim.name: claim.reason for claim in claims(one)}
+    reasons = {claim.claim: claim.compared for claim in claims(one)}
     assert {claim.verdict for claim in claims(one)} == {"not tested"}
     assert "at least two sizes" in reasons["A1"]
     assert "`schedule`" in reasons["A3"]
     nothing = sweep(random.Random(0), one_optimum, WIDTHS)
     nothing = nothing.assign(state="waiting", val_top1=math.nan, test_top1=math.nan)
-    assert "that are done" in verdict(nothing, "A1").reason
+    assert "that are done" in verdict(nothing, "A1").compared
 
 
 def test_one_seed_decides_nothing():
     frame = sweep(random.Random(0), shifting(0.1), WIDTHS, seeds=1)
     claim = verdict(frame, "A1")
     assert claim.verdict == "undecided"
-    assert "one seed" in claim.reason
+    assert "one seed" in claim.compared
     assert "±" not in claims_table([claim], []).rows[0][2]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis import rows
+from analysis import rows_file
 from analysis.compare import compare, comparison_table, main, notes
 from harness.errors import UserError
 
@@ -90,7 +90,7 @@ def test_columns_must_be_in_both(planted):
 
 def test_the_command_compares_files_in_every_metric_and_format(planted, tmp_path, capsys):
     frame = planted(val_loss=0.3, test_loss=0.4)
-    rows.write(frame, tmp_path)
+    rows_file.write(frame, tmp_path)
     words = [f"rows={tmp_path}/rows.csv", f"with={tmp_path}/rows.parquet"]
     for more in ("format=latex", "format=csv", "metric=loss", "show=all", "where=width > 1"):
         assert main([*words, more]) == 0

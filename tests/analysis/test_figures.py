@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from analysis import checks, drawing, figures, rows
+from analysis import checks, drawing, figures, rows_file
 from analysis.best import best_per_size
 
 
@@ -204,7 +204,7 @@ def test_policies_without_none_are_drawn_against_that_of_another(planted):
 
 @pytest.mark.slow
 def test_the_command_draws_without_a_word_on_stderr(planted, tmp_path):
-    rows.write(grown(planted, flags=""), tmp_path)
+    rows_file.write(grown(planted, flags=""), tmp_path)
     process = subprocess.run(
         [sys.executable, "-W", "error", "-m", "analysis.figures", f"rows={tmp_path}/rows.csv",
          f"out={tmp_path}/out"],

@@ -8,8 +8,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from analysis import notebook
-from analysis import rows as rows_module
+from analysis import notebook, rows_file
 from harness.errors import UserError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -36,7 +35,7 @@ def test_every_command_is_a_function_of_the_notebook_module(planted, tmp_path):
 
 def test_files_are_read_alone_and_together(planted, tmp_path):
     rows = notebook.rows
-    rows_module.write(planted(), tmp_path)
+    rows_file.write(planted(), tmp_path)
     assert len(rows(tmp_path / "rows.csv")) == 24
     assert len(rows([tmp_path / "rows.csv", tmp_path / "rows.parquet"])) == 24
     with pytest.raises(UserError, match="the DataFrame cannot be used as rows"):

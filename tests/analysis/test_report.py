@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import checks, report, report_tables, rows
+from analysis import checks, commands, report, report_tables, rows_file
 from analysis.best import best_per_size
 from harness.errors import UserError
 from harness.states import STATES
@@ -121,14 +121,14 @@ def test_differences_of_provenance_are_named(planted):
 def test_the_same_rows_give_the_same_bytes_whatever_file_they_are_in(planted, tmp_path):
     frame = interim(planted, flags="", dense_long=None, calibrated=True, depth=20)
     made = report.report(frame)
-    for path in rows.write(frame, tmp_path):
-        assert report.report(rows.load([], str(path))) == made, path.name
+    for path in rows_file.write(frame, tmp_path):
+        assert report.report(commands.load([], [path])) == made, path.name
     assert report.report(frame.assign(seed=frame["seed"] + 1)) != made
 
 
 @pytest.mark.slow
 def test_the_command_writes_the_page_and_the_rows_that_make_it_again(planted, tmp_path):
-    rows.write(interim(planted), tmp_path / "in")
+    rows_file.write(interim(planted), tmp_path / "in")
     words = ["where=width > 1", "metric=top1"]
     process = subprocess.run(
         [sys.executable, "-W", "error", "-m", "analysis.report",

@@ -10,8 +10,18 @@ import pyarrow
 import pyarrow.csv
 import pytest
 
-from analysis import checks, claims, columns, compare, figures, report, rows, table
-from analysis.formats import show
+from analysis import (
+    checks,
+    claims,
+    columns,
+    commands,
+    compare,
+    figures,
+    report,
+    rows_file,
+    table,
+)
+from analysis.commands import show
 from harness.errors import UserError
 
 NASTY = "50%_of $x$ & {y} #1 \\input{z} <b onload='x'> `rm` $(id) | \x1b[31m 猫 \" ; \n end"
@@ -69,7 +79,7 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
     frame = checks.check(ODD[name](planted), "odd")
-    rows.write(frame, tmp_path)
+    rows_file.write(frame, tmp_path)
     source = f"rows={tmp_path}/rows.parquet"
     for shape in ("screen", "latex", "markdown", "csv", "html"):
         assert table.main([source, f"format={shape}"]) == 0
@@ -94,7 +104,9 @@ def test_odd_sweeps_go_through_every_command(planted, tmp_path, capsys, name):
         (lambda t: t.assign(params_nonzero=-5), "params_nonzero: -5 is not a count"),
         (lambda t: t.assign(epochs=math.inf), "epochs: inf is not a count"),
         (lambda t: t.assign(difficulty=math.inf), "difficulty: inf is not finite"),
-        (lambda t: t.assign(seed=math.inf), "seed: inf is not finite"),
+        (lambda t: t.assign(seed=[10**400] * len(t)), "seed: a number has more than 308 digits"),
+        (lambda t: t.assign(val_top1=True), "val_top1: True is not a number"),
+        (lambda t: t.assign(seed=math.inf), "seed: inf is not a whole number"),
         (lambda t: t.assign(**{"seed.1": 3}), "column 'seed' is there twice"),
         (lambda t: pd.concat([t, t[["seed"]]], axis=1), "column 'seed' is there twice"),
     ],
@@ -109,26 +121,26 @@ def test_lines_longer_than_the_header_are_refused(tmp_path):
     header = "state,magnitude,seed,val_top1,test_top1"
     (tmp_path / "a.csv").write_text(f"{header}\nextra,done,0.2,0,0.8,0.8\n")
     with pytest.raises(UserError, match="more cells than its header"):
-        rows.load([], str(tmp_path / "a.csv"))
+        commands.load([], [tmp_path / "a.csv"])
     (tmp_path / "b.csv").write_text(f"{header}\ndone,0.2,0,0.8,0.8\ndone,0.2,1,0.8,0.8,7\n")
     with pytest.raises(UserError, match=r"b\.csv cannot be read"):
-        rows.load([], str(tmp_path / "b.csv"))
+        commands.load([], [tmp_path / "b.csv"])
     (tmp_path / "c.csv").write_text(f"{header}\n")
     with pytest.raises(UserError, match="it has no rows"):
-        rows.load([], str(tmp_path / "c.csv"))
+        commands.load([], [tmp_path / "c.csv"])
 
 
 @pytest.mark.parametrize("files", [",", "[]", " , "])
 def test_lists_of_no_file_get_a_sentence(planted, tmp_path, files):
-    with pytest.raises(UserError, match="names no file"):
+    with pytest.raises(UserError, match="rows has no value"):
         table.main([f"rows={files}"])
-    rows.write(planted(), tmp_path)
+    rows_file.write(planted(), tmp_path)
     with pytest.raises(UserError, match="with has no value"):
         compare.main([f"rows={tmp_path}/rows.csv", f"with={files}"])
 
 
 def test_a_column_named_twice_is_one(planted, tmp_path, capsys):
-    rows.write(planted(), tmp_path)
+    rows_file.write(planted(), tmp_path)
     source = f"rows={tmp_path}/rows.csv"
     compare.main([source, f"with={tmp_path}/rows.csv", "by=width,width", "show=all"])
     table.main([source, "by=width,width"])

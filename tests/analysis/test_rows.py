@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import checks, columns, render, rows
+from analysis import checks, columns, commands, render, rows, rows_file
 from analysis.best import best_per_size
 from analysis.table import best_table
 from harness.errors import UserError
@@ -56,8 +56,8 @@ def test_all_mistakes_are_listed_at_once(planted):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_files_of_rows_come_back_as_they_were(planted, tmp_path, suffix):
     table = planted(flags="", **{"recipe.nesterov": None})
-    rows.write(table, tmp_path)
-    again = rows.load([], str(tmp_path / f"rows{suffix}"))
+    rows_file.write(table, tmp_path)
+    again = commands.load([], [tmp_path / f"rows{suffix}"])
     assert list(again["magnitude"]) == list(table["magnitude"])
     assert table_of(again) == table_of(table)
 
@@ -68,7 +68,7 @@ def test_a_damaged_file_and_a_missing_one_get_a_sentence(tmp_path):
     (tmp_path / "words.csv").write_bytes(b"\xff\xfe\x00no table")
     for name in ("rows.parquet", "absent.csv", "empty.csv", "words.csv"):
         with pytest.raises(UserError, match=name):
-            rows.load([], str(tmp_path / name))
+            commands.load([], [tmp_path / name])
 
 
 def test_several_files_count_each_trial_once(planted, tmp_path):
@@ -77,9 +77,9 @@ def test_several_files_count_each_trial_once(planted, tmp_path):
     half = table.assign(grid="other")
     half.loc[waiting, "state"] = "waiting"
     half.loc[waiting, ["val_top1", "test_top1"]] = math.nan
-    rows.write(half, tmp_path / "half")
-    rows.write(table, tmp_path / "whole")
-    both = rows.load([], f"[{tmp_path}/half/rows.csv, {tmp_path}/whole/rows.parquet]")
+    rows_file.write(half, tmp_path / "half")
+    rows_file.write(table, tmp_path / "whole")
+    both = commands.load([], [f"{tmp_path}/half/rows.csv", tmp_path / "whole/rows.parquet"])
     assert len(both) == len(table)
     assert (both["state"] == "done").all()
     assert table_of(both) == table_of(table)
@@ -89,7 +89,7 @@ def test_a_trial_with_two_results_is_refused(planted):
     table = planted()
     other = table.assign(val_top1=table["val_top1"] / 2)
     with pytest.raises(UserError, match="has different results in a, b"):
-        rows.together({"a": table, "b": other})
+        commands.together({"a": table, "b": other})
 
 
 def test_rows_of_one_cell_must_be_replicates(planted):
@@ -104,7 +104,7 @@ def test_rows_of_one_cell_must_be_replicates(planted):
 def test_sweeps_that_differ_outside_the_axes_are_told_apart_by_name(planted):
     table = planted()
     longer = planted(seed=1).assign(grid="longer", trial=[f"longer-{n}" for n in range(len(table))])
-    results = best_per_size(rows.together({"a": table, "b": longer}))
+    results = best_per_size(commands.together({"a": table, "b": longer}))
     assert [line.size["grid"] for line in results] == ["longer", "planted", "longer", "planted"]
     assert {cell.seeds for line in results for cell in line.cells} == {3}
 
@@ -139,7 +139,7 @@ def test_trials_of_other_epochs_are_sizes_of_their_own(planted):
 
 def test_a_sweep_over_epochs_goes_through_the_analysis(tmp_path):
     words = ["grid=quickstart", f"store={tmp_path}", "axes.epochs=[2,3]", "axes.sparsity=[0.0]"]
-    frame = rows.load(words, None)
+    frame = commands.load(words, None)
     assert {line.size["epochs"] for line in best_per_size(frame)} == {2, 3}
 
 
@@ -149,13 +149,13 @@ def test_a_pilot_becomes_an_estimate_in_the_rows(tmp_path):
     from harness.sweep.plan import make_plan
 
     words = ["grid=quickstart", f"store={tmp_path}"]
-    assert rows.load(words, None)["estimated_seconds"].isna().all()
+    assert commands.load(words, None)["estimated_seconds"].isna().all()
     plan = make_plan(load(words).grid)
     widths = {config.model.width for config in plan.stages.values()}
     for config in plan.stages.values():
         if config.model.width == min(widths):
             cost.write_measurement(tmp_path, config, cost.Measurement(2.5, 0.0, 1, 1, "cpu"))
-    frame = rows.load(words, None)
+    frame = commands.load(words, None)
     is_measured = frame["width"] == min(widths)
     assert (frame[is_measured]["estimated_seconds"] == 2.5 * frame[is_measured]["epochs"]).all()
     assert frame[~is_measured]["estimated_seconds"].isna().all()
@@ -163,14 +163,14 @@ def test_a_pilot_becomes_an_estimate_in_the_rows(tmp_path):
 
 def test_where_chooses_rows(planted):
     table = planted()
-    assert set(rows.selected(table, "width < 1")["width"]) == {0.5}
-    assert set(rows.selected(table, "magnitude == none or magnitude > 0.5")["magnitude"]) == {
+    assert set(commands.selected(table, "width < 1")["width"]) == {0.5}
+    assert set(commands.selected(table, "magnitude == none or magnitude > 0.5")["magnitude"]) == {
         "none", 0.8,
     }  # fmt: skip
     with pytest.raises(UserError, match="leaves none of the 24 rows"):
-        rows.selected(table, "width > 100")
+        commands.selected(table, "width > 100")
     with pytest.raises(UserError, match="did you mean 'width'"):
-        rows.selected(table, "widht > 1")
+        commands.selected(table, "widht > 1")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_where_chooses_rows(planted):
         ([], "add grid=NAME, or rows=FILE"),
         (["nonsense"], "not of the form key=value"),
         (["rows="], "rows has no value"),
-        (["rows=a.csv", "grid=quickstart"], "these words mean nothing: grid"),
+        (["rows=a.csv", "grid=quickstart"], "both name rows: keep one"),
     ],
 )
 def test_words_that_are_wrong_get_a_sentence(args, text):
@@ -198,13 +198,13 @@ def test_rows_of_a_sweep_say_why_a_trial_has_no_result(tmp_path):
     from harness.store.store import Store
 
     words = ["grid=quickstart", f"store={tmp_path}"]
-    frame = rows.load(words, None)
+    frame = commands.load(words, None)
     assert set(frame["state"]) == {"waiting"}
     store = Store(tmp_path)
     stage = frame[frame["sparsity"] == 0]["stage"].iloc[0]
     store.folder(stage).mkdir(parents=True)
     store.record_failure(stage, describe(KeyError("x")))
-    again = rows.load(words, None).set_index("stage")
+    again = commands.load(words, None).set_index("stage")
     assert again.loc[stage, "state"] == "failed"
     assert again.loc[stage, "why"] == "code: 'x'"
     assert again["why"].str.fullmatch(r"its parent \w+ failed").sum() == 1  # the pruned one

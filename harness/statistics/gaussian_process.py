@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.stats import LEVEL, Spread
+from harness.statistics.estimates import LEVEL, Spread
 
 POINTS = 61  # magnitudes, both ends included, at which a drawn curve is evaluated
 DRAWS = 400  # curves drawn from the posterior

@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.stats import LEVEL, Estimate, mean, t_quantile, t_tails
+from harness.statistics.estimates import LEVEL, NO_ESTIMATE, Estimate, mean, t_quantile, t_tails
 
-FEWEST = 5  # pairs
-EXACT = 8  # pairs up to which all permutations are counted
+FEWEST_PAIRS = 5
+EXACT_PAIRS = 8  # up to which all permutations are counted
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
@@ -25,12 +24,12 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
     where one side is constant.
     """
     count = len(x)
-    if count < FEWEST or len(set(x)) == 1 or len(set(y)) == 1:
-        return Estimate(math.nan, math.nan, math.nan, math.nan, 0)
+    if count < FEWEST_PAIRS or len(set(x)) == 1 or len(set(y)) == 1:
+        return NO_ESTIMATE
     a, b = _ranks(x), _ranks(y)
-    rho, freedom = _pearson(a, b), count - 2
+    rho, freedom = float(np.corrcoef(a, b)[0, 1]), count - 2
     is_perfect = abs(rho) > 1 - 1e-12
-    if count <= EXACT:
+    if count <= EXACT_PAIRS:
         p = _exact_p_value(a, b)
     elif is_perfect:
         p = 2 / math.factorial(count)  # two of all orders are perfect
@@ -57,13 +56,7 @@ def _orders(count: int) -> NDArray[np.intp]:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    ordered = sorted(values)
-    first = {value: at for at, value in reversed(list(enumerate(ordered)))}
-    repeats = Counter(ordered)
-    return [first[value] + (repeats[value] + 1) / 2 for value in values]
-
-
-def _pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    a, b = [v - mean(x) for v in x], [v - mean(y) for v in y]
-    covariance = math.fsum(p * q for p, q in zip(a, b, strict=True))
-    return covariance / math.sqrt(math.fsum(p * p for p in a) * math.fsum(q * q for q in b))
+    """Return the rank of each value, from 1; equal values share the mean of their ranks."""
+    _, at, repeats = np.unique(np.asarray(values, float), return_inverse=True, return_counts=True)
+    last = np.cumsum(repeats)
+    return list(map(float, (last - (repeats - 1) / 2)[at]))

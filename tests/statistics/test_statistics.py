@@ -6,9 +6,8 @@ import statistics
 
 import pytest
 
-from analysis import stats
-from analysis.optimum import optimum
-from analysis.rank_correlation import rank_correlation
+from harness import statistics as stats
+from harness.statistics import optimum, rank_correlation
 
 
 def test_pooled_spread_and_interval_are_those_of_the_textbook():

@@ -4,8 +4,6 @@ A cell is the values of one setting over its seeds. With 3 seeds a percentile bo
 where it says 95 %, a t interval 94 %; pooling over the cells of one size gives the spread many
 degrees of freedom. Runs that share a seed are treated as independent, because the noise of a
 training is mostly chaos, not its seed (Jordan 2024).
-
-Everything here takes plain numbers: no tables, no files. Only SciPy's special functions are needed.
 """
 
 from __future__ import annotations
@@ -41,6 +39,9 @@ class Estimate:
     p: float
     error: float  # standard error
     freedom: float  # degrees of freedom
+
+
+NO_ESTIMATE = Estimate(math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import sys
 import uuid
 from collections.abc import Iterator
@@ -149,6 +150,8 @@ def append_line(path: Path, value: Any) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o644)
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would swallow the line
+                raise FileExistsError(errno.EEXIST, "it is not a regular file")
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line

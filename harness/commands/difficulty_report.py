@@ -12,9 +12,9 @@ from scipy.stats import spearmanr
 from harness.cluster.state import stage_states
 from harness.commands.difficulty_measure import MAGNITUDES, Results, losses_by_op
 from harness.config import Launch
-from harness.files import atomic_write, make_folder, write_json
+from harness.files import atomic_write, make_folder
 from harness.rows import rows
-from harness.store.records import sealed
+from harness.store.records import write_sealed
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 from harness.text_table import format_table
@@ -27,24 +27,20 @@ SHOWN = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]  # magnitudes on the screen
 def write(launch: Launch, policy: str, results: Results, correlation_rows: pd.DataFrame) -> None:
     """Write the sweep's `difficulty.json`, which `harness.rows` reads, and the files in `out=`."""
     folder = make_folder(Store(launch.store).sweep_folder(launch.grid.name))
-    write_json(
+    write_sealed(
         folder / "difficulty.json",
-        sealed(
-            {
-                "teacher": launch.options["teacher"],
-                "dataset": launch.grid.trials[0].config.dataset.name,
-                "images": results.images,
-                "draws": launch.options["draws"],
-                "split_hash": results.split_hash,
-                "policy": policy,
-                "clean": {measure: float(results.clean[measure]) for measure in MEASURES},
-                "ops": results.ops.to_dict("records"),
-                "policies": {
-                    record["op"]: record for record in results.policies.to_dict("records")
-                },
-                "correlations": correlation_rows.to_dict("records"),
-            },
-        ),
+        {
+            "teacher": launch.options["teacher"],
+            "dataset": launch.grid.trials[0].config.dataset.name,
+            "images": results.images,
+            "draws": launch.options["draws"],
+            "split_hash": results.split_hash,
+            "policy": policy,
+            "clean": {measure: float(results.clean[measure]) for measure in MEASURES},
+            "ops": results.ops.to_dict("records"),
+            "policies": {record["op"]: record for record in results.policies.to_dict("records")},
+            "correlations": correlation_rows.to_dict("records"),
+        },
     )
     if not launch.options["out"]:
         return

@@ -61,23 +61,16 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
     """
     stages = _stages_to_show(sweep)
     job_logs = last_logs(sweep.store.root, stages)
-    times: dict[Path, float] = {}
     stages_of: dict[Path, list[str]] = {}
     for stage in stages:
         attempts = read_lines(sweep.store.folder(stage) / "attempts.jsonl")
         if attempts:
             path = sweep.store.own_log(attempts[-1].get("log"))
-            started = attempts[-1].get("time")
-            seconds = float(started) if isinstance(started, int | float) else 0.0
-        elif stage in job_logs and job_logs[stage][1].exists():
-            path = job_logs[stage][1]
-            seconds = path.stat().st_mtime
         else:
-            continue
-        if path is not None:
-            times[path] = max(times.get(path, 0.0), seconds)
+            path = job_logs[stage][1] if stage in job_logs else None
+        if path is not None and path.exists():
             stages_of.setdefault(path, []).append(stage)
-    return {path: stages_of[path] for path in sorted(times, key=times.__getitem__)}
+    return {path: stages_of[path] for path in sorted(stages_of, key=lambda p: p.stat().st_mtime)}
 
 
 def _print_log(path: Path, stages: Sequence[str], count: int, is_whole: bool) -> int:

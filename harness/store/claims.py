@@ -40,7 +40,7 @@ class _ClaimFile(Record):
     job: Annotated[str, Field(max_length=200)]
     attempt: Annotated[int, Field(ge=0, le=MOST)]
     log: str = ""  # the file that its owner writes to, from the store
-    pid_space: str = ""  # see `_pid_space`; claims of older versions lack it
+    boot: str = ""  # `_pid_space` of its owner; in older versions the boot alone, equal to none
     pid: Annotated[int, Field(gt=0, le=MOST)]
     started: str | None = None
 
@@ -173,7 +173,7 @@ def look(folder: Path) -> ClaimState | None:
     except Damaged:
         # Its writer died between create and write, or it is a link, a folder or another's file.
         return ClaimState("", "", 0, age, dead=age > HEARTBEAT_SECONDS)
-    is_local = claim.pid_space != "" and claim.pid_space == _pid_space()
+    is_local = claim.boot != "" and claim.boot == _pid_space()
     dead = is_local and has_ended(claim.pid, claim.started or "")
     return ClaimState(claim.token, claim.job, claim.attempt, age, dead, claim.log)
 
@@ -226,7 +226,7 @@ def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim 
         job=job,
         attempt=attempt,
         log=log,
-        pid_space=_pid_space(),
+        boot=_pid_space(),
         pid=os.getpid(),
         started=process_start(os.getpid()),
     )

@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.files import Damaged, write_json
+from harness.files import Damaged, move_aside
 from harness.plugins import load_plugins
 from harness.store.identity import digest
-from harness.store.records import check_seal, read_json, sealed
+from harness.store.records import Record, check, check_seal, read_json, write_sealed
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "deepspeed", "timm", "ffcv", "submitit", "pillow",
@@ -83,7 +83,8 @@ def commit() -> str | None:
     snapshot = SOURCE.parent / "snapshot.json"
     if snapshot.exists():
         with contextlib.suppress(Damaged):
-            return str(read_json(snapshot).get("commit"))
+            recorded_commit = read_json(snapshot).get("commit")
+            return recorded_commit if isinstance(recorded_commit, str) else None
     try:
         head = _git("describe", "--always", "--abbrev=12", "--exclude=*")
         changes = _git("status", "--porcelain", "--untracked-files=all", "--", ".")
@@ -123,21 +124,33 @@ def record(folder: Path, modules: Collection[str], facts: dict[str, Any]) -> Non
     entry["files"] = files
     if plugins := load_plugins():
         entry["plugins"] = [{"file": p.path.name, "sha256": p.sha256} for p in plugins]
-    earlier = records(folder)
+    path = folder / "provenance.json"
+    earlier = []
+    try:
+        earlier = _read(path)
+    except FileNotFoundError:
+        pass
+    except Damaged as error:
+        move_aside(path, str(error))
     if earlier[-1:] != [entry]:
-        write_json(folder / "provenance.json", sealed({"records": [*earlier, entry]}))
+        write_sealed(path, {"records": [*earlier, entry]})
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a stage's runs, oldest first; none if their file is damaged."""
-    path = folder / "provenance.json"
-    try:
-        content = read_json(path)
-        check_seal(path, content, ["records"])
-    except (FileNotFoundError, Damaged):
-        return []
-    entries = content.get("records")
-    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    with contextlib.suppress(FileNotFoundError, Damaged):
+        return _read(folder / "provenance.json")
+    return []
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    content = read_json(path)
+    check_seal(path, content, ["records"])
+    return check(path, content, _Provenance).records
+
+
+class _Provenance(Record):
+    records: list[dict[str, Any]]
 
 
 def recorded(record: Mapping[str, Any], column: str) -> Any:

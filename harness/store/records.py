@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.files import Damaged
+from harness.files import Damaged, write_json
 from harness.store.identity import canonical_json
 
 DIGEST = "sha256"
@@ -145,6 +145,11 @@ def check(path: Path, value: Mapping[str, Any], model: type[M]) -> M:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise Damaged(f"{path} is not valid: {key}: {first['msg'].lower()}") from error
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a record and its digest as JSON, atomically."""
+    write_json(path, sealed(value))
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:

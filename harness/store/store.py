@@ -18,7 +18,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,9 +38,8 @@ from harness.store.records import (
     check,
     check_seal,
     misplaced,
-    read_bytes,
     read_json,
-    sealed,
+    write_sealed,
 )
 
 UNREADABLE = "unreadable"  # the class of a failure whose record cannot be read
@@ -135,17 +134,23 @@ class Store:
         if content.stage != stage or content.status not in FINISHED:
             raise Damaged(f"{path} is not a result of stage {stage}")
         try:
-            config_id = digest(read_json(folder / "config.json"))
+            problem = self._config_problem(stage)
         except FileNotFoundError as error:
-            raise Damaged(
-                f"{folder / 'config.json'} is missing, although the stage has a result"
-            ) from error
-        if config_id != stage:
-            raise Damaged(
-                f"{folder / 'config.json'} does not match its stage: its id is {config_id}, "
-                f"so the result of {stage} cannot be trusted"
-            )
+            problem = f"{error.filename} is missing, although the stage has a result"
+        if problem:
+            raise Damaged(problem)
         return result
+
+    def _config_problem(self, stage: str) -> str | None:
+        """Return what is wrong with the config of a stage, or None. Raises FileNotFoundError."""
+        path = self.folder(stage) / "config.json"
+        try:
+            config_id = digest(read_json(path))
+        except Damaged as error:
+            return str(error)
+        return (
+            None if config_id == stage else f"{path} does not match its stage: has id {config_id}"
+        )
 
     def set_aside(self, stage: str, why: str, kind: str = "damaged") -> None:
         """Move the stage's result aside, so that it is trained again.
@@ -156,14 +161,9 @@ class Store:
         folder = self.folder(stage)
         if os.path.lexists(folder / "result.json"):
             move_aside(folder / "result.json", why, kind)
-        try:
-            if digest(read_json(folder / "config.json")) == stage:
-                return
-        except FileNotFoundError:
-            return
-        except Damaged:
-            pass
-        move_aside(folder / "config.json", f"{folder / 'config.json'} does not match its stage")
+        with contextlib.suppress(FileNotFoundError):
+            if problem := self._config_problem(stage):
+                move_aside(folder / "config.json", problem)
 
     def replace_folder(self, stage: str) -> bool:
         """Move aside a link or file in the place of a stage's folder; return whether it was there.
@@ -205,14 +205,10 @@ class Store:
         self.replace_folder(stage)
         folder = make_folder(self.folder(stage))
         path = folder / "config.json"
-        try:
-            if digest(read_json(path)) == stage:
+        with contextlib.suppress(FileNotFoundError):
+            if (problem := self._config_problem(stage)) is None:
                 return folder
-            move_aside(path, f"{path} does not match its stage {stage}")
-        except FileNotFoundError:
-            pass
-        except Damaged as error:
-            move_aside(path, str(error))
+            move_aside(path, problem)
         write_json(path, config.model_dump(mode="json"))
         return folder
 
@@ -222,19 +218,13 @@ class Store:
         Raises ClaimLost if another worker has taken the stage over.
         """
         claim.verify()
-        content = {"stage": stage, **result}
-        with contextlib.suppress(FileNotFoundError):  # not written for a stage that diverged
-            content[CORRECT_DIGEST] = self._correct_digest(stage)
-        write_json(self.folder(stage) / "result.json", sealed(content))
+        content = {"stage": stage, CORRECT_DIGEST: self.correct_digest(stage), **result}
+        write_sealed(self.folder(stage) / "result.json", content)
 
-    def is_correct_intact(self, stage: str, result: Mapping[str, Any]) -> bool:
-        """Return whether `correct.npz` is the one that was there when `result` was written."""
-        with contextlib.suppress(FileNotFoundError, Damaged):
-            return result.get(CORRECT_DIGEST) in (None, self._correct_digest(stage))
-        return CORRECT_DIGEST not in result
-
-    def _correct_digest(self, stage: str) -> str:
-        return hashlib.sha256(read_bytes(self.folder(stage) / "correct.npz")).hexdigest()
+    def correct_digest(self, stage: str) -> str | None:
+        """Return the SHA-256 of `correct.npz`; a stage that diverged has none."""
+        path = self.folder(stage) / "correct.npz"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if _is_file(path) else None
 
     def failures(self, stage: str) -> list[dict[str, Any]]:
         """Return the stage's failures, oldest first. Each has a class and a message."""

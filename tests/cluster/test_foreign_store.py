@@ -49,7 +49,9 @@ def test_links_in_a_store_are_moved_aside_and_their_stages_trained_again(finishe
     launch = verb("launch", finished / "tiny.yaml", store)
     assert launch.returncode == 1, launch.stdout + launch.stderr
     assert "were moved aside" in launch.stdout
-    assert results(store) == before
+    trained = results(store)
+    assert trained.pop(f"{level.name}.damaged-1")  # the link
+    assert trained == before
     assert {path: path.read_bytes() for path in untouched} == untouched
     assert (tmp_path / "lines").read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()
@@ -84,11 +86,12 @@ def test_two_containers_on_one_host_train_every_stage_once(tmp_path):
     containers = []
     try:
         for output in outputs:
-            containers.append(subprocess.Popen(
-                ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc",
-                 "sh", "-c", f"{launch} & wait $!"],
-                cwd=ROOT, env=environment, stdout=output.open("w"), stderr=subprocess.STDOUT,
-            ))  # fmt: skip
+            with output.open("w") as file:
+                containers.append(subprocess.Popen(
+                    ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child",
+                     "--mount-proc", "sh", "-c", f"{launch} & wait $!"],
+                    cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
+                ))  # fmt: skip
             wait_for(lambda: list(store.glob("stages/*/*/attempts.jsonl")))
         wait_for(lambda: "1 running" in outputs[1].read_text())
         wait_for(lambda: len(list(store.glob("sweeps/tiny/logs/*/*_log.out"))) == 2)

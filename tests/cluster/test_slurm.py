@@ -282,7 +282,7 @@ def test_the_commands_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
     assert "more than half of timeout_min" in bad
     nothing = {**bed.env, "PATH": str(tmp_path)}
     bad = bed.run("harness.doctor", *args(grid, store), env=nothing, code=1)
-    assert "sbatch, srun, squeue not installed: launch from a login node" in bad
+    assert "sbatch, srun, squeue is not installed here: launch from a login node" in bad
 
 
 def test_a_selector_chooses_what_launch_queues_and_tries_again(bed, make_grid, tmp_path):

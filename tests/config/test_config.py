@@ -8,7 +8,6 @@ import pytest
 
 from harness.arguments import Option
 from harness.commands import launch, status
-from harness.commands.usage import usage
 from harness.config import grid_files, load
 from harness.errors import UserError, command
 from harness.paths import GRIDS, ROOT
@@ -291,7 +290,7 @@ def test_the_help_names_every_command():
             if "\n    command(" in path.read_text():
                 parts = path.relative_to(root).with_suffix("").parts
                 name = ".".join(parts).removesuffix(".__main__")
-                assert f"python -m {name} " in usage({}), name
+                assert f"python -m {name} " in launch.usage(), name
 
 
 LIGHT = """

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from harness.commands import doctor_checks, launch
+from harness.commands import doctor, launch
 from harness.config import load as load_grid
 from harness.data import datasets, source
 from harness.data.catalog import MANIFEST
@@ -91,10 +91,10 @@ def test_launch_dry_run_and_doctor_say_it(tree, launched, capsys):
     assert not store.exists()
     launch.main([*arguments, "dry_run=true"])
     assert "note: run.loader=ffcv needs .beton files of photos" in capsys.readouterr().out
-    ((state, name, why),) = doctor_checks.data(load_grid(arguments))
+    ((state, name, why),) = doctor.data(load_grid(arguments))
     assert (state, name) == ("bad", "photos")
     assert "run.loader=ffcv needs" in why
-    assert list(doctor_checks.data(load_grid(words(tree)))) == [("ok", "photos", "there")]
+    assert list(doctor.data(load_grid(words(tree)))) == [("ok", "photos", "there")]
 
 
 def test_the_doctor_looks_at_the_images_that_a_run_would_read(tree, launched, tmp_path):
@@ -102,7 +102,7 @@ def test_the_doctor_looks_at_the_images_that_a_run_would_read(tree, launched, tm
     for name in ("newt_03.JPEG", "newt_04.JPEG"):
         (tmp_path / "copy/photos/train/newt" / name).write_bytes(b"not an image")
     words, _ = launched
-    findings = list(doctor_checks.data(load_grid(words(tmp_path / "copy"))))
+    findings = list(doctor.data(load_grid(words(tmp_path / "copy"))))
     assert findings[0] == ("ok", "photos", "there")
     assert {level for level, _, _ in findings[1:]} == {"bad"}
     assert "newt_03.JPEG" in "".join(detail for _, _, detail in findings)
@@ -120,10 +120,10 @@ def test_what_is_registered_without_a_file_says_how_to_use_it(launched, tree, mo
 @pytest.mark.usefixtures("no_ffcv")
 def test_the_doctor_imports_ffcv_rather_than_look_for_it(betons, launched):
     words, _ = launched
-    ((state, _, why),) = doctor_checks.data(load_grid(words(betons)))
+    ((state, _, why),) = doctor.data(load_grid(words(betons)))
     assert state == "bad"
     assert "FFCV cannot be imported (none here)" in why
-    message = {what: (state, why) for state, what, why in doctor_checks.machine()}
+    message = {what: (state, why) for state, what, why in doctor.machine(load_grid(words(betons)))}
     assert message["ffcv"][0] == "note"
     assert "run.loader=auto reads image files" in message["ffcv"][1]
 

@@ -60,7 +60,7 @@ def test_claim_of_a_dead_process_is_taken_over_at_once(tmp_path):
 def test_claim_of_another_machine_is_stale_only_when_its_heartbeat_stops(tmp_path):
     claim = try_claim(tmp_path, job="far")
     content = json.loads((tmp_path / "claim").read_text())
-    gone = {"pid_space": "another", "pid": 2**31 - 1}
+    gone = {"boot": "another", "pid": 2**31 - 1}
     (tmp_path / "claim").write_text(json.dumps({**content, **gone}))
     assert try_claim(tmp_path, job="2") is None
     old = time.time() - claims.STALE_SECONDS - 5
@@ -92,7 +92,7 @@ def test_a_time_in_the_future_is_as_old_as_it_is_far_away(tmp_path):
     """The clock of the file server was ahead, and was then corrected."""
     claim = try_claim(tmp_path, job="far")
     content = json.loads(claim.path.read_text())
-    claim.path.write_text(json.dumps({**content, "pid_space": "another"}))
+    claim.path.write_text(json.dumps({**content, "boot": "another"}))
     ahead = time.time() + 3600
     os.utime(claim.path, (ahead, ahead))
     assert not look(tmp_path).live

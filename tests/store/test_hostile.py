@@ -12,8 +12,9 @@ from analysis.checks import check
 from analysis.provenance import warnings
 from harness.cluster import failure
 from harness.cluster.enqueue import record_losses
-from harness.cluster.job_registry import last_logs, record_job_id, record_submission
-from harness.cluster.sweep_view import read_again
+from harness.cluster.job_registry import Scheduler, last_logs, record_job_id, record_submission
+from harness.cluster.state import stage_states
+from harness.cluster.sweep_view import Sweep, select_trials
 from harness.commands import logs, status
 from harness.config import load
 from harness.errors import UserError
@@ -34,17 +35,11 @@ RESULT = {
 DIFFICULTY = {"dataset": "digits", "policies": {"randaug(n=2)": {"loss": 1.5}}}
 RAW = "@RAW@"
 VALUES = (
-    "null", '""', "-1", "1e400", "-1e400", "1" + "0" * 400, "[]", "{}", "true", "NaN", "1e308",
-    "1" + "0" * 30, "0.5", '"x/../../../outside"', r'"\ud800"', r'"\u0000"', '"/etc/passwd"',
-    "[" * 100_000, '{"a":' * 100_000, '"' + "x" * 5000 + '"',
+    "null", '""', "-1", "1e400", "1" + "0" * 400, "[]", "{}", "true", "NaN", "[" * 100_000,
+    '"x/../../../outside"', r'"\ud800"',
 )  # fmt: skip
 """JSON texts, each of which takes the place of each value."""
-
-
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch):
-    """The store names jobs, and this machine may have a squeue without a controller."""
-    monkeypatch.setenv("PATH", "")
+TABLES = []  # of rows that were checked already
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +77,8 @@ def sweep(tmp_path_factory):
 
 def observe(launch, plan, store):
     """Read the store as status, rows, logs, launch and a worker do."""
-    sweep = read_again(launch, plan)
+    states = stage_states(store, plan.stages)
+    sweep = Sweep(launch, plan, store, Scheduler(), states, select_trials(plan, states, launch))
     text = status.screen(sweep, ["magnitude"]) + json.dumps(status.as_dict(sweep))
     table = rows(launch.grid.name, plan, store, sweep.states)
     text += str(logs._logs(sweep)) + str(last_logs(store.root, list(plan.stages)))
@@ -95,7 +91,10 @@ def observe(launch, plan, store):
         failure.memory_factor(failures), failure.pause_seconds(failures)
         text += "".join(map(failure.signature, failures))
         read_lines(store.folder(stage) / "metrics.jsonl")
-    text += str(warnings(check(pd.DataFrame(table), "rows")))
+    if table not in TABLES:
+        TABLES.append(table)
+        with contextlib.suppress(UserError):
+            text += str(warnings(check(pd.DataFrame(table), "rows")))
     (text + json.dumps(table, allow_nan=False)).encode()
     return table
 
@@ -109,12 +108,12 @@ def places(value):
         yield from ((key, *rest) for rest in places(item))
 
 
-def replaced(value, place):
-    """Return the value with RAW at a place."""
+def replaced(value, place, new):
+    """Return the value with `new` at a place."""
     if not place:
-        return RAW
+        return new
     changed = value.copy()
-    changed[place[0]] = replaced(value[place[0]], place[1:])
+    changed[place[0]] = replaced(value[place[0]], place[1:], new)
     return changed
 
 
@@ -127,54 +126,48 @@ def test_an_unchanged_store_is_read(sweep):
     assert last_logs(sweep[2].root, list(sweep[1].stages))
 
 
-FILES = (
-    "result.json", "config.json", "provenance.json", "claim", "failures/001.json",
-    "failures/002.json", "attempts.jsonl", "metrics.jsonl", "jobs.jsonl", "difficulty.json",
-    "pilots",
-)  # fmt: skip
+FILES = {
+    "result.json": "s*/**/result.json", "config.json": "s*/**/config.json",
+    "provenance.json": "s*/**/provenance.json", "claim": "s*/**/claim",
+    "first failure": "s*/**/001.json", "second failure": "s*/**/002.json",
+    "attempts.jsonl": "s*/**/attempts.jsonl", "metrics.jsonl": "s*/**/metrics.jsonl",
+    "jobs.jsonl": "s*/**/jobs.jsonl", "difficulty.json": "s*/**/difficulty.json",
+    "measurement": "pilots/*.json",
+}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_no_value_of_any_file_ends_in_a_traceback(sweep, name):
     launch, plan, store = sweep
-    pattern = {"pilots": "pilots/*.json"}.get(name, f"s*/**/{name}")
-    for path in sorted(store.root.glob(pattern))[:1]:
-        original = path.read_bytes()
-        old = time.time() - 3600
-        try:
-            for number, line in enumerate(original.splitlines() if "jsonl" in name else [original]):
-                value = json.loads(line)
-                is_sealed = value.pop(DIGEST, None) is not None
-                for place in places(value):
-                    for text in VALUES:
-                        changed = replaced(value, place)
-                        if is_sealed and place:
-                            with contextlib.suppress(ValueError, RecursionError):
-                                changed = sealed(replaced_by(changed, json.loads(text)))
-                        content = json.dumps(changed).replace(json.dumps(RAW), text).encode()
-                        if "jsonl" in name:
-                            lines = original.splitlines()
-                            content = b"\n".join([*lines[:number], content, *lines[number + 1 :]])
-                        path.write_bytes(content)
-                        observe(launch, plan, store)
-                        if name == "claim":
-                            os.utime(path, (old, old))
-                            observe(launch, plan, store)
-                            claim = try_claim(path.parent, "other")
-                            record_losses(
-                                store, [path.parent.name], read_again(launch, plan).scheduler
-                            )
-                            assert claim is not None
-        finally:
-            path.write_bytes(original)
-        return
-    pytest.fail(f"the store has no {name}")
+    path = min(store.root.glob(FILES[name]))
+    original = path.read_bytes()
+    try:
+        for content in changed_contents(original, name.endswith("jsonl")):
+            path.write_bytes(content)
+            observe(launch, plan, store)
+            if name == "claim":
+                old = time.time() - 3600
+                os.utime(path, (old, old))
+                observe(launch, plan, store)
+                record_losses(store, [path.parent.name], Scheduler())
+                assert not path.exists()  # it was taken over, and released
+    finally:
+        path.write_bytes(original)
 
 
-def replaced_by(value, new):
-    """Return the value with `new` in the place of RAW."""
-    if isinstance(value, dict):
-        return {key: replaced_by(item, new) for key, item in value.items()}
-    if isinstance(value, list):
-        return [replaced_by(item, new) for item in value]
-    return new if value == RAW else value
+def changed_contents(original, is_lines):
+    """Yield the content of a file with each value replaced by each of VALUES."""
+    lines = original.splitlines() if is_lines else [original]
+    for number, line in enumerate(lines):
+        value = json.loads(line)
+        is_sealed = value.pop(DIGEST, None) is not None
+        # a config is checked by its digest alone, so that a few of its values are enough
+        for place in list(places(value))[: 5 if "schema_number" in value else None]:
+            for text in VALUES:
+                changed = replaced(value, place, RAW)
+                if is_sealed and place:
+                    with contextlib.suppress(ValueError, RecursionError):
+                        changed = sealed(replaced(value, place, json.loads(text)))
+                content = json.dumps(changed).replace(json.dumps(RAW), text).encode()
+                yield b"\n".join([*lines[:number], content, *lines[number + 1 :]])

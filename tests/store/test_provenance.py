@@ -73,3 +73,13 @@ def test_files_that_only_one_of_two_stages_uses_do_not_differ(tmp_path):
     (message,) = warnings(frame)
     assert message.startswith("the rows differ in code: ")
     assert message.endswith("(files models/families/vit.py)")
+
+
+def test_a_damaged_record_is_moved_aside_before_the_next_is_written(tmp_path):
+    provenance.record(tmp_path, set(), {"engine": "ddp"})
+    path = tmp_path / "provenance.json"
+    path.write_text(path.read_text().replace("ddp", "dds"))
+    assert provenance.records(tmp_path) == []
+    provenance.record(tmp_path, set(), {"engine": "ddp"})
+    assert [entry["engine"] for entry in provenance.records(tmp_path)] == ["ddp"]
+    assert (tmp_path / "provenance.json.damaged-1").exists()

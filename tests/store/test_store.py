@@ -15,7 +15,7 @@ from harness.schema import StageConfig
 from harness.store.claims import ClaimLost, look, try_claim
 from harness.store.identity import canonical_json, stage_id
 from harness.store.records import read_lines
-from harness.store.store import Store
+from harness.store.store import CORRECT_DIGEST, Store
 
 TIMING = {"gpu_seconds": 1.0}
 
@@ -113,7 +113,7 @@ def test_a_result_of_a_version_without_digests_is_read(tmp_path):
     stage = finished(store, config())
     path = store.folder(stage) / "result.json"
     result = json.loads(path.read_text())
-    assert result.pop("sha256")
+    del result["sha256"], result[CORRECT_DIGEST]
     path.write_text(json.dumps(result))
     assert store.result(stage) == result
 
@@ -124,9 +124,9 @@ def test_the_bits_of_an_evaluation_have_a_digest(tmp_path):
     folder = store.prepare(stage, config())
     (folder / "correct.npz").write_bytes(b"bits")
     finished(store, config())
-    assert store.is_correct_intact(stage, store.result(stage))
+    assert store.result(stage)[CORRECT_DIGEST] == store.correct_digest(stage)
     (folder / "correct.npz").write_bytes(b"bitz")
-    assert not store.is_correct_intact(stage, store.result(stage))
+    assert store.result(stage)[CORRECT_DIGEST] != store.correct_digest(stage)
 
 
 def place(kind, path, outside):
@@ -200,11 +200,13 @@ def test_a_stage_that_is_a_link_to_another_place_is_moved_aside(tmp_path):
     assert len(store.damaged_files({stage})) == 1
 
 
-def test_no_writer_follows_a_link(tmp_path):
+def test_no_writer_follows_a_link_or_fills_a_pipe(tmp_path):
     (tmp_path / "outside").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "outside")
-    with pytest.raises(CannotWrite):
-        append_line(tmp_path / "link", {"a": 1})
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(CannotWrite, match=name):
+            append_line(tmp_path / name, {"a": 1})
     atomic_write(tmp_path / "link", b"new")
     assert (tmp_path / "outside").read_text() == "precious"
     assert not (tmp_path / "link").is_symlink()

@@ -41,6 +41,7 @@ class Results:
     clean: pd.Series  # images without augmentation
     images: int  # number of images
     split_hash: str
+    teacher: dict[str, list[float]]  # mean and deviation of the images that it takes
 
 
 def measure_policies(launch: Launch, policy: str) -> Results:
@@ -62,6 +63,7 @@ def measure_policies(launch: Launch, policy: str) -> Results:
         clean=table.iloc[-1],
         images=len(images.ids),
         split_hash=split_hash,
+        teacher=teacher.normalisation(),
     )
 
 

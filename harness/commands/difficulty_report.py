@@ -31,6 +31,7 @@ def write(launch: Launch, policy: str, results: Results, correlation_rows: pd.Da
         folder / "difficulty.json",
         {
             "teacher": launch.options["teacher"],
+            "teacher_normalisation": results.teacher,
             "dataset": launch.grid.trials[0].config.dataset.name,
             "images": results.images,
             "draws": launch.options["draws"],

@@ -19,8 +19,7 @@ import torch
 from torch import nn
 
 from harness.errors import UserError
-
-LAYERS = (nn.Conv2d, nn.Linear)
+from harness.models.counts import LAYERS
 
 
 def output_channels(model: nn.Module) -> dict[str, int]:

@@ -13,6 +13,8 @@ from harness.compress.surplus import Build, make_graph
 from harness.data.catalog import CATALOG, training_sides
 from harness.errors import UserError
 from harness.models import registry
+from harness.models.conversions import synchronise_batch_norm
+from harness.models.counts import weights_applied_as_stored
 from harness.models.registry import TIMM
 from harness.models.trial_forward import check_forward
 from harness.schema import ModelConfig, PruneConfig, StageConfig
@@ -21,11 +23,25 @@ from harness.schema import ModelConfig, PruneConfig, StageConfig
 def to_prune(
     prune: PruneConfig, config: ModelConfig, dense: nn.Module, resolution: int
 ) -> list[str]:
-    """Return the names of the weights of `dense` that a stage may prune. Raises UserError."""
+    """Return the names of the weights of `dense` that a stage may prune.
+
+    Raises:
+        UserError: there are none, or the network does not apply some of them as they are stored, so
+            that a weight that is set to zero would not be zero in the network.
+    """
     method = METHODS.get(prune.method)
     protect = (*prune.protect, *method.protects)
     names = masks.prunable(dense, protect, registry.roles(config))
-    return method.suited(dense, names, resolution)
+    names = method.suited(dense, names, resolution)
+    applied = weights_applied_as_stored(dense, resolution)
+    if computed := [name for name in names if name not in applied]:
+        raise UserError(
+            f"compress.sparsity: the network does not use {len(computed)} of its weights, such as "
+            f"{computed[0]}, as they are stored: layers of that kind (with standardised weights, "
+            "for example) compute others from them, so zeros would not last. Set it to 0, choose "
+            "another family, or name these weights in compress.protect."
+        )
+    return names
 
 
 def make_request(
@@ -34,15 +50,12 @@ def make_request(
     seed: int,
     resolution: int,
     build: Build,
-    sparsity: float | None = None,
+    sparsity: float,
     previous: masks.Masks | None = None,
 ) -> Request:
-    """Return the request to prune the weights `names` of a stage's model.
-
-    The target is `sparsity`, by default the sparsity of the stage.
-    """
+    """Return the request to prune the weights `names` of a stage's model to `sparsity`."""
     return Request(
-        sparsity=prune.sparsity if sparsity is None else sparsity,
+        sparsity=sparsity,
         names=names,
         previous=previous,
         scope=prune.scope,
@@ -71,7 +84,8 @@ def misfits(stages: Iterable[tuple[StageConfig, int]]) -> list[str]:
     checked = set()
     for stage, images in stages:
         sizes = training_sides(stage.dataset), images
-        key = (stage.model, stage.dataset.name, *sizes, stage.prune, stage.surplus)
+        data, sync_bn = stage.dataset.name, stage.recipe.sync_bn
+        key = (stage.model, data, *sizes, stage.prune, stage.surplus, sync_bn)
         if key in checked:
             continue
         checked.add(key)
@@ -93,18 +107,21 @@ def _try(stage: StageConfig, sides: tuple[int, ...], images: int) -> None:
     needs_weights = method is not None and method.tried_when_planned
 
     def build(times: float) -> nn.Module:
-        width = round(stage.model.width * times, 9)
-        model = stage.model.model_copy(update={"width": width})
         with torch.device("cpu" if needs_weights else "meta"):
-            return registry.build(model, classes, seed=stage.seed, resolution=resolution)
+            return registry.build(
+                stage.model, classes, seed=stage.seed, resolution=resolution, times=times
+            )
 
     dense = build(1.0)
     if prune is not None and method is not None:
         names = to_prune(prune, stage.model, dense, resolution)
         weights = sum(dense.get_parameter(name).numel() for name in names)
         if method.tried_when_planned:
-            method.compress(dense, make_request(prune, names, stage.seed, resolution, build))
+            request = make_request(prune, names, stage.seed, resolution, build, prune.sparsity)
+            method.compress(dense, request)
         elif round(prune.sparsity * weights) == weights:
             raise none_left(prune.sparsity, weights)
     if stage.surplus is not None:
-        make_graph(stage.surplus, dense, build)
+        dense = make_graph(stage.surplus, dense, build)
+    if stage.recipe.sync_bn:
+        synchronise_batch_norm(dense)

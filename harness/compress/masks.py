@@ -16,44 +16,9 @@ import torch
 from torch import nn
 
 from harness.errors import UserError, nearest
+from harness.models.counts import LAYERS
 
 Masks = dict[str, torch.Tensor]
-
-
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of the convolutions and linear layers that require a gradient."""
-    return {
-        f"{name}.weight": module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.requires_grad
-    }
-
-
-def protected(
-    model: nn.Module, protect: Sequence[str], roles: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """Return the names of the weights that `protect` excludes from pruning, in the model's order.
-
-    `protect` holds names of parameters, and roles, which `roles` maps to the names of modules (see
-    `registry.roles`). A role stands for all weights in its modules.
-
-    Raises:
-        UserError: a name that is neither, or a role without weights.
-    """
-    parameters = dict(model.named_parameters())
-    weights = _weights(model)
-    excluded = set()
-    for name in protect:
-        modules = tuple(f"{module}." for module in roles.get(name, ()))
-        names = [weight for weight in weights if weight.startswith(modules)] if modules else []
-        if not names and name not in parameters:
-            others = sorted(role for role in roles if role != name)
-            raise UserError(
-                f"compress.protect: '{name}' is neither a role ({', '.join(others)}) nor a "
-                f"parameter of the model{nearest(name, [*others, *parameters])}."
-            )
-        excluded.update(names or [name])
-    return [name for name in weights if name in excluded]
 
 
 def prunable(
@@ -61,11 +26,29 @@ def prunable(
 ) -> list[str]:
     """Return the names of the weights that pruning may remove, in the model's order.
 
+    These are the weights of convolutions and linear layers that require a gradient, except those
+    that `protect` names. `protect` holds names of parameters, and roles, which `roles` maps to the
+    names of modules (see `registry.roles`). A role stands for all weights in its modules.
+
     Raises:
-        UserError: an unknown name in `protect`, or no weight to prune.
+        UserError: an unknown name in `protect`, a role without weights, or no weight to prune.
     """
-    excluded = set(protected(model, protect, roles))
-    names = [name for name in _weights(model) if name not in excluded]
+    # by identity, because layers may share a weight, which then has the name of the first
+    layers = {id(module.weight) for module in model.modules() if isinstance(module, LAYERS)}
+    parameters = dict(model.named_parameters())
+    weights = [name for name, p in parameters.items() if id(p) in layers and p.requires_grad]
+    excluded: set[str] = set()
+    for name in protect:
+        modules = tuple(f"{module}." for module in roles.get(name, ()))
+        names = [weight for weight in weights if modules and weight.startswith(modules)]
+        if not names and name not in parameters:
+            others = sorted(role for role in roles if role != name)
+            raise UserError(
+                f"compress.protect: '{name}' is neither a role ({', '.join(others)}) nor a "
+                f"parameter of the model{nearest(name, [*others, *parameters])}."
+            )
+        excluded.update(names or [name])
+    names = [name for name in weights if name not in excluded]
     if not names:
         raise UserError(
             "compress.protect: every convolution and linear layer of the model is protected, so "
@@ -167,15 +150,10 @@ def unpack(packed: Mapping[str, Mapping[str, Any]], model: nn.Module) -> Masks:
     masks: Masks = {}
     for name, mask in packed.items():
         shape = tuple(mask["shape"])
-        if name not in parameters:
+        if name not in parameters or shape != parameters[name].shape:
             raise UserError(
-                f"the saved mask '{name}' does not belong to any parameter of the model"
-                f"{nearest(name, parameters)}; it was saved from another model."
-            )
-        if shape != tuple(parameters[name].shape):
-            raise UserError(
-                f"the saved mask '{name}' has shape {list(shape)} and the model's parameter "
-                f"{list(parameters[name].shape)}; it was saved from another model."
+                f"the saved mask '{name}' of shape {list(shape)} does not fit any parameter of the "
+                "model; it was saved from another model."
             )
         length = parameters[name].numel()
         bits = mask["bits"].numpy()

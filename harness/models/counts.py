@@ -11,6 +11,7 @@ theoretical: masked dense kernels are not faster.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,14 @@ class Counts:
     macs_nonzero: int
 
 
-COUNTED = (nn.Conv2d, nn.Linear)
+LAYERS = (nn.Conv2d, nn.Linear)
+"""The layers whose weights are counted and can be pruned, with their subclasses."""
+WEIGHT_ARGUMENTS = {
+    F.linear: (1, "weight"),
+    F.conv2d: (1, "weight"),
+    F.multi_head_attention_forward: (11, "out_proj_weight"),
+}
+"""Functions that apply a layer's weight: position and name of the argument."""
 
 
 class _PositionCounter(TorchFunctionMode):
@@ -57,23 +65,26 @@ class _PositionCounter(TorchFunctionMode):
         self.seen_in_call: set[str] = set()
         self.name_of_weight: dict[int, str] = {}
         self.output_channels: dict[str, int] = {}
-        for name, module in model.named_modules():
-            if isinstance(module, COUNTED):
-                self.name_of_weight.setdefault(id(module.weight), f"{name}.weight")
-                self.output_channels[f"{name}.weight"] = module.weight.shape[0]
-                module.register_forward_hook(self._hook)
+        for layer, module in model.named_modules():
+            if isinstance(module, LAYERS):
+                name = f"{layer}.weight"
+                if isinstance(module.weight, nn.Parameter):  # layers may share one
+                    name = self.name_of_weight.setdefault(id(module.weight), name)
+                self.output_channels[name] = module.weight.shape[0]
+                module.register_forward_hook(functools.partial(self._hook, name))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func in (F.linear, F.conv2d):
-            weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func in WEIGHT_ARGUMENTS:
+            position, keyword = WEIGHT_ARGUMENTS[func]
+            weight = args[position] if len(args) > position else kwargs[keyword]
             if (name := self.name_of_weight.get(id(weight))) is not None:
                 self.seen_in_call.add(name)
-                self._add(name, out)
+                self._add(name, out[0] if isinstance(out, tuple) else out)
         return out
 
-    def _hook(self, module: nn.Module, _: Any, out: torch.Tensor) -> None:
-        name = self.name_of_weight[id(module.weight)]
+    def _hook(self, name: str, module: nn.Module, _: Any, out: torch.Tensor) -> None:
         if name not in self.seen_in_call:
             self._add(name, out)
 
@@ -99,19 +110,29 @@ class _Flops(TorchDispatchMode):
         return out
 
 
-def _observed(model: nn.Module, resolution: int, in_channels: int) -> tuple[dict[str, int], int]:
-    """Return how often each weight is applied to one image, and all multiply-adds.
+def _observed(model: nn.Module, resolution: int, in_channels: int) -> tuple[_PositionCounter, int]:
+    """Return how the weights are applied to one image, and the number of all multiply-adds.
 
     They are counted in a forward pass of a copy on the CPU; torch's meta device would need no
     arithmetic, but takes 4.5 s to start. Gradients stay on and attention uses plain products:
     torch has no formula for the fast path that its attention layer takes without gradients nor, in
     torch 2.11, for the fused attention of a CPU.
     """
-    shadow = copy.deepcopy(model).cpu().eval()
+    device = "meta" if next(model.parameters()).is_meta else "cpu"
+    shadow = copy.deepcopy(model).to(device).eval()
     counter = _PositionCounter(shadow)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _Flops() as flops, counter:
-        shadow(torch.zeros(1, in_channels, resolution, resolution))
-    return counter.positions, flops.total // 2
+        shadow(torch.zeros(1, in_channels, resolution, resolution, device=device))
+    return counter, flops.total // 2
+
+
+def weights_applied_as_stored(model: nn.Module, resolution: int) -> set[str]:
+    """Return the names of the weights that a convolution or a linear product takes unchanged.
+
+    A layer with standardised weights computes others from its parameter in each forward pass, so
+    that a zero in the parameter is not a zero in the network.
+    """
+    return _observed(model, resolution, 3)[0].seen_in_call
 
 
 def count(
@@ -124,13 +145,14 @@ def count(
     pruned = {
         name: mask.numel() - int(mask.count_nonzero()) for name, mask in (masks or {}).items()
     }
-    positions, macs = _observed(model, resolution, in_channels)
+    counter, macs = _observed(model, resolution, in_channels)
+    positions = counter.positions
     size = {name: parameter.numel() for name, parameter in model.named_parameters()}
     total = sum(size.values())
     return Counts(
         params_total=total,
         params_nonzero=total - sum(pruned.values()),
-        params_prunable=sum(size[name] for name in (positions if masks is None else masks)),
+        params_prunable=sum(size.get(name, 0) for name in (positions if masks is None else masks)),
         macs_dense=macs,
         macs_nonzero=macs - sum(pruned.get(name, 0) * n for name, n in positions.items()),
     )

@@ -52,11 +52,6 @@ class Family:
     nested_widths: bool = False
     conv_norm_pairs: bool = False
 
-    @property
-    def needs_resolution(self) -> bool:
-        """Whether `build` takes the resolution of the images."""
-        return self.patch is not None or self.fixed_width
-
 
 FAMILIES: Registry[Family] = Registry("model family")
 

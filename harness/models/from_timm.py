@@ -66,12 +66,14 @@ def timm_roles(name: str) -> dict[str, tuple[str, ...]]:
 def _build(
     name: str, depth: None, width: float, num_classes: int, in_channels: int, resolution: int
 ) -> nn.Module:
-    """Return the model without pretrained weights.
+    """Return the model without pretrained weights, dropout and stochastic depth.
 
     Raises UserError if it does not take images of this resolution.
     """
     import timm
     import torch
+
+    from harness.models.conversions import switch_off_dropout
 
     size: dict[str, Any] = {"img_size": resolution} if has_fixed_input_size(name) else {}
     try:
@@ -88,4 +90,5 @@ def _build(
             f"model.family: timm's {name} does not take images of {resolution} pixels "
             f"({reason}): set dataset.resolution, or choose another."
         ) from error
+    switch_off_dropout(model)
     return model.train()

@@ -6,7 +6,7 @@ functions that say so.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, nearest
@@ -32,7 +32,6 @@ def find_family(name: str) -> Family | None:
     return FAMILIES.get(name) if name in FAMILIES.names() else None
 
 
-@functools.cache
 def takes_one_size(name: str) -> bool:
     """Return whether a family learns positions for images of one size.
 
@@ -128,8 +127,24 @@ def _checked(config: ModelConfig) -> Family:
     return family
 
 
+def unsuited(what: str, name: str, suits: Callable[[Family], bool]) -> str | None:
+    """Return the sentence that `what` does not suit the family `name`; None where it does.
+
+    It lists the families that `suits` accepts. A family that does not exist is not its concern.
+    """
+    family = find_family(name)
+    if family is None or suits(family):
+        return None
+    note = " (a model of timm's)" if name.startswith(TIMM) else ""
+    suited = ", ".join(other for other in FAMILIES.names() if suits(FAMILIES.get(other)))
+    return f"{what} does not suit the family {name}{note}; it suits {suited}"
+
+
 def roles(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """Return the names of the modules with a role in protection: `classifier` and `first_conv`."""
+    """Return the modules that protection can name by a role: `classifier` and `first_conv`.
+
+    A role that no module of the model has is left out.
+    """
     family = _checked(config)
     if config.family.startswith(TIMM):
         return timm_roles(config.family.removeprefix(TIMM))
@@ -144,12 +159,14 @@ def build(
     *,
     seed: int,
     resolution: int | None = None,
+    times: float = 1.0,
 ) -> nn.Module:
     """Return a model on the CPU in fp32, whose initial weights are a pure function of `seed`.
 
-    `resolution` (pixels) is needed by families that learn a position for each patch. Constructors
-    of torch and timm draw weights from the CPU's default generator. So that generator is seeded
-    before and put back afterwards. Generators of other devices are not touched.
+    The model is `times` as wide as the config says. `resolution` (pixels) is needed by families
+    that learn a position for each patch. Constructors of torch and timm draw weights from the CPU's
+    default generator. So that generator is seeded before and put back afterwards. Generators of
+    other devices are not touched.
 
     Raises:
         UserError: see `check`.
@@ -159,9 +176,10 @@ def build(
     from harness import rng
     from harness.models.pointwise import mend
 
+    config = config.model_copy(update={"width": round(config.width * times, 9)})
     family = _checked(config)
     size: dict[str, Any] = {}
-    if family.needs_resolution:
+    if family.patch is not None or family.fixed_width:
         if resolution is None:
             raise ValueError(f"{family.name} learns positions: build needs the resolution")
         size = {"resolution": resolution}

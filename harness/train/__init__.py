@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from harness.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from harness.train.distributed import World, connected
@@ -12,30 +13,17 @@ if TYPE_CHECKING:
     from harness.train.step_timing import measure_steps_in_new_process
     from harness.train.teacher import Teacher, load_teacher
 
-_MODULES = {
-    "Member": "gang",
-    "Outcome": "gang",
-    "Teacher": "teacher",
-    "World": "distributed",
-    "connected": "distributed",
-    "load_teacher": "teacher",
-    "measure_steps_in_new_process": "step_timing",
-    "train_gang": "loop",
-}
 __all__ = [
-    "Member",
-    "Outcome",
-    "Teacher",
-    "World",
-    "connected",
-    "load_teacher",
-    "measure_steps_in_new_process",
-    "train_gang",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the module of an exported name at its first use: importing torch takes seconds."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    "Member", "Outcome", "Teacher", "World", "connected", "load_teacher",
+    "measure_steps_in_new_process", "train_gang",
+]  # fmt: skip
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "distributed": ("World", "connected"),
+        "gang": ("Member", "Outcome"),
+        "loop": ("train_gang",),
+        "step_timing": ("measure_steps_in_new_process",),
+        "teacher": ("Teacher", "load_teacher"),
+    },
+)

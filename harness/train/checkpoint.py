@@ -12,6 +12,7 @@ does not do: it loaded 354 of 400 files with one flipped bit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import pickle
@@ -24,20 +25,27 @@ import torch
 
 from harness.errors import UserError
 from harness.files import Damaged, atomic_write, make_folder, move_aside
+from harness.store.records import misplaced, read_bytes
 from harness.train.distributed import World
 
 KEPT = 2
-STEP = re.compile(r"step-(\d+)\.pt")
-UNREADABLE = (
-    RuntimeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    NotImplementedError,
-    EOFError,
-    ValueError,
-    KeyError,
-    OSError,
-)
+STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})\.pt")  # names as `_file` makes them
+STEP_KEYS = {"step", "world_size", "sharded", "state"}
+
+
+def load_tensors(data: bytes) -> Any:
+    """Return the tensors and plain values in the bytes of a file of `torch.save`, on the CPU.
+
+    Raises:
+        ValueError: they are not such a file, or hold other objects, which could run code.
+    """
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the code
+        raise ValueError(
+            "it is not a file of tensors and plain values only; other objects could run code, so "
+            "they are not read"
+        ) from error
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
@@ -48,26 +56,37 @@ def write(path: Path, value: dict[str, Any]) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def read(path: Path, stage: str, keys: set[str]) -> dict[str, Any]:
+def read(path: Path, stage: str, keys: set[str], follow_links: bool = False) -> dict[str, Any]:
     """Return what `write` wrote for `stage`, with at least `keys`, on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        Damaged: the file is truncated, altered, of another stage, or not a checkpoint.
+        Damaged: the file is truncated, altered, of another stage, or not a checkpoint; or it cannot
+            be read (`records.read_bytes`).
     """
-    data = path.read_bytes()
+    data = read_bytes(path, follow_links)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if (bad := archive.testzip()) is not None:
-                raise Damaged(f"{path} is damaged: the checksum of its {bad} is wrong")
-        value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+            if (entry := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of its {entry} is wrong")
+        value = load_tensors(data)
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile, zlib and torch raise many kinds for damaged bytes
         reason = str(error).strip().splitlines()
         raise Damaged(f"{path} is damaged ({reason[0] if reason else error!r})") from error
     if not isinstance(value, dict) or not keys <= value.keys():
         raise Damaged(f"{path} is not a checkpoint: it lacks {', '.join(sorted(keys))}")
     if value.get("stage") != stage:
         raise Damaged(f"{path} is a checkpoint of stage {value.get('stage')}, not of {stage}")
+    return value
+
+
+def _read_step(path: Path, stage: str, step: int) -> dict[str, Any]:
+    """Return a checkpoint of `step`. Raises as `read` does."""
+    value = read(path, stage, STEP_KEYS)
+    if value["step"] != step:
+        raise Damaged(f"{path} is a checkpoint of step {value['step']}")
     return value
 
 
@@ -86,22 +105,17 @@ def save(
     folder: Path, stage: str, step: int, state: dict[str, Any], world: World, sharded: bool
 ) -> None:
     """Save every rank's part, rank 0's last: its file marks a complete checkpoint for `steps`."""
-    value = {
-        "stage": stage,
-        "step": step,
-        "world_size": world.size,
-        "sharded": sharded,
-        "state": state,
-    }
+    about = {"stage": stage, "step": step, "world_size": world.size, "sharded": sharded}
+    value = {**about, "state": state}
     if sharded and world.rank > 0:
         write(_file(folder, step, world.rank), value)
     world.gather(None)  # wait until the parts of all other ranks are written
     if world.rank == 0:
         write(_file(folder, step), value)
         for old in steps(folder)[KEPT:]:
-            _file(folder, old).unlink(missing_ok=True)  # first, or the checkpoint seems complete
+            _remove(_file(folder, old))  # first, or the checkpoint seems complete
             for part in (folder / "checkpoint").glob(f"step-{old:08d}.rank*.pt"):
-                part.unlink(missing_ok=True)
+                _remove(part)
 
 
 def load_newest(
@@ -117,20 +131,22 @@ def load_newest(
             where this engine's are not, or the reverse.
     """
     if world.rank == 0:
-        for partial in (folder / "checkpoint").glob(".*.tmp"):  # of a process that was killed
-            partial.unlink(missing_ok=True)
+        checkpoints = folder / "checkpoint"
+        if problem := misplaced(checkpoints, is_folder=True):
+            move_aside(checkpoints, problem)
+        for partial in checkpoints.glob(".*.tmp"):  # of a process that was killed
+            _remove(partial)
     for step in world.broadcast(steps(folder)):
         path = _file(folder, step)
         value: dict[str, Any] = {}
         problem = ""
         try:
-            value = read(path, stage, {"step", "world_size", "sharded", "state"})
+            value = _read_step(path, stage, step)
             if value["sharded"] != sharded or (sharded and value["world_size"] != world.size):
                 raise UserError(_cannot_continue(path, value, world, sharded))
             if sharded and world.rank:
-                own = _file(folder, step, world.rank)
-                value = read(own, stage, {"step", "world_size", "sharded", "state"})
-        except (Damaged, FileNotFoundError) as error:
+                value = _read_step(_file(folder, step, world.rank), stage, step)
+        except (Damaged, OSError) as error:
             problem = str(error)
         problems = [text for text in world.gather(problem) if text]
         if not problems:
@@ -167,22 +183,33 @@ def write_final(
     value = {"stage": stage, "model": weights, "masks": masks}
     if rewind is not None:
         value["rewind"] = rewind
-    write(folder / "checkpoint" / "final.pt", value)
+    path = folder / "checkpoint" / "final.pt"
+    if problem := misplaced(path):
+        move_aside(path, problem)
+    write(path, value)
 
 
-def read_final(folder: Path, stage: str) -> dict[str, Any]:
+def read_final(folder: Path, stage: str, follow_links: bool = False) -> dict[str, Any]:
     """Return `{"model", "masks"}` of a finished stage. Raises Damaged, also for a missing file."""
     path = folder / "checkpoint" / "final.pt"
     try:
-        return read(path, stage, {"model", "masks"})
-    except FileNotFoundError as error:
-        raise Damaged(f"{path} is missing") from error
+        return read(path, stage, {"model", "masks"}, follow_links)
+    except OSError as error:
+        is_missing = isinstance(error, FileNotFoundError)
+        reason = "is missing" if is_missing else f"cannot be read ({error.strerror})"
+        raise Damaged(f"{path} {reason}") from error
 
 
 def drop_steps(folder: Path) -> None:
     """Delete the checkpoints that only an unfinished stage needs."""
     for path in (folder / "checkpoint").glob("step-*.pt"):
-        path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file that is not needed; one that cannot be deleted only takes space."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def weights_hash(model: dict[str, torch.Tensor]) -> str:

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from harness.augment.batch_transform import eval_batch
 from harness.augment.executors import apply, choose_executor
 from harness.augment.policy import Policy, parse_policy, with_magnitude
-from harness.augment.spaces import Space
 from harness.train.teacher import Teacher
 
 MEASURES = ("loss", "accuracy", "true_prob", "kl", "spread")
@@ -55,21 +54,16 @@ class Difficulty:
     half_widths: dict[str, float]
 
 
-def single_op(space: Space, op: str) -> Space:
-    """Return a space that applies one op of `space` to every image."""
-    rows = tuple(row for row in space.rows if row.op == op)
-    return replace(space, rows=rows, chains=(), n=1, p=1.0, spread="fixed")
-
-
 def op_policies(policy: str, magnitudes: Sequence[float]) -> list[tuple[str, float, Policy]]:
     """Return (op, magnitude, policy of that op alone) for each op of a policy's space."""
     whole = parse_policy(with_magnitude(policy, 1.0))
-    ops = [row.op for row in whole.space.rows if row.op != "Identity"]
-    return [
-        (op, m, replace(whole, space=single_op(whole.space, op), n=1, m=m, spread="fixed"))
-        for op in ops
-        for m in magnitudes
-    ]
+    policies = []
+    for op in [row.op for row in whole.space.rows if row.op != "Identity"]:
+        rows = tuple(row for row in whole.space.rows if row.op == op)
+        space = replace(whole.space, rows=rows, chains=(), n=1, p=1.0, spread="fixed")
+        of_op = replace(whole, space=space, n=1, spread="fixed")
+        policies += [(op, m, replace(of_op, m=m)) for m in magnitudes]
+    return policies
 
 
 def measure(

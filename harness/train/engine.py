@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from harness.errors import UserError
+from harness.models.conversions import synchronise_batch_norm
 from harness.schema import RecipeConfig, RunConfig
 from harness.train.distributed import World
 from harness.train.engine_base import Engine
@@ -29,7 +30,8 @@ def make_engine(
     does.
 
     Raises:
-        UserError: batch-norm statistics over all ranks on CPU, which torch does not offer.
+        UserError: batch-norm statistics over all ranks on CPU, which torch does not offer, or of
+            layers that cannot be converted.
     """
     if recipe.sync_bn and world.size > 1:
         if world.device.type == "cpu":
@@ -37,7 +39,7 @@ def make_engine(
                 f"recipe.sync_bn works between GPUs only, not for {world.size} processes on CPU: "
                 "set run.processes=1, which has the same statistics, or run.device=cuda."
             )
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = synchronise_batch_norm(module)
     if run.engine == "deepspeed":
         # imported here: DeepSpeed takes seconds to import, and the twin works without it
         from harness.train.engine_deepspeed import DeepSpeed

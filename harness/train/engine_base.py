@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ PrunedWeight = tuple[torch.Tensor, torch.Tensor]
 """A weight, and a bool tensor of its shape that is true where the weight is pruned."""
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """One model in training on this rank, with its optimizer. `module` is the plain model.
 
     The caller gives the learning rate of every step. The engine applies the masks: after each
@@ -26,7 +27,10 @@ class Engine(Protocol):
     """
 
     module: nn.Module
+    optimizer: torch.optim.Optimizer
+    pruned: list[PrunedWeight]
 
+    @abstractmethod
     def train_step(self, micro_batches: Sequence[MicroBatch], lr: float) -> torch.Tensor:
         """Do forward, backward, optimizer step and masks; return this rank's mean loss, detached.
 
@@ -36,16 +40,29 @@ class Engine(Protocol):
 
     def set_masks(self, masks: Mapping[str, torch.Tensor]) -> None:
         """Replace the masks, and set the weights that they prune to zero immediately."""
+        self.pruned = self._pruned_weights(masks)
+        zero_pruned(self.pruned, self.optimizer)
+
+    def _pruned_weights(self, masks: Mapping[str, torch.Tensor]) -> list[PrunedWeight]:
+        """Return each masked weight with its pruned positions, on its device."""
+        parameters = dict(self.module.named_parameters())
+        return [
+            (parameters[name], ~mask.to(parameters[name].device)) for name, mask in masks.items()
+        ]
 
     def state(self) -> dict[str, Any]:
         """Return the state of model and optimizer as tensors and plain values.
 
         Under ZeRO 1 the optimizer's part is this rank's shard.
         """
+        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state`, also of the other engine unless one of them is sharded."""
+        self.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
+    @abstractmethod
     def close(self) -> None:
         """Release everything that the engine holds except the module."""
 
@@ -58,12 +75,6 @@ def autocast(recipe: RecipeConfig, device: torch.device) -> contextlib.AbstractC
     if recipe.precision == "bf16_autocast":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
-
-
-def pruned_weights(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> list[PrunedWeight]:
-    """Return each masked weight of the module with its pruned positions, on its device."""
-    parameters = dict(module.named_parameters())
-    return [(parameters[name], ~mask.to(parameters[name].device)) for name, mask in masks.items()]
 
 
 @torch.no_grad()

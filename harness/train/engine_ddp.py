@@ -6,7 +6,6 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.schema import RecipeConfig
 from harness.train.distributed import World
-from harness.train.engine_base import MicroBatch, autocast, pruned_weights, zero_pruned
+from harness.train.engine_base import Engine, MicroBatch, autocast, zero_pruned
 from harness.train.optim import loss_function, make_optimizer
 
 
-class Ddp:
+class Ddp(Engine):
     """See `engine_base.Engine`."""
 
     def __init__(
@@ -31,8 +30,8 @@ class Ddp:
         self.module = module
         self.recipe = recipe
         self.world = world
-        self.pruned = pruned_weights(module, masks)
         self.optimizer = make_optimizer(module, recipe.optimizer)
+        self.pruned = self._pruned_weights(masks)
         self.ddp: DistributedDataParallel | None = None
         if world.size > 1:
             devices = [world.device] if world.device.type == "cuda" else None
@@ -70,20 +69,6 @@ class Ddp:
         self.optimizer.step()
         zero_pruned(self.pruned, self.optimizer)
         return functools.reduce(torch.add, losses)
-
-    def set_masks(self, masks: Mapping[str, torch.Tensor]) -> None:
-        """See `engine_base.Engine`."""
-        self.pruned = pruned_weights(self.module, masks)
-        zero_pruned(self.pruned, self.optimizer)
-
-    def state(self) -> dict[str, Any]:
-        """See `engine_base.Engine`."""
-        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """See `engine_base.Engine`."""
-        self.module.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
     def close(self) -> None:
         """See `engine_base.Engine`."""

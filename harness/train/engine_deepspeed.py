@@ -19,7 +19,7 @@ from torch import nn
 
 from harness.schema import RecipeConfig, RunConfig
 from harness.train.distributed import World
-from harness.train.engine_base import MicroBatch, PrunedWeight, pruned_weights, zero_pruned
+from harness.train.engine_base import Engine, MicroBatch, PrunedWeight, zero_pruned
 from harness.train.optim import loss_function, make_optimizer
 
 logger.setLevel(logging.ERROR)
@@ -29,7 +29,7 @@ logger.setLevel(logging.ERROR)
 vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
 
 
-class DeepSpeed:
+class DeepSpeed(Engine):
     """See `engine_base.Engine`."""
 
     def __init__(
@@ -79,12 +79,10 @@ class DeepSpeed:
             self.module.to(memory_format=torch.channels_last)
         self.set_masks(masks)
 
-    def set_masks(self, masks: Mapping[str, torch.Tensor]) -> None:
-        """See `engine_base.Engine`."""
-        self.pruned = pruned_weights(self.module, masks)
-        if self.pruned and self.shards:
-            self.pruned += self._pruned_shards(masks)
-        zero_pruned(self.pruned, self.optimizer)
+    def _pruned_weights(self, masks: Mapping[str, torch.Tensor]) -> list[PrunedWeight]:
+        """Return each masked weight, and each fp32 shard of ZeRO 1, with its pruned positions."""
+        weights = super()._pruned_weights(masks)
+        return [*weights, *self._pruned_shards(masks)] if weights and self.shards else weights
 
     @torch.no_grad()
     def _pruned_shards(self, masks: Mapping[str, torch.Tensor]) -> list[PrunedWeight]:
@@ -124,18 +122,10 @@ class DeepSpeed:
         zero_pruned(self.pruned, self.optimizer)
         return total
 
-    def state(self) -> dict[str, Any]:
-        """See `engine_base.Engine`.
-
-        ZeRO's fp32 copies equal the model's weights and are not saved.
-        """
-        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
-
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `engine_base.Engine`."""
-        self.module.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """See `engine_base.Engine`. ZeRO's fp32 copies equal the weights and are in no state."""
+        super().load_state(state)
         if self.shards:
             for parameter in self.module.parameters():
                 safe_set_full_fp32_param(parameter, parameter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform, eval_batch
-from harness.data.types import Loader, SplitName
+from harness.data.types import SplitName
 from harness.schema import RecipeConfig
-from harness.train.distributed import World
 from harness.train.engine_base import autocast
+from harness.train.gang import Gang
 
 BATCH = 256  # images of one rank's forward pass: constant, so that equal weights give equal bits
 
@@ -40,32 +40,27 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(
-    module: nn.Module,
-    loader: Loader,
-    split: SplitName,
-    recipe: RecipeConfig,
-    transform: BatchTransform,
-    world: World,
-    channels_last: bool,
-    heartbeat: Callable[[], None],
+    module: nn.Module, gang: Gang, split: SplitName, recipe: RecipeConfig, transform: BatchTransform
 ) -> Scores:
     """Return the scores on all of `split`, on every rank; the module's mode is restored.
 
     First all ranks take rank 0's batch-norm statistics. Losses of single examples are added in fp64
-    in the split's order, however the ranks shared them. `heartbeat` is called after each batch.
+    in the split's order, however the ranks shared them. The gang's heartbeat is called after each
+    batch.
     """
+    world, channels_last = gang.world, gang.run.channels_last
     world.share_buffers(module)
     was_training = module.training
     module.eval()
     losses, correct = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
     try:
-        for batch in loader.evaluate(split, BATCH):
+        for batch in gang.loader.evaluate(split, BATCH):
             images = eval_batch(batch.images, transform=transform, channels_last=channels_last)
             with autocast(recipe, world.device):
                 logits = module(images).float()
             losses.append(F.cross_entropy(logits, batch.labels, reduction="none").cpu())
             correct.append((logits.argmax(1) == batch.labels).cpu())
-            heartbeat()
+            gang.heartbeat()
     finally:
         module.train(was_training)
     parts = world.gather((torch.cat(losses).numpy(), torch.cat(correct).numpy()))

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.datasets import load
+from harness.data.loader import make_loader
 from harness.data.types import Dataset, Loader
 from harness.schema import RunConfig, StageConfig
 from harness.train.distributed import World
@@ -43,6 +45,16 @@ class Gang:
     run: RunConfig
     world: World
     heartbeat: Callable[[], None]
+
+
+def load_data(
+    config: StageConfig, run: RunConfig, world: World, heartbeat: Callable[[], None]
+) -> Gang:
+    """Return a gang with the data set and the loader of its stages; `config` is that of one."""
+    dataset = load(config.dataset, run.data_root, run.loader, run.data_cache)
+    size, epochs = config.recipe.batch_size, config.recipe.epochs
+    loader = make_loader(dataset, run, size, world.rank, world.size, world.device, epochs)
+    return Gang(dataset, loader, run, world, heartbeat)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ images only, so a stage with a teacher resumes, and trains in a gang, like any o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform
 from harness.schema import TeacherConfig
-from harness.train.teacher import Teacher, cross_entropy
+from harness.train.teacher import Teacher
 
 ImagesAndTargets = tuple[torch.Tensor, torch.Tensor]
 CANDIDATE_EPOCHS = 2**24  # candidate number k has the draws of k times this many epochs later
@@ -35,14 +36,15 @@ def judge_batch(
     labels: int64 [N]. The targets are those of `augment`, or shares float32 [N, classes] that sum
     to the weight of the image.
     """
+    losses = functools.partial(F.cross_entropy, reduction="none")  # of each image
     images, targets = augment(0)
     logits = teacher.logits(images, transform)
     if config.target is not None:
-        distance = (cross_entropy(logits, labels) - config.target).abs()
+        distance = (losses(logits, labels) - config.target).abs()
         for number in range(1, config.candidates):
             other_images, _ = augment(number * CANDIDATE_EPOCHS)
             other_logits = teacher.logits(other_images, transform)
-            other_distance = (cross_entropy(other_logits, labels) - config.target).abs()
+            other_distance = (losses(other_logits, labels) - config.target).abs()
             is_nearer = other_distance < distance
             images = torch.where(is_nearer[:, None, None, None], other_images, images)
             logits = torch.where(is_nearer[:, None], other_logits, logits)
@@ -57,7 +59,7 @@ def judge_batch(
             teachers_shares = F.one_hot(teachers_shares.argmax(1), classes).float()
         shares = torch.lerp(shares, teachers_shares, config.weight)
     if config.cap is not None:
-        loss = cross_entropy(logits, labels)
+        loss = losses(logits, labels)
         if config.beyond == "down_weight":
             weights = torch.clamp(config.cap / loss.clamp_min(1e-12), max=1.0)
         else:

@@ -15,8 +15,6 @@ import torch
 
 from harness.compress.methods import METHODS
 from harness.compress.surplus import FORMS
-from harness.data.datasets import load
-from harness.data.loader import make_loader
 from harness.errors import UserError
 from harness.models.registry import find_family
 from harness.schema import RunConfig
@@ -25,9 +23,10 @@ from harness.sweep.plan import stream_key
 from harness.sweep.teachers import stage_config, stage_folder
 from harness.train import trackers
 from harness.train.distributed import World
-from harness.train.gang import Gang, Member, Outcome
+from harness.train.gang import Gang, Member, Outcome, load_data
 from harness.train.heartbeat import Heartbeat
 from harness.train.stage import Stage
+from harness.train.teacher import Teacher
 
 
 def train_gang(
@@ -51,22 +50,17 @@ def train_gang(
     started = time.monotonic()
     _check(members, run)
     beat = Heartbeat(world, heartbeat)
-    recipe = members[0].config.recipe
     with beat.in_background():
-        dataset = load(members[0].config.dataset, run.data_root, run.loader, run.data_cache)
-        loader = make_loader(
-            dataset, run, recipe.batch_size, world.rank, world.size, world.device, recipe.epochs
-        )
-    gang = Gang(dataset, loader, run, world, beat)
+        gang = load_data(members[0].config, run, world, beat)
     stages: list[Stage] = []
     try:
-        if world.rank == 0:
-            if loader.name != "resident":
-                print(f"loader {dataset.loader_choice}", flush=True)
-            for member in members:
-                provenance.record(member.folder, _modules(member), _provenance(gang))
+        if world.rank == 0 and gang.loader.name != "resident":
+            print(f"loader {gang.dataset.loader_choice}", flush=True)
         for member in members:
             stages.append(Stage(member, gang))
+            if world.rank == 0:
+                facts = _provenance(gang, stages[-1].teacher)
+                provenance.record(member.folder, _modules(member), facts)
         for stage in stages:
             stage.overhead_seconds = (time.monotonic() - started) / len(stages)
         is_finished = _train(stages, gang, beat, should_stop)
@@ -77,7 +71,7 @@ def train_gang(
     finally:
         for stage in stages:
             stage.close()
-        loader.close()
+        gang.loader.close()
 
 
 def _check(members: Sequence[Member], run: RunConfig) -> None:
@@ -110,7 +104,7 @@ def _modules(member: Member) -> set[str]:
     return modules | ({"harness.augment.ops"} if config.augment.policy != "none" else set())
 
 
-def _provenance(gang: Gang) -> dict[str, Any]:
+def _provenance(gang: Gang, teacher: Teacher | None) -> dict[str, Any]:
     """Return what is recorded beside a result: it may change low bits, but not the identity."""
     run, world = gang.run, gang.world
     is_cuda = world.device.type == "cuda"
@@ -126,6 +120,7 @@ def _provenance(gang: Gang) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(world.device) if is_cuda else "cpu",
         "threads": None if is_cuda else run.threads,
         "deterministic": run.deterministic or not is_cuda,
+        **({} if teacher is None else {"teacher": teacher.normalisation()}),
     }
 
 

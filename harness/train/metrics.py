@@ -65,7 +65,3 @@ class Metrics:
         self.tracker.log({"step": step, "val_top1": top1, "val_loss": loss})
         if self.is_writer:
             print(f"{self.name}: validation accuracy {top1:.4f}, loss {loss:.4f}", flush=True)
-
-    def close(self) -> None:
-        """Close the tracker's run."""
-        self.tracker.close()

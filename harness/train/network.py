@@ -10,10 +10,11 @@ from torch import nn
 
 from harness import rng
 from harness.compress import masks as pruning
+from harness.compress.methods import METHODS
 from harness.compress.surplus import Graph, make_graph
 from harness.data.types import Dataset
 from harness.models import registry
-from harness.models.counts import Counts, count
+from harness.models.counts import count
 from harness.schema import StageConfig
 from harness.train.distributed import World
 from harness.train.pruner import Pruner
@@ -45,12 +46,9 @@ class Network:
 
     def _build(self, times: float = 1.0) -> nn.Module:
         """Return the stage's model from its seed on the CPU, `times` as wide."""
-        model = self.config.model
+        classes, side = self.dataset.info.num_classes, self.dataset.resolution
         return registry.build(
-            model.model_copy(update={"width": round(model.width * times, 9)}),
-            self.dataset.info.num_classes,
-            seed=self.config.seed,
-            resolution=self.dataset.resolution,
+            self.config.model, classes, seed=self.config.seed, resolution=side, times=times
         )
 
     def start_from_parent(self, parent: dict[str, Any]) -> None:
@@ -89,7 +87,8 @@ class Network:
         self, weights: Mapping[str, torch.Tensor], packed_masks: dict[str, Any] | None
     ) -> None:
         """Give the model the shapes of `weights`, whose channels may be pruned, and the masks."""
-        self.pruner.reshape(self.module, weights)
+        if self.config.prune is not None:
+            METHODS.get(self.config.prune.method).fit(self.module, weights)
         self.masks = None if packed_masks is None else pruning.unpack(packed_masks, self.module)
 
     def packed_masks(self) -> dict[str, Any] | None:
@@ -141,7 +140,3 @@ class Network:
             if self.surplus.reestimate:
                 self.reestimate_batch_norm(self._deployed)
         return self._deployed
-
-    def deployed_counts(self) -> Counts:
-        """Return parameters and multiply-adds of the deployed network."""
-        return count(self.deployed(), self.dataset.resolution, self.masks)

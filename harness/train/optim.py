@@ -41,17 +41,13 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     list_undecayed = getattr(module, "no_weight_decay", None)
     listed = set(list_undecayed()) if callable(list_undecayed) else set()
-    undecayed_names = {
-        name
-        for name, p in named
-        if (p.ndim <= 1 or name in listed) and not config.decay_norm_and_bias
+    decays = {
+        name: config.decay_norm_and_bias or (p.ndim > 1 and name not in listed) for name, p in named
     }
-    decayed = [p for name, p in named if name not in undecayed_names]
-    undecayed = [p for name, p in named if name in undecayed_names]
     groups = [
         {"params": parameters, "weight_decay": weight_decay}
-        for parameters, weight_decay in ((decayed, config.weight_decay), (undecayed, 0.0))
-        if parameters
+        for is_decayed, weight_decay in ((True, config.weight_decay), (False, 0.0))
+        if (parameters := [p for name, p in named if decays[name] == is_decayed])
     ]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)

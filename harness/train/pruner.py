@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from harness.compress import gradual
@@ -21,8 +20,8 @@ from harness.train.distributed import World
 class Pruner:
     """Prunes the model of one stage by the method that its config names.
 
-    `names` are the weights that may be pruned, `protected` the other convolutions and linear
-    layers. Both are empty for a stage that prunes nothing.
+    `names` are the weights that may be pruned, `unpruned` all other parameters with more than one
+    dimension. Both are empty for a stage that prunes nothing.
     """
 
     def __init__(
@@ -37,16 +36,11 @@ class Pruner:
         self.config, self.resolution, self.world, self.build = config, resolution, world, build
         self.dense_channels = output_channels(dense)
         self.names: list[str] = []
-        self.protected: list[str] = []
+        self.unpruned: list[str] = []
         if (prune := config.prune) is not None:
             self.names = to_prune(prune, config.model, dense, resolution)
-            all_weights = pruning.prunable(dense, (), {})
-            self.protected = [name for name in all_weights if name not in self.names]
-
-    def reshape(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-        """Give a freshly built model the shapes of `state`, in which channels may be pruned."""
-        if self.config.prune is not None:
-            METHODS.get(self.config.prune.method).fit(module, state)
+            weights = [name for name, p in dense.named_parameters() if p.ndim > 1]
+            self.unpruned = [name for name in weights if name not in self.names]
 
     def prune(
         self, module: nn.Module, sparsity: float, previous: pruning.Masks | None
@@ -59,15 +53,8 @@ class Pruner:
         """
         prune = self.config.prune
         assert prune is not None
-        request = make_request(
-            prune,
-            self.names,
-            self.config.seed,
-            self.resolution,
-            self.build,
-            sparsity,
-            previous,
-        )
+        seed, side, build = self.config.seed, self.resolution, self.build
+        request = make_request(prune, self.names, seed, side, build, sparsity, previous)
         masks = METHODS.get(prune.method).compress(module, request)
         family = self.config.model.family
         if masks is not None and masks.keys() != set(self.names):

@@ -15,6 +15,7 @@ from harness.compress import batchnorm
 from harness.compress import masks as pruning
 from harness.data.types import Batch, SplitName
 from harness.errors import UserError
+from harness.models.counts import count
 from harness.models.trial_forward import SINGLE, single_image
 from harness.train import checkpoint
 from harness.train.engine import make_engine
@@ -101,7 +102,10 @@ class Stage:
         self.progress.is_rewound = self.network.is_rewound
         self.network.start_from_parent(parent)
         if self.config.prune is not None and self.config.prune.sparsity > 0.0:
-            self.progress.val_before = self._evaluate(self.network.module, "validation").summary()
+            before = evaluate(
+                self.network.module, self.gang, "validation", self.config.recipe, self.transform
+            )
+            self.progress.val_before = before.summary()
 
     def _is_sharded(self) -> bool:
         """Return whether each rank has its own part of the optimizer's state."""
@@ -216,19 +220,8 @@ class Stage:
 
     def evaluate(self, split: SplitName) -> Scores:
         """Return the scores of the deployed network; call it after the last step only."""
-        return self._evaluate(self.network.deployed(), split)
-
-    def _evaluate(self, module: torch.nn.Module, split: SplitName) -> Scores:
-        return evaluate(
-            module,
-            self.gang.loader,
-            split,
-            self.config.recipe,
-            self.transform,
-            self.gang.world,
-            self.gang.run.channels_last,
-            self.gang.heartbeat,
-        )
+        deployed = self.network.deployed()
+        return evaluate(deployed, self.gang, split, self.config.recipe, self.transform)
 
     def _reestimate_batch_norm(self, module: torch.nn.Module) -> None:
         """Replace the module's batch-norm statistics by those of un-augmented training images."""
@@ -253,19 +246,20 @@ class Stage:
     def result(self) -> dict[str, Any]:
         """Return everything of the result except the scores and the hash of the weights."""
         progress, network = self.progress, self.network
-        batch_size = self.config.recipe.batch_size
+        deployed, batch_size = network.deployed(), self.config.recipe.batch_size
+        counts = count(deployed, self.gang.dataset.resolution, network.masks)
         gpu_seconds = (progress.seconds + self.overhead_seconds) * self.gang.world.size
         return {
             "epochs": self.config.recipe.epochs,
             "steps": progress.step,
             "examples": progress.step * batch_size,
-            "counts": dataclasses.asdict(network.deployed_counts()),
+            "counts": dataclasses.asdict(counts),
             "params_training": sum(p.numel() for p in network.module.parameters()),
             # a backward pass costs about two forward passes; a teacher makes forward passes only
             "train_macs": (3 * progress.forward_macs + progress.teacher_macs) * batch_size,
-            "sparsity": network.pruner.sparsity(network.deployed(), network.masks),
+            "sparsity": network.pruner.sparsity(deployed, network.masks),
             "mask_hash": None if network.masks is None else pruning.mask_hash(network.masks),
-            "protected": network.pruner.protected,
+            "unpruned": network.pruner.unpruned,
             "val_before": progress.val_before,
             "split_hash": self.gang.dataset.split_hash,
             "timing": {
@@ -277,5 +271,5 @@ class Stage:
 
     def close(self) -> None:
         """Release everything that the stage holds except its weights."""
-        self.metrics.close()
+        self.metrics.tracker.close()
         self.engine.close()

@@ -16,14 +16,12 @@ import torch
 
 from harness.data import node
 from harness.data.crops import side_at
-from harness.data.datasets import load
-from harness.data.loader import make_loader
 from harness.errors import UserError
 from harness.schema import DatasetConfig, RunConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.sweep.cost import Measurement, run_settings
 from harness.train.distributed import connected
-from harness.train.gang import Gang, Member
+from harness.train.gang import Member, load_data
 from harness.train.stage import Stage
 
 WARM_UP_STEPS = 3  # the first steps choose algorithms and fill caches; they are not measured
@@ -54,27 +52,24 @@ def measure_steps(config: StageConfig, run: RunConfig, steps: int, store: Path) 
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak memory
         before = _host_bytes("VmRSS")
-        dataset = load(config.dataset, run.data_root, run.loader, run.data_cache)
-        epochs = config.recipe.epochs
-        loader = make_loader(
-            dataset, run, config.recipe.batch_size, world.rank, world.size, world.device, epochs
-        )
-        member = Member(stage_id(config), config, folder, None, teacher_store=store)
         # without a tracker: the tracker's run of this id belongs to the real stage
         untracked = run.model_copy(update={"tracker": "none"})
-        stage = Stage(member, Gang(dataset, loader, untracked, world, lambda: None))
+        gang = load_data(config, untracked, world, heartbeat=lambda: None)
+        member = Member(stage_id(config), config, folder, None, teacher_store=store)
+        stage = Stage(member, gang)
+        epochs, resolution = config.recipe.epochs, gang.dataset.resolution
         step_seconds = wait_seconds = 0.0  # mean over the steps of the whole training
         try:
-            for epoch, count in _epochs_by_side(config.dataset, dataset.resolution, epochs).items():
+            for epoch, count in _epochs_by_side(config.dataset, resolution, epochs).items():
                 seconds, waited = _time_steps(stage, epoch, steps)
                 step_seconds += seconds * count / epochs
                 wait_seconds += waited * count / epochs
         finally:
             stage.close()
-            loader.close()
+            gang.loader.close()
         memory = torch.cuda.max_memory_allocated() if is_cuda else _host_bytes("VmHWM") - before
         return Measurement(
-            seconds_per_epoch=step_seconds * loader.steps_per_epoch * world.size,
+            seconds_per_epoch=step_seconds * gang.loader.steps_per_epoch * world.size,
             data_share=wait_seconds / step_seconds,
             memory_bytes=max(1, memory),
             device_bytes=_device_bytes(world.device),

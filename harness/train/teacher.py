@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform
 from harness.compress.methods import METHODS
@@ -32,6 +31,10 @@ class Teacher:
     module: nn.Module
     transform: BatchTransform
     _macs: dict[int, int] = field(default_factory=dict)
+
+    def normalisation(self) -> dict[str, list[float]]:
+        """Return mean and deviation of the images that the teacher takes, as they are recorded."""
+        return {"mean": list(self.transform.mean), "std": list(self.transform.std)}
 
     def macs(self, side: int) -> int:
         """Return the multiply-adds of a forward pass of one image of `side` pixels."""
@@ -73,7 +76,7 @@ def load_teacher(name: str, store: Path, dataset: DatasetConfig, device: torch.d
     info = CATALOG[dataset.name]
     resolution = dataset.resolution or info.resolution
     if name.startswith(TIMM):
-        module, transform = _from_timm(name.removeprefix(TIMM), info)
+        module, transform = _from_timm(name.removeprefix(TIMM), info.num_classes)
     else:
         folder = stage_folder(name, store)
         assert folder is not None
@@ -101,7 +104,7 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
     try:
         # the id comes from the config, because a copied folder may have any name
         stage = digest(read_json(folder / "config.json", follow_links=True))
-        weights = checkpoint.read_final(folder, stage)["model"]
+        weights = checkpoint.read_final(folder, stage, follow_links=True)["model"]
     except Damaged as error:
         raise UserError(
             f"teacher: its weights cannot be read: {error}. Train that stage again (delete its "
@@ -120,10 +123,10 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
     return module, BatchTransform(mean=own.mean, std=own.std)
 
 
-def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]:
+def _from_timm(name: str, num_classes: int) -> tuple[nn.Module, BatchTransform]:
     """Return a model of timm's: NAME with pretrained weights, or NAME@FILE with weights of a file.
 
-    A file's weights were trained on images normalised by the data set's own mean and deviation.
+    Both take images that are normalised by the mean and deviation that timm records for NAME.
     """
     import timm
 
@@ -132,19 +135,11 @@ def _from_timm(name: str, info: DatasetInfo) -> tuple[nn.Module, BatchTransform]
         if not weights:
             module = timm.create_model(model, pretrained=True)
         else:
-            module = timm.create_model(model, num_classes=info.num_classes)
-            state = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
-            module.load_state_dict(state)
+            module = timm.create_model(model, num_classes=num_classes)
+            module.load_state_dict(checkpoint.load_tensors(Path(weights).expanduser().read_bytes()))
     except Exception as error:  # downloads, files and shapes fail with many exceptions
         raise UserError(
             f"teacher: {name} cannot be loaded: {' '.join(str(error).split())[:300]}."
         ) from error
-    if weights:
-        return module, BatchTransform(mean=info.mean, std=info.std)
-    pretrained: dict[str, Any] = vars(module)["pretrained_cfg"]
-    return module, BatchTransform(mean=tuple(pretrained["mean"]), std=tuple(pretrained["std"]))
-
-
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the loss of each image, nats [N]; labels int64 [N]."""
-    return F.cross_entropy(logits, labels, reduction="none")
+    recorded: dict[str, Any] = vars(module)["pretrained_cfg"]
+    return module, BatchTransform(mean=tuple(recorded["mean"]), std=tuple(recorded["std"]))

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
 from harness.files import make_folder
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
@@ -43,17 +42,13 @@ def missing(kind: str) -> str | None:
 class Tracker:
     """The run of one stage, of `kind` tensorboard, wandb, mlflow or none.
 
-    `step` is where the stage starts or continues: metrics of later steps will be logged again.
-
-    Raises:
-        UserError: the package is not installed.
+    `step` is where the stage starts or continues: metrics of later steps will be logged again. The
+    package is installed (`missing`).
     """
 
     def __init__(
         self, kind: str, store: Path, stage: str, config: Mapping[str, Any], step: int
     ) -> None:
-        if message := missing(kind):
-            raise UserError(message)
         self.kind, self.stage = kind, stage
         self._log: Log | None = None
         self._close: Close | None = None

@@ -33,8 +33,8 @@ def printed():
         header = path.read_text().partition("defaults:")[0]
         texts.append((path.name, re.sub(r"^# ?", "", header, flags=re.MULTILINE)))
     for name, text in texts:
-        for found in COMMAND.finditer(re.sub(r"\\\n *", " ", text)):
-            words = found[1].strip()
+        for match in COMMAND.finditer(re.sub(r"\\\n *", " ", text)):
+            words = match[1].strip()
             if words and not words.startswith("--help"):
                 yield name, words
 
@@ -62,9 +62,9 @@ def somewhere(tmp_path_factory):
 
 
 def test_there_are_commands_to_look_at():
-    found = list(printed())
-    assert len({name for name, _ in found}) > 12
-    assert len(found) > 30
+    commands = list(printed())
+    assert len({name for name, _ in commands}) > 12
+    assert len(commands) > 30
 
 
 @pytest.mark.slow
@@ -77,14 +77,16 @@ def test_a_printed_command_composes(page, words, somewhere, monkeypatch, capsys)
     for placeholder, meant in PLACEHOLDERS.items():
         words = re.sub(rf"{re.escape(placeholder)}(?= |$)", meant, words)
     # a budget is refused where no size was measured, as here
-    said = [w for w in shlex.split(words) if w != "dry_run=true" and not w.startswith("budget=")]
-    assert launch.main([*said, "store=store", "dry_run=true"]) == 0
+    arguments = [
+        w for w in shlex.split(words) if w != "dry_run=true" and not w.startswith("budget=")
+    ]
+    assert launch.main([*arguments, "store=store", "dry_run=true"]) == 0
     assert "stages to train" in capsys.readouterr().out
 
 
 def test_the_arms_of_selection_share_the_plain_ones_and_differ_in_the_teacher(somewhere):
-    asked = config.load(["grid=difficulty_selection", f"store={somewhere}/store"], trains=True)
-    plan = make_plan(asked.grid)
+    selection = config.load(["grid=difficulty_selection", f"store={somewhere}/store"], trains=True)
+    plan = make_plan(selection.grid)
     policies = make_plan(config.load(["grid=difficulty_policies", f"store={somewhere}"]).grid)
     assert len(plan.stages) == 20
     shared = set(plan.stages) & set(policies.stages)

@@ -116,7 +116,7 @@ def test_a_trial_of_each_kind_trains_in_a_worker_process(add_plugin, tmp_path):
         if stage.prune is not None:
             pruned += 1
             assert result["sparsity"] == 0.5
-            assert result["protected"] == ["conv1.weight", "fc.weight"]
+            assert result["unpruned"] == ["conv1.weight", "fc.weight"]
             weights = checkpoint.read_final(folder, name)["model"]
             kept = weights["blocks.0.conv1.weight"].flatten() != 0
             position = torch.arange(len(kept)) + stage.prune.options.offset

@@ -215,8 +215,8 @@ def test_masks_prune_all_but_the_protected_layers(family, depth, widths, resolut
     config = ModelConfig(family=family, depth=depth, width=widths[0])
     model = built(family, depth, widths[0], 7, resolution)
     roles = registry.roles(config)
-    kept = pruning.protected(model, ["classifier", "first_conv"], roles)
-    classifier, first = (model.get_parameter(name) for name in reversed(kept))
+    kept = [f"{module}.weight" for role in ("classifier", "first_conv") for module in roles[role]]
+    classifier, first = (model.get_parameter(name) for name in kept)
     assert classifier.shape[0] == 7
     assert first.ndim == 4
     assert first.shape[1] == 3
@@ -298,7 +298,9 @@ def test_timms_names_are_read_without_importing_it():
     assert set(timm.list_models()) <= registry.timm_names()
 
 
-@pytest.mark.parametrize(("name", "side"), [("vgg11", 8), ("inception_v3", 8)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("vgg11", 8), ("inception_v3", 8), ("gcvit_xxtiny", 28)]
+)
 def test_a_timm_model_says_which_images_it_does_not_take(name, side):
     config = ModelConfig(family=f"timm:{name}")
     with pytest.raises(UserError, match=rf"timm's {name} does not take images of {side} pixels"):
@@ -333,16 +335,17 @@ def test_images_that_grow_are_refused_by_models_of_one_size(family, refused):
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
-        ("deit_tiny_distilled_patch16_224", ["head.weight", "head_dist.weight"]),
-        ("levit_128s", ["head.linear.weight", "head_dist.linear.weight"]),
-        ("repvgg_a0", ["head.fc.weight"]),
+        ("deit_tiny_distilled_patch16_224", {"head.weight", "head_dist.weight"}),
+        ("levit_128s", {"head.linear.weight", "head_dist.linear.weight"}),
+        ("repvgg_a0", {"head.fc.weight"}),
     ],
 )
 def test_all_classifiers_of_a_timm_model_are_protected(name, kept):
     config = ModelConfig(family=f"timm:{name}")
     with torch.device("meta"):
         model = registry.build(config, 10, seed=0, resolution=224)
-    assert pruning.protected(model, ["classifier"], registry.roles(config)) == kept
+    names = pruning.prunable(model, ["classifier"], registry.roles(config))
+    assert set(pruning.prunable(model, [], {})) - set(names) == kept
 
 
 def test_a_role_of_which_a_timm_model_has_no_layer_is_refused():
@@ -352,7 +355,7 @@ def test_a_role_of_which_a_timm_model_has_no_layer_is_refused():
     model = torch.nn.Sequential(torch.nn.Linear(4, 4))
     for roles in (registry.roles(config), {"classifier": ("1",)}):
         with pytest.raises(UserError, match="'classifier' is neither a role"):
-            pruning.protected(model, ["classifier"], roles)
+            pruning.prunable(model, ["classifier"], roles)
 
 
 def test_position_embeddings_follow_the_resolution():

@@ -8,8 +8,6 @@ import torch
 from harness.augment.batch_transform import BatchTransform
 from harness.compress import masks as pruning
 from harness.compress.channels import fit_shapes
-from harness.data.datasets import load
-from harness.data.loader import make_loader
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
@@ -17,6 +15,7 @@ from harness.schema import RunConfig
 from harness.store.identity import stage_id
 from harness.train import checkpoint
 from harness.train.evaluate import evaluate
+from harness.train.gang import load_data
 from harness.train.stage import Stage
 
 ENGINES = [("ddp", 0), ("deepspeed", 0), ("deepspeed", 1)]
@@ -73,7 +72,7 @@ def test_gradual_pruning_ends_at_its_target_and_resumes_to_the_same_bits(
     total = sum(mask.numel() for mask in masks.values())
     assert sum(int((~mask).sum()) for mask in masks.values()) == round(0.8 * total)
     assert all((model.get_parameter(n)[~mask] == 0).all() for n, mask in masks.items())
-    assert result["protected"] == ["fc.weight"]
+    assert result["unpruned"] == ["fc.weight"]
     dense, sparse = result["counts"]["macs_dense"], result["counts"]["macs_nonzero"]
     assert 3 * sparse < result["train_macs"] / result["examples"] < 3 * dense
     stopped_and_resumed(stages, others, config, others.record(config, outcome), **run)
@@ -113,7 +112,7 @@ def test_classes_are_never_pruned_away_nor_the_last_weight(stages):
     assert outcome.status == "done"
     # with the first convolution all that shares its channels, the residual stream of its block
     coupled = ["conv1.weight", "blocks.0.conv2.weight"]
-    assert outcome.result["protected"] == [*coupled, "fc.weight"]
+    assert outcome.result["unpruned"] == [*coupled, "fc.weight"]
     model, _ = loaded(stages, config)
     small = registry.build(stages.toy().model, 10, seed=0)
     for name, weight in model.named_parameters():
@@ -136,7 +135,7 @@ def test_two_of_four_and_random_hold_while_they_train(stages, engine):
         model, masks = loaded(stages, config)
         assert outcome.result["sparsity"] == pytest.approx(0.5, abs=1e-3)
         weight = model.get_parameter("blocks.1.conv2.weight")
-        assert ("conv1.weight" in outcome.result["protected"]) == (method == "nm")
+        assert ("conv1.weight" in outcome.result["unpruned"]) == (method == "nm")
         assert (
             model.get_parameter("blocks.1.conv2.weight")[~masks["blocks.1.conv2.weight"]] == 0
         ).all()
@@ -211,10 +210,7 @@ def test_a_surplus_stage_is_scored_as_what_it_deploys(stages):
     (outcome,) = stages.train(config)
     plain = stages.toy({"recipe.epochs": 1})
     model, _ = loaded(stages, config)
-    dataset = load(config.dataset)
-    loader = make_loader(dataset, RunConfig(), 32, 0, 1, torch.device("cpu"))
-    transform = BatchTransform(mean=dataset.info.mean, std=dataset.info.std)
-    scores = evaluate(
-        model, loader, "test", plain.recipe, transform, stages.world, False, lambda: None
-    )
+    gang = load_data(config, RunConfig(), stages.world, lambda: None)
+    transform = BatchTransform(mean=gang.dataset.info.mean, std=gang.dataset.info.std)
+    scores = evaluate(model, gang, "test", plain.recipe, transform)
     assert outcome.result["test"]["loss"] == pytest.approx(scores.loss, rel=1e-5)

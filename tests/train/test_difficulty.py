@@ -63,19 +63,23 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lines(table, images):
+def difficulties(table, images):
     return list(measure(TEACHER, images, op_policies(f"{table}(n=1)", MAGNITUDES), 2))
 
 
-def curves(lines):
+def curves(difficulties):
     losses = {}
-    for line in lines:
-        losses.setdefault(line.op, []).append(line.means["loss"])
+    for difficulty in difficulties:
+        losses.setdefault(difficulty.op, []).append(difficulty.means["loss"])
     return losses
 
 
-def test_an_op_that_destroys_the_label_is_ranked_first(lines):
-    strongest = {line.op: line.means for line in lines if line.magnitude == 1.0}
+def test_an_op_that_destroys_the_label_is_ranked_first(difficulties):
+    strongest = {
+        difficulty.op: difficulty.means
+        for difficulty in difficulties
+        if difficulty.magnitude == 1.0
+    }
     for measured in ("loss", "kl"):
         assert max(strongest, key=lambda op: strongest[op][measured]) == "Solarize"
     for measured in ("accuracy", "true_prob"):
@@ -83,21 +87,23 @@ def test_an_op_that_destroys_the_label_is_ranked_first(lines):
     assert strongest["Solarize"]["accuracy"] < 0.2 < 0.9 < strongest["Color"]["accuracy"]
 
 
-def test_at_the_weakest_magnitude_nothing_is_difficult(lines, images):
-    weakest = [line for line in lines if line.magnitude == 0.0]
+def test_at_the_weakest_magnitude_nothing_is_difficult(difficulties, images):
+    weakest = [difficulty for difficulty in difficulties if difficulty.magnitude == 0.0]
     (clean,) = measure(TEACHER, images, [("clean", 0.0, parse_policy("none"))], 1)
-    for line in weakest:
-        assert line.means == pytest.approx(clean.means)
+    for difficulty in weakest:
+        assert difficulty.means == pytest.approx(clean.means)
     assert clean.means["kl"] == 0.0
     assert clean.means["accuracy"] == 1.0
 
 
 def test_the_calibrated_space_weakens_the_op_that_destroys_the_label(
-    lines, table, images, tmp_path
+    difficulties, table, images, tmp_path
 ):
     space = find_space(str(table))
     path = tmp_path / "calibrated.yaml"
-    path.write_text(yaml.safe_dump(calibrated(space, curves(lines), MAGNITUDES, "brightest")))
+    path.write_text(
+        yaml.safe_dump(calibrated(space, curves(difficulties), MAGNITUDES, "brightest"))
+    )
     again = load_space(path)
     assert again.source.startswith("calibrated on brightest")
     rows = {row.op: row for row in again.rows}
@@ -105,12 +111,15 @@ def test_the_calibrated_space_weakens_the_op_that_destroys_the_label(
     assert rows["Rotate"].values[-1] <= 10
     policies = op_policies(f"{path}(n=1)", (0.5, 1.0))
     flat = list(measure(TEACHER, images, policies, 2))
-    before = {(line.op, line.magnitude): line.means["loss"] for line in lines}
-    after = {(line.op, line.magnitude): line.means["loss"] for line in flat}
+    before = {
+        (difficulty.op, difficulty.magnitude): difficulty.means["loss"]
+        for difficulty in difficulties
+    }
+    after = {(difficulty.op, difficulty.magnitude): difficulty.means["loss"] for difficulty in flat}
     assert after["Solarize", 1.0] < 0.2 * before["Solarize", 1.0]
     for m in (0.5, 1.0):
-        spread_before = np.ptp([before[op, m] for op in curves(lines)])
-        assert np.ptp([after[op, m] for op in curves(lines)]) < 0.5 * spread_before
+        spread_before = np.ptp([before[op, m] for op in curves(difficulties)])
+        assert np.ptp([after[op, m] for op in curves(difficulties)]) < 0.5 * spread_before
 
 
 def test_equal_magnitude_is_equal_loss_where_curves_are_known():
@@ -151,10 +160,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say(table):
     for begin in range(0, 4000, 100):
         part = slice(begin, begin + 100)
         some = Images(pixels[part], labels[part], np.arange(4000)[part])
-        (line,) = measure(TEACHER, some, policy, 1)
+        (measured,) = measure(TEACHER, some, policy, 1)
         for name in MEASURES:
-            off = abs(line.means[name] - truth.means[name])
-            inside[name] += off <= line.half_widths[name] + 1e-12
+            off = abs(measured.means[name] - truth.means[name])
+            inside[name] += off <= measured.half_widths[name] + 1e-12
     assert all(35 <= number <= 40 for number in inside.values()), inside
 
 

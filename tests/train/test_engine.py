@@ -23,7 +23,7 @@ def resnet():
 
 
 def halved(module):
-    names = pruning.prunable(module, ("classifier",), {"classifier": "fc"})
+    names = pruning.prunable(module, ("classifier",), {"classifier": ("fc",)})
     masks = pruning.magnitude_masks(module, 0.5, names)
     pruning.apply_masks(module, masks)
     return masks

@@ -12,10 +12,12 @@ from harness import config
 from harness.augment.batch_transform import BatchTransform
 from harness.cluster import failure
 from harness.commands import difficulty
+from harness.data.catalog import CATALOG
 from harness.errors import UserError
 from harness.files import write_json
 from harness.rows import rows_of_grid
 from harness.schema import TeacherConfig
+from harness.store import provenance
 from harness.store.identity import stage_id
 from harness.sweep.plan import make_plan
 from harness.sweep.teachers import misfit
@@ -159,8 +161,15 @@ def test_a_cap_that_drops_every_image_is_refused(stages, tmp_path):
     stages.train(teacher)
     values = stages.toy({"recipe.label_smoothing": 0.0}).model_dump(mode="json")
     values["teacher"] = {"name": stage_id(teacher), "cap": 1e-9}
+    capped = type(teacher).model_validate(values)
     with pytest.raises(UserError, match=r"on every image of epoch 1 is above 1e-09"):
-        stages.train(type(teacher).model_validate(values))
+        stages.train(capped)
+    assert "teacher" not in provenance.records(stages.folder(teacher))[-1]
+    info = CATALOG["digits"]
+    assert provenance.records(stages.folder(capped))[-1]["teacher"] == {
+        "mean": list(info.mean),
+        "std": list(info.std),
+    }
 
 
 GRID = """defaults:

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from harness import config
+from harness.augment.batch_transform import BatchTransform
 from harness.commands import preflight
+from harness.data.catalog import CATALOG
 from harness.errors import UserError
 from harness.files import write_json
 from harness.schema import DatasetConfig, StageConfig
@@ -24,6 +26,10 @@ axes: {{seed: [0]}}
 """
 
 
+def column(values):
+    return torch.tensor(values)[:, None, None]
+
+
 def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages, make_code):
     import timm
 
@@ -34,11 +40,21 @@ def test_a_model_of_timms_with_other_classes_is_refused(tmp_path, stages, make_c
     ten, hundred = (DatasetConfig(name=f"cifar{n}", validation_size=100) for n in (10, 100))
     teacher = load_teacher(f"timm:resnet10t@{weights}", tmp_path, ten, device)
     assert teacher.logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    recorded = timm.models.get_pretrained_cfg("resnet10t")
+    expected = {"mean": list(recorded.mean), "std": list(recorded.std)}
+    assert teacher.normalisation() == expected
+    images = torch.rand(2, 3, 32, 32)
+    ours = BatchTransform(mean=CATALOG["cifar10"].mean, std=CATALOG["cifar10"].std)
+    as_ours = (images - column(ours.mean)) / column(ours.std)
+    as_timms = (images - column(recorded.mean)) / column(recorded.std)
+    with torch.no_grad():
+        assert torch.allclose(teacher.logits(as_ours, ours), model.eval()(as_timms), atol=1e-4)
     with pytest.raises(UserError, match="cannot be loaded"):
         load_teacher(f"timm:resnet10t@{weights}", tmp_path, hundred, device)
     torch.save({"fc.weight": make_code(tmp_path / "made")}, weights)  # it cannot run code
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="other objects could run code") as caught:
         load_teacher(f"timm:resnet10t@{weights}", tmp_path, ten, device)
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "made").exists()
 
 

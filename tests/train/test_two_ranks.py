@@ -14,6 +14,7 @@ from harness.models import registry
 from harness.schema import RunConfig
 from harness.train import checkpoint
 from harness.train.evaluate import evaluate
+from harness.train.gang import load_data
 
 pytestmark = pytest.mark.slow
 ENGINES = ["ddp 0", "deepspeed 0", "deepspeed 1"]
@@ -106,8 +107,8 @@ def test_stopped_and_resumed_two_ranks_end_in_the_same_bits(records, stage):
 def test_two_ranks_prune_alike_and_stop_where_they_do_not(records, engine):
     first, second = (rank[f"{engine} pruned"] for rank in records)
     assert first == second
-    ways = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
-    assert ways < first.keys()
+    variants = {"gradual", "nm", "random", "channel", "slice", "fuse", "rewound", "fine_tuning"}
+    assert variants < first.keys()
     assert first["rewound"]["weights_sha256"] != first["fine_tuning"]["weights_sha256"]
     assert len({first[name]["mask_hash"] for name in ("gradual", "nm", "random")}) == 3
     assert "ranks pruned a cifar_resnet differently" in first["error"]
@@ -115,15 +116,12 @@ def test_two_ranks_prune_alike_and_stop_where_they_do_not(records, engine):
 
 def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, records, world, stages):
     config = stages.toy()
-    dataset = load(config.dataset)
+    gang = load_data(config, RunConfig(), world, lambda: None)
     module = registry.build(config.model, 10, seed=0)
     trained = folder / "unbroken-0" / records[0]["id"]
     module.load_state_dict(checkpoint.read_final(trained, records[0]["id"])["model"])
-    loader = make_loader(dataset, RunConfig(), 32, 0, 1, world.device)
-    transform = BatchTransform(mean=dataset.info.mean, std=dataset.info.std)
-    alone = evaluate(
-        module, loader, "test", config.recipe, transform, world, False, heartbeat=lambda: None
-    )
+    transform = BatchTransform(mean=gang.dataset.info.mean, std=gang.dataset.info.std)
+    alone = evaluate(module, gang, "test", config.recipe, transform)
     assert records[0]["dense 0"]["test"]["loss"] == pytest.approx(alone.loss, rel=1e-6)
     assert records[0]["dense 0 correct"] == records[1]["dense 0 correct"] == alone.correct.tolist()
 

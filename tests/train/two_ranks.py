@@ -58,7 +58,7 @@ def steps(config, world, kind, optimizer, precision, micro_batch_size=None, coun
     recipe = config.recipe.model_copy(update={"optimizer": optimizer, "precision": precision})
     module = registry.build(config.model, 10, seed=0)
     masks = pruning.magnitude_masks(
-        module, 0.5, pruning.prunable(module, ("classifier",), {"classifier": "fc"})
+        module, 0.5, pruning.prunable(module, ("classifier",), {"classifier": ("fc",)})
     )
     pruning.apply_masks(module, masks)
     size = micro_batch_size or 16
@@ -95,11 +95,10 @@ def main(folder, world):
     plain = OptimizerConfig(lr=1.0, momentum=0.0)
     for kind in ENGINES:
         for precision in ("fp32", "bf16_autocast"):
-            found = steps(dense, world, kind, sgd, precision)
-            record[f"{kind[0]} {kind[1]} {precision}"] = found
+            record[f"{kind[0]} {kind[1]} {precision}"] = steps(dense, world, kind, sgd, precision)
         record[f"{kind[0]} {kind[1]} cut"] = steps(dense, world, kind, sgd, "fp32", 7)
-        found = steps(dense, world, kind, plain, "bf16_autocast", count=1)
-        record[f"{kind[0]} {kind[1]} gradient"] = found["moved"]
+        single = steps(dense, world, kind, plain, "bf16_autocast", count=1)
+        record[f"{kind[0]} {kind[1]} gradient"] = single["moved"]
         calm = sgd.model_copy(update={"lr": 0.02})  # as in test_engine.py
         record[f"{kind[0]} {kind[1]} long"] = steps(dense, world, kind, calm, "fp32", count=50)
     adamw = OptimizerConfig(name="adamw", lr=0.001, weight_decay=0.05)
@@ -128,8 +127,8 @@ def main(folder, world):
         record[name] = prune(folder / name, world, *kind)
 
     # only one rank is told to stop, and only rank 0 learns that its claim is lost
-    told = iter(range(99))
-    stopped = stages.train(dense, stop=lambda: next(told) == 4 and world.rank == 1)
+    questions = iter(range(99))
+    stopped = stages.train(dense, stop=lambda: next(questions) == 4 and world.rank == 1)
     record["stopped"] = [stopped[0].status, stages.saved(dense)]
 
     def beat():

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.compress.methods.base import Method, Request, register_method
-from harness.compress.misfits import family_misfit
+from harness.models import registry
 from harness.schema import TrialConfig
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class Channel(Method):
                 "compress.scope: method channel removes the same share of the channels of every "
                 "layer: set layer"
             )
-        if misfit := family_misfit("channel pruning", trial, lambda f: f.removable_channels):
+        if misfit := registry.unsuited(
+            "channel pruning", trial.model.family, lambda family: family.removable_channels
+        ):
             yield f"compress.method: {misfit}"
         if trial.compress.rewind == "weights":
             yield (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from harness.compress.misfits import family_misfit
+from harness.models import registry
 from harness.models.family import Family
 from harness.plugins import Registry
 from harness.schema import (
@@ -104,7 +104,9 @@ class GraphForm(Form, ABC):
                 f"surplus.form: {self.name} surrounds a dense model: set sparsity 0 without "
                 "dense_long, or choose a form for pruned ones"
             )
-        if misfit := family_misfit(f"surplus {self.name}", trial, self.suits_family):
+        if misfit := registry.unsuited(
+            f"surplus {self.name}", trial.model.family, self.suits_family
+        ):
             yield f"surplus.form: {misfit}"
 
     def suits_family(self, family: Family) -> bool:
@@ -161,6 +163,15 @@ FORMS: Registry[Form] = Registry("form of surplus")
 def register_form(form: Form) -> None:
     """Make a form available to grids by its name. Raises UserError where the name is taken."""
     FORMS.register(form.name, form)
+
+
+class NoSurplus(Form):
+    """No additional parameters: the small network trains as it is deployed."""
+
+    name = "none"
+
+
+register_form(NoSurplus())
 
 
 def make_graph(surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:

@@ -14,72 +14,55 @@ multiply-adds at 32x32, attention included.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from harness.models.family import Family, Network, register_family
 
 HEAD_CHANNELS = 64
-HEADS, PATCH = 6, 16
-LITE_HEADS, LITE_PATCH = 4, 4
+LITE: dict[str, Any] = {"mlp_ratio": 2.0, "qkv_bias": False}
 
 
-def _vision_transformer(heads: int, **options: Any) -> Network:
+def _build(
+    base_heads: int,
+    patch: int,
+    depth: int,
+    width: float,
+    num_classes: int,
+    in_channels: int,
+    resolution: int,
+    **options: Any,
+) -> Network:
+    """Return a transformer of `depth` blocks, with `base_heads` attention heads at width 1."""
     from timm.models.vision_transformer import VisionTransformer
 
+    heads = round(base_heads * width)
     return VisionTransformer(
-        embed_dim=HEAD_CHANNELS * heads, num_heads=heads, dynamic_img_size=True, **options
-    )
-
-
-def build(depth: int, width: float, num_classes: int, in_channels: int, resolution: int) -> Network:
-    """Return ViT with `depth` blocks."""
-    return _vision_transformer(
-        heads=round(HEADS * width),
         img_size=resolution,
-        patch_size=PATCH,
+        patch_size=patch,
         in_chans=in_channels,
         num_classes=num_classes,
+        embed_dim=HEAD_CHANNELS * heads,
         depth=depth,
+        num_heads=heads,
+        dynamic_img_size=True,
+        **options,
     )
 
 
-def build_lite(
-    depth: int, width: float, num_classes: int, in_channels: int, resolution: int
-) -> Network:
-    """Return ViT-Lite with `depth` blocks."""
-    return _vision_transformer(
-        heads=round(LITE_HEADS * width),
-        img_size=resolution,
-        patch_size=LITE_PATCH,
-        in_chans=in_channels,
-        num_classes=num_classes,
-        depth=depth,
-        mlp_ratio=2.0,
-        qkv_bias=False,
+for _name, _heads, _patch, _min_resolution, _depths, _options in (
+    ("vit", 6, 16, 32, (6, 12, 24), {}),
+    ("cifar_vit", 4, 4, 8, (2, 4, 6, 7), LITE),
+):
+    register_family(
+        Family(
+            _name,
+            functools.partial(_build, _heads, _patch, **_options),
+            classifier="head",
+            first_conv="patch_embed.proj",
+            depths=_depths,
+            min_resolution=_min_resolution,
+            patch=_patch,
+            width_steps=_heads,
+        )
     )
-
-
-register_family(
-    Family(
-        "vit",
-        build,
-        classifier="head",
-        first_conv="patch_embed.proj",
-        depths=(6, 12, 24),
-        min_resolution=32,
-        patch=PATCH,
-        width_steps=HEADS,
-    )
-)
-register_family(
-    Family(
-        "cifar_vit",
-        build_lite,
-        classifier="head",
-        first_conv="patch_embed.proj",
-        depths=(2, 4, 6, 7),
-        min_resolution=8,
-        patch=LITE_PATCH,
-        width_steps=LITE_HEADS,
-    )
-)

@@ -1,0 +1,49 @@
+"""Changes that the harness makes to the layers of a model after it is built."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from harness.errors import UserError
+
+
+def switch_off_dropout(model: nn.Module) -> None:
+    """Set all probabilities of dropout and stochastic depth in a model to 0, in place.
+
+    Layers and functions name them `p`, `prob`, `drop_prob`, `drop_rate`, `attn_drop_p`, `dropout`:
+    all attributes with `drop` in their name or in the name of their class are meant.
+    """
+    for module in model.modules():
+        is_dropout = "drop" in type(module).__name__.lower()
+        for name, value in vars(module).items():
+            is_probability = "drop" in name or (is_dropout and name in ("p", "prob"))
+            if is_probability and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def synchronise_batch_norm(model: nn.Module) -> nn.Module:
+    """Return the model with batch-norm statistics over all ranks; its layers are replaced in place.
+
+    timm's conversion keeps the activation that is a part of many of timm's batch norms; torch's
+    loses it.
+
+    Raises:
+        UserError: a normalisation whose forward pass the conversion would replace by another.
+    """
+    from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+
+    convertible = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
+    others = sorted(
+        {
+            type(module).__name__
+            for module in model.modules()
+            if getattr(module, "running_var", None) is not None and type(module) not in convertible
+        }
+    )
+    if others:
+        raise UserError(
+            f"recipe.sync_bn: layers of the class {', '.join(others)} in this model cannot share "
+            "their batch statistics between processes; set it to false, or choose another family."
+        )
+    converted: nn.Module = convert_sync_batchnorm(model)
+    return converted

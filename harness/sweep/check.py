@@ -38,8 +38,10 @@ def depends_on_layers(stage: StageConfig) -> bool:
     """Return whether the model has to be built to know if a stage suits it.
 
     timm's models do not declare which images they take, and which of their layers are classifiers.
+    No model declares whether all its batch norms can work over several ranks.
     """
-    if stage.surplus is not None or stage.model.family.startswith(TIMM):
+    is_timms = stage.model.family.startswith(TIMM)
+    if is_timms or stage.surplus is not None or stage.recipe.sync_bn:
         return True
     prune = stage.prune
     if prune is None:

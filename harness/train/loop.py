@@ -175,9 +175,7 @@ def _outcome(stage: Stage, is_finished: bool, beat: Heartbeat) -> Outcome:
         return Outcome(stage.id, "stopped")
     started = time.monotonic()
     validation = stage.evaluate("validation")
-    # to the tracker only: `metrics.jsonl` holds the training
-    scores = {"val_top1": validation.top1, "val_loss": validation.loss}
-    stage.metrics.tracker.log({"step": progress.step, **scores})
+    stage.metrics.copy_scores(progress.step, validation.top1, validation.loss)
     test = stage.evaluate("test")
     if stage.gang.world.any(beat.lost is not None)[0]:
         return Outcome(stage.id, "stopped")

@@ -50,6 +50,8 @@ REFUSALS = {
     "family": (["model.family=cifar_resent"], "digits", "did you mean 'cifar_resnet'"),
     "timm": ([*TIMM, "model.family='timm:inception_v3'", "dataset.resolution=32"], "imagenet",
              "does not take images of 32 pixels"),
+    "standardised": ([*PRUNED, *TIMM, "model.family='timm:nf_resnet26'", "dataset.resolution=64"],
+                     "imagenet", "so zeros would not last"),
     "protect": ([*PRUNED, "compress.protect=[no.weight]"], "digits", "neither a role"),
     "protect all": ("PROTECT", "digits", "every convolution and linear layer"),
     "none left": (["compress.sparsity=0.99999", "compress.pruning=one_shot", "model.width=0.05"],
@@ -74,7 +76,7 @@ HINDRANCES = {
 }
 
 TABLE = {
-    "train/checkpoint.py": {"read": DAMAGE, "load_newest": DAMAGE, "read_final": DAMAGE},
+    "train/checkpoint.py": {"*": DAMAGE},
     "train/distributed.py": {"pick_device": "device", "_ranks_from_environment": PEERS},
     "train/engine.py": {"make_engine": "sync_bn"},
     "train/engine_deepspeed.py": {"DeepSpeed.train_step": CALLER},
@@ -104,13 +106,14 @@ TABLE = {
     "data/tree.py": {"*": FILES},
     "data/write.py": {"*": COMMAND},
     "data/writer.py": {"*": COMMAND},
+    "models/conversions.py": {"synchronise_batch_norm": LAUNCH},
     "models/from_timm.py": {"_build": "timm"},
     "models/registry.py": {"_checked": "family", "build": CALLER},
     "models/trial_forward.py": {"check_forward": LAUNCH},
     "compress/batchnorm.py": {"reestimate": CALLER},
     "compress/channels.py": {"_target": "channel"},
     "compress/fuse_graph.py": {"Fused.__init__": "fuse"},
-    "compress/layers.py": {"_try": LAUNCH},
+    "compress/layers.py": {"_try": LAUNCH, "to_prune": "standardised"},
     "compress/masks.py": {
         "protected": "protect", "prunable": "protect all", "lowest": CALLER, "_lowest": CALLER,
         "unpack": DAMAGE,

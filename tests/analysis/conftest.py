@@ -162,7 +162,7 @@ class Browser:
 
     def end(self):
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=300)
         os.close(self.read)
         os.close(self.write)
 

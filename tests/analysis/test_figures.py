@@ -208,7 +208,7 @@ def test_the_command_draws_without_a_word_on_stderr(planted, tmp_path):
     process = subprocess.run(
         [sys.executable, "-W", "error", "-m", "analysis.figures", f"rows={tmp_path}/rows.csv",
          f"out={tmp_path}/out"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""

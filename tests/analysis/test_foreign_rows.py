@@ -194,7 +194,7 @@ def test_tables_are_printed_in_any_encoding(planted, tmp_path, encoding):
         words = [f"rows={tmp_path}/rows.csv", *([f"format={form}"] if form else [])]
         process = subprocess.run(
             [sys.executable, "-W", "error", "-m", f"analysis.{verb}", *words],
-            env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, timeout=120,
+            env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, timeout=300,
             check=False,
         )  # fmt: skip
         assert (process.returncode, process.stderr) == (0, b"")

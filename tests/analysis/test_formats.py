@@ -124,7 +124,7 @@ def test_the_latex_compiles(planted, tmp_path, kind, name, document):
     (tmp_path / "paper.tex").write_text(document(), encoding="utf-8")
     process = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
-        cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout[-2000:]
     fits = kind != "nasty" if document is standalone else (kind, name) == ("plain", "best")
@@ -191,7 +191,7 @@ def test_no_command_imports_torch_nor_one_that_draws_nothing_matplotlib(planted,
         script += f"assert not {{*{heavy}}} & {{*sys.modules}}, {name!r}\n"
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (process.returncode, process.stderr) == (0, "")
     assert "\n\\begin{table}" in process.stdout

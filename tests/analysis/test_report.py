@@ -133,7 +133,7 @@ def test_the_command_writes_the_page_and_the_rows_that_make_it_again(planted, tm
     process = subprocess.run(
         [sys.executable, "-W", "error", "-m", "analysis.report",
          f"rows={tmp_path}/in/rows.csv", f"out={tmp_path}/a", *words],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (process.returncode, process.stderr) == (0, "")
     assert report.main([f"rows={tmp_path}/a/rows.csv", f"out={tmp_path}/b", *words]) == 0

@@ -22,7 +22,7 @@ SHEETS = ROOT / "docs" / "sheets"
 def run(*words, code=0):
     process = subprocess.run(
         [sys.executable, "-m", "harness.augment", *map(str, words)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == code, process.stdout + process.stderr
     assert "Traceback" not in process.stderr

@@ -97,7 +97,7 @@ class Bed:
     def slurm(self, *words: str) -> str:
         """Return the output of a command of SLURM, which must succeed."""
         done = subprocess.run(
-            words, env=self.env, capture_output=True, text=True, check=False, timeout=60
+            words, env=self.env, capture_output=True, text=True, check=False, timeout=300
         )
         assert done.returncode == 0, (words, done.stdout + done.stderr)
         return done.stdout
@@ -105,7 +105,7 @@ class Bed:
     def attempt(self, *words: str) -> bool:
         """Return whether a command of SLURM succeeds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run(words, env=self.env, capture_output=True, check=False, timeout=15)
+            done = subprocess.run(words, env=self.env, capture_output=True, check=False, timeout=60)
             return done.returncode == 0
         return False
 
@@ -148,7 +148,7 @@ class Bed:
         for end in (process.terminate, process.kill):  # a launch stops its workers first
             end()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                output, _ = process.communicate(timeout=30)
+                output, _ = process.communicate(timeout=300)
                 break
         return output or ""
 
@@ -247,7 +247,7 @@ class Bed:
         """Wait until the queue is empty; a requeued job is held for 11 s."""
         self.wait(lambda: not self.jobs(), seconds)
 
-    def wait(self, test, seconds: float = 240.0, pause: float = 0.3) -> None:
+    def wait(self, test, seconds: float = 600.0, pause: float = 0.3) -> None:
         """Wait until `test` returns true, with a deadline for hangs."""
         end = time.monotonic() + seconds
         while not test():
@@ -256,7 +256,7 @@ class Bed:
             )
             time.sleep(pause)
 
-    def wait_for_text(self, text: str, file: Path, seconds: float = 120.0) -> None:
+    def wait_for_text(self, text: str, file: Path, seconds: float = 600.0) -> None:
         """Wait until a command has written `text` to a file, whether SLURM runs or not."""
         end = time.monotonic() + seconds
         while text not in file.read_text():

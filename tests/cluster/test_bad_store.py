@@ -130,7 +130,7 @@ def test_a_config_of_another_stage_is_reported_and_not_believed(copy, look):
     rows = subprocess.run(
         [sys.executable, "-m", "analysis.rows", f"grid={copy / 'tiny.yaml'}",
          f"store={copy / 'store'}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert ",damaged," in rows.stdout
 

@@ -209,7 +209,7 @@ def test_chaos(small_disk, bed, make_grid, tmp_path):  # in this order: jobs end
     bed.slurm("scancel", "--me", "--state=PENDING")  # they would find nothing to train
     # a controller that was killed before it saved may list an ended job as running
     gone = {"RUNNING", "COMPLETING"}
-    bed.wait(lambda: not bed.workers(wild) and set(bed.jobs().values()) <= gone, 240)
+    bed.wait(lambda: not bed.workers(wild) and set(bed.jobs().values()) <= gone)
     bed.empty()
     print(chaos.dealt, "tried:", chaos.tried)
     assert job_registry.read_records(wild)  # launches recorded what they queued

@@ -45,7 +45,7 @@ def test_a_launch_waits_for_the_controller_for_a_while_and_leaves_nothing_behind
     assert not list(other.glob("sweeps/*/logs/*/*"))
     bed.wait_for_text("trying again", said)
     bed.start_controller()
-    assert process.wait(240) == 0, said.read_text()
+    assert process.wait(300) == 0, said.read_text()
     (submission,) = sweep.store.glob("sweeps/*/logs/*/*/submission.json")
     assert len(list(submission.parent.glob("*.pkl"))) == 1
     monkeypatch.undo()

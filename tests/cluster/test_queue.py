@@ -69,7 +69,7 @@ def test_reasons_for_which_jobs_wait_are_explained(reason, sentence):
 def test_held_and_cancelled_jobs_are_named_and_those_that_never_start_replaced(bed, make_sweep):
     sweep = make_sweep(seeds="0, 1")
     foreign = ("sbatch", "--hold", "-J", b"entra\xeenement", "-o", "/dev/null", "--wrap", "false")
-    subprocess.run(foreign, env=bed.env, check=True, capture_output=True, timeout=60)
+    subprocess.run(foreign, env=bed.env, check=True, capture_output=True, timeout=300)
     (other,) = bed.jobs()
     assert "queued 2 jobs" in sweep.run("launch", "cluster.slurm.extra={hold: true}")
     (first, second) = (job for job in bed.jobs() if job != other)

@@ -99,7 +99,7 @@ def test_a_launch_here_trains_whatever_the_shell_holds(tmp_path, words):
     done = subprocess.run(
         [sys.executable, "-m", "harness.launch", f"grid={grid}", f"store={store}", words],
         cwd=ROOT, env={**os.environ, **SHELL}, capture_output=True, text=True, check=False,
-        timeout=240,
+        timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(store.glob("stages/*/*/result.json"))) == 1

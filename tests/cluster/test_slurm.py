@@ -104,7 +104,7 @@ def test_two_sweeps_that_share_stages_train_each_once(bed, make_grid, tmp_path):
     second = make_grid("second", sparsity="0.5, 0.75", seeds="0, 1")
     both = [bed.command("harness.launch", *args(grid, store)) for grid in (first, second)]
     for process in both:
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
     for _ in range(3):
         bed.drain()
@@ -263,9 +263,9 @@ def test_the_commands_show_follow_and_stop_a_sweep(bed, make_grid, tmp_path):
     for job in bed.jobs():
         bed.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
     bed.drain()
-    assert watch.wait(240) == 0
+    assert watch.wait(300) == 0
     watched = said.read_text()
-    followed, _ = follow.communicate(timeout=240)
+    followed, _ = follow.communicate(timeout=300)
     assert watched.count("grid tiny: 2 trials") > 1
     assert "elapsed 0.0" in watched
     assert followed.count("\nfinished ") == 1

@@ -22,7 +22,7 @@ def test_jobs_find_the_shipped_spaces_and_grids_in_their_copy(tmp_path):
     output = subprocess.run(
         [sys.executable, "-c", program, *names],
         cwd=tmp_path, env={"PYTHONPATH": str(code)},
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=300,
     ).stdout  # fmt: skip
     assert output.strip() == str(code / "grids")
     assert json.loads((code / "snapshot.json").read_text())["code"] == code_version()

@@ -115,7 +115,7 @@ def test_help_and_no_arguments_show_the_usage(args, code, shown, silent):
     body = "from harness.errors import command\ncommand(lambda args: 1, 'the usage')"
     ended = subprocess.run(
         [sys.executable, "-S", "-c", body, *args],  # without the packages
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     streams = {1: ended.stdout, 2: ended.stderr}
     assert (ended.returncode, streams[shown], streams[silent]) == (code, "the usage\n", "")

@@ -254,7 +254,7 @@ def test_a_mistake_is_a_sentence_on_stderr_and_exit_code_2(tmp_path):
     path = write(tmp_path, "axes: {widht: [1]}\n")
     process = subprocess.run(
         [sys.executable, "-m", "harness.launch", f"grid={path}", f"store={tmp_path / 'store'}"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 2
     assert process.stderr.startswith("error: the grid mine has 1 mistake")
@@ -271,7 +271,7 @@ def test_commands_end_without_a_traceback(ends, code, text):
     body = f"from harness.errors import command\ndef main(args):\n    {ends}\ncommand(main)"
     process = subprocess.run(
         [sys.executable, "-S", "-c", body],  # without the packages
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert (process.returncode, process.stderr.strip()) == (code, text)
 
@@ -324,7 +324,7 @@ def test_looking_verbs_import_little(tmp_path, module, args, allowed):
         args = [*args, f"store={tmp_path}"]
     process = subprocess.run(
         [sys.executable, "-c", LIGHT.format(module=module, args=args)],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     heavy = process.stdout.rpartition("HEAVY")[2]
     for name in {"torch", "numpy", "pandas", "matplotlib", "submitit"} - allowed:

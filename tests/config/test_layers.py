@@ -23,7 +23,7 @@ ORDER = [
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(LINTER), "--no-cache"], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def run(word: str, text: str = NAME, encoding: str = "utf-8", **streams) -> Comp
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
     return subprocess.run(
         [sys.executable, "-S", "-c", BODY.format(text=text), word],
-        cwd=ROOT, env={"PYTHONIOENCODING": encoding}, timeout=60, check=False, **streams,
+        cwd=ROOT, env={"PYTHONIOENCODING": encoding}, timeout=300, check=False, **streams,
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_an_output_that_cannot_be_written_is_an_error_and_a_missing_one_is_not()
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
     assert b"No space left" in ended.stderr
     without = ["sh", "-c", '"$0" -S -c "$1" 10 >&- 2>&-', sys.executable, BODY.format(text=NAME)]
-    assert subprocess.run(without, cwd=ROOT, timeout=60, check=False).returncode == 0
+    assert subprocess.run(without, cwd=ROOT, timeout=300, check=False).returncode == 0
 
 
 def test_what_was_printed_before_an_error_of_the_system_is_kept(capsys, monkeypatch):
@@ -115,7 +115,7 @@ def test_a_disk_without_inodes_is_not_called_full(tmp_path):
     script = SMALL_DISK.format(folder=tmp_path, python=sys.executable)
     ended = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     last_line = ended.stderr.splitlines()[-1]
     assert "no inode left" in last_line

@@ -129,7 +129,7 @@ def test_a_job_elsewhere_finds_the_tables_of_its_stages_though_the_files_were_ch
     process = subprocess.run(
         [sys.executable, "-c", READ, str(path)],
         env={**environment, "PYTHONPATH": root},
-        cwd="/", capture_output=True, text=True, timeout=120, check=True,
+        cwd="/", capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert process.stdout.split() == " ".join(s.augment.policy for s in stages.values()).split()
     assert process.stdout.startswith("gentle.yaml@")

@@ -193,7 +193,7 @@ def test_killed_it_sees_what_is_left_and_ends_in_the_same_bits(world, betons, tm
             time.sleep(0.005)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(300)
     at = newest(folder)
     assert at % 4
     assert not (folder / "checkpoint" / "final.pt").exists()

@@ -233,7 +233,7 @@ def test_a_file_that_nobody_may_read_is_damage_and_one_that_others_may_read_is_n
         outcomes[mode] = subprocess.run(
             ["setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable, "-c", READ,
              str(tmp_path), stage],
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=300, check=True,
         ).stdout  # fmt: skip
     assert outcomes[0o000].startswith("Damaged")
     assert "mode 000" in outcomes[0o000]
@@ -359,7 +359,7 @@ except CannotWrite as error:
 def test_a_write_that_breaks_off_leaves_the_old_file_and_no_litter(tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "file")],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     assert "File too large" in process.stdout
     assert "Nothing that was finished is lost" in process.stdout

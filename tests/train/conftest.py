@@ -159,7 +159,7 @@ class Ranks:
         for process in self.started:
             if process.poll() is None:
                 process.kill()
-            process.wait(10)
+            process.wait(300)
             process.stdout.close()
 
 

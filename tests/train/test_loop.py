@@ -171,7 +171,7 @@ def test_killed_at_random_and_resumed_it_ends_in_the_same_bits(stages, others, r
         time.sleep(0.01)
     time.sleep(random.uniform(0.0, 0.5))
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(300)
     assert "final.pt" not in stages.saved(configs[1])
     outcomes = stages.train(*configs)
     assert [stages.record(c, o) for c, o in zip(configs, outcomes, strict=True)] == expected

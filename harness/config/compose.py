@@ -87,8 +87,12 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
             raise
     if "store" in groups:
         config["store"] = groups["store"]
-    chosen = [*_fixed_keys(content), *_fixed_words(parsed, mistakes)]
     changes_axes = any(change.key_or_group.partition(".")[0] in LANGUAGE for change in parsed)
+    fixed = _fixed_keys(content)
+    if changes_axes:  # an axis of the command line may replace a fixed key, one of the file may not
+        own_axes = _axis_paths(content)
+        fixed = [key for key in fixed if key.path in own_axes]
+    chosen = [*fixed, *_fixed_words(parsed, mistakes)]
     return Composed(config, chosen, changes_axes)
 
 
@@ -96,6 +100,15 @@ def _fixed_keys(content: Mapping[str, Any]) -> list[Chosen]:
     """Return the keys of a trial that a grid file fixes."""
     fixed = {key: value for key, value in content.items() if key in SECTIONS or key == "seed"}
     return [Chosen(path, path) for path in _leaves(fixed)]
+
+
+def _axis_paths(content: Mapping[str, Any]) -> set[str | None]:
+    """Return the dotted paths of the axes of a grid file, those in `zip` included."""
+    zipped = content.get("zip")  # of any type: read_blocks reports what is wrong with it
+    groups = [content.get("axes"), *(zipped if isinstance(zipped, list) else [])]
+    return {
+        axis_path(str(name)) for group in groups if isinstance(group, Mapping) for name in group
+    }
 
 
 def _fixed_words(changes: Iterable[Any], mistakes: Mistakes) -> Iterator[Chosen]:

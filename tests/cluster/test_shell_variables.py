@@ -1,6 +1,7 @@
 """Variables and ignored signals of a user's shell: no worker takes ranks or numbers from them."""
 
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -13,8 +14,6 @@ from conftest import FAMILY, write_grid
 
 from harness.cluster import environment
 from harness.cluster.stop_flag import StopFlag
-from harness.schema import RunConfig
-from harness.train.distributed import connected
 
 ROOT = Path(__file__).parents[2]
 SHELL = {
@@ -70,13 +69,27 @@ def test_a_worker_removes_what_the_table_says(monkeypatch, capsys):
     assert "NVIDIA_TF32_OVERRIDE, OMPI_COMM_WORLD_LOCAL_RANK, RANK" in capsys.readouterr().out
 
 
-def test_a_single_process_is_rank_0_whatever_the_shell_says(monkeypatch):
-    for name in environment.RANKS.split():
-        monkeypatch.setenv(name, SHELL[name])
-    with connected(RunConfig(device="cpu")) as world:
-        assert (world.rank, world.size) == (0, 1)
-        left = {name: os.environ.get(name) for name in environment.RANKS.split()}
-    assert left == {**dict.fromkeys(environment.RANKS.split()), "LOCAL_RANK": "0"}
+def test_a_single_process_is_rank_0_whatever_the_shell_says():
+    """In a process of its own: torch has one default process group, which other tests create."""
+    code = """
+import json, os
+from harness.cluster import environment
+from harness.schema import RunConfig
+from harness.train.distributed import connected
+
+with connected(RunConfig(device="cpu")) as world:
+    names = environment.RANKS.split()
+    print(json.dumps([world.rank, world.size, {name: os.environ.get(name) for name in names}]))
+"""
+    names = environment.RANKS.split()
+    shell = {name: SHELL[name] for name in names}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **shell}, capture_output=True,
+        text=True, check=True, timeout=300,
+    )  # fmt: skip
+    rank, size, remaining = json.loads(done.stdout.splitlines()[-1])
+    assert (rank, size) == (0, 1)
+    assert remaining == {**dict.fromkeys(names), "LOCAL_RANK": "0"}
 
 
 def test_signals_that_were_ignored_on_entry_stay_ignored():

@@ -135,7 +135,7 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
         (["axes.width=[1]", "axes.model.width=[2]"], "sets the same key as axes.width=[1]: keep"),
         (
             ["recipe.optimizer.momentum=0.5", "recipe.optimizer={momentum: 0.8}"],
-            "sets the same key",
+            "is given twice",
         ),
         (["width=4"], "'width' is an axis: write axes.width=[4]"),
     ],

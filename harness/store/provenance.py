@@ -162,13 +162,16 @@ def recorded(record: Mapping[str, Any], column: str) -> Any:
 
 
 def differing_files(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the source files that two or more records used, and of which the contents differ."""
-    first: dict[str, str] = {}
+    """Return the source files of which two or more records had different contents.
+
+    Also those that some records lack, such as new ones, but not optional ones: these were not used.
+    """
+    recorded_files = [files for entry in records if (files := source_files(entry))]
     differing = set()
-    for entry in records:
-        for file, sha in source_files(entry).items():
-            if first.setdefault(file, sha) != sha:
-                differing.add(file)
+    for file in {file for files in recorded_files for file in files}:
+        contents = {files.get(file) for files in recorded_files}
+        if len(contents - {None} if is_optional(file) else contents) > 1:
+            differing.add(file)
     return differing
 
 

@@ -75,6 +75,15 @@ def test_files_that_only_one_of_two_stages_uses_do_not_differ(tmp_path):
     assert message.endswith("(files models/families/vit.py)")
 
 
+def test_a_new_file_that_every_stage_uses_is_named(tmp_path):
+    one = {"code": "a", "files": {"train/loop.py": "1", "models/families/vit.py": "2"}}
+    other = {"code": "b", "files": {**one["files"], "models/blocks.py": "3"}}
+    table = [{"code": "a"}, {"code": "b"}, {"code": "c"}]
+    name_differing_files(table, [one, other, {"code": "c"}])  # the last is of an older version
+    assert [row["code_files"] for row in table] == [None, "models/blocks.py", None]
+    assert provenance.differing_files([one, other]) == {"models/blocks.py"}
+
+
 def test_a_damaged_record_is_moved_aside_before_the_next_is_written(tmp_path):
     provenance.record(tmp_path, set(), {"engine": "ddp"})
     path = tmp_path / "provenance.json"

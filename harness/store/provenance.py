@@ -48,6 +48,7 @@ USED = ("augment", "compress", "data", "models", "train", "rng.py", "schema.py")
 """Files of the source that can change a number; the others plan, schedule, store or print."""
 OPTIONAL = ("augment/ops.py", "compress/methods/", "compress/surplus/", "models/families/")
 """Files of these that a stage does not use cannot have changed its numbers."""
+PLUGIN = "plugin "  # before the name of a plug-in file among the source files of a record
 
 
 @functools.cache
@@ -63,7 +64,7 @@ def _source_files() -> dict[str, str]:
 
 def is_optional(file: str) -> bool:
     """Return whether some stages do not use a source file."""
-    return file.startswith(OPTIONAL) and not file.endswith(("/__init__.py", "/base.py"))
+    return file.startswith((*OPTIONAL, PLUGIN)) and not file.endswith(("/__init__.py", "/base.py"))
 
 
 @functools.cache
@@ -123,6 +124,7 @@ def record(folder: Path, modules: Collection[str], facts: dict[str, Any]) -> Non
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
     entry["files"] = files
     if plugins := load_plugins():
+        files |= {f"{PLUGIN}{p.path.name}": p.sha256[:12] for p in plugins if p.module in modules}
         entry["plugins"] = [{"file": p.path.name, "sha256": p.sha256} for p in plugins]
     path = folder / "provenance.json"
     earlier = []

@@ -122,3 +122,5 @@ def test_selections_and_tables_know_the_names_of_all_keys(name, value, tmp_path,
     assert (header.split()[0], row.split()[0]) == (name, value)
     with pytest.raises(UserError, match=r"no axis 'widht' \(did you mean 'width'\?\)"):
         status.main(local("quickstart", tmp_path / "store", "by=widht"))
+    with pytest.raises(UserError, match="each state has a column of its own"):
+        status.main(local("quickstart", tmp_path / "store", "by=width,state"))

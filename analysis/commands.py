@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from harness.errors import UserError, nearest
 from harness.files import CannotWrite, user_path
 from harness.rows import rows_of_grid
 from harness.states import STATES
-from harness.sweep.axes import LONG
+from harness.sweep.axes import LONG, PATHS, SHORT
 from harness.sweep.where import parse
 
 FORMATS = {"screen": screen, "latex": latex, "markdown": markdown, "csv": csv, "html": html}
@@ -56,7 +57,8 @@ def read_request(args: Sequence[str], options: Mapping[str, Option]) -> Request:
     _check_words(overrides, options, has_files=bool(values["rows"]))
     if values.get("out"):
         output_folder(values["out"])
-    frame = selected(load(overrides, values["rows"], options), values["where"])
+    keys = keys_in(values["where"], values.get("by"))
+    frame = selected(load(overrides, values["rows"], options, keys), values["where"])
     by = values.get("by")
     metric = METRICS[values.get("metric", "top1")]
     return Request(frame, by and [column_of(frame, n) for n in by], metric, values, overrides)
@@ -103,10 +105,12 @@ def load(
     overrides: Sequence[str],
     files: Sequence[str | Path] | None = None,
     options: Mapping[str, Option] = ROW_OPTIONS,
+    keys: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return the checked rows of files or, without files, of the sweeps that `grid=A,B` names.
 
-    `options` are those of the command, which a misspelt word is compared with.
+    `options` are those of the command, which a misspelt word is compared with. Rows of a sweep
+    also have the values of the `keys` of its config, which the grid may fix.
     """
     if files is not None:
         paths = {str(name): user_path(str(name), "rows") for name in files}
@@ -115,11 +119,17 @@ def load(
     if not grids:
         raise UserError("no rows are named: add grid=NAME, or rows=FILE (CSV or Parquet)")
     others = [arg for arg in overrides if not arg.startswith("grid=")]
-    frames = {
-        grid: check(pd.DataFrame(rows_of_grid([f"grid={grid}", *others], options)), f"grid {grid}")
-        for grid in grids
-    }
+    frames = {}
+    for grid in grids:
+        rows = rows_of_grid([f"grid={grid}", *others], options, keys)
+        frames[grid] = check(pd.DataFrame(rows), f"grid {grid}")
     return together(frames)
+
+
+def keys_in(where: str | None, by: Sequence[str] | None = None) -> list[str]:
+    """Return the keys of a config that a condition and a list of columns name."""
+    words = re.findall(r"[\w.]+", " ".join([where or "", *(by or ())]))
+    return sorted({*SHORT, *PATHS}.intersection(words))
 
 
 def together(sources: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from analysis.cells import Cell, SizeKey, cells_per_size, magnitude_key, size_columns
 from analysis.columns import AXES, TOP1, Metric, is_axis, on_one_line
-from analysis.commands import FORMAT, ROW_OPTIONS, load, read_request, selected, show
+from analysis.commands import FORMAT, ROW_OPTIONS, keys_in, load, read_request, selected, show
 from analysis.provenance import PROVENANCE, warnings
 from analysis.render import Table, format_interval, format_p, format_score, format_value
 from harness import statistics as stats
@@ -206,7 +206,8 @@ def main(args: list[str]) -> int:
         after = load([], options["with"])
     else:
         overrides = [arg for arg in request.overrides if not arg.startswith("grid=")]
-        after = load([f"grid={','.join(options['with'])}", *overrides], options=OPTIONS)
+        keys = keys_in(options["where"], options["by"])
+        after = load([f"grid={','.join(options['with'])}", *overrides], options=OPTIONS, keys=keys)
     after = selected(after, options["where"])
     changes = compare(before, after, request.by, request.metric)
     every = options["show"] == "all"

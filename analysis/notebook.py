@@ -17,7 +17,7 @@ from analysis.best import best_per_size
 from analysis.checks import check
 from analysis.claims import claims as claim_results
 from analysis.columns import METRICS, Metric
-from analysis.commands import load, selected
+from analysis.commands import keys_in, load, selected
 from analysis.compare import compare as cell_changes
 from analysis.figures import figures as drawn_figures
 from analysis.provenance import warnings
@@ -41,7 +41,8 @@ def rows(source: Any = None, where: str | None = None, **words: Any) -> pd.DataF
     if isinstance(source, pd.DataFrame):
         return selected(check(source, "the DataFrame"), where)
     paths = [source] if isinstance(source, str | Path) else source
-    return selected(load([f"{key}={value}" for key, value in words.items()], paths), where)
+    overrides = [f"{key}={value}" for key, value in words.items()]
+    return selected(load(overrides, paths, keys=keys_in(where)), where)
 
 
 def best(

@@ -27,9 +27,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plug-in file that this process has imported, and the SHA-256 of its content."""
+    """A plug-in file that this process has imported, its module, the SHA-256 of its content."""
 
     path: Path
+    module: str
     sha256: str
 
 
@@ -73,7 +74,7 @@ def _import(path: Path) -> None:
     # Registered before the import: dataclasses and pydantic look a class's module up by its name,
     # and a registry that the file itself consults must not import it again.
     sys.modules[name] = module
-    _imported[path] = Plugin(path, sha256)
+    _imported[path] = Plugin(path, name, sha256)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's code may raise anything

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from harness.arguments import Option
 from harness.augment.spaces import find_space
-from harness.cluster import read_states
+from harness.cluster import read_states, value_of
 from harness.files import Damaged
 from harness.schema import StageConfig
 from harness.states import StageState, trial_state
@@ -23,6 +23,7 @@ from harness.store.identity import digest
 from harness.store.records import Number, Record, check, check_seal, read_json
 from harness.store.store import COUNTS, SCORES, Store
 from harness.sweep import cost
+from harness.sweep.axes import LONG
 from harness.sweep.plan import Plan
 from harness.sweep.trial import Trial
 
@@ -45,11 +46,12 @@ class _Difficulty(Record):
 
 
 def rows_of_grid(
-    args: list[str], options: Mapping[str, Option] | None = None
+    args: list[str], options: Mapping[str, Option] | None = None, keys: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """Return the rows of the grid and the store that the arguments of a command name.
 
     `options` are those that the command has read itself; misspelt words are compared with them.
+    `keys` are as in `rows`.
     """
     from harness.config import load
     from harness.sweep.plan import make_plan
@@ -59,13 +61,21 @@ def rows_of_grid(
     plan = make_plan(launch.grid)
     store = Store(launch.store)
     states, _ = read_states(store, plan.stages, must_answer=False)
-    return rows(launch.grid.name, plan, store, states)
+    return rows(launch.grid.name, plan, store, states, keys)
 
 
 def rows(
-    grid: str, plan: Plan, store: Store, states: Mapping[str, StageState]
+    grid: str,
+    plan: Plan,
+    store: Store,
+    states: Mapping[str, StageState],
+    keys: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return a row for each trial, in the grid's order."""
+    """Return a row for each trial, in the grid's order.
+
+    The values of `keys` of the config are added where no column has them. The column `epochs` does
+    not: it is the sum over the trial's path, not `recipe.epochs`.
+    """
     difficulties = _difficulties(store, grid)
     measured = cost.read_measurements(store.root, plan)
     table, records = [], []
@@ -82,6 +92,10 @@ def rows(
             # A teacher that selects images changes what was measured for the policy.
             applies = trial.config.dataset.name == dataset and not trial.config.teacher.selects
             row["difficulty"] = losses.get(stages[-1].augment.policy) if applies else None
+        for key in keys:
+            if key == "recipe.epochs" or LONG.get(key, key) not in row:
+                value = value_of(trial, key)
+                row[key] = list(value) if isinstance(value, tuple) else value
         table.append(row)
         records.append(record)
     name_differing_files(table, records)

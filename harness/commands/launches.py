@@ -124,6 +124,6 @@ def describe_outside(sweep: Sweep) -> list[str]:
 def describe_last_words(sweep: Sweep, words: Sequence[str]) -> list[str]:
     """Return a sentence if the sweep was last launched with other words than `words`."""
     launches = _read(sweep)
-    if not launches or launches[-1]["words"] == list(words):
+    if not launches or sorted(launches[-1]["words"]) == sorted(words):
         return []
     return [f"last launched with {' '.join(launches[-1]['words']) or 'no other words'}"]

@@ -87,6 +87,8 @@ def _columns(sweep: Sweep) -> Sequence[str]:
     if by is None:
         return [axis for axis in grid.axes if axis != "seed"][:2]
     valid = names_of_trials(grid) - {"state"}  # which has columns of its own
+    if "state" in by:
+        raise UserError("by=state: each state has a column of its own already, so leave it out")
     for name in by:
         if name not in valid:
             raise UserError(f"by={','.join(by)}: there is no axis '{name}'{nearest(name, valid)}")

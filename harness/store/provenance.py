@@ -48,6 +48,7 @@ USED = ("augment", "compress", "data", "models", "train", "rng.py", "schema.py")
 """Files of the source that can change a number; the others plan, schedule, store or print."""
 OPTIONAL = ("augment/ops.py", "compress/methods/", "compress/surplus/", "models/families/")
 """Files of these that a stage does not use cannot have changed its numbers."""
+PLUGIN = "plugin "  # before the name of a plug-in file among the source files of a record
 
 
 @functools.cache
@@ -63,7 +64,7 @@ def _source_files() -> dict[str, str]:
 
 def is_optional(file: str) -> bool:
     """Return whether some stages do not use a source file."""
-    return file.startswith(OPTIONAL) and not file.endswith(("/__init__.py", "/base.py"))
+    return file.startswith((*OPTIONAL, PLUGIN)) and not file.endswith(("/__init__.py", "/base.py"))
 
 
 @functools.cache
@@ -123,6 +124,7 @@ def record(folder: Path, modules: Collection[str], facts: dict[str, Any]) -> Non
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
     entry["files"] = files
     if plugins := load_plugins():
+        files |= {f"{PLUGIN}{p.path.name}": p.sha256[:12] for p in plugins if p.module in modules}
         entry["plugins"] = [{"file": p.path.name, "sha256": p.sha256} for p in plugins]
     path = folder / "provenance.json"
     earlier = []
@@ -162,13 +164,16 @@ def recorded(record: Mapping[str, Any], column: str) -> Any:
 
 
 def differing_files(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the source files that two or more records used, and of which the contents differ."""
-    first: dict[str, str] = {}
+    """Return the source files of which two or more records had different contents.
+
+    Also those that some records lack, such as new ones, but not optional ones: these were not used.
+    """
+    recorded_files = [files for entry in records if (files := source_files(entry))]
     differing = set()
-    for entry in records:
-        for file, sha in source_files(entry).items():
-            if first.setdefault(file, sha) != sha:
-                differing.add(file)
+    for file in {file for files in recorded_files for file in files}:
+        contents = {files.get(file) for files in recorded_files}
+        if len(contents - {None} if is_optional(file) else contents) > 1:
+            differing.add(file)
     return differing
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from harness.augment.ops import OPS
 from harness.compress.methods import METHODS
 from harness.compress.surplus import FORMS
 from harness.errors import UserError
@@ -101,7 +102,10 @@ def _modules(member: Member) -> set[str]:
         modules.add(type(METHODS.get(config.prune.method)).__module__)
     if config.surplus is not None:
         modules.add(type(FORMS.get(config.surplus.form)).__module__)
-    return modules | ({"harness.augment.ops"} if config.augment.policy != "none" else set())
+    if config.augment.policy != "none":
+        functions = [f for op in OPS.values() for f in (op.table, op.matrix, op.kernel)]
+        modules |= {"harness.augment.ops", *(f.__module__ for f in functions if f is not None)}
+    return modules
 
 
 def _provenance(gang: Gang, teacher: Teacher | None) -> dict[str, Any]:

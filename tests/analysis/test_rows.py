@@ -9,8 +9,12 @@ import pytest
 from analysis import checks, columns, commands, render, rows, rows_file
 from analysis.best import best_per_size
 from analysis.table import best_table
+from harness.cluster import value_of
+from harness.config import load
 from harness.errors import UserError
-from harness.sweep.axes import SHORT
+from harness.sweep.axes import PATHS, SHORT
+from harness.sweep.plan import make_plan
+from harness.sweep.where import parse
 
 
 def table_of(frame):
@@ -143,10 +147,27 @@ def test_a_sweep_over_epochs_goes_through_the_analysis(tmp_path):
     assert {line.size["epochs"] for line in best_per_size(frame)} == {2, 3}
 
 
+def test_tables_take_the_names_of_all_keys_that_status_takes(tmp_path):
+    names = sorted({*SHORT, *PATHS})
+    words = ["grid=quickstart", f"store={tmp_path}"]
+    where = "where=width == 0.25 and recipe.epochs == 5 and compress.protect == ['classifier']"
+    request = commands.read_request([*words, f"by={','.join(names)}", where], commands.ROW_OPTIONS)
+    assert len(request.by) == len(names)
+    trials = {trial.id: trial for trial in make_plan(load(words).grid).trials}
+    assert set(request.frame["width"]) == {0.25}
+    for name, column in zip(names, request.by, strict=True):
+        if name == "epochs":  # of the rows: the sum over the path
+            continue
+        for trial, value in zip(request.frame["trial"], request.frame[column], strict=True):
+            expected = value_of(trials[trial], name)
+            if isinstance(expected, tuple):
+                expected = str(list(expected))
+            values = {"x": None if value != value else value, "y": expected}
+            assert parse("x == y", values).holds(values), name
+
+
 def test_a_pilot_becomes_an_estimate_in_the_rows(tmp_path):
-    from harness.config import load
     from harness.sweep import cost
-    from harness.sweep.plan import make_plan
 
     words = ["grid=quickstart", f"store={tmp_path}"]
     assert commands.load(words, None)["estimated_seconds"].isna().all()

@@ -15,6 +15,7 @@ from harness.augment.executors import apply, choose_executor
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 from harness.errors import UserError
+from harness.store import provenance
 
 ROOT = Path(__file__).parents[2]
 MIRROR = """
@@ -163,4 +164,6 @@ def test_a_trial_trains_with_it(space, tmp_path):
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr
-    assert list((tmp_path / "store").rglob("result.json"))
+    (result,) = (tmp_path / "store").rglob("result.json")
+    (record,) = provenance.records(result.parent)
+    assert "plugin mirror.py" in record["files"]

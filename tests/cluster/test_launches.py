@@ -66,10 +66,13 @@ def test_a_local_launch_with_other_words_is_shown_while_its_worker_lives(tmp_pat
         file.write('{"words": 3}\n{"words": [], "stages": ["../../x"]}\n[]\n')
     present = read_sweep(local("quickstart", store), status.OPTIONS)
     assert launches.describe_outside(present) == []
+    assert launches.describe_last_words(present, []) == ["last launched with recipe.epochs=2"]
+    launches.record(other, ["recipe.epochs=2", "axes.seed=[0]"], [stage])
+    assert launches.describe_last_words(present, ["axes.seed=[0]", "recipe.epochs=2"]) == []
     claim = try_claim(other.store.folder(stage), "local-1")
     (sentence, advice) = launches.describe_outside(present)
     assert "1 local workers" in sentence
-    assert sentence.endswith("(launched with recipe.epochs=2)")
+    assert sentence.endswith("(launched with recipe.epochs=2 axes.seed=[0])")
     assert "all=true" in advice
     assert launches.describe_outside(other) == []
     claim.release()
@@ -122,3 +125,5 @@ def test_selections_and_tables_know_the_names_of_all_keys(name, value, tmp_path,
     assert (header.split()[0], row.split()[0]) == (name, value)
     with pytest.raises(UserError, match=r"no axis 'widht' \(did you mean 'width'\?\)"):
         status.main(local("quickstart", tmp_path / "store", "by=widht"))
+    with pytest.raises(UserError, match="each state has a column of its own"):
+        status.main(local("quickstart", tmp_path / "store", "by=width,state"))

@@ -190,7 +190,7 @@ def test_a_method_is_one_file(add_plugin):
     page = (ROOT / "docs" / "compress.md").read_text()
     code, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     words = ["grid=pruning_schedules", "compress.method=largest"]
-    with pytest.raises(UserError, match=r"no method 'largest' \(valid: channel, magnitude, nm"):
+    with pytest.raises(UserError, match=r"no method 'largest' \(valid: channel, .*magnitude, nm"):
         config.load(words)
     add_plugin("largest.py", code)
     stages = make_plan(config.load(words).grid).stages

@@ -185,7 +185,7 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
         ({"compress.pruning": "gradual", "schedule": "rising"}, "no levels for a magnitude"),
         (
             {"compress.pruning": "gradual", "compress.method": "channel"},
-            "gradual works with method magnitude",
+            "gradual works with method .*magnitude",
         ),
         ({"compress.pruning": "gradual", "compress.rewind": "weights"}, "retrains nothing"),
         ({"compress.rewind": "fine_tuning"}, "fine_tune_lr: is missing"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.provenance import warnings
+from harness import plugins
 from harness.rows import name_differing_files
 from harness.store import provenance
 
@@ -73,6 +74,37 @@ def test_files_that_only_one_of_two_stages_uses_do_not_differ(tmp_path):
     (message,) = warnings(frame)
     assert message.startswith("the rows differ in code: ")
     assert message.endswith("(files models/families/vit.py)")
+
+
+def test_a_new_file_that_every_stage_uses_is_named(tmp_path):
+    one = {"code": "a", "files": {"train/loop.py": "1", "models/families/vit.py": "2"}}
+    other = {"code": "b", "files": {**one["files"], "models/blocks.py": "3"}}
+    table = [{"code": "a"}, {"code": "b"}, {"code": "c"}]
+    name_differing_files(table, [one, other, {"code": "c"}])  # the last is of an older version
+    assert [row["code_files"] for row in table] == [None, "models/blocks.py", None]
+    assert provenance.differing_files([one, other]) == {"models/blocks.py"}
+
+
+def test_a_plugin_that_stages_used_is_named_where_its_versions_differ(tmp_path, monkeypatch):
+    used, unused = [], []
+    for version in ("1", "2"):
+        folder = tmp_path / version
+        for name in ("used", "unused"):
+            (folder / name).mkdir(parents=True)
+        (folder / "mine.py").write_text(f"VERSION = {version}\n")
+        monkeypatch.setenv(plugins.PLUGINS, str(folder / "mine.py"))
+        (plugin,) = plugins.load_plugins()
+        provenance.record(folder / "used", {plugin.module}, {})
+        provenance.record(folder / "unused", set(), {})
+        used += provenance.records(folder / "used")
+        unused += provenance.records(folder / "unused")
+        del plugins._imported[plugin.path]
+    assert provenance.differing_files(used) == {"plugin mine.py"}
+    assert provenance.differing_files(unused) == set()
+    table = [{"code": "a"}, {"code": "a"}]
+    name_differing_files(table, used)
+    assert [row["code_files"] for row in table] == ["plugin mine.py"] * 2
+    assert table[0]["code"] != table[1]["code"]
 
 
 def test_a_damaged_record_is_moved_aside_before_the_next_is_written(tmp_path):

@@ -34,8 +34,7 @@ from harness.schema import RunConfig
 from harness.store.claims import STALE_SECONDS
 from harness.store.records import DIGEST
 from harness.store.store import CORRECT_DIGEST, Store
-from harness.sweep.jobs import RULE_NAMES, apply_rule
-from harness.sweep.where import parse
+from harness.sweep.jobs import apply_rule
 
 PACKAGES = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
 MOST_FILES = 5  # problems of image files that are printed; the others are counted
@@ -98,7 +97,7 @@ def cluster(launch: Launch) -> Iterator[Finding]:
         return
     settings: Mapping[str, str] = {}
     try:
-        settings = _slurm_settings()
+        settings = slurm.site_settings()
     except FileNotFoundError:
         yield "note", "scontrol", "not installed: a stopped job submits its successor"
     except (SlurmDown, RuntimeError) as error:
@@ -130,13 +129,6 @@ def _local_workers(profile: ClusterConfig, run: RunConfig) -> Iterator[Finding]:
         yield "note", "local GPUs", "workers do not use them: set cluster.gpus_per_node=N"
 
 
-def _slurm_settings() -> dict[str, str]:
-    """Return SLURM's configuration as `scontrol` prints it."""
-    lines = slurm.call("scontrol", "show", "config").split("\n")
-    pairs = [line.partition("=") for line in lines]
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
 def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     """Check whether SLURM would take jobs of the profile, and of each of its rules for sizes."""
     from harness.cluster.sbatch import check  # needs submitit, which may be what is missing
@@ -144,8 +136,6 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     for rule in (None, *launch.cluster.resources):
         subject = f"profile {launch.cluster.name}" + (f", {rule.where}" if rule else "")
         try:
-            if rule is not None:
-                parse(rule.where, RULE_NAMES)
             check(*apply_rule(launch.cluster, launch.run, rule))
             yield "ok", subject, "SLURM would take its jobs"
         except UserError as error:

@@ -19,6 +19,7 @@ from harness.commands.start import queue_jobs, train_here
 from harness.config import grid_files
 from harness.files import atomic_write, make_folder, write_json
 from harness.store.claims import remove_leftovers
+from harness.sweep import cost
 from harness.sweep.axes import SHORT
 
 OPTIONS = {
@@ -85,7 +86,8 @@ def main(args: list[str]) -> int:
     retry = launch.options["retry"]
     planned = sweep if retry is None else after_retry(sweep)  # nothing is reset before all checks
     remaining = stages_to_train(planned)
-    preflight.check_budget(launch, plan, sweep.store, planned.states, remaining)
+    budget = launch.options["budget"]
+    cost.check_budget(plan, planned.states, remaining, sweep.store.root, budget)
     notes = preflight.check_layers(launch, plan, remaining)
     for sentence in launches.describe_outside(sweep):
         print(f"note: {sentence}")

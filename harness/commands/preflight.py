@@ -12,14 +12,13 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import DatasetConfig
-from harness.states import UNDER_WAY, StageState
 from harness.store.store import Store
-from harness.sweep import cost, teachers
+from harness.sweep import teachers
 from harness.sweep.check import depends_on_layers
 from harness.sweep.jobs import root
 from harness.sweep.mistakes import Mistakes
@@ -29,25 +28,6 @@ UNCHECKED_LAYERS = (
     "torch cannot be imported here, so it was not checked whether every model takes its images and "
     "has layers that suit its pruning and surplus"
 )
-
-
-def check_budget(
-    launch: Launch,
-    plan: Plan,
-    store: Store,
-    states: Mapping[str, StageState],
-    remaining: Sequence[str],
-) -> None:
-    """Raise UserError if the `remaining` stages and those under way cost more than `budget`."""
-    hours = launch.options["budget"]
-    if hours is None:
-        return
-    under_way = [
-        stage
-        for stage, state in states.items()
-        if state.name in UNDER_WAY and stage not in remaining
-    ]
-    cost.check_budget(plan, states, [*remaining, *under_way], store.root, hours)
 
 
 def check_layers(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[str]:

@@ -17,9 +17,8 @@ from harness.schema import StageConfig
 from harness.states import SETTLED, StageState, trial_state
 from harness.store.store import Store
 from harness.sweep.axes import PATHS, SHORT, axis_path, value_at
-from harness.sweep.grid import Grid
+from harness.sweep.grid import Grid, Trial
 from harness.sweep.plan import Plan, make_plan
-from harness.sweep.trial import Trial
 from harness.sweep.where import parse
 
 AWAY_SECONDS = 600.0

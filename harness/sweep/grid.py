@@ -36,7 +36,6 @@ from harness.sweep.blocks import SECTIONS, Block, Cell, Setting, read_blocks, se
 from harness.sweep.mistakes import Mistake, Mistakes, validate
 from harness.sweep.references import has_reference
 from harness.sweep.schedules import MATCHED, depends_on_seed
-from harness.sweep.trial import Trial
 from harness.sweep.where import Condition, parse
 
 MOST_CELLS = 1_000_000
@@ -49,6 +48,15 @@ CheckTrial = Callable[[TrialConfig], Iterable[Mistake]]
 """Checks keys of a trial that depend on each other."""
 CHECKED_SECTIONS = ("dataset", "model", "augment", "recipe")
 """The sections that a `CheckSections` looks at."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of a grid, one row of the results. `cell` has its value on every axis."""
+
+    id: str
+    cell: Mapping[str, Any]
+    config: TrialConfig
 
 
 @dataclass(frozen=True)

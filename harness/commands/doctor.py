@@ -23,6 +23,7 @@ from harness.cluster import slurm
 from harness.cluster.slurm import SlurmDown
 from harness.cluster_schema import ClusterConfig
 from harness.commands.preflight import (
+    data_sets,
     gpus_of_this_machine,
     linked_sweeps,
     scheduler_commands,
@@ -145,21 +146,18 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
 def data(launch: Launch) -> Iterator[Finding]:
     """Check every data set of the grid, as the run would read it, and its image files."""
     from harness.data import tree_problems
-    from harness.data.catalog import CATALOG, missing
-    from harness.data.source import choose, problem
+    from harness.data.catalog import CATALOG
+    from harness.data.source import choose
 
     run = launch.run
-    problems: dict[tuple[str, str | None], None] = {}  # each once, in order
-    for config in sorted({trial.config.dataset for trial in launch.grid.trials}, key=str):
-        problems[config.name, problem(config, run.data_root, run.loader, _ffcv_trouble)] = None
-    for name, sentence in problems:
-        info = CATALOG[name]
+    results = [(c.name, why, gets) for c, why, gets in data_sets(launch, _ffcv_trouble)]
+    for name, sentence, is_downloaded in dict.fromkeys(results):  # each once, in order
         if sentence is None:
             yield "ok", name, "there"
-            source = choose(info, run.data_root, run.loader, _ffcv_trouble)
+            source = choose(CATALOG[name], run.data_root, run.loader, _ffcv_trouble)
             if source.loader == "imagefolder" and source.folder is not None:
                 yield from (("bad", name, s) for s in tree_problems(source.folder)[:MOST_FILES])
-        elif info.torchvision is not None and sentence == missing(info, run.data_root):
+        elif is_downloaded:
             yield "note", name, "not there; launch downloads it"
         else:
             yield "bad", name, sentence

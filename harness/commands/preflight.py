@@ -67,7 +67,7 @@ def check_machine(launch: Launch) -> None:
     if launch.cluster.executor == "slurm":
         from harness.cluster.sbatch import check_jobs  # imports submitit
 
-        check_jobs(launch)
+        check_jobs(map(launch.job_settings, launch.examples))
     provide_data(launch)
 
 

@@ -24,8 +24,8 @@ from harness.store.records import Number, Record, check, check_seal, read_json
 from harness.store.store import COUNTS, SCORES, Store
 from harness.sweep import cost
 from harness.sweep.axes import LONG
+from harness.sweep.grid import Trial
 from harness.sweep.plan import Plan
-from harness.sweep.trial import Trial
 
 OLD_DIFFICULTY_KEYS = (
     "teacher", "dataset", "images", "draws", "split_hash", "policy", "clean", "ops", "policies",

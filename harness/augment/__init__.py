@@ -12,35 +12,11 @@ from typing import TYPE_CHECKING
 
 from harness.augment.ops import Kind, Op, register_op
 from harness.augment.plan import Plan
-from harness.augment.policy import Policy, parse_policy, with_magnitude
-from harness.augment.spaces import find_space, load_space
+from harness.augment.policy import Policy, parse_policy
 from harness.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from harness.augment.batch_transform import BatchTransform, eval_batch, train_batch
-    from harness.augment.executors import apply, choose_executor
+    from harness.augment.executors import apply
 
-__all__ = [
-    "BatchTransform",
-    "Kind",
-    "Op",
-    "Plan",
-    "Policy",
-    "apply",
-    "choose_executor",
-    "eval_batch",
-    "find_space",
-    "load_space",
-    "parse_policy",
-    "register_op",
-    "train_batch",
-    "with_magnitude",
-]
-
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "batch_transform": ("BatchTransform", "eval_batch", "train_batch"),
-        "executors": ("apply", "choose_executor"),
-    },
-)
+__all__ = ["Kind", "Op", "Plan", "Policy", "apply", "parse_policy", "register_op"]
+__getattr__ = lazy_exports(__name__, {"executors": ("apply",)})

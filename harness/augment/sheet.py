@@ -43,16 +43,16 @@ def by_op(image: Tensor, policy_text: str) -> tuple[list[str], Tensor]:
     return [row.op for row in rows], torch.stack(tiles)
 
 
-def by_sample(
-    images: Tensor, ids: NDArray[np.int64], policy_text: str, seed: int = 0
-) -> tuple[list[str], Tensor]:
+def by_sample(images: Tensor, ids: NDArray[np.int64], policy_text: str) -> tuple[list[str], Tensor]:
     """Return labels, and tiles uint8 [N, 1 + M, 3, H, W]: a row per sample under the policy.
 
     The ops, signs and places of a sample are the same along its row; only the magnitude grows.
     """
     columns = [images]
     for magnitude in MAGNITUDES:
-        columns.append(apply(images, _at(policy_text, magnitude).draw(seed, 0, ids)))
+        columns.append(
+            apply(images, _at(policy_text, magnitude).draw(seed=0, epoch=0, indices=ids))
+        )
     return [f"sample {i}" for i in ids], torch.stack(columns, dim=1)
 
 

@@ -2,7 +2,7 @@
 
 from harness.cluster import environment  # first: it removes what submitit reads when imported
 from harness.cluster.job_registry import Scheduler
-from harness.cluster.state import stage_state, stage_states
+from harness.cluster.state import stage_states
 from harness.cluster.sweep_view import (
     Sweep,
     names_of_trials,
@@ -20,7 +20,6 @@ __all__ = [
     "read_again",
     "read_states",
     "read_sweep",
-    "stage_state",
     "stage_states",
     "value_of",
 ]

@@ -11,7 +11,6 @@ from harness.cluster.slurm import SlurmDown
 from harness.cluster.slurm_jobs import Submitted, Submitter
 from harness.cluster.work import Work
 from harness.config import Launch
-from harness.schema import RunConfig
 from harness.states import UNDER_WAY, StageState
 from harness.store.claims import Claim, look, try_claim
 from harness.store.store import Store
@@ -88,7 +87,7 @@ def submit(
         plan,
         ready,
         launch.cluster,
-        _with_absolute_paths(launch.run),
+        launch.run,
         device_seconds(cost.seconds_per_epoch(plan, states, store.root), plan),
         lambda stage: failure.memory_factor(store.failures(stage)),
         held_by,
@@ -102,10 +101,3 @@ def submit(
         slurm.cancel(list(stuck))
         print(f"cancelled {len(stuck):,} jobs that could never start")
     return submitted
-
-
-def _with_absolute_paths(run: RunConfig) -> RunConfig:
-    """Return `run` with paths that hold in other folders, in which jobs start."""
-    if run.data_root is None:
-        return run
-    return run.model_copy(update={"data_root": str(Path(run.data_root).expanduser().absolute())})

@@ -82,11 +82,6 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def describe_gang(error: BaseException, **where: Any) -> dict[str, Any]:
-    """Return the record for every member of a gang in which one failed: each is tried alone."""
-    return {**describe(error, **where), "class": "gang", "again": True}
-
-
 def host_memory_message(log: Path | None) -> str:
     """Return what SLURM or the kernel wrote about host memory at the end of a log, or ''."""
     if log is None:

@@ -65,8 +65,9 @@ def record_failure(
     where = {"job": context.job, "attempt": context.attempt, "rank": context.world.rank}
     kind = failure.classify(error)
     if len(gang) > 1 and kind != "transport":  # training each alone shows which one failed
+        record = {**failure.describe(error, **where), "class": "gang", "again": True}
         for stage in gang:
-            store.record_failure(stage, failure.describe_gang(error, **where))
+            store.record_failure(stage, record)
         return True
     if kind == "transport":
         time.sleep(OTHER_RANK_SECONDS)  # the rank that failed first knows the reason

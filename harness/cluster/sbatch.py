@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from submitit.helpers import clean_env
 
 from harness.cluster import slurm
 from harness.cluster.slurm import SlurmDown
 from harness.cluster_schema import ClusterConfig
-from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import RunConfig
 
@@ -61,16 +60,18 @@ def as_from_login_node(cluster: ClusterConfig) -> Iterator[None]:
         yield
 
 
-def check_jobs(launch: Launch) -> None:
-    """Ask SLURM whether it would accept each kind of job of a launch; nothing is written.
+def check_jobs(
+    jobs: Iterable[tuple[ClusterConfig, RunConfig]], heartbeat: Callable[[], None] = lambda: None
+) -> None:
+    """Ask SLURM whether it would accept each kind of these jobs; nothing is written.
 
     Raises UserError with SLURM's own reason.
     """
     kinds = []
-    for config in launch.examples:
-        if (kind := launch.job_settings(config)) not in kinds:
+    for kind in jobs:
+        if kind not in kinds:
             kinds.append(kind)
-            check(*kind)
+            check(*kind, heartbeat)
 
 
 def check(

@@ -147,14 +147,19 @@ def cancel_named(name: str) -> None:
         call("scancel", "--me", f"--name={name}")
 
 
+def site_settings() -> dict[str, str]:
+    """Return SLURM's configuration, as `scontrol` prints it. Raises as `call` does."""
+    pairs = [row.partition("=") for row in call("scontrol", "show", "config").split("\n")]
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def largest_array(default: int = 1001) -> int:
     """Return `MaxArraySize`: an array's indices end below it."""
     try:
-        text = call("scontrol", "show", "config")
+        size = site_settings().get("MaxArraySize", "")
     except (FileNotFoundError, RuntimeError):
         return default
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
-    return int(match[1]) if match else default
+    return int(size) if size.isdecimal() else default
 
 
 def this_job() -> str | None:

@@ -27,12 +27,11 @@ from harness.cluster.launch_folder import (
     take_plugins,
     take_snapshot,
 )
-from harness.cluster.sbatch import as_from_login_node, check, sbatch_options
+from harness.cluster.sbatch import as_from_login_node, check_jobs, sbatch_options
 from harness.cluster.slurm import SlurmDown
 from harness.cluster.submission import Submission
-from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
-from harness.schema import RunConfig, StageConfig
+from harness.schema import StageConfig
 from harness.store.provenance import commit
 from harness.store.store import Store
 from harness.sweep.jobs import Job, JobGroup, stages_of
@@ -81,11 +80,7 @@ class Submitter:
         Raises UserError with SLURM's own reason, before anything is written or queued where SLURM
         can tell.
         """
-        kinds: list[tuple[ClusterConfig, RunConfig]] = []
-        for group in groups:
-            if (group.cluster, group.run) not in kinds:
-                kinds.append((group.cluster, group.run))
-                check(group.cluster, group.run, self.heartbeat)
+        check_jobs(((group.cluster, group.run) for group in groups), self.heartbeat)
         # 0 or 1 where the site has switched arrays off: each job is then submitted by itself
         size = max(1, min(slurm.until_up(slurm.largest_array, self.heartbeat), 10_000))
         self.folder = new_launch_folder(self.store.sweep_folder(self.sweep))

@@ -16,10 +16,9 @@ from harness.errors import UserError
 from harness.schema import StageConfig
 from harness.states import SETTLED, StageState, trial_state
 from harness.store.store import Store
-from harness.sweep.axes import PATHS, SHORT, resolve
-from harness.sweep.grid import Grid
+from harness.sweep.axes import PATHS, SHORT, axis_path, value_at
+from harness.sweep.grid import Grid, Trial
 from harness.sweep.plan import Plan, make_plan
-from harness.sweep.trial import Trial
 from harness.sweep.where import parse
 
 AWAY_SECONDS = 600.0
@@ -86,11 +85,7 @@ def value_of(trial: Trial, name: str) -> Any:
         return trial.id
     if name in trial.cell:
         return trial.cell[name]
-    axis = resolve(COLUMNS.get(name, name))
-    value: Any = trial.config
-    for part in axis.path.split(".") if axis else []:
-        value = getattr(value, part, None)
-    return value
+    return value_at(trial.config, axis_path(COLUMNS.get(name, name)) or name)
 
 
 def read_sweep(

@@ -47,6 +47,8 @@ class Worker:
             return "storage", str(error)
 
     def _run(self) -> tuple[str, str]:
+        # workers of this machine wait as long as others train
+        patience = IDLE_SECONDS if self.context.submission.launcher is None else math.inf
         active_at = time.monotonic()
         while True:
             claims: dict[str, Claim] = {}
@@ -55,7 +57,7 @@ class Worker:
                 reason = self._reason_to_give_up()
                 if not reason:
                     claims, is_waiting = self.queue.claim_next()
-                    is_waiting = is_waiting and time.monotonic() - active_at < self._patience()
+                    is_waiting = is_waiting and time.monotonic() - active_at < patience
             decision = (self.context.stop(), reason, is_waiting, list(claims))
             is_stopping, reason, is_waiting, gang = self.world.broadcast(decision)
             if is_stopping:
@@ -70,10 +72,6 @@ class Worker:
                 time.sleep(POLL_SECONDS)
             else:
                 return "finished", ""
-
-    def _patience(self) -> float:
-        """Return the seconds to wait for stages that other workers train."""
-        return IDLE_SECONDS if self.context.submission.launcher is None else math.inf
 
     def _reason_to_give_up(self) -> str:
         """Return the failure that repeats, in this job or in the whole submission, or ''."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from scipy.stats import spearmanr
 
 from harness.cluster.state import stage_states
 from harness.commands.difficulty_measure import MAGNITUDES, Results, losses_by_op
 from harness.config import Launch
 from harness.files import atomic_write, make_folder
 from harness.rows import rows
+from harness.statistics import FEWEST_PAIRS, rank_correlation
 from harness.store.records import write_sealed
 from harness.store.store import Store
 from harness.sweep.plan import make_plan
 from harness.text_table import format_table
 from harness.train.difficulty import MEASURES
 
-FEWEST_POLICIES = 5  # for a rank correlation
 SHOWN = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]  # magnitudes on the screen
 
 
@@ -104,7 +102,7 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
 def correlations(launch: Launch, policies: pd.DataFrame) -> pd.DataFrame:
     """Return each measure's rank correlation with validation accuracy, per size that has results.
 
-    The unit is a policy; with fewer than `FEWEST_POLICIES` of them the correlations are None. Arms
+    The unit is a policy; with fewer than `FEWEST_PAIRS` of them the correlations are None. Arms
     whose images a teacher chooses or drops train with other images than were measured, and are left
     out.
     """
@@ -132,21 +130,18 @@ def correlations(launch: Launch, policies: pd.DataFrame) -> pd.DataFrame:
 
 def _rank_correlation(measure: pd.Series, accuracy: pd.Series) -> float | None:
     """Return Spearman's rho; None for too few policies, and where one side is constant."""
-    if len(measure) < FEWEST_POLICIES or 1 in (measure.nunique(), accuracy.nunique()):
-        return None
-    return float(spearmanr(measure, accuracy).statistic)
+    rho = rank_correlation(measure.tolist(), accuracy.tolist()).effect
+    return None if math.isnan(rho) else rho
 
 
 def describe_correlations(table: pd.DataFrame) -> list[str]:
     """Return a line for each size."""
-    return [_describe(record) for record in table.to_dict("records")]
-
-
-def _describe(record: Mapping[Any, Any]) -> str:
-    values: Sequence[float | None] = [record[measure] for measure in MEASURES]
-    texts = ["-" if value is None else f"{value:+.2f}" for value in values]
-    text = ", ".join(f"{m} {value}" for m, value in zip(MEASURES, texts, strict=True))
-    if record["policies"] < FEWEST_POLICIES:
-        done = f"{record['policies']} of at least {FEWEST_POLICIES}"
-        text = f"not computed, {done} policies are done"
-    return f"rank correlation with validation accuracy, {record['size']}: {text}"
+    lines = []
+    for record in table.to_dict("records"):
+        rhos = {measure: record[measure] for measure in MEASURES}
+        text = ", ".join(f"{m} {'-' if rho is None else f'{rho:+.2f}'}" for m, rho in rhos.items())
+        if record["policies"] < FEWEST_PAIRS:
+            done = f"{record['policies']} of at least {FEWEST_PAIRS}"
+            text = f"not computed, {done} policies are done"
+        lines.append(f"rank correlation with validation accuracy, {record['size']}: {text}")
+    return lines

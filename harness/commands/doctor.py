@@ -23,6 +23,7 @@ from harness.cluster import slurm
 from harness.cluster.slurm import SlurmDown
 from harness.cluster_schema import ClusterConfig
 from harness.commands.preflight import (
+    data_sets,
     gpus_of_this_machine,
     linked_sweeps,
     scheduler_commands,
@@ -34,8 +35,7 @@ from harness.schema import RunConfig
 from harness.store.claims import STALE_SECONDS
 from harness.store.records import DIGEST
 from harness.store.store import CORRECT_DIGEST, Store
-from harness.sweep.jobs import RULE_NAMES, apply_rule
-from harness.sweep.where import parse
+from harness.sweep.jobs import apply_rule
 
 PACKAGES = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
 MOST_FILES = 5  # problems of image files that are printed; the others are counted
@@ -98,7 +98,7 @@ def cluster(launch: Launch) -> Iterator[Finding]:
         return
     settings: Mapping[str, str] = {}
     try:
-        settings = _slurm_settings()
+        settings = slurm.site_settings()
     except FileNotFoundError:
         yield "note", "scontrol", "not installed: a stopped job submits its successor"
     except (SlurmDown, RuntimeError) as error:
@@ -130,13 +130,6 @@ def _local_workers(profile: ClusterConfig, run: RunConfig) -> Iterator[Finding]:
         yield "note", "local GPUs", "workers do not use them: set cluster.gpus_per_node=N"
 
 
-def _slurm_settings() -> dict[str, str]:
-    """Return SLURM's configuration as `scontrol` prints it."""
-    lines = slurm.call("scontrol", "show", "config").split("\n")
-    pairs = [line.partition("=") for line in lines]
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
 def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     """Check whether SLURM would take jobs of the profile, and of each of its rules for sizes."""
     from harness.cluster.sbatch import check  # needs submitit, which may be what is missing
@@ -144,8 +137,6 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     for rule in (None, *launch.cluster.resources):
         subject = f"profile {launch.cluster.name}" + (f", {rule.where}" if rule else "")
         try:
-            if rule is not None:
-                parse(rule.where, RULE_NAMES)
             check(*apply_rule(launch.cluster, launch.run, rule))
             yield "ok", subject, "SLURM would take its jobs"
         except UserError as error:
@@ -155,21 +146,18 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
 def data(launch: Launch) -> Iterator[Finding]:
     """Check every data set of the grid, as the run would read it, and its image files."""
     from harness.data import tree_problems
-    from harness.data.catalog import CATALOG, missing
-    from harness.data.source import choose, problem
+    from harness.data.catalog import CATALOG
+    from harness.data.source import choose
 
     run = launch.run
-    problems: dict[tuple[str, str | None], None] = {}  # each once, in order
-    for config in sorted({trial.config.dataset for trial in launch.grid.trials}, key=str):
-        problems[config.name, problem(config, run.data_root, run.loader, _ffcv_trouble)] = None
-    for name, sentence in problems:
-        info = CATALOG[name]
+    results = [(c.name, why, gets) for c, why, gets in data_sets(launch, _ffcv_trouble)]
+    for name, sentence, is_downloaded in dict.fromkeys(results):  # each once, in order
         if sentence is None:
             yield "ok", name, "there"
-            source = choose(info, run.data_root, run.loader, _ffcv_trouble)
+            source = choose(CATALOG[name], run.data_root, run.loader, _ffcv_trouble)
             if source.loader == "imagefolder" and source.folder is not None:
                 yield from (("bad", name, s) for s in tree_problems(source.folder)[:MOST_FILES])
-        elif info.torchvision is not None and sentence == missing(info, run.data_root):
+        elif is_downloaded:
             yield "note", name, "not there; launch downloads it"
         else:
             yield "bad", name, sentence

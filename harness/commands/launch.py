@@ -17,8 +17,9 @@ from harness.commands import launches, preflight, summary
 from harness.commands.remaining import RETRY, after_retry, reset_for_retry, stages_to_train
 from harness.commands.start import queue_jobs, train_here
 from harness.config import grid_files
-from harness.files import atomic_write, make_folder
+from harness.files import atomic_write, make_folder, write_json
 from harness.store.claims import remove_leftovers
+from harness.sweep import cost
 from harness.sweep.axes import SHORT
 
 OPTIONS = {
@@ -85,7 +86,8 @@ def main(args: list[str]) -> int:
     retry = launch.options["retry"]
     planned = sweep if retry is None else after_retry(sweep)  # nothing is reset before all checks
     remaining = stages_to_train(planned)
-    preflight.check_budget(launch, plan, sweep.store, planned.states, remaining)
+    budget = launch.options["budget"]
+    cost.check_budget(plan, planned.states, remaining, sweep.store.root, budget)
     notes = preflight.check_layers(launch, plan, remaining)
     for sentence in launches.describe_outside(sweep):
         print(f"note: {sentence}")
@@ -119,8 +121,7 @@ def _write_sweep(sweep: Sweep) -> None:
     """Write `sweeps/<name>/`: the composed grid, and every trial with its path of stages."""
     folder = make_folder(sweep.store.sweep_folder(sweep.launch.grid.name))
     remove_leftovers(folder)
-    resolved = json.dumps(sweep.launch.resolved, indent=1)
-    atomic_write(folder / "grid.json", f"{resolved}\n".encode())
+    write_json(folder / "grid.json", sweep.launch.resolved)
     lines = [
         json.dumps({"trial": trial.id, **trial.cell, "stages": sweep.plan.paths[trial.id]}) + "\n"
         for trial in sweep.plan.trials

@@ -21,7 +21,6 @@ from harness.commands.summary import describe_gangs
 from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
 from harness.sweep import cost
-from harness.sweep.jobs import resources_for
 
 OPTIONS = {
     "steps": Option(int, default=20, low=1, high=10_000),
@@ -79,7 +78,7 @@ def _slowest_stages(sweep: Sweep) -> dict[cost.Size, tuple[StageConfig, RunConfi
         if config.parent is not None:
             continue
         if size not in stages or _strength(config) > _strength(stages[size][0]):
-            _, run = resources_for(config, sweep.launch.cluster, sweep.launch.run)
+            _, run = sweep.launch.job_settings(config)
             stages[size] = config, run.model_copy(update={"processes": 1})
     return stages
 

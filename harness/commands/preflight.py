@@ -12,14 +12,13 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import DatasetConfig
-from harness.states import UNDER_WAY, StageState
 from harness.store.store import Store
-from harness.sweep import cost, teachers
+from harness.sweep import teachers
 from harness.sweep.check import depends_on_layers
 from harness.sweep.jobs import root
 from harness.sweep.mistakes import Mistakes
@@ -29,25 +28,6 @@ UNCHECKED_LAYERS = (
     "torch cannot be imported here, so it was not checked whether every model takes its images and "
     "has layers that suit its pruning and surplus"
 )
-
-
-def check_budget(
-    launch: Launch,
-    plan: Plan,
-    store: Store,
-    states: Mapping[str, StageState],
-    remaining: Sequence[str],
-) -> None:
-    """Raise UserError if the `remaining` stages and those under way cost more than `budget`."""
-    hours = launch.options["budget"]
-    if hours is None:
-        return
-    under_way = [
-        stage
-        for stage, state in states.items()
-        if state.name in UNDER_WAY and stage not in remaining
-    ]
-    cost.check_budget(plan, states, [*remaining, *under_way], store.root, hours)
 
 
 def check_layers(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[str]:
@@ -87,7 +67,7 @@ def check_machine(launch: Launch) -> None:
     if launch.cluster.executor == "slurm":
         from harness.cluster.sbatch import check_jobs  # imports submitit
 
-        check_jobs(launch)
+        check_jobs(map(launch.job_settings, launch.examples))
     provide_data(launch)
 
 
@@ -213,21 +193,31 @@ def _in_container(launch: Launch) -> bool:
     return launch.cluster.slurm.python is not None
 
 
-def _data(launch: Launch, downloads: bool) -> Iterator[tuple[DatasetConfig, str]]:
-    """Yield the data sets that this run cannot read, each with the reason a worker would give.
+def data_sets(
+    launch: Launch, find_trouble: Callable[[], str | None]
+) -> Iterator[tuple[DatasetConfig, str | None, bool]]:
+    """Yield each data set, why this run cannot read it or None, and whether a launch downloads it.
 
-    Either those that a launch can download, or the others.
+    The reason is the one that a worker would give. `find_trouble` says why FFCV cannot be used.
     """
     from harness.data.catalog import CATALOG, missing
-    from harness.data.source import ffcv_absent, problem
+    from harness.data.source import problem
 
     run = launch.run
     can_download = importlib.util.find_spec("torchvision") is not None
-    # in a container FFCV may be installed although it is not installed here
-    find_trouble = (lambda: None) if _in_container(launch) else ffcv_absent
     for config in sorted({trial.config.dataset for trial in launch.grid.trials}, key=str):
         info = CATALOG[config.name]
         sentence = problem(config, run.data_root, run.loader, find_trouble)
-        is_missing = sentence == missing(info, run.data_root)
-        if sentence and downloads == (can_download and is_missing and info.torchvision is not None):
+        is_missing = sentence is not None and sentence == missing(info, run.data_root)
+        yield config, sentence, can_download and is_missing and info.torchvision is not None
+
+
+def _data(launch: Launch, downloads: bool) -> Iterator[tuple[DatasetConfig, str]]:
+    """Yield the data sets that this run cannot read: those to be downloaded, or the others."""
+    from harness.data.source import ffcv_absent
+
+    # in a container FFCV may be installed although it is not installed here
+    find_trouble = (lambda: None) if _in_container(launch) else ffcv_absent
+    for config, sentence, is_downloaded in data_sets(launch, find_trouble):
+        if sentence and downloads == is_downloaded:
             yield config, sentence

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from harness.cluster import Sweep, read_states, stage_states
 from harness.cluster.job_registry import submission_lock
-from harness.commands.preflight import check_budget
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
 from harness.errors import UserError
@@ -34,7 +33,8 @@ def queue_jobs(sweep: Sweep) -> int:
     with submission_lock(store.root) as lock:
         states, scheduler = read_states(store, plan.stages, lock.heartbeat)
         remaining = stages_to_train(replace(sweep, states=states))
-        check_budget(launch, plan, store, states, remaining)  # another launch may have queued more
+        # again, because another launch may have queued more
+        cost.check_budget(plan, states, remaining, store.root, launch.options["budget"])
         moved_before = _moved_aside(store, remaining)
         set_aside(store, remaining, states)
         moved = _moved_aside(store, remaining) - moved_before

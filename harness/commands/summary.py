@@ -10,7 +10,7 @@ from harness.cluster import Sweep
 from harness.config import Launch
 from harness.states import FINISHED, SETTLED, StageState, trial_state
 from harness.sweep import cost
-from harness.sweep.jobs import device_seconds, make_jobs, resources_for, root
+from harness.sweep.jobs import device_seconds, make_jobs, root
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
 
 MOST_FAILURES = 5  # printed; the others are counted
@@ -83,7 +83,7 @@ def describe_gangs(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list
     for size, stage in {cost.size_key(plan.stages[stage]): stage for stage in remaining}.items():
         measurement = measured.get(size)
         dense_stage = plan.stages[root(plan, stage)]
-        cluster, run = resources_for(dense_stage, launch.cluster, launch.run)
+        cluster, run = launch.job_settings(dense_stage)
         if measurement is None:
             gang = "1, no pilot: python -m harness.pilot"
         elif not measurement.matches(run):

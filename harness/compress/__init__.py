@@ -9,17 +9,10 @@ from harness.compress.surplus import Form, GraphForm, PathForm, register_form
 from harness.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from harness.compress.batchnorm import reestimate
-    from harness.compress.masks import Masks, apply_masks, lowest, magnitude_masks, prunable
+    from harness.compress.masks import Masks, lowest
 
 __all__ = [
-    "Form", "GraphForm", "Masks", "Method", "PathForm", "Request", "apply_masks", "lowest",
-    "magnitude_masks", "prunable", "reestimate", "register_form", "register_method",
+    "Form", "GraphForm", "Masks", "Method", "PathForm", "Request", "lowest", "register_form",
+    "register_method",
 ]  # fmt: skip
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "batchnorm": ("reestimate",),
-        "masks": ("Masks", "apply_masks", "lowest", "magnitude_masks", "prunable"),
-    },
-)
+__getattr__ = lazy_exports(__name__, {"masks": ("Masks", "lowest")})

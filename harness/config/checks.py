@@ -12,7 +12,7 @@ training a correct config in `harness/commands/preflight.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.cluster_schema import ClusterConfig
@@ -158,11 +158,6 @@ def _side(dataset: DatasetConfig | None) -> int | None:
 
 
 # --- trials -------------------------------------------------------------------------------------
-
-
-def compression_and_teacher(config: TrialConfig) -> Iterator[Mistake]:
-    """Refuse pruning, surplus and teachers that do not fit together; see `sweep/check.py`."""
-    yield from compression.misfits(config)
 
 
 def warm_up(config: TrialConfig) -> Iterator[Mistake]:
@@ -312,8 +307,8 @@ SECTION_CHECKS: tuple[Callable[[Sections], Iterator[Mistake]], ...] = (
     even_batch,
     full_batch,
 )
-TRIAL_CHECKS: tuple[Callable[[TrialConfig], Iterator[Mistake]], ...] = (
-    compression_and_teacher,
+TRIAL_CHECKS: tuple[Callable[[TrialConfig], Iterable[Mistake]], ...] = (
+    compression.misfits,  # pruning, surplus and teachers
     warm_up,
 )
 LAUNCH_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (

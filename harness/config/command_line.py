@@ -60,8 +60,10 @@ def load(
             mistakes.add_unknown_key(key, key, KEYS)
     run = validate(RunConfig, config.get("run") or {}, mistakes, prefix="run.")
     cluster = validate(ClusterConfig, config.get("cluster") or {}, mistakes, prefix="cluster.")
-    store = _read_store(config.get("store"), mistakes)
-    run = _expand_data_root(run, mistakes)
+    store = _path(config.get("store"), "store", mistakes)
+    if run is not None and run.data_root is not None:  # jobs start in other folders
+        root = _path(run.data_root, "run.data_root", mistakes).absolute()
+        run = run.model_copy(update={"data_root": str(root)})
 
     name = Path(groups["grid"]).stem
     grid = read_grid(
@@ -92,28 +94,16 @@ def _operational(config: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any
         return {}
 
 
-def _read_store(value: Any, mistakes: Mistakes) -> Path:
-    """Return the store's folder as a path of this machine."""
+def _path(value: Any, key: str, mistakes: Mistakes) -> Path:
+    """Return the folder that a key names as a path of this machine; collect what is wrong."""
     if not isinstance(value, str) or not value:
-        mistakes.add("store", f"must be the path of a folder, not {value!r}")
+        mistakes.add(key, f"must be the path of a folder, not {value!r}")
         return Path()
     try:
-        return user_path(value, "store")
+        return user_path(value, key)
     except UserError as error:
-        mistakes.add("store", str(error))
+        mistakes.add(key, str(error))
         return Path()
-
-
-def _expand_data_root(run: RunConfig | None, mistakes: Mistakes) -> RunConfig | None:
-    """Return `run` with its data root as a path of this machine."""
-    if run is None or run.data_root is None:
-        return run
-    try:
-        root = user_path(run.data_root, "run.data_root")
-    except UserError as error:
-        mistakes.add("run.data_root", str(error))
-        return run
-    return run.model_copy(update={"data_root": str(root)})
 
 
 def _split(

@@ -31,11 +31,7 @@ class Resident(Loader):
         self, dataset: Dataset, batch_size: int, rank: int, world_size: int, device: torch.device
     ) -> None:
         super().__init__(dataset, batch_size, rank, world_size)
-        self._parts: dict[str, tuple[Tensor, Tensor, Integers]] = {
-            "train": _on_device(dataset.train, device),
-            "validation": _on_device(dataset.validation, device),
-            "test": _on_device(dataset.test, device),
-        }
+        self._parts = {name: _on_device(split, device) for name, split in dataset.splits.items()}
 
     def _training_batches(self, rows: Integers, seed: int, epoch: int) -> Iterator[Batch]:
         images, labels, ids = self._parts["train"]

@@ -11,7 +11,7 @@ import torch
 
 from harness.data.crops import centre, random_resized, side_at, whole
 from harness.data.pipeline import Pipeline, encoded
-from harness.data.types import Batch, Dataset, Integers, Loader, Split, SplitName
+from harness.data.types import Batch, Dataset, Integers, Loader, SplitName
 
 
 class Streamed(Loader):
@@ -31,11 +31,7 @@ class Streamed(Loader):
         epochs: int,
     ) -> None:
         super().__init__(dataset, batch_size, rank, world_size)
-        self._splits: dict[str, Split] = {
-            "train": dataset.train,
-            "validation": dataset.validation,
-            "test": dataset.test,
-        }
+        self._splits = dataset.splits
         self.name = encoded(dataset.train).loader
         self._dataset, self._epochs = dataset, epochs
         self._pipeline = Pipeline(threads, device)

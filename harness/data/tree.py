@@ -232,13 +232,9 @@ def left_out_note(trees: Sequence[ImageTree]) -> str | None:
     return f"{len(paths)} hidden files or folders are left out: {_first(paths)}."
 
 
-def tree_problems(folder: Path, headers: int | None = 1000) -> list[str]:
-    """Return sentences about all that is wrong with the tree in `folder`; none for a good tree.
-
-    headers: how many images of each part are opened to read their format and size, at equal
-    distances; None: all. Their pixels are not decoded.
-    """
-    return inspect_tree(folder, headers)[0]
+def tree_problems(folder: Path) -> list[str]:
+    """Return sentences about all that is wrong with the tree in `folder`; none for a good tree."""
+    return inspect_tree(folder, headers=1000)[0]
 
 
 def inspect_tree(
@@ -246,7 +242,9 @@ def inspect_tree(
 ) -> tuple[list[str], list[str]]:
     """Return the sentences of `tree_problems`, and others that describe the tree.
 
-    info: the data set that the tree should be, if one is known.
+    headers: how many images of each part are opened to read their format and size, at equal
+    distances; None: all. Their pixels are not decoded. info: the data set that the tree should be,
+    if one is known.
     """
     problems: list[str] = []
     notes: list[str] = []

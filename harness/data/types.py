@@ -93,6 +93,11 @@ class Dataset:
     stored: str = "original"
 
     @property
+    def splits(self) -> dict[SplitName, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
     def resolution(self) -> int:
         """Side of the images in pixels; with progressive resizing, the side at the end."""
         return self.config.resolution or self.info.resolution
@@ -124,11 +129,7 @@ class Loader(ABC):
     name: str
 
     def __init__(self, dataset: Dataset, batch_size: int, rank: int, world_size: int) -> None:
-        self._sizes = {
-            "train": len(dataset.train),
-            "validation": len(dataset.validation),
-            "test": len(dataset.test),
-        }
+        self._sizes = {name: len(split) for name, split in dataset.splits.items()}
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self.steps_per_epoch = len(dataset.train) // batch_size
 

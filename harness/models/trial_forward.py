@@ -48,18 +48,14 @@ def check_forward(
             except Exception as error:
                 if SINGLE in str(error):
                     raise single_image(side) from error
-                raise _refused(config, side, error) from error
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                raise UserError(
+                    f"model.family: {config.family} does not take images of {side} pixels "
+                    f"({reason}): set dataset.resolution and start_resolution, or choose another."
+                ) from error
             if not isinstance(logits, torch.Tensor) or logits.shape != (images, classes):
                 shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
                 raise UserError(
                     f"model.family: {config.family} returns {shape} for {images} images instead of "
                     f"a logit for each of {classes} classes: choose another."
                 )
-
-
-def _refused(config: ModelConfig, side: int, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(
-        f"model.family: {config.family} does not take images of {side} pixels "
-        f"({reason}): set dataset.resolution and start_resolution, or choose another."
-    )

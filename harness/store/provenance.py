@@ -79,7 +79,7 @@ def commit() -> str | None:
     """Return the commit of the checkout that runs, with `+changes` if `harness` has changes.
 
     New files in `harness` are changes too, other files of the checkout are not. For a snapshot
-    (`cluster/snapshot.py`), this is the commit that it was taken from. None without git.
+    (`cluster/launch_folder.py`), this is the commit that it was taken from. None without git.
     """
     snapshot = SOURCE.parent / "snapshot.json"
     if snapshot.exists():

@@ -52,6 +52,7 @@ OLD_RESULT_KEYS = (
 CORRECT_DIGEST = "correct_sha256"
 FOLDERS = ("checkpoint", "failures")
 ASIDE = re.compile(r"\.(damaged|replaced)-[0-9]+$")
+CHECKPOINT = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,14})\.pt")  # as the trainer names them
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -114,9 +115,7 @@ class Store:
 
     def newest_step(self, stage: str) -> int:
         """Return the optimizer steps of the newest checkpoint; 0 if there is none."""
-        paths = (self.folder(stage) / "checkpoint").glob("step-*.pt")
-        matches = [re.match(r"step-([0-9]{1,15})\b", path.name) for path in paths]
-        return max((int(match[1]) for match in matches if match), default=0)
+        return max(checkpoint_steps(self.folder(stage)), default=0)
 
     def result(self, stage: str) -> dict[str, Any]:
         """Return the stage's result, after checking its digest and the id of its config.
@@ -279,6 +278,13 @@ class Store:
         except (OSError, ValueError, RuntimeError):
             return None
         return path if (sweeps, logs) == ("sweeps", "logs") and is_readable else None
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Return the steps at which the stage in `folder` was saved, newest first."""
+    names = (path.name for path in (folder / "checkpoint").glob("step-*.pt"))
+    matches = map(CHECKPOINT.fullmatch, names)
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def _is_file(path: Path) -> bool:

@@ -88,6 +88,14 @@ def axis_path(name: str) -> str | None:
     return axis.path if axis else None
 
 
+def value_at(config: BaseModel, path: str) -> Any:
+    """Return the value of a key path; None for an option that the config does not have."""
+    value: Any = config
+    for part in path.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
 def suggestion(name: str) -> str:
     """Return ` (did you mean 'x'?)` with the nearest name of an axis, ready to append."""
     return nearest(name, [*SHORT, *PATHS])

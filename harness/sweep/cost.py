@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic.dataclasses import dataclass
@@ -29,12 +29,10 @@ from harness.schema import (
     StageSurplus,
     TeacherConfig,
 )
+from harness.states import UNDER_WAY, StageState
 from harness.store.identity import digest
 from harness.store.records import Count, Record, Seconds, read_json
 from harness.sweep.plan import Joins, Plan
-
-if TYPE_CHECKING:
-    from harness.states import StageState
 
 MEMORY_SHARE = 0.8  # of a device's memory that a gang may fill
 LARGEST_GANG = 8
@@ -253,14 +251,19 @@ def check_budget(
     states: Mapping[str, StageState],
     remaining: Sequence[str],
     store: Path,
-    hours: float,
+    hours: float | None,
 ) -> None:
-    """Raise UserError if the `remaining` stages cost more than `hours`, or a size is not measured.
+    """Raise UserError if the `remaining` stages and those under way cost more than `hours`.
 
-    `remaining` includes stages that are queued or running; they count in full.
+    Stages that are queued or running count in full. A size that was never measured is an error,
+    too. None: there is no budget.
     """
-    costs = _known_costs(plan, states, remaining, store)
-    if unknown := len(remaining) - len(costs):
+    if hours is None:
+        return
+    under_way = [stage for stage, state in states.items() if state.name in UNDER_WAY]
+    counted = list(dict.fromkeys([*remaining, *under_way]))
+    costs = _known_costs(plan, states, counted, store)
+    if unknown := len(counted) - len(costs):
         raise UserError(
             f"budget={hours:g} cannot be checked: {unknown:,} stages are of sizes never measured. "
             "Run python -m harness.pilot with the same words first, or leave the budget out"
@@ -268,7 +271,7 @@ def check_budget(
     needed = sum(costs) / 3600
     if needed > hours:
         raise UserError(
-            f"the {len(remaining):,} stages that are not done would cost about {needed:.2f} "
+            f"the {len(counted):,} stages that are not done would cost about {needed:.2f} "
             f"device-hours, more than budget={hours:g}; nothing was queued. Make the grid smaller, "
             "shorten recipe.epochs, or raise the budget"
         )

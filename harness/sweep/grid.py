@@ -31,12 +31,11 @@ from harness.errors import UserError
 from harness.schema import AugmentConfig, CompressConfig, TeacherConfig, TrialConfig
 from harness.store.identity import trial_id
 from harness.sweep import tables
-from harness.sweep.axes import LONG
+from harness.sweep.axes import LONG, value_at
 from harness.sweep.blocks import SECTIONS, Block, Cell, Setting, read_blocks, section_of
 from harness.sweep.mistakes import Mistake, Mistakes, validate
 from harness.sweep.references import has_reference
 from harness.sweep.schedules import MATCHED, depends_on_seed
-from harness.sweep.trial import Trial
 from harness.sweep.where import Condition, parse
 
 MOST_CELLS = 1_000_000
@@ -49,6 +48,15 @@ CheckTrial = Callable[[TrialConfig], Iterable[Mistake]]
 """Checks keys of a trial that depend on each other."""
 CHECKED_SECTIONS = ("dataset", "model", "augment", "recipe")
 """The sections that a `CheckSections` looks at."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell of a grid, one row of the results. `cell` has its value on every axis."""
+
+    id: str
+    cell: Mapping[str, Any]
+    config: TrialConfig
 
 
 @dataclass(frozen=True)
@@ -324,7 +332,7 @@ class _Expansion:
                 self._add_cell_mistake(block, cell, error)
                 continue
             config = TrialConfig.model_construct(**sections)
-            values = {column: _value_at(config, path) for column, path in self.columns.items()}
+            values = {column: value_at(config, path) for column, path in self.columns.items()}
             if self._is_excluded(values):
                 continue
             section_key = ("sections", *[places[position] for position in in_sections])
@@ -385,10 +393,3 @@ class _Expansion:
             reason = f"{key} {first['msg'].removeprefix('Value error, ')}".strip()
         sentence = f"the cell {settings}: {reason} (or exclude it)"
         self.mistakes.add(f"{block.place}axes", sentence)
-
-
-def _value_at(config: BaseModel, path: str) -> Any:
-    value: Any = config
-    for part in path.split("."):
-        value = getattr(value, part, None)  # an option that only other blocks of the grid give
-    return value

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from harness.schema import StageConfig
 from harness.states import TO_TRAIN
 from harness.store.identity import stage_id
-from harness.sweep.grid import Grid
+from harness.sweep.grid import Grid, Trial
 from harness.sweep.stage import path_configs, path_key
-from harness.sweep.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,10 @@ def _prune(compress: CompressConfig, sparsity: float) -> PruneConfig:
 
 def _retrained(recipe: RecipeConfig, compress: CompressConfig) -> RecipeConfig:
     """Return the recipe of a level: its own length and, for fine-tuning, a constant rate."""
-    recipe = _with_epochs(recipe, compress.level_epochs or recipe.epochs)
+    epochs = compress.level_epochs or recipe.epochs
+    recipe = recipe.model_copy(update={"epochs": epochs})
     if compress.rewind != "fine_tuning" or compress.fine_tune_lr is None:
         return recipe
     optimizer = recipe.optimizer.model_copy(update={"lr": compress.fine_tune_lr})
     schedule = ScheduleConfig(name="constant")
     return recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
-
-
-def _with_epochs(recipe: RecipeConfig, epochs: int) -> RecipeConfig:
-    return recipe.model_copy(update={"epochs": epochs})

@@ -11,11 +11,9 @@ if TYPE_CHECKING:
     from harness.train.gang import Member, Outcome
     from harness.train.loop import train_gang
     from harness.train.step_timing import measure_steps_in_new_process
-    from harness.train.teacher import Teacher, load_teacher
 
 __all__ = [
-    "Member", "Outcome", "Teacher", "World", "connected", "load_teacher",
-    "measure_steps_in_new_process", "train_gang",
+    "Member", "Outcome", "World", "connected", "measure_steps_in_new_process", "train_gang",
 ]  # fmt: skip
 __getattr__ = lazy_exports(
     __name__,
@@ -24,6 +22,5 @@ __getattr__ = lazy_exports(
         "gang": ("Member", "Outcome"),
         "loop": ("train_gang",),
         "step_timing": ("measure_steps_in_new_process",),
-        "teacher": ("Teacher", "load_teacher"),
     },
 )

@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import io
 import pickle
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ import torch
 from harness.errors import UserError
 from harness.files import Damaged, atomic_write, make_folder, move_aside
 from harness.store.records import misplaced, read_bytes
+from harness.store.store import checkpoint_steps
 from harness.train.distributed import World
 
 KEPT = 2
-STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,})\.pt")  # names as `_file` makes them
 STEP_KEYS = {"step", "world_size", "sharded", "state"}
 
 
@@ -95,16 +94,10 @@ def _file(folder: Path, step: int, rank: int = 0) -> Path:
     return folder / "checkpoint" / f"step-{step:08d}{suffix}.pt"
 
 
-def steps(folder: Path) -> list[int]:
-    """Return the steps at which the stage was saved, newest first."""
-    matches = [STEP.fullmatch(path.name) for path in (folder / "checkpoint").glob("step-*.pt")]
-    return sorted((int(match[1]) for match in matches if match), reverse=True)
-
-
 def save(
     folder: Path, stage: str, step: int, state: dict[str, Any], world: World, sharded: bool
 ) -> None:
-    """Save every rank's part, rank 0's last: its file marks a complete checkpoint for `steps`."""
+    """Save every rank's part, rank 0's last: its file marks a complete checkpoint."""
     about = {"stage": stage, "step": step, "world_size": world.size, "sharded": sharded}
     value = {**about, "state": state}
     if sharded and world.rank > 0:
@@ -112,7 +105,7 @@ def save(
     world.gather(None)  # wait until the parts of all other ranks are written
     if world.rank == 0:
         write(_file(folder, step), value)
-        for old in steps(folder)[KEPT:]:
+        for old in checkpoint_steps(folder)[KEPT:]:
             _remove(_file(folder, old))  # first, or the checkpoint seems complete
             for part in (folder / "checkpoint").glob(f"step-{old:08d}.rank*.pt"):
                 _remove(part)
@@ -136,7 +129,7 @@ def load_newest(
             move_aside(checkpoints, problem)
         for partial in checkpoints.glob(".*.tmp"):  # of a process that was killed
             _remove(partial)
-    for step in world.broadcast(steps(folder)):
+    for step in world.broadcast(checkpoint_steps(folder)):
         path = _file(folder, step)
         value: dict[str, Any] = {}
         problem = ""

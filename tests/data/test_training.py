@@ -22,7 +22,8 @@ from harness.models.counts import count
 from harness.schema import RunConfig, StageConfig, TeacherConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
-from harness.train import Member, checkpoint, step_timing, train_gang
+from harness.store.store import checkpoint_steps
+from harness.train import Member, step_timing, train_gang
 from harness.train.stage import Stage
 
 STAGE = {
@@ -167,7 +168,7 @@ with connected(RunConfig(device="cpu")) as world:
 
 def newest(folder):
     """Return the step of the newest checkpoint, or 0."""
-    return max(checkpoint.steps(folder), default=0)
+    return max(checkpoint_steps(folder), default=0)
 
 
 @pytest.mark.slow

@@ -3,13 +3,11 @@
 import pytest
 
 from harness.cluster_schema import ClusterConfig, ResourceRule, SlurmConfig
-from harness.commands.preflight import check_budget
 from harness.commands.summary import describe_gangs
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import OptimizerConfig, RunConfig, TeacherConfig
 from harness.states import StageState
-from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.cost import Measurement
 from harness.sweep.grid import make_grid
@@ -88,17 +86,14 @@ def test_a_budget_counts_what_is_under_way(plan, tmp_path):
     """Two launches must not each spend the whole budget."""
     for width in (1, 2):
         cost.write_measurement(tmp_path, config_of(plan, width), measurement(900.0))
-    launch = Launch(
-        plan_grid(), RunConfig(), ClusterConfig(name="c"), tmp_path, options={"budget": 1.5}
-    )
     first, *others = plan.stages
     done = dict.fromkeys(others, StageState("done", result={}))
-    check_budget(launch, plan, Store(tmp_path), {**done, first: StageState("waiting")}, [first])
+    cost.check_budget(plan, {**done, first: StageState("waiting")}, [first], tmp_path, 1.5)
     for name in ("queued", "running", "disputed"):
         states = {**dict.fromkeys(others, StageState(name)), first: StageState("waiting")}
         for left in ([first], list(plan.stages)):  # here, workers wait for what others train
             with pytest.raises(UserError, match=r"the 4 stages .* about 2\.00 device-hours"):
-                check_budget(launch, plan, Store(tmp_path), states, left)
+                cost.check_budget(plan, states, left, tmp_path, 1.5)
 
 
 @pytest.fixture

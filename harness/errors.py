@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
@@ -108,6 +110,17 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+@contextlib.contextmanager
+def _a_terminal_may_be_gone(stream: TextIO) -> Iterator[None]:
+    """Drop what is written to a terminal that was closed; a launch that ignores SIGHUP goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO or not stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class _Screen:
     """A stream that writes only printable text to another stream, in the encoding of that one."""
 
@@ -122,7 +135,13 @@ class _Screen:
         except UnicodeEncodeError:
             plain = text.translate(SPELLED)
             text = plain.encode(encoding, "backslashreplace").decode(encoding)
-        return self.stream.write(text)
+        with _a_terminal_may_be_gone(self.stream):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with _a_terminal_may_be_gone(self.stream):
+            self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -143,4 +162,6 @@ def plain_output() -> Iterator[None]:
 def control(codes: str, stream: TextIO | None = None) -> None:
     """Write control codes of the harness itself to a terminal, such as those that clear it."""
     screen = stream or sys.stdout
-    getattr(screen, "stream", screen).write(codes)
+    terminal = getattr(screen, "stream", screen)
+    with _a_terminal_may_be_gone(terminal):
+        terminal.write(codes)

@@ -34,6 +34,7 @@ _FORMATS = {
 """What a file is whose first bytes are these."""
 _SIXTIES = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?")
 _LEADING_ZERO = re.compile(r"([-+]?)0(o?)([\d_]+)")
+_BINARY = re.compile(r"[-+]?0b[01_]+")
 _UNDERSCORES = re.compile(r"[-+]?\d[\d_]*_[\d_]*(\.[\d_]*)?|[-+]?\d+\.\d*_[\d_]*")
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([Tt ].*)?")
@@ -154,6 +155,9 @@ def _what_was_meant(key: str, text: str) -> str | None:
         if octal:
             return f"YAML reads {text} as a text: write the decimal number, or {quoted}"
         return f"YAML reads {text} as an octal number: write {sign}{number}, or {quoted}"
+    if _BINARY.fullmatch(text):
+        number = str(int(text.replace("_", ""), 2))
+        return f"YAML reads {text} as a binary number: write {number}, or {quoted}"
     if _UNDERSCORES.fullmatch(text):
         return f"write {text.replace('_', '')} instead of {text}, or {quoted}"
     if _DATE.fullmatch(text):

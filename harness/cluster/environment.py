@@ -58,6 +58,7 @@ TABLE = (
         " TORCH_BLAS_PREFER_* TORCH_LINALG_PREFER_* CUBLAS_WORKSPACE_CONFIG",
         "they change numbers, and no stage records them; the harness sets cuBLAS's work space",
     ),
+    Rule("removed", "TIMM_* FORK_LAST3", "timm builds another network, or computes it otherwise"),
     Rule("refused", "CUDA_VISIBLE_DEVICES", "where it hides the GPUs that workers here need"),
     Rule(
         "passed",
@@ -78,8 +79,8 @@ TABLE = (
     ),
     Rule(
         "passed",
-        "PYTORCH_* HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES TORCH_HOME TORCH_HUB TORCH_SYMM*"
-        " TRITON_* CUDA_HOME NVSHMEM_* ROCM_* ROCSHMEM_* DCP_*",
+        "PYTORCH_* HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES TORCH_HOME TORCH_HUB TORCH_MODEL_ZOO"
+        " TORCH_SYMM* TRITON_* CUDA_HOME NVSHMEM_* ROCM_* ROCSHMEM_* DCP_*",
         "memory, devices and folders",
     ),
 )

@@ -43,8 +43,9 @@ _CONNECTION = re.compile(
     r"NCCL|gloo|Connection (closed|reset|refused)|Socket|Broken pipe|timed? ?out", re.IGNORECASE
 )
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, in its repr
-_DETAILS = re.compile(r"\S*/.*[/.]\S+|\([^()]*\)|'[^']*'|\"[^\"]*\"|\S*\d\S*|\S+\.\w{2,5}\b")
-"""What differs where one cause strikes several stages: paths, names in quotes, numbers, files."""
+_DETAILS = re.compile(r"\S*/.*[/.]\S+|\([^()]*\)|(?<!\w)'[^']*'|\"[^\"]*\"|\S*\d\S*|\S+\.\w{2,5}\b")
+"""What differs where one cause strikes several stages: paths, names in quotes, numbers, files. The
+apostrophe of "can't" begins no name."""
 _TAIL_BYTES = 4096
 
 

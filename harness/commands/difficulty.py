@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.arguments import Option
-from harness.cluster import read_sweep
+from harness.cluster import environment, read_sweep
 from harness.config import Launch
 from harness.errors import UserError
 from harness.files import make_folder
@@ -43,6 +43,7 @@ OPTIONS = {
 
 def main(args: list[str]) -> int:
     """Measure the policies, write and print the results; return the exit code."""
+    environment.clean_worker()
     launch = _selected(args)
     policy = _check_inputs(launch)
     _check_outputs(launch, policy)

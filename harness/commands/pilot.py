@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from harness.arguments import Option
 from harness.augment.policy import parse_policy
-from harness.cluster import Sweep, read_sweep
+from harness.cluster import Sweep, environment, read_sweep
 from harness.commands.summary import describe_gangs
 from harness.errors import UserError
 from harness.schema import RunConfig, StageConfig
@@ -30,6 +30,7 @@ OPTIONS = {
 
 def main(args: list[str]) -> int:
     """Measure the sizes that have no measurement; return the exit code."""
+    environment.clean_worker()
     sweep = read_sweep(args, OPTIONS, trains=True)
     options, root = sweep.launch.options, sweep.store.root
     if sweep.launch.run.processes > 1:

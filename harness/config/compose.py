@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.grid_file import (
+    DECIDED_BY_GROUP,
     GROUPS,
     SECTIONS,
     USERS_KEYS,
@@ -92,7 +93,7 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
     if changes_axes:  # an axis of the command line may replace a fixed key, one of the file may not
         own_axes = _axis_paths(content)
         fixed = [key for key in fixed if key.path in own_axes]
-    chosen = [*fixed, *_fixed_words(parsed, mistakes)]
+    chosen = [*fixed, *_fixed_words(parsed, mistakes), *_fixed_groups(groups, content, mistakes)]
     return Composed(config, chosen, changes_axes)
 
 
@@ -124,6 +125,22 @@ def _fixed_words(changes: Iterable[Any], mistakes: Mistakes) -> Iterator[Chosen]
                 mistakes.add(word, f"sets the same key as {words[path]}: keep one of them")
             words[path] = word
             yield Chosen(path, word, word.partition("=")[2])
+
+
+def _fixed_groups(
+    groups: Mapping[str, str], content: Mapping[str, Any], mistakes: Mistakes
+) -> Iterator[Chosen]:
+    """Yield the keys that a group on the command line decides; collect those that a file fixes."""
+    for group, key in DECIDED_BY_GROUP.items():
+        if group not in groups:
+            continue
+        path, word = f"{group}.{key}", f"{group}={groups[group]}"
+        value, fixed = read_group(group, groups[group]).get(key), value_at(content, path)
+        if fixed is not None and fixed != value:
+            sentence = f"the grid file sets {path} to {fixed}: leave that out, or write {path}="
+            mistakes.add(word, sentence + str(value))
+        elif value is not None:
+            yield Chosen(path, word, str(value))
 
 
 def _selected(groups: Mapping[str, str], content: Mapping[str, Any], scratch: Path) -> list[str]:

@@ -23,6 +23,9 @@ from harness.sweep.mistakes import Mistakes
 
 GROUPS = ("dataset", "model", "recipe", "cluster")
 """Folders of YAML files that a grid chooses from."""
+DECIDED_BY_GROUP = {"dataset": "name", "model": "family", "cluster": "executor"}
+"""The key that says what the file of a group is for; a grid file that sets it replaces the group.
+"""
 SECTIONS = (
     *(
         name

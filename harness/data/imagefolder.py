@@ -21,7 +21,7 @@ from harness.data.types import Bytes, Crop, Decoder, Integers
 from harness.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of a TIFF file
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF file
 
 
 class BadImage(Exception):
@@ -70,7 +70,8 @@ def open_image(file: IO[bytes]) -> Image.Image:
     if 0 in image.size:
         raise BadImage(f"it has {image.width} x {image.height} pixels")
     # Pillow reads 16-bit PGM (older releases: PNG) files as I, with values up to 65,535.
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG")):
+    is_signed = 2 in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())  # 8 bits are mode L
+    if image.mode == "F" or is_signed or (image.mode == "I" and image.format not in ("PPM", "PNG")):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
         raise BadImage(
             f"it has {kind} values, of which the file does not say what is black and white: store "

@@ -23,8 +23,14 @@ def processes_here() -> int:
 
     `cluster/rendezvous.py` sets LOCAL_WORLD_SIZE, the ranks of one worker on this node.
     """
-    ranks = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
-    return max(1, int(ranks)) * int(os.environ.get(WORKERS, "1"))
+    ranks = _number("LOCAL_WORLD_SIZE") or _number("WORLD_SIZE") or 1
+    return ranks * (_number(WORKERS) or 1)
+
+
+def _number(variable: str) -> int | None:
+    """Return the positive number in a variable; None for another text, left by another tool."""
+    text = os.environ.get(variable, "")
+    return (int(text) or None) if text.isdecimal() else None
 
 
 def usable_cores() -> int:
@@ -35,9 +41,9 @@ def usable_cores() -> int:
     a launch that runs within one task split the cores of the task.
     """
     cores = len(os.sched_getaffinity(0))
-    per_task = os.environ.get("SLURM_CPUS_PER_TASK") or None
+    per_task = _number("SLURM_CPUS_PER_TASK")
     if per_task is not None:
-        cores = min(cores, int(per_task))
+        cores = min(cores, per_task)
     is_own_task = per_task is not None and WORKERS not in os.environ
     return max(1, cores // (1 if is_own_task else processes_here()))
 

@@ -81,7 +81,7 @@ def _prune(compress: CompressConfig, sparsity: float) -> PruneConfig:
         sparsity=sparsity,
         method=compress.method,
         scope=compress.scope,
-        protect=compress.protect,
+        protect=tuple(sorted(set(compress.protect))),
         rewind=compress.rewind,
         reestimate_batch_norm=compress.reestimate_batch_norm,
         gradual_end=compress.gradual_end if compress.pruning == "gradual" else None,

@@ -157,6 +157,7 @@ def signature_of(error):
         ("the image /d/train/a b/cat (1).JPEG does not decode (truncated): replace it.",
          "the image /d/val/n014/dog.png does not decode (broken data stream): replace it."),
         ("image 17 of 'imagenet' has 3 channels", "image 9,041 of 'imagenet' has 4 channels"),
+        ("can't convert 'red one' to a number", "can't convert 'blue' to a number"),
         ("x\udce9.JPEG is not an image", "n01440764_10026.JPEG is not an image"),
     ],
 )  # fmt: skip

@@ -14,6 +14,8 @@ from conftest import FAMILY, write_grid
 
 from harness.cluster import environment
 from harness.cluster.stop_flag import StopFlag
+from harness.commands import difficulty, pilot
+from harness.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SHELL = {
@@ -31,16 +33,17 @@ READS = re.compile(
 
 
 def sources():
-    """Return the files of submitit, torch.distributed and DeepSpeed that run in a worker."""
-    submitit, torch, deepspeed = (
+    """Return the files of submitit, torch.distributed, DeepSpeed and timm that run in a worker."""
+    submitit, torch, deepspeed, timm = (
         Path(importlib.util.find_spec(name).origin).parent
-        for name in ("submitit", "torch", "deepspeed")
+        for name in ("submitit", "torch", "deepspeed", "timm")
     )
     parts = ("comm/*.py", "utils/*.py", "runtime/engine.py", "runtime/config.py", "constants.py",
              "runtime/utils.py", "runtime/zero/stage_1_and_2.py", "accelerator/c*_accelerator.py",
              "accelerator/real_accelerator.py", "accelerator/abstract_accelerator.py",
              "__init__.py")  # fmt: skip
     files = [*submitit.rglob("*.py"), *(torch / "distributed").glob("*.py")]
+    files += [*timm.glob("models/*.py"), *timm.glob("layers/*.py")]
     files += [file for part in parts for file in deepspeed.glob(part)]
     return [file for file in files if "test_" not in file.name and file.name != "debug.py"]
 
@@ -67,6 +70,14 @@ def test_a_worker_removes_what_the_table_says(monkeypatch, capsys):
     remaining = {name: os.environ[name] for name in (*SHELL, *passed) if name in os.environ}
     assert remaining == passed
     assert "NVIDIA_TF32_OVERRIDE, OMPI_COMM_WORLD_LOCAL_RANK, RANK" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [pilot, difficulty])
+def test_measurements_take_no_numbers_from_the_shell(command, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(UserError):
+        command.main([])
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
 
 
 def test_a_single_process_is_rank_0_whatever_the_shell_says():

@@ -138,6 +138,7 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
             "is given twice",
         ),
         (["width=4"], "'width' is an axis: write axes.width=[4]"),
+        (["model=cifar_vit", "axes.family=[resnet]"], "write axes.family=[cifar_vit]"),
     ],
 )
 def test_a_word_that_an_axis_would_override_is_refused(tmp_path, words, text):
@@ -147,6 +148,23 @@ also: [{set: {dense_long: 0.75}}]
 """
     with pytest.raises(UserError) as caught:
         load([f"grid={write(tmp_path, language)}", *words])
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "text"),
+    [
+        ("model: {family: cifar_resnet}\n", "model=cifar_vit", "to cifar_resnet: leave"),
+        ("dataset: {name: digits}\n", "dataset=cifar10", "or write dataset.name=cifar10"),
+        ("cluster: {executor: local}\n", "cluster=generic", "or write cluster.executor=slurm"),
+    ],
+)
+def test_a_group_that_a_key_of_the_grid_file_would_replace_is_refused(tmp_path, key, word, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{key}axes: {{seed: [0]}}\n")
+    with pytest.raises(UserError) as caught:
+        load([f"grid={path}", word])
+    assert f"{word}: the grid file sets" in str(caught.value)
     assert text in str(caught.value)
 
 

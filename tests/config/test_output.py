@@ -73,6 +73,30 @@ def test_a_reader_that_ends_early_ends_the_command_with_a_sentence_and_the_code_
         assert run(count, stdout=closed_pipe, stderr=closed_pipe).returncode == 141
 
 
+def test_a_command_goes_on_when_its_terminal_is_closed():
+    ours, terminal = os.openpty()
+    body = """
+from harness.errors import command, control
+def main(args):
+    print("begun", flush=True)
+    input()
+    for _ in range(3):
+        control("\\r")
+        print("more", flush=True)
+    return 7
+command(main)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", body, "x"], cwd=ROOT, stdin=subprocess.PIPE, stdout=terminal,
+        stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    assert os.read(ours, 5) == b"begun"
+    os.close(ours)
+    process.communicate(b"\n", timeout=300)
+    assert process.returncode == 7
+
+
 def test_an_output_that_cannot_be_written_is_an_error_and_a_missing_one_is_not():
     with Path("/dev/full").open("wb") as full:
         ended = run("10", stdout=full)

@@ -28,6 +28,7 @@ PROFILE = (PROFILES / "cluster" / "generic.yaml").read_text()
         ("x: [1, 1:30.5]", "write 90.5"),
         ("seed: 010", 'write 10, or "010" in quotes'),
         ("seed: -010", "write -10"),
+        ("seed: 0b11", "binary number: write 3"),
         ("seed: 08", "write 8"),
         ("seed: 0o10", "write the decimal number"),
         ("epochs: 1_000", "write 1000 instead of 1_000"),

@@ -21,7 +21,7 @@ GREY = (RAMP >> 8).astype(np.uint8)
 COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=-1)
 
 
-def tiff(values: np.ndarray, bits: int, photometric: int) -> bytes:
+def tiff(values: np.ndarray, bits: int, photometric: int, sample_format: int = 1) -> bytes:
     """A grey TIFF written by hand; 12-bit values are packed, two in three bytes."""
     height, width = values.shape
     if bits == 12:
@@ -29,9 +29,9 @@ def tiff(values: np.ndarray, bits: int, photometric: int) -> bytes:
         packed = (pairs[:, 0] << 12) | pairs[:, 1]
         data = np.stack([packed >> 16, packed >> 8, packed], axis=-1).astype(np.uint8).tobytes()
     else:
-        data = values.astype("<u2").tobytes()
+        data = values.astype(f"<u{bits // 8}").tobytes()
     tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1,
-            278: height, 279: len(data)}  # fmt: skip
+            278: height, 279: len(data), 339: sample_format}  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     directory = struct.pack("<H", len(tags)) + entries + bytes(4)
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
@@ -139,6 +139,7 @@ def test_every_mode_of_pillow_gives_rgb(mode):
 REFUSED = {
     "float TIFF": (encoded(Image.fromarray(np.zeros(SHAPE, np.float32)), "TIFF"), "floating-point"),
     "32-bit TIFF": (encoded(Image.fromarray(np.zeros(SHAPE, np.int32)), "TIFF"), "32-bit or sign"),
+    "signed 8-bit TIFF": (tiff(GREY, 8, 1, 2), "32-bit or signed values"),
     "float PPM": (b"Pf 2 2 -1.0\n" + bytes(16), "floating-point values"),
     "text": (b"no image", "not an image of a format that Pillow reads"),
     "empty": (b"", "not an image of a format that Pillow reads"),

@@ -282,3 +282,12 @@ def test_this_machines_memory_can_be_read():
     total, free = node.host_memory()
     assert 0 < free <= total
     assert node.memory_limit() is None or node.memory_limit() > 0
+
+
+def test_variables_of_other_tools_that_are_not_numbers_count_nothing(monkeypatch):
+    monkeypatch.delenv(node.WORKERS, raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "all")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4(x2)")
+    assert node.processes_here() == 1
+    assert node.usable_cores() == len(os.sched_getaffinity(0))

@@ -36,6 +36,7 @@ _SIXTIES = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?")
 _LEADING_ZERO = re.compile(r"([-+]?)0(o?)([\d_]+)")
 _UNDERSCORES = re.compile(r"[-+]?\d[\d_]*_[\d_]*(\.[\d_]*)?|[-+]?\d+\.\d*_[\d_]*")
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_BINARY = re.compile(r"[-+]?0b[01_]+")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([Tt ].*)?")
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
@@ -154,6 +155,8 @@ def _what_was_meant(key: str, text: str) -> str | None:
         if octal:
             return f"YAML reads {text} as a text: write the decimal number, or {quoted}"
         return f"YAML reads {text} as an octal number: write {sign}{number}, or {quoted}"
+    if _BINARY.fullmatch(text):
+        return f"YAML reads {text} as a number in base 2: write {int(text, 2)}, or {quoted}"
     if _UNDERSCORES.fullmatch(text):
         return f"write {text.replace('_', '')} instead of {text}, or {quoted}"
     if _DATE.fullmatch(text):

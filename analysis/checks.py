@@ -101,7 +101,8 @@ def _convert_to_numbers(frame: pd.DataFrame, column: str) -> str:
     except OverflowError:
         return "a number has more than 308 digits"
     missing = numbers.isna()
-    if missing.any() and len(unreadable := values[missing & values.notna() & (values != "nan")]):
+    is_text = missing & values.notna() & (values.map(str) != "nan")  # `str` of lists, too
+    if len(unreadable := values[is_text]):
         return f"{unreadable.iloc[0]!r} is not a number"
     if column == "seed" and missing.any():
         return "a row has no seed"

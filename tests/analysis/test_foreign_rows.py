@@ -55,6 +55,15 @@ def test_a_file_that_is_not_rows_gets_one_sentence_with_the_remedy(planted, tmp_
         commands.load([], [tmp_path])
 
 
+@pytest.mark.parametrize("column", ["seed", "val_top1", "params_nonzero"])
+def test_lists_in_the_place_of_numbers_get_one_sentence(planted, tmp_path, column):
+    frame = planted().assign(magnitude="none")
+    frame[column] = [[0.1, 0.2]] * len(frame)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=f"{column}: .* is not a number"):
+        commands.load([], [tmp_path / "rows.parquet"])
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.columns import NONE, RANGES, REQUIRED, SCORES, is_missing, on_one_line
@@ -37,7 +38,7 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         problems.append("it has no rows")
     _raise_if_any(problems, name)  # the checks below need the columns
     frame = frame.set_axis(columns, axis=1).reset_index(drop=True)
-    unknown = sorted(set(frame["state"].astype(str)) - set(STATES))
+    unknown = sorted(set(frame["state"].fillna("nan").map(str)) - set(STATES))
     if unknown:
         problems.append(f"state '{unknown[0]}' is not known{nearest(unknown[0], STATES)}")
     for column in RANGES:
@@ -78,9 +79,10 @@ def _is_to_convert(column: pd.Series) -> bool:
 def _text(value: Any) -> str:
     """Return the value as text: lists cannot be keys of a group.
 
-    In CSV, readers would take a carriage return for the end of a row.
+    In CSV, readers would take a carriage return for the end of a row. Parquet's lists are arrays.
     """
-    return str(value).replace("\r\n", "\n").replace("\r", "\n")
+    text = str(value.tolist() if isinstance(value, np.ndarray) else value)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _repeated(names: Sequence[str]) -> set[str]:
@@ -101,7 +103,8 @@ def _convert_to_numbers(frame: pd.DataFrame, column: str) -> str:
     except OverflowError:
         return "a number has more than 308 digits"
     missing = numbers.isna()
-    if missing.any() and len(unreadable := values[missing & values.notna() & (values != "nan")]):
+    is_text = missing & values.notna() & (values.map(str) != "nan")  # `str` of lists, too
+    if len(unreadable := values[is_text]):
         return f"{unreadable.iloc[0]!r} is not a number"
     if column == "seed" and missing.any():
         return "a row has no seed"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from harness.store.provenance import RECORDED
@@ -122,7 +123,7 @@ def is_axis(name: str) -> bool:
 
 def is_missing(value: Any) -> bool:
     """Return whether a cell of a table is empty: None or NaN."""
-    return value is None or value != value
+    return value is None or (not isinstance(value, np.ndarray) and value != value)
 
 
 def values_of(frame: pd.DataFrame, name: str) -> list[Any]:

@@ -152,9 +152,10 @@ def _converted(key: str, value: str, option: Option) -> Any:
 def _number(key: str, value: str, option: Option, example: str) -> float:
     try:
         number: float = option.kind(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+        is_finite = math.isfinite(number)
+    except (ValueError, OverflowError):  # a whole number may be too large for a float
+        is_finite = False
+    if not is_finite:
         quantity = option.quantity or KINDS[option.kind]
         raise ValueError(f"{key}={value} is not {quantity}{example}")
     if not option.low <= number <= option.high:

@@ -65,8 +65,10 @@ class SlurmConfig(Frozen):
         # sbatch accepts an unambiguous beginning of an option for the whole
         if own := sorted(k for k in value if any(option.startswith(k) for option in OWN_OPTIONS)):
             raise ValueError(f"{', '.join(own)}: set by the harness itself, leave it out")
-        if twice := sorted(set(value) & set(KEYS)):
-            keys = " and ".join(KEYS[option] for option in twice)
+        # `gpus` is an option of its own, and `_ask_for_gpus_once` looks at it
+        beginnings = {k: o for o in KEYS for k in value if o.startswith(k) and k != "gpus"}
+        if twice := sorted(beginnings):
+            keys = " and ".join(KEYS[beginnings[option]] for option in twice)
             raise ValueError(f"{', '.join(twice)}: set {keys} instead")
         return value
 

@@ -37,6 +37,9 @@ Threads = Annotated[int, Field(gt=0, le=1024)]  # far more cannot be started
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+# The product of two such numbers, and its part by an optimizer's bias correction, fit into fp32.
+Rate = Annotated[float, Field(gt=0, le=1e12)]
+Decay = Annotated[float, Field(ge=0, le=1e12)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 ClosedShare = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -181,11 +184,11 @@ class OptimizerConfig(Frozen):
     """SGD with momentum or AdamW; the learning rate belongs to one global batch."""
 
     name: Literal["sgd", "adamw"] = "sgd"  # the optimizer
-    lr: PositiveFloat  # peak of the schedule
+    lr: Rate  # peak of the schedule
     momentum: Share = 0.9  # momentum of sgd
     nesterov: bool = False  # Nesterov's form of sgd's momentum
     betas: Annotated[tuple[Share, Share], Strict(False)] = (0.9, 0.999)  # betas of adamw
-    weight_decay: NonNegativeFloat = 0.0  # per step, times the learning rate
+    weight_decay: Decay = 0.0  # per step, times the learning rate
     decay_norm_and_bias: bool = False  # also decay batch-norm weights and biases
 
 
@@ -241,7 +244,7 @@ class CompressConfig(HasOptions):
     gradual_end: PositiveShare = 0.75  # gradual: share of training after which the sparsity stays
     rewind: Literal["learning_rate", "weights", "fine_tuning"] = "learning_rate"  # how levels train
     rewind_epoch: NonNegativeInt = 0  # weights: epoch of the dense stage; 0: initialisation
-    fine_tune_lr: PositiveFloat | None = None  # constant rate of fine_tuning
+    fine_tune_lr: Rate | None = None  # constant rate of fine_tuning
     protect: Names = ("classifier",)  # `classifier`, `first_conv`, or names of parameters
     reestimate_batch_norm: bool = True  # do it after pruning, before retraining
     magnitude_schedule: MagnitudeSchedule = "constant"  # of docs/compress.md

@@ -22,9 +22,9 @@ from pydantic import Field
 from harness.cluster import slurm
 from harness.cluster.slurm import QueuedJob, SlurmDown
 from harness.errors import UserError
-from harness.files import append_line, make_folder
+from harness.files import Damaged, append_line, make_folder
 from harness.store.claims import Claim, ClaimLost, try_claim
-from harness.store.records import Record, read_lines
+from harness.store.records import LONGEST, Record, read_bytes, read_lines
 from harness.store.store import Store
 
 LOCK_SECONDS = 300.0
@@ -196,8 +196,8 @@ def _why_ended(
 def reason_to_give_up(folder: Path) -> str | None:
     """Return why no job of the submission in `folder` may go on, or None where they may."""
     try:
-        return (folder / GAVE_UP).read_text(errors="replace")
-    except OSError:
+        return read_bytes(folder / GAVE_UP, longest=LONGEST).decode(errors="replace")
+    except (OSError, Damaged):
         return None
 
 

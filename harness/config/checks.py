@@ -113,6 +113,16 @@ def policy(sections: Sections) -> Iterator[Mistake]:
         yield "augment.policy", str(error)
 
 
+def padding_within_image(sections: Sections) -> Iterator[Mistake]:
+    """Refuse a padding so wide that a crop may hold nothing of the image."""
+    dataset: DatasetConfig | None = sections.get("dataset")
+    augment: AugmentConfig | None = sections.get("augment")
+    side = (dataset.start_resolution if dataset else None) or _side(dataset)
+    if augment and side and augment.crop_padding >= side:
+        sentence = f"{augment.crop_padding} is not less than the {side} pixels of an image's side"
+        yield "augment.crop_padding", f"{sentence}: a crop could hold nothing of the image"
+
+
 def nesterov_momentum(sections: Sections) -> Iterator[Mistake]:
     """Refuse Nesterov's method without momentum."""
     recipe: RecipeConfig | None = sections.get("recipe")
@@ -303,6 +313,7 @@ SECTION_CHECKS: tuple[Callable[[Sections], Iterator[Mistake]], ...] = (
     model_size,
     start_resolution,
     policy,
+    padding_within_image,
     nesterov_momentum,
     even_batch,
     full_batch,

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.files import Damaged, write_json
 from harness.store.identity import canonical_json
 
+LONGEST = 1 << 30  # bytes of a record; a file without blocks may seem longer than the memory
 DIGEST = "sha256"
 """Key of a sealed record: the SHA-256 of the canonical JSON of all its other keys."""
 Count = Annotated[int, Field(ge=0, le=10**30)]
@@ -37,19 +38,22 @@ class Record(BaseModel):
 M = TypeVar("M", bound=Record)
 
 
-def read_bytes(path: Path, follow_links: bool = False) -> bytes:
+def read_bytes(path: Path, follow_links: bool = False, longest: float = math.inf) -> bytes:
     """Return the content of a regular file.
 
     Raises FileNotFoundError, or Damaged where a link, a folder, a pipe or a device is in its place,
-    and where its mode lets nobody read it.
+    where its mode lets nobody read it, and where it has more than `longest` bytes.
     """
     # O_NONBLOCK: a pipe without a writer would be waited for
     flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise Damaged(f"{path} is not a regular file")
+            if status.st_size > longest:
+                raise Damaged(f"{path} is too long: it has {status.st_size:,} bytes")
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 return file.read()
         finally:
@@ -111,7 +115,7 @@ def _integer(text: str) -> int:
 def read_json(path: Path, follow_links: bool = False) -> dict[str, Any]:
     """Return the JSON object in a file. Raises FileNotFoundError, or Damaged if it is not one."""
     try:
-        value = parse_json(read_bytes(path, follow_links))
+        value = parse_json(read_bytes(path, follow_links, LONGEST))
     except ValueError as error:
         raise Damaged(f"{path} is not valid JSON ({error})") from error
     if not isinstance(value, dict):
@@ -125,7 +129,7 @@ def read_lines(path: Path, model: type[Record] = Record) -> list[dict[str, Any]]
     A missing or damaged file has none.
     """
     try:
-        lines = read_bytes(path).splitlines()
+        lines = read_bytes(path, longest=LONGEST).splitlines()
     except (FileNotFoundError, Damaged):
         return []
     objects = []

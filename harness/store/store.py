@@ -31,6 +31,7 @@ from harness.states import FINISHED
 from harness.store.claims import MOST, Claim, remove_leftovers
 from harness.store.identity import STAGE_ID, digest, stage_id
 from harness.store.records import (
+    LONGEST,
     Count,
     Number,
     Record,
@@ -38,6 +39,7 @@ from harness.store.records import (
     check,
     check_seal,
     misplaced,
+    read_bytes,
     read_json,
     write_sealed,
 )
@@ -222,8 +224,10 @@ class Store:
 
     def correct_digest(self, stage: str) -> str | None:
         """Return the SHA-256 of `correct.npz`; a stage that diverged has none."""
-        path = self.folder(stage) / "correct.npz"
-        return hashlib.sha256(path.read_bytes()).hexdigest() if _is_file(path) else None
+        with contextlib.suppress(FileNotFoundError, Damaged):
+            content = read_bytes(self.folder(stage) / "correct.npz", longest=LONGEST)
+            return hashlib.sha256(content).hexdigest()
+        return None
 
     def failures(self, stage: str) -> list[dict[str, Any]]:
         """Return the stage's failures, oldest first. Each has a class and a message."""

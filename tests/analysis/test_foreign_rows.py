@@ -55,6 +55,25 @@ def test_a_file_that_is_not_rows_gets_one_sentence_with_the_remedy(planted, tmp_
         commands.load([], [tmp_path])
 
 
+def test_lists_of_a_parquet_file_are_read_as_texts_and_bytes_are_not_a_state(planted, tmp_path):
+    path = tmp_path / "rows.parquet"
+    frame = planted().assign(magnitude="none")
+    frame.assign(**{"compress.levels": [[0.5, 0.6]] * len(frame)}).to_parquet(path)
+    assert set(commands.load([], [path])["compress.levels"]) == {"[0.5, 0.6]"}
+    frame.assign(state=b"\xff").to_parquet(path)
+    with pytest.raises(UserError, match=r"state .* is not known"):
+        commands.load([], [path])
+
+
+@pytest.mark.parametrize("column", ["seed", "val_top1", "params_nonzero"])
+def test_lists_in_the_place_of_numbers_get_one_sentence(planted, tmp_path, column):
+    frame = planted().assign(magnitude="none")
+    frame[column] = [[0.1, 0.2]] * len(frame)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match=f"{column}: .* is not a number"):
+        commands.load([], [tmp_path / "rows.parquet"])
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

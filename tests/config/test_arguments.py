@@ -37,6 +37,11 @@ def test_values_have_their_types_and_defaults():
         ("lines=", "lines has no value: write lines=VALUE (for example lines=50)"),
         ("by=[]", "by has no value: write by=VALUE"),
         ("lines=1.5", "lines=1.5 is not a whole number (for example lines=50)"),
+        pytest.param(
+            f"lines={'9' * 400}",
+            f"lines={'9' * 400} is not a whole number (for example lines=50)",
+            id="400 digits",
+        ),
         ("budget=abc", "budget=abc is not a number of device-hours (for example budget=12.5)"),
         ("budget=nan", "budget=nan is not a number of device-hours (for example budget=12.5)"),
         ("budget=-1", "budget=-1 is out of range: 0 or more is valid"),

@@ -31,6 +31,8 @@ PROFILE = (PROFILES / "cluster" / "generic.yaml").read_text()
         ("seed: 0b11", "binary number: write 3"),
         ("seed: 08", "write 8"),
         ("seed: 0o10", "write the decimal number"),
+        ("seed: 0b11", 'binary number: write 3, or "0b11" in quotes'),
+        ("seed: -0b1_", "binary number"),
         ("epochs: 1_000", "write 1000 instead of 1_000"),
         ("lr: 0.1_5", "write 0.15"),
         ("flip: yes", "write true"),

@@ -13,13 +13,20 @@ from analysis.checks import check
 from analysis.provenance import warnings
 from harness.cluster import failure
 from harness.cluster.enqueue import record_losses
-from harness.cluster.job_registry import Scheduler, last_logs, record_job_id, record_submission
+from harness.cluster.job_registry import (
+    GAVE_UP,
+    Scheduler,
+    last_logs,
+    reason_to_give_up,
+    record_job_id,
+    record_submission,
+)
 from harness.cluster.state import stage_states
 from harness.cluster.sweep_view import Sweep, select_trials
 from harness.commands import doctor, logs, status
 from harness.config import load
 from harness.errors import UserError
-from harness.files import append_line, write_json
+from harness.files import Damaged, append_line, write_json
 from harness.rows import rows
 from harness.store.claims import try_claim
 from harness.store.records import DIGEST, read_lines, sealed
@@ -146,6 +153,28 @@ def test_the_doctor_names_changed_files_and_counts_results_without_a_digest(swee
     assert f"{path} was changed after it was written" in details
     assert "1 were written before results had a digest" in details
     assert f"correct.npz of {bits[0]} was changed" in details
+
+
+def test_a_file_that_is_longer_than_the_memory_is_damaged(sweep, tmp_path):
+    launch, plan, _ = sweep
+    store = Store(tmp_path)
+    stage, config = next(iter(plan.stages.items()))
+    folder = store.prepare(stage, config)
+    store.finish(stage, try_claim(folder, "7"), RESULT)
+    for path in (folder / "correct.npz", folder / "attempts.jsonl", folder / "result.json"):
+        path.touch()
+        os.truncate(path, 1 << 43)  # it has no blocks
+    assert store.correct_digest(stage) is None
+    assert read_lines(folder / "attempts.jsonl") == []
+    with pytest.raises(Damaged, match="too long"):
+        store.result(stage)
+    details = "\n".join(detail for _, _, detail in doctor.store(replace(launch, store=tmp_path)))
+    assert "result.json is too long" in details
+
+
+def test_a_pipe_in_the_place_of_a_reason_to_give_up_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / GAVE_UP)
+    assert reason_to_give_up(tmp_path) is None
 
 
 FILES = {

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, field_validator, model_validator
 
-from harness.schema import Frozen, NonNegativeInt, PositiveInt, PositiveShare
+from harness.fields import Frozen, NonNegativeInt, PositiveInt, PositiveShare
 
 # Characters allowed in an sbatch line: no blank, quote, hash, dollar or line break. The length is
 # not part of the pattern, because compiling such a pattern takes every process 0.1 s.

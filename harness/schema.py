@@ -13,7 +13,7 @@ must work without them. The comment behind a key describes it in `docs/keys.md`
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -25,54 +25,34 @@ from pydantic import (
     model_validator,
 )
 
+from harness.fields import (
+    Beta,
+    Candidates,
+    ClosedShare,
+    Decay,
+    Epochs,
+    Floats,
+    Frozen,
+    Interval,
+    Names,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+    Rate,
+    Share,
+    Shares,
+    Threads,
+    canonical,
+)
+
 SCHEMA_NUMBER = 1
 """Part of every identity: raise it when the meaning of a scientific key changes."""
 
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-# The counter of a random draw has 32 bits for 256 candidates of each of 2^24 epochs (`rng.bits`).
-Epochs = Annotated[int, Field(gt=0, lt=2**24)]
-Candidates = Annotated[int, Field(gt=0, le=2**8)]
-Threads = Annotated[int, Field(gt=0, le=1024)]  # far more cannot be started
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-# The product of two such numbers, and its part by an optimizer's bias correction, fit into fp32.
-Rate = Annotated[float, Field(gt=0, le=1e12)]
-Decay = Annotated[float, Field(ge=0, le=1e12)]
-OpenShare = Annotated[float, Field(gt=0, lt=1)]
-ClosedShare = Annotated[float, Field(ge=0, le=1)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-Beta = Annotated[float, Field(ge=0, le=100)]  # a parameter a of a distribution Beta(a, a)
-Interval = Annotated[tuple[ClosedShare, ClosedShare], Strict(False)]
-Shares = Annotated[tuple[Share, ...], Strict(False)]
-Floats = Annotated[tuple[float, ...], Strict(False)]
-Names = Annotated[tuple[str, ...], Strict(False)]
 WIDEST = 64.0
 Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-def canonical(value: Any) -> Any:
-    """Return a float with 12 significant digits, and 0.0 for -0.0; in lists too. Others unchanged.
-
-    So numbers that are equal in theory, such as 0.3 and 0.1 + 0.2, name one stage.
-    """
-    if isinstance(value, float):
-        return float(f"{value:.12g}") + 0.0
-    if isinstance(value, list | tuple):
-        return type(value)(map(canonical, value))
-    return value
-
-
-class Frozen(BaseModel):
-    """A model that is immutable and strict about types, and that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _canonical(cls, value: object) -> object:
-        return canonical(value)
 
 
 def _option(value: object) -> object:

@@ -29,7 +29,7 @@ from harness.augment.ops import CODES, OPS, Colour, Kind
 from harness.augment.plan import INTERPOLATIONS, Plan
 from harness.augment.spaces import MOST_OPS, SUFFIXES, Row, Space, find_space
 from harness.errors import UserError, nearest
-from harness.schema import canonical
+from harness.fields import canonical
 
 _TEXT = re.compile(r"(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?")
 _ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")

@@ -17,9 +17,10 @@ from harness.cluster import failure, slurm
 from harness.cluster.job_registry import GAVE_UP, reason_to_give_up
 from harness.cluster.stop_flag import StopFlag
 from harness.cluster_schema import ClusterConfig
+from harness.fields import Frozen
 from harness.files import atomic_write
 from harness.plain_yaml import copy_tables, use_copies
-from harness.schema import Frozen, RunConfig, StageConfig
+from harness.schema import RunConfig, StageConfig
 from harness.store.store import Store
 from harness.sweep.jobs import Job, stages_of
 

@@ -16,8 +16,9 @@ from pydantic import Field, Strict, ValidationError, model_validator
 
 from harness.data.catalog import MANIFEST, DatasetInfo, check_counts, find_betons, shown
 from harness.errors import UserError
+from harness.fields import Frozen, Names, PositiveInt
 from harness.files import Damaged
-from harness.schema import DatasetConfig, Frozen, Names, PositiveInt
+from harness.schema import DatasetConfig
 from harness.store.records import read_json
 
 FORMAT: Literal[1] = 1

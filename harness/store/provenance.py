@@ -44,7 +44,7 @@ RECORDED = {
 The keys of a record have the same names; versions of packages are under its key `packages`.
 """
 SOURCE = Path(__file__).resolve().parent.parent
-USED = ("augment", "compress", "data", "models", "train", "rng.py", "schema.py")
+USED = ("augment", "compress", "data", "models", "train", "rng.py", "fields.py", "schema.py")
 """Files of the source that can change a number; the others plan, schedule, store or print."""
 OPTIONAL = ("augment/ops.py", "compress/methods/", "compress/surplus/", "models/families/")
 """Files of these that a stage does not use cannot have changed its numbers."""

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel
 
 from harness.errors import nearest
-from harness.schema import NoOptions, TrialConfig, canonical
+from harness.fields import canonical
+from harness.schema import NoOptions, TrialConfig
 from harness.states import STATES
 from harness.sweep.mistakes import nested_model
 

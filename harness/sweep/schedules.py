@@ -18,7 +18,8 @@ import itertools
 from collections.abc import Sequence
 
 from harness.errors import UserError, nearest
-from harness.schema import CompressConfig, Magnitude, TrialConfig, canonical
+from harness.fields import canonical
+from harness.schema import CompressConfig, Magnitude, TrialConfig
 from harness.sweep.tables import best_magnitude
 
 VARYING = ("falling", "rising", "shuffled")

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.fields import canonical
 from harness.files import user_path
 from harness.plain_yaml import read_text, remember_tables, table_files
-from harness.schema import Magnitude, TeacherConfig, TrialConfig, canonical
+from harness.schema import Magnitude, TeacherConfig, TrialConfig
 from harness.states import FINISHED
 from harness.sweep.axes import SHORT
 

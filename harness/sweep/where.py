@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UserError, closest, nearest
-from harness.schema import canonical
+from harness.fields import canonical
 from harness.sweep.axes import choices
 
 _WORDS: dict[str, Any] = {"none": None, "None": None, "null": None, "true": True, "false": False}

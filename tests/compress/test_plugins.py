@@ -40,7 +40,7 @@ METHOD = '''
 import torch
 
 from harness.compress import Method, register_method
-from harness.schema import Frozen
+from harness.fields import Frozen
 
 
 class StripesOptions(Frozen):

@@ -28,7 +28,6 @@ PROFILE = (PROFILES / "cluster" / "generic.yaml").read_text()
         ("x: [1, 1:30.5]", "write 90.5"),
         ("seed: 010", 'write 10, or "010" in quotes'),
         ("seed: -010", "write -10"),
-        ("seed: 0b11", "binary number: write 3"),
         ("seed: 08", "write 8"),
         ("seed: 0o10", "write the decimal number"),
         ("seed: 0b11", 'binary number: write 3, or "0b11" in quotes'),

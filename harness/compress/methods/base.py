@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from harness.fields import Frozen
 from harness.plugins import Registry
-from harness.schema import Frozen, NoOptions, TrialConfig
+from harness.schema import NoOptions, TrialConfig
 
 if TYPE_CHECKING:
     import torch

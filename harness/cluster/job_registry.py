@@ -65,6 +65,7 @@ class _Line(Record):
     name: str
     parts: list[list[str]] | None = None  # with `folder`, which starts at the store
     folder: str | None = None
+    inode: int | None = None  # of the folder
     job: JobId | None = None
     cancelled: list[JobId] | None = None
 
@@ -74,7 +75,11 @@ def record_submission(
 ) -> None:
     """Append, before a submission, the job's name, its elements' stages and its log folder."""
     store = Store(sweep_folder.parent.parent)
-    record = {"parts": [list(part) for part in parts], "folder": store.relative(folder)}
+    record = {
+        "parts": [list(part) for part in parts],
+        "folder": store.relative(folder),
+        "inode": folder.stat().st_ino,
+    }
     append_line(sweep_folder / "jobs.jsonl", {"name": name, **record, "time": time.time()})
 
 
@@ -95,17 +100,29 @@ def record_cancelled(sweep_folder: Path, jobs: Mapping[str, QueuedJob]) -> None:
 def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
     """Return the valid records of `jobs.jsonl`, of one sweep or of all sweeps of a store.
 
-    Their folders are absolute paths in the store.
+    Their folders are absolute paths in the store. `of_copy` tells that the store was copied after
+    the submission: the jobs are those of the original.
     """
     records = []
     for path in sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl")):
         for record in read_lines(path, _Line):
             folder = Store(store).own_log(record.get("folder"))
             if folder is not None and record.get("parts") is not None:
-                records.append({**record, "folder": folder})
+                records.append({**record, "folder": folder, "of_copy": _is_copy(folder, record)})
             elif "parts" not in record and (record.get("job") or record.get("cancelled")):
                 records.append(record)
     return records
+
+
+def _is_copy(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Return whether `folder` is a copy of the folder whose inode was recorded.
+
+    A store that is renamed, or mounted at another path, keeps its inodes.
+    """
+    try:
+        return record.get("inode") not in (None, folder.stat().st_ino)
+    except OSError:
+        return False
 
 
 def _submitted_parts(
@@ -134,7 +151,7 @@ def query_scheduler(
     prints a note and returns a Scheduler that has the `problem`.
     """
     records = read_records(store)
-    submissions = {record["name"]: record for record in records if "parts" in record}
+    submissions = {r["name"]: r for r in records if "parts" in r and not r["of_copy"]}
     submitted = {s for record in submissions.values() for part in record["parts"] for s in part}
     if submitted.isdisjoint(unfinished):
         return Scheduler()

@@ -29,6 +29,7 @@ from harness.commands.preflight import (
     scheduler_commands,
 )
 from harness.config import Launch, load
+from harness.config.checks import check_launch
 from harness.errors import UserError
 from harness.files import Damaged
 from harness.schema import RunConfig
@@ -88,6 +89,8 @@ def machine(_: Launch) -> Iterator[Finding]:
 
 def cluster(launch: Launch) -> Iterator[Finding]:
     """Check the cluster profile, and whether SLURM would take its jobs."""
+    for mistake in check_launch(launch, trains=True):
+        yield "bad", *mistake
     for check in (gpus_of_this_machine, linked_sweeps, scheduler_commands):
         for sentence in check(launch):
             yield "bad", f"profile {launch.cluster.name}", sentence

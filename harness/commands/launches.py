@@ -61,7 +61,7 @@ def _read(sweep: Sweep) -> list[dict[str, Any]]:
 def jobs(sweep: Sweep) -> list[str]:
     """Return the ids of all queued jobs that launches of this sweep submitted."""
     records = read_records(sweep.store.root, sweep.launch.grid.name)
-    names = {record["name"] for record in records}
+    names = {record["name"] for record in records if not record.get("of_copy")}
     return [job for job, entry in sweep.scheduler.jobs.items() if entry.name in names]
 
 

@@ -11,6 +11,7 @@ selected trials, and of failed trials only the stage that failed.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.store.records import read_lines
 
 OPTIONS = {"follow": Option(bool, default=False), "lines": Option(int, default=20, low=0)}
 POLL_SECONDS = 1.0
+MOST_BYTES = 2**26  # of a log that are read from its end
 BEGIN = "begin "  # how a worker's line about the start of a stage begins
 
 
@@ -68,7 +70,7 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
             path = sweep.store.own_log(attempts[-1].get("log"))
         else:
             path = job_logs[stage][1] if stage in job_logs else None
-        if path is not None and path.exists():
+        if path is not None and path.is_file():
             stages_of.setdefault(path, []).append(stage)
     return {path: stages_of[path] for path in sorted(stages_of, key=lambda p: p.stat().st_mtime)}
 
@@ -79,7 +81,10 @@ def _print_log(path: Path, stages: Sequence[str], count: int, is_whole: bool) ->
     Returns the size of the log, from where it can be followed.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - MOST_BYTES))
+            data = file.read(MOST_BYTES)
     except OSError as error:
         print(f"==> {path} ({', '.join(stages)}) <==\ncannot be read: {error.strerror}")
         return 0
@@ -87,7 +92,7 @@ def _print_log(path: Path, stages: Sequence[str], count: int, is_whole: bool) ->
     for names, part in [(stages, lines)] if is_whole else _parts(lines, stages):
         print(f"==> {path} ({', '.join(names)}) <==")
         print("\n".join(part[-count:] if count else []), flush=True)
-    return len(data)
+    return size
 
 
 def _parts(lines: Sequence[str], stages: Sequence[str]) -> list[tuple[list[str], list[str]]]:
@@ -152,6 +157,6 @@ def _read_from(path: Path, start: int) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(start)
-            return file.read()
+            return file.read(MOST_BYTES)
     except OSError:
         return b""

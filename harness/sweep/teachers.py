@@ -21,6 +21,7 @@ from harness.models import registry
 from harness.models.registry import TIMM, timm_names
 from harness.schema import DatasetConfig, ModelConfig, StageConfig
 from harness.store.identity import STAGE_ID
+from harness.store.records import LONGEST, read_bytes
 from harness.store.store import Store
 
 FEWEST_CLASSES_OF_TIMM = 1000  # timm's pretrained weights have ImageNet's classes or more
@@ -46,8 +47,9 @@ def _path(name: str) -> Path:
 def stage_config(folder: Path) -> StageConfig:
     """Return the config of the stage in `folder`. Raises UserError if it cannot be read."""
     try:
-        return StageConfig.model_validate_json((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
+        content = read_bytes(folder / "config.json", follow_links=True, longest=LONGEST)
+        return StageConfig.model_validate_json(content)
+    except (OSError, ValueError, Damaged) as error:
         raise UserError(
             f"teacher: {folder} does not have a readable config.json of a stage of this version. "
             "Name a finished stage of the store, a final.pt in a stage's folder, or timm:NAME."

@@ -1,6 +1,7 @@
 """Jobs of a sweep stay in sight, whatever words it was launched with; no selection is empty."""
 
 import json
+import shutil
 
 import pytest
 
@@ -43,7 +44,10 @@ def test_jobs_of_other_words_and_of_a_changed_grid_are_shown_and_cancelled(
     assert set(listed["jobs_outside"]) == set(bed.jobs())
 
     bed.run("harness.launch", *args(make_grid("another", seeds="7"), store, HELD))
-    everything = bed.run("harness.cancel", *args(grid, store, "all=true"))
+    copy = shutil.copytree(store, tmp_path / "copy")
+    assert "cancelled all 0 jobs" in bed.run("harness.cancel", *args(grid, copy, "all=true"))
+    moved = store.rename(tmp_path / "moved")
+    everything = bed.run("harness.cancel", *args(grid, moved, "all=true"))
     assert "cancelled all 3 jobs of the sweep" in everything
     bed.wait(lambda: len(bed.jobs()) == 1)
 

@@ -72,3 +72,11 @@ z""".splitlines()
 def test_parts_of_a_log(stages, expected):
     parts = [("".join(names), lines) for names, lines in _parts(LOG, list(stages))]
     assert parts == [(names, LOG[lines]) for names, lines in expected]
+
+
+def test_only_the_end_of_a_long_log_is_read(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "log"
+    path.write_text("first\n" + 1000 * "x" + "\nlast\n")
+    monkeypatch.setattr(logs, "MOST_BYTES", 8)
+    assert logs._print_log(path, ["a"], 20, is_whole=True) == path.stat().st_size
+    assert capsys.readouterr().out == f"==> {path} (a) <==\nxx\nlast\n"

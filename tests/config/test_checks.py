@@ -5,13 +5,15 @@ import os
 import pytest
 import torch
 
-from harness.commands import launch
+from harness.commands import doctor, launch
+from harness.config import load
 from harness.data.catalog import training_sides
 from harness.data.crops import side_at
 from harness.errors import UserError
 from harness.models import registry, trial_forward
 from harness.models.family import FAMILIES
 from harness.schema import DatasetConfig, ModelConfig, RunConfig, TeacherConfig
+from harness.sweep.teachers import stage_config
 from harness.train.judge import CANDIDATE_EPOCHS
 
 TIMM = ["model.depth=null", "model.width=1"]
@@ -147,3 +149,16 @@ def test_every_family_takes_the_smallest_images_that_it_declares(name):
     trial_forward.check_forward(config, 10, [side])
     if side > (family.patch or 1):
         assert registry.check(config, side - 1)
+
+
+def test_the_doctor_lists_what_a_launch_refuses():
+    config = load(["grid=quickstart", "run.device=cuda"])
+    findings = list(doctor.cluster(config))
+    assert findings[0][:2] == ("bad", "run.device")
+    assert "see no GPU" in findings[0][2]
+
+
+def test_a_pipe_in_place_of_a_teachers_config_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(UserError, match="does not have a readable config"):
+        stage_config(tmp_path)

@@ -65,7 +65,7 @@ class _Line(Record):
     name: str
     parts: list[list[str]] | None = None  # with `folder`, which starts at the store
     folder: str | None = None
-    inode: int | None = None  # of the folder
+    inode: int | None = None  # of the sweep's folder
     job: JobId | None = None
     cancelled: list[JobId] | None = None
 
@@ -78,7 +78,7 @@ def record_submission(
     record = {
         "parts": [list(part) for part in parts],
         "folder": store.relative(folder),
-        "inode": folder.stat().st_ino,
+        "inode": sweep_folder.stat().st_ino,
     }
     append_line(sweep_folder / "jobs.jsonl", {"name": name, **record, "time": time.time()})
 
@@ -108,21 +108,18 @@ def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
         for record in read_lines(path, _Line):
             folder = Store(store).own_log(record.get("folder"))
             if folder is not None and record.get("parts") is not None:
-                records.append({**record, "folder": folder, "of_copy": _is_copy(folder, record)})
+                records.append({**record, "folder": folder, "of_copy": _is_copy(path, record)})
             elif "parts" not in record and (record.get("job") or record.get("cancelled")):
                 records.append(record)
     return records
 
 
-def _is_copy(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Return whether `folder` is a copy of the folder whose inode was recorded.
+def _is_copy(path: Path, record: Mapping[str, Any]) -> bool:
+    """Return whether the folder of `path` is not the one in which `record` was written.
 
     A store that is renamed, or mounted at another path, keeps its inodes.
     """
-    try:
-        return record.get("inode") not in (None, folder.stat().st_ino)
-    except OSError:
-        return False
+    return record.get("inode") not in (None, path.parent.stat().st_ino)
 
 
 def _submitted_parts(

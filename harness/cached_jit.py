@@ -23,7 +23,7 @@ _CORRUPT_CACHE = (
     ImportError,
 )  # fmt: skip
 jit = functools.partial(numba.njit, nogil=True, error_model="numpy")
-"""The options of every compiled function, also of those that a cached one calls."""
+"""Compile with the options that all compiled functions share, whether cached or not."""
 
 
 class CachedJit:
@@ -34,7 +34,7 @@ class CachedJit:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._in_memory: Callable[..., Any] | None = None
+        self._uncached: Callable[..., Any] | None = None
         self._lock = threading.Lock()
         try:
             self.compiled = jit(cache=True)(function)
@@ -43,15 +43,15 @@ class CachedJit:
 
     def __call__(self, *arguments: Any) -> Any:
         """Return what the function returns."""
-        if self._in_memory is not None:
-            return self._in_memory(*arguments)
+        if self._uncached is not None:
+            return self._uncached(*arguments)
         try:
             return self.compiled(*arguments)
-        except OSError:  # a full disk or a quota: compiled, but not written; now it is in memory
+        except OSError:  # the disk is full: Numba compiled the function, but could not cache it
             return self.compiled(*arguments)
         except _CORRUPT_CACHE as error:
             with self._lock:
-                if self._in_memory is None:
+                if self._uncached is None:
                     print(
                         "note: the compiled code that Numba cached in "
                         f"{self.compiled.stats.cache_path} cannot be read "
@@ -59,5 +59,5 @@ class CachedJit:
                         "that folder.",
                         file=sys.stderr,
                     )
-                    self._in_memory = jit()(self._function)
-            return self._in_memory(*arguments)
+                    self._uncached = jit()(self._function)
+            return self._uncached(*arguments)

@@ -2,9 +2,10 @@
 
 A program applies one sample's op to a block of that sample's pixels. So a layer reads and writes
 every value once, although its samples drew different ops. Ops whose table depends on the image
-(Contrast, AutoContrast, Equalize) get it from a kernel that runs before. The arithmetic is that of
-`kernels.py`, to the bit: multiply and add are not fused, and means and thirteenths are computed in
-whole numbers. All parameters are sent in one copy from pinned memory.
+(Contrast, AutoContrast, Equalize) read it from memory: another kernel computes these tables before
+the layer runs. The results equal those of `kernels.py` to the bit: multiply and add are not fused,
+and Contrast's mean and the division by 13 in Sharpness's filter use integers. One copy from pinned
+memory sends all parameters.
 
 Without a GPU the same code runs in Triton's interpreter (`TRITON_INTERPRET=1`); the tests use it to
 compare the pixels with those of `torch_executor.py`.
@@ -23,7 +24,7 @@ from harness.augment.lower import Lowered
 from harness.augment.ops import Colour, Kind
 
 _BLOCK = 1024  # pixels of a program
-_ALIGNMENT = 16  # bytes, of the beginning of each parameter in the copy
+_ALIGNMENT = 16  # each parameter starts at a multiple of this many bytes in the copy
 
 _TABLE = tl.constexpr(int(Kind.TABLE))
 _WARP = tl.constexpr(int(Kind.WARP))
@@ -43,36 +44,37 @@ def run(images: Tensor, lowered: Lowered, fill: Colour, interpolation: str) -> T
     """
     source = images.contiguous()
     n, height, width = len(source), *source.shape[2:]
-    # Ops whose table depends on the image get a slot in `image_tables`, in the order of layers.
-    computed = _DEPENDS_ON_IMAGE[lowered.kinds]
-    computed_at = np.flatnonzero(computed).astype(np.int32)
-    slots = lowered.slots.copy()
-    slots[computed] = np.arange(len(computed_at))
-    kinds, weights, rows, tables, maps, boxes, colour, places = _send(
+    # Each op whose table depends on the image gets a slot in `image_tables`, layer by layer.
+    needs_table = _DEPENDS_ON_IMAGE[lowered.kinds]
+    table_positions = np.flatnonzero(needs_table).astype(np.int32)
+    host_slots = lowered.slots.copy()
+    host_slots[needs_table] = np.arange(len(table_positions))
+    kinds, weights, slots, tables, maps, boxes, colour, positions = _send(
         source.device,
         lowered.kinds,
         lowered.weights,
-        slots,
+        host_slots,
         lowered.tables,
         lowered.maps,
         lowered.boxes,
         np.array(fill, dtype=np.uint8),
-        computed_at,
+        table_positions,
     )
-    # Layers do not share slots: the tables of the next are written while a slow block still reads.
-    size = (len(computed_at), 3, 256)
+    # Layers must not share slots: the kernel could write the next layer's tables while a slow block
+    # of this layer still reads its own.
+    size = (len(table_positions), 3, 256)
     image_tables = torch.empty(size, dtype=torch.uint8, device=source.device)
     pixels, first_slot, bilinear = height * width, 0, interpolation == "bilinear"
     with torch.cuda.device_of(source):
-        for layer, count in enumerate(computed.sum(axis=1).tolist()):
+        for layer, count in enumerate(needs_table.sum(axis=1).tolist()):
             target = torch.empty_like(source)
             if count:
                 _compute_tables[(count, 3)](
-                    source, image_tables, places, kinds, weights, first_slot, n, pixels,
+                    source, image_tables, positions, kinds, weights, first_slot, n, pixels,
                     BLOCK=4 * _BLOCK, num_warps=8, enable_fp_fusion=False,
                 )  # fmt: skip
             _layer[(n * triton.cdiv(pixels, _BLOCK),)](
-                source, target, kinds, weights, rows, tables, image_tables, maps, boxes, colour,
+                source, target, kinds, weights, slots, tables, image_tables, maps, boxes, colour,
                 layer * n, height, width,
                 BILINEAR=bilinear, BLOCK=_BLOCK, num_warps=8 if bilinear else 4,
                 enable_fp_fusion=False,
@@ -116,22 +118,23 @@ def _luma(image, k, pixels, inside):  # type: ignore[no-untyped-def]
     return (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
 
 
-# Triton compiles a variant of a kernel where an integer argument is 1 or divisible by 16. Arguments
-# that differ between layers and batches are excluded from that, and pointers are always to the
-# beginning of an array, so a training compiles each kernel once.
+# Triton compiles separate variants of a kernel for integer arguments that are 1 or divisible by 16,
+# and for aligned pointers. `do_not_specialize` prevents this for the arguments that differ between
+# layers and batches. A pointer always is the beginning of an array, so its alignment does not vary.
+# A training therefore compiles each kernel once.
 @triton.jit(do_not_specialize=["first_slot", "n"])
 def _compute_tables(  # type: ignore[no-untyped-def]
-    source, tables, places, kinds, weights, first_slot, n, pixels, BLOCK: tl.constexpr
+    source, tables, positions, kinds, weights, first_slot, n, pixels, BLOCK: tl.constexpr
 ):
     """Write the table of one channel of one sample to tables uint8 [slots, 3, 256].
 
-    places: int32 [slots], where the parameters of each table are in [layers, N].
+    positions: int32 [slots], for each table the index of its op in the flattened [layers, N].
     """
     slot, channel = first_slot + tl.program_id(0), tl.program_id(1)
-    place = tl.load(places + slot)
-    sample = (place % n).to(tl.int64)
-    kind = tl.load(kinds + place).to(tl.int32)
-    weight = tl.load(weights + place)
+    position = tl.load(positions + slot)
+    sample = (position % n).to(tl.int64)
+    kind = tl.load(kinds + position).to(tl.int32)
+    weight = tl.load(weights + position)
     image = source + sample * 3 * pixels
     ramp = tl.arange(0, 256)
     blended = ramp.to(tl.float32)
@@ -149,7 +152,8 @@ def _compute_tables(  # type: ignore[no-untyped-def]
             k = start + tl.arange(0, BLOCK)
             values = tl.load(image + channel * pixels + k, mask=k < pixels, other=0)
             counts += tl.histogram(values.to(tl.int32), 256)
-        padding = tl.cdiv(pixels, BLOCK) * BLOCK - pixels  # was counted as value 0
+        # the histograms counted masked pixels as value 0
+        padding = tl.cdiv(pixels, BLOCK) * BLOCK - pixels
         counts -= tl.where(ramp == 0, padding, 0)
         last = tl.max(tl.where(counts > 0, ramp, 0), axis=0)
         if kind == _EQUALIZE:
@@ -167,24 +171,24 @@ def _compute_tables(  # type: ignore[no-untyped-def]
     tl.store(tables + (slot * 3 + channel) * 256 + ramp, table)
 
 
-@triton.jit(do_not_specialize=["first"])
+@triton.jit(do_not_specialize=["layer_start"])
 def _layer(  # type: ignore[no-untyped-def]
-    source, target, kinds, weights, slots, tables, image_tables, maps, boxes, colour, first, height,
-    width, BILINEAR: tl.constexpr, BLOCK: tl.constexpr,
+    source, target, kinds, weights, slots, tables, image_tables, maps, boxes, colour, layer_start,
+    height, width, BILINEAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Apply one op to a block of pixels of one sample, all three channels.
 
-    first: the position of the layer's first sample in the parameters.
+    layer_start: the index of the layer's first sample in the flattened [layers, N].
     """
     pixels = height * width
     blocks = tl.cdiv(pixels, BLOCK)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     k = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     valid = k < pixels
-    place = first + sample
-    kind = tl.load(kinds + place).to(tl.int32)
-    weight = tl.load(weights + place)
-    slot = tl.load(slots + place)
+    position = layer_start + sample
+    kind = tl.load(kinds + position).to(tl.int32)
+    weight = tl.load(weights + position)
+    slot = tl.load(slots + position)
     image, out = source + sample * 3 * pixels, target + sample * 3 * pixels
     x, y = k % width, k // width
     if kind == _WARP:
@@ -207,7 +211,7 @@ def _layer(  # type: ignore[no-untyped-def]
             value = _blend(low.to(tl.float32), high.to(tl.float32), weight)
             tl.store(out + c * pixels + k, value, mask=valid)
     elif kind == _BOX:
-        box = boxes + place * 4
+        box = boxes + position * 4
         left, top = tl.load(box), tl.load(box + 1)
         right, bottom = tl.load(box + 2), tl.load(box + 3)
         covered = (x >= left) & (x < right) & (y >= top) & (y < bottom)
@@ -229,7 +233,10 @@ def _layer(  # type: ignore[no-untyped-def]
 def _warp(  # type: ignore[no-untyped-def]
     image, out, map, colour, k, valid, x, y, height, width, BILINEAR: tl.constexpr
 ):
-    """`Image.transform(AFFINE)` by a map int32 [6] in 16.16 fixed point, or float64 [6]."""
+    """Apply Pillow's `Image.transform(AFFINE)`.
+
+    map: int32 [6] in 16.16 fixed point for nearest, float64 [6] for bilinear.
+    """
     a, b, c = tl.load(map), tl.load(map + 1), tl.load(map + 2)
     d, e, f = tl.load(map + 3), tl.load(map + 4), tl.load(map + 5)
     pixels = height * width

@@ -28,7 +28,9 @@ def release_held(scheduler: Scheduler) -> None:
     ours = dict([*scheduler.stages.values(), *scheduler.stuck.values()])
     ending = [job for job, entry in ours.items() if entry.state == "COMPLETING"]
     if ending:
-        print(f"note: {len(ending):,} jobs are ending; launch again in a minute for what they left")
+        print(
+            f"note: {len(ending):,} jobs are ending; launch again in a minute to queue their stages"
+        )
     for sentence in slurm.describe_waiting(ours):
         print(f"note: {sentence}")
     for job in [job for job, entry in ours.items() if entry.reason in slurm.HELD]:
@@ -39,7 +41,10 @@ def release_held(scheduler: Scheduler) -> None:
 
 
 def record_losses(store: Store, stages: Sequence[str], scheduler: Scheduler) -> None:
-    """Record the losses that no worker has recorded yet: they decide how much memory jobs get."""
+    """Record the failures of jobs that ended without recording one.
+
+    The failures of a stage decide how much memory its next job gets.
+    """
     for stage in stages:
         folder = store.folder(stage)
         owner = look(folder) if folder.exists() else None
@@ -50,11 +55,11 @@ def record_losses(store: Store, stages: Sequence[str], scheduler: Scheduler) -> 
             if not owner.job.startswith("local-"):
                 failure.record_lost(store, stage, owner, "launch")
             claim.release()
-    _record_early_losses(store, stages, scheduler)
+    _record_jobs_without_claim(store, stages, scheduler)
 
 
-def _record_early_losses(store: Store, stages: Sequence[str], scheduler: Scheduler) -> None:
-    """Record jobs that ran out of memory before they claimed a stage: only their log tells it."""
+def _record_jobs_without_claim(store: Store, stages: Sequence[str], scheduler: Scheduler) -> None:
+    """Record jobs that ran out of host memory before they claimed a stage, from their logs."""
     first_stage: dict[str, tuple[str, Path]] = {}
     for stage, (job, log) in job_registry.last_logs(store.root, stages).items():
         if job not in scheduler.jobs:
@@ -78,7 +83,7 @@ def submit(
 ) -> Submitted:
     """Submit jobs for the stages `todo`, and return what was queued."""
     ready = [stage for stage in todo if not failure.blocks(store.failures(stage))]
-    held_by = {
+    job_of_stage = {
         stage: state.job
         for stage, state in states.items()
         if state.name in UNDER_WAY and state.job in scheduler.jobs
@@ -90,7 +95,7 @@ def submit(
         launch.run,
         device_seconds(cost.seconds_per_epoch(plan, states, store.root), plan),
         lambda stage: failure.memory_factor(store.failures(stage)),
-        held_by,
+        job_of_stage,
         cost.read_measurements(store.root, plan),
     )
     if not groups:

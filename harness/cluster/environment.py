@@ -1,8 +1,8 @@
-"""Which variables of a user's shell reach submitit, torch and DeepSpeed in a worker, in one table.
+"""The table of the shell's variables that are removed, set, refused or passed on to a worker.
 
 A shell may still hold what `torchrun`, `mpirun`, another tool's job or an experiment left there. A
 worker gets its ranks from SLURM or submitit alone, and no variable may change numbers that the
-store records under one id. What tunes a site's network or a debugger's output is passed on.
+store records under one id. Settings of a site's network and of debugging output are passed on.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple
 
 RANKS = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
 READ_AT_IMPORT = "SUBMITIT_PREEMPT_SIGNAL SUBMITIT_LOG_LEVEL SUBMITIT_DEBUG_JOB_ID _TEST_CLUSTER_"
-"""submitit reads these when it is imported, or to choose its kind of job: before any code here."""
+"""submitit reads these on import, or to choose its kind of job, so they are removed before that."""
 
 
 class Rule(NamedTuple):
-    """What is done about some variables. `names` may have `*` and `?`; the first rule counts.
+    """What happens to some variables. `names` may have `*` and `?`; the first match is applied.
 
     "removed" from a worker before torch is imported; "set" by the harness or by submitit, whatever
     the shell says; "refused" by a check of the launch; "passed" on unchanged.
@@ -30,7 +30,11 @@ class Rule(NamedTuple):
 
 
 TABLE = (
-    Rule("removed", READ_AT_IMPORT, "a time limit's signal is SIGUSR2, and logs are complete"),
+    Rule(
+        "removed",
+        READ_AT_IMPORT,
+        "they change submitit's signal before a time limit, its logs or its kind of job",
+    ),
     Rule("set", "SUBMITIT_*", "by submitit, for each worker"),
     Rule("set", RANKS, "by rendezvous.py for several tasks; removed for a single one"),
     Rule(
@@ -68,7 +72,7 @@ TABLE = (
     Rule(
         "passed",
         "ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA DNNL_MAX_CPU_ISA MKL_* OMP_* KMP_*",
-        "a CPU's instructions, set to repeat bits on another CPU; run.threads sets the threads",
+        "they select CPU instructions, to repeat results exactly; run.threads sets the threads",
     ),
     Rule(
         "passed",
@@ -100,9 +104,9 @@ def remove(names: Iterable[str]) -> list[str]:
 def clean_worker() -> None:
     """Remove what the table says, and ranks of another tool; call it before torch is imported."""
     rules = {name: rule_for(name) for name in os.environ}
-    foreign = [name for name, rule in rules.items() if rule and rule.action == "removed"]
-    if removed := remove([*RANKS.split(), *foreign]):
+    to_remove = [name for name, rule in rules.items() if rule and rule.action == "removed"]
+    if removed := remove([*RANKS.split(), *to_remove]):
         print(f"note: not used in a worker: {', '.join(sorted(removed))}", flush=True)
 
 
-remove(READ_AT_IMPORT.split())  # here: every module of this package is imported after this one
+remove(READ_AT_IMPORT.split())  # the package's `__init__.py` imports this module first

@@ -6,7 +6,7 @@
 | time_limit    | yes; not after 3 without a step      | a limit is not an error; a step must fit |
 | lost          | up to 5 times at one step            | node or process ended without a message  |
 | start         | up to 3 times                        | a node may be broken: no GPU, no peers   |
-| transport     | up to 5 times at one step, later     | connections between ranks break          |
+| transport     | up to 5 times at one step, delayed   | connections between ranks break          |
 | host_memory   | up to 3 times, memory doubled        | up to `cluster.slurm.max_mem_gb`         |
 | out_of_memory | with half the micro-batch, down to 1 | the global batch stays the same          |
 | gang          | each member alone                    | one failed, or all took too much memory  |
@@ -44,8 +44,8 @@ _CONNECTION = re.compile(
 )
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, in its repr
 _DETAILS = re.compile(r"\S*/.*[/.]\S+|\([^()]*\)|(?<!\w)'[^']*'|\"[^\"]*\"|\S*\d\S*|\S+\.\w{2,5}\b")
-"""What differs where one cause strikes several stages: paths, names in quotes, numbers, files. The
-apostrophe of "can't" begins no name."""
+"""Parts of a message that differ between stages that fail for the same reason: paths, quoted names,
+numbers, files. The apostrophe of "can't" does not count as a quotation mark."""
 _TAIL_BYTES = 4096
 
 
@@ -79,7 +79,7 @@ def describe(error: BaseException, **where: Any) -> dict[str, Any]:
 
 
 def _encodable(text: str) -> str:
-    """Return text in which names of files may hold any bytes, as text that UTF-8 can encode."""
+    """Return text that UTF-8 can encode: bytes of file names that are not UTF-8 are escaped."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -116,22 +116,22 @@ def record_lost(store: Store, stage: str, owner: ClaimState, job: str) -> None:
 
 
 def _was_in_gang(store: Store, stage: str, owner: ClaimState) -> bool:
-    """Return whether that owner trained the stage beside others."""
+    """Return whether `owner` trained the stage in a gang with others."""
     attempts = read_lines(store.folder(stage) / "attempts.jsonl")
     last = attempts[-1] if attempts else {}
-    is_owners = (last.get("job"), last.get("attempt")) == (owner.job, owner.attempt)
-    return is_owners and bool(last.get("gang"))
+    is_of_owner = (last.get("job"), last.get("attempt")) == (owner.job, owner.attempt)
+    return is_of_owner and bool(last.get("gang"))
 
 
 def must_train_alone(failures: Sequence[dict[str, Any]]) -> bool:
-    """Return whether the stage was in a gang that failed, and may be the reason."""
+    """Return whether the stage was in a gang that failed, since it may have caused the failure."""
     return any(record.get("class") == "gang" for record in _since_retry(failures))
 
 
 def signature(record: dict[str, Any]) -> str:
-    """Return what two failures of different stages share when they are the same failure.
+    """Return a text that is equal for failures of different stages with the same cause.
 
-    Images, files and numbers that the messages name may differ.
+    Names of images, files and numbers in the message are left out.
     """
     message = " ".join(_DETAILS.sub("#", str(record.get("message"))).split())
     return f"{record.get('error')} at {record.get('where')}: {message}"
@@ -155,12 +155,12 @@ def blocks(failures: Sequence[dict[str, Any]]) -> bool:
     tries = TRIES.get(str(last.get("class")))
     if tries is None:
         return True
-    alike = 0
+    repetitions = 0
     for record in _since_retry(failures):
         if (record.get("class"), record.get("step")) != (last["class"], last.get("step")):
             break
-        alike += 1
-    return alike >= tries
+        repetitions += 1
+    return repetitions >= tries
 
 
 def micro_batch_size(failures: Sequence[dict[str, Any]], requested: int | None) -> int | None:

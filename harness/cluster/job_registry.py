@@ -1,4 +1,4 @@
-"""The record of the jobs that were submitted for stages, and of those that SLURM still has.
+"""Record which jobs were submitted for which stages, and find those that are still in the queue.
 
 A sweep's `jobs.jsonl` gets a line before each submission: the name of the job, which is unique, and
 the stages of each element of its array. A second line with the job's id follows the submission.
@@ -40,8 +40,8 @@ class Scheduler:
     `stages`: for each stage that a queued job holds, the job's id and its entry in the queue.
     `stuck`: the same for jobs that can never start. `jobs`: this user's queued jobs by id. `ended`:
     for each other stage that was submitted, a sentence about its last job.
-    `was_queried`: False where no stage needed it, or squeue is not installed. `problem`: why SLURM
-    did not answer, or ''.
+    `was_queried`: False if SLURM's queue was not read, because no unfinished stage was submitted,
+    squeue is not installed, or SLURM did not answer. `problem`: why SLURM did not answer, or ''.
     """
 
     stages: Mapping[str, tuple[str, QueuedJob]] = field(default_factory=dict)
@@ -63,8 +63,8 @@ class _Line(Record):
     """A line of `jobs.jsonl`, as one of the functions below writes it."""
 
     name: str
-    parts: list[list[str]] | None = None  # with `folder`, which starts at the store
-    folder: str | None = None
+    parts: list[list[str]] | None = None  # the stages of each element of the job's array
+    folder: str | None = None  # of the submission, relative to the store
     inode: int | None = None  # of the sweep's folder
     job: JobId | None = None
     cancelled: list[JobId] | None = None
@@ -100,8 +100,8 @@ def record_cancelled(sweep_folder: Path, jobs: Mapping[str, QueuedJob]) -> None:
 def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
     """Return the valid records of `jobs.jsonl`, of one sweep or of all sweeps of a store.
 
-    Their folders are absolute paths in the store. `of_copy` tells that the store was copied after
-    the submission: the jobs are those of the original.
+    Their folders are absolute paths in the store. `of_copy` is True if the store was copied after
+    the submission, so that the jobs belong to the original store.
     """
     records = []
     for path in sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl")):
@@ -115,7 +115,7 @@ def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
 
 
 def _is_copy(path: Path, record: Mapping[str, Any]) -> bool:
-    """Return whether the folder of `path` is not the one in which `record` was written.
+    """Return whether `record` was written in another folder and copied to that of `path`.
 
     A store that is renamed, or mounted at another path, keeps its inodes.
     """
@@ -125,7 +125,7 @@ def _is_copy(path: Path, record: Mapping[str, Any]) -> bool:
 def _submitted_parts(
     records: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, list[str], Path]]:
-    """Yield the job's id, the stages and the folder of each submitted part that has a job's id."""
+    """Yield the job's id, the stages and the folder of each array element that SLURM accepted."""
     ids = {record["name"]: record["job"] for record in records if "job" in record}
     for record in records:
         if "parts" in record and record["name"] in ids:
@@ -142,10 +142,11 @@ def query_scheduler(
 ) -> Scheduler:
     """Return what SLURM knows of the `unfinished` stages that were submitted from this store.
 
-    SLURM is not asked where there are none: another sweep's controller may be gone for good. With
-    `heartbeat`, the query is repeated for a while if the controller is down, and `heartbeat` is
-    called meanwhile. When it does not answer, this raises UserError or, with `must_answer=False`,
-    prints a note and returns a Scheduler that has the `problem`.
+    If none of them was submitted, SLURM is not queried, because the store's other sweeps may have
+    used a controller that no longer exists. With `heartbeat`, the query is repeated for a while if
+    the controller is down, and `heartbeat` is called meanwhile. When the controller does not
+    answer, this raises UserError or, with `must_answer=False`, prints a note and returns a
+    Scheduler that has the `problem`.
     """
     records = read_records(store)
     submissions = {r["name"]: r for r in records if "parts" in r and not r["of_copy"]}
@@ -167,13 +168,14 @@ def query_scheduler(
     has_given_up = functools.cache(lambda folder: reason_to_give_up(folder) is not None)
     for job, entry in jobs.items():
         record = submissions.get(entry.name)
-        if record is None or has_given_up(record["folder"]):  # it ends as soon as it begins
+        # a job of a submission that gave up exits at once, so it does not hold its stages
+        if record is None or has_given_up(record["folder"]):
             continue
         element = job.partition("_")[2]
-        number = int(element) if element.isdecimal() else 0
-        for part in record["parts"][number : number + 1]:
-            holder = stuck if entry.reason in slurm.NEVER else stages
-            holder.update(dict.fromkeys(part, (job, entry)))
+        index = int(element) if element.isdecimal() else 0
+        for part in record["parts"][index : index + 1]:
+            jobs_by_stage = stuck if entry.reason in slurm.NEVER else stages
+            jobs_by_stage.update(dict.fromkeys(part, (job, entry)))
     ended = _why_ended(records, set(unfinished) - set(stages), dict(stuck.values()))
     return Scheduler(stages, stuck, jobs, ended, was_queried=True)
 
@@ -181,7 +183,7 @@ def query_scheduler(
 def _why_ended(
     records: Sequence[Mapping[str, Any]], stages: Collection[str], stuck: Mapping[str, QueuedJob]
 ) -> dict[str, str]:
-    """Return a sentence about the last job that had a stage, for those that were submitted."""
+    """Return, for each of `stages` that was submitted, a sentence about how its last job ended."""
     last = {
         stage: (job, folder)
         for job, part, folder in _submitted_parts(records)
@@ -220,10 +222,10 @@ def last_logs(store: Path, stages: Sequence[str]) -> dict[str, tuple[str, Path]]
     requested = set(stages)
     logs: dict[str, tuple[str, Path]] = {}
     for job, part, folder in _submitted_parts(read_records(store)):
-        if with_log := requested.intersection(part):
+        if stages_of_job := requested.intersection(part):
             log = Store(store).own_log(folder / f"{job}_0_log.out")
             if log is not None:
-                logs.update(dict.fromkeys(with_log, (job, log)))
+                logs.update(dict.fromkeys(stages_of_job, (job, log)))
     return logs
 
 

@@ -1,7 +1,8 @@
 """The private folder of a launch: submission files, pickles, logs, and the code that its jobs run.
 
-The copy of the code holds uncommitted changes, too, and its record says so. Each launch makes its
-own copy: one that is already in a store may come from another user, and jobs would execute it.
+The copy of the code includes uncommitted changes; its `snapshot.json` then records the commit with
+`+changes`. Each launch makes its own copy: one that is already in a store may come from another
+user, and jobs would execute it.
 """
 
 from __future__ import annotations
@@ -50,17 +51,18 @@ def new_launch_folder(sweep_folder: Path) -> Path:
 def take_snapshot(launch_folder: Path) -> Path:
     """Copy the code into a launch's new private folder; return the folder for PYTHONPATH.
 
-    Loops that Numba compiled here are copied with the times of their sources, by which Numba
-    recognises them. Without them each launch's first jobs compile for ten seconds.
+    The copy includes Numba's disk cache and keeps the modification times of source files, by which
+    Numba decides whether the cache is valid. Without the cache, the first jobs of each launch
+    compile for ten seconds.
     """
     target = launch_folder / "code"
     target.mkdir(mode=0o700)
     ignore = shutil.ignore_patterns("*.pyc*", "*.tmp.*")  # other processes may be writing them
     with explained(target):
         shutil.copytree(SOURCE, target / SOURCE.name, ignore=ignore)
-        if not GRIDS.is_relative_to(SOURCE):  # in a checkout; policies name spaces that lie there
+        if not GRIDS.is_relative_to(SOURCE):  # a checkout; policies refer to spaces in that folder
             shutil.copytree(GRIDS, target / GRIDS.name)
-        for folder, _, _ in os.walk(target):  # a copy of a read-only checkout can be removed again
+        for folder, _, _ in os.walk(target):  # else a read-only checkout's copy cannot be removed
             Path(folder).chmod(0o700)
     write_json(target / "snapshot.json", {"code": code_version(), "commit": commit()})
     return target

@@ -47,9 +47,9 @@ def assign_gpus(cluster: ClusterConfig, processes: int) -> list[tuple[int, ...]]
             f"CUDA_VISIBLE_DEVICES={visible} lists {len(numbers)} GPUs, fewer than "
             f"cluster.gpus_per_node={count}: set a smaller number, or unset CUDA_VISIBLE_DEVICES"
         )
-    each = min(count, max(processes, count // cluster.workers))
+    gpus_per_worker = min(count, max(processes, count // cluster.workers))
     return [
-        tuple(int(numbers[(worker * each + i) % count]) for i in range(each))
+        tuple(int(numbers[(worker * gpus_per_worker + i) % count]) for i in range(gpus_per_worker))
         for worker in range(cluster.workers)
     ]
 
@@ -72,7 +72,7 @@ class LocalWorkers:
         self.number_of: dict[str, int] = {}  # job id -> number of the worker
 
     def start(self, number: int) -> None:
-        """Start worker `number`. It ignores Ctrl-C: the launcher receives that and stops it.
+        """Start worker `number`. It ignores Ctrl-C, because the launcher then stops all workers.
 
         Raises CannotWrite where its files cannot be written to the store.
         """

@@ -22,8 +22,8 @@ WAIT_SECONDS = 120.0
 def export_rank_variables(folder: Path, message: str | None = None) -> str | None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT of a task.
 
-    A job of one task needs none, and has none (`environment.clean_worker`). Returns the `message`
-    of rank 0, the same on all ranks.
+    A job of one task runs without them (`environment.clean_worker` removes them). Every rank
+    returns the `message` that rank 0 passed in.
     Raises UserError when rank 0 does not write its address in time.
     """
     from submitit import JobEnvironment

@@ -46,7 +46,7 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
             problems.append(f"{column}: {problem}")
     problems += _convert_magnitudes(frame)
     for column in frame.columns.difference(["magnitude", *RANGES]):
-        if _is_to_convert(frame[column]):
+        if _needs_conversion(frame[column]):
             texts = [None if is_missing(value) else _text(value) for value in frame[column]]
             frame[column] = pd.Series(texts, index=frame.index, dtype=object)
     if "trial" in columns:
@@ -69,7 +69,7 @@ def _raise_if_any(problems: Sequence[str], name: str) -> None:
         raise UserError("\n  ".join(lines))
 
 
-def _is_to_convert(column: pd.Series) -> bool:
+def _needs_conversion(column: pd.Series) -> bool:
     """Return whether a column may have values other than texts, or texts with carriage returns."""
     if isinstance(column.dtype, pd.StringDtype):
         return bool(column.str.contains("\r", regex=False, na=False).any())
@@ -77,16 +77,20 @@ def _is_to_convert(column: pd.Series) -> bool:
 
 
 def _text(value: Any) -> str:
-    """Return the value as text: lists cannot be keys of a group.
+    """Return the value as text, because lists cannot be keys of a group.
 
-    In CSV, readers would take a carriage return for the end of a row. Parquet's lists are arrays.
+    pandas reads lists in Parquet as arrays. Carriage returns become line feeds, because readers of
+    CSV would take them for the end of a row.
     """
     text = str(value.tolist() if isinstance(value, np.ndarray) else value)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _repeated(names: Sequence[str]) -> set[str]:
-    """Return the names that occur more than once; pandas renames a CSV's second `seed` `seed.1`."""
+    """Return the names that occur more than once.
+
+    pandas changes the name of a second column `seed` in a CSV to `seed.1`.
+    """
     unique = set(names)
     repeated = {name for name in unique if names.count(name) > 1}
     renamed = {name[:-2] for name in unique if name.endswith(".1") and name[:-2] in unique}
@@ -103,7 +107,7 @@ def _convert_to_numbers(frame: pd.DataFrame, column: str) -> str:
     except OverflowError:
         return "a number has more than 308 digits"
     missing = numbers.isna()
-    is_text = missing & values.notna() & (values.map(str) != "nan")  # `str` of lists, too
+    is_text = missing & values.notna() & (values.map(str) != "nan")  # values may be lists
     if len(unreadable := values[is_text]):
         return f"{unreadable.iloc[0]!r} is not a number"
     if column == "seed" and missing.any():

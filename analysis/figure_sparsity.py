@@ -20,9 +20,10 @@ def accuracy_against_sparsity(
 ) -> Figure | None:
     """Draw the test result at the magnitude that validation chose; compression on the top axis.
 
-    A line per schedule (column `schedule`) and per rest of the size. A dashed line shows the dense
-    model; a cross its dense-long control, at the sparsity whose budget it spends. None where the
-    rows have fewer than two sparsities.
+    Rows that differ in another column of the size, such as `width` or `schedule`, get lines of
+    their own. A dashed line shows the dense model. A cross shows its dense-long control, at the
+    sparsity of the trials that train for as many levels. Returns None if the rows have fewer than
+    two sparsities.
     """
     if "sparsity" not in frame.columns or frame["sparsity"].nunique() < 2:
         return None
@@ -49,8 +50,8 @@ def accuracy_against_sparsity(
                 level = metric.scale * result.test
                 axes.axhline(level, color=colour, linestyle="--", linewidth=0.6)
         for result in results:
-            if place := result.size.get("dense_long"):
-                _mark(axes, result, place, f"{name}, dense", position, "x", metric)
+            if matched := result.size.get("dense_long"):
+                _mark(axes, result, matched, f"{name}, dense", position, "x", metric)
     top = axes.secondary_xaxis("top")
     ticks = sorted({result.size["sparsity"] for results in lines.values() for result in results})
     top.set_xticks(ticks, [f"{1 / (1 - sparsity):.3g}" for sparsity in ticks])
@@ -60,11 +61,11 @@ def accuracy_against_sparsity(
 
 
 def _mark(
-    axes: Any, result: SizeResult, x: float, name: str, position: int, shape: str, metric: Metric
+    axes: Any, result: SizeResult, x: float, name: str, position: int, marker: str, metric: Metric
 ) -> None:
     """Draw the mean and the seeds of a result."""
     assert result.best is not None
     shown = format_interval(result.test, result.test_half, metric)
     tooltip = f"{name}, at {x:g}: {shown} with magnitude {format_value(result.best.magnitude)}"
     seeds = [metric.scale * value for value in result.best.test]
-    drawing.draw_point(axes, x, metric.scale * result.test, position, tooltip, shape, seeds=seeds)
+    drawing.draw_point(axes, x, metric.scale * result.test, position, tooltip, marker, seeds=seeds)

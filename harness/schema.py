@@ -59,7 +59,7 @@ def _option(value: object) -> object:
     is_finite = not isinstance(value, float) or math.isfinite(value)
     if not isinstance(value, bool | int | float | str) or not is_finite:
         raise ValueError(f"must be a number, a text, true or false, not {value!r}")
-    # an option does not know its type: 2 and 2.0 are one value
+    # 2 and 2.0 must give the same id, because only the method or form knows the option's type
     is_whole = isinstance(value, float) and value.is_integer()
     return int(value) if is_whole else canonical(value)
 
@@ -86,7 +86,7 @@ class NoOptions(Frozen):
 
 
 class HasOptions(Frozen):
-    """A config with `options`, which JSON leaves out when there are none: ids stay as they were."""
+    """A config with `options`. JSON omits empty ones, because older stage ids were made without."""
 
     # parameters that the file of the method or form declares
     options: Options = Field(default=Options(), exclude_if=lambda options: not options.model_extra)
@@ -104,7 +104,7 @@ class DatasetConfig(Frozen):
     """
 
     name: str  # the data set, as in docs/datasets.md
-    train_size: PositiveInt | None = None  # stratified subset of what validation leaves; null: all
+    train_size: PositiveInt | None = None  # stratified subset, validation excluded; null: all
     validation_size: PositiveInt  # images cut out of the official training set
     test_size: PositiveInt | None = None  # stratified subset of the official test set; null: all
     split_seed: NonNegativeInt = 0  # seed of the cut and of the subsets
@@ -114,10 +114,10 @@ class DatasetConfig(Frozen):
     ramp: Interval = (0.4, 0.8)  # shares of training between which they grow
 
     @model_validator(mode="after")
-    def _rising(self) -> DatasetConfig:
+    def _check_intervals(self) -> DatasetConfig:
         for name, pair in (("crop_scale", self.crop_scale), ("ramp", self.ramp)):
             if pair is not None and pair[0] > pair[1]:
-                raise ValueError(f"{name} rises: {list(pair)} begins above its end")
+                raise ValueError(f"{name}: {list(pair)} must not begin above its end")
         return self
 
 
@@ -157,11 +157,11 @@ class AugmentConfig(Frozen):
     flip: bool = False  # mirror with probability one half
     erasing: ClosedShare = 0.0  # probability of a box set to the mean
     mixup: Beta = 0.0  # mixup: a of Beta(a, a); 0: off
-    cutmix: Beta = 0.0  # CutMix likewise; with both, each gets half
+    cutmix: Beta = 0.0  # CutMix: a of Beta(a, a); 0: off; with mixup, half of the samples each
 
 
 class OptimizerConfig(Frozen):
-    """SGD with momentum or AdamW; the learning rate belongs to one global batch."""
+    """SGD with momentum or AdamW; the learning rate is not scaled by batch size or ranks."""
 
     name: Literal["sgd", "adamw"] = "sgd"  # the optimizer
     lr: Rate  # peak of the schedule
@@ -227,12 +227,12 @@ class CompressConfig(HasOptions):
     fine_tune_lr: Rate | None = None  # constant rate of fine_tuning
     protect: Names = ("classifier",)  # `classifier`, `first_conv`, or names of parameters
     reestimate_batch_norm: bool = True  # do it after pruning, before retraining
-    magnitude_schedule: MagnitudeSchedule = "constant"  # of docs/compress.md
+    magnitude_schedule: MagnitudeSchedule = "constant"  # over the levels: docs/compress.md
     magnitude_span: Share = 0.5  # falling: from m * (1 + span) down to m * (1 - span)
     dense_magnitude: AnyMagnitude | None = None  # magnitude of the dense stage; null: the trial's
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> CompressConfig:
+    def _check_dense_long(self) -> CompressConfig:
         if self.dense_long is not None and self.sparsity != 0.0:
             raise ValueError(
                 "dense_long is a dense control: give it with sparsity 0, or drop one of the two"
@@ -248,7 +248,7 @@ class SurplusConfig(HasOptions):
     """
 
     form: str = "none"  # a file of harness/compress/surplus/, or of a plug-in
-    weak: AnyMagnitude = "none"  # prune_away, weak_finish: what the small network ends with
+    weak: AnyMagnitude = "none"  # prune_away, weak_finish: magnitude at the end of training
     widths: Floats = (1.5, 2.0)  # slice: widths of the wide models, times the model's
     share: PositiveShare = 0.5  # slice: share of the steps that train the wide models
     expand: Annotated[int, Field(gt=0, le=64)] = 2  # fuse: inner channels, times the input's
@@ -264,8 +264,8 @@ class TeacherConfig(Frozen):
     labels: Literal["true", "hard", "soft"] = "true"  # the data set's, or the teacher's
     weight: PositiveShare = 1.0  # share of the teacher's labels in the targets
     candidates: Candidates = 1  # augmentations of an image to choose from
-    target: NonNegativeFloat | None = None  # the loss that is chosen for
-    target_table: str | None = None  # a CSV with the target of each size, instead
+    target: NonNegativeFloat | None = None  # choose the candidate whose loss is nearest to this
+    target_table: str | None = None  # instead of target: a CSV with a target for each size
     cap: PositiveFloat | None = None  # the loss above which images are dropped or count less
     beyond: Literal["drop", "down_weight"] = "drop"  # what happens to images above the cap
 
@@ -276,7 +276,10 @@ class TeacherConfig(Frozen):
 
     @property
     def acts(self) -> bool:
-        """Whether it changes a training: arms of a grid name it and take the true labels only."""
+        """Whether the teacher changes a training.
+
+        It does not in an arm of a grid that names it but uses only the true labels.
+        """
         return self.selects or (self.name is not None and self.labels != "true")
 
     @property
@@ -352,7 +355,8 @@ class StageConfig(Frozen):
     prune: PruneConfig | None = None  # null for a dense stage
     surplus: StageSurplus | None = None
     teacher: TeacherConfig | None = None
-    rewind_epoch: int | None = None  # whose weights are kept for, or taken by, weight rewinding
+    # for weight rewinding: the dense stage keeps this epoch's weights, and levels start from them
+    rewind_epoch: int | None = None
 
 
 # --- operational: recorded beside a result, outside its identity ------------------------------
@@ -367,12 +371,12 @@ class RunConfig(Frozen):
     gang: PositiveInt | Literal["auto"] = 1  # stages side by side in a process; auto: by pilots
     micro_batch_size: PositiveInt | None = None  # per rank; null: the rank's whole share
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
-    threads: Threads = 1  # torch threads of a rank on CPU: part of what makes bits repeat
+    threads: Threads = 1  # torch threads of a rank on CPU; another number changes the last bits
     deterministic: bool = True  # false: a GPU's fastest algorithms, and bits do not repeat
     channels_last: bool = True  # memory format; 1.3 to 1.7 times as fast on CPU
     loader: Literal["auto", "resident", "ffcv", "imagefolder"] = "auto"  # auto: by the data set
     loader_threads: Threads | None = None  # threads that decode; null: the cores of this rank
-    data_cache: Literal["page", "process"] = "page"  # ffcv: system's cache, or own memory
+    data_cache: Literal["page", "process"] = "page"  # ffcv: the system's page cache, or own memory
     data_root: str | None = None  # searched for data sets before the usual places
     checkpoint_seconds: PositiveFloat = 120.0  # seconds between two checkpoints
     keep_weights: Literal["all", "needed"] = "all"  # needed: only weights that a child starts from
@@ -381,6 +385,7 @@ class RunConfig(Frozen):
     def micro_batches(self, images: int) -> int:
         """Return how many micro-batches a rank cuts its `images` of a step into.
 
-        They differ by one image at most: batch norm cannot normalise a small remainder of one.
+        Their sizes differ by one image at most. Otherwise the last could be a single image, which
+        batch norm cannot normalise.
         """
         return -(-images // (self.micro_batch_size or images))

@@ -39,7 +39,7 @@ from harness.store.store import CORRECT_DIGEST, Store
 from harness.sweep.jobs import apply_rule
 
 PACKAGES = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
-MOST_FILES = 5  # problems of image files that are printed; the others are counted
+MOST_FILES = 5  # at most so many problems of a data set's image files are printed
 FREE_GB = 5.0  # below it, free space is worth a note
 
 
@@ -74,7 +74,11 @@ def machine(_: Launch) -> Iterator[Finding]:
         else:
             yield "ok", name, importlib.metadata.version(name)
     if (trouble := _ffcv_trouble()) is not None:
-        yield "note", "ffcv", f"{trouble}; run.loader=auto reads image files, ffcv would fail"
+        yield (
+            "note",
+            "ffcv",
+            f"{trouble}; run.loader=auto reads image files instead, run.loader=ffcv would fail",
+        )
     if importlib.util.find_spec("numba") is None:
         yield "note", "numba", "not installed: augmentation is slower"
     yield "ok", "CPU cores", str(len(os.sched_getaffinity(0)))
@@ -111,7 +115,11 @@ def cluster(launch: Launch) -> Iterator[Finding]:
     yield from _accepted_jobs(launch)
     profile = launch.cluster.slurm
     if settings.get("JobRequeue") == "0" and profile.requeue:
-        yield "note", "requeueing", "off by default: if refused, cluster.slurm.requeue=false"
+        yield (
+            "note",
+            "requeueing",
+            "off by default: if SLURM refuses jobs, set cluster.slurm.requeue=false",
+        )
     if settings.get("PreemptMode", "OFF") != "OFF":
         has_signal = "preempt_send_user_signal" in str(settings)
         warning = "their signal" if has_signal else "SIGTERM, as long as the partition's GraceTime"
@@ -121,7 +129,11 @@ def cluster(launch: Launch) -> Iterator[Finding]:
     else:
         yield "ok", "accounting", "sacct answers"
     if profile.signal_seconds * 2 > launch.cluster.timeout_min * 60:
-        yield "bad", "signal_seconds", "more than half of timeout_min, so jobs would mostly save"
+        yield (
+            "bad",
+            "signal_seconds",
+            "more than half of timeout_min, so jobs would stop before half of it",
+        )
 
 
 def _local_workers(profile: ClusterConfig, run: RunConfig) -> Iterator[Finding]:
@@ -153,8 +165,10 @@ def data(launch: Launch) -> Iterator[Finding]:
     from harness.data.source import choose
 
     run = launch.run
-    results = [(c.name, why, gets) for c, why, gets in data_sets(launch, _ffcv_trouble)]
-    for name, sentence, is_downloaded in dict.fromkeys(results):  # each once, in order
+    results = [
+        (c.name, problem, downloads) for c, problem, downloads in data_sets(launch, _ffcv_trouble)
+    ]
+    for name, sentence, is_downloaded in dict.fromkeys(results):  # without repetitions
         if sentence is None:
             yield "ok", name, "there"
             source = choose(CATALOG[name], run.data_root, run.loader, _ffcv_trouble)
@@ -167,7 +181,7 @@ def data(launch: Launch) -> Iterator[Finding]:
 
 
 def _ffcv_trouble() -> str | None:
-    """Return why FFCV cannot be used: it is imported, since missing system libraries show then."""
+    """Return why FFCV cannot be imported, for example because system libraries are missing."""
     from harness.data.datasets import ffcv_trouble
 
     return ffcv_trouble()
@@ -190,7 +204,11 @@ def store(launch: Launch) -> Iterator[Finding]:
         return
     yield "ok", str(root), "can be written; links and renames work"
     if skew > STALE_SECONDS / 4:
-        yield "note", "clock", f"{skew:.0f} s off the file system's: times in logs mislead"
+        yield (
+            "note",
+            "clock",
+            f"{skew:.0f} s away from the file system's clock, so times in logs are inexact",
+        )
     free = shutil.disk_usage(existing).free / 1e9
     yield "ok" if free > FREE_GB else "note", "free space", f"{free:.0f} GB"
     if launch.cluster.executor == "slurm" and str(root).startswith(("/tmp", "/var/tmp")):
@@ -199,7 +217,7 @@ def store(launch: Launch) -> Iterator[Finding]:
 
 
 def _results(store: Store) -> Iterator[Finding]:
-    """Check every result of a store, and the bits per example beside it."""
+    """Check every result of a store, and the `correct.npz` with one bit per image beside it."""
     damaged, unsealed = [], 0
     for stage in sorted(store.ids()):
         with contextlib.suppress(FileNotFoundError):

@@ -2,9 +2,11 @@
 
 Torch-Pruning's dependency graph (Fang et al. 2023, DepGraph) tells which slices of which layers
 belong to one channel. The number of channels that remain is that of the plain model at the smaller
-width: pruning half of width 1 leaves the shapes of width 1/2, however the family rounds. Where the
-plain model gives different widths to layers that share channels here (a shortcut that is the
-identity at one of the two widths), such a model does not exist and the trial is refused.
+width: pruning half of width 1 leaves the shapes of width 1/2, however the family rounds.
+
+Layers that share channels must keep equal numbers of them. A trial is refused if such layers have
+different widths in the plain model. This happens where a shortcut is the identity at only one of
+the two widths.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ def output_channels(model: nn.Module) -> dict[str, int]:
 
 
 def removable(model: nn.Module, names: Sequence[str], resolution: int) -> list[str]:
-    """Return those of the weights `names` whose layers can become narrower.
+    """Return the weights among `names` whose layers can lose output channels.
 
-    A layer that shares its channels with one that is not in `names` cannot.
+    A layer cannot if it shares its channels with a layer whose weight is not in `names`.
     """
     layers: set[str] = set()
     with _on_cpu(model):
@@ -61,13 +63,13 @@ def remove_channels(
                 continue
             target = _target(group.layers, plain, sparsity)
             if target < group.channels:
-                order = importance(group.of(range(group.channels))).argsort(stable=True)
+                order = importance(group.select(range(group.channels))).argsort(stable=True)
                 removed = order[: group.channels - target].sort().values.tolist()
-                group.of(removed).prune()
+                group.select(removed).prune()
 
 
 def _target(layers: Sequence[str], plain: Mapping[str, int], sparsity: float) -> int:
-    """Return the number of channels that layers which share them have in the plain model."""
+    """Return how many channels the plain model has in `layers`, which share their channels."""
     widths = {name: plain.get(name, 0) for name in layers}
     if len({*widths.values()}) > 1 or 0 in widths.values():
         listed = ", ".join(f"{name} {width or 'absent'}" for name, width in widths.items())
@@ -81,11 +83,11 @@ def _target(layers: Sequence[str], plain: Mapping[str, int], sparsity: float) ->
 
 @dataclass(frozen=True)
 class _Group:
-    """Layers with one set of output channels; `of(channels)` is Torch-Pruning's group of those."""
+    """Layers with one set of output channels; `select(channels)` gives Torch-Pruning's group."""
 
     layers: tuple[str, ...]
     channels: int
-    of: Callable[[Iterable[int]], Any]
+    select: Callable[[Iterable[int]], Any]
 
     def is_within(self, names: Sequence[str]) -> bool:
         """Return whether the weights of all layers of the group are in `names`."""
@@ -94,7 +96,10 @@ class _Group:
 
 @contextlib.contextmanager
 def _on_cpu(model: nn.Module) -> Iterator[None]:
-    """Hold the model in eval mode on the CPU, where ranks and devices agree on close norms."""
+    """Hold the model in eval mode on the CPU.
+
+    There all ranks compute the same norms to the bit, so they remove the same channels.
+    """
     device, mode = next(model.parameters()).device, model.training
     model.eval().cpu()
     try:
@@ -120,22 +125,22 @@ def _groups(model: nn.Module, resolution: int) -> Iterator[_Group]:
             else tp.prune_linear_out_channels
         )
 
-        def of(idxs: Iterable[int], module: nn.Module = module, prune: Any = prune) -> Any:
+        def select(idxs: Iterable[int], module: nn.Module = module, prune: Any = prune) -> Any:
             return graph.get_pruning_group(module, prune, idxs=list(idxs))
 
         layers = [
             names[item.dep.target.module]
-            for item in of(range(channels))
+            for item in select(range(channels))
             if graph.is_out_channel_pruning_fn(item.dep.handler)
             and isinstance(item.dep.target.module, LAYERS)
         ]
         done.update(layers)
-        yield _Group(tuple(dict.fromkeys(layers)), channels, of)
+        yield _Group(tuple(dict.fromkeys(layers)), channels, select)
 
 
 def _torch_pruning() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the library's own imports, timm among them
+        warnings.simplefilter("ignore")  # the library's imports warn, for example timm
         import torch_pruning
     return torch_pruning
 

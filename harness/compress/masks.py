@@ -1,4 +1,4 @@
-"""Pruning masks: which weights may be pruned, which are by their scores, and how they stay zero.
+"""Pruning masks: select prunable weights, prune those of the lowest scores, and keep them zero.
 
 A mask is a bool tensor of its weight's shape, True where the weight is kept. Masks are a plain
 dictionary by parameter name; nothing hooks into the model. The engine applies them after each
@@ -33,7 +33,7 @@ def prunable(
     Raises:
         UserError: an unknown name in `protect`, a role without weights, or no weight to prune.
     """
-    # by identity, because layers may share a weight, which then has the name of the first
+    # by `id`: a weight that several layers share has one name, that of the first of them
     layers = {id(module.weight) for module in model.modules() if isinstance(module, LAYERS)}
     parameters = dict(model.named_parameters())
     weights = [name for name, p in parameters.items() if id(p) in layers and p.requires_grad]
@@ -66,9 +66,9 @@ def lowest(
     """Return masks that prune the weights of the lowest scores; scores are 0 or above, by name.
 
     Exactly round(sparsity * n) of n weights are pruned: of all layers together with scope `global`,
-    of each layer with `layer`. What `previous` prunes stays pruned and counts among them. Of equal
-    scores, the one that is first in the order of names and positions is pruned first. The masks are
-    computed on the CPU and lie there, so that ranks and devices agree.
+    of each layer with `layer`. Weights that `previous` prunes stay pruned and are included in that
+    number. Among equal scores, those of earlier names and positions are pruned first. The masks are
+    computed on the CPU and stay there, so that ranks and devices agree.
 
     Raises:
         ValueError: `previous` covers other weights, or prunes more than `sparsity`.
@@ -84,18 +84,18 @@ def lowest(
 
 def _lowest(scores: Mapping[str, torch.Tensor], sparsity: float, previous: Masks | None) -> Masks:
     flat = torch.cat([score.detach().float().cpu().flatten() for score in scores.values()])
-    number = round(sparsity * flat.numel())
+    pruned_count = round(sparsity * flat.numel())
     if previous is not None:
         pruned = torch.cat([~previous[name].cpu().flatten() for name in scores])
-        if int(pruned.sum()) > number:
+        if int(pruned.sum()) > pruned_count:
             raise ValueError(f"the previous masks already prune more than {sparsity:.6g}")
         flat[pruned] = -1.0  # below every score
     keep = torch.ones_like(flat, dtype=torch.bool)
-    if number:
-        threshold = flat.kthvalue(number).values
+    if pruned_count:
+        threshold = flat.kthvalue(pruned_count).values
         keep[flat < threshold] = False
         ties = (flat == threshold).nonzero().flatten()
-        keep[ties[: number - int((~keep).sum())]] = False
+        keep[ties[: pruned_count - int((~keep).sum())]] = False
     parts = keep.split([score.numel() for score in scores.values()])
     return {
         name: part.reshape(score.shape).clone()

@@ -30,7 +30,10 @@ def digest(value: Any) -> str:
 
 
 def stage_id(config: StageConfig) -> str:
-    """Return the id of a stage. Fields at their defaults count: a changed default changes it."""
+    """Return the id of a stage.
+
+    The hash includes fields at their defaults, so another default gives another id.
+    """
     return digest(config.model_dump(mode="json"))
 
 

@@ -17,7 +17,7 @@ class _Row(Record):
 
 
 def describe(config: StageConfig) -> str:
-    """Return what a reader of a log knows a stage by: `width 0.5, randaug(n=2, m=0.3), seed 1`."""
+    """Return the name of a stage in logs, such as `width 0.5, randaug(n=2, m=0.3), seed 1`."""
     parts = [f"width {config.model.width:g}", config.augment.policy, f"seed {config.seed}"]
     if config.prune is not None:
         parts.append(f"sparsity {config.prune.sparsity:g}")

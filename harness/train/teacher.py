@@ -33,7 +33,7 @@ class Teacher:
     _macs: dict[int, int] = field(default_factory=dict)
 
     def normalisation(self) -> dict[str, list[float]]:
-        """Return mean and deviation of the images that the teacher takes, as they are recorded."""
+        """Return the mean and deviation of the teacher's input, as the provenance records them."""
         return {"mean": list(self.transform.mean), "std": list(self.transform.std)}
 
     def macs(self, side: int) -> int:
@@ -110,17 +110,17 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
             f"teacher: its weights cannot be read: {error}. Train that stage again (delete its "
             "folder and launch its grid), copy the file again, or name another teacher."
         ) from error
-    own = CATALOG[config.dataset.name]
+    info_of_teacher = CATALOG[config.dataset.name]
     module = registry.build(
         config.model,
         info.num_classes,
         seed=config.seed,
-        resolution=config.dataset.resolution or own.resolution,
+        resolution=config.dataset.resolution or info_of_teacher.resolution,
     )
     if config.prune is not None:
         METHODS.get(config.prune.method).fit(module, weights)  # channels may be gone
     module.load_state_dict(weights)
-    return module, BatchTransform(mean=own.mean, std=own.std)
+    return module, BatchTransform(mean=info_of_teacher.mean, std=info_of_teacher.std)
 
 
 def _from_timm(name: str, num_classes: int) -> tuple[nn.Module, BatchTransform]:

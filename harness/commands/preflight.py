@@ -147,7 +147,14 @@ def gpus_of_this_machine(launch: Launch) -> Iterator[str]:
     torch counts the GPUs, and is imported only for workers that are to get some.
     """
     cluster = launch.cluster
-    if cluster.executor != "local" or not cluster.gpus_per_node:
+    if cluster.executor != "local":
+        return
+    if not cluster.gpus_per_node:
+        if launch.run.device == "cuda":
+            yield (
+                f"run.device=cuda and workers of cluster={cluster.name} see no GPU without "
+                "cluster.gpus_per_node=N: set it, or run.device=cpu"
+            )
         return
     from harness.cluster.local import assign_gpus
 

@@ -236,14 +236,6 @@ def usable_teachers(launch: Launch) -> Iterator[Mistake]:
             yield "teacher.name", problem
 
 
-def gpu_of_workers(launch: Launch) -> Iterator[Mistake]:
-    """Refuse to train on GPUs that workers of this machine are not given."""
-    cluster, run = launch.cluster, launch.run
-    if cluster.executor == "local" and run.device == "cuda" and not cluster.gpus_per_node:
-        sentence = f"workers of cluster={cluster.name} see no GPU without cluster.gpus_per_node=N"
-        yield "run.device", f"{sentence}: set it, or run.device=cpu"
-
-
 def gpu_of_each_rank(launch: Launch) -> Iterator[Mistake]:
     """Refuse numbers of ranks, nodes and GPUs that do not give each rank one GPU."""
     for config in launch.examples:
@@ -329,7 +321,6 @@ LAUNCH_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
 )
 TRAINING_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
     usable_teachers,
-    gpu_of_workers,
     gpu_of_each_rank,
     batch_norm_over_ranks,
     signal_before_limit,

@@ -44,7 +44,6 @@ REFUSALS = {
     "pairs": (["recipe.batch_size=6", "run.processes=2", "augment.mixup=1"], "digits", "pair"),
     "single image": (["model.width=0.25", "model.family=cifar_mobilenetv2", "model.depth=null",
                       "recipe.batch_size=1"], "digits", "a single image at once"),
-    "device": (["run.device=cuda"], "digits", "see no GPU without cluster.gpus_per_node"),
     "sync_bn": (["recipe.sync_bn=true", "run.processes=2"], "digits", "between GPUs only"),
     "teacher": (["teacher.name=0123456789abcdef", "teacher.labels=soft"], "digits", "no stage"),
     "family": (["model.family=cifar_resent"], "digits", "did you mean 'cifar_resnet'"),
@@ -70,6 +69,7 @@ REFUSALS = {
 }  # fmt: skip
 # What a launch refuses, and a dry run prints as a note.
 HINDRANCES = {
+    "device": (["run.device=cuda"], "digits", "see no GPU without cluster.gpus_per_node"),
     "loader": (["run.loader=imagefolder"], "digits", "is not one: use resident or auto"),
     "no data": (["run.data_root=/dev/null"], "imagenet", "the data set imagenet is not there"),
     "tracker": (["run.tracker=mlflow"], "digits", "needs the package mlflow"),

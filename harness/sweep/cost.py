@@ -229,9 +229,11 @@ def describe_sizes(
     lines = []
     for size, stages in by_size.items():
         to_go = [stage for stage in stages if stage in remaining_stages]
-        results = [
-            result for s in stages if s not in remaining_stages and (result := states[s].result)
-        ]
+        results = {
+            stage: result
+            for stage in stages
+            if stage not in remaining_stages and (result := states[stage].result)
+        }
         if not to_go and not (results and size in measured):
             continue
         text = f"  {describe_size(size)}: {len(to_go):,} stages to go"
@@ -239,8 +241,9 @@ def describe_sizes(
             epochs = sum(plan.stages[stage].recipe.epochs for stage in to_go)
             text += f", {rates[size] * epochs / 3600:.2f} device-hours"
         if results and size in measured:
-            actual = sum(result["timing"]["gpu_seconds"] for result in results)
-            estimate = measured[size].seconds_per_epoch * sum(r["epochs"] for r in results)
+            actual = sum(result["timing"]["gpu_seconds"] for result in results.values())
+            epochs = sum(plan.stages[stage].recipe.epochs for stage in results)
+            estimate = measured[size].seconds_per_epoch * epochs
             text += f"; spent {actual / 3600:.2f}, estimated by the pilot {estimate / 3600:.2f}"
         lines.append(text)
     return lines

@@ -163,8 +163,16 @@ def test_two_launchers_at_once_train_each_stage_once(grid, tmp_path):
     assert len(trained(store)) == stages
 
 
+@pytest.fixture
+def heard():
+    """Let commands hear Ctrl-C, also where the tests themselves run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_the_next_launch_goes_on(grid, tmp_path):
+def test_ctrl_c_stops_cleanly_and_the_next_launch_goes_on(heard, grid, tmp_path):
     store = tmp_path / "store"
     grid.write_text(GRID.replace("epochs: 4", "epochs: 400").replace("seed: [0, 1]", "seed: [0]"))
     process = command("harness.launch", f"grid={grid}", f"store={store}", start_new_session=True)

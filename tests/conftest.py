@@ -92,3 +92,13 @@ def in_child():
 
         yield run
         parent.stdin.close()
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """Undo what commands that run in the tests' own process change in its environment."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)

@@ -36,14 +36,17 @@ axes:
 pytestmark = pytest.mark.slow
 
 
+def finish_sweep(folder):
+    """Train a small sweep in `folder`, and return the folder with its grid and its store."""
+    (folder / "tiny.yaml").write_text(GRID)
+    launch = verb("launch", folder / "tiny.yaml", folder / "store")
+    assert launch.returncode == 0, launch.stdout + launch.stderr
+    return folder
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """A finished sweep: its grid and its store."""
-    folder = tmp_path_factory.mktemp("sweep")
-    (folder / "tiny.yaml").write_text(GRID)
-    said = verb("launch", folder / "tiny.yaml", folder / "store")
-    assert said.returncode == 0, said.stdout + said.stderr
-    return folder
+    return finish_sweep(tmp_path_factory.mktemp("sweep"))
 
 
 @pytest.fixture

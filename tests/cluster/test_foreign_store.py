@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from pace import FAMILY, Pace
-from test_bad_store import GRID, ROOT, path_of, results, verb
+from test_bad_store import GRID, ROOT, finish_sweep, path_of, results, verb
 
 from harness.store.records import read_lines
 
@@ -19,12 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished sweep: its grid and its store."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.yaml").write_text(GRID)
-    launch = verb("launch", folder / "tiny.yaml", folder / "store")
-    assert launch.returncode == 0, launch.stdout + launch.stderr
-    return folder
+    return finish_sweep(tmp_path_factory.mktemp("finished"))
 
 
 def test_links_in_a_store_are_moved_aside_and_their_stages_trained_again(finished, tmp_path):

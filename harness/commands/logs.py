@@ -78,13 +78,14 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
 def _print_log(path: Path, stages: Sequence[str], count: int, is_whole: bool) -> int:
     """Print the last `count` lines of a log, or of its parts about `stages`.
 
-    Returns the size of the log, from where it can be followed.
+    Returns the position in the log from where it can be followed.
     """
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - MOST_BYTES))
             data = file.read(MOST_BYTES)
+            end = file.tell()  # the log may have grown since its size was read
     except OSError as error:
         print(f"==> {path} ({', '.join(stages)}) <==\ncannot be read: {error.strerror}")
         return 0
@@ -92,7 +93,7 @@ def _print_log(path: Path, stages: Sequence[str], count: int, is_whole: bool) ->
     for names, part in [(stages, lines)] if is_whole else _parts(lines, stages):
         print(f"==> {path} ({', '.join(names)}) <==")
         print("\n".join(part[-count:] if count else []), flush=True)
-    return size
+    return end
 
 
 def _parts(lines: Sequence[str], stages: Sequence[str]) -> list[tuple[list[str], list[str]]]:
@@ -128,8 +129,7 @@ def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
         while True:
             ended = not _is_open(sweep)  # before the logs are read, so that no last line is missed
             for path in list(printed):
-                data = _read_from(path, printed[path])
-                if data:
+                while data := _read_from(path, printed[path]):
                     if path != last:
                         print(f"==> {path} <==")
                     print(data.decode(errors="replace"), end="", flush=True)
@@ -154,6 +154,7 @@ def _is_open(sweep: Sweep) -> bool:
 
 
 def _read_from(path: Path, start: int) -> bytes:
+    """Return the next part of a log, at most `MOST_BYTES` long; empty at its end."""
     try:
         with path.open("rb") as file:
             file.seek(start)

@@ -23,8 +23,8 @@ TEST_SYSTEM := texlive-latex-base texlive-latex-recommended texlive-science chro
 help:
 	@echo "make setup       system packages where missing, .venv, exact versions (idempotent)"
 	@echo "make quickstart  a real sweep on Fashion-MNIST, ending with its table (under 6 minutes)"
-	@echo "make check       format, lint, import contract, types, spelling, fast tests (about 2 minutes)"
-	@echo "make test        every test (about 25 minutes on two idle cores)"
+	@echo "make check       format, lint, import contract, types, spelling, fast tests (about 4 minutes)"
+	@echo "make test        every test (about half an hour on two cores)"
 	@echo "make testbed     a real SLURM on this machine, for cluster=testbed (make testbed-down ends it)"
 	@echo "make bench       ratios against peers, measured here"
 	@echo "make gpu-check   equality and speed on a CUDA device"

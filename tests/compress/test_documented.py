@@ -18,7 +18,7 @@ from harness.store.store import Store
 from harness.sweep.plan import make_plan
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"python -m harness\.launch( [^`#>\n]*)")
+COMMAND = re.compile(r"""python -m harness\.launch( (?:"[^"\n]*"|'[^'\n]*'|[^`#>\n"'])*)""")
 MINE = (
     "defaults: [{override /dataset: digits}, {override /recipe: quick}]\nmodel: {depth: 8}\n"
     "axes: {width: [0.5, 8]}\n"

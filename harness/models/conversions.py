@@ -33,16 +33,17 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
     from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 
     convertible = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
-    others = sorted(
-        {
-            type(module).__name__
-            for module in model.modules()
-            if getattr(module, "running_var", None) is not None and type(module) not in convertible
-        }
-    )
+    others = {
+        type(module).__name__
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        or getattr(module, "running_var", None) is not None
+        if type(module) not in convertible
+    }
     if others:
+        names = ", ".join(sorted(others))
         raise UserError(
-            f"recipe.sync_bn: layers of the class {', '.join(others)} in this model cannot share "
+            f"recipe.sync_bn: layers of the class {names} in this model cannot share "
             "their batch statistics between processes; set it to false, or choose another family."
         )
     converted: nn.Module = convert_sync_batchnorm(model)

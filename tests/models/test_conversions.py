@@ -73,6 +73,9 @@ def test_a_batch_norm_that_the_conversion_would_change_is_refused():
     with pytest.raises(UserError, match=r"recipe\.sync_bn: layers of the class ClippedNorm"):
         synchronise_batch_norm(model)
     assert type(model[2]) is nn.BatchNorm2d
+    without_averages = nn.Sequential(ClippedNorm(4, track_running_stats=False))
+    with pytest.raises(UserError, match="ClippedNorm"):
+        synchronise_batch_norm(without_averages)
     own_statistics = registry.build(
         ModelConfig(family="timm:test_efficientnet_evos"), 10, seed=0, resolution=32
     )

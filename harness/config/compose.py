@@ -6,6 +6,7 @@ Only the compose side of Hydra is used: `grids/` is its root, and `slurm/` is on
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -120,11 +121,15 @@ def _fixed_words(changes: Iterable[Any], mistakes: Mistakes) -> Iterator[Chosen]
         name = change.key_or_group
         if name.startswith("axes."):  # short and long names
             name = f"axes.{axis_path(name.removeprefix('axes.')) or name}"
-        for path in [] if change.is_delete() else _leaves(change.value(), name):
+        value = None if change.is_delete() else change.value()
+        for path in [] if change.is_delete() else _leaves(value, name):
             if path in words:
                 mistakes.add(word, f"sets the same key as {words[path]}: keep one of them")
             words[path] = word
-            yield Chosen(path, word, word.partition("=")[2])
+            text = word.partition("=")[2]
+            if isinstance(value, Mapping):
+                text = json.dumps(value_at(value, path.removeprefix(f"{name}.")), default=str)
+            yield Chosen(path, word, text)
 
 
 def _fixed_groups(
@@ -207,13 +212,20 @@ def _parse(text: str, mistakes: Mistakes) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    word = text.lstrip("+")
     try:
         # `++` adds or replaces a key; unknown keys are found later, by the models
-        return OverridesParser.create().parse_override(text if text[0] in "+~" else f"++{text}")
+        change = OverridesParser.create().parse_override(text if text[0] in "+~" else f"++{text}")
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        mistakes.add(text.lstrip("+"), f"cannot be read: {reason} (strings: key='a, b')")
+        mistakes.add(word, f"cannot be read: {reason} (strings: key='a, b')")
         return None
+    if not change.is_sweep_override():
+        return change
+    axis = axis_path(change.key_or_group.removeprefix("axes."))
+    remedy = f"list them, as axes.{axis}=[1,2]" if axis else "give one"
+    mistakes.add(word, f"has several values: {remedy} (a text with commas: key='a, b')")
+    return None
 
 
 def _quoted(text: str) -> str:

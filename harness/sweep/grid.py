@@ -152,7 +152,7 @@ def _refuse_changes(
         if text is None and len(others) == len(blocks) and others:
             mistakes.add(place, f"{others[0]} sets this key in each cell: leave one of the two out")
         elif text is not None and others:
-            is_axis = others[0].startswith("axes.")
+            is_axis = all(place.startswith("axes.") for place in others)
             remedy = f"write {others[0]}=[{text}]" if is_axis else "change it in the grid file"
             mistakes.add(place, f"{others[0]} of the grid sets this key in each cell: {remedy}")
 

@@ -67,6 +67,14 @@ def test_tags_are_refused(text):
         plain(text, "the file")
 
 
+def test_the_list_of_grids_takes_files_of_any_bytes(tmp_path, monkeypatch):
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "grid" / "empty.yaml").touch()
+    (tmp_path / "grid" / "latin.yaml").write_bytes(b"# caf\xe9\naxes: {seed: [0]}\n")
+    monkeypatch.setattr("harness.config.grid_file.GRIDS", tmp_path)
+    assert grid_files() == {"empty": "", "latin": "caf\ufffd"}
+
+
 @pytest.mark.parametrize("path", sorted([*GRIDS.rglob("*.yaml"), *PROFILES.rglob("*.yaml")]))
 def test_every_shipped_file_is_plain(path):
     plain(read_text(path, "the file"), str(path))

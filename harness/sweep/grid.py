@@ -345,7 +345,11 @@ class _Expansion:
             if self.check_trial is not None and trial_key not in checked:
                 checked.add(trial_key)
                 self._extend(self.check_trial(config), cell)
-            trial = trial_id(config)
+            try:
+                trial = trial_id(config)
+            except UserError as error:
+                self._add_cell_mistake(block, cell, error)
+                continue
             if trial in self.trials:
                 repeated += 1
             else:

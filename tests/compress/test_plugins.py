@@ -202,6 +202,7 @@ def test_files_are_imported_once_before_a_name_is_looked_up(add_plugin, tmp_path
             r"gone.py cannot be read \(No such file or directory\); correct the path",
         ),
         ("text.txt", "x", r"text.txt is not a Python file"),
+        ("caf\udce9.py", "x = 1", r"has a name that is not UTF-8; rename the file"),
         ("bad.py", "x = 1\ny = x +\n", r"bad.py failed at line 2 \(SyntaxError: invalid syntax"),
         ("raises.py", "\n\n1 / 0", r"raises.py failed at line 3 \(ZeroDivisionError: division by"),
         ("lacks.py", "import nosuchmodule", r"lacks.py failed at line 1 \(ModuleNotFoundError"),

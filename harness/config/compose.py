@@ -94,7 +94,8 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
     if changes_axes:  # an axis of the command line may replace a fixed key, one of the file may not
         own_axes = _axis_paths(content)
         fixed = [key for key in fixed if key.path in own_axes]
-    chosen = [*fixed, *_fixed_words(parsed, mistakes), *_fixed_groups(groups, content, mistakes)]
+    words = list(_fixed_words(parsed, mistakes))
+    chosen = [*fixed, *words, *_fixed_groups(groups, content, words, mistakes)]
     return Composed(config, chosen, changes_axes)
 
 
@@ -133,15 +134,24 @@ def _fixed_words(changes: Iterable[Any], mistakes: Mistakes) -> Iterator[Chosen]
 
 
 def _fixed_groups(
-    groups: Mapping[str, str], content: Mapping[str, Any], mistakes: Mistakes
+    groups: Mapping[str, str],
+    content: Mapping[str, Any],
+    words: Iterable[Chosen],
+    mistakes: Mistakes,
 ) -> Iterator[Chosen]:
-    """Yield the keys that a group on the command line decides; collect those that a file fixes."""
+    """Yield the keys that a group on the command line decides.
+
+    Those that the grid file or another word fixes are collected as mistakes.
+    """
+    places = {path: place for path, place, _ in words}
     for group, key in DECIDED_BY_GROUP.items():
         if group not in groups:
             continue
         path, word = f"{group}.{key}", f"{group}={groups[group]}"
         value, fixed = read_group(group, groups[group]).get(key), value_at(content, path)
-        if fixed is not None and fixed != value:
+        if path in places:
+            mistakes.add(word, f"sets the same key as {places[path]}: keep one of them")
+        elif fixed is not None and fixed != value:
             sentence = f"the grid file sets {path} to {fixed}: leave that out, or write {path}="
             mistakes.add(word, sentence + str(value))
         elif value is not None:

@@ -142,6 +142,7 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
         (["seed=1,2"], "seed=1,2: has several values: list them, as axes.seed=[1,2]"),
         (["axes.seed=range(3)"], "axes.seed=range(3): has several values: list them"),
         (["run.threads=1,2"], "run.threads=1,2: has several values: give one"),
+        (["dataset=cifar10", "dataset.name=digits"], "sets the same key as dataset.name=digits"),
         (["width=4"], "'width' is an axis: write axes.width=[4]"),
         (["model=cifar_vit", "axes.family=[resnet]"], "write axes.family=[cifar_vit]"),
     ],

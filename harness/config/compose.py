@@ -72,19 +72,19 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
                 mistakes.add("grid", str(error))
                 mistakes.raise_any("the command line has")
             raise
-        grid = hydra_grid(groups["grid"], content, Path(scratch), mistakes)
-        selected = _selected(groups, content, Path(scratch))
         parsed = [change for text in overrides if (change := _parse(text, mistakes))]
         axes = [change for change in parsed if change.key_or_group.startswith("axes.")]
         changes = [change.input_line for change in parsed if change not in axes]
         try:
+            grid = hydra_grid(groups["grid"], content, Path(scratch), mistakes)
+            selected = _selected(groups, content, Path(scratch))
             config = _compose([f"grid@_global_={grid}", *selected, *changes], scratch)
             _change_axes(config, axes, mistakes)
             if is_path(groups["grid"]):
                 _refuse_users_keys(config, content, selected, changes, scratch, mistakes)
         except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
-            sentence = f"cannot be composed: {_describe(error, scratch)}"
-            mistakes.add(f"grid={groups['grid']}", sentence)
+            place = getattr(error, "full_key", None) or f"grid={groups['grid']}"
+            mistakes.add(place, f"cannot be composed: {_describe(error, scratch)}")
             mistakes.raise_any(f"the grid {Path(groups['grid']).stem} has")
             raise
     if "store" in groups:
@@ -274,6 +274,10 @@ def _refuse_users_keys(
 
 def _describe(error: Exception, scratch: str) -> str:
     """Return an error of Hydra or OmegaConf as a sentence, without our scratch folder's name."""
+    from omegaconf.errors import GrammarParseError
+
     if isinstance(error, RecursionError):
         return "its keys point at each other in a circle"
+    if isinstance(error, GrammarParseError):
+        return "a reference to a key is written as ${seed}"
     return " ".join(str(error).split()).replace(scratch, "").replace("from_file_", "")[:600]

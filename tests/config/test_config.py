@@ -192,6 +192,18 @@ def test_one_key_with_two_values_in_a_grid_is_refused(tmp_path, text, mistake):
     assert mistake in str(caught.value)
 
 
+@pytest.mark.parametrize("reference", ["${recipe.epochs", "${}", "${.}"])
+def test_a_broken_reference_in_a_file_is_named_by_its_key(tmp_path, reference):
+    for language, key in (
+        (f"compress: {{level_epochs: '{reference}'}}\naxes: {{seed: [0]}}", "compress"),
+        (f"axes: {{compress.level_epochs: [1, '{reference}']}}", "axes.compress"),
+    ):
+        with pytest.raises(UserError, match="1 mistake") as caught:
+            load([f"grid={write(tmp_path, language)}"])
+        assert f"  {key}.level_epochs" in str(caught.value)
+        assert "a reference to a key is written as ${seed}" in str(caught.value)
+
+
 def test_a_fixed_key_may_be_changed_in_a_further_block(tmp_path):
     path = write(tmp_path, "axes: {seed: [0]}\nalso: [{axes: {depth: [20]}}]\n")
     assert [trial.config.model.depth for trial in load([f"grid={path}"]).grid.trials] == [8, 20]

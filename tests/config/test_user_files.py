@@ -36,6 +36,7 @@ PROFILE = (PROFILES / "cluster" / "generic.yaml").read_text()
         ("epochs: 1_000", "write 1000 instead of 1_000"),
         ("lr: 0.1_5", "write 0.15"),
         ("lr: .1_5", "write .15"),
+        ("lr: 1._5", "write 1.5"),
         ("flip: yes", "write true"),
         ("flip: Off", "write false"),
         ("family: no", 'write false, or "no" in quotes'),

@@ -139,6 +139,11 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
         ),
         (["axes.magnitude=[0]", "augment={magnitude: 0.2}"], "write axes.magnitude=[0.2]"),
         (["also=[{axes: {seed: [3]}}]", "seed=7"], "in each cell: change it in the grid file"),
+        (
+            ["axes.compress.protect=[[classifier]]", "compress.protect.0=conv1.weight"],
+            "protect.0=conv1.weight: axes.compress.protect of the grid sets this key in each cell: "
+            "change it in the grid file",
+        ),
         (["seed=1,2"], "seed=1,2: has several values: list them, as axes.seed=[1,2]"),
         (["axes.seed=range(3)"], "axes.seed=range(3): has several values: list them"),
         (["run.threads=1,2"], "run.threads=1,2: has several values: give one"),

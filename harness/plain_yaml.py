@@ -35,7 +35,7 @@ _FORMATS = {
 _SIXTIES = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?")
 _LEADING_ZERO = re.compile(r"([-+]?)0(o?)([\d_]+)")
 _BINARY = re.compile(r"[-+]?0b[01_]+")
-_UNDERSCORES = re.compile(r"[-+]?\d[\d_]*_[\d_]*(\.[\d_]*)?|[-+]?\d+\.\d*_[\d_]*")
+_UNDERSCORES = re.compile(r"[-+]?\d[\d_]*_[\d_]*(\.[\d_]*)?|[-+]?(\d+\.\d*|\.\d+)_[\d_]*")
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([Tt ].*)?")
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
@@ -147,7 +147,8 @@ def _what_was_meant(key: str, text: str) -> str | None:
         for part in parts:
             value = value * 60 + part
         is_time = key.endswith("_min") and len(parts) == 3  # hours, minutes, seconds
-        number = f"{value / 60:.10g}" if is_time else f"{value:.10g}"
+        sign = "-" if text.startswith("-") else ""
+        number = sign + (f"{value / 60:.10g}" if is_time else f"{value:.10g}")
         return f"YAML reads {text} as a number in base 60: write {number}, or {quoted}"
     if match := _LEADING_ZERO.fullmatch(text):
         sign, octal, digits = match.groups()

@@ -12,6 +12,7 @@ training a correct config in `harness/commands/preflight.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -35,8 +36,9 @@ from harness.sweep.where import parse
 
 Sections = Mapping[str, Any]
 """Top-level keys of a trial with their models; sections that are not valid are absent."""
-FORBIDDEN = ":%\\\n"
-"""Characters of a path that goes into PYTHONPATH, and in which SLURM expands %j."""
+FORBIDDEN = re.compile(r"[:%\\\n\ud800-\udfff]")
+"""Characters of a path that goes into PYTHONPATH, and in which SLURM expands %j; the last ones
+stand for bytes that are not UTF-8, which the text of a job cannot hold."""
 
 
 def check_sections(sections: Sections) -> list[Mistake]:
@@ -294,9 +296,9 @@ def signal_before_limit(launch: Launch) -> Iterator[Mistake]:
 def path_of_store(launch: Launch) -> Iterator[Mistake]:
     """Refuse a path of the store that SLURM or PYTHONPATH would change."""
     path = launch.store.absolute()
-    forbidden = sorted(set(FORBIDDEN) & set(str(path)))
+    forbidden = set(FORBIDDEN.findall(str(path)))
     if launch.cluster.executor == "slurm" and forbidden:
-        listed = " ".join(map(repr, forbidden))
+        listed = " ".join(map(repr, sorted(forbidden)))
         yield "store", f"{path} has {listed} in its path, which SLURM changes: choose another"
 
 

@@ -50,7 +50,7 @@ def grid_files() -> dict[str, str]:
     """Return the shipped grids by name, each with the first comment line of its file."""
     titles = {}
     for path in sorted((GRIDS / "grid").glob("*.yaml")):
-        first = path.read_text().lstrip().splitlines()[0]
+        first = path.read_text(errors="replace").lstrip().partition("\n")[0]
         titles[path.stem] = first.lstrip("# ").strip() if first.startswith("#") else ""
     return titles
 

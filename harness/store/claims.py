@@ -62,14 +62,15 @@ def _stat(pid: int) -> list[str] | None:
     """Return the fields of /proc/PID/stat from the process's state on; None if it cannot be read.
 
     Also None where /proc is that of another PID namespace, as in a container that did not mount its
-    own: there PID is the number of another process.
+    own: there PID is the number of another process. The files begin with the name of a process,
+    which may be any bytes.
     """
     try:
-        status = Path("/proc/self/status").read_text()
-        pids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+        status = Path("/proc/self/status").read_text(errors="replace")
+        pids = next(line for line in status.split("\n") if line.startswith("NSpid:")).split()[1:]
         if pids != [str(os.getpid())]:
             return None
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (OSError, StopIteration):
         return None
 

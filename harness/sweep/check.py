@@ -12,6 +12,7 @@ from harness.compress.methods import METHODS, Method
 from harness.compress.surplus import FORMS, Form
 from harness.errors import UserError, nearest
 from harness.models.registry import TIMM
+from harness.plugins import load_plugins
 from harness.schema import Options, StageConfig, TrialConfig
 from harness.sweep import tables
 from harness.sweep.levels import trial_levels
@@ -38,7 +39,8 @@ def depends_on_layers(stage: StageConfig) -> bool:
     """Return whether the model has to be built to know if a stage suits it.
 
     timm's models do not declare which images they take, and which of their layers are classifiers.
-    No model declares whether all its batch norms can work over several ranks.
+    No model declares whether all its batch norms can work over several ranks. A family of a plug-in
+    may compute its weights from others.
     """
     is_timms = stage.model.family.startswith(TIMM)
     if is_timms or stage.surplus is not None or stage.recipe.sync_bn:
@@ -46,7 +48,7 @@ def depends_on_layers(stage: StageConfig) -> bool:
     prune = stage.prune
     if prune is None:
         return False
-    if prune.sparsity > MOST_OF_ANY_MODEL:
+    if prune.sparsity > MOST_OF_ANY_MODEL or load_plugins():
         return True
     return not (METHODS.get(prune.method).suits_every_model and set(prune.protect) <= set(ROLES))
 

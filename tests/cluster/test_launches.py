@@ -84,9 +84,10 @@ def test_a_local_launch_with_other_words_is_shown_while_its_worker_lives(tmp_pat
 
 def test_only_words_that_decide_what_is_trained_are_remembered():
     words = ["grid=x", "store=y", "++recipe.epochs=2", "run.gang=4", "cluster=z", "dry_run=true"]
-    words += ["where=seed == 1", "axes.seed=[7]"]
+    words += ["where=seed == 1", "axes.seed=[7]", "augment.policy='caf\udce9/x.yaml'"]
     options = {"dry_run": True, "where": ""}
-    assert launches.words_of(words, options) == ["++recipe.epochs=2", "axes.seed=[7]"]
+    remembered = ["++recipe.epochs=2", "axes.seed=[7]", r"augment.policy='caf\xe9/x.yaml'"]
+    assert launches.words_of(words, options) == remembered
 
 
 VERBS = {

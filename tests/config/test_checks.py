@@ -54,14 +54,18 @@ def test_a_launch_and_its_dry_run_refuse_it_in_the_same_words(refusal, words, se
     assert "nothing was run" in message
 
 
-def test_a_store_whose_path_slurm_would_change_is_refused(written, tmp_path, monkeypatch):
-    (tmp_path / "a:b").mkdir()
-    monkeypatch.chdir(tmp_path / "a:b")
+@pytest.mark.parametrize(("name", "character"), [(b"a:b", "':'"), (b"a\xe9", r"'\\udce9'")])
+def test_a_store_whose_path_slurm_would_change_is_refused(
+    written, tmp_path, monkeypatch, name, character
+):
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     grid, _ = written()
     for dry_run in ("true", "false"):
-        with pytest.raises(UserError, match="has ':' in its path, which SLURM changes"):
+        with pytest.raises(UserError, match=f"has {character} in its path, which SLURM changes"):
             launch.main([grid, "store=x", "cluster=generic", f"dry_run={dry_run}"])
-    assert list((tmp_path / "a:b").iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_mistakes_of_every_part_are_listed_at_once(refusal):

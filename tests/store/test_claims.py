@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -182,6 +183,18 @@ def test_a_process_of_another_pid_namespace_lives_by_its_heartbeat(tmp_path, mou
     old = time.time() - claims.STALE_SECONDS - 5
     os.utime(inner / "claim", (old, old))
     assert try_claim(inner, "outside") is not None
+
+
+def test_a_process_may_have_a_name_of_any_bytes(tmp_path):
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
+    comm.write_bytes(b"entra\xee) 9 (")
+    try:
+        assert try_claim(tmp_path, job="1") is not None
+        assert look(tmp_path).live
+        assert not claims.has_ended(os.getpid(), claims.process_start(os.getpid()))
+    finally:
+        comm.write_bytes(before)
 
 
 def test_old_temporary_files_are_removed_and_new_ones_are_not(tmp_path):

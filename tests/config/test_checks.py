@@ -70,6 +70,26 @@ def test_mistakes_of_every_part_are_listed_at_once(refusal):
     assert "4 mistakes" in refusal(words)
 
 
+def test_a_word_of_the_command_line_is_stronger_than_a_rule_of_the_profile(tmp_path):
+    """A rule on the command line is as strong as a word, and more specific."""
+    profile = tmp_path / "site.yaml"
+    rule = "{where: 'width > 0', timeout_min: 90, mem_gb: 9, nodes: 3, micro_batch_size: 4}"
+    profile.write_text(f"name: site\nexecutor: slurm\ntimeout_min: 60\nresources: [{rule}]\n")
+    words = ["grid=quickstart", f"cluster={profile}"]
+
+    def settings(*more):
+        launch = load([*words, *more])
+        cluster, run = launch.job_settings(launch.grid.trials[0].config)
+        profile = cluster.slurm
+        return cluster.timeout_min, profile.mem_gb, profile.nodes, run.micro_batch_size
+
+    assert settings() == (90, 9, 3, 4)
+    assert settings("cluster.timeout_min=30", "cluster.slurm={nodes: 1}") == (30, 9, 1, 4)
+    assert settings("run.micro_batch_size=8", "cluster.slurm.mem_gb=null") == (90, None, 3, 8)
+    own_rule = "cluster.resources=[{where: 'width > 0', timeout_min: 20}]"
+    assert settings("cluster.timeout_min=30", own_rule)[0] == 20
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

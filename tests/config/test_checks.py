@@ -32,6 +32,19 @@ TIMM = ["model.depth=null", "model.width=1"]
                                                   "on 1 node(s)"]),
         (["cluster=generic", "cluster.slurm.nodes=3", "run.processes=2"], ["cannot be shared"]),
         (["cluster=generic", "cluster.slurm.extra={gres: 'gpu:1'}"], ["for GPUs once"]),
+        (["cluster=generic", "cluster.gpus_per_node=0", "cluster.slurm.extra={gres: 'gpu:1'}",
+          "cluster.resources=[{where: 'width < 1', gpus_per_node: 1}]"], ["for GPUs once"]),
+        (["cluster=generic", "cluster.gpus_per_node=0", "cluster.slurm.gpu_type=a100"],
+         ["a100 has no effect", "set gpus_per_node, or gpu_type=null"]),
+        (["cluster=generic", "cluster.resources=[{where: 'width < 1', gpus_per_node: 0, "
+          "gpu_type: a100}]"], ["a100 has no effect"]),
+        (["cluster=generic", "cluster.slurm.extra={tasks-per-node: 2}"], ["by the harness itself"]),
+        (["recipe.sync_bn=true", "run.processes=2", "cluster=generic", "cluster.gpus_per_node=0",
+          "cluster.slurm.extra={gres: 'scratch:100'}"], ["not for 2 processes on CPU"]),
+        (["cluster=generic", "cluster.timeout_min=4:00:00", "cluster.slurm.requeue=no"],
+         ["'4:00:00': write 240", "'no': write false"]),
+        (["cluster.workers=1000000000"], ["less than or equal to 100000"]),
+        (["run.loader=imagefolder"], ["run.loader: imagefolder reads a tree of image files"]),
         (["cluster=generic", "cluster.timeout_min=2"], ["jobs would only ever save"]),
         (["cluster=generic", "cluster.timeout_min=5", "cluster.resources=[{where: 'width < 1', "
           "timeout_min: 1}]"], ["the time limit of 1 minutes"]),
@@ -117,7 +130,6 @@ HINDERED = [
     (["cluster.gpus_per_node=1"], "GPU-1f", "name GPUs by number"),
     (["cluster.gpus_per_node=1000"], None, "torch finds"),
     (["cluster=generic"], None, "needs SLURM and sbatch, srun, squeue is not installed here"),
-    (["run.loader=imagefolder"], None, "reads a tree of image files"),
 ]
 
 

@@ -106,7 +106,12 @@ def _missing_weights(name: str, store: Path) -> str | None:
 
 def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> str | None:
     """Return why a stage cannot be the teacher for a data set."""
-    student_data, teacher_data = CATALOG[dataset.name], CATALOG[config.dataset.name]
+    student_data, teacher_data = CATALOG[dataset.name], CATALOG.get(config.dataset.name)
+    if teacher_data is None:
+        return (
+            f"the teacher {name} was trained on {config.dataset.name}, which is not a data set "
+            f"here{nearest(config.dataset.name, CATALOG)}: choose another, or add that data set"
+        )
     takes_one_size = registry.takes_one_size(config.model.family)
     teacher_side = config.dataset.resolution or teacher_data.resolution
     student_side = dataset.resolution or student_data.resolution

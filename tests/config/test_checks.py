@@ -13,7 +13,8 @@ from harness.errors import UserError
 from harness.models import registry, trial_forward
 from harness.models.family import FAMILIES
 from harness.schema import DatasetConfig, ModelConfig, RunConfig, TeacherConfig
-from harness.sweep.teachers import stage_config
+from harness.sweep.plan import make_plan
+from harness.sweep.teachers import misfit, stage_config
 from harness.train.judge import CANDIDATE_EPOCHS
 
 TIMM = ["model.depth=null", "model.width=1"]
@@ -193,3 +194,15 @@ def test_a_pipe_in_place_of_a_teachers_config_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(UserError, match="does not have a readable config"):
         stage_config(tmp_path)
+
+
+def test_a_teacher_from_another_checkout_may_know_other_data_sets(tmp_path):
+    (stage, *_) = make_plan(load(["grid=quickstart"]).grid).stages.values()
+    weights = tmp_path / "checkpoint/final.pt"
+    weights.parent.mkdir()
+    weights.touch()
+    text = stage.model_dump_json()
+    (tmp_path / "config.json").write_text(text)
+    assert misfit(str(weights), tmp_path, stage.dataset) is None
+    (tmp_path / "config.json").write_text(text.replace(stage.dataset.name, "theirs"))
+    assert "trained on theirs, which is not" in misfit(str(weights), tmp_path, stage.dataset)

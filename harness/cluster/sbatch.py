@@ -111,7 +111,9 @@ def check(
                 with contextlib.suppress(SlurmDown):
                     why = slurm.call("squeue", "--noheader", "--format=%r", "--jobs", job).strip()
                     slurm.call("scancel", job)
-                    if why in slurm.NEVER:  # with EnforcePartLimits off, SLURM accepts such a job
+                    if slurm.never_starts(
+                        why
+                    ):  # with EnforcePartLimits off, SLURM accepts such a job
                         raise RuntimeError(f"{error} ({why})") from error
     except RuntimeError as error:
         reason = str(error).removeprefix("sbatch: ").replace("sbatch: error: ", "")

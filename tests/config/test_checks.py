@@ -190,6 +190,15 @@ def test_the_doctor_lists_what_a_launch_refuses(tmp_path):
     assert "has ':' in its path" in detail
 
 
+def test_the_doctor_tries_the_models_and_looks_for_the_tracker(monkeypatch, capsys, written):
+    monkeypatch.setattr("harness.train.trackers.PACKAGES", {"mlflow": "no_such_package"})
+    words = [*TIMM, "model.family='timm:gcvit_xxtiny'", "dataset.resolution=28"]
+    assert doctor.main([*written("imagenet"), *words, "run.tracker=mlflow"]) == 1
+    shown = capsys.readouterr().out
+    assert "bad   model.family: timm's gcvit_xxtiny does not take images of 28 pixels" in shown
+    assert "needs the package no_such_package" in shown
+
+
 def test_a_pipe_in_place_of_a_teachers_config_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(UserError, match="does not have a readable config"):

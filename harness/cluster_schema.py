@@ -9,13 +9,27 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict, field_validator
+from pydantic import BeforeValidator, Field, Strict, field_validator
 
 from harness.fields import Frozen, NonNegativeInt, PositiveInt, PositiveShare
 
 # Characters allowed in an sbatch line: no blank, quote, hash, dollar or line break. The length is
 # not part of the pattern, because compiling such a pattern takes every process 0.1 s.
-SbatchWord = Annotated[str, Field(pattern=r"^[\w.,:=@%/+&|()\[\]*!-]+$", max_length=200)]
+_WORD, _LONGEST_WORD = r"^[\w.,:=@%/+&|()\[\]*!-]+$", 200
+
+
+def _option_value(value: object) -> object:
+    is_word = isinstance(value, str) and len(value) <= _LONGEST_WORD and re.fullmatch(_WORD, value)
+    if not is_word and not isinstance(value, int):
+        raise ValueError(
+            "must be a word without blanks and quotes, a whole number, true or false, not "
+            f"{str(value)[:80]!r}"
+        )
+    return value
+
+
+SbatchWord = Annotated[str, Field(pattern=_WORD, max_length=_LONGEST_WORD)]
+SbatchValue = Annotated[SbatchWord | int | bool, BeforeValidator(_option_value)]
 SbatchOption = Annotated[str, Field(pattern=r"^[a-z][a-z-]+$", max_length=41)]
 GpuType = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=60)]
 ShellLine = Annotated[str, Field(pattern=r"^[^\r\n\x00]+$", max_length=2000)]
@@ -56,7 +70,7 @@ class SlurmConfig(Frozen):
     signal_seconds: PositiveInt = 120  # the signal comes this long before the limit, to save
     requeue: bool = True  # false where the site forbids it: a stopped job submits its successor
     pack_share: PositiveShare = 0.5  # share of the time limit that small trees of stages fill
-    extra: dict[SbatchOption, SbatchWord | int | bool] = Field(
+    extra: dict[SbatchOption, SbatchValue] = Field(
         default_factory=dict
     )  # further long options of sbatch
     setup: Annotated[tuple[ShellLine, ...], Strict(False)] = ()  # shell lines before the worker

@@ -19,7 +19,7 @@ from harness.errors import UserError, nearest
 from harness.files import Damaged
 from harness.models import registry
 from harness.models.registry import TIMM, timm_names
-from harness.schema import DatasetConfig, ModelConfig, StageConfig
+from harness.schema import SCHEMA_NUMBER, DatasetConfig, ModelConfig, StageConfig
 from harness.store.identity import STAGE_ID
 from harness.store.records import LONGEST, read_bytes
 from harness.store.store import Store
@@ -48,7 +48,10 @@ def stage_config(folder: Path) -> StageConfig:
     """Return the config of the stage in `folder`. Raises UserError if it cannot be read."""
     try:
         content = read_bytes(folder / "config.json", follow_links=True, longest=LONGEST)
-        return StageConfig.model_validate_json(content)
+        config = StageConfig.model_validate_json(content)
+        if config.schema_number != SCHEMA_NUMBER:  # its keys may mean something else
+            raise ValueError(f"schema_number {config.schema_number}")
+        return config
     except (OSError, ValueError, Damaged) as error:
         raise UserError(
             f"teacher: {folder} does not have a readable config.json of a stage of this version. "

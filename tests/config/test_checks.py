@@ -218,3 +218,6 @@ def test_a_teacher_from_another_checkout_may_know_other_data_sets(tmp_path):
     assert misfit(str(weights), tmp_path, stage.dataset) is None
     (tmp_path / "config.json").write_text(text.replace(stage.dataset.name, "theirs"))
     assert "trained on theirs, which is not" in misfit(str(weights), tmp_path, stage.dataset)
+    newer = text.replace('"schema_number":1', '"schema_number":2')
+    (tmp_path / "config.json").write_text(newer)
+    assert "a stage of this version" in misfit(str(weights), tmp_path, stage.dataset)

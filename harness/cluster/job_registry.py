@@ -174,7 +174,7 @@ def query_scheduler(
         element = job.partition("_")[2]
         index = int(element) if element.isdecimal() else 0
         for part in record["parts"][index : index + 1]:
-            jobs_by_stage = stuck if entry.reason in slurm.NEVER else stages
+            jobs_by_stage = stuck if slurm.never_starts(entry.reason) else stages
             jobs_by_stage.update(dict.fromkeys(part, (job, entry)))
     ended = _why_ended(records, set(unfinished) - set(stages), dict(stuck.values()))
     return Scheduler(stages, stuck, jobs, ended, was_queried=True)

@@ -33,13 +33,15 @@ NEVER = (
     "PartitionConfig", "InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed",
     "ReservationDeleted", "MaxMemPerLimit",
 )  # fmt: skip
-"""SLURM's reasons for which a pending job never starts, unless the site changes its limits."""
+"""SLURM's reasons for which a pending job never starts, unless the site changes its limits.
+
+So it is with limits of a single job (`never_starts`), such as AssocMaxWallDurationPerJobLimit.
+"""
 HELD = ("launch failed requeued held", "job requeued in held state", "JobHoldMaxRequeue")
 """Reasons for which SLURM holds a job that a node failed to start; `launch` releases it."""
 ORDINARY = ("", "None", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime")
 """Reasons for which a pending job waits its turn."""
 ADVICE = {
-    **dict.fromkeys(NEVER, " (launch cancels it and queues another)"),
     **dict.fromkeys(HELD, " (launch releases it)"),
     "JobHeldUser": " (you hold it: scontrol release {job}, or cancel it)",
     "JobHeldAdmin": " (an administrator holds it: ask the site)",
@@ -125,9 +127,16 @@ def describe_waiting(jobs: Mapping[str, QueuedJob]) -> list[str]:
     sentences = []
     for reason, ids in waiting.items():
         advice = next((text for start, text in ADVICE.items() if reason.startswith(start)), "")
+        if never_starts(reason):
+            advice = " (such a job never starts: launch cancels it and queues another)"
         sentence = f"{len(ids):,} jobs wait, such as {ids[0]}: {reason}{advice}"
         sentences.append(sentence.replace("{job}", ids[0]))
     return sentences
+
+
+def never_starts(reason: str) -> bool:
+    """Return whether a job that waits for this reason never starts, as long as limits stay."""
+    return reason in NEVER or "PerJob" in reason or reason.startswith("QOSMin")
 
 
 def cancel(jobs: Sequence[str]) -> None:

@@ -238,6 +238,36 @@ def usable_teachers(launch: Launch) -> Iterator[Mistake]:
             yield "teacher.name", problem
 
 
+def readable_data(launch: Launch) -> Iterator[Mistake]:
+    """Refuse a loader that can read no files of a data set, wherever they are."""
+    from harness.data.catalog import CATALOG, unsuited
+
+    for name in dict.fromkeys(trial.config.dataset.name for trial in launch.grid.trials):
+        if sentence := unsuited(CATALOG[name], launch.run.loader):
+            yield "run.loader", sentence
+
+
+def gpus_requested_once(launch: Launch) -> Iterator[Mistake]:
+    """Refuse jobs that request GPUs in two ways, or a type of GPUs but no GPU."""
+    for config in launch.examples:
+        cluster, _ = launch.job_settings(config)
+        gpus, gpu_type = cluster.gpus_per_node, cluster.slurm.gpu_type
+        if cluster.executor != "slurm":
+            continue
+        if gpus and (named := cluster.slurm.gpu_options()):
+            yield (
+                "cluster.slurm.extra",
+                f"has {', '.join(named)}, and cluster.gpus_per_node={gpus}: ask for GPUs once, "
+                "with gpus_per_node and slurm.gpu_type",
+            )
+        if gpu_type and not gpus:
+            yield (
+                "cluster.slurm.gpu_type",
+                f"{gpu_type} has no effect with cluster.gpus_per_node=0: set gpus_per_node, or "
+                "gpu_type=null",
+            )
+
+
 def gpu_of_each_rank(launch: Launch) -> Iterator[Mistake]:
     """Refuse numbers of ranks, nodes and GPUs that do not give each rank one GPU."""
     for config in launch.examples:
@@ -275,8 +305,7 @@ def batch_norm_over_ranks(launch: Launch) -> Iterator[Mistake]:
 
 def _trains_on_cpu(cluster: ClusterConfig, run: RunConfig) -> bool:
     """Return whether jobs train on CPUs, because `run` says so or they request no GPU."""
-    extra = cluster.slurm.extra if cluster.executor == "slurm" else {}
-    requests_gpus = any(option.startswith(("gpus", "gres", "tres")) for option in extra)
+    requests_gpus = cluster.executor == "slurm" and cluster.slurm.gpu_options()
     return run.device == "cpu" or (run.device == "auto" and not requests_gpus)
 
 
@@ -323,6 +352,8 @@ LAUNCH_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
 )
 TRAINING_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
     usable_teachers,
+    readable_data,
+    gpus_requested_once,
     gpu_of_each_rank,
     batch_norm_over_ranks,
     signal_before_limit,

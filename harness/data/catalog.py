@@ -299,6 +299,21 @@ def misfits(config: DatasetConfig) -> list[str]:
     return problems
 
 
+def unsuited(info: DatasetInfo, loader: str) -> str | None:
+    """Return a sentence if `run.loader` cannot read any form of a data set; None if it can."""
+    if loader == "resident" and info.reader is None:
+        return (
+            f"resident holds a whole data set in memory, and the images of {info.name} have "
+            "different sizes: use ffcv, imagefolder or auto"
+        )
+    if loader == "imagefolder" and info.reader is not None:
+        return (
+            f"imagefolder reads a tree of image files, and {info.name} is not one: use resident or "
+            "auto"
+        )
+    return None
+
+
 def training_sides(config: DatasetConfig) -> tuple[int, ...]:
     """Return the sides that training images have, in pixels, the final one last.
 

@@ -52,6 +52,37 @@ def test_jobs_of_other_words_and_of_a_changed_grid_are_shown_and_cancelled(
     bed.wait(lambda: len(bed.jobs()) == 1)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_launch_that_sbatch_refuses_only_at_the_end_leaves_nothing_behind(
+    bed, make_grid, tmp_path
+):
+    """A site's filter in front of sbatch may accept the check and refuse the job."""
+    grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.parent.mkdir()
+    accept = f'case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac'
+    refuse = 'echo "sbatch: error: the filter of this site refuses it" >&2; exit 1'
+    sbatch.write_text(f"#!/bin/sh\n{accept}\n{refuse}\n")
+    sbatch.chmod(0o755)
+    filtered = {**bed.env, "PATH": f"{sbatch.parent}:{bed.env['PATH']}"}
+
+    def files():
+        paths = [path for path in store.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in paths if path.name != "jobs.jsonl"}
+
+    shown = bed.run("harness.launch", *args(grid, store, HELD), code=2, env=filtered)
+    assert "SLURM refused the job: sbatch: error: the filter of this site refuses it" in shown
+    assert list(store.rglob("*")) == [store / "sweeps"]
+    bed.run("harness.launch", *args(grid, store, HELD, "where=seed == 0"))
+    before = files()
+    other = args(grid, store, HELD, "recipe.epochs=2")
+    bed.run("harness.launch", *other, code=2, env=filtered)
+    assert files() == before
+    assert "last launched" not in bed.run("harness.status", *args(grid, store))
+    assert "queued 1 jobs" in bed.run("harness.launch", *args(grid, store, HELD))
+
+
 def local(grid, store, *more):
     return [f"grid={grid}", f"store={store}", *more]
 

@@ -96,6 +96,9 @@ def test_order_of_axes_and_values_and_writing_of_numbers_change_no_identity():
         ("compress.options.a", 2, 2.0),
         ("compress.protect", ["first_conv", "classifier"], ["classifier", "first_conv"] * 2),
         ("surplus.widths", [1.5], [1.5000000000000002]),
+        ("family", "cifar_resnet", " cifar_resnet "),
+        ("compress.protect", ["classifier"], ["classifier "]),
+        ("compress.options.a", "x", "x "),
         ("policy", "randaug(n=2, spread=0.3)", "randaug(n=2, spread=0.30000000000000004)"),
     ],
 )
@@ -107,6 +110,38 @@ def test_equal_numbers_make_one_stage_however_they_were_computed(key, value, sam
         assert ids(plans[0]) == ids(plans[1])
         with pytest.raises(UserError, match="is listed twice"):
             grid(axes={**base, key: [value, same]})
+
+
+@pytest.mark.parametrize(
+    ("fixed", "idle"),
+    [
+        ({"recipe.optimizer.name": "adamw"},
+         {"recipe.optimizer.momentum": 0.5, "recipe.optimizer.nesterov": True}),
+        ({}, {"recipe.optimizer.betas": [0.8, 0.9], "recipe.optimizer.decay_norm_and_bias": True}),
+        ({}, {"recipe.schedule.milestones": [0.3], "recipe.schedule.gamma": 0.5}),
+        ({"recipe.schedule.name": "step", "recipe.schedule.milestones": [0.5, 0.75]},
+         {"recipe.schedule.milestones": [0.75, 0.5], "recipe.schedule.final_share": 0.5}),
+        ({"recipe.schedule.name": "constant"}, {"recipe.schedule.final_share": 0.5}),
+        ({}, {"dataset.ramp": [0.1, 0.2]}),
+        ({"teacher.name": "timm:resnet50", "teacher.labels": "hard"},
+         {"teacher.beyond": "down_weight"}),
+        ({"teacher.name": "timm:resnet50", "teacher.cap": 2.0}, {"teacher.weight": 0.5}),
+        ({"compress.dense_long": 0.75},
+         {"compress.method": "random", "compress.scope": "layer",
+          "compress.reestimate_batch_norm": False}),
+        ({"compress.sparsity": 0.5, "compress.pruning": "gradual"},
+         {"compress.reestimate_batch_norm": False}),
+        ({"surplus.form": "slice", "surplus.widths": [1.5, 2.0]}, {"surplus.widths": [2.0, 1.5]}),
+        ({"surplus.form": "fuse"}, {"surplus.widths": [3.0], "surplus.weak": 0.5}),
+    ],
+)  # fmt: skip
+def test_a_key_without_effect_does_not_make_another_stage(fixed, idle):
+    plans = [
+        make_plan(grid(also=[{"set": keys, "axes": {"seed": [0]}}]))
+        for keys in (fixed, {**fixed, **idle})
+    ]
+    assert list(plans[0].stages) == list(plans[1].stages)
+    assert plans[0].trials != plans[1].trials
 
 
 def test_levels_share_their_prefix_and_land_on_the_target():

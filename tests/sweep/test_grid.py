@@ -263,13 +263,15 @@ def test_a_hundred_thousand_trials_expand_share_and_reconcile(tmp_path):
         ("0.5 not in compress.levels", {"compress.levels": (0.6,)}, True),
         ("0.5 in compress.levels", {"compress.levels": None}, False),
         ("compress.protect == ['classifier']", {"compress.protect": ("classifier",)}, True),
+        ("width == 1 or recipe.sync_bn", {"recipe.sync_bn": True}, True),
         ("magnitude == 0.30000000000000004", {"magnitude": 0.3}, True),
         ("magnitude in [0.30000000000000004]", {"magnitude": 0.3}, True),
         ("magnitude <= 0.3", {"magnitude": 0.30000000000000004}, True),
     ],
 )
 def test_conditions(text, values, holds):
-    names = {"width", "state", "magnitude", "dense_long", "compress.levels", "compress.protect"}
+    names = {"width", "state", "magnitude", "dense_long", "compress.levels", "compress.protect",
+             "recipe.sync_bn"}  # fmt: skip
     assert parse(text, names).holds(values) is holds
 
 
@@ -281,6 +283,13 @@ def test_conditions(text, values, holds):
         ("state in ['done', 'faild']", "did you mean 'failed'"),
         ("not state != 'faild'", "did you mean 'failed'"),
         ("compress.scope == 'globl'", "did you mean 'global'"),
+        ("magnitude != 'nonee'", "which it never is (did you mean 'none'?)"),
+        ("width == 0,5", "'(width == 0, 5)' in the place of a comparison"),
+        ("state == 'done' or 'failed'", "\"'failed'\" in the place of a comparison"),
+        ("width < 1 and 2", "'2' in the place of a comparison"),
+        ("not [width]", "'[width]' in the place of a comparison"),
+        ("state in 'failed'", "which is not a list: write ['failed']"),
+        ("width not in (0.5)", "which is not a list: write [0.5]"),
         ("recipe.optimizer.name == 'adam'", "did you mean 'adamw'"),
         ("compress.method == lamp", "write text in quotes: 'lamp'"),
         ("state in [done]", "write text in quotes: 'done'"),
@@ -292,7 +301,8 @@ def test_conditions(text, values, holds):
     ],
 )
 def test_a_wrong_condition_names_what_was_meant(text, message):
-    names = {"width", "state", "compress.scope", "compress.method", "recipe.optimizer.name"}
+    names = {"width", "state", "compress.scope", "compress.method", "recipe.optimizer.name",
+             "magnitude"}  # fmt: skip
     with pytest.raises(UserError) as caught:
         parse(text, names)
     assert message in str(caught.value)

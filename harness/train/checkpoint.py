@@ -63,7 +63,7 @@ class _Step(Record):
     step: Count
     world_size: Count
     sharded: bool
-    state: _State
+    state: dict[str, Any]
 
 
 class _Final(Record):
@@ -179,6 +179,7 @@ def load_newest(
                 raise UserError(_cannot_continue(path, value, world, sharded))
             if sharded and world.rank:
                 value = _read_step(_file(folder, step, world.rank), stage, step)
+            check(path, value["state"], _State)
         except (Damaged, OSError) as error:
             problem = str(error)
         problems = [text for text in world.gather(problem) if text]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.state import stage_states
-from harness.config import load
+from harness.config import check_sections, load
 from harness.errors import UserError
 from harness.store.identity import canonical_json, digest, stage_id, trial_id
 from harness.store.store import Store
@@ -110,6 +110,14 @@ def test_equal_numbers_make_one_stage_however_they_were_computed(key, value, sam
         assert ids(plans[0]) == ids(plans[1])
         with pytest.raises(UserError, match="is listed twice"):
             grid(axes={**base, key: [value, same]})
+
+
+@pytest.mark.parametrize("section", ["dataset", "model", "recipe"])
+def test_a_missing_section_is_one_mistake(section):
+    config = {**FIXED, "axes": {"augment.flip": [True, False]}}
+    del config[section]
+    with pytest.raises(UserError, match=rf"1 mistake; .*\n  {section}: is missing"):
+        make_grid("test", config, check_sections)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def start_resolution(sections: Sections) -> Iterator[Mistake]:
         return
     if registry.takes_one_size(family.name):
         sentence = f"{family.name} learns a position for each patch of images of one size"
-        yield "dataset.start_resolution", f"{sentence}: leave it out."
+        yield "dataset.start_resolution", f"{sentence}: set dataset.start_resolution=null"
     elif dataset.start_resolution < family.min_resolution <= (_side(dataset) or 0):
         sentence = f"{family.name} takes images from {family.min_resolution} pixels up"
         yield "dataset.start_resolution", f"{sentence}: begin there, or higher."

@@ -250,7 +250,7 @@ def _wrong_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
     if info.crop_scale is None:
         return [
             f"dataset.{key}: the images of {info.name} are used as they are, "
-            f"{info.resolution}x{info.resolution}; leave it out."
+            f"{info.resolution}x{info.resolution}; set dataset.{key}=null."
             for key in ("resolution", "crop_scale", "start_resolution")
             if getattr(config, key) is not None
         ]

@@ -149,12 +149,17 @@ def _age(path: Path) -> float:
     return abs(_server_now(path.parent) - path.lstat().st_mtime)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that no writer has touched for an hour: theirs were killed."""
+def remove_leftovers(folder: Path, is_claimed: bool = False) -> None:
+    """Remove temporary files that no writer has touched for an hour: theirs were killed.
+
+    A folder of a stage that this process has claimed has no other writers, but workers that look at
+    the claim: all other temporary files are removed.
+    """
     for pattern in (".*.tmp", "claim.takeover.*"):
         for path in folder.glob(pattern):
+            is_ours = is_claimed and not path.name.startswith((".claim.", ".now.", "claim."))
             with contextlib.suppress(OSError):
-                if _age(path) > LEFTOVER_SECONDS:
+                if is_ours or _age(path) > LEFTOVER_SECONDS:
                     path.unlink()
 
 

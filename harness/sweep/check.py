@@ -66,7 +66,7 @@ def _options(key: str, plugin: Method | Form, options: Options) -> Iterator[str]
     """Compare `compress.options` or `surplus.options` with what the method or form declares."""
     given = options.model_extra or {}
     if given and not plugin.options_model.model_fields:
-        yield f"{key}: {plugin.name} has no options: leave them out"
+        yield f"{key}: {plugin.name} has no options: set {key}=null"
         return
     mistakes = Mistakes()
     validate(plugin.options_model, given, mistakes, prefix=f"{key}.")
@@ -91,7 +91,7 @@ def _pruning(trial: TrialConfig) -> Iterator[str]:
             )
     if compress.levels is not None and compress.pruning != "iterative":
         how = f"pruning {compress.pruning} does not pass through a list of levels"
-        yield f"compress.levels: {how}: leave it out"
+        yield f"compress.levels: {how}: set compress.levels=null"
     if compress.pruning == "gradual":
         able = [name for name in METHODS.names() if METHODS.get(name).works_gradually]
         if compress.dense_long is not None:
@@ -150,7 +150,7 @@ def _teacher(trial: TrialConfig) -> Iterator[str]:
     chooses, weighs = teacher.target is not None, teacher.cap is not None
     if teacher.target_table is not None:
         if chooses:
-            yield "teacher.target_table: gives the target, so leave teacher.target out"
+            yield "teacher.target_table: gives the target: set teacher.target=null"
         chooses = True
     if (teacher.labels != "true" or chooses or weighs) and teacher.name is None:
         needs = "labels, target and cap need a teacher, a stage's id or timm:NAME"

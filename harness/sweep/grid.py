@@ -266,7 +266,7 @@ def _build_section(name: str, value: Any, folder: Path) -> Any:
     Tables are looked up in `folder`, and named by their file names and content. Raises UserError.
     """
     field = TrialConfig.model_fields[name]
-    if value is None:
+    if value is None and not field.is_required():
         return field.get_default()
     if not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
         return value

@@ -167,7 +167,7 @@ def _refused_images(model: ModelConfig, dataset: DatasetConfig) -> str | None:
 def _takes_one_size(teacher: str) -> str:
     """Return the message for a teacher of one image size where the training images grow."""
     return (
-        f"{teacher} takes images of one size: leave out dataset.start_resolution, or choose another"
+        f"{teacher} takes images of one size: set dataset.start_resolution=null, or choose another"
     )
 
 

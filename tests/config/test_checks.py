@@ -1,6 +1,7 @@
 """What a job would refuse is refused by a launch and by its dry run, with the same sentences."""
 
 import os
+import re
 
 import pytest
 import torch
@@ -116,7 +117,8 @@ def test_a_word_of_the_command_line_is_stronger_than_a_rule_of_the_profile(tmp_p
     [
         (["model.family=vit", "model.depth=12", "model.width=0.5", "dataset.resolution=100"],
          "100 is not a multiple"),
-        (["model.family=vit", "model.depth=12", "dataset.start_resolution=128"], "leave it out"),
+        (["model.family=vit", "model.depth=12", "dataset.start_resolution=128"],
+         "set dataset.start_resolution=null"),
         (["model.family=resnet", "model.depth=18", "dataset.start_resolution=16"],
          "dataset.start_resolution: resnet takes images from 17 pixels up"),
         ([*TIMM, "model.family='timm:inception_v3'", "dataset.resolution=32"],
@@ -131,6 +133,27 @@ def test_a_word_of_the_command_line_is_stronger_than_a_rule_of_the_profile(tmp_p
 )  # fmt: skip
 def test_images_that_a_model_does_not_take_are_refused(refusal, words, sentence):
     assert sentence in refusal(words, "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("words", "dataset"),
+    [
+        (["model.family=cifar_mobilenetv2"], "digits"),
+        (["dataset.resolution=8"], "digits"),
+        (["dataset.crop_scale=[0.1, 1]"], "digits"),
+        (["model.family=cifar_vit", "model.depth=7", "model.width=1", "dataset.resolution=64",
+          "dataset.start_resolution=32"], "imagenet"),
+        (["compress.sparsity=0.5", "compress.options.a=1"], "digits"),
+        (["compress.sparsity=0.5", "compress.pruning=one_shot", "compress.levels=[0.3]"], "digits"),
+        (["compress.sparsity=0.5", "compress.dense_magnitude=0.5", "surplus.form=prune_away"],
+         "digits"),
+        (["surplus.options.a=1"], "digits"),
+    ],
+)  # fmt: skip
+def test_a_remedy_can_follow_on_the_same_command_line(refusal, written, words, dataset):
+    remedy = re.search(r"set (\S+=null)", refusal(words, dataset))[1]
+    key = remedy.partition("=")[0]
+    load([*written(dataset), *[word for word in words if not word.startswith(key)], remedy])
 
 
 HINDERED = [

@@ -205,3 +205,12 @@ def test_old_temporary_files_are_removed_and_new_ones_are_not(tmp_path):
             os.utime(tmp_path / name, (old, old))
     claims.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".new.tmp", "result.json"]
+
+
+def test_who_takes_over_a_stage_removes_what_its_last_owner_was_writing(tmp_path):
+    """A moment after that owner was killed, while other workers may be looking at the claim."""
+    kept = [".claim.abc.tmp", ".now.abc.tmp", "claim", "claim.takeover.abc", "result.json"]
+    for name in (*kept, ".result.json.abc.tmp", ".correct.npz.abc.tmp"):
+        (tmp_path / name).touch()
+    claims.remove_leftovers(tmp_path, is_claimed=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept

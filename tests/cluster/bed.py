@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -45,6 +46,11 @@ class Bed:
         self.testbed("up")
         self.enter()
         self.disturbed = False
+
+    def daemon(self, name: str) -> int:
+        """Return the PID of a daemon: `slurmctld`, or that of a node."""
+        record = json.loads((self.folder / "testbed.json").read_text())
+        return record["processes"][name][0]
 
     def enter(self) -> None:
         """Use this SLURM in the commands of this object."""

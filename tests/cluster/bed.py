@@ -122,7 +122,10 @@ class Bed:
         self.slurm("sbatch", "--hold", "--job-name=probe", "--output=/dev/null", "--wrap=true")
         end = time.monotonic() + 30
         state = self.folder / "state/job_state"
-        while state.stat().st_mtime <= began and time.monotonic() < end:
+        while time.monotonic() < end:
+            with contextlib.suppress(FileNotFoundError):  # at first, and while it is replaced
+                if state.stat().st_mtime > began:
+                    return
             time.sleep(0.3)
 
     def start_controller(self) -> None:

@@ -23,6 +23,8 @@ CALL_SECONDS = 30.0
 DOWN_SECONDS = 120.0
 """How long a request is repeated while the controller does not answer."""
 REQUEUE_TRIES = 5
+EXECUTING = ("RUNNING", "SIGNALING", "STOPPED", "SUSPENDED", "RESIZING")
+"""States of a job that has its nodes. SIGNALING: a node has not yet passed a signal on."""
 JOBS_PER_CALL = 500  # of scancel
 DOWN = (
     "Unable to contact slurm controller", "Connection refused", "Connection timed out",
@@ -207,24 +209,29 @@ def seconds_left() -> float | None:
 
 def is_running(job: str) -> bool:
     """Return whether SLURM lists the job as running: neither cancelled nor being requeued."""
-    return call("squeue", "--noheader", "--format=%T", "--jobs", job).strip() == "RUNNING"
+    return call("squeue", "--noheader", "--format=%T", "--jobs", job).strip() in EXECUTING
 
 
 def requeue(job: str) -> bool:
     """Requeue exactly this job, unless it is being cancelled or has ended already.
 
-    Returns False where that is impossible: SLURM refuses it, or scontrol is not installed.
+    Returns False where that is impossible: SLURM refuses it, scontrol is not installed, or the
+    controller stays down.
     """
+
+    def try_once() -> None:
+        if is_running(job):  # neither cancelled, nor requeued by SLURM itself
+            call("scontrol", "requeue", job)
+
     for _ in range(REQUEUE_TRIES):  # the signal that stopped this job may also end scontrol
         try:
-            if not is_running(job):  # cancelled, or requeued by SLURM itself
-                return True
-            call("scontrol", "requeue", job)
+            until_up(try_once, lambda: None)
             return True
-        except (RuntimeError, SlurmDown) as error:
+        except RuntimeError as error:
             print(f"note: not requeued yet ({error})", flush=True)
             time.sleep(1.0)
-        except FileNotFoundError:
+        except (FileNotFoundError, UserError) as error:
+            print(f"note: not requeued ({error})", flush=True)
             break
     return False
 

@@ -19,8 +19,7 @@ from typing import Any
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
-from harness.cluster import job_registry, slurm
-from harness.cluster.environment import READ_AT_IMPORT
+from harness.cluster import job_registry, job_script, slurm
 from harness.cluster.launch_folder import (
     new_launch_folder,
     private_folder,
@@ -213,28 +212,21 @@ def _shortened(jobs: Collection[str]) -> list[str]:
 def _executor(submission: Submission, folder: Path, name: str) -> SlurmExecutor:
     """Return submitit's executor for the jobs of a submission, whose files go into `folder`."""
     cluster, profile = submission.cluster, submission.cluster.slurm
-    code = shlex.quote(str(submission.snapshot))
+    tasks = submission.run.processes
     executor = SlurmExecutor(
         folder=folder,
         max_num_timeout=UNLIMITED,
-        python=profile.python or shlex.quote(sys.executable),
+        python=job_script.task_command(folder, profile.python or shlex.quote(sys.executable)),
     )
     executor.update_parameters(
         job_name=name,
         time=cluster.timeout_min,
         nodes=profile.nodes,
-        ntasks_per_node=submission.run.processes // profile.nodes,
+        ntasks_per_node=tasks // profile.nodes,
         array_parallelism=cluster.workers,
         stderr_to_stdout=True,
         wckey=None,  # submitit would ask for one of its own, which sites that check them refuse
-        setup=[
-            *profile.setup,
-            f"unset {READ_AT_IMPORT}",
-            # The copy of the code comes before the checkout in whose folder a job may start. An
-            # empty entry would stand for that folder.
-            f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
-            "export PYTHONSAFEPATH=1",
-        ],
+        setup=job_script.setup(folder, submission.snapshot, tasks, profile.setup),
         # Without --kill-on-bad-exit, the other ranks would continue after one was killed. SLURM
         # 22.05 to 23.02 do not pass --cpus-per-task from sbatch to srun.
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus_per_task}"],

@@ -83,6 +83,20 @@ def test_a_launch_that_sbatch_refuses_only_at_the_end_leaves_nothing_behind(
     assert "queued 1 jobs" in bed.run("harness.launch", *args(grid, store, HELD))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_jobs_that_have_nothing_left_to_train_are_cancelled_with_all(bed, make_grid, tmp_path):
+    grid, store, other = make_grid(), tmp_path / "store", tmp_path / "other"
+    bed.run("harness.launch", *args(grid, store, HELD))
+    bed.run("harness.launch", f"grid={grid}", f"store={other}", seconds=240)
+    shutil.copytree(other / "stages", store / "stages", dirs_exist_ok=True)
+    assert "cancelled 0 jobs" in bed.run("harness.cancel", *args(grid, store))
+    assert len(bed.jobs()) == 1
+    assert "cancelled all 1 jobs" in bed.run("harness.cancel", *args(grid, store, "all=true"))
+    bed.wait(lambda: not bed.jobs())
+    assert "cancelled all 0 jobs" in bed.run("harness.cancel", *args(grid, other, "all=true"))
+
+
 def local(grid, store, *more):
     return [f"grid={grid}", f"store={store}", *more]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -108,7 +108,7 @@ class Effect:
 
     estimate: Estimate
     p: float
-    seeds: float  # per cell, mean; NaN where more seeds would settle nothing
+    seeds: float  # per cell, mean
     compared: str
     doubt: str = ""  # why there is no verdict, however small p is
     is_control: bool = False  # of an arm that serves as a comparison and is not a claim
@@ -135,7 +135,8 @@ class Claim:
     test: Test
     check_budget: Callable[[pd.DataFrame, list[str]], str] = lambda rows, _: check_budget(rows, [])
     describe_cost: Callable[[pd.DataFrame, list[str]], str] = lambda rows, _: unequal_work(rows, [])
-    is_correlation: bool = False  # the effect is a rank correlation, not a difference of results
+    unit: Literal["result", "drift", "correlation"] = "result"  # of the effect
+    refutable: bool = True  # whether an effect against the prediction contradicts the claim
 
 
 def effect_of(estimate: Estimate, cells: Sequence[Cell], compared: str) -> Effect:

@@ -13,34 +13,34 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis.cells import groups_of, is_determined, size_columns
-from analysis.claim_arms import A3, C2
+from analysis.claim_arms import A3, C2, C3
 from analysis.claim_base import Claim, Effect, Untestable
 from analysis.claim_difficulty import C1
 from analysis.claim_optimum import A1, A2
-from analysis.claim_surplus import B
+from analysis.claim_strength import B1
+from analysis.claim_surplus import B2
 from analysis.columns import TOP1, Metric
 from analysis.commands import FORMAT, ROW_OPTIONS, read_request, show
 from analysis.provenance import warnings
-from analysis.render import Table, format_interval, format_p, format_value
+from analysis.render import Table, format_interval, format_p, format_score, format_value
 from harness.arguments import Option
 from harness.errors import command
-from harness.statistics import ALPHA, NO_ESTIMATE, holm, seeds_to_settle
+from harness.statistics import ALPHA, NO_ESTIMATE, detectable, holm
 
 OPTIONS = {**ROW_OPTIONS, "format": FORMAT, "unequal_budgets": Option(bool, default=False)}
-CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B, C1, C2)}
-MOST_SEEDS = 1000  # seeds to settle above which the table says ">1000"
+CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B1, B2, C1, C2, C3)}
 
 
 @dataclass(frozen=True)
 class ClaimResult:
     """A claim's test on one group of rows. A positive effect is in the direction predicted."""
 
-    claim: str  # A1 ... C2
+    claim: str  # A1 ... C3
     group: str  # "dataset cifar10, family cifar_resnet"; empty for all rows
     verdict: str  # supported, contradicted, undecided, control, not tested
     effect: Effect | None = None
     p: float = math.nan  # adjusted by Holm over the groups of the claim
-    seeds_to_settle: float = math.nan  # per cell, for an effect of this size
+    detectable: float = math.nan  # true effect that these seeds would find with 80 % power
     done: int = 0  # completed trials of the group
     trials: int = 0
     compared: str = ""  # what was compared, or why nothing was
@@ -125,15 +125,19 @@ def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
         return result
     if effect.is_control:
         return replace(result, verdict="control", p=effect.p)
-    if p < ALPHA and effect.doubt:  # more seeds of these magnitudes may never settle it
-        return replace(result, p=p, compared=f"{result.compared}; {effect.doubt}")
-    seeds = seeds_to_settle(effect.estimate, effect.seeds, tests)
-    result = replace(result, seeds_to_settle=seeds)
+    result = replace(result, p=p, detectable=detectable(effect.estimate, tests))
     if math.isnan(p):
         why = f"{result.compared}; one seed gives no estimate of the noise"
         return replace(result, compared=why)
-    significant = "supported" if effect.estimate.effect > 0 else "contradicted"
-    return replace(result, verdict=significant if p < ALPHA else "undecided", p=p)
+    if not p < ALPHA:
+        return result
+    if effect.doubt:
+        return replace(result, compared=f"{result.compared}; {effect.doubt}")
+    if effect.estimate.effect > 0:
+        return replace(result, verdict="supported")
+    if CLAIMS[result.claim].refutable:
+        return replace(result, verdict="contradicted")
+    return replace(result, compared=f"{result.compared}; the opposite does not refute the claim")
 
 
 def claims_table(
@@ -141,7 +145,7 @@ def claims_table(
 ) -> Table:
     """Return the table of verdicts, a row per claim and group."""
     return Table(
-        ("claim", "group", "effect", "p", "seeds to settle", "verdict", "trials", "compared"),
+        ("claim", "group", "effect", "p", "could find", "verdict", "trials", "compared"),
         tuple(_row(result, metric) for result in results),
         "The claims tested on these rows.",
         (
@@ -155,16 +159,15 @@ def claims_table(
 
 
 def _row(result: ClaimResult, metric: Metric) -> tuple[str, ...]:
-    if CLAIMS[result.claim].is_correlation:
+    if CLAIMS[result.claim].unit != "result":
         metric = replace(metric, scale=1.0, digits=2)
     estimate = result.effect.estimate if result.effect else NO_ESTIMATE
-    seeds = result.seeds_to_settle
     return (
         result.claim,
         result.group or "-",
         format_interval(estimate.effect, estimate.half, metric, signed=True),
         format_p(result.p),
-        "-" if math.isnan(seeds) else f">{MOST_SEEDS}" if seeds > MOST_SEEDS else f"{seeds:.0f}",
+        format_score(result.detectable, metric),
         result.verdict,
         f"{result.done} of {result.trials}",
         result.compared,

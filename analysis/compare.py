@@ -63,8 +63,8 @@ def compare(
 ) -> list[Change]:
     """Return the change of every cell of either sweep, in order of sizes and magnitudes.
 
-    The spread is pooled over the cells of one size in both sweeps (over all cells where a size has
-    one seed each), runs count as independent, p-values are Holm's over all cells compared.
+    The spreads are those of the cells of one size in both sweeps (pooled over all cells where a
+    size has one seed each), runs count as independent, p-values are Holm's over all cells compared.
     """
     columns = _shared_size_columns(before, after, by)
     sides: list[dict[SizeKey, tuple[Cell, ...]]] = [
@@ -77,11 +77,15 @@ def compare(
     changes: list[Change] = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         old, new = ({cell.magnitude: cell for cell in side.get(key, ())} for side in sides)
-        own = stats.pooled([cell.val for cell in (*old.values(), *new.values())])
+        spreads = stats.spreads(
+            {(at, m): cell.val for at, side in enumerate((old, new)) for m, cell in side.items()}
+        )
         size = dict(zip(columns, key, strict=True))
         for magnitude in sorted({*old, *new}, key=magnitude_key):
             pair = old.get(magnitude), new.get(magnitude)
-            changes.append(_change(size, magnitude, pair, own if own.freedom else overall))
+            noise = [spreads.get((which, magnitude), overall) for which in range(2)]
+            noise = [spread if spread.freedom else overall for spread in noise]
+            changes.append(_change(size, magnitude, pair, noise))
     adjusted = stats.holm([change.p for change in changes])
     for at, (change, p) in enumerate(zip(changes, adjusted, strict=True)):
         if not change.verdict:
@@ -117,11 +121,11 @@ def _change(
     size: dict[str, Any],
     magnitude: float | str,
     pair: tuple[Cell | None, Cell | None],
-    spread: stats.Spread,
+    spreads: Sequence[stats.Spread],
 ) -> Change:
     """Return the change of a cell with its uncorrected p-value; the verdict is empty if p decides.
 
-    `pair` is the cell before and after, None where a sweep lacks it.
+    `pair` is the cell before and after, None where a sweep lacks it; `spreads` are theirs.
     """
     old, new = pair
     if old is None or new is None:
@@ -134,13 +138,10 @@ def _change(
     change = Change(size, magnitude, "", old.mean_val, new.mean_val, test_differs=test_differs)
     if sorted(old.val) == sorted(new.val):
         return replace(change, verdict="identical", half=0.0)
-    if not spread.freedom:
+    estimate = stats.difference(new.val, spreads[1], old.val, spreads[0])
+    if not estimate.freedom:
         return replace(change, verdict="one seed")
-    counts = len(old.val), len(new.val)
-    error = stats.standard_error(spread, *counts)
-    difference = new.mean_val - old.mean_val
-    p = stats.t_tails(difference / error, spread.freedom) if error else 0.0
-    return replace(change, half=stats.half_width(spread, *counts), p=p)
+    return replace(change, half=estimate.half, p=estimate.p)
 
 
 def comparison_table(

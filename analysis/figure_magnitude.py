@@ -14,7 +14,7 @@ from analysis.best import SizeResult
 from analysis.cells import Cell
 from analysis.columns import NONE, TOP1, Metric
 from analysis.render import format_interval, format_value
-from harness.statistics import half_width
+from harness.statistics import difference, half_width
 
 
 class Point(NamedTuple):
@@ -59,17 +59,24 @@ def change_against_none(results: Sequence[SizeResult], metric: Metric = TOP1) ->
 
 def _points(result: SizeResult, none: Cell | None = None) -> list[Point]:
     """Return the cells that are done; their change from `none`, and without it, if it is given."""
-    level, counts = (none.mean_test, [len(none.test)]) if none else (0.0, [])
     return [
         Point(
             cell.magnitude,
-            cell.mean_test - level,
-            half_width(result.test_spread, len(cell.test), *counts),
-            [value - level for value in cell.test],
+            cell.mean_test - (none.mean_test if none else 0.0),
+            _half_width(result, cell, none),
+            [value - (none.mean_test if none else 0.0) for value in cell.test],
         )
         for cell in result.cells
         if cell.val and not (none and cell.magnitude == NONE)
     ]
+
+
+def _half_width(result: SizeResult, cell: Cell, none: Cell | None) -> float:
+    spread = result.test_spreads[cell.magnitude]
+    if none is None:
+        return half_width(spread, len(cell.test))
+    none_spread = result.test_spreads.get(none.magnitude, spread)
+    return difference(cell.test, spread, none.test, none_spread).half
 
 
 def _draw(

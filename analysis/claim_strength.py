@@ -37,8 +37,8 @@ def strength_harms_and_helps(
     gain = _change(at_large, weak, strong, metric)
     agree = (harm.effect > 0) == (gain.effect > 0)
     changes = [
-        f"{format_interval(sign * change.effect, change.half, metric, signed=True)} at {columns[-1]} "
-        f"{format_value(size)}"
+        format_interval(sign * change.effect, change.half, metric, signed=True)
+        + f" at {columns[-1]} {format_value(size)}"
         for size, change, sign in ((small, harm, -1), (large, gain, 1))
     ]
     compared = f"{format_value(weak)} to {format_value(strong)}: {', '.join(changes)}"

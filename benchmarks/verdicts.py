@@ -2,6 +2,7 @@
 
 python benchmarks/verdicts.py                    # 500 sweeps of every scenario, some 20 minutes
 python benchmarks/verdicts.py sweeps=100 only=kink
+python benchmarks/verdicts.py tradeoff=true      # verdicts of A1 and A2 at other levels than 5 %
 
 A scenario is a truth: curves of accuracy over magnitude for each size, the noise of each cell, and
 what is measured on the sweeps that are drawn from it. Noise is 0.2 points and a cell has 3 seeds
@@ -25,7 +26,12 @@ from analysis.columns import NONE
 from harness.arguments import Option, parse_options
 from harness.errors import command
 
-OPTIONS = {"sweeps": Option(int, default=500, low=1), "only": Option(default="")}
+OPTIONS = {
+    "sweeps": Option(int, default=500, low=1),
+    "only": Option(default=""),
+    "tradeoff": Option(bool, default=False),
+}
+LEVELS = (0.01, 0.025, 0.05, 0.075, 0.1)
 M8 = tuple(step / 10 for step in range(8))
 R5 = (NONE, 0.1, 0.25, 0.4, 0.6, 0.8)
 SHARED = 0.9  # share of the variance of a run that validation and test have in common
@@ -332,13 +338,27 @@ def rates(scenario: Scenario, sweeps: int) -> dict[str, float]:
     return {name: count / sweeps for name, count in counts.items()}
 
 
+def tradeoff(scenario: Scenario, claim: str, sweeps: int) -> dict[float, float]:
+    """Return for each level of a test the share of sweeps in which the claim has a verdict."""
+    chance = np.random.default_rng(sum(map(ord, scenario.name)))
+    p_values = [claims(sweep(scenario, chance), names=[claim])[0].p for _ in range(sweeps)]
+    return {level: float(np.mean(np.array(p_values) < level)) for level in LEVELS}
+
+
 def main(args: list[str]) -> int:
     """Print the rate of each measure with its goal; 1 where one was missed."""
     options = parse_options(args, OPTIONS)
+    chosen = [s for s in scenarios() if options["only"] in s.name]
+    if options["tradeoff"]:
+        names = {scenario.name for scenario in of_drift()}
+        for scenario in (s for s in chosen if s.name in names):
+            (name,) = scenario.measures
+            shares = tradeoff(scenario, name.split()[0], options["sweeps"])
+            shown = (f"{share:5.1%} at {level:g}" for level, share in shares.items())
+            print(f"{scenario.name:45s} {name:15s}", *shown, flush=True)
+        return 0
     missed = 0
-    for scenario in scenarios():
-        if options["only"] not in scenario.name:
-            continue
+    for scenario in chosen:
         for name, rate in rates(scenario, options["sweeps"]).items():
             goal = scenario.measures[name][1]
             holds = rate >= goal if goal > 0 else rate <= -goal

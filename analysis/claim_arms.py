@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -30,19 +30,30 @@ from harness.sweep.schedules import role
 ArmText = Callable[[dict[str, Any]], str]  # of the values of the columns that a claim compares
 
 
-def best_arm_beats(kind: ArmText, new: str, old: str, arm_name: ArmText) -> Test:
+class Arm(NamedTuple):
+    """An arm that can be chosen."""
+
+    name: str  # "falling at 0.4"
+    cell: Cell
+    among: int  # number of arms of its kind
+
+
+def best_arm_beats(
+    kind: ArmText, new: str, old: str, arm_name: ArmText, equal_magnitude: bool = False
+) -> Test:
     """Return the test of the best arm of the kind `new` against the best `old` one.
 
     An arm is a combination of values of the compared columns at a magnitude. Arms are chosen on
-    validation and compared on test. Arms of other kinds are controls: each kind gets an effect of
-    its own, which decides nothing.
+    validation and compared on test. The new winner is also compared with the best arm of each
+    other kind and, with `equal_magnitude`, with the `old` arm of its own magnitude: controls, which
+    decide nothing.
 
     The winner of many arms is flattered, because test and validation share the luck of a run. So p
     and the interval allow for the choice among the arms of the kind that wins (Bonferroni).
     """
 
     def test(rows: pd.DataFrame, columns: list[str], metric: Metric) -> list[Effect]:
-        arms: dict[str, list[tuple[str, Cell]]] = {new: [], old: []}  # by kind: name and cell
+        arms: dict[str, list[tuple[str, Cell]]] = {new: [], old: []}  # by kind
         for size, cells, _ in cells_per_size(rows, columns, metric):
             arms.setdefault(kind(size), []).extend(
                 (f"{arm_name(size)} at {format_value(cell.magnitude)}", cell)
@@ -52,28 +63,34 @@ def best_arm_beats(kind: ArmText, new: str, old: str, arm_name: ArmText) -> Test
         for required in (new, old):
             if not arms[required]:
                 raise Untestable(f"no {required} arm is done")
-        every = [cell for arms_of_kind in arms.values() for _, cell in arms_of_kind]
+        every = [cell for of_kind in arms.values() for _, cell in of_kind]
         winners = {
-            name: max(arms_of_kind, key=lambda arm: metric.sign * arm[1].mean_val)
-            for name, arms_of_kind in arms.items()
-            if arms_of_kind
+            name: Arm(*max(of_kind, key=lambda arm: metric.sign * arm[1].mean_val), len(of_kind))
+            for name, of_kind in arms.items()
+            if of_kind
         }
-        old_name, old_cell = winners.pop(old)
-        effects = []
-        for name, (winner_name, winner) in winners.items():
-            # 1 and -1 for the two winners; the other cells only contribute to the spread
-            weights = [metric.sign * ((cell is winner) - (cell is old_cell)) for cell in every]
-            tests = [cell.test for cell in every]
-            counts = len(arms[name]), len(arms[old])
-            new_wins = metric.sign * (winner.mean_test - old_cell.mean_test) > 0
-            choices = counts[0] if new_wins else counts[1]
-            estimate = contrast([list(zip(weights, tests, strict=True))], choices)
-            compared = f"{winner_name} against {old_name} ({sum(counts)} arms)"
-            effect = effect_of(estimate, every, compared)
-            effects.append(replace(effect, is_control=name != new))
-        return effects
+        winner, rival = winners.pop(new), winners.pop(old)
+        effects = [_compare(winner, rival, every, metric)]
+        rivals = list(winners.values())
+        if equal_magnitude:
+            rivals += [
+                Arm(name, cell, 1)
+                for name, cell in arms[old]
+                if cell.magnitude == winner.cell.magnitude and cell is not rival.cell
+            ]
+        controls = (_compare(winner, control, every, metric) for control in rivals)
+        return [*effects, *(replace(control, is_control=True) for control in controls)]
 
     return test
+
+
+def _compare(arm: Arm, other: Arm, every: Sequence[Cell], metric: Metric) -> Effect:
+    """Return the test result of `arm` minus that of `other`; the others give the spread."""
+    weights = [metric.sign * ((cell is arm.cell) - (cell is other.cell)) for cell in every]
+    wins = metric.sign * (arm.cell.mean_test - other.cell.mean_test) > 0
+    tests = [cell.test for cell in every]
+    estimate = contrast([list(zip(weights, tests, strict=True))], (arm if wins else other).among)
+    return effect_of(estimate, every, f"{arm.name} against {other.name}")
 
 
 def _schedules(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
@@ -127,6 +144,7 @@ A3 = Claim(
         "varying",
         "constant",
         lambda size: format_value(size["schedule"]),
+        equal_magnitude=True,
     ),
 )
 C2 = Claim(

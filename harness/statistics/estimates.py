@@ -20,7 +20,7 @@ from scipy.special import chdtrc, digamma, polygamma, stdtr, stdtrit
 LEVEL = 0.95  # of intervals
 ALPHA = 0.05  # of tests
 POWER = 0.8
-UNEQUAL = 0.1  # p-value of Bartlett's test below which cells keep spreads of their own
+UNEQUAL = 0.05  # p-value of Bartlett's test below which cells keep spreads of their own
 
 Key = TypeVar("Key")
 
@@ -85,7 +85,7 @@ def t_tails(t: float, freedom: float) -> float:
 def spreads(cells: Mapping[Key, Sequence[float]]) -> dict[Key, Spread]:
     """Return the spread of each cell of one size.
 
-    It is the pooled one, unless Bartlett's test (1937) finds at 10 % that the cells differ. Then
+    It is the pooled one, unless Bartlett's test (1937) finds at 5 % that the cells differ. Then
     each variance is the weighted mean of its own and of a typical one (Smyth 2004): the more the
     cells differ, the less the typical one weighs. UNKNOWN where no cell has two seeds.
     """

@@ -7,13 +7,22 @@ missing seeds are shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from analysis.cells import Cell, best_cell, cells_per_size, magnitude_key, mean_counts, size_columns
+from analysis.cells import (
+    LENGTHS,
+    Cell,
+    best_cell,
+    cells_per_size,
+    magnitude_key,
+    mean_counts,
+    ranges,
+    size_columns,
+)
 from analysis.columns import NONE, TOP1, Metric
 from analysis.provenance import differing_columns
 from harness import statistics as stats
@@ -43,6 +52,8 @@ class SizeResult:
     test_spread: stats.Spread = stats.UNKNOWN
     differs_in: tuple[str, ...] = ()  # provenance columns in which its rows differ; flags
     none: Cell | None = None  # the cell that gain refers to: of this size, or of another policy
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest number of epochs, examples and test images of its trials, where known."""
 
 
 def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
@@ -61,7 +72,9 @@ def best_per_size(
     """
     columns = size_columns(frame, by)
     sizes = cells_per_size(frame, columns, metric)
-    differing = differing_columns(mean_counts(frame, columns), columns)
+    counted = mean_counts(frame, columns)
+    differing = differing_columns(counted, columns)
+    lengths = ranges(counted, columns, (*LENGTHS, "test_images"))
     none_cells = {
         _without_policy(size): cell for size, cells, _ in sizes if (cell := _none_cell(cells))
     }
@@ -69,7 +82,8 @@ def best_per_size(
     for size, cells, params in sizes:
         none = _none_cell(cells) or none_cells.get(_without_policy(size))
         differs_in = differing.get(tuple(size.values()), ())
-        result = SizeResult(size, cells, params, none=none, differs_in=differs_in)
+        result = SizeResult(size, cells, params, none=none, differs_in=differs_in,
+                            ranges=lengths.get(tuple(size.values()), {}))  # fmt: skip
         results.append(_evaluate(result, metric, optima and len(sizes) <= MOST_OPTIMA))
     return results
 

@@ -15,6 +15,7 @@ from analysis.cells import (
     best_cell,
     cells_per_size,
     is_determined,
+    is_ordered,
     magnitude_key,
     mean_counts,
 )
@@ -26,7 +27,6 @@ from analysis.claim_base import (
     Untestable,
     check_budget,
     effect_of,
-    path_lengths,
     rows_that_differ,
     unequal_work,
 )
@@ -47,9 +47,11 @@ def _dense_sizes(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
     if "sparsity" in rows.columns:
         rows = rows[rows["sparsity"].isna() | (rows["sparsity"] == 0)]
     rows = mean_counts(rows, by or ())
-    numeric = [name for name in by or () if name in rows.columns and rows[name].dtype.kind in "if"]
-    for name in (*numeric, *SIZES):
+    ordered = [name for name in by or () if name in rows.columns and is_ordered(rows, name)]
+    for name in (*ordered, *SIZES):
         if name in rows.columns and rows[name].nunique() > 1:
+            if not is_ordered(rows, name):
+                raise Untestable(f"words in {name}, and no numbers of parameters to order them by")
             return rows, [name]
     raise Untestable("it needs dense trials of at least two sizes")
 
@@ -245,5 +247,5 @@ A2 = Claim(
     select=_sparsities,
     test=optimum_moves(-1),
     check_budget=check_budget,  # within a sparsity: paths to more sparsity are longer by nature
-    describe_cost=lambda rows, columns: path_lengths(rows) + unequal_work(rows, columns),
+    describe_cost=unequal_work,
 )

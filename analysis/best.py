@@ -14,7 +14,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import Cell, cells_per_size, magnitude_key, mean_counts, size_columns
+from analysis.cells import (
+    LENGTHS,
+    Cell,
+    cells_per_size,
+    magnitude_key,
+    mean_counts,
+    ranges,
+    size_columns,
+)
 from analysis.columns import NONE, TOP1, Metric
 from analysis.provenance import differing_columns
 from harness import statistics as stats
@@ -45,6 +53,8 @@ class SizeResult:
     test_spreads: Mapping[float | str, Spread] = field(default_factory=dict)  # by magnitude
     differs_in: tuple[str, ...] = ()  # provenance columns in which its rows differ; flags
     none: Cell | None = None  # the cell that gain refers to: of this size, or of another policy
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest number of epochs, examples and test images of its trials, where known."""
 
 
 def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
@@ -63,7 +73,9 @@ def best_per_size(
     """
     columns = size_columns(frame, by)
     sizes = cells_per_size(frame, columns, metric)
-    differing = differing_columns(mean_counts(frame, columns), columns)
+    counted = mean_counts(frame, columns)
+    differing = differing_columns(counted, columns)
+    lengths = ranges(counted, columns, (*LENGTHS, "test_images"))
     none_cells = {
         _without_policy(size): cell for size, cells, _ in sizes if (cell := _none_cell(cells))
     }
@@ -71,7 +83,8 @@ def best_per_size(
     for size, cells, params in sizes:
         none = _none_cell(cells) or none_cells.get(_without_policy(size))
         differs_in = differing.get(tuple(size.values()), ())
-        result = SizeResult(size, cells, params, none=none, differs_in=differs_in)
+        result = SizeResult(size, cells, params, none=none, differs_in=differs_in,
+                            ranges=lengths.get(tuple(size.values()), {}))  # fmt: skip
         results.append(_evaluate(result, metric, optima and len(sizes) <= MOST_OPTIMA))
     return results
 
@@ -155,13 +168,16 @@ def optimum_evidence(cells: Sequence[Cell], metric: Metric) -> Evidence | None:
 
 
 def _smooth_optimum(result: SizeResult, metric: Metric) -> Optimum | None:
-    """Return the optimum; its interval holds the magnitudes next to the ties and to open cells."""
+    """Return the optimum; its interval holds the magnitudes next to the ties and to open cells.
+
+    It is cut off at the lowest magnitude, as at the highest, also where `none` lies below.
+    """
     log = optimum_evidence(result.cells, metric)
     if log is None:
         return None
-    places = sorted(position(cell.magnitude) for cell in result.cells if cell.is_usable)
     held = [position(magnitude) for magnitude in (*result.ties, *result.open)]
-    below = [place for place in places if place < min(held)]
-    above = [place for place in places if place > max(held)]
-    ends = min(places[0], *held), max(places[-1], *held)
-    return optimum(log, ends, ((below or [ends[0]])[-1], (above or [ends[1]])[0]))
+    places = [position(cell.magnitude) for cell in result.cells if cell.is_usable]
+    below = max((place for place in places if place < min(held)), default=0.0)
+    above = min((place for place in places if place > max(held)), default=1.0)
+    ends = [position(cell.magnitude) for cell in result.cells if cell.magnitude != NONE]
+    return optimum(log, (min(ends), max(ends)), (below, above))

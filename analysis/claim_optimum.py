@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.best import MOST_OPTIMA, optimum_evidence
-from analysis.cells import Cell, cells_per_size, is_determined, mean_counts
+from analysis.cells import Cell, cells_per_size, is_determined, is_ordered, mean_counts
 from analysis.claim_base import (
     Claim,
     Effect,
@@ -18,7 +18,6 @@ from analysis.claim_base import (
     Untestable,
     check_budget,
     effect_of,
-    path_lengths,
     rows_that_differ,
     unequal_work,
 )
@@ -47,9 +46,11 @@ def dense_sizes(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
     if "sparsity" in rows.columns:
         rows = rows[rows["sparsity"].isna() | (rows["sparsity"] == 0)]
     rows = mean_counts(rows, by or ())
-    numeric = [name for name in by or () if name in rows.columns and rows[name].dtype.kind in "if"]
-    for name in (*numeric, *SIZES):
+    ordered = [name for name in by or () if name in rows.columns and is_ordered(rows, name)]
+    for name in (*ordered, *SIZES):
         if name in rows.columns and rows[name].nunique() > 1:
+            if not is_ordered(rows, name):
+                raise Untestable(f"words in {name}, and no numbers of parameters to order them by")
             return rows, [name]
     raise Untestable("it needs dense trials of at least two sizes")
 
@@ -160,5 +161,5 @@ A2 = Claim(
     select=_sparsities,
     test=optimum_drifts(-1),
     check_budget=check_budget,  # within a sparsity: paths to more sparsity are longer by nature
-    describe_cost=lambda rows, columns: path_lengths(rows) + unequal_work(rows, columns),
+    describe_cost=unequal_work,
 )

@@ -22,7 +22,7 @@ from analysis.claims import claims, claims_table
 from analysis.columns import TOP1, Metric
 from analysis.commands import ROW_OPTIONS, output_folder, read_request
 from analysis.figures import figures, left_out
-from analysis.provenance import warnings
+from analysis.provenance import setting, warnings
 from analysis.report_page import sortable
 from analysis.table import best_table
 from harness.arguments import Option
@@ -57,7 +57,7 @@ def report(
     columns = size_columns(frame, by)
     counted = mean_counts(frame, columns)
     results = best_per_size(frame, by, metric)
-    messages = warnings(frame)
+    messages = warnings(frame, by)
     grids = sorted({str(name) for name in frame["grid"].dropna()}) if "grid" in frame else []
     title = f"Sweep report: {', '.join(grids) or 'rows'}"
     done = int((frame["state"] == "done").sum())
@@ -68,8 +68,8 @@ def report(
     verdicts = claims(frame, metric, by=by)
     parts = {
         "state": ("State", _state(counted, columns, results)),
-        "best": ("Best magnitude", sortable(best_table(results, messages, metric))),
-        "verdicts": ("Claims", sortable(claims_table(verdicts, messages, metric))),
+        "best": ("Best magnitude", sortable(best_table(results, messages, metric, setting(frame)))),
+        "verdicts": ("Claims", sortable(claims_table(verdicts, messages, metric, setting(frame)))),
         "figures": (
             "Figures",
             _alarm(left_out(results)) + f'<div class="figures">{"".join(pictures)}</div>',

@@ -135,7 +135,7 @@ def _shapes(magnitudes: tuple[float, ...]) -> list[Shapes]:
 
 
 def optimum(log: Evidence, ends: tuple[float, float], bracket: tuple[float, float]) -> Optimum:
-    """Return the best magnitude between the `ends` of a grid.
+    """Return the best magnitude, cut off at the `ends` of a grid.
 
     The interval is widened to hold `bracket`, the magnitudes next to those that tie with the best:
     where the curve is not of the family (it collapses, or has a cliff at its top), the 95 % of the
@@ -144,8 +144,10 @@ def optimum(log: Evidence, ends: tuple[float, float], bracket: tuple[float, floa
     posterior = np.cumsum(_normalised(logsumexp(log + _log_prior()[:, None], axis=0)))
     shares = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
     places = np.minimum(np.searchsorted(posterior, shares), len(POSITIONS) - 1)
-    low, at, high = (float(place) for place in np.clip(POSITIONS[places], *ends))
-    return Optimum(at, min(low, bracket[0]), max(high, bracket[1]), ends)
+    low, at, high = POSITIONS[places]
+    widened = np.clip([min(low, bracket[0]), at, max(high, bracket[1])], *ends)
+    low, at, high = (float(place) for place in widened)
+    return Optimum(at, low, high, ends)
 
 
 def drift(sizes: Sequence[Evidence], ranks: Sequence[float]) -> Drift:

@@ -371,7 +371,7 @@ def test_what_cannot_be_tested_says_why():
     reasons = {claim.claim: claim.compared for claim in claims(one)}
     assert {claim.verdict for claim in claims(one)} == {"not tested"}
     assert "at least two sizes" in reasons["A1"]
-    assert "`schedule`" in reasons["A3"]
+    assert "differ in schedule" in reasons["A3"]
     nothing = sweep(random.Random(0), one_optimum, WIDTHS)
     nothing = nothing.assign(state="waiting", val_top1=math.nan, test_top1=math.nan)
     assert "that are done" in verdict(nothing, "A1").compared
@@ -382,4 +382,4 @@ def test_one_seed_decides_nothing():
     claim = verdict(frame, "A1")
     assert claim.verdict == "undecided"
     assert "one seed" in claim.compared
-    assert "±" not in claims_table([claim], []).rows[0][2]
+    assert "±" not in "".join(claims_table([claim], []).rows[0])

@@ -21,6 +21,7 @@ from analysis.cells import mean_counts, size_columns
 from analysis.claims import claims, claims_table
 from analysis.columns import TOP1, Metric
 from analysis.commands import ROW_OPTIONS, output_folder, read_request
+from analysis.figure_text import captions
 from analysis.figures import figures, left_out
 from analysis.provenance import warnings
 from analysis.report_page import sortable
@@ -30,18 +31,6 @@ from harness.errors import command
 from harness.files import atomic_write, make_folder
 
 OPTIONS = {**ROW_OPTIONS, "out": Option(required=True, example="out/report")}
-CAPTIONS = {
-    "accuracy_against_magnitude": "Test result against magnitude. Bands: 95 % t intervals; dots: "
-    "seeds; circle: the magnitude that validation chose; none: no augmentation.",
-    "change_against_none": "The same as change from each size's own none.",
-    "optimum_against_params": "Smooth optimum on validation with its 95 % interval against "
-    "non-zero parameters; circle: the magnitude that validation chose; dashes: its ties; arrow: "
-    "cut off by the end of the grid.",
-    "heat_map": "Test result minus that of the magnitude chosen on validation; boxed: ties.",
-    "accuracy_against_sparsity": "Test result at the magnitude that validation chose, against "
-    "sparsity. Dashed: dense; crosses: dense with the budget of that sparsity.",
-    "difficulty_against_accuracy": "Test result against a teacher's loss on the augmented images.",
-}
 
 
 def report(
@@ -61,9 +50,11 @@ def report(
     grids = sorted({str(name) for name in frame["grid"].dropna()}) if "grid" in frame else []
     title = f"Sweep report: {', '.join(grids) or 'rows'}"
     done = int((frame["state"] == "done").sum())
+    drawn = figures(frame, results, metric, by)
+    texts = captions(frame, results, drawn)
     pictures = [
-        report_page.figure(name, figure, CAPTIONS[name])
-        for name, figure in figures(frame, results, metric, by).items()
+        report_page.figure(name, figure, caption)
+        for (name, figure), caption in zip(drawn.items(), texts.values(), strict=True)
     ]
     verdicts = claims(frame, metric, by=by)
     parts = {

@@ -118,10 +118,11 @@ def main(args: list[str]) -> int:
         # here, because matplotlib takes longer to import than the table to make
         from analysis.drawing import save
         from analysis.figure_magnitude import accuracy_against_magnitude
+        from analysis.figure_text import with_lengths
 
         folder = make_folder(output_folder(out))
         atomic_write(folder / "table.tex", (show(table, "latex") + "\n").encode())
-        figure = accuracy_against_magnitude(results, metric)
+        figure = accuracy_against_magnitude(with_lengths(frame, results), metric)
         pictures = save(figure, folder / "accuracy_against_magnitude")
         for path in (folder / "table.tex", *rows_file.write(frame, folder), *pictures):
             print(f"written: {path}")

@@ -124,11 +124,22 @@ def _fits(magnitudes: tuple[float, ...], counts: tuple[int, ...]) -> list[Fit]:
             curve = variance * _matern(grid, grid, length) + constant
             precision = np.linalg.inv(cells)
             posterior = curve - cross @ precision @ cross.T
-            jitter = 1e-6 * variance * np.eye(POINTS)
-            root = np.linalg.cholesky((posterior + posterior.T) / 2 + jitter)
+            root = _cholesky((posterior + posterior.T) / 2, 1e-6 * variance)
             _, log_determinant = np.linalg.slogdet(cells)
             fits.append(Fit(precision, float(log_determinant), cross @ precision, root))
     return fits
+
+
+def _cholesky(covariance: np.ndarray, jitter: float) -> np.ndarray:
+    """Return the Cholesky factor, with more `jitter` where rounding makes it necessary.
+
+    That is the case for hundreds of magnitudes.
+    """
+    while True:
+        try:
+            return np.linalg.cholesky(covariance + jitter * np.eye(len(covariance)))
+        except np.linalg.LinAlgError:
+            jitter *= 10
 
 
 def _matern(a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:

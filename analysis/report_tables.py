@@ -186,7 +186,7 @@ def digest(frame: pd.DataFrame) -> str:
     """Return 16 hex digits of the rows' content, the same for a CSV and a Parquet file of them."""
     content = hashlib.sha256()
     for name in frame.columns:
-        codes, values = pd.factorize(pd.Series(values_of(frame, str(name)), dtype=object))
+        codes, values = pd.factorize(frame[name].astype(object))
         texts = np.array([*map(_digest_text, values), ""], dtype=object)  # the last one: missing
         content.update("\n".join([str(name), *texts[codes], "\n"]).encode())
     return content.hexdigest()[:16]

@@ -99,7 +99,7 @@ def _draw(
     figure, each = drawing.panels(len(values), 2.5 if len(values) == 1 else 1.7)
     for axes, value in zip(each, values, strict=True):
         for result, points, name in zip(results, lines, names, strict=True):
-            if points is not None and (column is None or result.size[column] == value):
+            if points and (column is None or result.size[column] == value):
                 aside = list(looks).index(name) - (len(looks) - 1) / 2
                 aside *= min(1, drawing.MOST_NAMES / len(looks))
                 _draw_line(axes, results, result, name, looks[name], points, metric, aside)
@@ -177,7 +177,9 @@ def _draw_line(
     if has_band:
         low = [value - width for value, width in zip(y, half, strict=True)]
         high = [value + width for value, width in zip(y, half, strict=True)]
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        axes.fill_between(
+            x, low, high, color=look.colour, alpha=0.6 / max(4, len(results)), linewidth=0
+        )
     size_name = drawing.name_of(result.size, result.size)
     is_dense = len(points) > drawing.MOST_POINTS
     for point in points:

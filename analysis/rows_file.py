@@ -100,7 +100,8 @@ def csv(frame: pd.DataFrame) -> str:
     """Return the rows as CSV; `read` gives the same rows back."""
     frame = frame.copy()
     for name in frame.select_dtypes(["object", "str"]):
-        frame[name] = frame[name].map(without_formulas)
+        if any(without_formulas(cell) is not cell for cell in frame[name].unique()):
+            frame[name] = frame[name].map(without_formulas)
     return str(frame.rename(columns=without_formulas).to_csv(index=False))
 
 

@@ -275,11 +275,12 @@ def main(args: list[str]) -> int:
         # here, because matplotlib takes longer to import than the table to make
         from analysis.drawing import save
         from analysis.figure_magnitude import accuracy_against_magnitude
+        from analysis.figure_text import with_lengths
 
         folder = make_folder(output_folder(options["out"]))
         atomic_write(folder / "table.tex", (show(table, "latex") + "\n").encode())
         tables = rows_file.write(table.frame(), folder, "table")
-        figure = accuracy_against_magnitude(results, metric)
+        figure = accuracy_against_magnitude(with_lengths(frame, results), metric)
         pictures = save(figure, folder / "accuracy_against_magnitude")
         for path in (folder / "table.tex", *tables, *rows_file.write(frame, folder), *pictures):
             print(f"written: {path}")

@@ -229,7 +229,7 @@ def test_everything_can_be_reached_and_used_by_keyboard(browser, page):
         )
         if "BUTTON why" in reached[-1]:
             break
-    assert reached[0] == "A State"
+    assert reached[0] == "A Answer"
     assert "BUTTON why" in reached
     assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     browser.press("Enter", 13, "\r")

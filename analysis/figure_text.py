@@ -1,0 +1,135 @@
+"""What the captions of figures say: how to read the marks, and what was trained, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.best import SizeResult
+from analysis.cells import SizeKey, mean_counts, size_keys
+from analysis.claim_base import BUDGETS, TOLERANCE
+from analysis.columns import NONE, values_of
+from analysis.drawing import MOST_NAMES
+from analysis.render import format_value
+
+INTERVALS = "95 % t intervals over seeds, not over other test sets"
+CAPTIONS = {
+    "accuracy_against_magnitude": "Mean test result against magnitude; none: no augmentation, "
+    f"beside the scale. Bands and bars: {INTERVALS}, with the standard deviation pooled over the "
+    "magnitudes of a size; dots: seeds. Open circle: the magnitude that validation chose; the "
+    "test result took no part in the choice.",
+    "change_against_none": "Mean test result against magnitude, minus that of the same size "
+    f"without augmentation. Bands and bars: {INTERVALS}, of the difference; dots: seeds minus the "
+    "mean of none. Open circle: the magnitude that validation chose, where it is not none.",
+    "optimum_against_params": "Magnitudes that are best on validation, against the number of "
+    "non-zero parameters. Open circle: the chosen magnitude; dashes: those that are statistically "
+    "indistinguishable from it. Filled mark and bar: where a smooth curve through the validation "
+    "means is highest, with its 95 % interval; arrow: the interval ends with the grid. none is not "
+    "on that curve: where it is chosen, the curve's maximum is not the best and is not drawn.",
+    "heat_map": "Mean test result minus that of the magnitude that validation chose. Wide frame "
+    "or large dot: the chosen magnitude; narrow frames or small dots: magnitudes that are "
+    "statistically indistinguishable from it on validation.",
+    "accuracy_against_sparsity": "Mean test result against sparsity, each at the magnitude that "
+    f"validation chose for it; the axis is logarithmic in compression. Bars: {INTERVALS}; dots: "
+    "seeds. Dashed line: the dense model; cross: the dense model, trained as long as the models of "
+    "that sparsity.",
+    "difficulty_against_accuracy": "Mean test result against the loss of a teacher on the "
+    f"augmented images. Bars: {INTERVALS}; dots: seeds; rho: Spearman's rank correlation of the "
+    "means.",
+}
+"""How to read each figure."""
+MOST_VALUES = 4  # of a column, in a sentence
+
+
+def captions(
+    frame: pd.DataFrame, results: Sequence[SizeResult], names: Iterable[str]
+) -> dict[str, str]:
+    """Return the caption of each figure: how to read it, and what was trained."""
+    trained = subject(frame, results)
+    if len(results) > MOST_NAMES:
+        trained = f"Of many sizes, a legend names some; larger numbers are darker. {trained}"
+    return {name: f"{CAPTIONS[name]} {trained}" for name in names}
+
+
+def subject(frame: pd.DataFrame, results: Sequence[SizeResult]) -> str:
+    """Return data set, model, policy, length of training and seeds as a sentence."""
+    done = frame[frame["state"] == "done"]
+    rows = frame if done.empty else done
+    augmented = rows[rows["magnitude"] != NONE]
+    parts = [
+        _listed("data set", rows, "dataset"),
+        _listed("model", rows, "family"),
+        _listed("depth", rows, "depth"),
+        _listed("policy", rows if augmented.empty else augmented, "policy"),
+        _length(rows),
+        _seeds(results),
+    ]
+    text = "; ".join(part for part in parts if part)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _listed(word: str, rows: pd.DataFrame, column: str) -> str:
+    """Return `data set mnist, cifar10`, or nothing where the rows do not tell."""
+    values = [v for v in dict.fromkeys(values_of(rows, column)) if v is not None and v != ""]
+    if not values:
+        return ""
+    shown = ", ".join(map(format_value, values[:MOST_VALUES]))
+    more = f" and {len(values) - MOST_VALUES:,} more" if len(values) > MOST_VALUES else ""
+    return f"{word} {shown}{more}"
+
+
+def _length(rows: pd.DataFrame) -> str:
+    for name in BUDGETS:
+        if name in rows.columns and rows[name].notna().any():
+            low, high = rows[name].min(), rows[name].max()
+            if low == high:
+                return f"{low:,g} {name} along the path of each trial"
+            return f"paths of {low:,g} to {high:,g} {name}, so lengths differ"
+    return "length of training unknown"
+
+
+def _seeds(results: Sequence[SizeResult]) -> str:
+    counts = sorted({len(cell.val) for result in results for cell in result.cells if cell.val})
+    if not counts:
+        return "no finished trial"
+    if len(counts) > 1:
+        return f"{counts[0]} to {counts[-1]} seeds per cell"
+    return f"{counts[0]} seed{'s' if counts[0] > 1 else ''} per cell"
+
+
+def with_lengths(frame: pd.DataFrame, results: Sequence[SizeResult]) -> list[SizeResult]:
+    """Return the results; if sizes were trained for different lengths, with it in their `size`.
+
+    The length is a value of `epochs`, or else of `examples`, along the path of a trial.
+    """
+    if results:
+        columns = list(results[0].size)
+        for name, by_size in lengths(frame, columns).items():
+            return [
+                replace(r, size={**r.size, name: by_size.get(tuple(r.size.values()), "-")})
+                for r in results
+            ]
+    return list(results)
+
+
+def lengths(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, dict[SizeKey, str]]:
+    """Return the column that has lengths, with its values by size; empty if they do not differ."""
+    done = mean_counts(frame[frame["state"] == "done"], columns)
+    name = next((name for name in BUDGETS if not done.empty and name in done.columns), None)
+    if name is None or set(BUDGETS) & set(columns):
+        return {}
+    bounds: dict[SizeKey, tuple[float, float]] = {}
+    for key, value in zip(size_keys(done, columns), values_of(done, name), strict=True):
+        if value is not None:
+            low, high = bounds.get(key, (value, value))
+            bounds[key] = min(low, value), max(high, value)
+    ends = [end for pair in bounds.values() for end in pair]
+    if not ends or max(ends) <= (1 + TOLERANCE) * min(ends):
+        return {}
+    return {name: {key: _range(*pair) for key, pair in bounds.items()}}
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:,g}" if low == high else f"{low:,g} to {high:,g}"

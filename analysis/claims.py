@@ -200,7 +200,7 @@ def _columns(
     return [
         column("claim", "claim", lambda r: r.claim if tested else "all", True),
         column("group", "group", lambda r: r.group or "-"),
-        column("effect", "effect", lambda r: _effect(r, metric)),
+        column("effect", "effect", lambda r: format_effect(r, metric)),
         column("p", "p", lambda r: format_p(r.p)),
         column("detectable", "could find", lambda r: format_score(r.detectable, _unit(r, metric))),
         column("verdict", "verdict", lambda r: r.verdict, True),
@@ -221,7 +221,8 @@ def _numbers_of(result: ClaimResult, metric: Metric) -> dict[str, Any]:
     return vars(result) | {name: in_unit(value, unit) for name, value in numbers.items()}
 
 
-def _effect(result: ClaimResult, metric: Metric) -> str:
+def format_effect(result: ClaimResult, metric: Metric) -> str:
+    """Return the effect with its interval, in the unit of the claim."""
     estimate = result.effect.estimate if result.effect else NO_ESTIMATE
     unit = _unit(result, metric)
     if unit == metric or math.isnan(estimate.low):

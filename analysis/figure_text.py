@@ -8,11 +8,11 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.best import SizeResult
-from analysis.cells import SizeKey, mean_counts, size_keys
+from analysis.cells import LENGTHS
 from analysis.claim_base import BUDGETS, TOLERANCE
 from analysis.columns import NONE, values_of
 from analysis.drawing import MOST_NAMES
-from analysis.render import format_value
+from analysis.render import format_range, format_value
 
 INTERVALS = "95 % t intervals over seeds, not over other test sets"
 CAPTIONS = {
@@ -99,37 +99,24 @@ def _seeds(results: Sequence[SizeResult]) -> str:
     return f"{counts[0]} seed{'s' if counts[0] > 1 else ''} per cell"
 
 
-def with_lengths(frame: pd.DataFrame, results: Sequence[SizeResult]) -> list[SizeResult]:
+def with_lengths(results: Sequence[SizeResult]) -> list[SizeResult]:
     """Return the results; if sizes were trained for different lengths, with it in their `size`.
 
     The length is a value of `epochs`, or else of `examples`, along the path of a trial.
     """
-    if results:
-        columns = list(results[0].size)
-        for name, by_size in lengths(frame, columns).items():
+    for name in LENGTHS:
+        ends = [end for result in results for end in result.ranges.get(name, ())]
+        if ends and max(ends) > (1 + TOLERANCE) * min(ends) and name not in results[0].size:
             return [
-                replace(r, size={**r.size, name: by_size.get(tuple(r.size.values()), "-")})
+                replace(
+                    r,
+                    size={
+                        **r.size,
+                        name: format_range(*r.ranges[name]) if name in r.ranges else "-",
+                    },
+                )
                 for r in results
             ]
+        if ends:
+            break
     return list(results)
-
-
-def lengths(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, dict[SizeKey, str]]:
-    """Return the column that has lengths, with its values by size; empty if they do not differ."""
-    done = mean_counts(frame[frame["state"] == "done"], columns)
-    name = next((name for name in BUDGETS if not done.empty and name in done.columns), None)
-    if name is None or set(BUDGETS) & set(columns):
-        return {}
-    bounds: dict[SizeKey, tuple[float, float]] = {}
-    for key, value in zip(size_keys(done, columns), values_of(done, name), strict=True):
-        if value is not None:
-            low, high = bounds.get(key, (value, value))
-            bounds[key] = min(low, value), max(high, value)
-    ends = [end for pair in bounds.values() for end in pair]
-    if not ends or max(ends) <= (1 + TOLERANCE) * min(ends):
-        return {}
-    return {name: {key: _range(*pair) for key, pair in bounds.items()}}
-
-
-def _range(low: float, high: float) -> str:
-    return f"{low:,g}" if low == high else f"{low:,g} to {high:,g}"

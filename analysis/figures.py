@@ -43,7 +43,7 @@ def figures(
 
     Where sizes were trained for different lengths, their names say so.
     """
-    results = with_lengths(frame, results)
+    results = with_lengths(results)
     candidates: dict[str, Figure | None] = {}
     if not too_many_lines(results):
         candidates = {

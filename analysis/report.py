@@ -66,8 +66,8 @@ def report(
     missing = report_tables.unfinished(frame, columns)
     answer = [
         _alarm(_unexplained(missing)),
-        _headed("Best magnitude", report_answer.best_magnitudes(frame, results, metric)),
-        _headed("Verdicts", report_answer.verdicts(verdict_table)),
+        _headed("Best magnitude", report_answer.best_magnitudes(results, metric)),
+        _headed("Verdicts", report_answer.verdicts(verdicts, metric)),
         "<h3>Open</h3>",
         report_answer.open_questions(frame, results, verdicts, source),
     ]

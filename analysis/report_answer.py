@@ -10,10 +10,10 @@ import pandas as pd
 
 from analysis import drawing
 from analysis.best import SizeResult, magnitudes_of
-from analysis.claims import CLAIMS, ClaimResult
+from analysis.claims import CLAIMS, ClaimResult, format_effect
 from analysis.columns import NONE, Metric
 from analysis.figure_text import with_lengths
-from analysis.render import Table, format_count, format_interval, format_value
+from analysis.render import format_count, format_interval, format_p, format_value
 from analysis.report_source import Source
 from harness.statistics import ALPHA
 
@@ -25,11 +25,9 @@ MORE_SEEDS = (
 )
 
 
-def best_magnitudes(
-    frame: pd.DataFrame, results: Sequence[SizeResult], metric: Metric
-) -> list[str]:
+def best_magnitudes(results: Sequence[SizeResult], metric: Metric) -> list[str]:
     """Return a sentence for each size, up to a limit."""
-    sized = with_lengths(frame, results)
+    sized = with_lengths(results)
     names = drawing.names_of(sized) if sized else []
     sentences = [
         _best(name, result, metric)
@@ -84,26 +82,25 @@ def is_at_end(result: SizeResult) -> bool:
     return result.best is not None and result.best.magnitude == highest and float(highest) < 1
 
 
-def verdicts(table: Table) -> list[str]:
+def verdicts(claims: Sequence[ClaimResult], metric: Metric) -> list[str]:
     """Return a sentence for each claim and group that was tested, and one for all others."""
-    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
-    tested = [row for row in rows if row["verdict"] != "not tested"]
-    sentences = []
-    for row in tested[:MOST_SENTENCES]:
-        claim = CLAIMS.get(row["claim"])
-        statement = f" ({claim.statement})" if claim else ""
-        group = "" if row["group"] == "-" else f", {row['group']}"
-        p = "" if row["p"] == "-" else f", p {row['p'].replace('<', '< ')}"
-        sentences.append(
-            f"{row['claim']}{statement}{group}: {row['verdict']}, effect {row['effect']}{p}; "
-            f"{row['compared']}."
-        )
+    tested = [result for result in claims if result.effect]
+    sentences = [_verdict(result, metric) for result in tested[:MOST_SENTENCES]]
     if len(tested) > MOST_SENTENCES:
         sentences.append(f"{len(tested) - MOST_SENTENCES:,} more are in the table of the claims.")
-    untested = dict.fromkeys(row["claim"] for row in rows if row["verdict"] == "not tested")
+    untested = dict.fromkeys(result.claim for result in claims if not result.effect)
     if untested:
         sentences.append(f"Not tested, because these rows lack the trials: {', '.join(untested)}.")
     return sentences
+
+
+def _verdict(result: ClaimResult, metric: Metric) -> str:
+    group = f", {result.group}" if result.group else ""
+    p = "" if math.isnan(result.p) else f", p {format_p(result.p).replace('<', '< ')}"
+    return (
+        f"{result.claim} ({CLAIMS[result.claim].statement}){group}: {result.verdict}, effect "
+        f"{format_effect(result, metric)}{p}; {result.compared}."
+    )
 
 
 def open_questions(

@@ -280,7 +280,7 @@ def main(args: list[str]) -> int:
         folder = make_folder(output_folder(options["out"]))
         atomic_write(folder / "table.tex", (show(table, "latex") + "\n").encode())
         tables = rows_file.write(table.frame(), folder, "table")
-        figure = accuracy_against_magnitude(with_lengths(frame, results), metric)
+        figure = accuracy_against_magnitude(with_lengths(results), metric)
         pictures = save(figure, folder / "accuracy_against_magnitude")
         for path in (folder / "table.tex", *tables, *rows_file.write(frame, folder), *pictures):
             print(f"written: {path}")

@@ -46,7 +46,9 @@ def _differs(done: pd.DataFrame, name: str) -> bool:
 
 
 def setting(frame: pd.DataFrame) -> str:
-    """Return what all rows have in common: `cifar10, resnet, depth 20, randaug(n=2), 90 epochs`."""
+    """Return what the trials have in common: `cifar10, resnet, depth 20, 90 epochs`."""
+    done = frame[frame["state"] == "done"]
+    frame = frame if done.empty else done
     parts = []
     for name in ("dataset", "family", "depth", "width", "sparsity", "policy"):
         if name not in frame.columns:

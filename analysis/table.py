@@ -57,9 +57,9 @@ def numbers(results: Sequence[SizeResult], metric: Metric = TOP1) -> dict[str, l
 
 def _numbers_of(result: SizeResult, metric: Metric) -> dict[str, Any]:
     best, cells = result.best, result.cells
-    # the curve does not have the level `none`, so where that is best its maximum is not the optimum
-    is_on_curve = result.optimum is not None and best is not None and best.magnitude != NONE
-    optimum = result.optimum if is_on_curve and result.optimum else UNKNOWN
+    optimum = result.optimum or UNKNOWN
+    if best and best.magnitude == NONE:  # which is not a point of the curve
+        optimum = UNKNOWN
     scores = {
         "val": best.mean_val if best else math.nan,
         "test": result.test,
@@ -123,13 +123,7 @@ def best_table(
     words = " and ".join(filter(None, (", ".join(others), last)))
     subject = f"Best augmentation magnitude{words and f' for each {words}'}"
     counts = sorted({len(cell.val) for r in results for cell in r.cells if cell.val})
-    seeds = (
-        counted(counts[-1], "seed")
-        if len(counts) == 1
-        else f"{counts[0]} to {counts[-1]} seeds"
-        if counts
-        else "no seed done"
-    )
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if counts[1:] else counted(sum(counts), "seed")
     details = ", ".join(filter(None, (settings, seeds)))
     return Table.of(
         [*sizes, *shown],

@@ -227,5 +227,5 @@ def test_tables_are_printed_in_any_encoding(planted, tmp_path, encoding):
         )  # fmt: skip
         assert (process.returncode, process.stderr) == (0, b"")
         text = process.stdout.decode(encoding)
-        assert ("not tested" if verb == "claims" else "0.5") in text
+        assert ("Not tested" if verb == "claims" else "0.5") in text
         assert "猫" in text or "\\u732b" in text or verb == "claims"

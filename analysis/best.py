@@ -45,6 +45,7 @@ class SizeResult:
     best: Cell | None = None  # None where no cell is usable
     ties: tuple[float | str, ...] = ()  # magnitudes that tie with the best, which is among them
     open: tuple[float | str, ...] = ()  # magnitudes that lack seeds and may be better than the best
+    detectable: float = math.nan  # validation difference of two magnitudes, with 80 % power
     optimum: Optimum | None = None  # of the smooth curve, on validation
     test: float = math.nan  # mean test result at the best magnitude
     test_half: float = math.nan  # this and gain_half allow for the choice among ties
@@ -110,7 +111,15 @@ def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeRes
     best = usable[stats.choose(scores, spreads, metric.sign)]
     ties = _sorted(stats.ties(scores, best.magnitude, spreads, metric.sign))
     open_magnitudes = _open(result.cells, best, metric)
-    result = replace(result, best=best, ties=ties, open=open_magnitudes)
+    spread = spreads[best.magnitude]
+    noise = stats.difference(best.val, spread, best.val, spread)
+    result = replace(
+        result,
+        best=best,
+        ties=ties,
+        open=open_magnitudes,
+        detectable=stats.detectable(noise, len(usable) - 1),
+    )
     candidates = len({*ties, *open_magnitudes})
     gain = gain_half = math.nan
     if result.none:

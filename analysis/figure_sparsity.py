@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import drawing, figure_text
+from analysis import drawing
 from analysis.best import SizeResult, best_per_size
-from analysis.cells import size_columns
+from analysis.cells import LENGTHS, ranges, size_columns
 from analysis.columns import TOP1, Metric, values_of
-from analysis.render import format_interval, format_value
+from analysis.render import format_interval, format_range, format_value
 
 
 def accuracy_against_sparsity(
@@ -73,20 +73,18 @@ def _finish_axis(axes: Any, frame: pd.DataFrame) -> str:
     axes.set_xscale("function", functions=(_log_compression, lambda x: 1 - 2.0**-x))
     axes.minorticks_off()
     pruned = frame[[not value for value in values_of(frame, "dense_long")]]
-    lengths = figure_text.lengths(pruned, ["sparsity"])
+    lengths = ranges(pruned, ["sparsity"], LENGTHS)
     levels = sorted({*frame["sparsity"], *filter(None, values_of(frame, "dense_long"))})
     places = dict(zip(_log_compression(np.array(levels)), levels, strict=True))
     apart = (max(places) - min(places)) / 7
     ticks = [places[at] for at in drawing.spaced(list(places), lambda last: last + apart)]
     texts = [f"{sparsity:.4g}" for sparsity in ticks]
-    for name, by_size in lengths.items():
-        texts = [
-            f"{text}\n{by_size.get((at,), '-')}" for text, at in zip(texts, ticks, strict=True)
-        ]
-        axes.set_xticks(ticks, texts)
-        return f" (below: {name} along the path)"
+    name = next((name for name in LENGTHS if any(name in known for known in lengths.values())), "")
+    if len({known.get(name) for known in lengths.values()}) > 1:
+        shown = {key: format_range(*known[name]) for key, known in lengths.items() if name in known}
+        texts = [f"{text}\n{shown.get((at,), '-')}" for text, at in zip(texts, ticks, strict=True)]
     axes.set_xticks(ticks, texts)
-    return ""
+    return f" (below: {name} along the path)" if "\n" in texts[0] else ""
 
 
 def _log_compression(sparsity: Any) -> Any:

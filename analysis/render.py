@@ -98,16 +98,15 @@ def format_count(value: float | None) -> str:
 def format_optimum(optimum: Optimum | None, best: float | str | None = None) -> str:
     """Return `0.41 (0.22, 0.60)`; an interval that reaches the grid's end as `≤0.2`, `≥0.8`.
 
-    The curve does not have the level `none`: if that is `best`, only a bound is known.
+    If `best` is `none`, which lies below the lowest magnitude, so does the optimum.
     """
     if optimum is None:
         return "-"
-    if best == NONE:
-        return f"≤{optimum.ends[0]:g}"
     censored_below, censored_above = optimum.censored
     low = f"≤{optimum.ends[0]:g}" if censored_below else f"{optimum.low:.2f}"
     high = f"≥{optimum.ends[1]:g}" if censored_above else f"{optimum.high:.2f}"
-    return f"{optimum.at:.2f} ({low}, {high})"
+    at = f"≤{optimum.ends[0]:g}" if best == NONE else f"{optimum.at:.2f}"
+    return f"{at} ({low}, {high})"
 
 
 # --- tables -------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ def _numbers_of(result: SizeResult, metric: Metric) -> dict[str, Any]:
         },
         "best": best.magnitude if best else None,
         "ties": result.ties,
+        "open": result.open,
         "optimum": round(optimum.at, 4),
         "optimum_low": round(optimum.low, 4),
         "optimum_high": round(optimum.high, 4),
@@ -150,10 +151,10 @@ def _columns(results: Sequence[SizeResult], metric: Metric, sizes: Sequence[str]
 
     best = [result.best.magnitude if result.best else None for result in results]
     params = [format_count(result.params) for result in results]
-    ties = [
-        format_levels(r.ties, [cell.magnitude for cell in r.cells]) if len(r.ties) > 1 else "-"
-        for r in results
-    ]
+    ties, open_cells = (
+        [format_levels(of(r), [cell.magnitude for cell in r.cells]) or "-" for r in results]
+        for of in (lambda r: r.ties if len(r.ties) > 1 else (), lambda r: r.open)
+    )
     optima = [format_optimum(r.optimum, m) for r, m in zip(results, best, strict=True)]
     gains = [score(r.gain, r.gain_half, signed=True) for r in results]
     validation = [score(r.best.mean_val) if r.best else "-" for r in results]
@@ -181,6 +182,7 @@ def _columns(results: Sequence[SizeResult], metric: Metric, sizes: Sequence[str]
         ),
         column("best", "best magnitude", [format_value(magnitude) for magnitude in best]),
         column("ties", "ties", ties),
+        column("open", "open", open_cells, is_shown=_says_something(open_cells)),
         column(
             "optimum",
             "smooth optimum",
@@ -223,8 +225,8 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
     lower = "" if metric.sign > 0 else "; lower is better, and a positive gain is an improvement"
     has_half = any(not math.isnan(result.test_half) for result in results)
     spread = (
-        ". ± is half of a 95 % t interval with a spread pooled over the magnitudes of a size; it "
-        f"covers the seeds, not the finite test set{_sampling(results, metric)}"
+        ". ± is half of a 95 % t interval that allows for the choice among the ties; it covers the "
+        f"seeds, not the finite test set{_sampling(results, metric)}"
         if has_half and shown & {"test", "gain"}
         else ""
     )
@@ -232,7 +234,11 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
     if "ties" in shown:
         notes.append(
             "Ties: the best and all magnitudes that are statistically indistinguishable from it "
-            "on validation (one-sided t tests at 5 %, Bonferroni)."
+            f"on validation (one-sided t tests at 5 %, Bonferroni).{_power(results, metric)}"
+        )
+    if "open" in shown:
+        notes.append(
+            "Open: magnitudes of which seeds are missing or diverged, and which may be better."
         )
     if "gain" in shown:
         unit = ", in points" if metric.name == TOP1.name else ""
@@ -240,10 +246,21 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
     if "optimum" in shown:
         notes.append(
             "Smooth optimum: where a curve through the validation means is highest, with its 95 % "
-            "interval; ≤ and ≥: it may lie beyond the magnitudes of the grid. The curve does not "
-            "have the level none: where none is best, the optimum is at most the lowest magnitude."
+            "interval, which holds the ties; ≤ and ≥: it may lie beyond the magnitudes of the grid, "
+            "of which none is the lowest. Where none is best, only a bound is known."
         )
     return notes
+
+
+def _power(results: Sequence[SizeResult], metric: Metric) -> str:
+    """Return which differences between two magnitudes these seeds find, as a sentence."""
+    found = [r.detectable for r in results if not math.isnan(r.detectable)]
+    if not found:
+        return ""
+    low, high = (format_score(value, metric) for value in (min(found), max(found)))
+    sizes = f" to {high}, depending on the size," if low != high else ""
+    unit = " points" if metric.name == TOP1.name else ""
+    return f" A difference of {low}{sizes}{unit} would be found with 80 % power."
 
 
 def _sampling(results: Sequence[SizeResult], metric: Metric) -> str:

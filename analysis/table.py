@@ -246,8 +246,8 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
     if "optimum" in shown:
         notes.append(
             "Smooth optimum: where a curve through the validation means is highest, with its 95 % "
-            "interval, which holds the ties; ≤ and ≥: it may lie beyond the magnitudes of the grid, "
-            "of which none is the lowest. Where none is best, only a bound is known."
+            "interval, which holds the ties. ≤ and ≥: it may lie beyond those of the grid; "
+            "none lies below all of them. Where none is best, only a bound is known."
         )
     return notes
 

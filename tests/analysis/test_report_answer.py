@@ -12,7 +12,7 @@ import pytest
 
 from analysis import report, report_answer, report_source, rows_file
 from analysis.best import best_per_size
-from analysis.claims import claims, claims_table
+from analysis.claims import claims
 from analysis.columns import TOP1
 from harness.cluster import read_sweep
 from harness.commands import launches, status
@@ -57,7 +57,7 @@ def test_the_page_opens_with_the_answer_and_the_rest_follows(planted):
 
 def test_a_sentence_says_what_ties_and_what_the_gain_is(planted):
     frame = planted({0.5: (0.8, 0.9, 0.7, 0.6), 2.0: (0.9, 0.9, 0.9, 0.9)}, spread=0.002)
-    first, second = report_answer.best_magnitudes(frame, best_per_size(frame), TOP1)
+    first, second = report_answer.best_magnitudes(best_per_size(frame), TOP1)
     assert re.search(
         r"magnitude 0\.2 is best, \d+\.\d ± 0\.\d % on test "
         r"\(\+\d+\.\d ± 0\.\d points against none\)",
@@ -66,13 +66,13 @@ def test_a_sentence_says_what_ties_and_what_the_gain_is(planted):
     assert first.endswith("every other magnitude is worse.")
     assert "statistically indistinguishable from it" in second
     frame = planted(seeds=1)
-    alone, _ = report_answer.best_magnitudes(frame, best_per_size(frame), TOP1)
+    alone, _ = report_answer.best_magnitudes(best_per_size(frame), TOP1)
     assert "one seed cannot tell it from the other magnitudes" in alone
     nothing = planted().assign(state="waiting", val_top1=math.nan, test_top1=math.nan)
-    sentences = report_answer.best_magnitudes(nothing, best_per_size(nothing), TOP1)
+    sentences = report_answer.best_magnitudes(best_per_size(nothing), TOP1)
     assert sentences[0] == "width 0.5 (500 parameters): no magnitude has a usable result."
     many = planted({float(width): (0.8,) * 4 for width in range(1, 31)})
-    sentences = report_answer.best_magnitudes(many, best_per_size(many), TOP1)
+    sentences = report_answer.best_magnitudes(best_per_size(many), TOP1)
     assert len(sentences) == 13
     assert sentences[-1].startswith("18 more sizes")
 
@@ -81,9 +81,11 @@ def test_verdicts_are_sentences(planted):
     curves = {0.5: (0.8, 0.9, 0.7, 0.6), 1.0: (0.7, 0.8, 0.9, 0.7), 2.0: (0.6, 0.7, 0.8, 0.9)}
     frame = planted(curves, spread=0.002)
     results = claims(frame)
-    sentences = report_answer.verdicts(claims_table(results, []))
-    assert re.match(r"A1 \(.*\): supported, effect \+\d+\.\d ± \d+\.\d, p < 0\.001; ", sentences[0])
-    assert sentences[-1].endswith(": A2, A3, B, C1, C2.")
+    sentences = report_answer.verdicts(results, TOP1)
+    assert re.match(
+        r"A1 \(.*\): supported, effect \+0\.\d+ \(\+0\.\d+, \+0\.\d+\), p ", sentences[0]
+    )
+    assert sentences[-1].endswith(": A2, A3, B2, C1, C2, C3.")
 
 
 def opened(frame, source=None):

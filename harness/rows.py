@@ -95,8 +95,7 @@ def rows(
             row["difficulty"] = losses.get(stages[-1].augment.policy) if applies else None
         for key in keys:
             if key == "recipe.epochs" or LONG.get(key, key) not in row:
-                value = value_of(trial, key)
-                row[key] = list(value) if isinstance(value, tuple) else value
+                row[key] = value_of(trial, key)
         table.append(row)
         records.append(record)
     name_differing_files(table, records)
@@ -171,7 +170,7 @@ def _row(
         "batch_size": config.recipe.batch_size,
         "lr": config.recipe.optimizer.lr,
         "train_size": config.dataset.train_size,
-        **trial.cell,
+        **{name: value_of(trial, name) for name in trial.cell},
         "precision": config.recipe.precision,
         "stage": path[-1],
     }

@@ -55,6 +55,8 @@ def captions(
 
 def subject(frame: pd.DataFrame, results: Sequence[SizeResult]) -> str:
     """Return data set, model, policy, length of training and seeds as a sentence."""
+    needed = ("state", "magnitude", "dataset", "family", "depth", "policy", *BUDGETS)
+    frame = frame[[name for name in needed if name in frame.columns]]
     done = frame[frame["state"] == "done"]
     rows = frame if done.empty else done
     augmented = rows[rows["magnitude"] != NONE]
@@ -72,7 +74,8 @@ def subject(frame: pd.DataFrame, results: Sequence[SizeResult]) -> str:
 
 def _listed(word: str, rows: pd.DataFrame, column: str) -> str:
     """Return `data set mnist, cifar10`, or nothing where the rows do not tell."""
-    values = [v for v in dict.fromkeys(values_of(rows, column)) if v is not None and v != ""]
+    unique = rows[column].dropna().unique() if column in rows.columns else ()
+    values = [value for value in unique if value != ""]
     if not values:
         return ""
     shown = ", ".join(map(format_value, values[:MOST_VALUES]))
@@ -116,10 +119,11 @@ def with_lengths(frame: pd.DataFrame, results: Sequence[SizeResult]) -> list[Siz
 
 def lengths(frame: pd.DataFrame, columns: Sequence[str]) -> dict[str, dict[SizeKey, str]]:
     """Return the column that has lengths, with its values by size; empty if they do not differ."""
-    done = mean_counts(frame[frame["state"] == "done"], columns)
-    name = next((name for name in BUDGETS if not done.empty and name in done.columns), None)
+    name = next((name for name in BUDGETS if name in frame.columns), None)
     if name is None or set(BUDGETS) & set(columns):
         return {}
+    counted = mean_counts(frame, columns)
+    done = counted.loc[counted["state"] == "done", [*columns, name]]
     bounds: dict[SizeKey, tuple[float, float]] = {}
     for key, value in zip(size_keys(done, columns), values_of(done, name), strict=True):
         if value is not None:

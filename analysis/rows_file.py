@@ -19,12 +19,13 @@ from harness.files import atomic_write, make_folder
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\uFF1D\uFF0B\uFF0D\uFF20]")  # also the full-width signs
 NUMBER = re.compile(r"-|[+-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?)?", re.ASCII | re.IGNORECASE)
-UTF_8 = "save it as 'CSV UTF-8', or convert it with iconv -t utf-8"
+UTF_8 = "save it as 'CSV UTF-8', or convert it with iconv -f ENCODING -t utf-8"
+UTF_16 = f"text in UTF-16: {UTF_8.replace('ENCODING', 'utf-16')}"
 FOREIGN = {
     b"PK\x03\x04": "an Excel workbook or a zip archive: save the sheet as 'CSV UTF-8'",
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save the sheet as 'CSV UTF-8'",
-    b"\xff\xfe": f"text in UTF-16: {UTF_8}",
-    b"\xfe\xff": f"text in UTF-16: {UTF_8}",
+    b"\xff\xfe": UTF_16,
+    b"\xfe\xff": UTF_16,
     b"\x1f\x8b": "compressed by gzip: unpack it",
     b"BZh": "compressed by bzip2: unpack it",
     b"\xfd7zXZ": "compressed by xz: unpack it",

@@ -106,8 +106,9 @@ def top_level(key: str) -> str:
 
 
 def split_list(text: str) -> list[str]:
-    """Return the items of `a,b` or `[a, b]`."""
-    return [item.strip() for item in text.strip("[] ").split(",") if item.strip()]
+    """Return the items of `a,b` or `['a', 'b']`, without quotes around them."""
+    items = (unquoted(item.strip()) for item in text.strip("[] ").split(","))
+    return [item for item in items if item]
 
 
 def unquoted(value: str) -> str:

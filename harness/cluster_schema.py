@@ -6,25 +6,42 @@ line. No value can change more than its own sbatch option.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import BeforeValidator, Field, Strict, field_validator
 
 from harness.fields import Frozen, NonNegativeInt, PositiveInt, PositiveShare
 
 # Characters allowed in an sbatch line: no blank, quote, hash, dollar or line break. The length is
 # not part of the pattern, because compiling such a pattern takes every process 0.1 s.
-SbatchWord = Annotated[str, Field(pattern=r"^[\w.,:=@%/+&|()\[\]*!-]+$", max_length=200)]
+_WORD, _LONGEST_WORD = r"^[\w.,:=@%/+&|()\[\]*!-]+$", 200
+
+
+def _option_value(value: object) -> object:
+    is_word = isinstance(value, str) and len(value) <= _LONGEST_WORD and re.fullmatch(_WORD, value)
+    if not is_word and not isinstance(value, int):
+        raise ValueError(
+            "must be a word without blanks and quotes, a whole number, true or false, not "
+            f"{str(value)[:80]!r}"
+        )
+    return value
+
+
+SbatchWord = Annotated[str, Field(pattern=_WORD, max_length=_LONGEST_WORD)]
+SbatchValue = Annotated[SbatchWord | int | bool, BeforeValidator(_option_value)]
 SbatchOption = Annotated[str, Field(pattern=r"^[a-z][a-z-]+$", max_length=41)]
 GpuType = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=60)]
 ShellLine = Annotated[str, Field(pattern=r"^[^\r\n\x00]+$", max_length=2000)]
 Gigabytes = Annotated[float, Field(gt=0.0, le=1e6)]
+Workers = Annotated[int, Field(gt=0, le=100_000)]
 Minutes = Annotated[int, Field(gt=0, le=60 * 24 * 365)]
 OWN_OPTIONS = frozenset(
     {"array", "dependency", "output", "error", "job-name", "time", "requeue", "no-requeue"}
     | {"clusters", "export-file"}  # with which squeue would look at another cluster
     | {"wrap", "chdir", "signal", "open-mode", "test-only", "parsable", "input", "export"}
-    | {"nodes", "ntasks-per-node", "cpus-per-task", "wait", "quiet", "help", "usage", "version"}
+    | {"nodes", "ntasks-per-node", "tasks-per-node", "cpus-per-task"}
+    | {"wait", "quiet", "help", "usage", "version"}
 )
 """Options of sbatch that the harness sets itself, or that change the answers it reads."""
 KEYS = {
@@ -53,7 +70,7 @@ class SlurmConfig(Frozen):
     signal_seconds: PositiveInt = 120  # the signal comes this long before the limit, to save
     requeue: bool = True  # false where the site forbids it: a stopped job submits its successor
     pack_share: PositiveShare = 0.5  # share of the time limit that small trees of stages fill
-    extra: dict[SbatchOption, SbatchWord | int | bool] = Field(
+    extra: dict[SbatchOption, SbatchValue] = Field(
         default_factory=dict
     )  # further long options of sbatch
     setup: Annotated[tuple[ShellLine, ...], Strict(False)] = ()  # shell lines before the worker
@@ -65,12 +82,21 @@ class SlurmConfig(Frozen):
         # sbatch accepts an unambiguous beginning of an option for the whole
         if own := sorted(k for k in value if any(option.startswith(k) for option in OWN_OPTIONS)):
             raise ValueError(f"{', '.join(own)}: set by the harness itself, leave it out")
-        # `gpus` is an option of its own, and `_ask_for_gpus_once` looks at it
+        # `gpus` is an option of its own, and `gpu_options` has it
         beginnings = {k: o for o in KEYS for k in value if o.startswith(k) and k != "gpus"}
         if twice := sorted(beginnings):
             keys = " and ".join(KEYS[beginnings[option]] for option in twice)
             raise ValueError(f"{', '.join(twice)}: set {keys} instead")
         return value
+
+    def gpu_options(self) -> list[str]:
+        """Return the options of `extra` that ask for GPUs, or for shares of them."""
+        return [
+            key
+            for key, value in self.extra.items()
+            if key.startswith("gpus")
+            or (key.startswith(("gr", "tres")) and re.search("gpu|mps|shard", str(value)))
+        ]
 
 
 class ResourceRule(Frozen):
@@ -97,22 +123,8 @@ class ClusterConfig(Frozen):
 
     name: str  # name of the profile, in messages and records
     executor: Literal["local", "slurm"] = "local"  # where jobs run
-    workers: PositiveInt = 1  # processes (local), or running jobs of an array (slurm)
+    workers: Workers = 1  # processes (local), or running jobs of an array (slurm)
     gpus_per_node: NonNegativeInt = 0  # GPUs of a job on each node, or of this machine
     timeout_min: Minutes = 60 * 24 * 7  # time limit of a job, in minutes
     resources: Annotated[tuple[ResourceRule, ...], Strict(False)] = ()  # the first rule that holds
     slurm: SlurmConfig = SlurmConfig()
-
-    @model_validator(mode="after")
-    def _ask_for_gpus_once(self) -> ClusterConfig:
-        named = [
-            key
-            for key, value in self.slurm.extra.items()
-            if key.startswith("gpus") or (key.startswith(("gr", "tres")) and "gpu" in str(value))
-        ]
-        if self.gpus_per_node and named:
-            raise ValueError(
-                f"slurm.extra has {', '.join(named)} and gpus_per_node={self.gpus_per_node}: ask "
-                "for GPUs once, with gpus_per_node and slurm.gpu_type"
-            )
-        return self

@@ -43,7 +43,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
     The text is to be appended to a sentence. It is empty for a list too long to print.
     """
-    valid = sorted(choices)
+    valid = sorted(set(choices))
     if (match := closest(str(name), valid)) is not None:
         return f" (did you mean '{match}'?)"
     return f" (valid: {', '.join(valid)})" if 0 < len(valid) <= MOST_CHOICES else ""

@@ -29,10 +29,13 @@ Names = Annotated[tuple[str, ...], Strict(False)]
 
 
 def canonical(value: Any) -> Any:
-    """Return a float with 12 significant digits, and 0.0 for -0.0; in lists too. Others unchanged.
+    """Return a float with 12 significant digits, 0.0 for -0.0, and a text without blanks around it.
 
-    So numbers that are equal in theory, such as 0.3 and 0.1 + 0.2, name one stage.
+    Also in lists; other values are unchanged. So numbers that are equal in theory, such as 0.3 and
+    0.1 + 0.2, name one stage.
     """
+    if isinstance(value, str):
+        return value.strip()
     if isinstance(value, float):
         return float(f"{value:.12g}") + 0.0
     if isinstance(value, list | tuple):

@@ -25,6 +25,7 @@ _REMEDY = {
     errno.EDQUOT: "the disk quota (space, or number of files) is used up: delete some files, then "
     "run the same command again",
     errno.EROFS: "the file system is read-only: remount it, or choose another folder",
+    errno.ELOOP: "it is a link, which is not followed: remove it, or choose another folder",
     errno.EACCES: _NO_PERMISSION,
     errno.EPERM: _NO_PERMISSION,
 }

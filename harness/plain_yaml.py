@@ -35,9 +35,14 @@ _FORMATS = {
 _SIXTIES = re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?")
 _LEADING_ZERO = re.compile(r"([-+]?)0(o?)([\d_]+)")
 _BINARY = re.compile(r"[-+]?0b[01_]+")
-_UNDERSCORES = re.compile(r"[-+]?\d[\d_]*_[\d_]*(\.[\d_]*)?|[-+]?\d+\.\d*_[\d_]*")
+_UNDERSCORES = re.compile(r"[-+]?\d[\d_]*_[\d_]*(\.[\d_]*)?|[-+]?(\d+\.\d*|\.\d+)_[\d_]*")
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([Tt ].*)?")
+_READ_AS = (
+    (_SIXTIES, "a number in base 60"),
+    (_LEADING_ZERO, "an octal number"),
+    (_BINARY, "a binary number"),
+)
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
@@ -138,34 +143,38 @@ def _scalars(node: Any, where: str, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _scalars(value, where, str(name.value))
 
 
-def _what_was_meant(key: str, text: str) -> str | None:
-    """Return how to write an unquoted text that YAML 1.1 reads otherwise than most people."""
-    quoted = f'"{text}" in quotes'
+def plain_spelling(key: str, text: str) -> str | None:
+    """Return the number or boolean, plainly written, that a text such as 4:00:00 or yes stands for.
+
+    None for other texts. `key` is the value's: hours of a key that ends in `_min` become minutes.
+    """
     if _SIXTIES.fullmatch(text):
         parts = [float(part) for part in text.replace("_", "").lstrip("+-").split(":")]
         value = 0.0
         for part in parts:
             value = value * 60 + part
         is_time = key.endswith("_min") and len(parts) == 3  # hours, minutes, seconds
-        number = f"{value / 60:.10g}" if is_time else f"{value:.10g}"
-        return f"YAML reads {text} as a number in base 60: write {number}, or {quoted}"
+        sign = "-" if text.startswith("-") else ""
+        return sign + (f"{value / 60:.10g}" if is_time else f"{value:.10g}")
     if match := _LEADING_ZERO.fullmatch(text):
         sign, octal, digits = match.groups()
-        number = digits.replace("_", "").lstrip("0") or "0"
-        if octal:
-            return f"YAML reads {text} as a text: write the decimal number, or {quoted}"
-        return f"YAML reads {text} as an octal number: write {sign}{number}, or {quoted}"
+        return None if octal else sign + (digits.replace("_", "").lstrip("0") or "0")
     if _BINARY.fullmatch(text):
-        number = str(int(text.replace("_", ""), 2))
-        return f"YAML reads {text} as a binary number: write {number}, or {quoted}"
-    if _UNDERSCORES.fullmatch(text):
-        return f"write {text.replace('_', '')} instead of {text}, or {quoted}"
-    if _DATE.fullmatch(text):
-        return f"YAML reads {text} as a date: write {quoted}"
-    if text.lower() in _WORDS:
-        word = _WORDS[text.lower()]
-        return f"YAML reads {text} as {word}: write {word}, or {quoted}"
-    return None
+        return str(int(text.replace("_", ""), 2))
+    return text.replace("_", "") if _UNDERSCORES.fullmatch(text) else _WORDS.get(text.lower())
+
+
+def _what_was_meant(key: str, text: str) -> str | None:
+    """Return how to write an unquoted text that YAML 1.1 reads otherwise than most people."""
+    quoted = f'"{text}" in quotes'
+    if (spelling := plain_spelling(key, text)) is not None:
+        kinds = (kind for pattern, kind in _READ_AS if pattern.fullmatch(text))
+        if (kind := next(kinds, _WORDS.get(text.lower()))) is None:
+            return f"write {spelling} instead of {text}, or {quoted}"
+        return f"YAML reads {text} as {kind}: write {spelling}, or {quoted}"
+    if _LEADING_ZERO.fullmatch(text):
+        return f"YAML reads {text} as a text: write the decimal number, or {quoted}"
+    return f"YAML reads {text} as a date: write {quoted}" if _DATE.fullmatch(text) else None
 
 
 def table_files() -> list[Path]:

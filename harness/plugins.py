@@ -66,7 +66,9 @@ def _import(path: Path) -> None:
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
         raise UserError(f"{PLUGINS}: {path} {reason}; correct the path or remove it") from error
-    name = f"harness_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if any("\ud800" <= character <= "\udfff" for character in path.name):
+        raise UserError(f"{PLUGINS}: {path} has a name that is not UTF-8; rename the file")
+    name = f"harness_plugin_{path.stem}_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{PLUGINS}: {path} is not a Python file; give it a name that ends in .py")

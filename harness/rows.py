@@ -94,8 +94,7 @@ def rows(
             row["difficulty"] = losses.get(stages[-1].augment.policy) if applies else None
         for key in keys:
             if key == "recipe.epochs" or LONG.get(key, key) not in row:
-                value = value_of(trial, key)
-                row[key] = list(value) if isinstance(value, tuple) else value
+                row[key] = value_of(trial, key)
         table.append(row)
         records.append(record)
     name_differing_files(table, records)
@@ -167,7 +166,7 @@ def _row(
         "surplus": config.surplus.form,
         "calibrated": _is_calibrated(config.augment.policy),
         "seed": config.seed,
-        **trial.cell,
+        **{name: value_of(trial, name) for name in trial.cell},
         "precision": config.recipe.precision,
         "stage": path[-1],
     }

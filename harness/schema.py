@@ -76,6 +76,11 @@ class Options(Frozen):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Option] = Field(init=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null(cls, value: object) -> object:
+        return {} if value is None else value
+
     def parse(self, model: type[Parsed]) -> Parsed:
         """Return the options as an instance of `model`, which adds its defaults."""
         return model.model_validate(self.model_extra)

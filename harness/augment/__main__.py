@@ -8,10 +8,9 @@ images under the policy itself. data_root=DIR says where data sets lie.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from harness.arguments import Option, parse_options
 from harness.errors import UserError, command, nearest
+from harness.files import explained, user_path
 
 OPTIONS = {
     "policy": Option(default="randaug_strict(n=2)"),
@@ -30,9 +29,13 @@ def main(arguments: list[str]) -> int:
 
     text = options["policy"]
     parse_policy(with_magnitude(text, 0.0))  # before the data, which take a while to load
-    out = Path(options["out"])
+    out = user_path(options["out"], "out")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"out={out} is not an image file: end it in .png or .jpg.")
+    if not out.parent.is_dir():
+        raise UserError(
+            f"out={out}: cannot write, because there is no folder {out.parent}: make it"
+        )
 
     import torch
 
@@ -51,10 +54,8 @@ def main(arguments: list[str]) -> int:
         labels, tiles = sheet.by_op(images[0], text)
     else:
         labels, tiles = sheet.by_sample(images, dataset.train.ids[:_SAMPLES], text)
-    try:
+    with explained(out):
         sheet.compose(f"{text} on {name}", labels, tiles).save(out, optimize=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}.") from error
     print(f"{out}: {len(labels)} rows, magnitudes {', '.join(f'{m:g}' for m in sheet.MAGNITUDES)}")
     return 0
 

@@ -169,8 +169,8 @@ def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
     policy, arguments = _parse(policy_text)
     if "m" in arguments:
         raise UserError(
-            f"policy '{policy_text}' already has a magnitude: leave m out of augment.policy and "
-            "set augment.magnitude."
+            f"policy '{policy_text}' already has a magnitude: leave m out, and in a "
+            "grid set augment.magnitude."
         )
     if magnitude == "none":
         return "none"

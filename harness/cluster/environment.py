@@ -58,8 +58,9 @@ TABLE = (
     Rule(
         "removed",
         "NVIDIA_TF32_OVERRIDE TORCH_ALLOW_TF32_CUBLAS_OVERRIDE ONEDNN_DEFAULT_FPMATH_MODE"
-        " DNNL_DEFAULT_FPMATH_MODE PYTORCH_TUNABLEOP_* TORCH_CUDNN_USE_HEURISTIC_MODE_B"
-        " TORCH_BLAS_PREFER_* TORCH_LINALG_PREFER_* CUBLAS_WORKSPACE_CONFIG",
+        " DNNL_DEFAULT_FPMATH_MODE PYTORCH_TUNABLEOP_* TORCH_CUDNN_* TORCH_CUBLAS* CUBLASLT_*"
+        " TORCH_BLAS_PREFER_* TORCH_LINALG_PREFER_* CUBLAS_WORKSPACE_CONFIG DISABLE_ADDMM_CUDA_LT"
+        " TORCH_LINEAR_FLATTEN_3D TORCH_MKLDNN_*",
         "they change numbers, and no stage records them; the harness sets cuBLAS's work space",
     ),
     Rule("removed", "TIMM_* FORK_LAST3", "timm builds another network, or computes it otherwise"),

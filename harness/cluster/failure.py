@@ -43,9 +43,6 @@ _CONNECTION = re.compile(
     r"NCCL|gloo|Connection (closed|reset|refused)|Socket|Broken pipe|timed? ?out", re.IGNORECASE
 )
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object, in its repr
-_DETAILS = re.compile(r"\S*/.*[/.]\S+|\([^()]*\)|(?<!\w)'[^']*'|\"[^\"]*\"|\S*\d\S*|\S+\.\w{2,5}\b")
-"""Parts of a message that differ between stages that fail for the same reason: paths, quoted names,
-numbers, files. The apostrophe of "can't" does not count as a quotation mark."""
 _TAIL_BYTES = 4096
 
 
@@ -131,10 +128,10 @@ def must_train_alone(failures: Sequence[dict[str, Any]]) -> bool:
 def signature(record: dict[str, Any]) -> str:
     """Return a text that is equal for failures of different stages with the same cause.
 
-    Names of images, files and numbers in the message are left out.
+    The cause is the line of code that raised the error. Its message may name an image, a file or a
+    number that differs from stage to stage. A process that was lost raised nothing.
     """
-    message = " ".join(_DETAILS.sub("#", str(record.get("message"))).split())
-    return f"{record.get('error')} at {record.get('where')}: {message}"
+    return f"{record.get('error') or record.get('class')} at {record.get('where')}"
 
 
 def _since_retry(failures: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -136,22 +136,22 @@ def _submitted_parts(
 
 def query_scheduler(
     store: Path,
-    unfinished: Collection[str],
+    unfinished: Collection[str] | None,
     heartbeat: Callable[[], None] | None = None,
     must_answer: bool = True,
 ) -> Scheduler:
     """Return what SLURM knows of the `unfinished` stages that were submitted from this store.
 
     If none of them was submitted, SLURM is not queried, because the store's other sweeps may have
-    used a controller that no longer exists. With `heartbeat`, the query is repeated for a while if
-    the controller is down, and `heartbeat` is called meanwhile. When the controller does not
-    answer, this raises UserError or, with `must_answer=False`, prints a note and returns a
-    Scheduler that has the `problem`.
+    used a controller that no longer exists. With `unfinished=None` it is queried about all jobs of
+    the store. With `heartbeat`, the query is repeated for a while if the controller is down, and
+    `heartbeat` is called meanwhile. When the controller does not answer, this raises UserError or,
+    with `must_answer=False`, prints a note and returns a Scheduler that has the `problem`.
     """
     records = read_records(store)
     submissions = {r["name"]: r for r in records if "parts" in r and not r["of_copy"]}
     submitted = {s for record in submissions.values() for part in record["parts"] for s in part}
-    if submitted.isdisjoint(unfinished):
+    if submitted.isdisjoint(submitted if unfinished is None else unfinished):
         return Scheduler()
     try:
         jobs = slurm.queue() if heartbeat is None else slurm.until_up(slurm.queue, heartbeat)
@@ -174,9 +174,9 @@ def query_scheduler(
         element = job.partition("_")[2]
         index = int(element) if element.isdecimal() else 0
         for part in record["parts"][index : index + 1]:
-            jobs_by_stage = stuck if entry.reason in slurm.NEVER else stages
+            jobs_by_stage = stuck if slurm.never_starts(entry.reason) else stages
             jobs_by_stage.update(dict.fromkeys(part, (job, entry)))
-    ended = _why_ended(records, set(unfinished) - set(stages), dict(stuck.values()))
+    ended = _why_ended(records, set(unfinished or ()) - set(stages), dict(stuck.values()))
     return Scheduler(stages, stuck, jobs, ended, was_queried=True)
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from harness.cluster import slurm
+from harness.cluster.job_script import TRY
 from harness.errors import UserError
 from harness.files import write_json
 
@@ -31,7 +32,8 @@ def export_rank_variables(folder: Path, message: str | None = None) -> str | Non
     job = JobEnvironment()
     if job.num_tasks == 1:
         return message
-    path = folder / f"rendezvous-{job.job_id}-{slurm.restarts()}.json"
+    attempt = f"{slurm.restarts()}-{os.environ.get(TRY, '1')}"
+    path = folder / f"rendezvous-{job.job_id}-{attempt}.json"
     if job.global_rank == 0:
         address = "127.0.0.1" if job.num_nodes == 1 else socket.gethostname()
         with socket.socket() as probe:

@@ -111,12 +111,13 @@ def check(
                 with contextlib.suppress(SlurmDown):
                     why = slurm.call("squeue", "--noheader", "--format=%r", "--jobs", job).strip()
                     slurm.call("scancel", job)
-                    if why in slurm.NEVER:  # with EnforcePartLimits off, SLURM accepts such a job
+                    # with EnforcePartLimits off, SLURM accepts a job that cannot start
+                    if slurm.never_starts(why):
                         raise RuntimeError(f"{error} ({why})") from error
     except RuntimeError as error:
         reason = str(error).removeprefix("sbatch: ").replace("sbatch: error: ", "")
         raise UserError(
-            f"SLURM would not accept jobs of cluster={cluster.name}: {reason}. Correct the profile "
-            f"slurm/cluster/{cluster.name}.yaml, or a key on the command line, such as "
-            "cluster.slurm.partition=NAME; nothing was queued"
+            f"SLURM would not accept jobs of cluster={cluster.name}: {reason}. Correct the "
+            "profile, or set a key on the command line, such as cluster.slurm.partition=NAME; "
+            "nothing was queued"
         ) from error

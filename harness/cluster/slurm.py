@@ -23,6 +23,8 @@ CALL_SECONDS = 30.0
 DOWN_SECONDS = 120.0
 """How long a request is repeated while the controller does not answer."""
 REQUEUE_TRIES = 5
+EXECUTING = ("RUNNING", "SIGNALING", "STOPPED", "SUSPENDED", "RESIZING")
+"""States of a job that has its nodes. SIGNALING: a node has not yet passed a signal on."""
 JOBS_PER_CALL = 500  # of scancel
 DOWN = (
     "Unable to contact slurm controller", "Connection refused", "Connection timed out",
@@ -33,13 +35,15 @@ NEVER = (
     "PartitionConfig", "InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed",
     "ReservationDeleted", "MaxMemPerLimit",
 )  # fmt: skip
-"""SLURM's reasons for which a pending job never starts, unless the site changes its limits."""
+"""SLURM's reasons for which a pending job never starts, unless the site changes its limits.
+
+So it is with limits of a single job (`never_starts`), such as AssocMaxWallDurationPerJobLimit.
+"""
 HELD = ("launch failed requeued held", "job requeued in held state", "JobHoldMaxRequeue")
 """Reasons for which SLURM holds a job that a node failed to start; `launch` releases it."""
 ORDINARY = ("", "None", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime")
 """Reasons for which a pending job waits its turn."""
 ADVICE = {
-    **dict.fromkeys(NEVER, " (launch cancels it and queues another)"),
     **dict.fromkeys(HELD, " (launch releases it)"),
     "JobHeldUser": " (you hold it: scontrol release {job}, or cancel it)",
     "JobHeldAdmin": " (an administrator holds it: ask the site)",
@@ -125,9 +129,16 @@ def describe_waiting(jobs: Mapping[str, QueuedJob]) -> list[str]:
     sentences = []
     for reason, ids in waiting.items():
         advice = next((text for start, text in ADVICE.items() if reason.startswith(start)), "")
+        if never_starts(reason):
+            advice = " (such a job never starts: launch cancels it and queues another)"
         sentence = f"{len(ids):,} jobs wait, such as {ids[0]}: {reason}{advice}"
         sentences.append(sentence.replace("{job}", ids[0]))
     return sentences
+
+
+def never_starts(reason: str) -> bool:
+    """Return whether a job that waits for this reason never starts, as long as limits stay."""
+    return reason in NEVER or "PerJob" in reason or reason.startswith("QOSMin")
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -198,24 +209,29 @@ def seconds_left() -> float | None:
 
 def is_running(job: str) -> bool:
     """Return whether SLURM lists the job as running: neither cancelled nor being requeued."""
-    return call("squeue", "--noheader", "--format=%T", "--jobs", job).strip() == "RUNNING"
+    return call("squeue", "--noheader", "--format=%T", "--jobs", job).strip() in EXECUTING
 
 
 def requeue(job: str) -> bool:
     """Requeue exactly this job, unless it is being cancelled or has ended already.
 
-    Returns False where that is impossible: SLURM refuses it, or scontrol is not installed.
+    Returns False where that is impossible: SLURM refuses it, scontrol is not installed, or the
+    controller stays down.
     """
+
+    def try_once() -> None:
+        if is_running(job):  # neither cancelled, nor requeued by SLURM itself
+            call("scontrol", "requeue", job)
+
     for _ in range(REQUEUE_TRIES):  # the signal that stopped this job may also end scontrol
         try:
-            if not is_running(job):  # cancelled, or requeued by SLURM itself
-                return True
-            call("scontrol", "requeue", job)
+            until_up(try_once, lambda: None)
             return True
-        except (RuntimeError, SlurmDown) as error:
+        except RuntimeError as error:
             print(f"note: not requeued yet ({error})", flush=True)
             time.sleep(1.0)
-        except FileNotFoundError:
+        except (FileNotFoundError, UserError) as error:
+            print(f"note: not requeued ({error})", flush=True)
             break
     return False
 

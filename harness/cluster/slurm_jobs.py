@@ -19,8 +19,7 @@ from typing import Any
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
-from harness.cluster import job_registry, slurm
-from harness.cluster.environment import READ_AT_IMPORT
+from harness.cluster import job_registry, job_script, slurm
 from harness.cluster.launch_folder import (
     new_launch_folder,
     private_folder,
@@ -58,6 +57,10 @@ class Full(Exception):
     """The site accepts no more jobs of this user for now."""
 
 
+class Refused(UserError):
+    """SLURM does not take a job, for a reason that waiting does not change."""
+
+
 class Submitter:
     """Submits the jobs of one launch. `work` is what each job runs, called by submitit."""
 
@@ -78,7 +81,7 @@ class Submitter:
         """Queue every job, in random order: a half-finished sweep is then an unbiased sample.
 
         Raises UserError with SLURM's own reason, before anything is written or queued where SLURM
-        can tell.
+        can tell; it is Refused if SLURM tells at the first submission, so that nothing was queued.
         """
         check_jobs(((group.cluster, group.run) for group in groups), self.heartbeat)
         # 0 or 1 where the site has switched arrays off: each job is then submitted by itself
@@ -94,6 +97,10 @@ class Submitter:
                 random.Random(self.folder.name).shuffle(jobs)
                 for start in range(0, len(jobs), size):
                     self._submit_jobs(group, jobs[start : start + size])
+        except Refused as error:
+            if count := len(self.submitted.jobs):
+                raise UserError(f"{error}; {count:,} other jobs were queued before") from error
+            raise
         finally:
             if not self.submitted.jobs:
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -115,7 +122,7 @@ class Submitter:
         self.submitted.refused += sum(len(stages_of(job)) for job in jobs)
 
     def _submit_array(self, group: JobGroup, jobs: list[Job]) -> None:
-        """Queue jobs with one sbatch. Raises Full, or UserError with SLURM's reason."""
+        """Queue jobs with one sbatch. Raises Full, or Refused with SLURM's reason."""
         self.heartbeat()
         needed = {a for job in jobs for s in stages_of(job) for a in lineage(self.stages, s)}
         submission = Submission(
@@ -155,7 +162,7 @@ def _send(
 ) -> str:
     """Record and queue the parts of a submission; returns the id of the job or array.
 
-    `folder` is made for it. Raises Full, or UserError with SLURM's reason.
+    `folder` is made for it. Raises Full, or Refused with SLURM's reason.
     """
     sweep_folder = Store(submission.store).sweep_folder(submission.sweep)
     name = f"{submission.sweep}-{folder.parent.name.rpartition('-')[2]}-{folder.name}"
@@ -189,7 +196,7 @@ def _send(
         reason = _reason(error)
         if any(text in reason for text in LIMITS):
             raise Full(reason) from error
-        raise UserError(f"SLURM refused the job: {reason}") from error
+        raise Refused(f"SLURM refused the job: {reason}") from error
     job_registry.record_job_id(sweep_folder, name, job)
     return job
 
@@ -205,28 +212,21 @@ def _shortened(jobs: Collection[str]) -> list[str]:
 def _executor(submission: Submission, folder: Path, name: str) -> SlurmExecutor:
     """Return submitit's executor for the jobs of a submission, whose files go into `folder`."""
     cluster, profile = submission.cluster, submission.cluster.slurm
-    code = shlex.quote(str(submission.snapshot))
+    tasks = submission.run.processes
     executor = SlurmExecutor(
         folder=folder,
         max_num_timeout=UNLIMITED,
-        python=profile.python or shlex.quote(sys.executable),
+        python=job_script.task_command(folder, profile.python or shlex.quote(sys.executable)),
     )
     executor.update_parameters(
         job_name=name,
         time=cluster.timeout_min,
         nodes=profile.nodes,
-        ntasks_per_node=submission.run.processes // profile.nodes,
+        ntasks_per_node=tasks // profile.nodes,
         array_parallelism=cluster.workers,
         stderr_to_stdout=True,
         wckey=None,  # submitit would ask for one of its own, which sites that check them refuse
-        setup=[
-            *profile.setup,
-            f"unset {READ_AT_IMPORT}",
-            # The copy of the code comes before the checkout in whose folder a job may start. An
-            # empty entry would stand for that folder.
-            f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
-            "export PYTHONSAFEPATH=1",
-        ],
+        setup=job_script.setup(folder, submission.snapshot, tasks, profile.setup),
         # Without --kill-on-bad-exit, the other ranks would continue after one was killed. SLURM
         # 22.05 to 23.02 do not pass --cpus-per-task from sbatch to srun.
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={profile.cpus_per_task}"],

@@ -80,12 +80,11 @@ def names_of_trials(grid: Grid) -> set[str]:
 
 
 def value_of(trial: Trial, name: str) -> Any:
-    """Return the value of one of `names_of_trials` other than the state."""
+    """Return the value of one of `names_of_trials` other than the state; lists as in YAML."""
     if name == "trial":
         return trial.id
-    if name in trial.cell:
-        return trial.cell[name]
-    return value_at(trial.config, axis_path(COLUMNS.get(name, name)) or name)
+    value = trial.cell.get(name, value_at(trial.config, axis_path(COLUMNS.get(name, name)) or name))
+    return list(value) if isinstance(value, tuple) else value
 
 
 def read_sweep(

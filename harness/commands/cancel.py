@@ -13,9 +13,11 @@ cancel their jobs, and `all=true` cancels every job that launches of the sweep s
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.arguments import Option
 from harness.cluster import Sweep, read_sweep, slurm
-from harness.cluster.job_registry import record_cancelled
+from harness.cluster.job_registry import query_scheduler, record_cancelled
 from harness.commands import launches
 from harness.errors import UserError
 
@@ -29,6 +31,8 @@ def main(args: list[str]) -> int:
     if options["all"] and options["where"]:
         raise UserError("all=true cancels every job of the sweep, so where= has no meaning with it")
     if options["all"]:
+        if not sweep.scheduler.was_queried:  # every stage is done, but a job may still be queued
+            sweep = replace(sweep, scheduler=query_scheduler(sweep.store.root, None))
         cancelled = launches.jobs(sweep)
         _cancel(sweep, cancelled)
         print(f"cancelled all {len(cancelled):,} jobs of the sweep")

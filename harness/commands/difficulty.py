@@ -23,13 +23,12 @@ grid. The sweep's rows then have this loss in the column `difficulty`.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from harness.arguments import Option
 from harness.cluster import environment, read_sweep
 from harness.config import Launch
 from harness.errors import UserError
-from harness.files import make_folder
+from harness.files import make_folder, user_path
 
 OPTIONS = {
     "teacher": Option(required=True, example="timm:resnet50.a1_in1k"),
@@ -54,7 +53,7 @@ def main(args: list[str]) -> int:
     correlations = report.correlations(launch, results.policies)
     report.write(launch, policy, results, correlations)
     if launch.options["calibrated"]:
-        path = Path(launch.options["calibrated"])
+        path = user_path(launch.options["calibrated"], "calibrated")
         n = calibrate(path, policy, launch.options["teacher"], results.ops)
         print(f"wrote {path}: augment.policy={path}(n={n})")
     for text in report.screen(launch.options["teacher"], results):
@@ -100,9 +99,9 @@ def _check_outputs(launch: Launch, policy: str) -> None:
     from harness.augment.spaces import find_space
 
     if launch.options["out"]:
-        make_folder(Path(launch.options["out"]))
+        make_folder(user_path(launch.options["out"], "out"))
     if launch.options["calibrated"]:
-        table = Path(launch.options["calibrated"])
+        table = user_path(launch.options["calibrated"], "calibrated")
         if table.suffix not in (".yaml", ".yml"):
             raise UserError(
                 f"calibrated={table}: a space is a YAML file, so name it {table.stem}.yaml"

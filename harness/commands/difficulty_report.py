@@ -10,7 +10,7 @@ import pandas as pd
 from harness.cluster.state import stage_states
 from harness.commands.difficulty_measure import MAGNITUDES, Results, losses_by_op
 from harness.config import Launch
-from harness.files import atomic_write, make_folder
+from harness.files import atomic_write, make_folder, user_path
 from harness.rows import rows
 from harness.statistics import FEWEST_PAIRS, rank_correlation
 from harness.store.records import write_sealed
@@ -43,7 +43,7 @@ def write(launch: Launch, policy: str, results: Results, correlation_rows: pd.Da
     )
     if not launch.options["out"]:
         return
-    out = make_folder(Path(launch.options["out"]))
+    out = make_folder(user_path(launch.options["out"], "out"))
     tables = {"ops": results.ops, "policies": results.policies, "correlations": correlation_rows}
     for name, table in tables.items():
         if len(table):  # a sweep without results has no correlations

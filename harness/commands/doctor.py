@@ -25,8 +25,10 @@ from harness.cluster_schema import ClusterConfig
 from harness.commands.preflight import (
     data_sets,
     gpus_of_this_machine,
+    layer_mistakes,
     linked_sweeps,
     scheduler_commands,
+    tracker_package,
 )
 from harness.config import Launch, load
 from harness.config.checks import check_launch
@@ -37,6 +39,7 @@ from harness.store.claims import STALE_SECONDS
 from harness.store.records import DIGEST
 from harness.store.store import CORRECT_DIGEST, Store
 from harness.sweep.jobs import apply_rule
+from harness.sweep.plan import make_plan
 
 PACKAGES = ("torch", "torchvision", "timm", "deepspeed", "submitit", "numpy")
 MOST_FILES = 5  # at most so many problems of a data set's image files are printed
@@ -52,7 +55,7 @@ def main(args: list[str]) -> int:
     has_grid = any(arg.startswith("grid=") for arg in args)
     launch = load(args if has_grid else [*args, "grid=quickstart"])
     bad = 0
-    for check in (machine, cluster, data, store):
+    for check in (machine, models, cluster, data, store):
         print(check.__name__)
         for level, subject, detail in check(launch):
             bad += level == "bad"
@@ -91,11 +94,23 @@ def machine(_: Launch) -> Iterator[Finding]:
         yield "bad", "GPU", f"nvidia-smi fails ({error}): check the driver"
 
 
+def models(launch: Launch) -> Iterator[Finding]:
+    """Check that the models of the grid take their images, and can be pruned as it says."""
+    plan = make_plan(launch.grid)
+    mistakes, notes = layer_mistakes(launch, plan, plan.stages)
+    for place, sentence in mistakes:
+        yield "bad", place, sentence
+    for note in notes:
+        yield "note", "layers", note
+    if not mistakes and not notes:
+        yield "ok", launch.grid.name, "models take their images and can be pruned as the grid says"
+
+
 def cluster(launch: Launch) -> Iterator[Finding]:
     """Check the cluster profile, and whether SLURM would take its jobs."""
     for mistake in check_launch(launch, trains=True):
         yield "bad", *mistake
-    for check in (gpus_of_this_machine, linked_sweeps, scheduler_commands):
+    for check in (gpus_of_this_machine, linked_sweeps, scheduler_commands, tracker_package):
         for sentence in check(launch):
             yield "bad", f"profile {launch.cluster.name}", sentence
     if launch.cluster.executor == "local":

@@ -9,16 +9,12 @@ Train a grid, or resume it: the same command. `--help` prints every option.
 
 from __future__ import annotations
 
-import json
-
 from harness.arguments import Option
-from harness.cluster import Sweep, read_sweep
+from harness.cluster import read_sweep
 from harness.commands import launches, preflight, summary
 from harness.commands.remaining import RETRY, after_retry, reset_for_retry, stages_to_train
 from harness.commands.start import queue_jobs, train_here
 from harness.config import grid_files
-from harness.files import atomic_write, make_folder, write_json
-from harness.store.claims import remove_leftovers
 from harness.sweep import cost
 from harness.sweep.axes import SHORT
 
@@ -108,22 +104,9 @@ def main(args: list[str]) -> int:
     if retry is not None:
         sweep = reset_for_retry(sweep)
         remaining = stages_to_train(sweep)
-    _write_sweep(sweep)
-    launches.record(sweep, launches.words_of(args, launch.options), remaining)
     for line in summary.describe_gangs(launch, plan, remaining):
         print(line)
+    words = launches.words_of(args, launch.options)
     if launch.cluster.executor == "slurm":
-        return queue_jobs(sweep)
-    return train_here(sweep, remaining)
-
-
-def _write_sweep(sweep: Sweep) -> None:
-    """Write `sweeps/<name>/`: the composed grid, and every trial with its path of stages."""
-    folder = make_folder(sweep.store.sweep_folder(sweep.launch.grid.name))
-    remove_leftovers(folder)
-    write_json(folder / "grid.json", sweep.launch.resolved)
-    lines = [
-        json.dumps({"trial": trial.id, **trial.cell, "stages": sweep.plan.paths[trial.id]}) + "\n"
-        for trial in sweep.plan.trials
-    ]
-    atomic_write(folder / "trials.jsonl", "".join(lines).encode())
+        return queue_jobs(sweep, words)
+    return train_here(sweep, remaining, words)

@@ -18,6 +18,7 @@ from pydantic import Field
 from harness.arguments import top_level
 from harness.cluster import Sweep
 from harness.cluster.job_registry import read_records
+from harness.errors import printable
 from harness.files import append_line
 from harness.store.claims import look
 from harness.store.identity import STAGE_ID
@@ -39,8 +40,12 @@ class _Launch(Record):
 
 
 def words_of(args: Sequence[str], options: Mapping[str, Any]) -> list[str]:
-    """Return the arguments of a command that decide which stages its grid has."""
-    return [arg for arg in args if top_level(arg.partition("=")[0]) not in (*SAME_STAGES, *options)]
+    """Return the arguments of a command that decide which stages its grid has, as printable texts.
+
+    They may hold names of files that are not UTF-8, which a record cannot.
+    """
+    others = (*SAME_STAGES, *options)
+    return [printable(arg) for arg in args if top_level(arg.partition("=")[0]) not in others]
 
 
 def record(sweep: Sweep, words: list[str], stages: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from harness.config import Launch
 from harness.errors import UserError
@@ -35,6 +35,16 @@ def check_layers(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[s
 
     Returns a note where this cannot be checked because torch cannot be imported.
     """
+    mistakes, notes = layer_mistakes(launch, plan, remaining)
+    mistakes.raise_any(f"the grid {launch.grid.name} has")
+    return notes
+
+
+def layer_mistakes(
+    launch: Launch, plan: Plan, remaining: Iterable[str]
+) -> tuple[Mistakes, list[str]]:
+    """Return what is wrong with the models of these stages, and a note if that was not checked."""
+    mistakes = Mistakes()
     stages = []
     for stage in remaining:
         config = plan.stages[stage]
@@ -44,17 +54,15 @@ def check_layers(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[s
         if fewest == 1 or depends_on_layers(config):
             stages.append((config, fewest))
     if not stages:
-        return []
+        return mistakes, []
     try:
         from harness.compress import layers
     except ImportError:
-        return [UNCHECKED_LAYERS]
-    mistakes = Mistakes()
+        return mistakes, [UNCHECKED_LAYERS]
     for sentence in layers.misfits(stages):
         key, _, rest = sentence.partition(": ")
         mistakes.add(key, rest)
-    mistakes.raise_any(f"the grid {launch.grid.name} has")
-    return []
+    return mistakes, []
 
 
 def check_machine(launch: Launch) -> None:

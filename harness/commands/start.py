@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from harness.cluster import Sweep, read_states, stage_states
 from harness.cluster.job_registry import submission_lock
+from harness.commands import launches
 from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
 from harness.errors import UserError
+from harness.files import atomic_write, make_folder, write_json
 from harness.states import FINISHED, SETTLED
-from harness.store.claims import process_start
+from harness.store.claims import process_start, remove_leftovers
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import on_gpus
 from harness.sweep.plan import gangs, lineage
 
+SWEEP_FILES = ("grid.json", "trials.jsonl", "launches.jsonl", "jobs.jsonl")
 
-def queue_jobs(sweep: Sweep) -> int:
+
+def queue_jobs(sweep: Sweep, words: list[str]) -> int:
     """Queue jobs for the selected stages that need training; return the exit code.
 
-    The states are read again under the lock, because another launch of the same store may have
-    queued jobs since they were read. Other launches wait until this one releases the lock.
+    `words` are those of the command line that decide what is trained. The states are read again
+    under the lock, because another launch of the same store may have queued jobs since they were
+    read. Other launches wait until this one releases the lock.
     """
     from harness.cluster import enqueue
+    from harness.cluster.slurm_jobs import Refused
 
     launch, plan, store = sweep.launch, sweep.plan, sweep.store
     with submission_lock(store.root) as lock:
@@ -39,7 +47,15 @@ def queue_jobs(sweep: Sweep) -> int:
         set_aside(store, remaining, states)
         moved = _moved_aside(store, remaining) - moved_before
         enqueue.record_losses(store, remaining, scheduler)
-        submitted = enqueue.submit(launch, plan, store, remaining, states, scheduler, lock)
+        files = _sweep_files(sweep)
+        _write_sweep(sweep, words, remaining)
+        try:
+            submitted = enqueue.submit(launch, plan, store, remaining, states, scheduler, lock)
+        except Refused:
+            _restore(files)
+            raise
+        if submitted.refused and not submitted.jobs:
+            _restore(files)
     workers = min(launch.cluster.workers, len(submitted.jobs))
     print(describe_start(plan, states, remaining, workers))
     if submitted.jobs:
@@ -54,8 +70,11 @@ def queue_jobs(sweep: Sweep) -> int:
     return _report_damage(moved)
 
 
-def train_here(sweep: Sweep, remaining: Sequence[str]) -> int:
-    """Train in worker processes on this machine, wait for their end, and return the exit code."""
+def train_here(sweep: Sweep, remaining: Sequence[str], words: list[str]) -> int:
+    """Train in worker processes on this machine, wait for their end, and return the exit code.
+
+    `words` are those of the command line that decide what is trained.
+    """
     from harness.cluster.local import LocalWorkers
     from harness.cluster.stop_flag import StopFlag
     from harness.cluster.submission import Submission
@@ -63,6 +82,7 @@ def train_here(sweep: Sweep, remaining: Sequence[str]) -> int:
 
     launch, plan, store, states = sweep.launch, sweep.plan, sweep.store, sweep.states
     started = time.monotonic()
+    _write_sweep(sweep, words, remaining)
     needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
     moved_before = _moved_aside(store, needed)
     set_aside(store, remaining, states)
@@ -105,6 +125,39 @@ def train_here(sweep: Sweep, remaining: Sequence[str]) -> int:
         )
     all_done = all(state.name in FINISHED for state in states.values())
     return damage_code if all_done else 1
+
+
+def _write_sweep(sweep: Sweep, words: list[str], stages: Sequence[str]) -> None:
+    """Write to `sweeps/<name>/` the composed grid, every trial with its stages, and the launch."""
+    folder = make_folder(sweep.store.sweep_folder(sweep.launch.grid.name))
+    remove_leftovers(folder)
+    write_json(folder / "grid.json", sweep.launch.resolved)
+    lines = [
+        json.dumps({"trial": trial.id, **trial.cell, "stages": sweep.plan.paths[trial.id]}) + "\n"
+        for trial in sweep.plan.trials
+    ]
+    atomic_write(folder / "trials.jsonl", "".join(lines).encode())
+    launches.record(sweep, words, stages)
+
+
+def _sweep_files(sweep: Sweep) -> dict[Path, bytes | None]:
+    """Return the files that a launch writes to the sweep's folder; None for those not there."""
+    folder = sweep.store.sweep_folder(sweep.launch.grid.name)
+    paths = [folder / name for name in SWEEP_FILES]
+    return {path: path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def _restore(files: Mapping[Path, bytes | None]) -> None:
+    """Restore what `_sweep_files` returned, after a launch of which nothing was queued."""
+    for path, content in files.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        elif path.name != "jobs.jsonl":  # to which running jobs append
+            atomic_write(path, content)
+    folder = next(iter(files)).parent
+    for empty in (folder / "logs", folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
 
 
 def _moved_aside(store: Store, stages: Iterable[str]) -> set[Path]:

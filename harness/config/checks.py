@@ -12,6 +12,7 @@ training a correct config in `harness/commands/preflight.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -35,8 +36,9 @@ from harness.sweep.where import parse
 
 Sections = Mapping[str, Any]
 """Top-level keys of a trial with their models; sections that are not valid are absent."""
-FORBIDDEN = ":%\\\n"
-"""Characters of a path that goes into PYTHONPATH, and in which SLURM expands %j."""
+FORBIDDEN = re.compile(r"[:%\\\n\ud800-\udfff]")
+"""Characters of a path that goes into PYTHONPATH, and in which SLURM expands %j; the last ones
+stand for bytes that are not UTF-8, which the text of a job cannot hold."""
 
 
 def check_sections(sections: Sections) -> list[Mistake]:
@@ -95,7 +97,7 @@ def start_resolution(sections: Sections) -> Iterator[Mistake]:
         return
     if registry.takes_one_size(family.name):
         sentence = f"{family.name} learns a position for each patch of images of one size"
-        yield "dataset.start_resolution", f"{sentence}: leave it out."
+        yield "dataset.start_resolution", f"{sentence}: set dataset.start_resolution=null"
     elif dataset.start_resolution < family.min_resolution <= (_side(dataset) or 0):
         sentence = f"{family.name} takes images from {family.min_resolution} pixels up"
         yield "dataset.start_resolution", f"{sentence}: begin there, or higher."
@@ -236,6 +238,36 @@ def usable_teachers(launch: Launch) -> Iterator[Mistake]:
             yield "teacher.name", problem
 
 
+def readable_data(launch: Launch) -> Iterator[Mistake]:
+    """Refuse a loader that can read no files of a data set, wherever they are."""
+    from harness.data.catalog import CATALOG, unsuited
+
+    for name in dict.fromkeys(trial.config.dataset.name for trial in launch.grid.trials):
+        if sentence := unsuited(CATALOG[name], launch.run.loader):
+            yield "run.loader", sentence
+
+
+def gpus_requested_once(launch: Launch) -> Iterator[Mistake]:
+    """Refuse jobs that request GPUs in two ways, or a type of GPUs but no GPU."""
+    for config in launch.examples:
+        cluster, _ = launch.job_settings(config)
+        gpus, gpu_type = cluster.gpus_per_node, cluster.slurm.gpu_type
+        if cluster.executor != "slurm":
+            continue
+        if gpus and (named := cluster.slurm.gpu_options()):
+            yield (
+                "cluster.slurm.extra",
+                f"has {', '.join(named)}, and cluster.gpus_per_node={gpus}: ask for GPUs once, "
+                "with gpus_per_node and slurm.gpu_type",
+            )
+        if gpu_type and not gpus:
+            yield (
+                "cluster.slurm.gpu_type",
+                f"{gpu_type} has no effect with cluster.gpus_per_node=0: set gpus_per_node, or "
+                "gpu_type=null",
+            )
+
+
 def gpu_of_each_rank(launch: Launch) -> Iterator[Mistake]:
     """Refuse numbers of ranks, nodes and GPUs that do not give each rank one GPU."""
     for config in launch.examples:
@@ -273,8 +305,7 @@ def batch_norm_over_ranks(launch: Launch) -> Iterator[Mistake]:
 
 def _trains_on_cpu(cluster: ClusterConfig, run: RunConfig) -> bool:
     """Return whether jobs train on CPUs, because `run` says so or they request no GPU."""
-    extra = cluster.slurm.extra if cluster.executor == "slurm" else {}
-    requests_gpus = any(option.startswith(("gpus", "gres", "tres")) for option in extra)
+    requests_gpus = cluster.executor == "slurm" and cluster.slurm.gpu_options()
     return run.device == "cpu" or (run.device == "auto" and not requests_gpus)
 
 
@@ -294,9 +325,9 @@ def signal_before_limit(launch: Launch) -> Iterator[Mistake]:
 def path_of_store(launch: Launch) -> Iterator[Mistake]:
     """Refuse a path of the store that SLURM or PYTHONPATH would change."""
     path = launch.store.absolute()
-    forbidden = sorted(set(FORBIDDEN) & set(str(path)))
+    forbidden = set(FORBIDDEN.findall(str(path)))
     if launch.cluster.executor == "slurm" and forbidden:
-        listed = " ".join(map(repr, forbidden))
+        listed = " ".join(map(repr, sorted(forbidden)))
         yield "store", f"{path} has {listed} in its path, which SLURM changes: choose another"
 
 
@@ -321,6 +352,8 @@ LAUNCH_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
 )
 TRAINING_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
     usable_teachers,
+    readable_data,
+    gpus_requested_once,
     gpu_of_each_rank,
     batch_norm_over_ranks,
     signal_before_limit,

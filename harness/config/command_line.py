@@ -9,12 +9,12 @@ grid. A verb declares its own options (`dry_run`, `where`), which are not part o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.arguments import Option, read_arguments, top_level, unquoted
-from harness.cluster_schema import ClusterConfig
+from harness.cluster_schema import ClusterConfig, ResourceRule
 from harness.config.checks import check_launch, check_sections, check_trial
 from harness.config.compose import compose
 from harness.config.grid_file import (
@@ -77,12 +77,27 @@ def load(
         folder=grid_folder(groups["grid"]),
     )
 
+    if cluster is not None:
+        cluster = _without_words(cluster, [key.path for key in composed.chosen if key.text])
     launch = Launch(grid, run, cluster, store, values, config) if run and cluster else None
     if launch is not None:
         mistakes.extend(check_launch(launch, trains), {})
     mistakes.raise_any(f"the grid {name} has")
     assert launch is not None
     return launch
+
+
+def _without_words(cluster: ClusterConfig, words: Collection[str]) -> ClusterConfig:
+    """Return a profile whose resource rules do not set what `words`, keys of a command line, set.
+
+    Rules that are themselves on the command line stay as they are.
+    """
+    if any(word.startswith("cluster.resources") for word in words):
+        return cluster
+    names = {word.rpartition(".")[2] for word in words if word.startswith(("run.", "cluster."))}
+    own = dict.fromkeys(names & ResourceRule.model_fields.keys())
+    rules = tuple(rule.model_copy(update=own) for rule in cluster.resources)
+    return cluster.model_copy(update={"resources": rules})
 
 
 def _operational(config: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:

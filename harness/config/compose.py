@@ -6,6 +6,7 @@ Only the compose side of Hydra is used: `grids/` is its root, and `slurm/` is on
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -71,19 +72,19 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
                 mistakes.add("grid", str(error))
                 mistakes.raise_any("the command line has")
             raise
-        grid = hydra_grid(groups["grid"], content, Path(scratch), mistakes)
-        selected = _selected(groups, content, Path(scratch))
         parsed = [change for text in overrides if (change := _parse(text, mistakes))]
         axes = [change for change in parsed if change.key_or_group.startswith("axes.")]
         changes = [change.input_line for change in parsed if change not in axes]
         try:
+            grid = hydra_grid(groups["grid"], content, Path(scratch), mistakes)
+            selected = _selected(groups, content, Path(scratch))
             config = _compose([f"grid@_global_={grid}", *selected, *changes], scratch)
             _change_axes(config, axes, mistakes)
             if is_path(groups["grid"]):
                 _refuse_users_keys(config, content, selected, changes, scratch, mistakes)
         except (HydraException, OmegaConfBaseException, YAMLError, RecursionError) as error:
-            sentence = f"cannot be composed: {_describe(error, scratch)}"
-            mistakes.add(f"grid={groups['grid']}", sentence)
+            place = getattr(error, "full_key", None) or f"grid={groups['grid']}"
+            mistakes.add(place, f"cannot be composed: {_describe(error, scratch)}")
             mistakes.raise_any(f"the grid {Path(groups['grid']).stem} has")
             raise
     if "store" in groups:
@@ -93,7 +94,8 @@ def compose(groups: Mapping[str, str], overrides: list[str], mistakes: Mistakes)
     if changes_axes:  # an axis of the command line may replace a fixed key, one of the file may not
         own_axes = _axis_paths(content)
         fixed = [key for key in fixed if key.path in own_axes]
-    chosen = [*fixed, *_fixed_words(parsed, mistakes), *_fixed_groups(groups, content, mistakes)]
+    words = list(_fixed_words(parsed, mistakes))
+    chosen = [*fixed, *words, *_fixed_groups(groups, content, words, mistakes)]
     return Composed(config, chosen, changes_axes)
 
 
@@ -120,23 +122,36 @@ def _fixed_words(changes: Iterable[Any], mistakes: Mistakes) -> Iterator[Chosen]
         name = change.key_or_group
         if name.startswith("axes."):  # short and long names
             name = f"axes.{axis_path(name.removeprefix('axes.')) or name}"
-        for path in [] if change.is_delete() else _leaves(change.value(), name):
+        value = None if change.is_delete() else change.value()
+        for path in [] if change.is_delete() else _leaves(value, name):
             if path in words:
                 mistakes.add(word, f"sets the same key as {words[path]}: keep one of them")
             words[path] = word
-            yield Chosen(path, word, word.partition("=")[2])
+            text = word.partition("=")[2]
+            if isinstance(value, Mapping):
+                text = json.dumps(value_at(value, path.removeprefix(f"{name}.")), default=str)
+            yield Chosen(path, word, text)
 
 
 def _fixed_groups(
-    groups: Mapping[str, str], content: Mapping[str, Any], mistakes: Mistakes
+    groups: Mapping[str, str],
+    content: Mapping[str, Any],
+    words: Iterable[Chosen],
+    mistakes: Mistakes,
 ) -> Iterator[Chosen]:
-    """Yield the keys that a group on the command line decides; collect those that a file fixes."""
+    """Yield the keys that a group on the command line decides.
+
+    Those that the grid file or another word fixes are collected as mistakes.
+    """
+    places = {path: place for path, place, _ in words}
     for group, key in DECIDED_BY_GROUP.items():
         if group not in groups:
             continue
         path, word = f"{group}.{key}", f"{group}={groups[group]}"
         value, fixed = read_group(group, groups[group]).get(key), value_at(content, path)
-        if fixed is not None and fixed != value:
+        if path in places:
+            mistakes.add(word, f"sets the same key as {places[path]}: keep one of them")
+        elif fixed is not None and fixed != value:
             sentence = f"the grid file sets {path} to {fixed}: leave that out, or write {path}="
             mistakes.add(word, sentence + str(value))
         elif value is not None:
@@ -207,13 +222,20 @@ def _parse(text: str, mistakes: Mistakes) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    word = text.lstrip("+")
     try:
         # `++` adds or replaces a key; unknown keys are found later, by the models
-        return OverridesParser.create().parse_override(text if text[0] in "+~" else f"++{text}")
+        change = OverridesParser.create().parse_override(text if text[0] in "+~" else f"++{text}")
     except HydraException as error:
         reason = str(error).splitlines()[0]
-        mistakes.add(text.lstrip("+"), f"cannot be read: {reason} (strings: key='a, b')")
+        mistakes.add(word, f"cannot be read: {reason} (strings: key='a, b')")
         return None
+    if not change.is_sweep_override():
+        return change
+    axis = axis_path(change.key_or_group.removeprefix("axes."))
+    remedy = f"list them, as axes.{axis}=[1,2]" if axis else "give one"
+    mistakes.add(word, f"has several values: {remedy} (a text with commas: key='a, b')")
+    return None
 
 
 def _quoted(text: str) -> str:
@@ -252,6 +274,10 @@ def _refuse_users_keys(
 
 def _describe(error: Exception, scratch: str) -> str:
     """Return an error of Hydra or OmegaConf as a sentence, without our scratch folder's name."""
+    from omegaconf.errors import GrammarParseError
+
     if isinstance(error, RecursionError):
         return "its keys point at each other in a circle"
+    if isinstance(error, GrammarParseError):
+        return "a reference to a key is written as ${seed}"
     return " ".join(str(error).split()).replace(scratch, "").replace("from_file_", "")[:600]

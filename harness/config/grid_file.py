@@ -50,7 +50,7 @@ def grid_files() -> dict[str, str]:
     """Return the shipped grids by name, each with the first comment line of its file."""
     titles = {}
     for path in sorted((GRIDS / "grid").glob("*.yaml")):
-        first = path.read_text().lstrip().splitlines()[0]
+        first = path.read_text(errors="replace").lstrip().partition("\n")[0]
         titles[path.stem] = first.lstrip("# ").strip() if first.startswith("#") else ""
     return titles
 
@@ -148,8 +148,10 @@ def _corrections(content: Mapping[Any, Any], mistakes: Mistakes) -> dict[Any, An
     """Collect the mistakes of top-level keys, and return what to read instead of each (or None)."""
     corrections: dict[Any, Any] = {}
     for key in SECTIONS:
-        if content.get(key) is not None and not isinstance(content[key], dict):
-            mistakes.add(key, f"must map keys to values, not {content[key]!r}")
+        if key in content and not isinstance(content[key], dict):
+            mistakes.add(
+                key, f"must map keys to values, not {content[key]!r}: leave it out, or give it keys"
+            )
             corrections[key] = None
     if "hydra" in content:
         mistakes.add("hydra", "a grid cannot configure Hydra: leave it out")

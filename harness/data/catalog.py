@@ -250,7 +250,7 @@ def _wrong_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
     if info.crop_scale is None:
         return [
             f"dataset.{key}: the images of {info.name} are used as they are, "
-            f"{info.resolution}x{info.resolution}; leave it out."
+            f"{info.resolution}x{info.resolution}; set dataset.{key}=null."
             for key in ("resolution", "crop_scale", "start_resolution")
             if getattr(config, key) is not None
         ]
@@ -297,6 +297,21 @@ def misfits(config: DatasetConfig) -> list[str]:
             f"of {info.name}."
         )
     return problems
+
+
+def unsuited(info: DatasetInfo, loader: str) -> str | None:
+    """Return a sentence if `run.loader` cannot read any form of a data set; None if it can."""
+    if loader == "resident" and info.reader is None:
+        return (
+            f"resident holds a whole data set in memory, and the images of {info.name} have "
+            "different sizes: use ffcv, imagefolder or auto"
+        )
+    if loader == "imagefolder" and info.reader is not None:
+        return (
+            f"imagefolder reads a tree of image files, and {info.name} is not one: use resident or "
+            "auto"
+        )
+    return None
 
 
 def training_sides(config: DatasetConfig) -> tuple[int, ...]:

@@ -56,7 +56,8 @@ def memory_limit() -> int | None:
     """
     limits = []
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        groups = Path("/proc/self/cgroup").read_text("utf-8", "surrogateescape")
+        for line in groups.splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:  # version 2
                 root, name = CGROUPS, "memory.max"

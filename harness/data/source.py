@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.data.catalog import CATALOG, DatasetInfo, find_betons, find_tree, missing, shown
+from harness.data.catalog import (
+    CATALOG,
+    DatasetInfo,
+    find_betons,
+    find_tree,
+    missing,
+    shown,
+    unsuited,
+)
 from harness.data.manifest import read_fitting
 from harness.data.tree import class_names
 from harness.errors import UserError
@@ -50,12 +58,9 @@ def choose(info: DatasetInfo, data_root: str | None, loader: str, why_no_ffcv: F
     """
     if info.reader is not None and loader in ("auto", "resident"):
         return Source("resident", None, "in memory")
+    if sentence := unsuited(info, loader):
+        raise UserError(f"run.loader={sentence}.")
     betons, tree = find_betons(info, data_root), find_tree(info, data_root)
-    if loader == "resident":
-        raise UserError(
-            f"run.loader=resident holds a whole data set in memory, and the images of {info.name} "
-            "have different sizes: use ffcv, imagefolder or auto."
-        )
     if loader == "auto":
         if betons is None and tree is None:
             raise UserError(str(missing(info, data_root)))
@@ -79,11 +84,6 @@ def choose(info: DatasetInfo, data_root: str | None, loader: str, why_no_ffcv: F
         if (no_ffcv := why_no_ffcv()) is not None:
             raise UserError(f"run.loader=ffcv: {no_ffcv}; or use run.loader=imagefolder.")
         return Source("ffcv", betons, "set by run.loader")
-    if info.reader is not None:
-        raise UserError(
-            f"run.loader=imagefolder reads a tree of image files, and {info.name} is not one: use "
-            "resident or auto."
-        )
     if tree is None:
         raise UserError(
             f"run.loader=imagefolder needs the folders train/ and val/ of {info.name} in "

@@ -31,6 +31,7 @@ from harness.data.writer import write_betons
 from harness.errors import UserError, command, nearest
 from harness.files import CannotWrite, user_path
 from harness.paths import GRIDS
+from harness.plain_yaml import plain, read_text
 from harness.schema import DatasetConfig
 
 OPTIONS = {
@@ -50,10 +51,11 @@ OPTIONS = {
 
 def _default_validation_size(name: str) -> int | None:
     """Return `validation_size` of `grids/dataset/NAME.yaml`, if there is such a file."""
-    import yaml
-
     path = GRIDS / "dataset" / f"{name}.yaml"
-    return yaml.safe_load(path.read_text())["validation_size"] if path.is_file() else None
+    if not path.is_file():
+        return None
+    content = plain(read_text(path, "dataset file"), f"the dataset file {path}")
+    return content.get("validation_size") if isinstance(content, dict) else None
 
 
 def _unknown(name: str, source: str | None) -> str:
@@ -98,8 +100,8 @@ def main(arguments: list[str]) -> int:
     size = options["validation_size"] or _default_validation_size(info.name)
     if size is None:
         raise UserError(
-            f"grids/dataset/{info.name}.yaml does not exist, so the number of images for "
-            "validation is unknown: add validation_size=N"
+            f"there is no validation_size in grids/dataset/{info.name}.yaml, so the number of "
+            "images for validation is unknown: add validation_size=N"
         )
     try:
         import cv2  # noqa: F401

@@ -11,7 +11,8 @@ def switch_off_dropout(model: nn.Module) -> None:
     """Set all probabilities of dropout and stochastic depth in a model to 0, in place.
 
     Layers and functions name them `p`, `prob`, `drop_prob`, `drop_rate`, `attn_drop_p`, `dropout`:
-    all attributes with `drop` in their name or in the name of their class are meant.
+    all attributes with `drop` in their name or in the name of their class are meant. timm's rotary
+    position embeddings keep their coordinates, which some models shift or scale at random.
     """
     for module in model.modules():
         is_dropout = "drop" in type(module).__name__.lower()
@@ -19,6 +20,8 @@ def switch_off_dropout(model: nn.Module) -> None:
             is_probability = "drop" in name or (is_dropout and name in ("p", "prob"))
             if is_probability and isinstance(value, float):
                 setattr(module, name, 0.0)
+            elif name == "aug_active":
+                setattr(module, name, False)
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
@@ -33,16 +36,17 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
     from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 
     convertible = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
-    others = sorted(
-        {
-            type(module).__name__
-            for module in model.modules()
-            if getattr(module, "running_var", None) is not None and type(module) not in convertible
-        }
-    )
+    others = {
+        type(module).__name__
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        or getattr(module, "running_var", None) is not None
+        if type(module) not in convertible
+    }
     if others:
+        names = ", ".join(sorted(others))
         raise UserError(
-            f"recipe.sync_bn: layers of the class {', '.join(others)} in this model cannot share "
+            f"recipe.sync_bn: layers of the class {names} in this model cannot share "
             "their batch statistics between processes; set it to false, or choose another family."
         )
     converted: nn.Module = convert_sync_batchnorm(model)

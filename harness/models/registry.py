@@ -68,7 +68,7 @@ def _wrong_depth(config: ModelConfig, family: Family) -> str | None:
     if family.depths is None:
         if config.depth is None:
             return None
-        return f"model.depth: {family.name} has no depth to choose; leave it out."
+        return f"model.depth: {family.name} has no depth to choose; set model.depth=null."
     if config.depth in family.depths:
         return None
     valid = ", ".join(map(str, family.depths))

@@ -62,14 +62,15 @@ def _stat(pid: int) -> list[str] | None:
     """Return the fields of /proc/PID/stat from the process's state on; None if it cannot be read.
 
     Also None where /proc is that of another PID namespace, as in a container that did not mount its
-    own: there PID is the number of another process.
+    own: there PID is the number of another process. The files begin with the name of a process,
+    which may be any bytes.
     """
     try:
-        status = Path("/proc/self/status").read_text()
-        pids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+        status = Path("/proc/self/status").read_text(errors="replace")
+        pids = next(line for line in status.split("\n") if line.startswith("NSpid:")).split()[1:]
         if pids != [str(os.getpid())]:
             return None
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (OSError, StopIteration):
         return None
 
@@ -148,12 +149,17 @@ def _age(path: Path) -> float:
     return abs(_server_now(path.parent) - path.lstat().st_mtime)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that no writer has touched for an hour: theirs were killed."""
+def remove_leftovers(folder: Path, is_claimed: bool = False) -> None:
+    """Remove temporary files that no writer has touched for an hour: theirs were killed.
+
+    A folder of a stage that this process has claimed has no other writers, but workers that look at
+    the claim: all other temporary files are removed.
+    """
     for pattern in (".*.tmp", "claim.takeover.*"):
         for path in folder.glob(pattern):
+            is_ours = is_claimed and not path.name.startswith((".claim.", ".now.", "claim."))
             with contextlib.suppress(OSError):
-                if _age(path) > LEFTOVER_SECONDS:
+                if is_ours or _age(path) > LEFTOVER_SECONDS:
                     path.unlink()
 
 

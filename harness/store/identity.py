@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from harness.errors import UserError
 from harness.schema import StageConfig, TrialConfig
 
 STAGE_ID = re.compile(r"[0-9a-f]{16}")
@@ -25,8 +26,17 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """Return the first 16 hex digits of the SHA-256 of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+    """Return the first 16 hex digits of the SHA-256 of the canonical JSON of `value`.
+
+    Raises UserError for a text that UTF-8 cannot encode, such as the name of a table.
+    """
+    text = canonical_json(value)
+    try:
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    except UnicodeEncodeError as error:
+        start, end = text.rfind('"', 0, error.start), text.find('"', error.end)
+        name = text[start + 1 : end]
+        raise UserError(f"'{name}' has bytes that are not UTF-8: rename the file") from error
 
 
 def stage_id(config: StageConfig) -> str:

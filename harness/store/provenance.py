@@ -97,8 +97,9 @@ def commit() -> str | None:
 def _git(*words: str) -> str:
     """Return the output of a git command in the folder of the source files."""
     process = subprocess.run(
-        ["git", *words], cwd=SOURCE, capture_output=True, text=True, timeout=10, check=True
-    )
+        ["git", *words], cwd=SOURCE, capture_output=True, timeout=10, check=True,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
     return process.stdout.strip()
 
 

@@ -184,7 +184,7 @@ class Store:
         """
         folder = self.folder(stage)
         for parent in (folder, *(folder / name for name in FOLDERS)):
-            remove_leftovers(parent)
+            remove_leftovers(parent, is_claimed=True)
             for path in sorted(parent.iterdir()) if parent.is_dir() else []:
                 is_folder = path.is_dir() and not path.suffix and path.name != "claim"
                 problem = misplaced(path, is_folder or path.name in FOLDERS)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -53,8 +53,16 @@ def choices(name: str) -> tuple[str, ...]:
     *sections, key = (axis_path(name) or "").split(".")
     for section in sections:
         model = nested_model(model, section) or NoOptions
-    annotation = model.model_fields[key].annotation if key in model.model_fields else None
-    return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+    types = _types(model.model_fields[key].annotation) if key in model.model_fields else []
+    return tuple(t for kind in types if get_origin(kind) is Literal for t in get_args(kind))
+
+
+def _types(annotation: Any) -> list[Any]:
+    """Return the types that an annotation joins, such as `Literal["none"]` and `float`."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for argument in arguments for kind in _types(argument)]
+    return _types(arguments[0]) if get_origin(annotation) is Annotated else [annotation]
 
 
 PATHS = frozenset(key_paths())

@@ -12,6 +12,7 @@ from harness.compress.methods import METHODS, Method
 from harness.compress.surplus import FORMS, Form
 from harness.errors import UserError, nearest
 from harness.models.registry import TIMM
+from harness.plugins import load_plugins
 from harness.schema import Options, StageConfig, TrialConfig
 from harness.sweep import tables
 from harness.sweep.levels import trial_levels
@@ -38,7 +39,8 @@ def depends_on_layers(stage: StageConfig) -> bool:
     """Return whether the model has to be built to know if a stage suits it.
 
     timm's models do not declare which images they take, and which of their layers are classifiers.
-    No model declares whether all its batch norms can work over several ranks.
+    No model declares whether all its batch norms can work over several ranks. A family of a plug-in
+    may compute its weights from others.
     """
     is_timms = stage.model.family.startswith(TIMM)
     if is_timms or stage.surplus is not None or stage.recipe.sync_bn:
@@ -46,7 +48,7 @@ def depends_on_layers(stage: StageConfig) -> bool:
     prune = stage.prune
     if prune is None:
         return False
-    if prune.sparsity > MOST_OF_ANY_MODEL:
+    if prune.sparsity > MOST_OF_ANY_MODEL or load_plugins():
         return True
     return not (METHODS.get(prune.method).suits_every_model and set(prune.protect) <= set(ROLES))
 
@@ -64,7 +66,7 @@ def _options(key: str, plugin: Method | Form, options: Options) -> Iterator[str]
     """Compare `compress.options` or `surplus.options` with what the method or form declares."""
     given = options.model_extra or {}
     if given and not plugin.options_model.model_fields:
-        yield f"{key}: {plugin.name} has no options: leave them out"
+        yield f"{key}: {plugin.name} has no options: set {key}=null"
         return
     mistakes = Mistakes()
     validate(plugin.options_model, given, mistakes, prefix=f"{key}.")
@@ -89,7 +91,7 @@ def _pruning(trial: TrialConfig) -> Iterator[str]:
             )
     if compress.levels is not None and compress.pruning != "iterative":
         how = f"pruning {compress.pruning} does not pass through a list of levels"
-        yield f"compress.levels: {how}: leave it out"
+        yield f"compress.levels: {how}: set compress.levels=null"
     if compress.pruning == "gradual":
         able = [name for name in METHODS.names() if METHODS.get(name).works_gradually]
         if compress.dense_long is not None:
@@ -148,7 +150,7 @@ def _teacher(trial: TrialConfig) -> Iterator[str]:
     chooses, weighs = teacher.target is not None, teacher.cap is not None
     if teacher.target_table is not None:
         if chooses:
-            yield "teacher.target_table: gives the target, so leave teacher.target out"
+            yield "teacher.target_table: gives the target: set teacher.target=null"
         chooses = True
     if (teacher.labels != "true" or chooses or weighs) and teacher.name is None:
         needs = "labels, target and cap need a teacher, a stage's id or timm:NAME"

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ValidationError
 from harness.augment import policy
 from harness.errors import UserError
 from harness.schema import AugmentConfig, CompressConfig, TeacherConfig, TrialConfig
-from harness.store.identity import trial_id
+from harness.store.identity import digest, trial_id
 from harness.sweep import tables
 from harness.sweep.axes import LONG, value_at
 from harness.sweep.blocks import SECTIONS, Block, Cell, Setting, read_blocks, section_of
@@ -146,13 +146,15 @@ def _refuse_changes(
     A key of the grid file may hold for the main block and be changed in `also`. A word of the
     command line must hold everywhere.
     """
-    changes = [{**b.set_places, **{axis.path: axis.place for axis in b.axes}} for b in blocks]
+    by_block = [{**b.set_places, **{axis.path: axis.place for axis in b.axes}} for b in blocks]
+    changes = [change for places in by_block for change in places.items()]
     for path, place, text in chosen:
-        others = [places[path] for places in changes if path in places]
+        # a word may name an item of a list: `recipe.schedule.milestones.0`
+        others = [at for key, at in changes if f"{path}.".startswith(f"{key}.")]
         if text is None and len(others) == len(blocks) and others:
             mistakes.add(place, f"{others[0]} sets this key in each cell: leave one of the two out")
         elif text is not None and others:
-            is_axis = others[0].startswith("axes.")
+            is_axis = all((path, at) in changes and at.startswith("axes.") for at in others)
             remedy = f"write {others[0]}=[{text}]" if is_axis else "change it in the grid file"
             mistakes.add(place, f"{others[0]} of the grid sets this key in each cell: {remedy}")
 
@@ -253,7 +255,7 @@ def _valid_sections(block: Block, config: Mapping[str, Any] | None) -> dict[str,
     if config is None:
         return sections
     for name in SECTIONS:
-        with contextlib.suppress(ValidationError):
+        with contextlib.suppress(ValidationError, UserError):
             sections[name] = _build_section(name, config.get(name), block.folder)
     return sections
 
@@ -261,10 +263,10 @@ def _valid_sections(block: Block, config: Mapping[str, Any] | None) -> dict[str,
 def _build_section(name: str, value: Any, folder: Path) -> Any:
     """Return the model of a top-level key of a trial; `seed` is a plain value.
 
-    Tables are looked up in `folder`, and named by their file names and content.
+    Tables are looked up in `folder`, and named by their file names and content. Raises UserError.
     """
     field = TrialConfig.model_fields[name]
-    if value is None:
+    if value is None and not field.is_required():
         return field.get_default()
     if not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
         return value
@@ -277,7 +279,9 @@ def _build_section(name: str, value: Any, folder: Path) -> Any:
         update = {"magnitude_schedule": MATCHED + tables.without_folder(table, folder)}
     elif isinstance(section, TeacherConfig) and section.target_table is not None:
         update = {"target_table": tables.without_folder(section.target_table, folder)}
-    return section.model_copy(update=update) if update else section
+    section = section.model_copy(update=update) if update else section
+    digest(section.model_dump(mode="json"))
+    return section
 
 
 # --- cells --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import UserError, nearest
+from harness.plain_yaml import plain_spelling
 
 Model = TypeVar("Model", bound=BaseModel)
 Mistake = tuple[str, str]
@@ -93,8 +94,17 @@ def validate(
             if item["type"] == "extra_forbidden":
                 mistakes.add_unknown_key(place, names[-1], _field_names(model, names[:-1]))
             else:
-                mistakes.add(place, _sentence(item))
+                mistakes.add(place, _sentence(item) + _spelling(path, item))
     return None
+
+
+def _spelling(path: str, item: Mapping[str, Any]) -> str:
+    """Return how to write a text such as 4:00:00 that is not of its key's type; else ''."""
+    if not item["type"].endswith("_type") or not isinstance(item["input"], str):
+        return ""
+    key = re.sub(r"(\.\d+)+$", "", path).rpartition(".")[2]
+    spelling = plain_spelling(key, item["input"])
+    return "" if spelling is None else f": write {spelling}"
 
 
 def _place(path: str, places: Mapping[str, str], prefix: str) -> str:

@@ -19,7 +19,7 @@ from harness.errors import UserError, nearest
 from harness.files import Damaged
 from harness.models import registry
 from harness.models.registry import TIMM, timm_names
-from harness.schema import DatasetConfig, ModelConfig, StageConfig
+from harness.schema import SCHEMA_NUMBER, DatasetConfig, ModelConfig, StageConfig
 from harness.store.identity import STAGE_ID
 from harness.store.records import LONGEST, read_bytes
 from harness.store.store import Store
@@ -48,7 +48,10 @@ def stage_config(folder: Path) -> StageConfig:
     """Return the config of the stage in `folder`. Raises UserError if it cannot be read."""
     try:
         content = read_bytes(folder / "config.json", follow_links=True, longest=LONGEST)
-        return StageConfig.model_validate_json(content)
+        config = StageConfig.model_validate_json(content)
+        if config.schema_number != SCHEMA_NUMBER:  # its keys may mean something else
+            raise ValueError(f"schema_number {config.schema_number}")
+        return config
     except (OSError, ValueError, Damaged) as error:
         raise UserError(
             f"teacher: {folder} does not have a readable config.json of a stage of this version. "
@@ -106,7 +109,12 @@ def _missing_weights(name: str, store: Path) -> str | None:
 
 def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> str | None:
     """Return why a stage cannot be the teacher for a data set."""
-    student_data, teacher_data = CATALOG[dataset.name], CATALOG[config.dataset.name]
+    student_data, teacher_data = CATALOG[dataset.name], CATALOG.get(config.dataset.name)
+    if teacher_data is None:
+        return (
+            f"the teacher {name} was trained on {config.dataset.name}, which is not a data set "
+            f"here{nearest(config.dataset.name, CATALOG)}: choose another, or add that data set"
+        )
     takes_one_size = registry.takes_one_size(config.model.family)
     teacher_side = config.dataset.resolution or teacher_data.resolution
     student_side = dataset.resolution or student_data.resolution
@@ -159,7 +167,7 @@ def _refused_images(model: ModelConfig, dataset: DatasetConfig) -> str | None:
 def _takes_one_size(teacher: str) -> str:
     """Return the message for a teacher of one image size where the training images grow."""
     return (
-        f"{teacher} takes images of one size: leave out dataset.start_resolution, or choose another"
+        f"{teacher} takes images of one size: set dataset.start_resolution=null, or choose another"
     )
 
 

@@ -86,12 +86,25 @@ class _Compiler:
             return lambda values: not inner(values)
         if isinstance(node, ast.Compare):
             return self._comparison(node)
+        is_truth = isinstance(node, ast.Constant) and isinstance(node.value, bool)
+        if isinstance(node, ast.Constant | ast.List | ast.Tuple) and not is_truth:
+            comma = "; decimals are written with a point" if isinstance(node, ast.Tuple) else ""
+            raise UserError(
+                f"the condition {self.text!r} has {ast.unparse(node)[:60]!r} in the place of a "
+                f"comparison, such as width < 1{comma}"
+            )
         return self._operand(node)
 
     def _comparison(self, node: ast.Compare) -> Evaluate:
         """Compile a chain such as `0.2 < magnitude <= 0.5`."""
         nodes = [node.left, *node.comparators]
         self._check_texts(nodes)
+        for op, term in zip(node.ops, node.comparators, strict=True):
+            if isinstance(op, ast.In | ast.NotIn) and isinstance(term, ast.Constant):
+                raise UserError(
+                    f"the condition {self.text!r} looks for a value in {ast.unparse(term)[:60]}, "
+                    f"which is not a list: write [{ast.unparse(term)[:60]}]"
+                )
         terms = [self._operand(term) for term in nodes]
         tests = [_comparison_of(op, self.text) for op in node.ops]
 
@@ -134,7 +147,9 @@ class _Compiler:
             if isinstance(number, int | float):
                 signed = -number if isinstance(node.op, ast.USub) else number
                 return lambda values: signed
-        elif isinstance(node, ast.BoolOp | ast.Compare | ast.UnaryOp):
+        elif isinstance(node, ast.BoolOp | ast.Compare) or isinstance(
+            getattr(node, "op", None), ast.Not
+        ):
             return self.compile(node)
         if isinstance(node, ast.List | ast.Tuple):
             parts = [self._operand(value) for value in node.elts]

@@ -18,18 +18,57 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from harness.errors import UserError
 from harness.files import Damaged, atomic_write, make_folder, move_aside
-from harness.store.records import misplaced, read_bytes
+from harness.store.records import Count, Record, Seconds, check, misplaced, read_bytes
 from harness.store.store import checkpoint_steps
 from harness.train.distributed import World
 
 KEPT = 2
-STEP_KEYS = {"step", "world_size", "sharded", "state"}
+Tensors = Annotated[dict[str, Any], Field(min_length=1)]
+Loss = Annotated[float, Field(allow_inf_nan=True)]  # of a stage that is about to diverge
+
+
+class _Optimizer(Record):
+    state: dict[Any, Any]
+    param_groups: list[dict[str, Any]]
+
+
+class _Engine(Record):
+    model: Tensors
+    optimizer: _Optimizer
+
+
+class _State(Record):
+    """What `Stage.save` writes. A state of another version may lack a key."""
+
+    engine: _Engine
+    masks: dict[str, Any] | None
+    loss_sums: Annotated[list[Loss], Field(min_length=1)]
+    last_loss: float | None
+    val_before: dict[str, Any] | None
+    rewind: Tensors | None
+    rewound: bool
+    macs_sum: Count
+    judging_sum: Count
+    seconds: Seconds
+
+
+class _Step(Record):
+    step: Count
+    world_size: Count
+    sharded: bool
+    state: dict[str, Any]
+
+
+class _Final(Record):
+    model: Tensors
+    masks: dict[str, Any] | None
 
 
 def load_tensors(data: bytes) -> Any:
@@ -55,8 +94,8 @@ def write(path: Path, value: dict[str, Any]) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def read(path: Path, stage: str, keys: set[str], follow_links: bool = False) -> dict[str, Any]:
-    """Return what `write` wrote for `stage`, with at least `keys`, on the CPU.
+def read(path: Path, stage: str, model: type[Record], follow_links: bool = False) -> dict[str, Any]:
+    """Return what `write` wrote for `stage`, with the keys of `model`, on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -74,16 +113,17 @@ def read(path: Path, stage: str, keys: set[str], follow_links: bool = False) -> 
     except Exception as error:  # zipfile, zlib and torch raise many kinds for damaged bytes
         reason = str(error).strip().splitlines()
         raise Damaged(f"{path} is damaged ({reason[0] if reason else error!r})") from error
-    if not isinstance(value, dict) or not keys <= value.keys():
-        raise Damaged(f"{path} is not a checkpoint: it lacks {', '.join(sorted(keys))}")
+    if not isinstance(value, dict):
+        raise Damaged(f"{path} is not a checkpoint")
     if value.get("stage") != stage:
         raise Damaged(f"{path} is a checkpoint of stage {value.get('stage')}, not of {stage}")
+    check(path, value, model)
     return value
 
 
 def _read_step(path: Path, stage: str, step: int) -> dict[str, Any]:
     """Return a checkpoint of `step`. Raises as `read` does."""
-    value = read(path, stage, STEP_KEYS)
+    value = read(path, stage, _Step)
     if value["step"] != step:
         raise Damaged(f"{path} is a checkpoint of step {value['step']}")
     return value
@@ -139,6 +179,7 @@ def load_newest(
                 raise UserError(_cannot_continue(path, value, world, sharded))
             if sharded and world.rank:
                 value = _read_step(_file(folder, step, world.rank), stage, step)
+            check(path, value["state"], _State)
         except (Damaged, OSError) as error:
             problem = str(error)
         problems = [text for text in world.gather(problem) if text]
@@ -186,7 +227,7 @@ def read_final(folder: Path, stage: str, follow_links: bool = False) -> dict[str
     """Return `{"model", "masks"}` of a finished stage. Raises Damaged, also for a missing file."""
     path = folder / "checkpoint" / "final.pt"
     try:
-        return read(path, stage, {"model", "masks"}, follow_links)
+        return read(path, stage, _Final, follow_links)
     except OSError as error:
         is_missing = isinstance(error, FileNotFoundError)
         reason = "is missing" if is_missing else f"cannot be read ({error.strerror})"

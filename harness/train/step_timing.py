@@ -154,7 +154,7 @@ def _host_bytes(field: Literal["VmRSS", "VmHWM"]) -> int:
 
     Not `ru_maxrss`, in which a child process starts with the peak of its parent.
     """
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(errors="replace")
     return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
 

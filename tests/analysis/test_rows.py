@@ -9,7 +9,7 @@ import pytest
 from analysis import checks, columns, commands, render, rows, rows_file
 from analysis.best import best_per_size
 from analysis.table import best_table
-from harness.cluster import value_of
+from harness.cluster import read_sweep, value_of
 from harness.config import load
 from harness.errors import UserError
 from harness.sweep.axes import PATHS, SHORT
@@ -147,6 +147,14 @@ def test_a_sweep_over_epochs_goes_through_the_analysis(tmp_path):
     assert {line.size["epochs"] for line in best_per_size(frame)} == {2, 3}
 
 
+def test_a_condition_selects_by_an_axis_of_lists_in_tables_as_in_status(tmp_path):
+    words = ["grid=quickstart", f"store={tmp_path}", "axes.sparsity=[0.7]",
+             "axes.compress.levels=[[0.3],[0.6]]", "where=compress.levels == [0.6]"]  # fmt: skip
+    frame = commands.read_request(words, commands.ROW_OPTIONS).frame
+    assert set(frame["compress.levels"]) == {"[0.6]"}
+    assert set(frame["trial"]) == {trial["trial"] for trial in read_sweep(words, {}).trials}
+
+
 def test_tables_take_the_names_of_all_keys_that_status_takes(tmp_path):
     names = sorted({*SHORT, *PATHS})
     words = ["grid=quickstart", f"store={tmp_path}"]
@@ -160,8 +168,8 @@ def test_tables_take_the_names_of_all_keys_that_status_takes(tmp_path):
             continue
         for trial, value in zip(request.frame["trial"], request.frame[column], strict=True):
             expected = value_of(trials[trial], name)
-            if isinstance(expected, tuple):
-                expected = str(list(expected))
+            if isinstance(expected, list):
+                expected = str(expected)
             values = {"x": None if value != value else value, "y": expected}
             assert parse("x == y", values).holds(values), name
 

@@ -54,7 +54,8 @@ def test_it_draws_a_sheet(tmp_path, rows, capsys):
         (["rows=colums"], "valid: ops, samples"),
         (["out=sheet.txt"], "end it in .png"),
         (["dataset=digit", "out=x.png"], "did you mean 'digits'"),
-        (["dataset=digits", "out=/no/such/folder/x.png"], "cannot write"),
+        (["dataset=digits", "out=/no/such/folder/x.png"], "there is no folder /no/such/folder"),
+        (["out=~nobody-here/x.png"], "this machine has no such user"),
     ],
 )
 def test_wrong_words_get_a_sentence(words, sentence):

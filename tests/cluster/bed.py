@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -45,6 +46,11 @@ class Bed:
         self.testbed("up")
         self.enter()
         self.disturbed = False
+
+    def daemon(self, name: str) -> int:
+        """Return the PID of a daemon: `slurmctld`, or that of a node."""
+        record = json.loads((self.folder / "testbed.json").read_text())
+        return record["processes"][name][0]
 
     def enter(self) -> None:
         """Use this SLURM in the commands of this object."""
@@ -116,7 +122,10 @@ class Bed:
         self.slurm("sbatch", "--hold", "--job-name=probe", "--output=/dev/null", "--wrap=true")
         end = time.monotonic() + 30
         state = self.folder / "state/job_state"
-        while state.stat().st_mtime <= began and time.monotonic() < end:
+        while time.monotonic() < end:
+            with contextlib.suppress(FileNotFoundError):  # at first, and while it is replaced
+                if state.stat().st_mtime > began:
+                    return
             time.sleep(0.3)
 
     def start_controller(self) -> None:

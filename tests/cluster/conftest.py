@@ -73,6 +73,10 @@ class Sweep:
         ]
         return [record[key] for record in sorted(records, key=lambda record: record["time"])]
 
+    def logs(self) -> list[str]:
+        """Return the logs of all jobs that have begun."""
+        return [path.read_text() for path in self.store.glob("sweeps/*/logs/*/*/*_log.out")]
+
     def finish(self) -> None:
         """Wait for SLURM; launch again until nothing is left."""
         for _ in range(4):

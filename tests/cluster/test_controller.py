@@ -1,5 +1,7 @@
 """A controller that is down or loses its state: each job is queued once, or not at all."""
 
+import threading
+
 import pytest
 
 from harness.cluster import slurm
@@ -51,3 +53,26 @@ def test_a_launch_waits_for_the_controller_for_a_while_and_leaves_nothing_behind
     monkeypatch.undo()
     sweep.finish()
     assert not list(other.glob("stages/*/*"))
+
+
+def test_a_job_is_requeued_when_the_controller_is_back(bed, monkeypatch, capfd):
+    """A controller that does not answer has not refused, so no tries are used up."""
+    words = ("sbatch", "--parsable", "--requeue", "--output=/dev/null", "--wrap=sleep 600")
+    job = bed.slurm(*words).strip()
+    bed.wait(lambda: bed.jobs() == {job: "RUNNING"})
+    bed.save_state()
+    bed.testbed("kill-controller")
+    monkeypatch.setenv("SLURM_CONF", bed.env["SLURM_CONF"])
+    monkeypatch.setattr(slurm, "REQUEUE_TRIES", 1)
+    monkeypatch.setattr(slurm, "DOWN_SECONDS", 600.0)
+    answers = []
+    request = threading.Thread(target=lambda: answers.append(slurm.requeue(job)))
+    request.start()
+    printed = ""
+    while "trying again" not in printed and request.is_alive():
+        printed += capfd.readouterr().err
+    bed.start_controller()
+    request.join()
+    assert answers == [True]
+    bed.wait(lambda: bed.jobs().get(job) == "PENDING")
+    bed.slurm("scancel", job)

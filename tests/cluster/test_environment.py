@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from harness.cluster import enqueue, rendezvous, sbatch, slurm, slurm_jobs
 from harness.cluster.job_registry import Scheduler, submission_lock
+from harness.cluster.job_script import TRY
 from harness.cluster.launch_folder import new_launch_folder, take_snapshot
 from harness.cluster.submission import Submission
 from harness.cluster_schema import KEYS, ClusterConfig, SlurmConfig
@@ -108,6 +109,11 @@ def test_a_rank_gets_a_free_port_and_keeps_the_gpu_that_slurm_gave_it(monkeypatc
     assert len(ports) > 1  # not computed from the job's id
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     assert [os.environ[key] for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == ["0", "2", "0"]
+    monkeypatch.setenv(TRY, "2")  # of the same job: srun could not start every task at first
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setattr(rendezvous, "WAIT_SECONDS", 0.0)
+    with pytest.raises(UserError, match="rank 0 of job 5 did not write"):
+        rendezvous.export_rank_variables(tmp_path)
 
 
 def script(tmp_path, processes=1, gpus_per_node=0, **requested):

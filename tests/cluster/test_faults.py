@@ -5,6 +5,8 @@ is complete.
 """
 
 import os
+import signal
+import sys
 import time
 
 import pytest
@@ -102,6 +104,24 @@ def test_a_stopped_job_saves_and_comes_back_whoever_stops_it_and_however_often(t
     assert f"{count} preempted" in training.run("status")
 
 
+def test_a_job_that_is_stopped_while_a_node_is_slow_to_pass_a_signal_on_comes_back(training):
+    """SLURM sends SIGCONT before SIGTERM; until the node answers, squeue says SIGNALING."""
+    job, bed = training.under_way(), training.bed
+    (node,) = bed.slurm("squeue", "--noheader", "--format=%N").split()
+    (worker,) = bed.workers(training.store)
+    os.kill(bed.daemon(node), signal.SIGSTOP)
+    try:
+        bed.slurm("scancel", "--signal=CONT", job)
+        assert bed.jobs() == {job: "SIGNALING"}
+        os.kill(worker, signal.SIGUSR2)
+        bed.wait(lambda: not bed.workers(training.store))
+    finally:
+        os.kill(bed.daemon(node), signal.SIGCONT)
+    training.go_on()
+    assert set(bed.jobs()) == {job}
+    assert training.failures()[-1] == "preempted"
+
+
 def test_jobs_survive_a_controller_that_dies(training, tmp_path):
     training.under_way()
     bed, said, more = training.bed, tmp_path / "watch.txt", tmp_path / "launch.txt"
@@ -126,6 +146,48 @@ def test_jobs_survive_a_controller_that_dies(training, tmp_path):
     assert watch.wait(300) == 0, said.read_text()
     assert launch.wait(300) == 0, more.read_text()
     assert "queued" not in more.read_text()
+
+
+def test_a_job_starts_although_the_controller_does_not_answer_at_first(bed, make_sweep):
+    """srun gives up after 10 s, the default of a site, too."""
+    controller = bed.daemon("slurmctld")
+    sweep = make_sweep(f"cluster.slurm.setup=['kill -STOP {controller}']")
+    sweep.run("launch")
+    try:
+        bed.wait(lambda: any("did not start all tasks" in text for text in sweep.logs()))
+    finally:
+        os.kill(controller, signal.SIGCONT)
+    bed.drain()
+    assert len(sweep.results()) == 1
+    assert not sweep.failures()
+
+
+def test_a_job_of_two_nodes_starts_although_one_answers_late(bed, make_sweep, tmp_path):
+    """A node refuses to start tasks with a credential that is older than `cred_expire`, 10 s."""
+    node = bed.daemon("n2")
+    once = f"mkdir {tmp_path / 'once'} && kill -STOP {node}"  # not after SLURM requeued the job
+    setup = f"cluster.slurm.setup=['{once}','(sleep 12; kill -CONT {node}) &']"
+    sweep = make_sweep(setup, "run.processes=2", "cluster.slurm.nodes=2")
+    sweep.run("launch")
+    bed.drain()
+    assert len(sweep.results()) == 1, sweep.logs()
+    assert not sweep.failures()
+
+
+def test_a_signal_before_a_worker_listens_does_not_end_its_job(bed, make_sweep, tmp_path):
+    """As at a preemption just after the start; SLURM requeues that job when its grace time ends."""
+    waits, gate, python = (tmp_path / name for name in ("waits", "gate", "python"))
+    lines = f"touch {waits}", f"until [ -e {gate} ]; do sleep 0.1; done", f'{sys.executable} "$@"'
+    python.write_text("\n".join(["#!/bin/bash", *lines, ""]))
+    python.chmod(0o700)
+    sweep = make_sweep(f"cluster.slurm.python={python}")
+    sweep.run("launch")
+    bed.wait(waits.exists)
+    (job,) = bed.jobs()
+    bed.slurm("scancel", "--signal=USR2", job)
+    gate.touch()
+    bed.drain()
+    assert len(sweep.results()) == 1, sweep.logs()
 
 
 def test_a_real_time_limit_saves_requeues_and_goes_on(bed, make_sweep):

@@ -52,6 +52,51 @@ def test_jobs_of_other_words_and_of_a_changed_grid_are_shown_and_cancelled(
     bed.wait(lambda: len(bed.jobs()) == 1)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_launch_that_sbatch_refuses_only_at_the_end_leaves_nothing_behind(
+    bed, make_grid, tmp_path
+):
+    """A site's filter in front of sbatch may accept the check and refuse the job."""
+    grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.parent.mkdir()
+    accept = f'case "$*" in *--test-only*) exec {shutil.which("sbatch")} "$@";; esac'
+    refuse = 'echo "sbatch: error: the filter of this site refuses it" >&2; exit 1'
+    sbatch.write_text(f"#!/bin/sh\n{accept}\n{refuse}\n")
+    sbatch.chmod(0o755)
+    filtered = {**bed.env, "PATH": f"{sbatch.parent}:{bed.env['PATH']}"}
+
+    def files():
+        paths = [path for path in store.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in paths if path.name != "jobs.jsonl"}
+
+    shown = bed.run("harness.launch", *args(grid, store, HELD), code=2, env=filtered)
+    assert "SLURM refused the job: sbatch: error: the filter of this site refuses it" in shown
+    assert list(store.rglob("*")) == [store / "sweeps"]
+    bed.run("harness.launch", *args(grid, store, HELD, "where=seed == 0"))
+    before = files()
+    other = args(grid, store, HELD, "recipe.epochs=2")
+    bed.run("harness.launch", *other, code=2, env=filtered)
+    assert files() == before
+    assert "last launched" not in bed.run("harness.status", *args(grid, store))
+    assert "queued 1 jobs" in bed.run("harness.launch", *args(grid, store, HELD))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_jobs_that_have_nothing_left_to_train_are_cancelled_with_all(bed, make_grid, tmp_path):
+    grid, store, other = make_grid(), tmp_path / "store", tmp_path / "other"
+    bed.run("harness.launch", *args(grid, store, HELD))
+    bed.run("harness.launch", f"grid={grid}", f"store={other}", seconds=240)
+    shutil.copytree(other / "stages", store / "stages", dirs_exist_ok=True)
+    assert "cancelled 0 jobs" in bed.run("harness.cancel", *args(grid, store))
+    assert len(bed.jobs()) == 1
+    assert "cancelled all 1 jobs" in bed.run("harness.cancel", *args(grid, store, "all=true"))
+    bed.wait(lambda: not bed.jobs())
+    assert "cancelled all 0 jobs" in bed.run("harness.cancel", *args(grid, other, "all=true"))
+
+
 def local(grid, store, *more):
     return [f"grid={grid}", f"store={store}", *more]
 
@@ -84,9 +129,10 @@ def test_a_local_launch_with_other_words_is_shown_while_its_worker_lives(tmp_pat
 
 def test_only_words_that_decide_what_is_trained_are_remembered():
     words = ["grid=x", "store=y", "++recipe.epochs=2", "run.gang=4", "cluster=z", "dry_run=true"]
-    words += ["where=seed == 1", "axes.seed=[7]"]
+    words += ["where=seed == 1", "axes.seed=[7]", "augment.policy='caf\udce9/x.yaml'"]
     options = {"dry_run": True, "where": ""}
-    assert launches.words_of(words, options) == ["++recipe.epochs=2", "axes.seed=[7]"]
+    remembered = ["++recipe.epochs=2", "axes.seed=[7]", r"augment.policy='caf\xe9/x.yaml'"]
+    assert launches.words_of(words, options) == remembered
 
 
 VERBS = {

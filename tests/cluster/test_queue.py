@@ -9,7 +9,8 @@ from pace import separate_registries
 
 from analysis.table import main as table
 from harness.cluster import slurm
-from harness.cluster.job_registry import query_scheduler
+from harness.cluster.job_registry import query_scheduler, record_submission
+from harness.files import make_folder
 from harness.store.store import Store
 
 HELD = "cluster.slurm.extra={begin: now+1hour}"
@@ -46,12 +47,25 @@ def test_a_finished_sweep_does_not_ask_a_controller_that_is_gone(tmp_path, monke
     assert "note: SLURM does not answer" in capsys.readouterr().err
 
 
+def test_jobs_over_a_limit_of_single_jobs_do_not_hold_their_stages(tmp_path, monkeypatch):
+    folder = make_folder(tmp_path / "sweeps/g/logs/1/0")
+    record_submission(tmp_path / "sweeps/g", "n", [["a"], ["b"]], folder)
+    rows = b"7_0|PENDING|AssocMaxCpuPerJobLimit|n\n7_1|PENDING|AssocMaxJobsLimit|n\n"
+    answer(tmp_path / "bin", "squeue", rows)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    scheduler = query_scheduler(tmp_path, {"a", "b"})
+    assert (scheduler.stuck.keys(), scheduler.stages.keys()) == ({"a"}, {"b"})
+
+
 @pytest.mark.parametrize(
     ("reason", "sentence"),
     [
         ("Priority", ""),
         ("JobHeldUser", "scontrol release 7"),
         ("AssocGrpCPUMinutesLimit", "a limit of your account"),
+        ("QOSMaxJobsPerUserLimit", "a limit of the quality of service"),
+        ("AssocMaxWallDurationPerJobLimit", "launch cancels it and queues another"),
+        ("QOSMinGRES", "never starts: launch cancels it"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "nodes are down or reserved"),
         ("BadConstraints", "launch cancels it and queues another"),
         ("launch failed requeued held", "launch releases it"),

@@ -64,10 +64,12 @@ def test_a_worker_removes_what_the_table_says(monkeypatch, capsys):
     for name in [name for name in os.environ if environment.rule_for(name)]:
         monkeypatch.delenv(name)
     passed = {"NCCL_SOCKET_IFNAME": "ib0", "OMP_NUM_THREADS": "1", "SUBMITIT_EXECUTOR": "slurm"}
-    for name, value in {**SHELL, "NVIDIA_TF32_OVERRIDE": "1", **passed}.items():
+    numeric = "NVIDIA_TF32_OVERRIDE", "TORCH_CUDNN_V8_API_DISABLED", "TORCH_MKLDNN_MATMUL_MIN_DIM"
+    for name, value in {**SHELL, **dict.fromkeys(numeric, "1"), **passed}.items():
         monkeypatch.setenv(name, value)
     environment.clean_worker()
-    remaining = {name: os.environ[name] for name in (*SHELL, *passed) if name in os.environ}
+    names = (*SHELL, *numeric, *passed)
+    remaining = {name: os.environ[name] for name in names if name in os.environ}
     assert remaining == passed
     assert "NVIDIA_TF32_OVERRIDE, OMPI_COMM_WORLD_LOCAL_RANK, RANK" in capsys.readouterr().out
 

@@ -157,7 +157,7 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
         ("cluster.slurm.extra={clusters: other}", "set by the harness itself"),
         ("cluster.slurm.extra={export-file: x}", "set by the harness itself"),
         ("cluster.slurm.qos='a b'", "should match pattern"),
-        ("cluster.slurm.extra={comment: 'a b'}", "should match pattern"),
+        ("cluster.slurm.extra={comment: 'a b'}", "1 mistake"),
         ("cluster.slurm.setup=['true\n#SBATCH --x']", "should match pattern"),
         ("cluster.slurm.python='python\nrm'", "should match pattern"),
         ("cluster.slurm={extra: {hold: true}, cpus_per_task: 99}", "(PartitionConfig)"),

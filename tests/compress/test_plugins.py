@@ -161,6 +161,19 @@ def test_a_grid_that_misuses_a_plugin_is_refused_in_a_sentence(add_plugin, words
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_a_family_that_computes_its_weights_is_refused_before_it_is_pruned(add_plugin, tmp_path):
+    computed = FAMILY.replace("nn.Conv2d(", "StdConv2d(", 1).replace(
+        "from torch", "from timm.layers import StdConv2d\nfrom torch", 1
+    )
+    add_plugin("computed.py", computed)
+    grid = tmp_path / "mine.yaml"
+    grid.write_text(GRID.partition("also:")[0] + "axes: {sparsity: [0.5]}\n")
+    words = [f"grid={grid}", f"store={tmp_path / 'store'}", "model.family=one_conv"]
+    for more in ([], ["dry_run=true"]):
+        with pytest.raises(UserError, match=r"compress\.sparsity: .* conv\.weight, as they are"):
+            launch.main([*words, "model.depth=null", *more])
+
+
 def test_options_are_part_of_the_identity_and_absent_where_there_are_none(add_plugin):
     add_plugin("stripes.py", METHOD)
 
@@ -202,6 +215,7 @@ def test_files_are_imported_once_before_a_name_is_looked_up(add_plugin, tmp_path
             r"gone.py cannot be read \(No such file or directory\); correct the path",
         ),
         ("text.txt", "x", r"text.txt is not a Python file"),
+        ("caf\udce9.py", "x = 1", r"has a name that is not UTF-8; rename the file"),
         ("bad.py", "x = 1\ny = x +\n", r"bad.py failed at line 2 \(SyntaxError: invalid syntax"),
         ("raises.py", "\n\n1 / 0", r"raises.py failed at line 3 \(ZeroDivisionError: division by"),
         ("lacks.py", "import nosuchmodule", r"lacks.py failed at line 1 \(ModuleNotFoundError"),

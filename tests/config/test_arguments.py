@@ -112,6 +112,11 @@ def test_quotes_around_all_of_a_value_are_not_part_of_it(value, expected):
     assert parse_options([f"path={value}"], {"path": Option()}) == {"path": expected}
 
 
+@pytest.mark.parametrize("value", ["a b,c", "'a b,c'", "'a b','c'", "['a b', \"c\"]"])
+def test_items_of_a_list_may_have_quotes_too(value):
+    assert parse_options([f"by={value}"], OPTIONS)["by"] == ["a b", "c"]
+
+
 @pytest.mark.parametrize(
     ("args", "code", "shown", "silent"),
     [(["--help"], 0, 1, 2), (["grid=x", "-h"], 0, 1, 2), ([], 2, 2, 1)],

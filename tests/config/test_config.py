@@ -137,6 +137,17 @@ def test_overrides_reach_every_kind_of_key(tmp_path):
             ["recipe.optimizer.momentum=0.5", "recipe.optimizer={momentum: 0.8}"],
             "is given twice",
         ),
+        (["axes.magnitude=[0]", "augment={magnitude: 0.2}"], "write axes.magnitude=[0.2]"),
+        (["also=[{axes: {seed: [3]}}]", "seed=7"], "in each cell: change it in the grid file"),
+        (
+            ["axes.compress.protect=[[classifier]]", "compress.protect.0=conv1.weight"],
+            "protect.0=conv1.weight: axes.compress.protect of the grid sets this key in each cell: "
+            "change it in the grid file",
+        ),
+        (["seed=1,2"], "seed=1,2: has several values: list them, as axes.seed=[1,2]"),
+        (["axes.seed=range(3)"], "axes.seed=range(3): has several values: list them"),
+        (["run.threads=1,2"], "run.threads=1,2: has several values: give one"),
+        (["dataset=cifar10", "dataset.name=digits"], "sets the same key as dataset.name=digits"),
         (["width=4"], "'width' is an axis: write axes.width=[4]"),
         (["model=cifar_vit", "axes.family=[resnet]"], "write axes.family=[cifar_vit]"),
     ],
@@ -184,6 +195,18 @@ def test_one_key_with_two_values_in_a_grid_is_refused(tmp_path, text, mistake):
     with pytest.raises(UserError, match="1 mistake") as caught:
         load([f"grid={write(tmp_path, text)}"])
     assert mistake in str(caught.value)
+
+
+@pytest.mark.parametrize("reference", ["${recipe.epochs", "${}", "${.}"])
+def test_a_broken_reference_in_a_file_is_named_by_its_key(tmp_path, reference):
+    for language, key in (
+        (f"compress: {{level_epochs: '{reference}'}}\naxes: {{seed: [0]}}", "compress"),
+        (f"axes: {{compress.level_epochs: [1, '{reference}']}}", "axes.compress"),
+    ):
+        with pytest.raises(UserError, match="1 mistake") as caught:
+            load([f"grid={write(tmp_path, language)}"])
+        assert f"  {key}.level_epochs" in str(caught.value)
+        assert "a reference to a key is written as ${seed}" in str(caught.value)
 
 
 def test_a_fixed_key_may_be_changed_in_a_further_block(tmp_path):

@@ -66,11 +66,11 @@ REFUSALS = {
     "policy": (["augment.policy='randaug(n=0)'", "augment.magnitude=0.5"], "digits", "n is a"),
     "space": (["augment.policy='randaug(n=1, space=nix)'", "augment.magnitude=0.5"], "digits",
               "augment.policy"),
+    "loader": (["run.loader=imagefolder"], "digits", "is not one: use resident or auto"),
 }  # fmt: skip
 # What a launch refuses, and a dry run prints as a note.
 HINDRANCES = {
     "device": (["run.device=cuda"], "digits", "see no GPU without cluster.gpus_per_node"),
-    "loader": (["run.loader=imagefolder"], "digits", "is not one: use resident or auto"),
     "no data": (["run.data_root=/dev/null"], "imagenet", "the data set imagenet is not there"),
     "tracker": (["run.tracker=mlflow"], "digits", "needs the package mlflow"),
 }

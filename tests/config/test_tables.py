@@ -103,6 +103,14 @@ def test_a_table_that_is_missing_gets_a_sentence(folder, table):
     assert f"tables/none{table}" in str(caught.value)
 
 
+@pytest.mark.parametrize("table", TEMPLATES)
+def test_a_table_whose_name_is_not_utf_8_gets_a_sentence(folder, table):
+    path = folder / "tables" / table
+    path.rename(path.with_name(f"caf\udce9{table}"))
+    with pytest.raises(UserError, match=f"caf\udce9{table}.* not UTF-8: rename the file"):
+        plan(folder, *(word.format(f"tables/caf\udce9{table}") for word in TEMPLATES[table]))
+
+
 READ = """
 import sys
 from pathlib import Path

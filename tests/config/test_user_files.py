@@ -25,6 +25,7 @@ PROFILE = (PROFILES / "cluster" / "generic.yaml").read_text()
         ("timeout_min: 4:00:00", 'write 240, or "4:00:00" in quotes'),
         ("timeout_min: 1-00:00:00", None),
         ("x: 4:30", 'write 270, or "4:30" in quotes'),
+        ("x: -1:30", "write -90"),
         ("x: [1, 1:30.5]", "write 90.5"),
         ("seed: 010", 'write 10, or "010" in quotes'),
         ("seed: -010", "write -10"),
@@ -34,6 +35,8 @@ PROFILE = (PROFILES / "cluster" / "generic.yaml").read_text()
         ("seed: -0b1_", "binary number"),
         ("epochs: 1_000", "write 1000 instead of 1_000"),
         ("lr: 0.1_5", "write 0.15"),
+        ("lr: .1_5", "write .15"),
+        ("lr: 1._5", "write 1.5"),
         ("flip: yes", "write true"),
         ("flip: Off", "write false"),
         ("family: no", 'write false, or "no" in quotes'),
@@ -63,6 +66,14 @@ def test_a_number_with_an_exponent_is_a_number():
 def test_tags_are_refused(text):
     with pytest.raises(UserError, match="uses the YAML tag"):
         plain(text, "the file")
+
+
+def test_the_list_of_grids_takes_files_of_any_bytes(tmp_path, monkeypatch):
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "grid" / "empty.yaml").touch()
+    (tmp_path / "grid" / "latin.yaml").write_bytes(b"# caf\xe9\naxes: {seed: [0]}\n")
+    monkeypatch.setattr("harness.config.grid_file.GRIDS", tmp_path)
+    assert grid_files() == {"empty": "", "latin": "caf\ufffd"}
 
 
 @pytest.mark.parametrize("path", sorted([*GRIDS.rglob("*.yaml"), *PROFILES.rglob("*.yaml")]))

@@ -286,6 +286,20 @@ def test_wrong_words_are_explained(words, output):
     assert output in str(caught.value)
 
 
+def test_the_default_validation_size_is_read_as_a_launch_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "GRIDS", tmp_path)
+    file = tmp_path / "dataset" / "photos.yaml"
+    file.parent.mkdir()
+    for content, output in (
+        ("validation_size: 010", "YAML reads 010 as an octal number: write 10"),
+        ("name: photos", "add validation_size=N"),
+        ("name: caf\xe9", "is not text in UTF-8"),
+    ):
+        file.write_bytes(content.encode("latin-1"))
+        with pytest.raises(UserError, match=output):
+            write.main(["dataset=photos", "out=x"])
+
+
 def test_a_tree_that_the_catalog_does_not_know_comes_with_its_line(tree):
     with pytest.raises(UserError) as caught:
         write.main(["dataset=pets", f"source={tree / 'photos'}", "out=x"])

@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+from timm.layers import RotaryEmbeddingCat
 from torch import nn
 
 from harness.errors import UserError
 from harness.models import registry
-from harness.models.conversions import synchronise_batch_norm
+from harness.models.conversions import switch_off_dropout, synchronise_batch_norm
 from harness.schema import ModelConfig
 
 Norm = nn.modules.batchnorm._BatchNorm
@@ -73,10 +74,22 @@ def test_a_batch_norm_that_the_conversion_would_change_is_refused():
     with pytest.raises(UserError, match=r"recipe\.sync_bn: layers of the class ClippedNorm"):
         synchronise_batch_norm(model)
     assert type(model[2]) is nn.BatchNorm2d
+    without_averages = nn.Sequential(ClippedNorm(4, track_running_stats=False))
+    with pytest.raises(UserError, match="ClippedNorm"):
+        synchronise_batch_norm(without_averages)
     own_statistics = registry.build(
         ModelConfig(family="timm:test_efficientnet_evos"), 10, seed=0, resolution=32
     )
     synchronise_batch_norm(own_statistics)  # EvoNorm S has no statistics over the batch
+
+
+def test_positions_are_not_shifted_or_scaled_at_random():
+    rotary = RotaryEmbeddingCat(64, rescale_coords=2.0, shift_coords=0.5)
+    shape = [4, 4]
+    assert not torch.equal(rotary.get_embed(shape), rotary.get_embed(shape))
+    switch_off_dropout(rotary)
+    assert torch.equal(rotary.get_embed(shape), rotary.get_embed(shape))
+    assert rotary.training
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -184,6 +185,18 @@ def test_a_process_of_another_pid_namespace_lives_by_its_heartbeat(tmp_path, mou
     assert try_claim(inner, "outside") is not None
 
 
+def test_a_process_may_have_a_name_of_any_bytes(tmp_path):
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
+    comm.write_bytes(b"entra\xee) 9 (")
+    try:
+        assert try_claim(tmp_path, job="1") is not None
+        assert look(tmp_path).live
+        assert not claims.has_ended(os.getpid(), claims.process_start(os.getpid()))
+    finally:
+        comm.write_bytes(before)
+
+
 def test_old_temporary_files_are_removed_and_new_ones_are_not(tmp_path):
     old = time.time() - claims.LEFTOVER_SECONDS - 5
     for name in (".result.json.123.tmp", ".claim.abc.tmp", "result.json", ".new.tmp"):
@@ -192,3 +205,12 @@ def test_old_temporary_files_are_removed_and_new_ones_are_not(tmp_path):
             os.utime(tmp_path / name, (old, old))
     claims.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".new.tmp", "result.json"]
+
+
+def test_who_takes_over_a_stage_removes_what_its_last_owner_was_writing(tmp_path):
+    """A moment after that owner was killed, while other workers may be looking at the claim."""
+    kept = [".claim.abc.tmp", ".now.abc.tmp", "claim", "claim.takeover.abc", "result.json"]
+    for name in (*kept, ".result.json.abc.tmp", ".correct.npz.abc.tmp"):
+        (tmp_path / name).touch()
+    claims.remove_leftovers(tmp_path, is_claimed=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept

@@ -204,8 +204,8 @@ def test_no_writer_follows_a_link_or_fills_a_pipe(tmp_path):
     (tmp_path / "outside").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "outside")
     os.mkfifo(tmp_path / "pipe")
-    for name in ("link", "pipe"):
-        with pytest.raises(CannotWrite, match=name):
+    for name, kind in (("link", "a link"), ("pipe", "not a regular file")):
+        with pytest.raises(CannotWrite, match=f"{name}: it is {kind}"):
             append_line(tmp_path / name, {"a": 1})
     atomic_write(tmp_path / "link", b"new")
     assert (tmp_path / "outside").read_text() == "precious"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.cluster.state import stage_states
-from harness.config import load
+from harness.config import check_sections, load
 from harness.errors import UserError
 from harness.store.identity import canonical_json, digest, stage_id, trial_id
 from harness.store.store import Store
@@ -96,6 +96,9 @@ def test_order_of_axes_and_values_and_writing_of_numbers_change_no_identity():
         ("compress.options.a", 2, 2.0),
         ("compress.protect", ["first_conv", "classifier"], ["classifier", "first_conv"] * 2),
         ("surplus.widths", [1.5], [1.5000000000000002]),
+        ("family", "cifar_resnet", " cifar_resnet "),
+        ("compress.protect", ["classifier"], ["classifier "]),
+        ("compress.options.a", "x", "x "),
         ("policy", "randaug(n=2, spread=0.3)", "randaug(n=2, spread=0.30000000000000004)"),
     ],
 )
@@ -107,6 +110,46 @@ def test_equal_numbers_make_one_stage_however_they_were_computed(key, value, sam
         assert ids(plans[0]) == ids(plans[1])
         with pytest.raises(UserError, match="is listed twice"):
             grid(axes={**base, key: [value, same]})
+
+
+@pytest.mark.parametrize("section", ["dataset", "model", "recipe"])
+def test_a_missing_section_is_one_mistake(section):
+    config = {**FIXED, "axes": {"augment.flip": [True, False]}}
+    del config[section]
+    with pytest.raises(UserError, match=rf"1 mistake; .*\n  {section}: is missing"):
+        make_grid("test", config, check_sections)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "idle"),
+    [
+        ({"recipe.optimizer.name": "adamw"},
+         {"recipe.optimizer.momentum": 0.5, "recipe.optimizer.nesterov": True}),
+        ({}, {"recipe.optimizer.betas": [0.8, 0.9], "recipe.optimizer.decay_norm_and_bias": True}),
+        ({}, {"recipe.schedule.milestones": [0.3], "recipe.schedule.gamma": 0.5}),
+        ({"recipe.schedule.name": "step", "recipe.schedule.milestones": [0.5, 0.75]},
+         {"recipe.schedule.milestones": [0.75, 0.5], "recipe.schedule.final_share": 0.5}),
+        ({"recipe.schedule.name": "constant"}, {"recipe.schedule.final_share": 0.5}),
+        ({}, {"dataset.ramp": [0.1, 0.2]}),
+        ({"teacher.name": "timm:resnet50", "teacher.labels": "hard"},
+         {"teacher.beyond": "down_weight"}),
+        ({"teacher.name": "timm:resnet50", "teacher.cap": 2.0}, {"teacher.weight": 0.5}),
+        ({"compress.dense_long": 0.75},
+         {"compress.method": "random", "compress.scope": "layer",
+          "compress.reestimate_batch_norm": False}),
+        ({"compress.sparsity": 0.5, "compress.pruning": "gradual"},
+         {"compress.reestimate_batch_norm": False}),
+        ({"surplus.form": "slice", "surplus.widths": [1.5, 2.0]}, {"surplus.widths": [2.0, 1.5]}),
+        ({"surplus.form": "fuse"}, {"surplus.widths": [3.0], "surplus.weak": 0.5}),
+    ],
+)  # fmt: skip
+def test_a_key_without_effect_does_not_make_another_stage(fixed, idle):
+    plans = [
+        make_plan(grid(also=[{"set": keys, "axes": {"seed": [0]}}]))
+        for keys in (fixed, {**fixed, **idle})
+    ]
+    assert list(plans[0].stages) == list(plans[1].stages)
+    assert plans[0].trials != plans[1].trials
 
 
 def test_levels_share_their_prefix_and_land_on_the_target():
@@ -228,13 +271,15 @@ def test_a_hundred_thousand_trials_expand_share_and_reconcile(tmp_path):
         ("0.5 not in compress.levels", {"compress.levels": (0.6,)}, True),
         ("0.5 in compress.levels", {"compress.levels": None}, False),
         ("compress.protect == ['classifier']", {"compress.protect": ("classifier",)}, True),
+        ("width == 1 or recipe.sync_bn", {"recipe.sync_bn": True}, True),
         ("magnitude == 0.30000000000000004", {"magnitude": 0.3}, True),
         ("magnitude in [0.30000000000000004]", {"magnitude": 0.3}, True),
         ("magnitude <= 0.3", {"magnitude": 0.30000000000000004}, True),
     ],
 )
 def test_conditions(text, values, holds):
-    names = {"width", "state", "magnitude", "dense_long", "compress.levels", "compress.protect"}
+    names = {"width", "state", "magnitude", "dense_long", "compress.levels", "compress.protect",
+             "recipe.sync_bn"}  # fmt: skip
     assert parse(text, names).holds(values) is holds
 
 
@@ -246,6 +291,13 @@ def test_conditions(text, values, holds):
         ("state in ['done', 'faild']", "did you mean 'failed'"),
         ("not state != 'faild'", "did you mean 'failed'"),
         ("compress.scope == 'globl'", "did you mean 'global'"),
+        ("magnitude != 'nonee'", "which it never is (did you mean 'none'?)"),
+        ("width == 0,5", "'(width == 0, 5)' in the place of a comparison"),
+        ("state == 'done' or 'failed'", "\"'failed'\" in the place of a comparison"),
+        ("width < 1 and 2", "'2' in the place of a comparison"),
+        ("not [width]", "'[width]' in the place of a comparison"),
+        ("state in 'failed'", "which is not a list: write ['failed']"),
+        ("width not in (0.5)", "which is not a list: write [0.5]"),
         ("recipe.optimizer.name == 'adam'", "did you mean 'adamw'"),
         ("compress.method == lamp", "write text in quotes: 'lamp'"),
         ("state in [done]", "write text in quotes: 'done'"),
@@ -257,7 +309,8 @@ def test_conditions(text, values, holds):
     ],
 )
 def test_a_wrong_condition_names_what_was_meant(text, message):
-    names = {"width", "state", "compress.scope", "compress.method", "recipe.optimizer.name"}
+    names = {"width", "state", "compress.scope", "compress.method", "recipe.optimizer.name",
+             "magnitude"}  # fmt: skip
     with pytest.raises(UserError) as caught:
         parse(text, names)
     assert message in str(caught.value)

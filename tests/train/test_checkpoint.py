@@ -1,6 +1,8 @@
 """Checkpoints: when they are written, and what counts where one is damaged."""
 
 import contextlib
+import functools
+import operator
 import os
 import random
 import tempfile
@@ -11,6 +13,7 @@ import torch
 
 from harness.errors import UserError
 from harness.files import Damaged
+from harness.store.records import Record
 from harness.train import checkpoint
 
 
@@ -32,8 +35,10 @@ def test_a_checkpoint_is_written_when_it_is_due_and_two_are_kept(stages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "harm", ["truncated", "flipped", "foreign", "code", "folder", "link", "pipe", "other step"]
-)
+    "harm",
+    ["truncated", "flipped", "foreign", "code", "folder", "link", "pipe", "other step", "empty",
+     "engine.optimizer.param_groups", "engine.model", "loss_sums", "judging_sum"],
+)  # fmt: skip
 def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
     stages, others, harm, capsys, make_code
 ):
@@ -60,6 +65,12 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_is_used(
     elif harm in ("folder", "pipe"):
         newest.unlink()
         newest.mkdir() if harm == "folder" else os.mkfifo(newest)
+    elif harm != "code":  # a part of the state is missing, or all of it
+        value = torch.load(newest)
+        *outer, last = ["state", *harm.split(".")]
+        part = functools.reduce(operator.getitem, outer, value)
+        part.clear() if harm == "empty" else part.pop(last)
+        torch.save(value, newest)
     else:
         head = {"stage": stages.member(config).stage_id, "step": 5}
         torch.save({**head, "world_size": 1, "sharded": False, "state": make_code(ran)}, newest)
@@ -82,7 +93,7 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path):
         flipped = data[place] ^ 1 << generator.randrange(8)
         path.write_bytes(data[:place] + bytes([flipped]) + data[place + 1 :])
         with contextlib.suppress(Damaged):  # the archive has bytes that mean nothing
-            assert checkpoint.read(path, "a", {"state"})["state"] == state
+            assert checkpoint.read(path, "a", Record)["state"] == state
 
 
 def test_without_a_whole_checkpoint_a_stage_begins_again(stages, others, capsys):
@@ -134,7 +145,7 @@ def test_a_checkpoint_that_nobody_may_read_is_damaged():
             if user == 0:
                 os.seteuid(65534)  # root may read everything
             with pytest.raises(Damaged, match="cannot be read"):
-                checkpoint.read(path, "a", {"stage"})
+                checkpoint.read(path, "a", Record)
         finally:
             os.seteuid(user)
 

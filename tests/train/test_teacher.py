@@ -285,7 +285,7 @@ def test_targets_of_each_size_come_from_a_table(stages, tmp_path):
         table.write_text(text)
         with pytest.raises(UserError, match=wrong):
             stages_of(*words)
-    with pytest.raises(UserError, match=r"leave teacher\.target out"):
+    with pytest.raises(UserError, match=r"set teacher\.target=null"):
         stages_of(*words, "teacher.target=1.0")
 
 

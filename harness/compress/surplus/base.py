@@ -86,7 +86,7 @@ class PathForm(Form):
         if compress.dense_magnitude is not None:
             yield (
                 f"compress.dense_magnitude: surplus {self.name} decides itself the magnitude of "
-                "the dense stage: leave it out"
+                "the dense stage: set compress.dense_magnitude=null"
             )
 
 

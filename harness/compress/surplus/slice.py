@@ -41,8 +41,10 @@ class Slice(GraphForm):
             yield f"surplus.widths: {times} is more than {WIDEST:g}"
 
     def stage_surplus(self, surplus: SurplusConfig) -> StageSurplus:
-        """Return the widths and the share of steps that the wider networks take part in."""
-        return StageSurplus(form=self.name, widths=surplus.widths, share=surplus.share)
+        """Return the widths, which are one set in any order, and the share of steps with them."""
+        return StageSurplus(
+            form=self.name, widths=tuple(sorted(surplus.widths)), share=surplus.share
+        )
 
     def make_graph(self, surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:
         """Return `slice_graph.Sliced` around the small model."""

@@ -62,19 +62,18 @@ def report(
         for (name, figure), caption in zip(drawn.items(), texts.values(), strict=True)
     ]
     verdicts = claims(frame, metric, by=by)
-    verdict_table = claims_table(verdicts, messages, metric)
     missing = report_tables.unfinished(frame, columns)
     answer = [
         _alarm(_unexplained(missing)),
         _headed("Best magnitude", report_answer.best_magnitudes(frame, results, metric)),
-        _headed("Verdicts", report_answer.verdicts(verdict_table)),
+        _headed("Verdicts", report_answer.verdicts(verdicts, metric)),
         "<h3>Open</h3>",
         report_answer.open_questions(frame, results, verdicts, source),
     ]
     parts = {
         "answer": ("Answer", "\n".join(answer)),
         "best": ("Best magnitude", sortable(best_table(results, messages, metric))),
-        "verdicts": ("Claims", sortable(verdict_table)),
+        "verdicts": ("Claims", sortable(claims_table(verdicts, messages, metric))),
         "figures": (
             "Figures",
             _alarm(left_out(results)) + f'<div class="figures">{"".join(pictures)}</div>',

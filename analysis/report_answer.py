@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 import pandas as pd
@@ -13,7 +14,7 @@ from analysis.best import SizeResult, magnitudes_of
 from analysis.claims import CLAIMS, ClaimResult
 from analysis.columns import NONE, Metric
 from analysis.figure_text import with_lengths
-from analysis.render import Table, format_count, format_interval, format_value
+from analysis.render import format_count, format_interval, format_p, format_value
 from analysis.report_source import Source
 from harness.statistics import ALPHA
 
@@ -84,26 +85,30 @@ def is_at_end(result: SizeResult) -> bool:
     return result.best is not None and result.best.magnitude == highest and float(highest) < 1
 
 
-def verdicts(table: Table) -> list[str]:
+def verdicts(claims: Sequence[ClaimResult], metric: Metric) -> list[str]:
     """Return a sentence for each claim and group that was tested, and one for all others."""
-    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
-    tested = [row for row in rows if row["verdict"] != "not tested"]
-    sentences = []
-    for row in tested[:MOST_SENTENCES]:
-        claim = CLAIMS.get(row["claim"])
-        statement = f" ({claim.statement})" if claim else ""
-        group = "" if row["group"] == "-" else f", {row['group']}"
-        p = "" if row["p"] == "-" else f", p {row['p'].replace('<', '< ')}"
-        sentences.append(
-            f"{row['claim']}{statement}{group}: {row['verdict']}, effect {row['effect']}{p}; "
-            f"{row['compared']}."
-        )
+    tested = [claim for claim in claims if claim.effect]
+    sentences = [_verdict(claim, metric) for claim in tested[:MOST_SENTENCES]]
     if len(tested) > MOST_SENTENCES:
         sentences.append(f"{len(tested) - MOST_SENTENCES:,} more are in the table of the claims.")
-    untested = dict.fromkeys(row["claim"] for row in rows if row["verdict"] == "not tested")
+    untested = dict.fromkeys(claim.claim for claim in claims if not claim.effect)
     if untested:
         sentences.append(f"Not tested, because these rows lack the trials: {', '.join(untested)}.")
     return sentences
+
+
+def _verdict(result: ClaimResult, metric: Metric) -> str:
+    assert result.effect is not None
+    claim, estimate = CLAIMS[result.claim], result.effect.estimate
+    if claim.is_correlation:
+        metric = replace(metric, scale=1.0, digits=2)
+    effect = format_interval(estimate.effect, estimate.half, metric, signed=True)
+    group = f", {result.group}" if result.group else ""
+    p = "" if math.isnan(result.p) else f", p {format_p(result.p).replace('<', '< ')}"
+    return (
+        f"{claim.name} ({claim.statement}){group}: {result.verdict}, effect {effect}{p}; "
+        f"{result.compared}."
+    )
 
 
 def open_questions(

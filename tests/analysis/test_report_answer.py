@@ -12,7 +12,7 @@ import pytest
 
 from analysis import report, report_answer, report_source, rows_file
 from analysis.best import best_per_size
-from analysis.claims import claims, claims_table
+from analysis.claims import claims
 from analysis.columns import TOP1
 from harness.cluster import read_sweep
 from harness.commands import launches, status
@@ -80,8 +80,7 @@ def test_a_sentence_says_what_ties_and_what_the_gain_is(planted):
 def test_verdicts_are_sentences(planted):
     curves = {0.5: (0.8, 0.9, 0.7, 0.6), 1.0: (0.7, 0.8, 0.9, 0.7), 2.0: (0.6, 0.7, 0.8, 0.9)}
     frame = planted(curves, spread=0.002)
-    results = claims(frame)
-    sentences = report_answer.verdicts(claims_table(results, []))
+    sentences = report_answer.verdicts(claims(frame), TOP1)
     assert re.match(r"A1 \(.*\): supported, effect \+\d+\.\d ± \d+\.\d, p < 0\.001; ", sentences[0])
     assert sentences[-1].endswith(": A2, A3, B, C1, C2.")
 

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.best import SizeResult
 from analysis.cells import LENGTHS
 from analysis.claim_base import BUDGETS, TOLERANCE
-from analysis.columns import NONE, values_of
+from analysis.columns import NONE
 from analysis.drawing import MOST_NAMES
 from analysis.render import format_range, format_value
 
@@ -55,6 +55,8 @@ def captions(
 
 def subject(frame: pd.DataFrame, results: Sequence[SizeResult]) -> str:
     """Return data set, model, policy, length of training and seeds as a sentence."""
+    needed = ("state", "magnitude", "dataset", "family", "depth", "policy", *BUDGETS)
+    frame = frame[[name for name in needed if name in frame.columns]]
     done = frame[frame["state"] == "done"]
     rows = frame if done.empty else done
     augmented = rows[rows["magnitude"] != NONE]
@@ -72,7 +74,8 @@ def subject(frame: pd.DataFrame, results: Sequence[SizeResult]) -> str:
 
 def _listed(word: str, rows: pd.DataFrame, column: str) -> str:
     """Return `data set mnist, cifar10`, or nothing where the rows do not tell."""
-    values = [v for v in dict.fromkeys(values_of(rows, column)) if v is not None and v != ""]
+    unique = rows[column].dropna().unique() if column in rows.columns else ()
+    values = [value for value in unique if value != ""]
     if not values:
         return ""
     shown = ", ".join(map(format_value, values[:MOST_VALUES]))

@@ -62,7 +62,6 @@ def report(
         for (name, figure), caption in zip(drawn.items(), texts.values(), strict=True)
     ]
     verdicts = claims(frame, metric, by=by)
-    verdict_table = claims_table(verdicts, messages, metric, setting(frame))
     missing = report_tables.unfinished(frame, columns)
     answer = [
         _alarm(_unexplained(missing)),
@@ -74,7 +73,10 @@ def report(
     parts = {
         "answer": ("Answer", "\n".join(answer)),
         "best": ("Best magnitude", sortable(best_table(results, messages, metric, setting(frame)))),
-        "verdicts": ("Claims", sortable(verdict_table)),
+        "verdicts": (
+            "Claims",
+            sortable(claims_table(verdicts, messages, metric, setting(frame))),
+        ),
         "figures": (
             "Figures",
             _alarm(left_out(results)) + f'<div class="figures">{"".join(pictures)}</div>',

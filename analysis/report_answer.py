@@ -64,7 +64,7 @@ def _rivals(result: SizeResult) -> str:
     if all(len(cell.val) == 1 for cell in usable):
         return "one seed cannot tell it from the other magnitudes"
     if not others:
-        return "every other magnitude is worse"
+        return "every other magnitude is significantly worse on validation"
     if len(others) == len(usable) - 1:
         return "every other magnitude is statistically indistinguishable from it"
     more = f" and {len(others) - MOST_TIES} more" if len(others) > MOST_TIES else ""
@@ -140,7 +140,11 @@ def _open(
     seeds = sorted({int(seed) for seed in frame["seed"]})
     if names or tied:
         reasons = [f"Undecided: {', '.join(names)}."] if names else []
-        reasons += [f"At {tied:,} sizes more than one magnitude may be best."] if tied else []
+        reasons += (
+            [f"At {tied:,} of {len(results):,} sizes several magnitudes may be best."]
+            if tied
+            else []
+        )
         doubled = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))]
         sentence = " ".join([*reasons, MORE_SEEDS])
         points.append((sentence, [f"axes.seed=[{','.join(map(str, doubled))}]"]))
@@ -153,7 +157,8 @@ def _open(
     if ends:
         levels = [format_value(magnitude) for magnitude in magnitudes_of(results)]
         sentence = (
-            f"At {ends:,} sizes the highest magnitude is best, so a higher one may be better."
+            f"At {ends:,} of {len(results):,} sizes the highest magnitude is best, so a higher one "
+            "may be better."
         )
         points.append((sentence, [f"axes.magnitude=[{','.join([*levels, '1'])}]"]))
     return points

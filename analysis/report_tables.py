@@ -161,11 +161,12 @@ def _hours(seconds: float) -> str:
 
 def provenance(frame: pd.DataFrame) -> Table:
     """Return what the finished rows were made with; differences are named."""
-    done = frame[frame["state"] == "done"]
+    shown = [column for column in MADE_WITH if column in frame.columns]
+    done = frame.loc[frame["state"] == "done", shown]
     rows = []
-    for column in MADE_WITH:
+    for column in shown:
         counts: Counter[str] = Counter()
-        for value, number in Counter(values_of(done, column)).items():
+        for value, number in done[column].value_counts(dropna=False).items():
             counts[format_value(value)] += number
         if set(counts) - {"-"}:
             ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

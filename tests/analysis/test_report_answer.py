@@ -63,7 +63,7 @@ def test_a_sentence_says_what_ties_and_what_the_gain_is(planted):
         r"\(\+\d+\.\d ± 0\.\d points against none\)",
         first,
     )
-    assert first.endswith("every other magnitude is worse.")
+    assert first.endswith("every other magnitude is significantly worse on validation.")
     assert "statistically indistinguishable from it" in second
     frame = planted(seeds=1)
     alone, _ = report_answer.best_magnitudes(best_per_size(frame), TOP1)
@@ -98,7 +98,7 @@ def opened(frame, source=None):
 def test_what_is_open_comes_with_the_command_that_would_settle_it(planted):
     frame = planted({1.0: (0.9, 0.9, 0.9, 0.9)}, grid="quickstart")
     page = opened(frame)
-    assert "At 1 sizes more than one magnitude may be best" in words(page)
+    assert "At 1 of 1 sizes several magnitudes may be best" in words(page)
     assert "before you look" in page
     assert blocks(page) == ["python -m harness.launch grid=quickstart 'axes.seed=[0,1,2,3,4,5]'"]
     frame.loc[0, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]

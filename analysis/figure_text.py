@@ -9,10 +9,10 @@ import pandas as pd
 
 from analysis.best import SizeResult
 from analysis.cells import LENGTHS
-from analysis.claim_base import BUDGETS, TOLERANCE
-from analysis.columns import NONE
+from analysis.claim_base import TOLERANCE
 from analysis.drawing import MOST_NAMES
-from analysis.render import format_range, format_value
+from analysis.provenance import setting
+from analysis.render import format_range
 
 INTERVALS = "95 % t intervals over seeds, not over other test sets"
 CAPTIONS = {
@@ -40,7 +40,6 @@ CAPTIONS = {
     "means.",
 }
 """How to read each figure."""
-MOST_VALUES = 4  # of a column, in a sentence
 
 
 def captions(
@@ -54,43 +53,9 @@ def captions(
 
 
 def subject(frame: pd.DataFrame, results: Sequence[SizeResult]) -> str:
-    """Return data set, model, policy, length of training and seeds as a sentence."""
-    needed = ("state", "magnitude", "dataset", "family", "depth", "policy", *BUDGETS)
-    frame = frame[[name for name in needed if name in frame.columns]]
-    done = frame[frame["state"] == "done"]
-    rows = frame if done.empty else done
-    augmented = rows[rows["magnitude"] != NONE]
-    parts = [
-        _listed("data set", rows, "dataset"),
-        _listed("model", rows, "family"),
-        _listed("depth", rows, "depth"),
-        _listed("policy", rows if augmented.empty else augmented, "policy"),
-        _length(rows),
-        _seeds(results),
-    ]
-    text = "; ".join(part for part in parts if part)
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _listed(word: str, rows: pd.DataFrame, column: str) -> str:
-    """Return `data set mnist, cifar10`, or nothing where the rows do not tell."""
-    unique = rows[column].dropna().unique() if column in rows.columns else ()
-    values = [value for value in unique if value != ""]
-    if not values:
-        return ""
-    shown = ", ".join(map(format_value, values[:MOST_VALUES]))
-    more = f" and {len(values) - MOST_VALUES:,} more" if len(values) > MOST_VALUES else ""
-    return f"{word} {shown}{more}"
-
-
-def _length(rows: pd.DataFrame) -> str:
-    for name in BUDGETS:
-        if name in rows.columns and rows[name].notna().any():
-            low, high = rows[name].min(), rows[name].max()
-            if low == high:
-                return f"{low:,g} {name} along the path of each trial"
-            return f"paths of {low:,g} to {high:,g} {name}, so lengths differ"
-    return "length of training unknown"
+    """Return what was trained, for how long and with how many seeds, as a sentence."""
+    parts = [part for part in (setting(frame), _seeds(results)) if part]
+    return f"Trained: {'; '.join(parts)}."
 
 
 def _seeds(results: Sequence[SizeResult]) -> str:

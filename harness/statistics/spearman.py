@@ -24,7 +24,7 @@ def rank_correlation(
     The interval is that of Fisher's z with the variance of Bonett and Wright (2000), transformed
     back, so that it stays within -1 to 1. The p-value is exact for up to 8 pairs, over all
     permutations: Student's t, the approximation for more, took 9 % of 5 pairs of noise for a
-    correlation. For the partial one, the residuals of the ranks on those of `given` are permuted.
+    correlation. That of the partial one is Student's t with the degrees of freedom that are left.
     All NaN for fewer than 5 pairs, or where one side is constant or follows from `given`.
     """
     count = len(x)
@@ -36,7 +36,9 @@ def rank_correlation(
         return NO_ESTIMATE
     rho, freedom = float(np.corrcoef(a, b)[0, 1]), count - 2 - conditions
     is_perfect = abs(rho) > 1 - 1e-12
-    if count <= EXACT_PAIRS:
+    if freedom < 2:
+        return NO_ESTIMATE
+    if count <= EXACT_PAIRS and not conditions:
         p = _exact_p_value(a, b)
     elif is_perfect:
         p = 2 / math.factorial(count)  # two of all orders are perfect

@@ -212,14 +212,13 @@ def test_captions_say_what_was_trained_and_explain_the_marks(planted):
     texts = figure_text.captions(frame, best_per_size(frame), made)
     assert set(texts) == set(made)
     for text in texts.values():
-        assert "Data set fashion_mnist; model cifar_resnet; depth 8; policy randaug(n=2);" in text
-        assert "5 epochs along the path" in text
-        assert "3 seeds per cell." in text
+        assert "fashion_mnist, cifar_resnet, depth 8, " in text
+        assert "randaug(n=2), 5 epochs; 3 seeds per cell." in text
     for word in ("circle", "dots", "Bands", "validation", "none"):
         assert word in texts["accuracy_against_magnitude"], word
     frame.loc[0, "epochs"] = 7
     frame.loc[1, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]
     subject = figure_text.subject(frame, best_per_size(frame))
-    assert re.search(r"paths of 5 to 7 epochs, so lengths differ; 1 to 3 seeds per cell\.", subject)
+    assert re.search(r"5 to 7 epochs; 1 to 3 seeds per cell\.", subject)
     alone = planted(seeds=1)
     assert "1 seed per cell." in figure_text.subject(alone, best_per_size(alone))

@@ -52,7 +52,7 @@ def test_the_page_opens_with_the_answer_and_the_rest_follows(planted):
     assert "A1 (the best magnitude rises with size)" in opening
     assert "Not tested, because these rows lack the trials: " in opening
     head = words(page[: page.index("<main>")].rpartition("<header>")[2])
-    assert "Data set digits; model cifar_resnet; 5 epochs along the path" in head
+    assert "Trained: digits, cifar_resnet, 5 epochs; 3 seeds per cell." in head
 
 
 def test_a_sentence_says_what_ties_and_what_the_gain_is(planted):

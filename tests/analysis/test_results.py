@@ -53,7 +53,7 @@ def test_headings_do_not_outrun_the_verdicts():
     text = (RESULTS / "README.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     rows = [row for path in RESULTS.glob("*/claims.md") for row in path.read_text().splitlines()]
-    for claim in ("A1", "A2", "A3", "B", "C1", "C2"):
+    for claim in ("A1", "A2", "A3", "B1", "B2", "C1", "C2"):
         verdicts = {
             word
             for row in rows

@@ -1,7 +1,6 @@
-import re
-
 """The table on screen, in LaTeX, markdown, CSV and HTML: golden files, and strings that bite."""
 
+import re
 import shutil
 import subprocess
 import sys

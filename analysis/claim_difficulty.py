@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -20,6 +21,8 @@ from analysis.claim_base import (
 from analysis.columns import Metric
 from harness.statistics import FEWEST_PAIRS, rank_correlation
 
+FEWEST_POLICIES = FEWEST_PAIRS + 2  # the magnitude takes up to two degrees of freedom
+
 
 def _difficulties(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
     rows = rows_that_differ(frame, "difficulty")
@@ -31,26 +34,39 @@ def difficulty_orders(rows: pd.DataFrame, columns: list[str], metric: Metric) ->
     """Return the rank correlation of difficulty and loss of test result, at equal magnitude.
 
     Stronger policies are harder and, in a short training, worse, whatever a teacher knows about
-    them. So the correlation is the partial one given the magnitude.
+    them. So the correlation is the partial one given the magnitude. Policies differ in more than
+    difficulty, so the points of one policy count as one pair.
     """
     points = [
-        (float(size["difficulty"]), -metric.sign * cell.mean_test, position(cell.magnitude), cell)
+        (
+            float(size["difficulty"]),
+            -metric.sign * cell.mean_test,
+            position(cell.magnitude),
+            tuple(size[name] for name in columns[:-1]) or (size["difficulty"],),
+            cell,
+        )
         for size, cells, _ in cells_per_size(rows, columns, metric)
         for cell in cells
         if cell.is_usable
     ]
-    difficulty, loss, magnitude, cells = zip(*points, strict=True) if points else ((),) * 4
-    estimate = rank_correlation(difficulty, loss, magnitude)
+    difficulty, loss, magnitude, policies, cells = (
+        zip(*points, strict=True) if points else ((),) * 5
+    )
+    count = len(set(policies))
+    is_enough = count in range(FEWEST_POLICIES, len(points))
+    estimate = rank_correlation(difficulty, loss, magnitude, policies if is_enough else None)
     if math.isnan(estimate.effect):
         raise Untestable(
             f"it needs {FEWEST_PAIRS} policies whose difficulty does not follow from the magnitude"
         )
     simple = rank_correlation(difficulty, loss).effect
     compared = (
-        f"rank correlation over {len(points)} policies at equal magnitude; "
+        f"rank correlation at equal magnitude ({count} policies, {len(points)} points); "
         f"{simple:+.2f} whatever the magnitude"
     )
-    return [effect_of(estimate, cells, compared)]
+    is_few = count < min(FEWEST_POLICIES, len(points))
+    doubt = f"it needs {FEWEST_POLICIES} policies, which differ in more than difficulty"
+    return [replace(effect_of(estimate, cells, compared), doubt=doubt if is_few else "")]
 
 
 C1 = Claim(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.best import MOST_OPTIMA, optimum_evidence
+from analysis.best import MOST_OPTIMA, optimum_evidence, position
 from analysis.cells import Cell, cells_per_size, is_determined, is_ordered, mean_counts
 from analysis.claim_base import (
     Claim,
@@ -51,7 +51,7 @@ def dense_sizes(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
         if name in rows.columns and rows[name].nunique() > 1:
             if not is_ordered(rows, name):
                 raise Untestable(f"words in {name}, and no numbers of parameters to order them by")
-            return rows, [name]
+            return rows[rows[name].notna()], [name]
     raise Untestable("it needs dense trials of at least two sizes")
 
 
@@ -110,7 +110,7 @@ def optimum_drifts(direction: int) -> Test:
         strata: dict[tuple[Any, ...], list[list[Cell]]] = {}
         for size, of_size, _ in cells_per_size(rows, columns, metric):
             usable = [cell for cell in of_size if cell.is_usable]
-            if len(usable) >= FEWEST_MAGNITUDES:
+            if len({position(cell.magnitude) for cell in usable}) >= FEWEST_MAGNITUDES:
                 strata.setdefault(tuple(size[name] for name in columns[:-1]), []).append(usable)
         sizes = [size for stratum in strata.values() for size in _sizes(stratum, metric)]
         cells = [cell for size in sizes for cell in size.cells]

@@ -28,6 +28,8 @@ def strength_harms_and_helps(
         (size[columns[-1]], {cell.magnitude: cell for cell in cells if cell.is_usable})
         for size, cells, _ in cells_per_size(rows, columns, metric)
     ]
+    if len(sizes) < 2:
+        raise Untestable("it needs dense trials of at least two sizes")
     (small, at_small), (large, at_large) = sizes[0], sizes[-1]
     shared = [magnitude for magnitude in at_small if magnitude in at_large]
     if len(shared) < 2:

@@ -140,7 +140,9 @@ def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
         return result
     if effect.is_control:
         return replace(result, verdict="control", p=effect.p)
-    result = replace(result, p=p, detectable=detectable(effect.estimate, tests))
+    found = detectable(effect.estimate, tests)
+    is_correlation = CLAIMS[result.claim].unit == "correlation"  # tests compare Fisher's z
+    result = replace(result, p=p, detectable=math.tanh(found) if is_correlation else found)
     if math.isnan(p):
         why = f"{result.compared}; one seed gives no estimate of the noise"
         return replace(result, compared=why)
@@ -265,7 +267,8 @@ def _notes(tested: Sequence[ClaimResult], metric: Metric) -> list[str]:
         "cell; it covers the seeds, not the finite test set.": names,
         "A1, A2: how far the best magnitude on validation moves from one size to the next, on the "
         "scale of magnitudes (none is 0), and its 95 % interval; p is the probability that it does "
-        "not move in this direction.": names & {"A1", "A2"},
+        "not move in this direction (one-sided: below 0.05 the interval may still hold 0).": names
+        & {"A1", "A2"},
         "A3, C2, C3: exploratory. The best arms, chosen on validation, are compared on test; the "
         "interval and p allow for that choice. Control: p uncorrected.": names & {"A3", "C2", "C3"},
         "B1: the lesser of the two changes; both must hold.": names & {"B1"},

@@ -54,6 +54,7 @@ class Scenario:
     seeds: Callable[[int, float], int] = lambda size, magnitude: 3
     tails: bool = False  # Student's t with 3 degrees of freedom
     diverged: float = 0.0  # share of runs
+    offsets: float = 0.0  # standard deviation of what an arm gains or loses everywhere, points
     correlation: float = 0.0  # of runs of one magnitude and seed, over the sizes
     absent: Callable[[int, float], bool] = lambda size, magnitude: False
     optimum: float = 0.3  # the true best magnitude, where there is one
@@ -65,6 +66,7 @@ def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
     rows = []
     luck_of: dict[tuple[float, int], float] = {}
     for size, arm in enumerate(scenario.arms):
+        offset = scenario.offsets * chance.standard_normal() if scenario.offsets else 0.0
         for magnitude in scenario.magnitudes:
             place = position(magnitude)
             if scenario.absent(size, place):
@@ -78,6 +80,7 @@ def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
                     0.9
                     + (
                         scenario.curve(size, place)
+                        + offset
                         + scenario.noise(size, place)
                         * (luck + math.sqrt(1 - SHARED) * _draw(scenario, chance))
                     )
@@ -315,11 +318,14 @@ def of_arms() -> Iterator[Scenario]:
     yield Scenario("a form 5 points worse everywhere",
                    lambda s, m: -5.0 if s else -2.0 * (m > 0), rarely_decided("B2"), forms,
                    ends)  # fmt: skip
-    policies = [{"policy": name} for name in "abcd"]
+    policies = [{"policy": name} for name in "abcdefgh"]
     for name, slope in (("harms", -2.0), ("helps", 2.0)):
         yield Scenario(f"difficulty is mere magnitude, strength {name}",
                        lambda s, m, slope=slope: slope * m, rarely_decided("C1"), policies, M8[1:],
                        columns=_mere_magnitude)  # fmt: skip
+    yield Scenario("policies differ in more than difficulty", lambda s, m: -2.0 * m,
+                   rarely_decided("C1"), policies, M8[1:], offsets=0.5,
+                   columns=lambda s, m: {"difficulty": 0.4 + m + 0.1 * s})  # fmt: skip
     yield Scenario("difficulty lowers accuracy at equal magnitude", lambda s, m: -m - 0.5 * s,
                    found("C1"), policies, M8[1:],
                    columns=lambda s, m: {"difficulty": 0.4 + m + 0.1 * s})  # fmt: skip

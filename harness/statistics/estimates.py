@@ -46,6 +46,7 @@ class Estimate:
     p: float
     error: float  # standard error
     freedom: float  # degrees of freedom
+    choices: int = 1  # that p and the interval allow for
 
     @property
     def half(self) -> float:
@@ -239,18 +240,20 @@ def _estimate(effect: float, errors: Sequence[tuple[float, float]], choices: int
     freedom = variance**2 / math.fsum(part**4 / degrees for part, degrees in errors)
     half = _quantile(freedom, choices) * error
     p = min(1.0, choices * t_tails(effect / error, freedom))
-    return Estimate(effect, effect - half, effect + half, p, error, freedom)
+    return Estimate(effect, effect - half, effect + half, p, error, freedom, choices)
 
 
 def detectable(estimate: Estimate, tests: int = 1) -> float:
     """Return the true effect that a test with this error would find with 80 % power at 5 %.
 
-    The 5 % are shared by as many `tests` as are corrected together. It depends on the noise and on
-    the number of seeds, not on the effect that was seen. NaN where the error is unknown.
+    The 5 % are shared by as many `tests` as are corrected together, and by the choices of each. It
+    depends on the noise and on the number of seeds, not on the effect that was seen. NaN where the
+    error is unknown.
     """
     if not estimate.freedom:
         return math.nan
-    quantile = _quantile(estimate.freedom, tests) + t_quantile(POWER, estimate.freedom)
+    shares = max(tests, 1) * max(estimate.choices, 1)
+    quantile = _quantile(estimate.freedom, shares) + t_quantile(POWER, estimate.freedom)
     return quantile * estimate.error
 
 

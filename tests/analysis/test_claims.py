@@ -204,6 +204,26 @@ def test_strength_harms_the_smallest_and_helps_the_largest():
     assert verdicts == {"both": "undecided", "crossed": "supported", "against": "contradicted"}
 
 
+def test_a_data_set_with_one_size_has_no_smallest_and_largest():
+    frame = sweep(random.Random(3), lambda n, m: 0.9 - 0.02 * n * m, WIDTHS[:3], [0.2, 0.6])
+    frame["dataset"] = frame["width"].map({1.0: "a", 2.0: "a", 4.0: "b"})
+    both, one = claims(frame, names=["B1"])
+    assert (both.group, both.verdict) == ("dataset a", "undecided")
+    assert (one.group, one.verdict) == ("dataset b", "not tested")
+
+
+def test_rows_without_a_size_are_not_the_smallest():
+    frame = sweep(random.Random(3), shifting(0.1), WIDTHS)
+    frame.loc[frame["width"] == 8, "width"] = math.nan
+    assert "(3 sizes, 8 magnitudes)" in verdict(frame, "A1").compared
+    assert "at width -" not in verdict(frame, "B1").compared
+
+
+def test_none_and_zero_are_one_place_of_a_curve():
+    frame = sweep(random.Random(3), lambda n, m: 0.9, WIDTHS, ["none", 0.0, 0.3])
+    assert verdict(frame, "A1").verdict == "not tested"
+
+
 def surplus_sweep(chance, harm, stages=None, **constant):
     """Arms of `surplus` at magnitudes none and 0.6; `harm[form]`: what strength costs it."""
     arms = [{"surplus": form, "form": form} for form in harm]
@@ -294,18 +314,25 @@ def test_a_schedule_is_also_compared_with_the_constant_of_its_mean():
 
 
 def test_difficulty_counts_at_equal_magnitude():
-    policies = [{"policy": name} for name in "abc"]
+    policies = [{"policy": name} for name in "abcdefgh"]
     magnitudes = [0.2, 0.4, 0.6]
 
     def measured(frame, harder):
-        numbers = frame["policy"].map({"a": 0, "b": 1, "c": 2})
+        numbers = frame["policy"].map("abcdefgh".index)
         return frame.assign(difficulty=1 + frame["magnitude"] + harder * numbers)
 
     frame = sweep(random.Random(9), lambda n, m: 0.9 - 0.1 * m - 0.01 * n, policies, magnitudes)
     line = verdict(measured(frame, 0.05), "C1")
     assert line.verdict == "supported"
     assert line.effect.estimate.effect > 0.9
-    assert re.match(r"rank correlation over 9 policies at equal magnitude; \+0\.\d+", line.compared)
+    assert re.match(
+        r"rank correlation at equal magnitude \(8 policies, 24 points\); \+0\.\d+", line.compared
+    )
+    assert 0.5 < line.detectable < 1  # also where the correlation that was seen is perfect
+    few = verdict(measured(frame[frame["policy"] < "d"], 0.05), "C1")
+    assert few.p < 0.05
+    assert few.verdict == "undecided"  # the nine points of three policies are not independent
+    assert "it needs 7 policies" in few.compared
     against = verdict(measured(frame, -0.05), "C1")
     assert against.verdict == "undecided"
     assert "does not refute" in against.compared

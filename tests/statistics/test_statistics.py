@@ -67,6 +67,15 @@ def test_a_partial_rank_correlation_leaves_out_what_follows_from_a_third_series(
     assert within.effect == pytest.approx(1)
 
 
+def test_pairs_of_one_group_count_as_one_pair():
+    x, y = [1, 2, 3, 4, 5, 6, 7], [2, 1, 4, 3, 7, 5, 6]
+    groups = [*"abcdefg"] * 3
+    expected = rank_correlation(x, y)
+    estimate = rank_correlation(x * 3, y * 3, groups=groups)
+    assert (estimate.effect, estimate.p) == pytest.approx((expected.effect, expected.p))
+    assert math.isnan(rank_correlation(x, y, groups=[*"aabbccd"]).effect)
+
+
 @pytest.mark.parametrize("count", [5, 8, 9])
 def test_a_perfect_order_has_the_chance_of_two_orders(count):
     estimate = rank_correlation(range(count), range(count))
@@ -104,6 +113,9 @@ def test_a_detectable_effect_is_found_four_times_of_five():
         hits += stats.contrast([[(1.0, a), (-1.0, b), *((0.0, cell) for cell in other)]]).p < 0.05
     assert 0.75 <= hits / 500 <= 0.87
     assert stats.detectable(exact, tests=4) > effect  # the level is shared by four
+    chosen = stats.contrast([[(1.0, [0.1, 0.3]), (-1.0, [0.2, 0.3])]], choices=4)
+    plain = stats.contrast([[(1.0, [0.1, 0.3]), (-1.0, [0.2, 0.3])]])
+    assert stats.detectable(chosen) == pytest.approx(stats.detectable(plain, tests=4))
     assert math.isnan(stats.detectable(stats.NO_ESTIMATE))
 
 

@@ -44,7 +44,7 @@ class SizeResult:
     params: float | None  # mean number of non-zero parameters
     best: Cell | None = None  # None where no cell is usable
     ties: tuple[float | str, ...] = ()  # magnitudes that tie with the best, which is among them
-    open: tuple[float | str, ...] = ()  # magnitudes that lack seeds and may be better than the best
+    open: tuple[float | str, ...] = ()  # magnitudes that may be better, and cannot be judged yet
     detectable: float = math.nan  # validation difference of two magnitudes, with 80 % power
     optimum: Optimum | None = None  # of the smooth curve, on validation
     test: float = math.nan  # mean test result at the best magnitude
@@ -105,7 +105,7 @@ def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeRes
     result = replace(result, test_spreads=test_spreads)
     usable = {cell.magnitude: cell for cell in result.cells if cell.is_usable}
     if not usable:
-        return result
+        return replace(result, open=_open(result.cells, None, metric))
     scores = {magnitude: cell.val for magnitude, cell in usable.items()}
     spreads = stats.spreads(scores)
     best = usable[stats.choose(scores, spreads, metric.sign)]
@@ -144,15 +144,17 @@ def _sorted(magnitudes: Sequence[float | str]) -> tuple[float | str, ...]:
     return tuple(sorted(magnitudes, key=magnitude_key))
 
 
-def _open(cells: Sequence[Cell], best: Cell, metric: Metric) -> tuple[float | str, ...]:
-    """Return the magnitudes that no one can judge yet, because seeds are missing or diverged.
+def _open(cells: Sequence[Cell], best: Cell | None, metric: Metric) -> tuple[float | str, ...]:
+    """Return the magnitudes that no one can judge yet: no seed is done, or some diverged.
 
     A cell with a diverged seed is not open if its other seeds are clearly worse than the best, and
-    if all of its seeds diverged.
+    if all of its seeds diverged. Without a best, those with a result are open.
     """
     scores = {cell.magnitude: cell.val for cell in cells if cell.val}
-    tied = stats.ties(scores, best.magnitude, stats.spreads(scores), metric.sign)
     unsettled = [cell for cell in cells if not cell.is_usable and cell.diverged < cell.seeds]
+    if best is None:
+        return _sorted([cell.magnitude for cell in unsettled if cell.val])
+    tied = stats.ties(scores, best.magnitude, stats.spreads(scores), metric.sign)
     return _sorted([c.magnitude for c in unsettled if not c.val or c.magnitude in tied])
 
 

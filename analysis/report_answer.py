@@ -153,6 +153,16 @@ def _open(
         for claim in doubtful
         if claim.effect
     ]
+    unjudged = sum(
+        (result.best is None or bool(result.open)) and any(cell.diverged for cell in result.cells)
+        for result in results
+    )
+    if unjudged:
+        sentence = (
+            f"At {unjudged:,} of {len(results):,} sizes trainings diverged at magnitudes that may "
+            "be best; the mean of their other seeds would be too high."
+        )
+        points.append((sentence, None))
     ends = sum(is_at_end(result) for result in results)
     if ends:
         levels = [format_value(magnitude) for magnitude in magnitudes_of(results)]

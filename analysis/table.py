@@ -238,7 +238,7 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
         )
     if "open" in shown:
         notes.append(
-            "Open: magnitudes of which seeds are missing or diverged, and which may be better."
+            "Open: magnitudes of which no seed is done or some diverged, and which may be better."
         )
     if "gain" in shown:
         unit = ", in points" if metric.name == TOP1.name else ""

@@ -110,6 +110,12 @@ def test_what_is_open_comes_with_the_command_that_would_settle_it(planted):
     ]
     settled = planted({1.0: (0.6, 0.7, 0.9, 0.8)}, spread=0.001)
     assert "Nothing: every trial has its result" in words(opened(settled))
+    settled.loc[0, ["state", "val_top1", "test_top1"]] = ["diverged", math.nan, math.nan]
+    assert "Nothing" in words(opened(settled))  # its other seeds are clearly worse
+    settled.loc[settled["seed"] == 0, ["state", "val_top1", "test_top1"]] = [
+        "diverged", math.nan, math.nan,
+    ]  # fmt: skip
+    assert "At 1 of 1 sizes trainings diverged" in words(opened(settled))
     unknown = opened(frame.assign(grid="mine"))
     assert not blocks(unknown)
     assert "Add axes.seed=[0,1,2,3,4,5] to the words of the launch." in words(unknown)

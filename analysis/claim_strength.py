@@ -9,7 +9,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.cells import Cell, cells_per_size
-from analysis.claim_base import Claim, Effect, Untestable, effect_of
+from analysis.claim_base import Claim, Effect, Untestable, effect_of, unequal_work
 from analysis.claim_optimum import dense_sizes
 from analysis.columns import Metric
 from analysis.render import format_interval, format_value
@@ -66,4 +66,5 @@ B1 = Claim(
     statement="strong augmentation harms the smallest model and helps the largest",
     select=dense_sizes,
     test=strength_harms_and_helps,
+    describe_cost=unequal_work,  # within a size, as for A1
 )

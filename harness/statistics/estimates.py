@@ -93,7 +93,8 @@ def spreads(cells: Mapping[Key, Sequence[float]]) -> dict[Key, Spread]:
     shared = pooled(list(cells.values()))
     known = {key: float(np.var(cell, ddof=1)) for key, cell in cells.items() if len(cell) > 1}
     degrees = np.array([len(cells[key]) - 1 for key in known], float)
-    lowest = 1e-6 * shared.deviation**2  # a cell whose seeds agree by chance has no logarithm
+    # Rounded accuracies of a cell may agree by chance, which alone is no sign of unequal noise.
+    lowest = 1e-2 * shared.deviation**2
     logs = np.log(np.maximum(list(known.values()), lowest)) if shared.deviation > 0 else None
     if logs is None or len(known) < 2 or not _differ(logs, degrees, shared):
         return dict.fromkeys(cells, shared)

@@ -212,8 +212,10 @@ def test_a_data_set_with_one_size_has_no_smallest_and_largest():
     assert (one.group, one.verdict) == ("dataset b", "not tested")
 
 
-def test_rows_without_a_size_are_not_the_smallest():
+def test_rows_without_a_size_are_not_the_smallest_and_sizes_may_cost_more():
     frame = sweep(random.Random(3), shifting(0.1), WIDTHS)
+    frame = frame.assign(train_macs=1e9 * frame["width"])
+    assert "multiply-adds" not in verdict(frame, "B1").compared  # larger sizes need more by nature
     frame.loc[frame["width"] == 8, "width"] = math.nan
     assert "(3 sizes, 8 magnitudes)" in verdict(frame, "A1").compared
     assert "at width -" not in verdict(frame, "B1").compared

@@ -132,6 +132,11 @@ def test_cells_of_equal_noise_share_a_spread_and_others_keep_part_of_theirs():
     assert stats.spreads({"a": [0.5, 0.5], "b": [0.2, 0.2]})["b"].deviation == 0
 
 
+def test_seeds_that_agree_by_chance_are_no_sign_of_unequal_noise():
+    cells = {at: [0.802, 0.804, 0.806] for at in range(7)} | {7: [0.804, 0.804, 0.804]}
+    assert len(set(stats.spreads(cells).values())) == 1
+
+
 def test_the_choice_distrusts_the_highest_of_noisy_means():
     cells = {"sure": [0.80] * 6, "lucky": [0.81], "low": [0.79] * 6}
     noise = {key: stats.Spread(0.02, 12) for key in cells}

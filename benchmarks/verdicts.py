@@ -160,6 +160,13 @@ def gain_interval_holds(scenario: Scenario, rows: pd.DataFrame) -> bool:
     return abs(size.gain - truth) <= size.gain_half
 
 
+def best_has_fewer_seeds(_scenario: Scenario, rows: pd.DataFrame) -> bool:
+    """Whether the best magnitude has fewer seeds than others."""
+    (size,) = best_per_size(rows, optima=False)
+    assert size.best is not None
+    return len(size.best.val) < max(len(cell.val) for cell in size.cells)
+
+
 def verdict(claim: str, *verdicts: str) -> Measure:
     """Return the measure whether the claim has one of these verdicts."""
 
@@ -238,6 +245,9 @@ def of_one_size() -> Iterator[Scenario]:
     yield Scenario("noise 7 to 1x", shallow, ties, noise=lambda _, m: rising_noise(0, 0.7 - m))
     yield Scenario("t3 tails", shallow, {**ties, **after}, tails=True, magnitudes=with_none)
     yield Scenario("unbalanced", shallow, ties, seeds=uneven)
+    yield Scenario("half of the magnitudes with 3 seeds of 6", flat,
+                   {"best has fewer seeds": (best_has_fewer_seeds, -0.5)},
+                   seeds=lambda _, m: 3 if m < 0.35 else 6)  # fmt: skip
     yield Scenario("10 % diverged", shallow, ties, diverged=0.1)
     yield Scenario("10 % diverged, 10 seeds", shallow, ties, diverged=0.1, seeds=lambda *_: 10)
     shape = {name: ties[name] for name in list(ties)[1:]}

@@ -1,23 +1,32 @@
 """The best magnitude for each size: chosen on validation, reported on test.
 
-A test number takes part in no choice. Cells with a diverged seed are shown but cannot be chosen;
-missing seeds are shown.
+A test number takes part in no choice. Cells with a diverged seed are shown but cannot be chosen,
+because the mean of the seeds that survived would flatter them: they are open. Missing seeds are
+shown.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from analysis.cells import Cell, best_cell, cells_per_size, magnitude_key, mean_counts, size_columns
+from analysis.cells import (
+    LENGTHS,
+    Cell,
+    cells_per_size,
+    magnitude_key,
+    mean_counts,
+    ranges,
+    size_columns,
+)
 from analysis.columns import NONE, TOP1, Metric
 from analysis.provenance import differing_columns
 from harness import statistics as stats
-from harness.statistics import Optimum, optimum
+from harness.statistics import Evidence, Optimum, Spread, evidence, optimum
 
 POLICY = ("policy", "calibrated")  # size columns that do not matter for `none`
 MOST_OPTIMA = 500  # sizes for which the smooth optimum is computed: each takes some 2 ms
@@ -35,14 +44,18 @@ class SizeResult:
     params: float | None  # mean number of non-zero parameters
     best: Cell | None = None  # None where no cell is usable
     ties: tuple[float | str, ...] = ()  # magnitudes that tie with the best, which is among them
+    open: tuple[float | str, ...] = ()  # magnitudes that may be better, and cannot be judged yet
+    detectable: float = math.nan  # validation difference of two magnitudes, with 80 % power
     optimum: Optimum | None = None  # of the smooth curve, on validation
     test: float = math.nan  # mean test result at the best magnitude
-    test_half: float = math.nan
+    test_half: float = math.nan  # this and gain_half allow for the choice among ties
     gain: float = math.nan  # on test over `none`; with any metric, positive is better
     gain_half: float = math.nan
-    test_spread: stats.Spread = stats.UNKNOWN
+    test_spreads: Mapping[float | str, Spread] = field(default_factory=dict)  # by magnitude
     differs_in: tuple[str, ...] = ()  # provenance columns in which its rows differ; flags
     none: Cell | None = None  # the cell that gain refers to: of this size, or of another policy
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest number of epochs, examples and test images of its trials, where known."""
 
 
 def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
@@ -61,7 +74,9 @@ def best_per_size(
     """
     columns = size_columns(frame, by)
     sizes = cells_per_size(frame, columns, metric)
-    differing = differing_columns(mean_counts(frame, columns), columns)
+    counted = mean_counts(frame, columns)
+    differing = differing_columns(counted, columns)
+    lengths = ranges(counted, columns, (*LENGTHS, "test_images"))
     none_cells = {
         _without_policy(size): cell for size, cells, _ in sizes if (cell := _none_cell(cells))
     }
@@ -69,7 +84,8 @@ def best_per_size(
     for size, cells, params in sizes:
         none = _none_cell(cells) or none_cells.get(_without_policy(size))
         differs_in = differing.get(tuple(size.values()), ())
-        result = SizeResult(size, cells, params, none=none, differs_in=differs_in)
+        result = SizeResult(size, cells, params, none=none, differs_in=differs_in,
+                            ranges=lengths.get(tuple(size.values()), {}))  # fmt: skip
         results.append(_evaluate(result, metric, optima and len(sizes) <= MOST_OPTIMA))
     return results
 
@@ -85,39 +101,94 @@ def _without_policy(size: dict[str, Any]) -> tuple[Any, ...]:
 
 def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeResult:
     """Return the result with the best magnitude, its ties, the smooth optimum and the gain."""
-    usable = [cell for cell in result.cells if cell.is_usable]
+    test_spreads = stats.spreads({cell.magnitude: cell.test for cell in result.cells if cell.val})
+    result = replace(result, test_spreads=test_spreads)
+    usable = {cell.magnitude: cell for cell in result.cells if cell.is_usable}
     if not usable:
-        return result
-    best, none = best_cell(usable, metric), result.none
-    val_spread = stats.pooled([cell.val for cell in usable])
-    test_spread = stats.pooled([cell.test for cell in usable])
-    tied = stats.ties({cell.magnitude: cell.val for cell in usable}, best.magnitude, val_spread)
-    gain = gain_half = math.nan
-    if none:
-        gain = metric.sign * (best.mean_test - none.mean_test)
-    if none and none is not best:
-        compared = usable if none in usable else [*usable, none]
-        gain_spread = stats.pooled([cell.test for cell in compared])
-        gain_half = stats.half_width(gain_spread, len(best.test), len(none.test))
-    return replace(
+        return replace(result, open=_open(result.cells, None, metric))
+    scores = {magnitude: cell.val for magnitude, cell in usable.items()}
+    spreads = stats.spreads(scores)
+    best = usable[stats.choose(scores, spreads, metric.sign)]
+    ties = _sorted(stats.ties(scores, best.magnitude, spreads, metric.sign))
+    open_magnitudes = _open(result.cells, best, metric)
+    spread = spreads[best.magnitude]
+    noise = stats.difference(best.val, spread, best.val, spread)
+    result = replace(
         result,
         best=best,
-        ties=tuple(sorted(tied, key=magnitude_key)),  # type: ignore[arg-type]
-        optimum=smooth_optimum(usable, val_spread, metric) if with_optimum else None,
+        ties=ties,
+        open=open_magnitudes,
+        detectable=stats.detectable(noise, len(usable) - 1),
+    )
+    candidates = len({*ties, *open_magnitudes})
+    gain = gain_half = math.nan
+    if result.none:
+        gain = metric.sign * (best.mean_test - result.none.mean_test)
+    if result.none and result.none is not best:
+        # 1 and -1 for the two that are compared; the other cells only contribute to the spread
+        weights = [(float(cell is best), cell.test) for cell in usable.values()]
+        others = [(weight, test) for weight, test in weights if test is not result.none.test]
+        estimate = stats.contrast([[*others, (-1.0, result.none.test)]], candidates)
+        gain_half = estimate.half
+    return replace(
+        result,
+        optimum=_smooth_optimum(result, metric) if with_optimum else None,
         test=best.mean_test,
-        test_half=stats.half_width(test_spread, len(best.test)),
+        test_half=stats.half_width(test_spreads[best.magnitude], len(best.test), candidates),
         gain=gain,
         gain_half=gain_half,
-        test_spread=test_spread,
     )
 
 
-def smooth_optimum(cells: Sequence[Cell], spread: stats.Spread, metric: Metric) -> Optimum | None:
-    """Return where between their magnitudes these cells of one size would be best on validation."""
-    numeric = [cell for cell in cells if cell.magnitude != NONE]
-    return optimum(
-        [float(cell.magnitude) for cell in numeric],
-        [metric.sign * cell.mean_val for cell in numeric],
-        [len(cell.val) for cell in numeric],
-        spread,
+def _sorted(magnitudes: Sequence[float | str]) -> tuple[float | str, ...]:
+    return tuple(sorted(magnitudes, key=magnitude_key))
+
+
+def _open(cells: Sequence[Cell], best: Cell | None, metric: Metric) -> tuple[float | str, ...]:
+    """Return the magnitudes that no one can judge yet: no seed is done, or some diverged.
+
+    A cell with a diverged seed is not open if its other seeds are clearly worse than the best, and
+    if all of its seeds diverged. Without a best, those with a result are open.
+    """
+    scores = {cell.magnitude: cell.val for cell in cells if cell.val}
+    unsettled = [cell for cell in cells if not cell.is_usable and cell.diverged < cell.seeds]
+    if best is None:
+        return _sorted([cell.magnitude for cell in unsettled if cell.val])
+    tied = stats.ties(scores, best.magnitude, stats.spreads(scores), metric.sign)
+    return _sorted([c.magnitude for c in unsettled if not c.val or c.magnitude in tied])
+
+
+def position(magnitude: float | str) -> float:
+    """Return where a magnitude lies on its scale: `none` is the identity, as 0 is."""
+    return 0.0 if magnitude == NONE else float(magnitude)
+
+
+def optimum_evidence(cells: Sequence[Cell], metric: Metric) -> Evidence | None:
+    """Return how well each position of the optimum explains the validation means of one size.
+
+    None for fewer than 3 usable magnitudes, or with one seed.
+    """
+    usable = {cell.magnitude: cell for cell in cells if cell.is_usable}
+    spreads = stats.spreads({magnitude: cell.val for magnitude, cell in usable.items()})
+    return evidence(
+        [position(magnitude) for magnitude in usable],
+        [metric.sign * cell.mean_val for cell in usable.values()],
+        [spreads[m].deviation / math.sqrt(len(cell.val)) for m, cell in usable.items()],
+        min((spread.freedom for spread in spreads.values()), default=0),
     )
+
+
+def _smooth_optimum(result: SizeResult, metric: Metric) -> Optimum | None:
+    """Return the optimum; its interval holds the magnitudes next to the ties and to open cells.
+
+    It is cut off at the lowest magnitude, as at the highest, also where `none` lies below.
+    """
+    log = optimum_evidence(result.cells, metric)
+    if log is None:
+        return None
+    held = [position(magnitude) for magnitude in (*result.ties, *result.open)]
+    places = [position(cell.magnitude) for cell in result.cells if cell.is_usable]
+    below = max((place for place in places if place < min(held)), default=0.0)
+    above = min((place for place in places if place > max(held)), default=1.0)
+    ends = [position(cell.magnitude) for cell in result.cells if cell.magnitude != NONE]
+    return optimum(log, (min(ends), max(ends)), (below, above))

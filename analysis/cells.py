@@ -7,17 +7,32 @@ rows, apart from magnitude and seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.columns import AXES, COUNTS, NONE, TOP1, Metric, is_axis, values_of
+from analysis.columns import (
+    AXES,
+    COLUMNS,
+    COUNTS,
+    NONE,
+    RESULTS,
+    TOP1,
+    Metric,
+    is_axis,
+    is_missing,
+    values_of,
+)
 from harness.errors import UserError, nearest
 from harness.statistics import mean
 
 SizeKey = tuple[Any, ...]  # the values of the size columns
+MODEL_SIZES = ("width", "depth")
+"""Axes whose words (tiny, small, base) name sizes, as those of columns that no sweep writes may."""
+LEAST_STEP = 0.01  # share by which sizes differ in parameters; masks of one size differ by less
+LENGTHS = ("epochs", "examples")  # how long a trial trained, along its path
 
 
 @dataclass(frozen=True)
@@ -187,7 +202,8 @@ def cells_per_size(
         if params is not None:
             params_of.setdefault(key, []).append(params)
     sizes = []
-    for key in sorted(runs_of, key=lambda key: [_sort_key(value) for value in key]):
+    ranks = [_ranks_of_words(frame, name) or {} for name in columns]
+    for key in sorted(runs_of, key=lambda key: list(map(_sort_key, key, ranks))):
         size = dict(zip(columns, key, strict=True))
         cells = tuple(
             _cell(magnitude, runs_of[key][magnitude])
@@ -221,19 +237,70 @@ def _check_seeds(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         for name in frame.columns
         if name not in ("trial", "stage", "state") and rows[name].nunique(dropna=False) > 1
     ]
-    shown = sorted(differing, key=lambda name: not is_axis(name))[:5]  # axes first
-    advice = (
-        f"they differ in {', '.join(shown)}: add it to by=, or select rows with where="
-        if shown
-        else "the rows are equal: remove one of them"
-    )
+    causes = [name for name in differing if name not in RESULTS]
+    shown = sorted(causes, key=lambda name: not is_axis(name))[:5]  # axes first
+    if shown:
+        advice = f"they differ in {', '.join(shown)}: add it to by=, or select rows with where="
+    elif differing:
+        advice = f"they differ only in results ({', '.join(differing[:5])}): keep one of them"
+    else:
+        advice = "the rows are equal: remove one of them"
     where = ", ".join(f"{name} {values_of(rows, name)[0]}" for name in names if name != "seed")
     seed = rows["seed"].iloc[0]
     raise UserError(f"the cell {where} has seed {seed:g} {len(rows)} times; {advice}")
 
 
-def _sort_key(value: Any) -> tuple[int, Any]:
-    """Return a key that sorts missing values first, then numbers, then words."""
+def _sort_key(value: Any, ranks: Mapping[Hashable, int]) -> tuple[Any, ...]:
+    """Return a key that sorts missing values first, then numbers, then words by their ranks."""
     if value is None:
-        return 0, 0
-    return (1, value) if isinstance(value, int | float) else (2, str(value))
+        return (0,)
+    if isinstance(value, int | float) and not ranks:
+        return 1, value
+    return 2, ranks.get(value, 0), str(value)
+
+
+def is_ordered(frame: pd.DataFrame, name: str) -> bool:
+    """Return whether sizes have an order: numbers, or words with numbers of parameters."""
+    return frame[name].dtype.kind in "iuf" or _ranks_of_words(frame, name) is not None
+
+
+def _ranks_of_words(frame: pd.DataFrame, name: str) -> dict[Hashable, int] | None:
+    """Return the ranks of a column's words by their mean numbers of parameters.
+
+    None if the column does not name sizes, or if these numbers do not order its words.
+    """
+    is_other = (name in COLUMNS or is_axis(name)) and name not in MODEL_SIZES
+    if is_other or frame[name].dtype.kind in "iufb":
+        return None
+    counts = [
+        n for n in ("params_nonzero", "params_total") if n in frame and frame[n].notna().any()
+    ]
+    if not counts:
+        return None
+    means = frame.groupby(name)[counts[0]].mean().sort_values()
+    if means.isna().any() or (means.pct_change().dropna() < LEAST_STEP).any():
+        return None
+    return {word: rank for rank, word in enumerate(means.index)}
+
+
+def ranges(
+    frame: pd.DataFrame, columns: Sequence[str], names: Sequence[str]
+) -> dict[SizeKey, dict[str, tuple[float, float]]]:
+    """Return the lowest and highest value of the columns `names` at each size, where known.
+
+    A diverged trial has not trained for its whole length, and does not count.
+    """
+    frame = frame[frame["state"] != "diverged"]
+    keys = size_keys(frame, columns)
+    bounds: dict[SizeKey, dict[str, tuple[float, float]]] = {key: {} for key in set(keys)}
+    for name in (name for name in names if name in frame.columns):
+        if frame[name].nunique(dropna=False) == 1:
+            value = frame[name].iloc[0]
+            for of_size in bounds.values() if not is_missing(value) else ():
+                of_size[name] = value, value
+            continue
+        for key, value in zip(keys, values_of(frame, name), strict=True):
+            if value is not None:
+                low, high = bounds[key].get(name, (value, value))
+                bounds[key][name] = min(low, value), max(high, value)
+    return bounds

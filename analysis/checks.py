@@ -38,7 +38,9 @@ def check(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         problems.append("it has no rows")
     _raise_if_any(problems, name)  # the checks below need the columns
     frame = frame.set_axis(columns, axis=1).reset_index(drop=True)
-    unknown = sorted(set(frame["state"].fillna("nan").map(str)) - set(STATES))
+    unknown = sorted(set(frame["state"].dropna().map(str)) - set(STATES))
+    if frame["state"].isna().any():
+        problems.append(f"state: a row has no state{nearest('', STATES)}")
     if unknown:
         problems.append(f"state '{unknown[0]}' is not known{nearest(unknown[0], STATES)}")
     for column in RANGES:
@@ -107,9 +109,9 @@ def _convert_to_numbers(frame: pd.DataFrame, column: str) -> str:
     except OverflowError:
         return "a number has more than 308 digits"
     missing = numbers.isna()
-    is_text = missing & values.notna() & (values.map(str) != "nan")  # values may be lists
-    if len(unreadable := values[is_text]):
-        return f"{unreadable.iloc[0]!r} is not a number"
+    unreadable = [v for v in values[missing & values.notna()] if str(v) != "nan"]  # or lists
+    if unreadable:
+        return f"{unreadable[0]!r} is not a number"
     if column == "seed" and missing.any():
         return "a row has no seed"
     is_valid = numbers.between(0, valid.highest, inclusive=valid.inclusive)
@@ -125,6 +127,8 @@ def _convert_to_numbers(frame: pd.DataFrame, column: str) -> str:
 
 def _convert_magnitudes(frame: pd.DataFrame) -> list[str]:
     """Turn the magnitudes of `frame` into numbers and `none`; return the first mistake."""
+    if frame["magnitude"].isna().any():
+        return ["magnitude: a row has no magnitude; without augmentation it is `none`"]
     texts = [str(value).strip() for value in frame["magnitude"].tolist()]
     parsed = {text: _parse_magnitude(text) for text in sorted(set(texts))}
     values = [parsed[text] for text in texts]
@@ -141,5 +145,6 @@ def _parse_magnitude(text: str) -> float | str | None:
         return text
     if not DECIMAL.fullmatch(text):
         return None
-    number = float(text) + 0.0  # -0.0 becomes 0.0
+    # 0.30000000000000004 and 0.3 are one magnitude; -0.0 becomes 0.0
+    number = float(f"{float(text):.12g}") + 0.0
     return number if 0.0 <= number <= 1.0 else None

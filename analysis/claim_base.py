@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from analysis.cells import Cell
 from analysis.columns import Metric
-from analysis.render import format_value
+from analysis.render import format_range, format_value
 from harness.statistics import Estimate, mean
 
 BUDGETS = ("epochs", "examples")
@@ -49,13 +49,16 @@ def check_budget(rows: pd.DataFrame, within: Sequence[str]) -> str:
     return "" if budgets or done.empty else "; budgets unknown: no column epochs or examples"
 
 
-def path_lengths(rows: pd.DataFrame) -> str:
-    """Return by how much the paths to the sizes of one claim differ in epochs, if they do."""
-    done = rows[rows["state"] == "done"]
-    if "epochs" not in done.columns or not done["epochs"].notna().any():
-        return ""
-    low, high = done["epochs"].min(), done["epochs"].max()
-    return f"; paths of {low:g} to {high:g} epochs" if high > (1 + TOLERANCE) * low else ""
+def path_lengths(rows: pd.DataFrame, every: pd.DataFrame) -> str:
+    """Return how long the trials in `rows` trained, if trials in `every` differ in that."""
+    for name in BUDGETS:  # examples follow from epochs, as long as nothing else changes them
+        if name in every.columns:
+            all_lengths, lengths = (
+                frame[frame["state"] == "done"][name].dropna() for frame in (every, rows)
+            )
+            if len(lengths) and all_lengths.max() > (1 + TOLERANCE) * all_lengths.min():
+                return f"; paths of {format_range(lengths.min(), lengths.max())} {name}"
+    return ""
 
 
 def unequal_work(rows: pd.DataFrame, within: Sequence[str]) -> str:
@@ -108,7 +111,7 @@ class Effect:
 
     estimate: Estimate
     p: float
-    seeds: float  # per cell, mean; NaN where more seeds would settle nothing
+    seeds: float  # per cell, mean
     compared: str
     doubt: str = ""  # why there is no verdict, however small p is
     is_control: bool = False  # of an arm that serves as a comparison and is not a claim
@@ -135,7 +138,8 @@ class Claim:
     test: Test
     check_budget: Callable[[pd.DataFrame, list[str]], str] = lambda rows, _: check_budget(rows, [])
     describe_cost: Callable[[pd.DataFrame, list[str]], str] = lambda rows, _: unequal_work(rows, [])
-    is_correlation: bool = False  # the effect is a rank correlation, not a difference of results
+    unit: Literal["result", "drift", "correlation"] = "result"  # of the effect
+    refutable: bool = True  # whether an effect against the prediction contradicts the claim
 
 
 def effect_of(estimate: Estimate, cells: Sequence[Cell], compared: str) -> Effect:
@@ -146,5 +150,5 @@ def effect_of(estimate: Estimate, cells: Sequence[Cell], compared: str) -> Effec
 def rows_that_differ(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return the rows that have a value of `column`. Raises Untestable where it does not vary."""
     if column not in frame.columns or frame[column].nunique() < 2:
-        raise Untestable(f"it needs rows that differ in the column `{column}`")
+        raise Untestable(f"no rows that differ in {column}")
     return frame[frame[column].notna()]

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.best import MOST_OPTIMA, smooth_optimum
-from analysis.cells import (
-    Cell,
-    best_cell,
-    cells_per_size,
-    is_determined,
-    magnitude_key,
-    mean_counts,
-)
+from analysis.best import MOST_OPTIMA, optimum_evidence, position
+from analysis.cells import Cell, cells_per_size, is_determined, is_ordered, mean_counts
 from analysis.claim_base import (
     Claim,
     Effect,
@@ -26,31 +18,40 @@ from analysis.claim_base import (
     Untestable,
     check_budget,
     effect_of,
-    path_lengths,
     rows_that_differ,
     unequal_work,
 )
 from analysis.columns import NONE, Metric
-from analysis.render import format_value
-from harness.statistics import ALPHA, LEVEL, Estimate, contrast, mean, pooled, t_quantile
+from harness.statistics import (
+    DRAWS,
+    FEWEST_MAGNITUDES,
+    LEVEL,
+    NO_ESTIMATE,
+    Estimate,
+    Evidence,
+    drift,
+    t_quantile,
+)
 
 SIZES = ("width", "depth", "params_total")
 """A1 orders sizes by the first of these columns that varies among the dense trials."""
-Cells = tuple[Cell, ...]  # of one size
 
 
 # --- which rows the claims are about ------------------------------------------------------------
 
 
-def _dense_sizes(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
+def dense_sizes(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
+    """Select the dense trials of two or more sizes, and the column that orders them."""
     rows = _without_variants(frame)
     if "sparsity" in rows.columns:
         rows = rows[rows["sparsity"].isna() | (rows["sparsity"] == 0)]
     rows = mean_counts(rows, by or ())
-    numeric = [name for name in by or () if name in rows.columns and rows[name].dtype.kind in "if"]
-    for name in (*numeric, *SIZES):
+    ordered = [name for name in by or () if name in rows.columns and is_ordered(rows, name)]
+    for name in (*ordered, *SIZES):
         if name in rows.columns and rows[name].nunique() > 1:
-            return rows, [name]
+            if not is_ordered(rows, name):
+                raise Untestable(f"words in {name}, and no numbers of parameters to order them by")
+            return rows[rows[name].notna()], [name]
     raise Untestable("it needs dense trials of at least two sizes")
 
 
@@ -88,162 +89,77 @@ def _without_longer_dense_trainings(rows: pd.DataFrame) -> pd.DataFrame:
 # --- the test -----------------------------------------------------------------------------------
 
 
-def optimum_moves(direction: int) -> Test:
+class Size(NamedTuple):
+    """A size that takes part in a drift."""
+
+    rank: float  # among the sizes of its stratum, from their middle
+    log: Evidence
+    cells: list[Cell]
+
+
+def optimum_drifts(direction: int) -> Test:
     """Return the test whether the best magnitude rises (`direction` 1) or falls (-1) over sizes.
 
-    The effect is the linear-by-linear interaction of the rank of the size and the magnitude: the
-    change, from one size to the next, of the slope over the whole scale of magnitudes. The last
-    column orders the sizes; the others are strata (the widths of A2), which count alike. The
-    interaction is also positive where slopes differ while one magnitude is best everywhere, so a
-    verdict also needs chosen magnitudes and smooth optima that move.
+    The effect is the slope of the optimum over the ranks of the sizes, and p the posterior
+    probability that it does not have its sign (`harness.statistics.drift`). The last column orders
+    the sizes; the others are strata (the widths of A2), which share one slope. Sizes need not have
+    the same magnitudes: an optimum above those of a size may lie anywhere up to 1.
     """
 
     def test(rows: pd.DataFrame, columns: list[str], metric: Metric) -> list[Effect]:
-        sizes_of: dict[tuple[Any, ...], list[Cells]] = {}
-        for size, cells, _ in cells_per_size(rows, columns, metric):
-            sizes_of.setdefault(tuple(size[name] for name in columns[:-1]), []).append(cells)
-        strata = [stratum for stratum in map(_complete, sizes_of.values()) if stratum.grid]
-        if not strata:
-            raise Untestable("no two sizes share two magnitudes that are done")
-        estimate = _interaction([stratum.grid for stratum in strata], direction * metric.sign)
-        shape = " + ".join(f"{len(s.grid)} x {len(s.grid[0])}" for s in strata)
-        compared = f"slope over magnitude, per step of {columns[-1]} ({shape} cells)"
-        used = [cell for stratum in strata for cells in stratum.grid for cell in cells]
-        effect = effect_of(estimate, used, compared)
-        if not effect.p < ALPHA:
-            return [effect]
-        observed = direction if effect.estimate.effect > 0 else -direction
-        sizes = [stratum.sizes for stratum in strata]
-        reason = _why_choices_stay(sizes, observed, columns[-1], metric) or _why_optima_stay(
-            sizes, observed, columns[-1], metric
-        )
-        if reason:
-            reason = f"slopes differ, the best magnitude itself is not shown to move: {reason}"
-        return [replace(effect, doubt=reason)]
+        strata: dict[tuple[Any, ...], list[list[Cell]]] = {}
+        for size, of_size, _ in cells_per_size(rows, columns, metric):
+            usable = [cell for cell in of_size if cell.is_usable]
+            if len({position(cell.magnitude) for cell in usable}) >= FEWEST_MAGNITUDES:
+                strata.setdefault(tuple(size[name] for name in columns[:-1]), []).append(usable)
+        sizes = [size for stratum in strata.values() for size in _sizes(stratum, metric)]
+        cells = [cell for size in sizes for cell in size.cells]
+        counts = f"{len(sizes)} sizes, {len({cell.magnitude for cell in cells})} magnitudes"
+        compared = f"drift of the best magnitude per step of {columns[-1]} ({counts})"
+        if not sizes and any(len(stratum) > 1 for stratum in strata.values()):
+            cells = [cell for stratum in strata.values() for usable in stratum for cell in usable]
+            return [effect_of(NO_ESTIMATE, cells, compared)]  # one seed
+        if not sizes or len(sizes) > MOST_OPTIMA:
+            raise Untestable(
+                f"it needs two sizes, at most {MOST_OPTIMA}, with {FEWEST_MAGNITUDES} magnitudes "
+                "that are done"
+            )
+        moved = drift([size.log for size in sizes], [size.rank for size in sizes])
+        low, high = sorted((direction * moved.low, direction * moved.high))
+        estimate = Estimate(
+            direction * moved.at, low, high,
+            p=max(1 - max(moved.rises, moved.falls), 1 / DRAWS),
+            error=(high - low) / (2 * t_quantile(0.5 + LEVEL / 2, math.inf)),
+            freedom=math.inf,
+        )  # fmt: skip
+        return [effect_of(estimate, cells, compared)]
 
     return test
 
 
-class Stratum(NamedTuple):
-    """Sizes that are compared with each other."""
-
-    grid: list[list[Cell]]  # the usable cells by size and magnitude, without gaps
-    sizes: list[Cells]  # all cells of the same sizes
-
-
-def _complete(sizes: Sequence[Cells]) -> Stratum:
-    """Return the sizes without those that have few usable cells.
-
-    Of the sizes with the most magnitudes, as many are kept as leave the most independent
-    interactions, (sizes - 1) x (shared magnitudes - 1). The grid is empty where none are left.
-    """
-    usable = [
-        {c.magnitude: c for c in cells if c.is_usable and c.magnitude != NONE} for cells in sizes
+def _sizes(stratum: Sequence[list[Cell]], metric: Metric) -> list[Size]:
+    """Return the sizes whose optimum is known, if they are two or more."""
+    logs = [
+        (log, cells) for cells in stratum if (log := optimum_evidence(cells, metric)) is not None
     ]
-    fullest = sorted(range(len(usable)), key=lambda at: -len(usable[at]))
-    kept_count, most, shared = 0, 0, set(usable[fullest[0]])
-    for count, at in enumerate(fullest, 1):
-        shared &= set(usable[at])
-        if (count - 1) * (len(shared) - 1) > most:
-            kept_count, most = count, (count - 1) * (len(shared) - 1)
-    kept = sorted(fullest[:kept_count])
-    chosen = [usable[at] for at in kept]
-    common = [m for m in chosen[0] if all(m in cells for cells in chosen)] if chosen else []
-    return Stratum([[cells[m] for m in common] for cells in chosen], [sizes[at] for at in kept])
-
-
-def _interaction(grids: Sequence[list[list[Cell]]], sign: int) -> Estimate:
-    """Return the interaction of size rank and magnitude, each size with a spread of its own."""
-    groups = []
-    for grid in grids:
-        ranks = _centred_ranks(len(grid))
-        magnitudes = [float(cell.magnitude) for cell in grid[0]]
-        offsets = [magnitude - mean(magnitudes) for magnitude in magnitudes]
-        unit = sum(r * r for r in ranks) * sum(d * d for d in offsets) * len(grids)
-        for rank, cells in zip(ranks, grid, strict=True):
-            scale = sign * rank / unit
-            groups.append([(scale * d, c.test) for d, c in zip(offsets, cells, strict=True)])
-    return contrast(groups)
-
-
-def _centred_ranks(count: int) -> list[float]:
-    return [at - (count - 1) / 2 for at in range(count)]
-
-
-# Where slopes differ and nothing moves, 0 to 1 % of simulations pass the two conditions below; of
-# optima that move inside the grid by a step per size, 98 % do.
-
-
-def _why_choices_stay(
-    strata: Sequence[Sequence[Cells]], direction: int, column: str, metric: Metric
-) -> str:
-    """Return why the chosen magnitudes do not go up (1) or down (-1) over sizes; empty if they do.
-
-    Their trend over the ranks of the sizes has to have that sign.
-    """
-    chosen = [
-        [best_cell([c for c in cells if c.is_usable], metric).magnitude for cells in sizes]
-        for sizes in strata
-    ]
-    order = sorted({m for magnitudes in chosen for m in magnitudes}, key=magnitude_key)
-    trend = sum(
-        rank * order.index(magnitude)
-        for magnitudes in chosen
-        for rank, magnitude in zip(_centred_ranks(len(magnitudes)), magnitudes, strict=True)
-    )
-    if direction * trend > 0:
-        return ""
-    if len(order) == 1:
-        return f"{format_value(order[0])} at every {column}"
-    return "; ".join(", ".join(map(format_value, magnitudes)) for magnitudes in chosen)
-
-
-def _why_optima_stay(
-    strata: Sequence[Sequence[Cells]], direction: int, column: str, metric: Metric
-) -> str:
-    """Return why the smooth optima are not shown to go up (1) or down (-1); empty if they are.
-
-    Their trend over the ranks of the sizes has to exceed its error, which follows from their
-    intervals (one-sided 5 %), and not all of them may lie at the same end of the grid.
-    """
-    ranks = [rank for sizes in strata for rank in _centred_ranks(len(sizes))]
-    sizes = [cells for stratum in strata for cells in stratum]
-    usable = [[cell for cell in cells if cell.is_usable] for cells in sizes]
-    optima = [
-        smooth_optimum(cells, pooled([cell.val for cell in cells]), metric)
-        for cells in (usable if len(sizes) <= MOST_OPTIMA else [])
-    ]
-    available = [optimum for optimum in optima if optimum]
-    if len(available) < len(sizes):
-        return (
-            f"the smooth optimum is not known at every {column}, which takes 3 magnitudes, "
-            f"2 seeds, and at most {MOST_OPTIMA} sizes"
-        )
-    for end, word in ((0, "lowest"), (1, "highest")):
-        if all(optimum.censored[end] for optimum in available):
-            return f"every optimum may lie at the {word} magnitude or beyond"
-    trend = math.fsum(rank * optimum.at for rank, optimum in zip(ranks, available, strict=True))
-    interval = 2 * t_quantile(0.5 + LEVEL / 2, math.inf)  # its width, in standard errors
-    error = math.hypot(
-        *(rank * (o.high - o.low) / interval for rank, o in zip(ranks, available, strict=True))
-    )
-    if direction * trend <= t_quantile(1 - ALPHA, math.inf) * error:
-        return "the optima move by no more than their intervals"
-    return ""
+    middle = (len(logs) - 1) / 2
+    return [Size(at - middle, *size) for at, size in enumerate(logs)] if middle else []
 
 
 A1 = Claim(
     name="A1",
     statement="the best magnitude rises with size",
-    select=_dense_sizes,
-    test=optimum_moves(1),
+    unit="drift",
+    select=dense_sizes,
+    test=optimum_drifts(1),
     describe_cost=unequal_work,  # within a size: larger ones need more by nature
 )
 A2 = Claim(
     name="A2",
     statement="the best magnitude falls with sparsity",
+    unit="drift",
     select=_sparsities,
-    test=optimum_moves(-1),
+    test=optimum_drifts(-1),
     check_budget=check_budget,  # within a sparsity: paths to more sparsity are longer by nature
-    describe_cost=lambda rows, columns: path_lengths(rows) + unequal_work(rows, columns),
+    describe_cost=unequal_work,
 )

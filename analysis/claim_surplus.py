@@ -1,4 +1,4 @@
-"""Claim B: strong augmentation harms less with additional parameters (the surplus)."""
+"""Claim B2: strong augmentation harms less with additional parameters (the surplus)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from analysis.claim_base import (
 from analysis.columns import NONE, Metric
 from analysis.render import format_interval, format_value
 from harness.compress.surplus import FORMS
-from harness.statistics import Estimate, contrast
+from harness.statistics import ALPHA, Estimate, contrast
 
 SIMILAR_WORK = 1.5  # ratio of multiply-adds up to which a longer `none` is a control of equal work
 
@@ -63,7 +63,9 @@ def surplus_helps(rows: pd.DataFrame, columns: list[str], metric: Metric) -> lis
 
     A form has to do better than `none`, than its own control (`Form.control_of`), and than a longer
     `none` of as many multiply-adds, wherever these are in the rows. All of this must hold, so the
-    least of the effects is the form's (an intersection-union test).
+    least of the effects is the form's (an intersection-union test). A form that is worse everywhere
+    may lose less to strength; so a form must also beat `none` at the strong magnitude, and not stay
+    below `none` at the weak one.
     """
     arms: dict[Arm, CellsOfArm] = {}
     for size, cells, _ in cells_per_size(rows, columns, metric):
@@ -118,7 +120,28 @@ def _effect_of_form(
     doubts = [f"its control {control} is not done" for control in unfinished]
     if not agree:
         doubts.append("the effects against its controls differ in sign")
+    if least.estimate.effect > 0:
+        doubts += _shortfalls(arms[arm][strong], arms[Arm(NONE, arm.epochs)], ends, metric)
     return replace(effect_of(least.estimate, least.cells, text), doubt="; ".join(doubts))
+
+
+def _shortfalls(
+    form: Cell, plain: CellsOfArm, ends: tuple[float | str, float | str], metric: Metric
+) -> list[str]:
+    """Return in what the form at the strong magnitude does not beat the plain model."""
+    texts = []
+    for magnitude in dict.fromkeys(reversed(ends)):
+        other = plain[magnitude]
+        estimate = contrast([[(float(metric.sign), form.test), (-float(metric.sign), other.test)]])
+        is_clear = estimate.p < ALPHA
+        if magnitude == ends[1]:
+            fails = not (is_clear and estimate.effect > 0)
+        else:
+            fails = is_clear and estimate.effect < 0
+        if fails:
+            shown = format_interval(estimate.effect, estimate.half, metric, signed=True)
+            texts.append(f"{shown} against none at {format_value(magnitude)}")
+    return texts
 
 
 def _control_forms() -> dict[str, str]:
@@ -164,8 +187,8 @@ def _compare(
     return Comparison(name, estimate, [cell for _, cell in signed])
 
 
-B = Claim(
-    name="B",
+B2 = Claim(
+    name="B2",
     statement="strong augmentation harms less with additional parameters",
     select=_surplus,
     test=surplus_helps,

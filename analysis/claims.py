@@ -7,40 +7,55 @@ python -m analysis.claims rows=rows.csv where="dataset == 'cifar10'" unequal_bud
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
 from analysis.cells import groups_of, is_determined, size_columns
-from analysis.claim_arms import A3, C2
-from analysis.claim_base import Claim, Effect, Untestable
+from analysis.claim_arms import A3, C2, C3
+from analysis.claim_base import Claim, Effect, Untestable, path_lengths
 from analysis.claim_difficulty import C1
 from analysis.claim_optimum import A1, A2
-from analysis.claim_surplus import B
+from analysis.claim_strength import B1
+from analysis.claim_surplus import B2
 from analysis.columns import TOP1, Metric
-from analysis.commands import FORMAT, ROW_OPTIONS, read_request, show
-from analysis.provenance import warnings
-from analysis.render import Table, format_interval, format_p, format_value
+from analysis.commands import TABLE_OPTIONS, read_request, show, with_label
+from analysis.provenance import setting, warnings
+from analysis.render import (
+    Column,
+    Table,
+    format_interval,
+    format_p,
+    format_score,
+    format_value,
+    in_unit,
+    requested,
+)
 from harness.arguments import Option
 from harness.errors import command
-from harness.statistics import ALPHA, NO_ESTIMATE, holm, seeds_to_settle
+from harness.statistics import ALPHA, NO_ESTIMATE, detectable, holm
 
-OPTIONS = {**ROW_OPTIONS, "format": FORMAT, "unequal_budgets": Option(bool, default=False)}
-CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B, C1, C2)}
-MOST_SEEDS = 1000  # seeds to settle above which the table says ">1000"
+OPTIONS = {**TABLE_OPTIONS, "unequal_budgets": Option(bool, default=False)}
+CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B1, B2, C1, C2, C3)}
+NUMBERS = {
+    "effect": ("effect", "effect_low", "effect_high"),
+    "trials": ("done", "trials"),
+}
+"""The numbers of columns that are not called as they are."""
 
 
 @dataclass(frozen=True)
 class ClaimResult:
     """A claim's test on one group of rows. A positive effect is in the direction predicted."""
 
-    claim: str  # A1 ... C2
+    claim: str  # A1 ... C3
     group: str  # "dataset cifar10, family cifar_resnet"; empty for all rows
     verdict: str  # supported, contradicted, undecided, control, not tested
     effect: Effect | None = None
     p: float = math.nan  # adjusted by Holm over the groups of the claim
-    seeds_to_settle: float = math.nan  # per cell, for an effect of this size
+    detectable: float = math.nan  # true effect that these seeds would find with 80 % power
     done: int = 0  # completed trials of the group
     trials: int = 0
     compared: str = ""  # what was compared, or why nothing was
@@ -90,7 +105,7 @@ def _test_groups(
         group = ", ".join(f"{name} {format_value(value)}" for name, value in key.items())
         try:
             notes = "" if unequal_budgets else claim.check_budget(part, columns)
-            notes += claim.describe_cost(part, columns)
+            notes += path_lengths(part, rows) + claim.describe_cost(part, columns)
             for effect in claim.test(part, columns, metric):
                 untested = result(part, group, "undecided", effect.compared + notes)
                 yield replace(untested, effect=effect)
@@ -125,75 +140,147 @@ def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
         return result
     if effect.is_control:
         return replace(result, verdict="control", p=effect.p)
-    if p < ALPHA and effect.doubt:  # more seeds of these magnitudes may never settle it
-        return replace(result, p=p, compared=f"{result.compared}; {effect.doubt}")
-    seeds = seeds_to_settle(effect.estimate, effect.seeds, tests)
-    result = replace(result, seeds_to_settle=seeds)
+    found = detectable(effect.estimate, tests)
+    is_correlation = CLAIMS[result.claim].unit == "correlation"  # tests compare Fisher's z
+    result = replace(result, p=p, detectable=math.tanh(found) if is_correlation else found)
     if math.isnan(p):
         why = f"{result.compared}; one seed gives no estimate of the noise"
         return replace(result, compared=why)
-    significant = "supported" if effect.estimate.effect > 0 else "contradicted"
-    return replace(result, verdict=significant if p < ALPHA else "undecided", p=p)
+    if not p < ALPHA:
+        return result
+    if effect.doubt:
+        return replace(result, compared=f"{result.compared}; {effect.doubt}")
+    if effect.estimate.effect > 0:
+        return replace(result, verdict="supported")
+    if CLAIMS[result.claim].refutable:
+        return replace(result, verdict="contradicted")
+    return replace(result, compared=f"{result.compared}; the opposite does not refute the claim")
 
 
 def claims_table(
-    results: Sequence[ClaimResult], extra_notes: Sequence[str], metric: Metric = TOP1
+    results: Sequence[ClaimResult],
+    extra_notes: Sequence[str],
+    metric: Metric = TOP1,
+    settings: str = "",
+    columns: Sequence[str] | None = None,
 ) -> Table:
-    """Return the table of verdicts, a row per claim and group."""
-    return Table(
-        ("claim", "group", "effect", "p", "seeds to settle", "verdict", "trials", "compared"),
-        tuple(_row(result, metric) for result in results),
-        "The claims tested on these rows.",
-        (
-            *(f"{claim.name}: {claim.statement}." for claim in CLAIMS.values()),
-            *_notes(results, metric),
-            *extra_notes,
-        ),
+    """Return the table of verdicts, a row per claim and group, and a note on those not tested.
+
+    `settings` are what all trials have in common. `columns` are those that the user asks for; by
+    default a column that says nothing is left out. CSV has a row for every result.
+    """
+    tested = [result for result in results if result.effect]
+    untested = [result for result in results if not result.effect]
+    available = _columns(tested, untested, metric)
+    shown = requested(available, columns)
+    return Table.of(
+        shown,
+        available if columns is None else shown,
+        caption=f"The claims of the study, tested on these rows{settings and f': {settings}'}.",
+        notes=(*_notes(tested, metric), *_reasons(untested), *extra_notes),
         name="claims",
         strong="verdict",
     )
 
 
-def _row(result: ClaimResult, metric: Metric) -> tuple[str, ...]:
-    if CLAIMS[result.claim].is_correlation:
-        metric = replace(metric, scale=1.0, digits=2)
-    estimate = result.effect.estimate if result.effect else NO_ESTIMATE
-    seeds = result.seeds_to_settle
-    return (
-        result.claim,
-        result.group or "-",
-        format_interval(estimate.effect, estimate.half, metric, signed=True),
-        format_p(result.p),
-        "-" if math.isnan(seeds) else f">{MOST_SEEDS}" if seeds > MOST_SEEDS else f"{seeds:.0f}",
-        result.verdict,
-        f"{result.done} of {result.trials}",
-        result.compared,
-    )
+def _columns(
+    tested: Sequence[ClaimResult], untested: Sequence[ClaimResult], metric: Metric
+) -> list[Column]:
+    """Return every column; only the numbers have the results that were not tested."""
 
+    def column(
+        name: str, header: str, cell_of: Callable[[ClaimResult], str], is_shown: bool | None = None
+    ) -> Column:
+        cells = [cell_of(result) for result in tested or untested[:1]]
+        keys = NUMBERS.get(name, (name,))
+        held = {key: [numbers[key] for numbers in every] for key in keys}
+        has_content = any(cell != "-" for cell in cells)
+        return Column(name, header, cells, held, has_content if is_shown is None else is_shown)
 
-def _notes(results: Sequence[ClaimResult], metric: Metric) -> list[str]:
-    counts = [result.effect.seeds for result in results if result.effect]
-    counts = [count for count in counts if count > 0]
-    seeds = f"{min(counts):.3g}" if counts else "no"
-    if counts and f"{max(counts):.3g}" != seeds:
-        seeds += f" to {max(counts):.3g}"
-    unit = "points of top-1" if metric.name == "top1" else "nats"
+    every = [_numbers_of(result, metric) for result in (*tested, *untested)]
+    has_gaps = any(result.done < result.trials for result in tested)
     return [
-        f"effect: positive as predicted, in {unit} (A1, A2: change, from one size to the next, of "
-        "the slope over the whole scale of magnitudes; C1: a rank correlation); ± is half of a "
-        f"95 % t interval with a standard deviation per size; {seeds} seeds per cell.",
-        "A1, A2: linear-by-linear interaction of size rank and magnitude (primary); a verdict "
-        "also needs magnitudes chosen on validation that move in the same direction, because "
-        "slopes may differ while one magnitude is best everywhere.",
-        "A3, B, C: exploratory. A3, C2: the best arms, chosen on validation, are compared on test; "
-        "p is multiplied by the ratio of the numbers of arms; control: a schedule of the same mean "
-        "that does not follow the sparsity, p uncorrected. B: the least of a form's effects, "
-        "against none and against its controls.",
-        "p: Holm over the groups of a claim; supported or contradicted below 0.05. seeds to "
-        "settle: per cell, for 80 % power if the true effect is as large as this estimate, with "
-        "the same correction; more policies, not more seeds, settle C1. trials: completed trials "
-        "of the group.",
+        column("claim", "claim", lambda r: r.claim if tested else "all", True),
+        column("group", "group", lambda r: r.group or "-"),
+        column("effect", "effect", lambda r: format_effect(r, metric)),
+        column("p", "p", lambda r: format_p(r.p)),
+        column("detectable", "could find", lambda r: format_score(r.detectable, _unit(r, metric))),
+        column("verdict", "verdict", lambda r: r.verdict, True),
+        column("trials", "completed trials", lambda r: f"{r.done} of {r.trials}", has_gaps),
+        column("compared", "what was compared", lambda r: r.compared, True),
     ]
+
+
+def _numbers_of(result: ClaimResult, metric: Metric) -> dict[str, Any]:
+    unit = _unit(result, metric)
+    estimate = result.effect.estimate if result.effect else NO_ESTIMATE
+    numbers = {
+        "effect": estimate.effect,
+        "effect_low": estimate.low,
+        "effect_high": estimate.high,
+        "detectable": result.detectable,
+    }
+    return vars(result) | {name: in_unit(value, unit) for name, value in numbers.items()}
+
+
+def format_effect(result: ClaimResult, metric: Metric) -> str:
+    """Return the effect with its interval, in the unit of the claim."""
+    estimate = result.effect.estimate if result.effect else NO_ESTIMATE
+    unit = _unit(result, metric)
+    if unit == metric or math.isnan(estimate.low):
+        return format_interval(estimate.effect, estimate.half, unit, signed=True)
+    low, high = (format_score(value, unit, signed=True) for value in (estimate.low, estimate.high))
+    return f"{format_score(estimate.effect, unit, signed=True)} ({low}, {high})"
+
+
+def _unit(result: ClaimResult, metric: Metric) -> Metric:
+    """Return how the effect is shown; a drift and a correlation are not results."""
+    is_result = CLAIMS[result.claim].unit == "result"
+    return metric if is_result else replace(metric, scale=1.0, digits=2)
+
+
+def _reasons(untested: Sequence[ClaimResult]) -> list[str]:
+    """Return the note on the claims that were not tested, and why."""
+    claims_of: dict[str, list[str]] = {}
+    for result in untested:
+        group = f" at {result.group}" if result.group else ""
+        claims_of.setdefault(result.compared, []).append(f"{result.claim}{group}")
+    texts = [f"{', '.join(names)} ({reason})" for reason, names in claims_of.items()]
+    return [f"Not tested: {'; '.join(texts)}."] if texts else []
+
+
+def _notes(tested: Sequence[ClaimResult], metric: Metric) -> list[str]:
+    """Return how to read the results, of the claims that were tested."""
+    names = {result.claim for result in tested}
+    statements = [
+        f"{claim.name}: {claim.statement}." for claim in CLAIMS.values() if claim.name in names
+    ]
+    if not tested:
+        return []
+    counts = [result.effect.seeds for result in tested if result.effect]
+    counts = [count for count in counts if count > 0]
+    low, high = (f"{value:.3g}" for value in (min(counts, default=0), max(counts, default=0)))
+    seeds = f"{low} to {high} seeds" if low != high else f"{low} seed{'' if low == '1' else 's'}"
+    unit = "points of top-1" if metric.name == "top1" else "nats"
+    notes = {
+        f"Effect: positive as predicted, in {unit}; ± is half of a 95 % t interval, {seeds} per "
+        "cell; it covers the seeds, not the finite test set.": names,
+        "A1, A2: how far the best magnitude on validation moves from one size to the next, on the "
+        "scale of magnitudes (none is 0), and its 95 % interval; p is the probability that it does "
+        "not move in this direction (one-sided: below 0.05 the interval may still hold 0).": names
+        & {"A1", "A2"},
+        "A3, C2, C3: exploratory. The best arms, chosen on validation, are compared on test; the "
+        "interval and p allow for that choice. Control: p uncorrected.": names & {"A3", "C2", "C3"},
+        "B1: the lesser of the two changes; both must hold.": names & {"B1"},
+        "B2: exploratory. The least of a form's effects, against none and against its controls; it "
+        "must also beat none itself.": names & {"B2"},
+        "C1: exploratory. A rank correlation at equal magnitude and its 95 % interval; more "
+        "policies, not more seeds, settle it.": names & {"C1"},
+        "p: Holm over the groups of a claim; supported or contradicted below 0.05. Could find: the "
+        "true effect that these seeds find with 80 % power. Seeds that are added until a verdict "
+        "appears give false ones.": names,
+    }
+    return [*statements, *(note for note, claims in notes.items() if claims)]
 
 
 def usage() -> str:
@@ -206,8 +293,10 @@ def main(args: list[str]) -> int:
     """Print the table of verdicts."""
     request = read_request(args, OPTIONS)
     frame, metric = request.frame, request.metric
-    results = claims(frame, metric, request.options["unequal_budgets"], request.by)
-    print(show(claims_table(results, warnings(frame), metric), request.options["format"]))
+    options, notes = request.options, warnings(frame, request.by)
+    results = claims(frame, metric, options["unequal_budgets"], request.by)
+    table = claims_table(results, notes, metric, setting(frame), options["columns"])
+    print(show(with_label(table, frame, options["label"]), options["format"]))
     return 0
 
 

@@ -26,11 +26,11 @@ COLUMNS = {
     "magnitude": "none, or a share in [0, 1] of the policy's scale",
     "seed": "replicate",
     "precision": "fp32 or bf16_autocast",
-    "batch_size": "global batch, where the sweep varies it",
-    "lr": "peak learning rate, where varied",
+    "batch_size": "global batch",
+    "lr": "peak learning rate",
     "weight_decay": "where varied",
     "label_smoothing": "where varied",
-    "train_size": "training images, where varied",
+    "train_size": "training images; empty for all that are not validation",
     "method": "the method that chooses the weights to prune, where varied",
     "pruning": "how sparsity rises along the path, where varied",
     "schedule": "the schedule of the magnitude along the levels, where varied",
@@ -50,6 +50,7 @@ COLUMNS = {
     "test_loss": "cross entropy on test, nats",
     "epochs": "epochs of all stages of the trial's path, as configured",
     "examples": "training examples seen along the path",
+    "test_images": "images in test, which accuracies on test are shares of",
     "train_macs": "multiply-adds of training along the path: 3 x forward",
     "gpu_seconds": "device-seconds along the path, shared stages counted in full",
     "estimated_seconds": "device-seconds expected from a pilot of each stage's size",
@@ -73,7 +74,7 @@ REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
 SCORES = ("val_top1", "test_top1")
 COUNTS = (
     "params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero", "epochs",
-    "examples", "train_macs", "gpu_seconds", "estimated_seconds",
+    "examples", "test_images", "train_macs", "gpu_seconds", "estimated_seconds",
 )  # fmt: skip
 
 
@@ -95,6 +96,22 @@ RANGES = {
     "seed": Range(math.inf, "left", "not a whole number of 0 or more"),
 }
 """The columns of numbers."""
+RESULTS = (
+    *SCORES, "val_loss", "test_loss", "params_nonzero", "macs_nonzero", "sparsity_achieved",
+    "gpu_seconds", "estimated_seconds", "why",
+)  # fmt: skip
+"""Columns in which trials of one config may differ."""
+HEADERS = {
+    "dense_long": "dense control of",
+    "lr": "learning rate",
+    "train_size": "training images",
+    "params_total": "parameters",
+    "params_nonzero": "non-zero parameters",
+    "macs_dense": "multiply-adds",
+    "macs_nonzero": "non-zero multiply-adds",
+    "train_macs": "training multiply-adds",
+}
+"""What tables call a column whose name is not made of words; for others see `header_of`."""
 NONE = "none"  # no augmentation: a level of magnitude of its own; no additional parameters
 
 
@@ -121,6 +138,11 @@ def is_axis(name: str) -> bool:
     return name in AXES or "." in name
 
 
+def header_of(name: str) -> str:
+    """Return what tables call a column: `weight_decay` is `weight decay`, a key its last part."""
+    return HEADERS.get(name) or name.rpartition(".")[2].replace("_", " ") or name
+
+
 def is_missing(value: Any) -> bool:
     """Return whether a cell of a table is empty: None or NaN."""
     return value is None or (not isinstance(value, np.ndarray) and value != value)
@@ -133,7 +155,11 @@ def values_of(frame: pd.DataFrame, name: str) -> list[Any]:
     """
     if name not in frame.columns:
         return [None] * len(frame)
-    return [None if is_missing(value) else value for value in frame[name].tolist()]
+    values = frame[name].tolist()
+    if not frame[name].hasnans:
+        return values
+    is_empty = frame[name].isna().tolist()
+    return [None if empty else value for value, empty in zip(values, is_empty, strict=True)]
 
 
 def on_one_line(text: str) -> str:

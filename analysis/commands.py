@@ -6,7 +6,7 @@ import ast
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from harness.sweep.axes import LONG, PATHS, SHORT
 from harness.sweep.where import parse
 
 FORMATS = {"screen": screen, "latex": latex, "markdown": markdown, "csv": csv, "html": html}
+LABEL = Option(example="tab:best")
 FORMAT = Option(default="screen", choices=tuple(FORMATS))
 ROW_OPTIONS = {
     "rows": Option(list, example="rows.csv"),
@@ -34,6 +35,13 @@ ROW_OPTIONS = {
     "metric": Option(default="top1", choices=METRICS),
 }
 """Options of every command that evaluates rows."""
+TABLE_OPTIONS = {
+    **ROW_OPTIONS,
+    "format": FORMAT,
+    "columns": Option(list, example="best,test"),
+    "label": LABEL,
+}
+"""Options of every command that prints a table for a paper."""
 MOST_VALUES = 6  # of a column, named where a condition selects nothing
 
 
@@ -96,6 +104,17 @@ def output_folder(text: str | Path) -> Path:
 def show(table: Table, form: str) -> str:
     """Return the table as text in one of `FORMATS`."""
     return FORMATS[form](table)
+
+
+def with_label(table: Table, frame: pd.DataFrame, label: str | None) -> Table:
+    """Return the table with the `label` of LaTeX; by default it names the sweep of the rows."""
+    if label is None:
+        grids = sorted({str(name) for name in values_of(frame, "grid") if name is not None})
+        sweep = [re.sub(r"[^A-Za-z0-9]+", "-", grids[0])] if len(grids) == 1 else []
+        return replace(table, label=":".join(["tab", *sweep, table.name]))
+    if not re.fullmatch(r"[\w:.-]+", label, re.ASCII):
+        raise UserError(f"label={label} is not a label: write letters, digits, and any of :._-")
+    return replace(table, label=label)
 
 
 # --- rows ---------------------------------------------------------------------------------------

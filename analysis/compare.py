@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,29 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import Cell, SizeKey, cells_per_size, magnitude_key, size_columns
-from analysis.columns import AXES, TOP1, Metric, is_axis, on_one_line
-from analysis.commands import FORMAT, ROW_OPTIONS, keys_in, load, read_request, selected, show
+from analysis.columns import AXES, TOP1, Metric, header_of, is_axis, on_one_line
+from analysis.commands import (
+    FORMAT,
+    LABEL,
+    ROW_OPTIONS,
+    keys_in,
+    load,
+    read_request,
+    selected,
+    show,
+    with_label,
+)
 from analysis.provenance import PROVENANCE, warnings
-from analysis.render import Table, format_interval, format_p, format_score, format_value
+from analysis.render import (
+    Column,
+    Table,
+    counted,
+    format_interval,
+    format_p,
+    format_score,
+    format_value,
+    in_unit,
+)
 from harness import statistics as stats
 from harness.arguments import Option
 from harness.errors import UserError, command
@@ -30,6 +49,7 @@ from harness.errors import UserError, command
 OPTIONS = {
     **ROW_OPTIONS,
     "format": FORMAT,
+    "label": LABEL,
     "with": Option(list, required=True, example="before.csv"),
     "show": Option(default="changed", choices=("changed", "all")),
 }
@@ -63,8 +83,8 @@ def compare(
 ) -> list[Change]:
     """Return the change of every cell of either sweep, in order of sizes and magnitudes.
 
-    The spread is pooled over the cells of one size in both sweeps (over all cells where a size has
-    one seed each), runs count as independent, p-values are Holm's over all cells compared.
+    The spreads are those of the cells of one size in both sweeps (pooled over all cells where a
+    size has one seed each), runs count as independent, p-values are Holm's over all cells compared.
     """
     columns = _shared_size_columns(before, after, by)
     sides: list[dict[SizeKey, tuple[Cell, ...]]] = [
@@ -77,11 +97,15 @@ def compare(
     changes: list[Change] = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         old, new = ({cell.magnitude: cell for cell in side.get(key, ())} for side in sides)
-        own = stats.pooled([cell.val for cell in (*old.values(), *new.values())])
+        spreads = stats.spreads(
+            {(at, m): cell.val for at, side in enumerate((old, new)) for m, cell in side.items()}
+        )
         size = dict(zip(columns, key, strict=True))
         for magnitude in sorted({*old, *new}, key=magnitude_key):
             pair = old.get(magnitude), new.get(magnitude)
-            changes.append(_change(size, magnitude, pair, own if own.freedom else overall))
+            noise = [spreads.get((which, magnitude), overall) for which in range(2)]
+            noise = [spread if spread.freedom else overall for spread in noise]
+            changes.append(_change(size, magnitude, pair, noise))
     adjusted = stats.holm([change.p for change in changes])
     for at, (change, p) in enumerate(zip(changes, adjusted, strict=True)):
         if not change.verdict:
@@ -117,11 +141,11 @@ def _change(
     size: dict[str, Any],
     magnitude: float | str,
     pair: tuple[Cell | None, Cell | None],
-    spread: stats.Spread,
+    spreads: Sequence[stats.Spread],
 ) -> Change:
     """Return the change of a cell with its uncorrected p-value; the verdict is empty if p decides.
 
-    `pair` is the cell before and after, None where a sweep lacks it.
+    `pair` is the cell before and after, None where a sweep lacks it; `spreads` are theirs.
     """
     old, new = pair
     if old is None or new is None:
@@ -134,44 +158,57 @@ def _change(
     change = Change(size, magnitude, "", old.mean_val, new.mean_val, test_differs=test_differs)
     if sorted(old.val) == sorted(new.val):
         return replace(change, verdict="identical", half=0.0)
-    if not spread.freedom:
+    estimate = stats.difference(new.val, spreads[1], old.val, spreads[0])
+    if not estimate.freedom:
         return replace(change, verdict="one seed")
-    counts = len(old.val), len(new.val)
-    error = stats.standard_error(spread, *counts)
-    difference = new.mean_val - old.mean_val
-    p = stats.t_tails(difference / error, spread.freedom) if error else 0.0
-    return replace(change, half=stats.half_width(spread, *counts), p=p)
+    return replace(change, half=estimate.half, p=estimate.p)
 
 
 def comparison_table(
     changes: Sequence[Change], notes: Sequence[str], metric: Metric = TOP1, every: bool = False
 ) -> Table:
     """Return the table of the notable cells, or of `every` cell."""
-    columns = list(changes[0].size) if changes else []
-    rows = tuple(
-        (
-            *(format_value(value) for value in change.size.values()),
-            format_value(change.magnitude),
-            format_score(change.before, metric),
-            format_score(change.after, metric),
-            format_interval(change.after - change.before, change.half, metric, signed=True),
-            format_p(change.p),
-            change.verdict,
-        )
-        for change in changes
-        if every or change.is_notable
-    )
+    shown = [change for change in changes if every or change.is_notable]
+    names = list(changes[0].size) if changes else []
+
+    def column(header: str, cells: Iterable[str], numbers: dict[str, list[Any]]) -> Column:
+        return Column(header, header, list(cells), numbers)
+
+    def score(header: str, values: list[float]) -> Column:
+        numbers = {header: [in_unit(value, metric) for value in values]}
+        return column(header, (format_score(value, metric) for value in values), numbers)
+
+    def words(name: str, values: list[Any]) -> Column:
+        return column(header_of(name), map(format_value, values), {name: values})
+
+    differences = [(change.after - change.before, change.half) for change in shown]
+    columns = [
+        *(words(name, [change.size[name] for change in shown]) for name in names),
+        words("magnitude", [change.magnitude for change in shown]),
+        score("first", [change.before for change in shown]),
+        score("second", [change.after for change in shown]),
+        column(
+            "change",
+            (format_interval(*difference, metric, signed=True) for difference in differences),
+            {
+                "change": [in_unit(value, metric) for value, _ in differences],
+                "change_half": [in_unit(half, metric) for _, half in differences],
+            },
+        ),
+        column("p", (format_p(change.p) for change in shown), {"p": [c.p for c in shown]}),
+        words("verdict", [change.verdict for change in shown]),
+    ]
     compared = [change for change in changes if not math.isnan(change.before)]
     verdicts = Counter(change.verdict for change in compared)
     counts = ", ".join(f"{verdicts[name]:,} {name}" for name in sorted(verdicts)) or "none"
-    return Table(
-        (*columns, "magnitude", "first", "second", "change", "p", "verdict"),
-        rows,
-        "Every cell of the two." if every else "Cells that differ between the two.",
-        (
-            f"{len(compared):,} cells compared: {counts}; "
-            f"{len(changes) - len(compared):,} cells are not in both, or not done in both. Test "
-            f"results differ in {sum(change.test_differs for change in compared):,} cells.",
+    return Table.of(
+        columns,
+        columns,
+        caption="Every cell of the two." if every else "Cells that differ between the two.",
+        notes=(
+            f"{counted(len(compared), 'cell')} compared: {counts}; not in both, or not done in "
+            f"both: {counted(len(changes) - len(compared), 'cell')}. Test results differ in "
+            f"{counted(sum(change.test_differs for change in compared), 'cell')}.",
             f"{metric.words} on validation, mean over seeds; ± is half of a 95 % t interval with a "
             "standard deviation pooled over the size's cells in both; p: Holm over all cells.",
             *notes,
@@ -212,7 +249,7 @@ def main(args: list[str]) -> int:
     changes = compare(before, after, request.by, request.metric)
     every = options["show"] == "all"
     table = comparison_table(changes, notes(before, after), request.metric, every)
-    print(show(table, options["format"]))
+    print(show(with_label(table, before, options["label"]), options["format"]))
     return 0
 
 

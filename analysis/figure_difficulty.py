@@ -12,8 +12,8 @@ from analysis import drawing
 from analysis.best import POLICY
 from analysis.cells import Cell, cells_per_size, size_columns
 from analysis.columns import TOP1, Metric
-from analysis.render import format_score, format_value
-from harness.statistics import rank_correlation
+from analysis.render import format_interval, format_value
+from harness import statistics as stats
 
 Point = tuple[str, float, Cell]  # a policy, a teacher's loss on its images (nats), a magnitude
 
@@ -23,8 +23,9 @@ def difficulty_against_accuracy(
 ) -> Figure | None:
     """Draw the mean test result against difficulty.
 
-    A dot per policy and magnitude, a colour per policy, a panel per size with Spearman's rank
-    correlation above it. None without the column `difficulty`, or with too many sizes.
+    A mark per policy and magnitude, a colour per policy unless they are too many, a panel per size
+    with Spearman's rank correlation above it. None without the column `difficulty`, or with too
+    many sizes.
     """
     points_of = _points_by_size(frame, metric, by)
     if not points_of or len(points_of) > drawing.MOST_PANELS:
@@ -33,22 +34,28 @@ def difficulty_against_accuracy(
     policies = list(
         dict.fromkeys(policy for points in points_of.values() for policy, _, _ in points)
     )
+    has_names = len(policies) <= drawing.MOST_NAMES
+    marks = {"seed"}
     for axes, (name, points) in zip(each, points_of.items(), strict=True):
+        _, x, cells = zip(*points, strict=True)
+        spread = stats.pooled([cell.test for cell in cells])
         for policy, difficulty, cell in points:
-            position = policies.index(policy)
+            half = stats.half_width(spread, len(cell.test))
+            marks |= set() if math.isnan(half) else {"interval"}
             setting = f"{policy} magnitude {format_value(cell.magnitude)}".strip()
             drawing.draw_point(
-                axes, difficulty, metric.scale * cell.mean_test, position,
-                f"{name}, {setting}: {format_score(cell.mean_test, metric)}",
-                drawing.marker(position), [metric.scale * value for value in cell.test],
-                markersize=3, label=drawing.fit_text(policy or "all"),
+                axes, difficulty, metric.scale * cell.mean_test,
+                drawing.distinct(policies.index(policy) if has_names else 0),
+                f"{name}, {setting}: {format_interval(cell.mean_test, half, metric)}",
+                metric.scale * half, [metric.scale * value for value in cell.test],
+                markersize=3,
+                label=drawing.fit_text(policy or "all" if has_names else "a policy"),
             )  # fmt: skip
-        _, x, cells = zip(*points, strict=True)
-        rho = rank_correlation(x, [cell.mean_test for cell in cells]).effect
+        rho = stats.rank_correlation(x, [cell.mean_test for cell in cells]).effect
         title = drawing.fit_text(name, drawing.PANEL_NAME_LENGTH)
         shown = title if math.isnan(rho) else f"{title}\nrho = {rho:.2f}"
         axes.set_title(shown, fontsize=drawing.POINTS)
-    return drawing.finish(figure, each, "difficulty (nats)", drawing.label("test", metric))
+    return drawing.finish(figure, each, "difficulty (nats)", drawing.label("test", metric), marks)
 
 
 def _points_by_size(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,17 +15,20 @@ from matplotlib.patches import Rectangle
 
 from analysis import drawing
 from analysis.best import SizeResult, magnitudes_of
-from analysis.columns import TOP1, Metric
+from analysis.cells import magnitude_key
+from analysis.columns import NONE, TOP1, Metric
 from analysis.render import format_value
 
+MOST_COLUMNS = 20  # with numbers in them
 MOST_HORIZONTAL_COLUMNS = 7  # with more columns, the numbers are turned by 90 degrees to fit
 NAME_LENGTH = 24  # characters on a line of a size's name, left of the map
 
 
 def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
-    """Return the figure; magnitudes that tie with the chosen one are outlined.
+    """Return the figure; magnitudes that tie with the chosen one on validation are framed.
 
-    The chosen magnitude has the widest outline. A cell without a result shows a dash.
+    The chosen magnitude has the widest frame. A cell without a result shows a dash. Too many
+    magnitudes for numbers get a scale of colours instead, and dots for frames.
     """
     magnitudes = magnitudes_of(results)
     change = np.full((len(results), len(magnitudes)), math.nan)
@@ -38,25 +42,58 @@ def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
     height = 0.9 + max(0.28, 0.15 * name_lines) * len(results)
     figure, (axes,) = drawing.panels(height=height)
     largest = float(np.nanmax(np.abs(change))) if not np.isnan(change).all() else 1.0
-    axes.imshow(change, cmap="PuOr", vmin=-largest or -1, vmax=largest or 1, aspect="auto")
-    rotation = 90 if len(magnitudes) > MOST_HORIZONTAL_COLUMNS else 0
+    image = axes.imshow(change, cmap="PuOr", vmin=-largest or -1, vmax=largest or 1, aspect="auto")
+    words = drawing.label("test", metric, True)
+    if len(magnitudes) <= MOST_COLUMNS:
+        rotation = 90 if len(magnitudes) > MOST_HORIZONTAL_COLUMNS else 0
+        _write_numbers(axes, results, change, rotation, 0.6 * largest, metric)
+        ticks: Any = range(len(magnitudes))
+        texts = [format_value(magnitude) for magnitude in magnitudes]
+        chosen, tied = "wide frame", "narrow"
+    else:
+        rotation = 0
+        round_ones = drawing.round_magnitudes([m for m in magnitudes if m != NONE])
+        texts = [format_value(magnitude) for magnitude in round_ones]
+        keys = [magnitude_key(magnitude) for magnitude in magnitudes]
+        ticks = np.interp([*map(magnitude_key, round_ones)], keys, range(len(keys)))
+        scale = figure.colorbar(image, ax=axes)
+        scale.ax.tick_params(labelsize=drawing.POINTS - 1)
+        chosen, tied = "large dot", "small"
+    for row, result in enumerate(results):
+        for magnitude in result.ties:
+            is_chosen = result.best is not None and magnitude == result.best.magnitude
+            _mark_tie(axes, magnitudes.index(magnitude), row, "frame" in chosen, is_chosen)
+    axes.set_xticks(ticks, texts, rotation=rotation)
+    axes.set_yticks(range(len(results)), names)
+    axes.set_xlabel(f"magnitude ({chosen}: chosen on\nvalidation, {tied}: ties with it)")
+    title = f"change from the magnitude chosen on validation, {words}"
+    axes.set_title(drawing.fit_text(title, 34), fontsize=drawing.POINTS)
+    return figure
+
+
+def _write_numbers(
+    axes: Any,
+    results: Sequence[SizeResult],
+    change: Any,
+    rotation: int,
+    dark: float,
+    metric: Metric,
+) -> None:
+    """Write the number of each cell, white where its change is larger than `dark`."""
+    magnitudes = magnitudes_of(results)
     for row, result in enumerate(results):
         for cell in result.cells:
             column = magnitudes.index(cell.magnitude)
             value = change[row, column]
-            is_dark = abs(value) > 0.6 * largest  # False for NaN
-            axes.text(column, row, "-" if math.isnan(value) else f"{value:+.{metric.digits}f}",
-                      ha="center", va="center", fontsize=drawing.POINTS - 2,
-                      color="white" if is_dark else "black", rotation=rotation)  # fmt: skip
-            if cell.magnitude in result.ties:
-                width = 1.6 if cell is result.best else 0.7
-                corner = (column - 0.46, row - 0.46)
-                axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, linewidth=width))
-    axes.set_xticks(
-        range(len(magnitudes)), [format_value(m) for m in magnitudes], rotation=rotation
-    )
-    axes.set_yticks(range(len(results)), names)
-    axes.set_xlabel("magnitude (boxed: ties)")
-    title = f"change from the best, {drawing.label('test', metric, True)}"
-    axes.set_title(drawing.fit_text(title, 30), fontsize=drawing.POINTS)
-    return figure
+            text = "-" if math.isnan(value) else f"{value:+.{metric.digits}f}"
+            colour = "white" if abs(value) > dark else "black"  # black for NaN
+            axes.text(column, row, text, ha="center", va="center", color=colour,
+                      fontsize=drawing.POINTS - 2, rotation=rotation)  # fmt: skip
+
+
+def _mark_tie(axes: Any, column: int, row: int, has_frame: bool, is_chosen: bool) -> None:
+    if not has_frame:
+        axes.plot([column], [row], "o", color="black", markersize=4 if is_chosen else 0.8)
+        return
+    corner, width = (column - 0.46, row - 0.46), 1.6 if is_chosen else 0.7
+    axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, linewidth=width))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing
 from analysis.best import SizeResult
+from analysis.columns import NONE
 from analysis.render import format_count, format_optimum, format_value
 from harness.statistics import Optimum
 
@@ -18,29 +19,38 @@ def optimum_against_params(results: Sequence[SizeResult]) -> Figure | None:
     """Draw the smooth optimum and its interval, with what validation chose.
 
     An open circle is the chosen magnitude, short dashes are those that tie with it; `none` is a
-    level of its own. An arrow means that the end of the grid cuts the interval off. None where no
-    size has an optimum.
+    level of its own. An arrow means that the end of the grid cuts the interval off. Where `none` is
+    chosen, the optimum is not drawn: the curve does not include `none`. Returns None where no size
+    has an optimum.
     """
-    names = drawing.names_of(results)
+    names, looks = drawing.names_of(results), drawing.looks_of(results)
     shown = [
-        (position, result, name)
-        for position, (result, name) in enumerate(zip(results, names, strict=True))
+        (result, name)
+        for result, name in zip(results, names, strict=True)
         if result.optimum and result.params
     ]
-    if not shown:
+    if not shown or not drawing.are_legible(results):
         return None
     figure, (axes,) = drawing.panels()
-    params = [float(result.params or 0) for _, result, _ in shown]
-    places = _side_by_side(params)
-    for (position, result, name), x in zip(shown, places, strict=True):
+    params = [float(result.params or 0) for result, _ in shown]
+    places, marks = _side_by_side(params), set()
+    for (result, name), x in zip(shown, places, strict=True):
+        look, best = looks[name], result.best
         assert result.optimum is not None
-        _draw_optimum(axes, x, result.optimum, position, name)
+        assert best is not None
+        if best.magnitude != NONE:
+            _draw_optimum(axes, x, result.optimum, look, name)
+            marks |= {"optimum", *(["cut"] if any(result.optimum.censored) else [])}
+        is_dense = len(result.ties) > drawing.MOST_POINTS
         for magnitude in result.ties:
-            is_chosen = result.best is not None and magnitude == result.best.magnitude
+            is_chosen = magnitude == best.magnitude
             shape, width, word = ("o", 9, "chosen") if is_chosen else ("_", 8, "ties")
+            marks.add("chosen" if is_chosen else "tie")
             tooltip = f"{name}: magnitude {format_value(magnitude)} {word} on validation"
-            drawing.draw_point(axes, x, drawing.place_of(magnitude, results), position, tooltip,
-                               shape, mfc="none", markersize=width)  # fmt: skip
+            place = drawing.place_of(magnitude, results)
+            drawing.draw_point(axes, x, place, look, tooltip, marker=shape, mfc="none",
+                               markersize=width, mew=0.4 if is_dense else 1.0)  # fmt: skip
+        axes.plot([], [], look.marker, color=look.colour, ms=4, label=drawing.fit_text(name))
     axes.set_xscale("log")
     axes.minorticks_off()
     factor = max(1.25, (max(params) / min(params)) ** 0.1)
@@ -51,20 +61,20 @@ def optimum_against_params(results: Sequence[SizeResult]) -> Figure | None:
     ends = axes.get_yticks()
     margin = 0.07 * (ends[-1] - ends[0])
     axes.set_ylim(ends[0] - margin, ends[-1] + margin)
-    return drawing.finish(figure, [axes], "non-zero parameters", "best magnitude (validation)")
+    label = "best magnitude on validation"
+    return drawing.finish(figure, [axes], "non-zero parameters", label, marks)
 
 
-def _draw_optimum(axes: Any, x: float, optimum: Optimum, position: int, name: str) -> None:
-    colour, _ = drawing.colour_and_dash(position)
+def _draw_optimum(axes: Any, x: float, optimum: Optimum, look: drawing.Look, name: str) -> None:
+    colour = look.colour
     axes.plot([x, x], [optimum.low, optimum.high], color=colour, linewidth=2)
     arrows = zip(optimum.censored, optimum.ends, (-0.05, 0.05), "v^", strict=True)
     for is_censored, end, length, head in arrows:
         if is_censored:
             axes.plot([x, x], [end, end + length], color=colour, linewidth=2)
             axes.plot([x], [end + length], head, color=colour, markersize=6)
-    drawing.draw_point(axes, x, optimum.at, position, f"{name}: optimum {format_optimum(optimum)}",
-                       drawing.marker(position), mec="white", mew=0.7, markersize=5.5,
-                       label=drawing.fit_text(name), zorder=3)  # fmt: skip
+    drawing.draw_point(axes, x, optimum.at, look, f"{name}: optimum {format_optimum(optimum)}",
+                       mec="white", mew=0.7, markersize=5.5, zorder=3)  # fmt: skip
 
 
 def _side_by_side(sizes: Sequence[float]) -> list[float]:

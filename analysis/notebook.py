@@ -5,8 +5,8 @@ Frames go in, frames come out. Nothing is printed, and only `report` writes file
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,107 +17,171 @@ from analysis.best import best_per_size
 from analysis.checks import check
 from analysis.claims import claims as claim_results
 from analysis.columns import METRICS, Metric
-from analysis.commands import keys_in, load, selected
+from analysis.commands import column_of, keys_in, load, selected, with_label
 from analysis.compare import compare as cell_changes
 from analysis.figures import figures as drawn_figures
-from analysis.provenance import warnings
+from analysis.provenance import setting, warnings
 from analysis.render import Table
 from analysis.report import write_report
-from analysis.table import best_table
+from analysis.table import best_table, numbers
+from harness.arguments import split_list
 from harness.errors import UserError, nearest
-from harness.statistics import NO_ESTIMATE, Optimum
+from harness.statistics import NO_ESTIMATE
 
 __all__ = ["best", "claims", "compare", "figures", "report", "rows", "table"]
 
 
-def rows(source: Any = None, where: str | None = None, **words: Any) -> pd.DataFrame:
-    """Return checked rows of files (one path or several), a DataFrame, or a sweep (`grid="name"`).
+Columns = Sequence[str] | str
+"""Names of columns: a list, or a text with commas, as on the command line."""
 
-    `words` are those of the commands: `rows(grid="quickstart", store="runs/store")`. Raises a
-    UserError that lists every mistake of the rows.
+
+def rows(
+    source: Any = None,
+    where: str | None = None,
+    *,
+    grid: str | None = None,
+    store: str | Path | None = None,
+    **overrides: Any,
+) -> pd.DataFrame:
+    """Return checked rows of files (one path or several), a DataFrame, or a sweep.
+
+    A sweep is named as on the command line: `rows(grid="quickstart", store="runs/store")`;
+    `overrides` are other keys of its config: `**{"axes.seed": [0, 1]}`. Raises a UserError that
+    lists every mistake of the rows.
     """
+    words = {"grid": grid, "store": store} | overrides
+    words = {name: value for name, value in words.items() if value is not None}
     if source is not None and words:
         raise UserError(f"with rows of its own these words mean nothing: {', '.join(words)}")
     if isinstance(source, pd.DataFrame):
         return selected(check(source, "the DataFrame"), where)
     paths = [source] if isinstance(source, str | Path) else source
-    overrides = [f"{key}={value}" for key, value in words.items()]
-    return selected(load(overrides, paths, keys=keys_in(where)), where)
+    arguments = [f"{key}={value}" for key, value in words.items()]
+    return selected(load(arguments, paths, keys=keys_in(where)), where)
 
 
 def best(
-    frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1"
+    frame: pd.DataFrame,
+    by: Columns | None = None,
+    metric: str = "top1",
+    where: str | None = None,
 ) -> pd.DataFrame:
     """Return the best magnitude for each size: chosen on validation, reported on test.
 
-    Accuracies are shares; a column `..._half` is the half-width of a 95 % interval; unknown values
-    are NaN.
+    `by` names the columns that define a size (`"width,sparsity"`), `where` selects rows (`"width <
+    1"`), `metric` is `top1` or `loss`. Accuracies are shares; a column `..._half` is the half-width
+    of a 95 % interval; unknown values are NaN.
     """
-    unknown = Optimum(math.nan, math.nan, math.nan, (math.nan, math.nan))
-    return pd.DataFrame(
-        {
-            **result.size,
-            "params_nonzero": result.params,
-            "best": result.best.magnitude if result.best else None,
-            "ties": result.ties,
-            "optimum": (optimum := result.optimum or unknown).at,
-            "optimum_low": optimum.low,
-            "optimum_high": optimum.high,
-            "val": result.best.mean_val if result.best else math.nan,
-            **{name: getattr(result, name) for name in ("test", "test_half", "gain", "gain_half")},
-            "missing": sum(cell.missing for cell in result.cells),
-            "diverged": sum(cell.diverged for cell in result.cells),
-        }
-        for result in best_per_size(frame, by, _metric(metric))
-    )
+    frame, names = _selection(frame, by, where)
+    chosen = _metric(metric)
+    results = best_per_size(frame, names, chosen)
+    values = numbers(results, replace(chosen, scale=1.0))
+    return pd.DataFrame([result.size for result in results]).assign(**values)
 
 
-def table(frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1") -> Table:
+def table(
+    frame: pd.DataFrame,
+    by: Columns | None = None,
+    metric: str = "top1",
+    where: str | None = None,
+    columns: Columns | None = None,
+    label: str | None = None,
+) -> Table:
     """Return the table of the best magnitude, which a notebook displays.
 
-    `analysis.commands.show` gives it in the formats of the commands.
+    `by`, `metric` and `where` are those of `best`; `columns` (`"best,test,seeds"`) chooses columns,
+    `label` is that of LaTeX. `analysis.commands.show(table, "latex")` gives it as a text in the
+    formats of the commands, and its method `frame()` as numbers.
     """
-    return best_table(best_per_size(frame, by, _metric(metric)), warnings(frame), _metric(metric))
+    frame, names = _selection(frame, by, where)
+    chosen = _metric(metric)
+    results = best_per_size(frame, names, chosen)
+    made = best_table(results, warnings(frame, names), chosen, setting(frame), _names(columns))
+    return with_label(made, frame, label)
 
 
 def claims(
     frame: pd.DataFrame,
     metric: str = "top1",
     unequal_budgets: bool = False,
-    by: Sequence[str] | None = None,
+    by: Columns | None = None,
+    where: str | None = None,
 ) -> pd.DataFrame:
-    """Return every claim's verdict, effect, interval and p-value, a row per claim and group."""
+    """Return every claim's verdict, effect, interval and p-value, a row per claim and group.
+
+    `unequal_budgets` also compares arms of unequal budgets; the others are those of `best`.
+    """
+    frame, names = _selection(frame, by, where)
     return pd.DataFrame(
         {
             **vars(result),
             "effect": (estimate := result.effect.estimate if result.effect else NO_ESTIMATE).effect,
             "half": estimate.half,
         }
-        for result in claim_results(frame, _metric(metric), unequal_budgets, by)
+        for result in claim_results(frame, _metric(metric), unequal_budgets, names)
     )
 
 
 def compare(
-    before: pd.DataFrame, after: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1"
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    by: Columns | None = None,
+    metric: str = "top1",
+    where: str | None = None,
 ) -> pd.DataFrame:
-    """Return every cell of two sweeps, and whether it changed by more than noise on validation."""
-    changes = cell_changes(before, after, by, _metric(metric))
+    """Return every cell of two sweeps, and whether it changed by more than noise on validation.
+
+    `by`, `metric` and `where` are those of `best`.
+    """
+    (before, names), (after, _) = (_selection(frame, by, where) for frame in (before, after))
+    changes = cell_changes(before, after, names, _metric(metric))
     return pd.DataFrame({**change.size, **vars(change)} for change in changes).drop(columns="size")
 
 
 def figures(
-    frame: pd.DataFrame, by: Sequence[str] | None = None, metric: str = "top1"
+    frame: pd.DataFrame,
+    by: Columns | None = None,
+    metric: str = "top1",
+    where: str | None = None,
 ) -> dict[str, Figure]:
-    """Return every figure that the rows allow, by name; `analysis.drawing.save` writes one."""
-    return drawn_figures(frame, best_per_size(frame, by, _metric(metric)), _metric(metric), by)
+    """Return every figure that the rows allow, by name; `analysis.drawing.save` writes one.
+
+    `by`, `metric` and `where` are those of `best`.
+    """
+    frame, names = _selection(frame, by, where)
+    results = best_per_size(frame, names, _metric(metric))
+    return drawn_figures(frame, results, _metric(metric), names)
 
 
 def report(
-    frame: pd.DataFrame, out: str | Path, by: Sequence[str] | None = None, metric: str = "top1"
+    frame: pd.DataFrame,
+    out: str | Path,
+    by: Columns | None = None,
+    metric: str = "top1",
+    where: str | None = None,
 ) -> Path:
-    """Write `report.html` with its rows into `out`; return the path of the page."""
-    words = [*([f"by={','.join(by)}"] if by else []), *([f"metric={metric}"] * (metric != "top1"))]
-    return write_report(frame, out, by, _metric(metric), words)[0]
+    """Write `report.html` with its rows into `out`; return the path of the page.
+
+    `by`, `metric` and `where` are those of `best`.
+    """
+    frame, names = _selection(frame, by, where)
+    words = [f"by={','.join(names)}"] if names else []
+    words += [f"metric={metric}"] * (metric != "top1")
+    return write_report(frame, out, names, _metric(metric), words)[0]
+
+
+def _selection(
+    frame: pd.DataFrame, by: Columns | None, where: str | None
+) -> tuple[pd.DataFrame, list[str] | None]:
+    """Return the rows for which `where` holds, and the columns that `by` names."""
+    names = _names(by)
+    return selected(frame, where), names and [column_of(frame, name) for name in names]
+
+
+def _names(names: Columns | None) -> list[str] | None:
+    if names is None:
+        return None
+    return split_list(names) if isinstance(names, str) else list(names)
 
 
 def _metric(name: str) -> Metric:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.cells import SizeKey, is_determined, size_keys
-from analysis.columns import on_one_line, values_of
+from analysis.cells import SizeKey, is_determined, size_columns, size_keys
+from analysis.columns import COLUMNS, is_axis, on_one_line, values_of
+from analysis.render import counted, format_range, format_value
 from harness.store.provenance import RECORDED
 
+MOST_VALUES = 6  # of a column, named in a warning
 PROVENANCE = ("split_hash", *(column for column in RECORDED if column != "split_hash"))
 """Columns in which the rows of one table should agree, the most important one first."""
 
@@ -43,9 +45,49 @@ def _differs(done: pd.DataFrame, name: str) -> bool:
     return not is_determined(done, name, parts)
 
 
-def warnings(frame: pd.DataFrame) -> list[str]:
+def setting(frame: pd.DataFrame) -> str:
+    """Return what the trials have in common: `cifar10, resnet, depth 20, 90 epochs`."""
+    done = frame[frame["state"] == "done"]
+    frame = frame if done.empty else done
+    parts = []
+    for name in ("dataset", "family", "depth", "width", "sparsity", "policy"):
+        if name not in frame.columns:
+            continue
+        values = frame[name].dropna().unique()
+        if len(values) == 1 and values[0] != 0:
+            word = "" if name in ("dataset", "family", "policy") else f"{name} "
+            parts.append(word + format_value(values[0]))
+    if "epochs" in frame.columns and frame["epochs"].notna().any():
+        parts.append(f"{format_range(frame['epochs'].min(), frame['epochs'].max())} epochs")
+    return ", ".join(parts)
+
+
+def pooled_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """Return the columns that nobody declared and that differ within a cell, with their values.
+
+    Trials that differ in them count as seeds of one cell. A column in which most values occur only
+    once is a measurement, such as a time, and is left out.
+    """
+    done = frame[frame["state"] == "done"]
+    cell = [*size_columns(frame, by), "magnitude"]
+    pooled = {}
+    for name in map(str, frame.columns):
+        if name in COLUMNS or is_axis(name) or name in cell:
+            continue
+        values = done[name].dropna().unique()
+        if 1 < len(values) <= len(done) / 2 and not is_determined(done, name, cell):
+            pooled[name] = sorted(map(format_value, values))
+    return pooled
+
+
+def warnings(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[str]:
     """Return what a reader must know of these rows: unfinished, diverged, made differently."""
-    messages = []
+    messages = [
+        f"the column {name} has several values within a cell ({', '.join(values[:MOST_VALUES])}"
+        f"{', ...' if len(values) > MOST_VALUES else ''}), which count as seeds of one cell: add "
+        "it to by=, or select rows with where="
+        for name, values in pooled_columns(frame, by).items()
+    ]
     done = frame[frame["state"] == "done"]
     if len(done) < len(frame):
         counts = frame["state"].value_counts()
@@ -61,7 +103,8 @@ def warnings(frame: pd.DataFrame) -> list[str]:
             messages.append(f"the rows differ in {column}: {on_one_line(text)}")
     flagged = sum(bool(flags) for flags in values_of(done, "flags"))
     if flagged:
-        messages.append(f"{flagged} trials changed code, packages or machine along their path")
+        trials = counted(flagged, "trial")
+        messages.append(f"{trials} changed code, packages or machine along the path")
     return messages
 
 

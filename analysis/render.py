@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv as csv_writer
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-from analysis.columns import TOP1, Metric, is_missing, on_one_line
-from analysis.rows_file import without_formulas
+import pandas as pd
+
+from analysis import rows_file
+from analysis.columns import NONE, TOP1, Metric, is_missing, on_one_line
+from harness.errors import UserError, nearest
 from harness.statistics import Optimum
 from harness.text_table import format_table
 
@@ -19,16 +20,38 @@ from harness.text_table import format_table
 
 
 def format_score(value: float, metric: Metric = TOP1, signed: bool = False) -> str:
-    """Return `0.8213` as `82.1` (percent), a loss as it is, and NaN as `-`."""
+    """Return `0.8213` as `82.1` (percent), a loss as it is, NaN as `-`; zero has no sign."""
     if math.isnan(value):
         return "-"
-    return f"{metric.scale * value:{'+' if signed else ''}.{metric.digits}f}"
+    text = f"{metric.scale * value:{'+' if signed else ''}.{metric.digits}f}"
+    return text if float(text) else text.lstrip("+-")
 
 
 def format_interval(value: float, half: float, metric: Metric = TOP1, signed: bool = False) -> str:
-    """Return `82.1 ± 0.4`; without the interval where there is none."""
+    """Return `82.1 ± 0.4`; without the interval where there is none, or it has no width.
+
+    An interval narrower than the last digit shown is rounded up to it.
+    """
     text = format_score(value, metric, signed)
-    return text if math.isnan(half) or text == "-" else f"{text} ± {format_score(half, metric)}"
+    if not half > 0 or text == "-":
+        return text
+    return f"{text} ± {format_score(max(half, 10.0**-metric.digits / metric.scale), metric)}"
+
+
+def in_unit(value: float, metric: Metric) -> float:
+    """Return a score as number in the unit of the tables; 0.8213 is 82.13 (percent)."""
+    return round(metric.scale * value, 9)
+
+
+def counted(count: float, noun: str) -> str:
+    """Return `1 seed`, `3 seeds`, `1,200 trials`."""
+    return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"
+
+
+def format_range(low: float, high: float) -> str:
+    """Return `5`, or `5 to 9`."""
+    first, last = (f"{value:,.10g}" for value in (low, high))
+    return first if first == last else f"{first} to {last}"
 
 
 def format_p(p: float) -> str:
@@ -43,27 +66,71 @@ def format_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else on_one_line(str(value))
 
 
+def format_levels(magnitudes: Sequence[float | str], levels: Sequence[float | str]) -> str:
+    """Return `none, 0.2 to 0.5`: runs of three and more neighbours among `levels` as ranges."""
+    places = sorted(levels.index(magnitude) for magnitude in magnitudes)
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    texts = [format_value(level) for level in levels]
+    parts = []
+    for run in runs:
+        shown = [texts[place] for place in run]
+        parts += [f"{shown[0]} to {shown[-1]}"] if len(run) > 2 else shown
+    return ", ".join(parts)
+
+
 def format_count(value: float | None) -> str:
-    """Return `272474` as `272k`, in three digits."""
+    """Return `272474` as `272k`, in three digits; powers of ten from 1e15 on."""
     if value is None:
         return "-"
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    if value >= 1e15:
+        return f"{value:.3g}"
+    for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{float(f'{value / limit:.3g}'):g}{suffix}"
     return f"{value:.0f}"
 
 
-def format_optimum(optimum: Optimum | None) -> str:
-    """Return `0.41 (0.22, 0.60)`; an interval that reaches the grid's end as `≤0.2`, `≥0.8`."""
+def format_optimum(optimum: Optimum | None, best: float | str | None = None) -> str:
+    """Return `0.41 (0.22, 0.60)`; an interval that reaches the grid's end as `≤0.2`, `≥0.8`.
+
+    If `best` is `none`, which lies below the lowest magnitude, so does the optimum.
+    """
     if optimum is None:
         return "-"
     censored_below, censored_above = optimum.censored
     low = f"≤{optimum.ends[0]:g}" if censored_below else f"{optimum.low:.2f}"
     high = f"≥{optimum.ends[1]:g}" if censored_above else f"{optimum.high:.2f}"
-    return f"{optimum.at:.2f} ({low}, {high})"
+    at = f"≤{optimum.ends[0]:g}" if best == NONE else f"{optimum.at:.2f}"
+    return f"{at} ({low}, {high})"
 
 
 # --- tables -------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """A column of a table; `columns=` calls it `name`."""
+
+    name: str
+    header: str
+    cells: Sequence[str]
+    numbers: Mapping[str, Sequence[Any]]  # what CSV and Parquet hold instead of the cells
+    is_shown: bool = True  # by default
+
+
+def requested(columns: Sequence[Column], names: Sequence[str] | None) -> list[Column]:
+    """Return the columns that `columns=` names; those shown by default if it is not given."""
+    if names is None:
+        return [column for column in columns if column.is_shown]
+    named = {column.name: column for column in columns}
+    for name in names:
+        if name not in named:
+            raise UserError(f"columns: there is no column '{name}'{nearest(name, named)}")
+    return [named[name] for name in dict.fromkeys(names)]
 
 
 @dataclass(frozen=True)
@@ -77,12 +144,30 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str
     notes: tuple[str, ...]
-    name: str  # of the LaTeX label and the HTML id
+    name: str  # of the HTML id, and of the LaTeX label where `label` is empty
     strong: str | None = None  # the column in bold
+    label: str = ""
+    numbers: Mapping[str, Sequence[Any]] | None = None  # CSV and Parquet; the cells if None
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, _on_one_line(getattr(self, field.name)))
+            if field.name != "numbers":
+                object.__setattr__(self, field.name, _on_one_line(getattr(self, field.name)))
+
+    @classmethod
+    def of(cls, columns: Sequence[Column], held: Sequence[Column], **words: Any) -> Table:
+        """Return a table of `columns`; CSV and Parquet hold the numbers of those in `held`."""
+        return cls(
+            tuple(column.header for column in columns),
+            tuple(zip(*(column.cells for column in columns), strict=True)),
+            numbers={n: v for column in held for n, v in column.numbers.items()},
+            **words,
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Return the numbers of the table, a column for each; the cells where it has none."""
+        numbers = self.numbers or dict(zip(self.header, self.columns(), strict=True))
+        return pd.DataFrame({name: _of_one_type(values) for name, values in numbers.items()})
 
     def columns(self) -> list[tuple[str, ...]]:
         """Return the cells column by column."""
@@ -91,6 +176,20 @@ class Table:
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         return html(self)
+
+
+def _of_one_type(values: Sequence[Any]) -> list[Any]:
+    """Return numbers as they are; texts, magnitudes and lists of them as texts."""
+    if not any(isinstance(value, str | tuple) for value in values):
+        return list(values)
+    return [
+        " ".join(map(format_value, value))
+        if isinstance(value, tuple)
+        else None
+        if is_missing(value)
+        else format_value(value)
+        for value in values
+    ]
 
 
 def _on_one_line(content: Any) -> Any:
@@ -124,11 +223,8 @@ def _escape_markdown(text: str) -> str:
 
 
 def csv(table: Table) -> str:
-    """Return the cells as CSV, without caption and notes; a spreadsheet runs none of them."""
-    buffer = io.StringIO()
-    writer = csv_writer.writer(buffer, lineterminator="\n")
-    writer.writerows(map(without_formulas, row) for row in (table.header, *table.rows))
-    return buffer.getvalue().rstrip("\n")
+    """Return the numbers as CSV, without caption and notes; a spreadsheet runs no cell."""
+    return rows_file.csv(table.frame()).rstrip("\n")
 
 
 def html(table: Table) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from analysis.best import SizeResult, magnitudes_of
-from analysis.cells import Cell, groups_of
+from analysis.cells import Cell, SizeKey, size_keys
 from analysis.columns import values_of
 from analysis.provenance import PROVENANCE
 from analysis.render import Table, format_value
 from harness.cluster.state import TRIED_BEFORE
+from harness.statistics import mean
 
 UNEXPLAINED = "unexplained error"
 UNEXPLAINED_CLASSES = ("code", "lost", "gang", "start")  # that neither policy nor user explains
@@ -96,13 +99,26 @@ def _finished_seeds(cell: Cell | None) -> str:
     return f"{len(cell.val)} of {cell.seeds}{diverged}"
 
 
+class Trial(NamedTuple):
+    """What the cost of a size needs of one of its trials; seconds are NaN where unknown."""
+
+    state: str
+    spent: float
+    estimate: float
+
+
 def cost(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     """Return device-hours by size: spent, estimated by pilots beforehand, and still to be spent."""
-    frame = frame.assign(**{n: values_of(frame, n) for n in ("gpu_seconds", "estimated_seconds")})
-    frame = frame.astype({"gpu_seconds": float, "estimated_seconds": float})
+    names = ("gpu_seconds", "estimated_seconds")
+    seconds = (pd.Series(values_of(frame, name), dtype=float) for name in names)
+    keys = size_keys(frame, columns)
+    places = frame.groupby(list(columns), dropna=False).ngroup() if columns else [0] * len(frame)
+    trials_of: dict[tuple[int, SizeKey], list[Trial]] = defaultdict(list)
+    for place, key, *values in zip(places, keys, frame["state"], *seconds, strict=True):
+        trials_of[place, key].append(Trial(*values))
     rows = [
-        (*map(format_value, size.values()), *_cost_of_size(trials))
-        for size, trials in groups_of(frame, columns)
+        (*map(format_value, key), *_cost_of_size(trials))
+        for (_, key), trials in sorted(trials_of.items(), key=lambda item: item[0][0])
     ]
     return Table(
         (*columns, "trials", "spent", "estimate", "off by", "left", "still to spend"),
@@ -120,22 +136,22 @@ def cost(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     )
 
 
-def _cost_of_size(trials: pd.DataFrame) -> tuple[str, ...]:
+def _cost_of_size(trials: Sequence[Trial]) -> tuple[str, ...]:
     """Return the cells of one size from its trials."""
-    done = trials[(trials["state"] == "done") & trials["gpu_seconds"].notna()]
-    spent, estimates = done["gpu_seconds"], done["estimated_seconds"]
+    done = [t for t in trials if t.state == "done" and not math.isnan(t.spent)]
+    spent = sum(trial.spent for trial in done)
     # diverged trials end early and are not repeated
-    remaining = trials[~trials["state"].isin(["done", "diverged"])]["estimated_seconds"]
-    expected = pd.Series(spent.mean(), remaining.index) if len(done) else remaining
-    errors = (estimates / spent - 1).abs()[spent > 0].dropna()
-    has_all = not estimates.isna().any()
+    remaining = [trial for trial in trials if trial.state not in ("done", "diverged")]
+    expected = [spent / len(done) if done else trial.estimate for trial in remaining]
+    errors = [abs(t.estimate / t.spent - 1) for t in done if t.spent and not math.isnan(t.estimate)]
+    estimated = sum(trial.estimate for trial in done)
     return (
         str(len(done)),
-        _hours(spent.sum()) if len(done) else "-",
-        "-" if done.empty else _hours(estimates.sum()) if has_all else "no estimate",
-        f"{100 * errors.mean():.0f} %" if len(errors) else "-",
+        _hours(spent) if done else "-",
+        "-" if not done else "no estimate" if math.isnan(estimated) else _hours(estimated),
+        f"{100 * mean(errors):.0f} %" if errors else "-",
         str(len(remaining)),
-        "unknown" if expected.isna().any() else _hours(expected.sum()),
+        "unknown" if math.isnan(sum(expected)) else _hours(sum(expected)),
     )
 
 
@@ -145,10 +161,13 @@ def _hours(seconds: float) -> str:
 
 def provenance(frame: pd.DataFrame) -> Table:
     """Return what the finished rows were made with; differences are named."""
-    done = frame[frame["state"] == "done"]
+    shown = [column for column in MADE_WITH if column in frame.columns]
+    done = frame.loc[frame["state"] == "done", shown]
     rows = []
-    for column in MADE_WITH:
-        counts = Counter(map(format_value, values_of(done, column)))
+    for column in shown:
+        counts: Counter[str] = Counter()
+        for value, number in done[column].value_counts(dropna=False).items():
+            counts[format_value(value)] += number
         if set(counts) - {"-"}:
             ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             differs = len(ordered) > 1
@@ -166,10 +185,13 @@ def provenance(frame: pd.DataFrame) -> Table:
 
 def digest(frame: pd.DataFrame) -> str:
     """Return 16 hex digits of the rows' content, the same for a CSV and a Parquet file of them."""
-    columns = [[_digest_text(v) for v in values_of(frame, str(name))] for name in frame.columns]
-    lines = ["\t".join(map(str, frame.columns)), *map("\t".join, zip(*columns, strict=True))]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    content = hashlib.sha256()
+    for name in frame.columns:
+        codes, values = pd.factorize(frame[name].astype(object))
+        texts = np.array([*map(_digest_text, values), ""], dtype=object)  # the last one: missing
+        content.update("\n".join([str(name), *texts[codes], "\n"]).encode())
+    return content.hexdigest()[:16]
 
 
 def _digest_text(value: Any) -> str:
-    return f"{value:.12g}" if isinstance(value, float | int) else str(value or "")
+    return f"{value:.12g}" if isinstance(value, float | int) else str(value)

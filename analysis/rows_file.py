@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.files import atomic_write, make_folder
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\uFF1D\uFF0B\uFF0D\uFF20]")  # also the full-width signs
-NUMBER = re.compile(r"-|[+-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?)?", re.ASCII | re.IGNORECASE)
+NUMBER = re.compile(r"-|[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 UTF_8 = "save it as 'CSV UTF-8', or convert it with iconv -f ENCODING -t utf-8"
 UTF_16 = f"text in UTF-16: {UTF_8.replace('ENCODING', 'utf-16')}"
 FOREIGN = {
@@ -80,12 +80,17 @@ def _check_is_csv(path: Path, head: bytes) -> None:
 
 def _read_csv(path: Path, head: bytes) -> pd.DataFrame:
     header = head.partition(b"\n")[0]
-    separator = next((s for s in (",", ";", "\t") if s.encode() in header), ",")
+    separator = max((b",", b";", b"\t"), key=lambda mark: header.count(mark))
+    # where a comma is the decimal point, as spreadsheets write it in much of Europe
+    has_commas = re.search(rb"[;\t]0,\d+[;\t\r\n]", head) and separator != b","
     types = dict.fromkeys(TEXT, str)
-    frame = pd.read_csv(path, sep=separator, dtype=types, low_memory=False, compression=None)
+    frame = pd.read_csv(path, sep=separator.decode(), decimal="," if has_commas else ".",
+                        dtype=types, low_memory=False, compression=None)  # fmt: skip
     if not isinstance(frame.index, pd.RangeIndex):  # pandas made an index of surplus cells
         raise ValueError("its lines have more cells than its header")
     frame = frame.rename(columns=_as_written)
+    if has_commas and "magnitude" in frame:
+        frame["magnitude"] = frame["magnitude"].str.replace(",", ".", regex=False)
     for name in frame.select_dtypes(["object", "str"]):
         if frame[name].astype("str").str.startswith("'").any():
             frame[name] = frame[name].map(_as_written)
@@ -96,16 +101,19 @@ def csv(frame: pd.DataFrame) -> str:
     """Return the rows as CSV; `read` gives the same rows back."""
     frame = frame.copy()
     for name in frame.select_dtypes(["object", "str"]):
-        frame[name] = frame[name].map(without_formulas)
+        if any(without_formulas(cell) is not cell for cell in frame[name].unique()):
+            frame[name] = frame[name].map(without_formulas)
     return str(frame.rename(columns=without_formulas).to_csv(index=False))
 
 
-def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
+def write(frame: pd.DataFrame, folder: Path, name: str = "rows") -> list[Path]:
     """Write `rows.csv` and `rows.parquet` into `folder`, each atomically; return their paths."""
     make_folder(folder)
-    table = frame.assign(magnitude=frame["magnitude"].astype(str))
+    if "magnitude" in frame.columns:
+        frame = frame.assign(magnitude=frame["magnitude"].astype(str))
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    atomic_write(folder / "rows.csv", csv(table).encode())
-    atomic_write(folder / "rows.parquet", buffer.getvalue())
-    return [folder / "rows.csv", folder / "rows.parquet"]
+    frame.to_parquet(buffer, index=False)
+    paths = [folder / f"{name}.csv", folder / f"{name}.parquet"]
+    atomic_write(paths[0], csv(frame).encode())
+    atomic_write(paths[1], buffer.getvalue())
+    return paths

@@ -3,78 +3,210 @@
 python -m analysis.table grid=quickstart                     # on the screen
 python -m analysis.table grid=quickstart format=latex        # also markdown, csv, html
 python -m analysis.table rows=rows.csv by=width where="sparsity == 0" metric=loss
-python -m analysis.table grid=quickstart out=out/quickstart  # table.tex, rows.csv, the figure
+python -m analysis.table grid=quickstart columns=best,val,test,seeds label=tab:quick format=latex
+python -m analysis.table grid=quickstart out=out/quickstart  # table.tex, .csv, rows.csv, the figure
+
+columns= chooses from params, epochs, examples, best, ties, optimum, val, test, sampling, gain,
+seeds, incomplete and differs_in. By default, a column that says nothing is left out; CSV has all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Sequence, Set
+from typing import Any
 
 from analysis import rows_file
 from analysis.best import SizeResult, best_per_size
-from analysis.columns import TOP1, Metric, on_one_line
-from analysis.commands import FORMAT, ROW_OPTIONS, output_folder, read_request, show
-from analysis.provenance import warnings
+from analysis.cells import LENGTHS
+from analysis.columns import NONE, TOP1, Metric, header_of, on_one_line
+from analysis.commands import TABLE_OPTIONS, output_folder, read_request, show, with_label
+from analysis.provenance import setting, warnings
 from analysis.render import (
+    Column,
     Table,
+    counted,
     format_count,
     format_interval,
+    format_levels,
     format_optimum,
+    format_range,
     format_score,
     format_value,
+    in_unit,
+    requested,
 )
 from harness.arguments import Option
 from harness.errors import command
 from harness.files import atomic_write, make_folder
+from harness.statistics import LEVEL, Optimum, t_quantile
 
-OPTIONS = {**ROW_OPTIONS, "format": FORMAT, "out": Option()}
+OPTIONS = {**TABLE_OPTIONS, "out": Option()}
+UNKNOWN = Optimum(math.nan, math.nan, math.nan, (math.nan, math.nan))
+
+
+def numbers(results: Sequence[SizeResult], metric: Metric = TOP1) -> dict[str, list[Any]]:
+    """Return the columns of all results as numbers, scores in the unit of `metric`.
+
+    A column `..._half` is the half-width of a 95 % interval; `sampling_half` is that of the test
+    result that is due to the finite number of test images. What is not known is NaN.
+    """
+    rows = [_numbers_of(result, metric) for result in results]
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _numbers_of(result: SizeResult, metric: Metric) -> dict[str, Any]:
+    best, cells = result.best, result.cells
+    optimum = result.optimum or UNKNOWN
+    if best and best.magnitude == NONE:  # which is not a point of the curve
+        optimum = UNKNOWN
+    scores = {
+        "val": best.mean_val if best else math.nan,
+        "test": result.test,
+        "test_half": result.test_half,
+        "sampling_half": _sampling_half(result, metric),
+        "gain": result.gain,
+        "gain_half": result.gain_half,
+    }
+    seeds = [len(cell.val) for cell in cells]
+    return {
+        "params_nonzero": math.nan if result.params is None else result.params,
+        **{
+            f"{name}_{end}": result.ranges.get(name, (math.nan, math.nan))[at]
+            for name in LENGTHS
+            for at, end in enumerate(("min", "max"))
+        },
+        "best": best.magnitude if best else None,
+        "ties": result.ties,
+        "open": result.open,
+        "optimum": round(optimum.at, 4),
+        "optimum_low": round(optimum.low, 4),
+        "optimum_high": round(optimum.high, 4),
+        **{name: in_unit(value, metric) for name, value in scores.items()},
+        "seeds_min": min(seeds, default=0),
+        "seeds_max": max(seeds, default=0),
+        "missing": sum(cell.missing for cell in cells),
+        "diverged": sum(cell.diverged for cell in cells),
+        "differs_in": result.differs_in,
+    }
+
+
+def _sampling_half(result: SizeResult, metric: Metric) -> float:
+    """Return half of the 95 % interval of a test accuracy that the finite test set leaves."""
+    images, _ = result.ranges.get("test_images", (math.nan, math.nan))
+    if metric.name != TOP1.name or not images > 0:
+        return math.nan
+    error = math.sqrt(result.test * (1 - result.test) / images)
+    return t_quantile(0.5 + LEVEL / 2, math.inf) * error
 
 
 def best_table(
-    results: Sequence[SizeResult], extra_notes: Sequence[str], metric: Metric = TOP1
+    results: Sequence[SizeResult],
+    extra_notes: Sequence[str],
+    metric: Metric = TOP1,
+    settings: str = "",
+    columns: Sequence[str] | None = None,
 ) -> Table:
     """Return the table of the best magnitude for each size, with notes on how to read it.
 
-    The columns `optimum` and `differs in` appear only where a size has something to show there.
+    `settings` are what all trials have in common. `columns` are those that the user asks for; by
+    default a column that says nothing is left out.
     """
-    has_optimum = any(result.optimum for result in results)
-    has_differences = any(result.differs_in for result in results)
-    rows = [_row(result, metric) for result in results]
-    header = [*(results[0].size if results else ()), "params", "best", "ties", "optimum", "val",
-              "test", "gain", "seeds", "incomplete", "differs in"]  # fmt: skip
-    hidden = {"optimum": not has_optimum, "differs in": not has_differences}
-    shown = [at for at, name in enumerate(header) if not hidden.get(name)]
-    return Table(
-        tuple(header[at] for at in shown),
-        tuple(tuple(row[at] for at in shown) for row in rows),
-        "Best augmentation magnitude for each size, chosen on validation and reported on test.",
-        (*_notes(results, metric, has_optimum), *extra_notes),
+    names = list(results[0].size) if results else []
+    sizes = [
+        Column(name, header_of(name), [format_value(r.size[name]) for r in results],
+               {name: [r.size[name] for r in results]})
+        for name in names
+    ]  # fmt: skip
+    available = _columns(results, metric, names)
+    shown = requested(available, columns)
+    *others, last = [header_of(name) for name in names if name != "dense_long"] or [""]
+    words = " and ".join(filter(None, (", ".join(others), last)))
+    subject = f"Best augmentation magnitude{words and f' for each {words}'}"
+    counts = sorted({len(cell.val) for r in results for cell in r.cells if cell.val})
+    seeds = f"{counts[0]} to {counts[-1]} seeds" if counts[1:] else counted(sum(counts), "seed")
+    details = ", ".join(filter(None, (settings, seeds)))
+    return Table.of(
+        [*sizes, *shown],
+        [*sizes, *(available if columns is None else shown)],
+        caption=f"{subject}, chosen on validation and reported on test: {details}.",
+        notes=(*_notes(results, metric, {column.name for column in shown}), *extra_notes),
         name="best-magnitude",
-        strong="best",
+        strong="best magnitude",
     )
 
 
-def _row(result: SizeResult, metric: Metric) -> list[str]:
-    best = result.best
-    others = [format_value(m) for m in result.ties if best and m != best.magnitude]
+def _columns(results: Sequence[SizeResult], metric: Metric, sizes: Sequence[str]) -> list[Column]:
+    """Return every column but those of the sizes."""
+    values = numbers(results, metric)
+
+    def column(
+        name: str, header: str, cells: Sequence[str], *keys: str, is_shown: bool = True
+    ) -> Column:
+        held = {key: values.get(key, []) for key in keys or (name,)}
+        return Column(name, header, cells, held, is_shown)
+
+    def score(value: float, half: float = math.nan, signed: bool = False) -> str:
+        return format_interval(value, half, metric, signed)
+
+    best = [result.best.magnitude if result.best else None for result in results]
+    params = [format_count(result.params) for result in results]
+    ties, open_cells = (
+        [format_levels(of(r), [cell.magnitude for cell in r.cells]) or "-" for r in results]
+        for of in (lambda r: r.ties if len(r.ties) > 1 else (), lambda r: r.open)
+    )
+    optima = [format_optimum(r.optimum, m) for r, m in zip(results, best, strict=True)]
+    gains = [score(r.gain, r.gain_half, signed=True) for r in results]
+    validation = [score(r.best.mean_val) if r.best else "-" for r in results]
+    sampling = [score(_sampling_half(result, metric)) for result in results]
+    seeds, gaps = list(map(_seeds, results)), list(map(_incomplete, results))
+    has_gaps = _says_something(gaps)
+    differs = [", ".join(map(on_one_line, r.differs_in)) or "-" for r in results]
+
+    epochs, examples = (
+        [format_range(*r.ranges[name]) if name in r.ranges else "-" for r in results]
+        for name in LENGTHS
+    )
+    # equal epochs of other numbers of examples; the epochs say the rest
+    pairs = {pair for pair in zip(epochs, examples, strict=True) if pair[1] != "-"}
+    lengths = {
+        "epochs": len({*epochs} - {"-"}) > 1 and "epochs" not in sizes,
+        "examples": len(pairs) > len({epoch for epoch, _ in pairs}),
+    }
+    has_params = _says_something(params) and "params_nonzero" not in sizes
     return [
-        *(format_value(value) for value in result.size.values()),
-        format_count(result.params),
-        format_value(best.magnitude) if best else "-",
-        " ".join(others) or "-",
-        format_optimum(result.optimum),
-        format_score(best.mean_val, metric) if best else "-",
-        format_interval(result.test, result.test_half, metric),
-        format_interval(result.gain, result.gain_half, metric, signed=True),
-        _seeds(result),
-        _incomplete(result),
-        ", ".join(map(on_one_line, result.differs_in)) or "-",
+        column("params", "parameters", params, "params_nonzero", is_shown=has_params),
+        *(
+            column(name, name, cells, f"{name}_min", f"{name}_max", is_shown=lengths[name])
+            for name, cells in zip(LENGTHS, (epochs, examples), strict=True)
+        ),
+        column("best", "best magnitude", [format_value(magnitude) for magnitude in best]),
+        column("ties", "ties", ties),
+        column("open", "open", open_cells, is_shown=_says_something(open_cells)),
+        column(
+            "optimum",
+            "smooth optimum",
+            optima,
+            *("optimum", "optimum_low", "optimum_high"),
+            is_shown=_says_something(optima),
+        ),
+        column("val", "validation", validation, is_shown=False),
+        column("test", "test", [score(r.test, r.test_half) for r in results], "test", "test_half"),
+        column("sampling", "± of the test set", sampling, "sampling_half", is_shown=False),
+        column("gain", "gain", gains, "gain", "gain_half", is_shown=_says_something(gains)),
+        column("seeds", "seeds", seeds, "seeds_min", "seeds_max", is_shown=len({*seeds}) > 1),
+        column("incomplete", "incomplete", gaps, "missing", "diverged", is_shown=has_gaps),
+        column("differs_in", "differs in", differs, is_shown=_says_something(differs)),
     ]
 
 
+def _says_something(cells: Sequence[str]) -> bool:
+    return any(cell != "-" for cell in cells)
+
+
 def _seeds(result: SizeResult) -> str:
-    counts = sorted({len(cell.val) for cell in result.cells})
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+    counts = [len(cell.val) for cell in result.cells]
+    return format_range(min(counts), max(counts))
 
 
 def _incomplete(result: SizeResult) -> str:
@@ -88,42 +220,80 @@ def _incomplete(result: SizeResult) -> str:
     return "; ".join(parts) or "-"
 
 
-def _notes(results: Sequence[SizeResult], metric: Metric, has_optimum: bool) -> list[str]:
-    counts = sorted({len(cell.val) for line in results for cell in line.cells if cell.val})
-    seeds = f"{counts[0]} to {counts[-1]}" if counts[1:] else str(counts[0] if counts else "no")
-    lower = "" if metric.sign > 0 else ", lower is better, a positive gain is an improvement"
-    notes = [
-        f"{metric.words}, mean over {seeds} seeds{lower}; ± is half of a 95 % t interval with a "
-        "standard deviation pooled over the magnitudes of the size (none with one seed).",
-        "ties: other magnitudes that are statistically indistinguishable from the best on "
-        "validation (one-sided t tests at 5 %, Bonferroni); gain: test result compared with no "
-        "augmentation (none)" + (", in points." if metric.name == "top1" else "."),
-    ]
-    if has_optimum:
+def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> list[str]:
+    """Return how to read the columns that are `shown`."""
+    lower = "" if metric.sign > 0 else "; lower is better, and a positive gain is an improvement"
+    has_half = any(not math.isnan(result.test_half) for result in results)
+    spread = (
+        ". ± is half of a 95 % t interval that allows for the choice among the ties; it covers the "
+        f"seeds, not the finite test set{_sampling(results, metric)}"
+        if has_half and shown & {"test", "gain"}
+        else ""
+    )
+    notes = [f"{metric.words}, mean over seeds{lower}{spread}."]
+    if "ties" in shown:
         notes.append(
-            "optimum: where a smooth curve through the validation means is highest, with its 95 % "
-            "interval; ≤ and ≥: it may lie beyond the magnitudes of the grid."
+            "Ties: the best and all magnitudes that are statistically indistinguishable from it "
+            f"on validation (one-sided t tests at 5 %, Bonferroni).{_power(results, metric)}"
+        )
+    if "open" in shown:
+        notes.append(
+            "Open: magnitudes of which no seed is done or some diverged, and which may be better."
+        )
+    if "gain" in shown:
+        unit = ", in points" if metric.name == TOP1.name else ""
+        notes.append(f"Gain: test result compared with no augmentation (none){unit}.")
+    if "optimum" in shown:
+        notes.append(
+            "Smooth optimum: where a curve through the validation means is highest, with its 95 % "
+            "interval, which holds the ties. ≤ and ≥: it may lie beyond those of the grid; "
+            "none lies below all of them. Where none is best, only a bound is known."
         )
     return notes
+
+
+def _power(results: Sequence[SizeResult], metric: Metric) -> str:
+    """Return which differences between two magnitudes these seeds find, as a sentence."""
+    found = [r.detectable for r in results if not math.isnan(r.detectable)]
+    if not found:
+        return ""
+    low, high = (format_score(value, metric) for value in (min(found), max(found)))
+    sizes = f" to {high}, depending on the size," if low != high else ""
+    unit = " points" if metric.name == TOP1.name else ""
+    return f" A difference of {low}{sizes}{unit} would be found with 80 % power."
+
+
+def _sampling(results: Sequence[SizeResult], metric: Metric) -> str:
+    """Return ` (10,000 images: ± 0.7)`, as far as the rows say how many images there are."""
+    images = [r.ranges["test_images"] for r in results if "test_images" in r.ranges]
+    halves = [half for r in results if not math.isnan(half := _sampling_half(r, metric))]
+    if not halves:
+        return ""
+    count = format_range(min(low for low, _ in images), max(high for _, high in images))
+    return f" ({count} images: another ± {format_score(max(halves), metric)})"
 
 
 def main(args: list[str]) -> int:
     """Print the table; with `out`, also write it with its rows and figure into that folder."""
     request = read_request(args, OPTIONS)
-    frame, metric, out = request.frame, request.metric, request.options["out"]
+    frame, metric, options = request.frame, request.metric, request.options
     results = best_per_size(frame, request.by, metric)
-    table = best_table(results, warnings(frame), metric)
-    print(show(table, request.options["format"]))
-    if out is not None:
+    notes = warnings(frame, request.by)
+    table = best_table(results, notes, metric, setting(frame), options["columns"])
+    table = with_label(table, frame, options["label"])
+    print(show(table, options["format"]))
+    if options["out"] is not None:
         # here, because matplotlib takes longer to import than the table to make
         from analysis.drawing import save
         from analysis.figure_magnitude import accuracy_against_magnitude
+        from analysis.figure_text import with_lengths
 
-        folder = make_folder(output_folder(out))
+        folder = make_folder(output_folder(options["out"]))
         atomic_write(folder / "table.tex", (show(table, "latex") + "\n").encode())
-        figure = accuracy_against_magnitude(results, metric)
+        tables = rows_file.write(table.frame(), folder, "table")
+        figure = accuracy_against_magnitude(with_lengths(results), metric)
         pictures = save(figure, folder / "accuracy_against_magnitude")
-        for path in (folder / "table.tex", *rows_file.write(frame, folder), *pictures):
+        for path in (folder / "table.tex", *tables, *rows_file.write(frame, folder), *pictures):
             print(f"written: {path}")
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 from harness.arguments import Option
 from harness.augment.spaces import find_space
 from harness.cluster import read_states, value_of
+from harness.data.catalog import CATALOG
 from harness.files import Damaged
 from harness.schema import StageConfig
 from harness.states import StageState, trial_state
@@ -166,6 +167,9 @@ def _row(
         "surplus": config.surplus.form,
         "calibrated": _is_calibrated(config.augment.policy),
         "seed": config.seed,
+        "batch_size": config.recipe.batch_size,
+        "lr": config.recipe.optimizer.lr,
+        "train_size": config.dataset.train_size,
         **{name: value_of(trial, name) for name in trial.cell},
         "precision": config.recipe.precision,
         "stage": path[-1],
@@ -184,6 +188,7 @@ def _row(
     row["epochs"] = planned["epochs"]
     for name in ("examples", "train_macs"):
         row[name] = sum(result.get(name) or 0 for result in complete) if is_complete else None
+    row["test_images"] = config.dataset.test_size or CATALOG[config.dataset.name].test_size
     row["gpu_seconds"] = (
         sum(result["timing"]["gpu_seconds"] for result in complete) if is_complete else None
     )

@@ -23,6 +23,7 @@ from harness.files import append_line
 from harness.store.claims import look
 from harness.store.identity import STAGE_ID
 from harness.store.records import Record, read_lines
+from harness.store.store import Store
 
 SAME_STAGES = ("grid", "store", "run", "cluster")  # words that do not decide what is trained
 MOST_LAUNCHES = 5  # printed; the others are counted
@@ -49,18 +50,19 @@ def words_of(args: Sequence[str], options: Mapping[str, Any]) -> list[str]:
 
 def record(sweep: Sweep, words: list[str], stages: Sequence[str]) -> None:
     """Append a launch to the sweep's record, unless the last line says the same."""
-    last = _read(sweep)[-1:]
+    last = read(sweep.store, sweep.launch.grid.name)[-1:]
     if not last or last[0]["words"] != words or not set(stages) <= set(last[0]["stages"]):
-        append_line(_path(sweep), {"words": words, "stages": list(stages), "time": time.time()})
+        path = _path(sweep.store, sweep.launch.grid.name)
+        append_line(path, {"words": words, "stages": list(stages), "time": time.time()})
 
 
-def _path(sweep: Sweep) -> Path:
-    return sweep.store.sweep_folder(sweep.launch.grid.name) / "launches.jsonl"
+def _path(store: Store, grid: str) -> Path:
+    return store.sweep_folder(grid) / "launches.jsonl"
 
 
-def _read(sweep: Sweep) -> list[dict[str, Any]]:
-    """Return the valid lines of the record, oldest first."""
-    return read_lines(_path(sweep), _Launch)
+def read(store: Store, grid: str) -> list[dict[str, Any]]:
+    """Return the recorded launches of a sweep, oldest first; invalid lines are left out."""
+    return read_lines(_path(store, grid), _Launch)
 
 
 def jobs(sweep: Sweep) -> list[str]:
@@ -77,7 +79,7 @@ def jobs_outside(sweep: Sweep) -> dict[str, str]:
     """
     words = {
         stage: " ".join(launch["words"])
-        for launch in _read(sweep)
+        for launch in read(sweep.store, sweep.launch.grid.name)
         for stage in launch["stages"]
         if stage not in sweep.plan.stages
     }
@@ -128,7 +130,7 @@ def describe_outside(sweep: Sweep) -> list[str]:
 
 def describe_last_words(sweep: Sweep, words: Sequence[str]) -> list[str]:
     """Return a sentence if the sweep was last launched with other words than `words`."""
-    launches = _read(sweep)
+    launches = read(sweep.store, sweep.launch.grid.name)
     if not launches or sorted(launches[-1]["words"]) == sorted(words):
         return []
     return [f"last launched with {' '.join(launches[-1]['words']) or 'no other words'}"]

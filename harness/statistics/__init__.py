@@ -1,7 +1,7 @@
 """Statistics of few seeds: plain numbers in, plain numbers out; no tables, no files.
 
-`estimates` has the pooled spread, t intervals, tests and their correction; `gaussian_process` the
-smooth optimum; `spearman` the rank correlation. Only NumPy and SciPy are needed.
+`estimates` has the spreads, t intervals, tests and their correction; `unimodal` the smooth optimum
+and its drift over sizes; `spearman` the rank correlation. Only NumPy and SciPy are needed.
 """
 
 from harness.statistics.estimates import (
@@ -11,22 +11,34 @@ from harness.statistics.estimates import (
     UNKNOWN,
     Estimate,
     Spread,
+    choose,
     contrast,
+    detectable,
+    difference,
     half_width,
     holm,
     mean,
     pooled,
-    seeds_to_settle,
-    standard_error,
+    spreads,
     t_quantile,
     t_tails,
     ties,
 )
-from harness.statistics.gaussian_process import Optimum, optimum
 from harness.statistics.spearman import FEWEST_PAIRS, rank_correlation
+from harness.statistics.unimodal import (
+    DRAWS,
+    FEWEST_MAGNITUDES,
+    Drift,
+    Evidence,
+    Optimum,
+    drift,
+    evidence,
+    optimum,
+)
 
 __all__ = [
-    "ALPHA", "FEWEST_PAIRS", "LEVEL", "NO_ESTIMATE", "UNKNOWN", "Estimate", "Optimum", "Spread",
-    "contrast", "half_width", "holm", "mean", "optimum", "pooled", "rank_correlation",
-    "seeds_to_settle", "standard_error", "t_quantile", "t_tails", "ties",
+    "ALPHA", "DRAWS", "FEWEST_MAGNITUDES", "FEWEST_PAIRS", "LEVEL", "NO_ESTIMATE", "UNKNOWN",
+    "Drift", "Estimate", "Evidence", "Optimum", "Spread", "choose", "contrast", "detectable",
+    "difference", "drift", "evidence", "half_width", "holm", "mean", "optimum", "pooled",
+    "rank_correlation", "spreads", "t_quantile", "t_tails", "ties",
 ]  # fmt: skip

@@ -1,22 +1,28 @@
-"""Statistics for few seeds: one spread pooled over the cells of a size, t intervals from it.
+"""Statistics for few seeds: a spread for each cell, t intervals from it, and the choice of a cell.
 
 A cell is the values of one setting over its seeds. With 3 seeds a percentile bootstrap covers 74 %
 where it says 95 %, a t interval 94 %; pooling over the cells of one size gives the spread many
-degrees of freedom. Runs that share a seed are treated as independent, because the noise of a
-training is mostly chaos, not its seed (Jordan 2024).
+degrees of freedom. Where the cells of a size differ in noise, which strong augmentation of small
+models brings about, each keeps a part of its own. Runs that share a seed are treated as
+independent, because the noise of a training is mostly chaos, not its seed (Jordan 2024).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from scipy.special import stdtr, stdtrit
+import numpy as np
+from scipy.special import chdtrc, digamma, polygamma, stdtr, stdtrit
 
 LEVEL = 0.95  # of intervals
 ALPHA = 0.05  # of tests
 POWER = 0.8
+UNEQUAL = 0.05  # p-value of Bartlett's test below which cells keep spreads of their own
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,23 @@ UNKNOWN = Spread(math.nan, 0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """An effect with the half-width of its 95 % interval and two-sided p-value; NaN if unknown."""
+    """An effect with its 95 % interval and two-sided p-value; NaN where they are unknown."""
 
     effect: float
-    half: float
+    low: float
+    high: float
     p: float
     error: float  # standard error
     freedom: float  # degrees of freedom
+    choices: int = 1  # that p and the interval allow for
+
+    @property
+    def half(self) -> float:
+        """Half of the width of the interval."""
+        return (self.high - self.low) / 2
 
 
-NO_ESTIMATE = Estimate(math.nan, math.nan, math.nan, math.nan, 0)
+NO_ESTIMATE = Estimate(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -70,90 +83,179 @@ def t_tails(t: float, freedom: float) -> float:
     return float(2 * stdtr(freedom, -abs(t)))
 
 
-def standard_error(spread: Spread, *counts: int) -> float:
-    """Return the standard error of a mean over counts[0], or of a difference of two means."""
-    return spread.deviation * math.sqrt(sum(1.0 / count for count in counts))
+def spreads(cells: Mapping[Key, Sequence[float]]) -> dict[Key, Spread]:
+    """Return the spread of each cell of one size.
+
+    It is the pooled one, unless Bartlett's test (1937) finds at 5 % that the cells differ. Then
+    each variance is the weighted mean of its own and of a typical one (Smyth 2004): the more the
+    cells differ, the less the typical one weighs. UNKNOWN where no cell has two seeds.
+    """
+    shared = pooled(list(cells.values()))
+    known = {key: float(np.var(cell, ddof=1)) for key, cell in cells.items() if len(cell) > 1}
+    degrees = np.array([len(cells[key]) - 1 for key in known], float)
+    # Rounded accuracies of a cell may agree by chance, which alone is no sign of unequal noise.
+    lowest = 1e-2 * shared.deviation**2
+    logs = np.log(np.maximum(list(known.values()), lowest)) if shared.deviation > 0 else None
+    if logs is None or len(known) < 2 or not _differ(logs, degrees, shared):
+        return dict.fromkeys(cells, shared)
+    centred = logs - digamma(degrees / 2) + np.log(degrees / 2)
+    excess = float(np.var(centred, ddof=1) - polygamma(1, degrees / 2).mean())
+    if excess <= 0:
+        return dict.fromkeys(cells, shared)
+    prior = 2 * _inverse_trigamma(excess)  # degrees of freedom of the typical variance
+    typical = math.exp(float(centred.mean()) + digamma(prior / 2) - math.log(prior / 2))
+    result = {}
+    for key, cell in cells.items():
+        own = len(cell) - 1 if key in known else 0
+        variance = (prior * typical + own * known.get(key, 0.0)) / (prior + own)
+        result[key] = Spread(math.sqrt(variance), min(prior + own, shared.freedom))
+    return result
 
 
-def half_width(spread: Spread, *counts: int) -> float:
-    """Return half of the 95 % t interval of a mean over counts[0], or of a difference of two means.
+def _differ(logs: np.ndarray, degrees: np.ndarray, shared: Spread) -> bool:
+    """Return whether Bartlett's test rejects that these log variances are of equal noise."""
+    statistic = shared.freedom * math.log(shared.deviation**2) - float(degrees @ logs)
+    others = len(degrees) - 1
+    correction = 1 + (float((1 / degrees).sum()) - 1 / shared.freedom) / (3 * others)
+    return bool(chdtrc(others, statistic / correction) < UNEQUAL)
 
-    NaN where no cell has two seeds.
+
+def _inverse_trigamma(value: float) -> float:
+    """Return y with trigamma(y) = value, by Newton's method on 1 / trigamma (Smyth 2004)."""
+    y = 0.5 + 1 / value
+    for _ in range(20):
+        trigamma = polygamma(1, y)
+        y += trigamma * (1 - trigamma / value) / polygamma(2, y)
+    return float(y)
+
+
+def half_width(spread: Spread, count: int, choices: int = 1) -> float:
+    """Return half of the 95 % t interval of a mean over `count` seeds; NaN where noise is unknown.
+
+    If the cell was chosen among `choices` cells by results that share its luck, the interval is
+    Bonferroni's for all of them, so that it holds whichever was chosen.
     """
     if not spread.freedom:
         return math.nan
-    return t_quantile(0.5 + LEVEL / 2, spread.freedom) * standard_error(spread, *counts)
+    return _quantile(spread.freedom, choices) * spread.deviation / math.sqrt(count)
 
 
-def ties(cells: Mapping[object, Sequence[float]], best: object, spread: Spread) -> list[object]:
-    """Return the keys of cells whose mean is statistically indistinguishable from that of `best`.
+def _quantile(freedom: float, choices: int = 1) -> float:
+    return t_quantile(1 - (1 - LEVEL) / 2 / max(choices, 1), freedom)
 
-    `best`, the key of the highest or of the lowest mean, is one of them. One-sided t tests with
-    the pooled spread at 5 %, Bonferroni over the other cells. Without degrees of freedom nothing
-    can be distinguished: all keys.
+
+def choose(cells: Mapping[Key, Sequence[float]], noise: Mapping[Key, Spread], sign: int) -> Key:
+    """Return the key of the best cell: the highest mean for `sign` 1, the lowest for -1.
+
+    Where cells differ in their standard error, the means are compared after they were drawn towards
+    the overall mean in proportion to their error (Morris 1983): of the highest means, those of
+    noisy cells owe most to luck. The first of equal ones.
     """
-    if not spread.freedom or len(cells) == 1:
+    means = {key: sign * mean(cell) for key, cell in cells.items()}
+    variances = {key: noise[key].deviation ** 2 / len(cell) for key, cell in cells.items()}
+    typical = mean(list(variances.values()))
+    if len(set(variances.values())) == 1 or not typical > 0:  # NaN where the noise is unknown
+        return max(means, key=means.__getitem__)
+    truth = max(float(np.var(list(means.values()), ddof=1)) - typical, 0.05 * typical)
+    centre = float(
+        np.average(list(means.values()), weights=[1 / (truth + v) for v in variances.values()])
+    )
+    drawn = {key: (means[key] - centre) * truth / (truth + variances[key]) for key in means}
+    return max(drawn, key=drawn.__getitem__)
+
+
+def ties(
+    cells: Mapping[Key, Sequence[float]], best: Key, noise: Mapping[Key, Spread], sign: int
+) -> list[Key]:
+    """Return the keys of cells whose mean is not shown to be worse than that of `best`.
+
+    `best` is one of them. One-sided t tests at 5 %, Bonferroni over the other cells. Without
+    degrees of freedom nothing can be distinguished: all keys.
+    """
+    if not noise[best].freedom or len(cells) == 1:
         return list(cells)
-    bound = t_quantile(1 - (1 - LEVEL) / (len(cells) - 1), spread.freedom)
-    top = cells[best]
-    tied = []
+    top, tied = cells[best], []
     for key, cell in cells.items():
-        difference = abs(mean(top) - mean(cell))
-        if key == best or difference <= bound * standard_error(spread, len(top), len(cell)):
+        error, freedom = _error([(1.0, top, noise[best]), (-1.0, cell, noise[key])])
+        bound = t_quantile(1 - (1 - LEVEL) / (len(cells) - 1), freedom)
+        if key == best or sign * (mean(top) - mean(cell)) <= bound * error:
             tied.append(key)
     return tied
 
 
-def contrast(groups: Sequence[Sequence[tuple[float, Sequence[float]]]]) -> Estimate:
+def _error(parts: Sequence[tuple[float, Sequence[float], Spread]]) -> tuple[float, float]:
+    """Return the standard error of a weighted sum of cell means, and its degrees of freedom.
+
+    A part is (weight, values, spread). The spreads of one size share information, so their degrees
+    of freedom are averaged and not added, as Satterthwaite's would be.
+    """
+    variances = [weight**2 * s.deviation**2 / len(cell) for weight, cell, s in parts]
+    total = math.fsum(variances)
+    if not total:
+        return 0.0, max(spread.freedom for _, _, spread in parts)
+    shares = (v / s.freedom for v, (_, _, s) in zip(variances, parts, strict=True))
+    return math.sqrt(total), total / math.fsum(shares)
+
+
+def contrast(
+    groups: Sequence[Sequence[tuple[float, Sequence[float]]]], choices: int = 1
+) -> Estimate:
     """Return the weighted sum of cell means with its t interval; a cell is (weight, values).
 
-    Each group (the cells of one size) has its own spread, because small models scatter more than
+    Each group (the cells of one size) has its own spreads, because small models scatter more than
     large ones; the degrees of freedom are Satterthwaite's (1946). A group in which no cell has two
-    seeds takes the spread pooled over all groups.
+    seeds takes the spread pooled over all groups. `choices` is as in `half_width`.
     """
     effect = math.fsum(weight * mean(cell) for group in groups for weight, cell in group)
     overall = pooled([cell for group in groups for _, cell in group])
     if not overall.freedom:
-        return Estimate(effect, math.nan, math.nan, math.nan, 0)
-    parts = []  # of each group: its share of the variance, and degrees of freedom
+        return replace(NO_ESTIMATE, effect=effect)
+    errors = []  # of each group, with its degrees of freedom
     for group in groups:
-        own = pooled([cell for _, cell in group])
-        spread = own if own.freedom else overall
-        leverage = math.fsum(weight**2 / len(cell) for weight, cell in group)
-        parts.append((spread.deviation**2 * leverage, spread.freedom))
-    variance = math.fsum(part for part, _ in parts)
-    error = math.sqrt(variance)
+        noise = spreads({at: cell for at, (_, cell) in enumerate(group)})
+        parts = [
+            (weight, cell, noise[at] if noise[at].freedom else overall)
+            for at, (weight, cell) in enumerate(group)
+        ]
+        errors.append(_error(parts))
+    return _estimate(effect, errors, choices)
+
+
+def difference(
+    cell: Sequence[float], spread: Spread, other: Sequence[float], other_spread: Spread
+) -> Estimate:
+    """Return the mean of `cell` minus that of `other`, two cells of one size, with its interval."""
+    effect = mean(cell) - mean(other)
+    if not spread.freedom:
+        return replace(NO_ESTIMATE, effect=effect)
+    return _estimate(effect, [_error([(1.0, cell, spread), (-1.0, other, other_spread)])])
+
+
+def _estimate(effect: float, errors: Sequence[tuple[float, float]], choices: int = 1) -> Estimate:
+    """Return an effect whose standard error is that of independent parts with their freedoms."""
+    variance = math.fsum(error**2 for error, _ in errors)
     if not variance:  # repeats that agree to the last bit
-        return Estimate(effect, 0.0, 0.0 if effect else 1.0, 0.0, overall.freedom)
-    freedom = variance**2 / math.fsum(part**2 / degrees for part, degrees in parts)
-    half = t_quantile(0.5 + LEVEL / 2, freedom) * error
-    return Estimate(effect, half, t_tails(effect / error, freedom), error, freedom)
+        freedom = max(freedom for _, freedom in errors)
+        return Estimate(effect, effect, effect, 0.0 if effect else 1.0, 0.0, freedom)
+    error = math.sqrt(variance)
+    freedom = variance**2 / math.fsum(part**4 / degrees for part, degrees in errors)
+    half = _quantile(freedom, choices) * error
+    p = min(1.0, choices * t_tails(effect / error, freedom))
+    return Estimate(effect, effect - half, effect + half, p, error, freedom, choices)
 
 
-def seeds_to_settle(estimate: Estimate, seeds: float, tests: int = 1) -> float:
-    """Return the seeds per cell that would detect an effect of this size with 80 % power at 5 %.
+def detectable(estimate: Estimate, tests: int = 1) -> float:
+    """Return the true effect that a test with this error would find with 80 % power at 5 %.
 
-    Extrapolates the error from `seeds` seeds; Student's t with the degrees of freedom that so many
-    seeds give, and the 5 % shared by as many `tests` as are corrected together. Infinite for an
-    effect of 0, NaN where the error is unknown.
+    The 5 % are shared by as many `tests` as are corrected together, and by the choices of each. It
+    depends on the noise and on the number of seeds, not on the effect that was seen. NaN where the
+    error is unknown.
     """
-    if not estimate.freedom or not seeds > 1:
+    if not estimate.freedom:
         return math.nan
-    if not estimate.effect:
-        return math.inf
-    error_ratio = (estimate.error / estimate.effect) ** 2 * seeds
-    freedom_per_seed = estimate.freedom / (seeds - 1)
-
-    def required(count: float) -> float:
-        freedom = freedom_per_seed * (count - 1)
-        alpha = (1 - LEVEL) / max(tests, 1)
-        quantiles = t_quantile(1 - alpha / 2, freedom) + t_quantile(POWER, freedom)
-        return error_ratio * quantiles**2
-
-    count = max(2, math.ceil(required(math.inf)))
-    while count < required(count):  # the quantiles fall towards those of the normal distribution
-        count += 1
-    return float(count)
+    shares = max(tests, 1) * max(estimate.choices, 1)
+    quantile = _quantile(estimate.freedom, shares) + t_quantile(POWER, estimate.freedom)
+    return quantile * estimate.error
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,37 +16,74 @@ FEWEST_PAIRS = 5
 EXACT_PAIRS = 8  # up to which all permutations are counted
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Estimate:
-    """Return Spearman's rho with mean ranks for ties; interval by Bonett and Wright (2000).
+def rank_correlation(
+    x: Sequence[float],
+    y: Sequence[float],
+    given: Sequence[float] | None = None,
+    groups: Sequence[Hashable] | None = None,
+) -> Estimate:
+    """Return Spearman's rho with mean ranks for ties; `given` a third series, the partial one.
 
-    The p-value is exact for up to 8 pairs, over all permutations: Student's t, the approximation
-    for more, took 9 % of 5 pairs of noise for a correlation. All NaN for fewer than 5 pairs, or
-    where one side is constant.
+    Pairs of one of the `groups` are not independent: their means count as one pair.
+
+    The interval is that of Fisher's z with the variance of Bonett and Wright (2000), transformed
+    back, so that it stays within -1 to 1. The p-value is exact for up to 8 pairs, over all
+    permutations: Student's t, the approximation for more, took 9 % of 5 pairs of noise for a
+    correlation. That of the partial one is Student's t with the degrees of freedom that are left.
+    The error is that of Fisher's z where there is no correlation. All NaN for fewer than 5 pairs,
+    or where one side is constant or follows from `given`.
     """
-    count = len(x)
-    if count < FEWEST_PAIRS or len(set(x)) == 1 or len(set(y)) == 1:
+    count = len(x if groups is None else set(groups))
+    if count < FEWEST_PAIRS:
         return NO_ESTIMATE
-    a, b = _ranks(x), _ranks(y)
-    rho, freedom = float(np.corrcoef(a, b)[0, 1]), count - 2
+    conditions = 0 if given is None else min(2, len(set(given)) - 1)
+    a, b = (_residuals(_ranks(side), None if given is None else _ranks(given)) for side in (x, y))
+    if groups is not None:
+        a, b = _group_means(a, groups), _group_means(b, groups)
+    if min(np.ptp(a), np.ptp(b)) < 1e-9:
+        return NO_ESTIMATE
+    rho, freedom = float(np.corrcoef(a, b)[0, 1]), count - 2 - conditions
     is_perfect = abs(rho) > 1 - 1e-12
-    if count <= EXACT_PAIRS:
+    if freedom < 2:
+        return NO_ESTIMATE
+    if count <= EXACT_PAIRS and not conditions:
         p = _exact_p_value(a, b)
     elif is_perfect:
         p = 2 / math.factorial(count)  # two of all orders are perfect
     else:
         p = t_tails(rho * math.sqrt(freedom / (1 - rho**2)), freedom)
-    if is_perfect:  # the delta method would give an interval of no width
-        return Estimate(rho, math.nan, p, math.nan, freedom)
-    # delta method on Fisher's z, whose variance is (1 + rho^2 / 2) / (n - 3)
-    error = (1 - rho**2) * math.sqrt((1 + rho**2 / 2) / (count - 3))
-    return Estimate(rho, t_quantile(0.5 + LEVEL / 2, math.inf) * error, p, error, freedom)
+    error = 1 / math.sqrt(freedom - 1)
+    if is_perfect:  # Fisher's z is infinite
+        return Estimate(rho, math.nan, math.nan, p, error, freedom)
+    half = t_quantile(0.5 + LEVEL / 2, math.inf) * math.sqrt(1 + rho**2 / 2) * error
+    low, high = (math.tanh(math.atanh(rho) + side * half) for side in (-1, 1))
+    return Estimate(rho, low, high, p, error, freedom)
 
 
-def _exact_p_value(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the share of the orders of `b` whose |rho| with `a` is at least as large."""
-    deviations, other = np.asarray(a) - mean(a), np.asarray(b) - mean(b)
-    products = np.abs(other[_orders(len(b))] @ deviations)
-    return float(np.mean(products >= abs(other @ deviations) - 1e-9))
+def _group_means(values: NDArray[np.float64], groups: Sequence[Hashable]) -> NDArray[np.float64]:
+    """Return the mean of each group, less the mean of these."""
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    numbers = [number_of[group] for group in groups]
+    means = np.bincount(numbers, values) / np.bincount(numbers)
+    return np.asarray(means - means.mean())
+
+
+def _residuals(ranks: Sequence[float], given: Sequence[float] | None) -> NDArray[np.float64]:
+    """Return what a parabola through the ranks of `given` leaves of `ranks`; without it, all."""
+    degree = 0 if given is None else min(2, len(set(given)) - 1)
+    x = np.zeros(len(ranks)) if given is None else np.asarray(given) - mean(given)
+    design = np.vander(x, degree + 1)
+    y = np.asarray(ranks)
+    return np.asarray(y - design @ np.linalg.lstsq(design, y)[0])
+
+
+def _exact_p_value(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Return the share of the orders of `b` whose |rho| with `a` is at least as large.
+
+    Both have a mean of 0.
+    """
+    products = np.abs(b[_orders(len(b))] @ a)
+    return float(np.mean(products >= abs(b @ a) - 1e-9))
 
 
 @functools.cache

@@ -95,7 +95,8 @@ def _read_rows(path: str, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     try:
         text = read_text(user_path(path, "table"), "table", LONGEST)
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        separator = max(",;\t", key=text.partition("\n")[0].count)
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
     except csv.Error as error:
         raise UserError(f"the table {path} cannot be read: {error}.") from error
     for column in columns:

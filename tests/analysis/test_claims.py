@@ -4,7 +4,6 @@ import math
 import random
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -40,60 +39,34 @@ SPARSITIES = [{"width": 1.0, "sparsity": share} for share in (0.0, 0.5, 0.8, 0.9
 
 
 def shifting(step):
-    """The optimum moves by one grid step a size, inside; four steps off cost half a point."""
+    """The optimum moves by one grid step a size, inside; four steps off cost two points."""
     first = 0.2 if step > 0 else 0.5
-    return lambda number, m: 0.9 - 0.005 * ((m - first - step * number) / 0.4) ** 2
+    return lambda number, m: 0.9 - 0.02 * ((m - first - step * number) / 0.4) ** 2
 
 
 def one_optimum(number, magnitude):
     return 0.8 + 0.02 * number - 0.01 * ((magnitude - 0.4) / 0.4) ** 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("curve", [lambda number, m: 0.9, one_optimum])
-def test_no_shift_is_rarely_taken_for_one(curve):
-    chance, alarms = random.Random(0), 0
-    for _ in range(300):
-        alarms += verdict(sweep(chance, curve, WIDTHS), "A1").verdict != "undecided"
-    assert alarms / 300 < 0.07
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arms", "step"), [("A1", WIDTHS, 0.1), ("A2", SPARSITIES, -0.1)])
-def test_a_shift_of_one_grid_step_is_found_in_its_direction(name, arms, step):
-    chance = random.Random(1)
-    verdicts = [verdict(sweep(chance, shifting(step), arms), name).verdict for _ in range(100)]
-    assert verdicts.count("supported") > 90
-    against = verdict(sweep(chance, shifting(-step), arms), name)
+def test_the_effect_is_the_drift_of_the_optimum_in_the_direction_predicted(name, arms, step):
+    line = verdict(sweep(random.Random(1), shifting(step), arms), name)
+    assert line.verdict == "supported"
+    estimate = line.effect.estimate
+    assert estimate.low < 0.1 < estimate.high
+    assert estimate.low > 0
+    against = verdict(sweep(random.Random(1), shifting(-step), arms), name)
     assert against.verdict == "contradicted"
-    assert against.effect.estimate.effect < 0
+    assert against.effect.estimate.effect == pytest.approx(-0.1, abs=0.04)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "curve",
-    [
-        lambda n, m: 0.8 + 0.02 * n - (0.03 - 0.006 * n) * m,
-        lambda n, m: 0.8 + 0.02 * n - (0.06 - 0.014 * n) * m**2,
-        lambda n, m: 0.8 + 0.02 * n - (0.02 - 0.005 * n) * ((m - 0.2) / 0.4) ** 2,
-    ],
-)
-def test_slopes_that_differ_are_no_optimum_that_moves(curve):
-    chance = random.Random(1)
-    results = [verdict(sweep(chance, curve, WIDTHS), "A1") for _ in range(100)]
-    assert sum(claim.p < 0.05 for claim in results) > 90
-    assert sum(claim.verdict != "undecided" for claim in results) < 7
-
-
-def test_none_that_wins_everywhere_does_not_move(planted):
+def test_none_is_a_level_of_the_order(planted):
     curves = {0.5: (0.80, 0.79, 0.75, 0.60), 2.0: (0.90, 0.89, 0.88, 0.86)}
     line = verdict(planted(curves, spread=0.002), "A1")
-    assert line.p < 0.001
-    assert line.effect.estimate.effect > 0
     assert line.verdict == "undecided"
-    assert math.isnan(line.seeds_to_settle)  # no number of seeds settles what the winners withhold
-    assert line.compared.endswith("not shown to move: none at every width")
-    curves = {0.5: (0.80, 0.82, 0.78, 0.70), 2.0: (0.85, 0.87, 0.90, 0.88)}
+    assert line.effect.estimate.low < 0 < line.effect.estimate.high
+    assert 0 < line.detectable < 0.5
+    curves = {0.5: (0.82, 0.80, 0.75, 0.60), 2.0: (0.85, 0.87, 0.90, 0.88)}
     assert verdict(planted(curves, spread=0.002), "A1").verdict == "supported"
 
 
@@ -143,63 +116,17 @@ def test_what_is_left_differs_from_seed_to_seed_and_parts_nothing():
     assert [line.verdict for line in lines] == ["supported"]
 
 
-FLAT = {
-    "A1": (WIDTHS, MAGNITUDES),
-    "A2": (SPARSITIES, MAGNITUDES),
-    "A3": ([{"schedule": s} for s in ("constant", "falling", "[0.1, 0]", "rising")], [0.1, 0.3]),
-    "B": ([{"surplus": s} for s in ("none", "fuse", "prune_away", "weak_finish")], ["none", 0.6]),
-    "C1": ([{"width": 1.0}], MAGNITUDES[:5]),
-    "C2": ([{"calibrated": c} for c in (True, False)], [0.1, 0.3, 0.5]),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [2, 3])
-@pytest.mark.parametrize("name", FLAT)
-def test_no_claim_raises_false_alarms_on_flat_curves(name, seeds):
-    arms, magnitudes = FLAT[name]
-    frame = sweep(random.Random(0), lambda n, m: 0.9, arms, magnitudes, seeds).assign(epochs=12)
-    if name == "C1":
-        frame["difficulty"] = frame["magnitude"]
-    chance, alarms = np.random.default_rng([ord(letter) for letter in name]), 0
-    for _ in range(300):
-        runs, *splits = chance.normal(0.0, SPREAD * 0.7, (3, len(frame)))
-        val, test = (0.9 + runs + split for split in splits)
-        lines = claims(frame.assign(val_top1=val, test_top1=test), names=[name])
-        assert all(claim.effect for claim in lines)
-        alarms += any(claim.verdict in ("supported", "contradicted") for claim in lines)
-    assert alarms / 300 < 0.07
-
-
-def test_the_effect_is_the_change_of_slope_per_size():
-    frame = sweep(random.Random(2), lambda n, m: 0.8 + 0.03 * n * m, WIDTHS, seeds=10)
-    estimate = verdict(frame, "A1").effect.estimate
-    assert estimate.effect == pytest.approx(0.03, abs=0.002)
-    assert abs(estimate.effect - 0.03) < estimate.half
-
-
 def test_a_size_that_has_hardly_begun_does_not_stop_the_others():
     frame = sweep(random.Random(3), shifting(0.1), WIDTHS)
     begun = frame[(frame["width"] < 8) | (frame["magnitude"] == 0.0)]
     claim = verdict(begun, "A1")
-    assert "3 x 8 cells" in claim.effect.compared
+    assert "(3 sizes, 8 magnitudes)" in claim.effect.compared
     assert claim.verdict == "supported"
 
 
-def schedules(chance, gain, varying=3, **constant):
+def schedules(chance, gain, **constant):
     arms = [{"schedule": "constant"}, {"schedule": "falling"}]
-    frame = sweep(chance, lambda n, m: 0.9 + gain * n, arms, [0.1, 0.3, 0.5], **constant)
-    return frame[(frame["schedule"] == "constant") | (frame["magnitude"] < 0.2 * varying)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("varying", [1, 3])
-def test_schedules_that_do_nothing_are_undecided(varying):
-    chance, alarms = random.Random(4), 0
-    for _ in range(300):
-        frame = schedules(chance, 0.0, varying)
-        alarms += verdict(frame, "A3").verdict != "undecided"
-    assert alarms / 300 < 0.07
+    return sweep(chance, lambda n, m: 0.9 + gain * n, arms, [0.1, 0.3, 0.5], **constant)
 
 
 def test_a_schedule_that_helps_is_supported_and_one_that_harms_contradicted():
@@ -238,10 +165,65 @@ def test_arms_are_chosen_on_validation():
 def test_surplus_that_takes_the_harm_away_is_an_interaction():
     arms = [{"surplus": "none"}, {"surplus": "slice"}, {"surplus": "fuse"}]
     harm = {0: 0.03, 1: 0.0, 2: 0.03}
-    frame = sweep(random.Random(8), lambda n, m: 0.9 + 0.02 * n - harm[n] * m, arms, [0.0, 1.0])
-    fused, sliced = (claim for claim in claims(frame) if claim.claim == "B")
+    frame = sweep(random.Random(8), lambda n, m: 0.9 - harm[n] * m, arms, [0.0, 1.0])
+    fused, sliced = (claim for claim in claims(frame) if claim.claim == "B2")
     assert (sliced.verdict, fused.verdict) == ("supported", "undecided")
     assert sliced.effect.estimate.effect == pytest.approx(0.03, abs=0.01)
+
+
+def test_a_form_that_is_worse_everywhere_does_not_help():
+    """It loses less to strength than the plain model does, and nobody would use it."""
+    arms = [{"surplus": "none"}, {"surplus": "slice"}]
+    for level, reason in ((-0.05, "-2.0 ± .* against none at 0.6"), (-0.01, "")):
+        frame = sweep(
+            random.Random(8),
+            lambda n, m, level=level: 0.9 + (level if n else -0.03 * (m != "none")),
+            arms,
+            ["none", 0.6],
+        )
+        line = verdict(frame, "B2")
+        assert line.effect.estimate.effect == pytest.approx(0.03, abs=0.01)
+        assert line.verdict == "undecided"
+        assert re.search(reason, line.compared)
+    assert (
+        "-1.1 ± 0.4 against none at none" in line.compared
+    )  # below the plain model at the weak magnitude
+
+
+def test_strength_harms_the_smallest_and_helps_the_largest():
+    slopes = {"both": (-0.02, -0.01), "crossed": (-0.02, 0.02), "against": (0.02, -0.02)}
+    verdicts = {}
+    for name, (small, large) in slopes.items():
+        frame = sweep(
+            random.Random(3),
+            lambda n, m, s=small, x=large: 0.9 + (x if n == 3 else s) * (m != "none"),
+            WIDTHS,
+            ["none", 0.2, 0.6],
+        )
+        verdicts[name] = verdict(frame, "B1").verdict
+    assert verdicts == {"both": "undecided", "crossed": "supported", "against": "contradicted"}
+
+
+def test_a_data_set_with_one_size_has_no_smallest_and_largest():
+    frame = sweep(random.Random(3), lambda n, m: 0.9 - 0.02 * n * m, WIDTHS[:3], [0.2, 0.6])
+    frame["dataset"] = frame["width"].map({1.0: "a", 2.0: "a", 4.0: "b"})
+    both, one = claims(frame, names=["B1"])
+    assert (both.group, both.verdict) == ("dataset a", "undecided")
+    assert (one.group, one.verdict) == ("dataset b", "not tested")
+
+
+def test_rows_without_a_size_are_not_the_smallest_and_sizes_may_cost_more():
+    frame = sweep(random.Random(3), shifting(0.1), WIDTHS)
+    frame = frame.assign(train_macs=1e9 * frame["width"])
+    assert "multiply-adds" not in verdict(frame, "B1").compared  # larger sizes need more by nature
+    frame.loc[frame["width"] == 8, "width"] = math.nan
+    assert "(3 sizes, 8 magnitudes)" in verdict(frame, "A1").compared
+    assert "at width -" not in verdict(frame, "B1").compared
+
+
+def test_none_and_zero_are_one_place_of_a_curve():
+    frame = sweep(random.Random(3), lambda n, m: 0.9, WIDTHS, ["none", 0.0, 0.3])
+    assert verdict(frame, "A1").verdict == "not tested"
 
 
 def surplus_sweep(chance, harm, stages=None, **constant):
@@ -255,18 +237,18 @@ def surplus_sweep(chance, harm, stages=None, **constant):
 def test_a_form_must_beat_its_control_too():
     # surplus does nothing, the weak end does all
     frame = surplus_sweep(random.Random(8), {"none": 0.03, "prune_away": 0.0, "weak_finish": 0.0})
-    (line,) = (claim for claim in claims(frame) if claim.claim == "B")
+    (line,) = (claim for claim in claims(frame) if claim.claim == "B2")
     assert line.verdict == "undecided"
     assert line.compared.startswith("prune_away against weak_finish")
     assert "against none +3.1 ±" in line.compared
     frame = surplus_sweep(random.Random(8), {"none": 0.03, "prune_away": 0.0, "weak_finish": 0.03})
-    assert verdict(frame, "B").verdict == "supported"
+    assert verdict(frame, "B2").verdict == "supported"
     started = (frame["surplus"] == "weak_finish") & (frame["magnitude"] == 0.6)
     frame.loc[started, ["state", "val_top1", "test_top1"]] = ["waiting", math.nan, math.nan]
-    open_ = verdict(frame, "B")
+    open_ = verdict(frame, "B2")
     assert open_.verdict == "undecided"
     assert "its control weak_finish is not done" in open_.compared
-    without = verdict(frame[frame["surplus"] != "weak_finish"], "B")
+    without = verdict(frame[frame["surplus"] != "weak_finish"], "B2")
     assert without.verdict == "supported"
     assert without.compared == "prune_away against none, magnitude none to 0.6"
 
@@ -277,10 +259,10 @@ def test_cells_of_the_same_stages_count_once():
     shared = frame[weak & (frame["surplus"] == "none")]
     scores = ["val_top1", "test_top1"]
     frame.loc[weak & (frame["surplus"] == "prune_away"), scores] = shared[scores].to_numpy()
-    apart = verdict(frame, "B").effect.estimate
+    apart = verdict(frame, "B2").effect.estimate
     cells = zip(frame["magnitude"], frame["seed"], frame["surplus"], strict=True)
     stages = [f"{m}-{s}" if m == "none" else f"{m}-{s}-{form}" for m, s, form in cells]
-    once = verdict(frame.assign(stage=stages), "B").effect.estimate
+    once = verdict(frame.assign(stage=stages), "B2").effect.estimate
     assert once.effect == pytest.approx(apart.effect)
     strong = [frame.loc[~weak & (frame["surplus"] == form), "test_top1"] for form in
               ("prune_away", "none")]  # fmt: skip
@@ -291,7 +273,7 @@ def test_cells_of_the_same_stages_count_once():
 def test_arms_of_other_epochs_are_controls_of_equal_work():
     frame = surplus_sweep(random.Random(8), {"none": 0.03, "fuse": 0.0})
     frame["train_macs"] = [100 if form == "none" else 330 for form in frame["surplus"]]
-    assert "fuse takes 3.3 x the multiply-adds of none" in verdict(frame, "B").compared
+    assert "fuse takes 3.3 x the multiply-adds of none" in verdict(frame, "B2").compared
     longer = frame[frame["surplus"] == "none"].assign(epochs=36, train_macs=300, trial=None)
     for loss, word in ((0.0, "supported"), (0.06, "undecided")):
         strong = longer["magnitude"] == 0.6
@@ -300,7 +282,7 @@ def test_arms_of_other_epochs_are_controls_of_equal_work():
             test_top1=longer["test_top1"] + loss / 2 * strong,
         )
         (line,) = (
-            c for c in claims(pd.concat([frame, other], ignore_index=True)) if c.claim == "B"
+            c for c in claims(pd.concat([frame, other], ignore_index=True)) if c.claim == "B2"
         )
         assert line.verdict == word
         assert "none of 36 epochs" in line.compared
@@ -312,29 +294,64 @@ def test_controls_of_a_schedule_have_lines_of_their_own():
     arms = [{"schedule": name} for name in ("constant", "rising", "[0.1, 0.2]", "shuffled")]
     frame = sweep(random.Random(5), lambda n, m: 0.9 + 0.02 * (n % 2), arms, [0.1, 0.3])
     lines = [claim for claim in claims(frame) if claim.claim == "A3"]
-    assert sorted(line.verdict for line in lines) == ["control", "control", "undecided"]
-    reasons = {line.verdict: line.compared for line in lines if line.verdict != "control"}
-    assert reasons["undecided"].startswith("[0.1, 0.2] at")
-    assert all(line.p < 0.05 for line in lines if line.verdict == "control")
+    assert [line.verdict for line in lines][:3] == ["undecided", "control", "control"]
+    assert all(line.compared.startswith("[0.1, 0.2] at") for line in lines)
+    for line, kind in zip(lines[1:3], ("rising", "shuffled"), strict=True):
+        assert f"against {kind} at" in line.compared
+        assert line.p < 0.05
+        assert line.effect.estimate.effect < 0
     only = frame[frame["schedule"].isin(["constant", "rising", "shuffled"])]
     assert verdict(only, "A3").verdict == "not tested"
 
 
-def test_difficulty_that_orders_accuracy_is_a_rank_correlation():
-    frame = sweep(random.Random(9), lambda n, m: 0.9 - 0.1 * m, WIDTHS[:1])
-    frame["difficulty"] = [1 + m for m in frame["magnitude"]]
-    claim = verdict(frame, "C1")
-    assert claim.verdict == "supported"
-    assert claim.effect.estimate.effect > 0.9
-    frame["difficulty"] = -frame["difficulty"]
-    assert verdict(frame, "C1").verdict == "contradicted"
-    # few policies of each of two spaces are ranked together
-    arms = [{"policy": f"space{n}", "calibrated": bool(n)} for n in range(2)]
-    frame = sweep(random.Random(9), lambda n, m: 0.9 - 0.1 * m, arms, MAGNITUDES[:3])
-    frame["difficulty"] = [
-        1 + m + 0.01 * k for m, k in zip(frame["magnitude"], frame["calibrated"])
+def test_a_schedule_is_also_compared_with_the_constant_of_its_mean():
+    chance, arms = random.Random(5), [{"schedule": "constant"}, {"schedule": "falling"}]
+    frame = sweep(chance, lambda n, m: 0.9 + 0.02 * n - 0.05 * m, arms, [0.1, 0.5])
+    frame = frame[(frame["schedule"] == "constant") | (frame["magnitude"] == 0.5)]
+    first, control = (claim for claim in claims(frame) if claim.claim == "A3")
+    assert first.compared.startswith("falling at 0.5 against constant at 0.1")
+    assert control.compared.startswith("falling at 0.5 against constant at 0.5")
+    assert control.verdict == "control"
+    assert control.effect.estimate.effect == pytest.approx(0.02, abs=0.005)
+
+
+def test_difficulty_counts_at_equal_magnitude():
+    policies = [{"policy": name} for name in "abcdefgh"]
+    magnitudes = [0.2, 0.4, 0.6]
+
+    def measured(frame, harder):
+        numbers = frame["policy"].map("abcdefgh".index)
+        return frame.assign(difficulty=1 + frame["magnitude"] + harder * numbers)
+
+    frame = sweep(random.Random(9), lambda n, m: 0.9 - 0.1 * m - 0.01 * n, policies, magnitudes)
+    line = verdict(measured(frame, 0.05), "C1")
+    assert line.verdict == "supported"
+    assert line.effect.estimate.effect > 0.9
+    assert re.match(
+        r"rank correlation at equal magnitude \(8 policies, 24 points\); \+0\.\d+", line.compared
+    )
+    assert 0.5 < line.detectable < 1  # also where the correlation that was seen is perfect
+    few = verdict(measured(frame[frame["policy"] < "d"], 0.05), "C1")
+    assert few.p < 0.05
+    assert few.verdict == "undecided"  # the nine points of three policies are not independent
+    assert "it needs 7 policies" in few.compared
+    against = verdict(measured(frame, -0.05), "C1")
+    assert against.verdict == "undecided"
+    assert "does not refute" in against.compared
+    # a difficulty that follows from the magnitude says nothing that the magnitude does not
+    assert verdict(measured(frame, 0.0), "C1").verdict == "not tested"
+
+
+def test_images_that_a_teacher_selects_are_compared_with_all():
+    arms = [
+        {"teacher.candidates": 1, "teacher.target": None, "teacher.cap": None},
+        {"teacher.candidates": 4, "teacher.target": 0.5, "teacher.cap": None},
+        {"teacher.candidates": 1, "teacher.target": None, "teacher.cap": 1.5},
     ]
-    assert verdict(frame.assign(epochs=5), "C1").compared == "rank correlation over 6 policies"
+    frame = sweep(random.Random(4), lambda n, m: 0.9 + 0.02 * (n == 1), arms, [0.5])
+    line = verdict(frame, "C3")
+    assert line.verdict == "supported"
+    assert line.compared.startswith("candidates 4 target 0.5 at 0.5 against all images at 0.5")
 
 
 def test_calibrated_spaces_are_told_from_uncalibrated_ones():
@@ -350,7 +367,6 @@ def test_calibrated_spaces_are_told_from_uncalibrated_ones():
     none = sweep(random.Random(11), lambda n, m: 0.99, arms[:1], ["none"])
     claim = verdict(pd.concat([frame, none], ignore_index=True).assign(trial=None), "C2")
     assert claim.verdict == "supported"
-    assert "(4 arms)" in claim.compared
     assert re.match(r"calibrated at 0\.\d against uncalibrated at 0\.\d", claim.compared)
 
 
@@ -384,7 +400,7 @@ def test_what_cannot_be_tested_says_why():
     reasons = {claim.claim: claim.compared for claim in claims(one)}
     assert {claim.verdict for claim in claims(one)} == {"not tested"}
     assert "at least two sizes" in reasons["A1"]
-    assert "`schedule`" in reasons["A3"]
+    assert "differ in schedule" in reasons["A3"]
     nothing = sweep(random.Random(0), one_optimum, WIDTHS)
     nothing = nothing.assign(state="waiting", val_top1=math.nan, test_top1=math.nan)
     assert "that are done" in verdict(nothing, "A1").compared
@@ -395,4 +411,4 @@ def test_one_seed_decides_nothing():
     claim = verdict(frame, "A1")
     assert claim.verdict == "undecided"
     assert "one seed" in claim.compared
-    assert "±" not in claims_table([claim], []).rows[0][2]
+    assert "±" not in "".join(claims_table([claim], []).rows[0])

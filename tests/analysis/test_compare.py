@@ -106,4 +106,4 @@ def test_cells_that_only_differ_on_test_are_counted(planted):
     other.loc[changed, "test_top1"] -= 0.01
     changes = compare(frame, other)
     assert {change.verdict for change in changes} == {"identical"}
-    assert "Test results differ in 1 cells." in comparison_table(changes, []).notes[0]
+    assert "Test results differ in 1 cell." in comparison_table(changes, []).notes[0]

@@ -90,6 +90,15 @@ def test_what_spreadsheets_write_is_read(planted, tmp_path, name, content):
     pd.testing.assert_frame_equal(again, commands.load([], [tmp_path / "rows.csv"]))
 
 
+def test_decimal_commas_are_read_where_semicolons_separate(planted, tmp_path):
+    frame = planted().drop(columns="trial")
+    text = text_of(frame).replace(",", ";").replace(".", ",")
+    (tmp_path / "rows.csv").write_text(text)
+    read = commands.load([], [tmp_path / "rows.csv"])
+    for column in ("width", "magnitude", "val_top1", "params_nonzero"):
+        assert list(read[column]) == list(frame[column])
+
+
 def test_the_content_of_a_file_counts_and_not_its_name(planted, tmp_path):
     rows_file.write(planted(), tmp_path)
     (tmp_path / "rows.parquet").rename(tmp_path / "copy.csv")
@@ -218,5 +227,5 @@ def test_tables_are_printed_in_any_encoding(planted, tmp_path, encoding):
         )  # fmt: skip
         assert (process.returncode, process.stderr) == (0, b"")
         text = process.stdout.decode(encoding)
-        assert ("not tested" if verb == "claims" else "0.5") in text
+        assert ("Not tested" if verb == "claims" else "0.5") in text
         assert "猫" in text or "\\u732b" in text or verb == "claims"

@@ -1,5 +1,6 @@
 """The analysis from Python: functions for notebooks, and the notebook that shows them."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from analysis import notebook, rows_file
+from analysis import claims, compare, figures, notebook, report, rows_file, table
 from harness.errors import UserError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,6 +32,28 @@ def test_every_command_is_a_function_of_the_notebook_module(planted, tmp_path):
     assert page.read_text().startswith("<!doctype html>")
     assert set(notebook.__all__) == {f.__name__ for f in (
         best, claims, compare, figures, report, rows, table)}  # fmt: skip
+
+
+def test_functions_take_what_the_commands_take():
+    """`help()` shows every option of the command, apart from the source and form of its output."""
+    commands = {"table": table, "claims": claims, "compare": compare, "figures": figures,
+                "report": report}  # fmt: skip
+    for name, command in commands.items():
+        options = {*command.OPTIONS} - {"rows", "with", "format", "out", "show"}
+        options -= {"columns", "label"} if name != "table" else set()  # they return numbers
+        assert options <= {*inspect.signature(getattr(notebook, name)).parameters}, name
+    assert {"grid", "store", "where"} <= {*inspect.signature(notebook.rows).parameters}
+
+
+def test_columns_may_be_named_as_on_the_command_line(planted):
+    frame = planted(sparsity=0.5)
+    for by in ("width,sparsity", "model.width,compress.sparsity", ["width", "sparsity"]):
+        assert list(notebook.best(frame, by=by).columns[:2]) == ["width", "sparsity"]
+    made = notebook.table(frame, by="width", where="width < 1", columns="val,seeds", label="tab:x")
+    assert made.header == ("width", "validation", "seeds")
+    assert [row[0] for row in made.rows] == ["0.5"]
+    assert made.label == "tab:x"
+    assert set(notebook.claims(frame, where="width < 1")["verdict"]) == {"not tested"}
 
 
 def test_files_are_read_alone_and_together(planted, tmp_path):

@@ -199,7 +199,7 @@ def test_tables_are_sorted_by_number_with_the_unknown_last(browser, page):
     browser.open(page)
     column = browser.run(
         "Array.from(document.querySelector('#best-magnitude thead').rows[0].cells)"
-        ".findIndex(cell => cell.textContent === 'params')"
+        ".findIndex(cell => cell.textContent === 'parameters')"
     )
     shown, header = COLUMN.format("best-magnitude", column), HEADER.format("best-magnitude", column)
     given = browser.run(shown)
@@ -229,7 +229,7 @@ def test_everything_can_be_reached_and_used_by_keyboard(browser, page):
         )
         if "BUTTON why" in reached[-1]:
             break
-    assert reached[0] == "A State"
+    assert reached[0] == "A Answer"
     assert "BUTTON why" in reached
     assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     browser.press("Enter", 13, "\r")

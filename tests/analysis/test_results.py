@@ -1,11 +1,13 @@
 """What is published under docs/results belongs to the shipped grids, and is what its rows give."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from analysis import claims, table
+from analysis import claims, commands, figure_text, table
+from analysis.best import best_per_size
 from harness.config import load
 from harness.sweep.plan import make_plan
 
@@ -33,3 +35,32 @@ def test_published_tables_are_what_the_rows_give(grid, command, form, suffix, ca
     assert command.main([f"rows={RESULTS / grid / 'rows.csv'}", f"format={form}"]) == 0
     name = command.__name__.rpartition(".")[2]
     assert capsys.readouterr().out == (RESULTS / grid / f"{name}.{suffix}").read_text()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_published_captions_are_what_the_rows_give(grid):
+    frame = commands.load([], [RESULTS / grid / "rows.csv"])
+    text = (RESULTS / grid / "captions.txt").read_text()
+    published = dict(paragraph.split(": ", 1) for paragraph in text.strip().split("\n\n"))
+    pictures = {path.stem for path in (RESULTS / grid).glob("*.png")}
+    assert pictures <= set(published)
+    results = best_per_size(frame, optima=False)
+    assert published == figure_text.captions(frame, results, published)
+
+
+def test_headings_do_not_outrun_the_verdicts():
+    """A heading that names a claim has the verdict of the table of claims."""
+    text = (RESULTS / "README.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    rows = [row for path in RESULTS.glob("*/claims.md") for row in path.read_text().splitlines()]
+    for claim in ("A1", "A2", "A3", "B1", "B2", "C1", "C2"):
+        verdicts = {
+            word
+            for row in rows
+            if row.startswith(f"| {claim} |")
+            for word in ("supported", "contradicted", "undecided")
+            if f"| {word} |" in row
+        }
+        (heading,) = [line for line in headings if re.search(rf"\b{claim}, ", line)]
+        stated = heading[heading.index(f"{claim}, ") :].split(";")[0].rpartition(": ")[2]
+        assert {stated} == verdicts, claim

@@ -8,6 +8,8 @@ import pytest
 
 from analysis import checks, columns, commands, render, rows, rows_file
 from analysis.best import best_per_size
+from analysis.claims import claims
+from analysis.provenance import warnings
 from analysis.table import best_table
 from harness.cluster import read_sweep, value_of
 from harness.config import load
@@ -34,10 +36,11 @@ def table_of(frame):
         (lambda t: t.assign(val_top1=math.nan), "are done but have no accuracy"),
         (lambda t: t.assign(magnitude=1.5), "'1.5' is neither `none` nor a number from 0 to 1"),
         (lambda t: t.assign(magnitude="off"), "'off' is neither `none` nor a number"),
-        (lambda t: t.assign(magnitude=math.nan), "'nan' is neither `none` nor a number"),
+        (lambda t: t.assign(magnitude=math.nan), "magnitude: a row has no magnitude"),
         (lambda t: t.assign(magnitude=[[1]] * len(t)), "'[1]' is neither `none` nor a number"),
         (lambda t: t.assign(state="finished"), "state 'finished' is not known"),
-        (lambda t: t.assign(state=None), "is not known (valid: damaged"),
+        (lambda t: t.assign(state=None), "state: a row has no state (valid: damaged"),
+        (lambda t: t.assign(magnitude=None), "a row has no magnitude; without augmentation it is"),
         (lambda t: t.assign(seed=None), "seed: a row has no seed"),
         (lambda t: t.assign(params_nonzero="many"), "params_nonzero: 'many' is not a number"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "is there twice"),
@@ -237,3 +240,60 @@ def test_rows_of_a_sweep_say_why_a_trial_has_no_result(tmp_path):
     assert again.loc[stage, "state"] == "failed"
     assert again.loc[stage, "why"] == "code: 'x'"
     assert again["why"].str.fullmatch(r"its parent \w+ failed").sum() == 1  # the pruned one
+
+
+def test_the_keys_that_change_results_most_are_in_every_row(tmp_path):
+    frame = commands.load(["grid=quickstart", f"store={tmp_path}"], None)
+    assert set(frame["batch_size"]) == {64}
+    assert set(frame["lr"]) == {0.1}
+    assert set(frame["train_size"]) == {2000}
+    assert set(frame["test_images"]) == {2000}
+
+
+def test_magnitudes_are_rounded_when_they_are_read(planted):
+    frame = planted().astype({"magnitude": str})
+    odd = (frame["magnitude"] == "0.2") & (frame["seed"] == 0)
+    frame.loc[odd, "magnitude"] = "0.20000000000000004"
+    read = checks.check(frame, "FILE")
+    assert set(read["magnitude"]) == {"none", 0.2, 0.5, 0.8}
+
+
+def test_a_column_that_nobody_declared_is_not_pooled_in_silence(planted):
+    frame = planted(seeds=6, wall_time=0.0, optimizer="sgd")
+    frame["wall_time"] = [100.0 + at for at in range(len(frame))]
+    frame.loc[frame["seed"] > 2, "optimizer"] = "adamw"
+    (message,) = warnings(frame)
+    assert "the column optimizer has several values within a cell (adamw, sgd)" in message
+    assert warnings(frame, ["width", "optimizer"]) == []
+    assert warnings(frame[frame["optimizer"] == "sgd"]) == []
+    each = frame.assign(note=["a" if width < 1 else "b" for width in frame["width"]])
+    assert "note" not in " ".join(warnings(each))  # follows from the width
+
+
+def test_rows_of_one_config_with_two_results_get_no_advice_to_pool_them(planted):
+    table = planted().drop(columns="trial")
+    other = table.assign(val_top1=table["val_top1"] / 2, gpu_seconds=3.0)
+    with pytest.raises(UserError) as caught:
+        best_per_size(pd.concat([table, other], ignore_index=True))
+    assert "differ only in results (val_top1, gpu_seconds): keep one of them" in str(caught.value)
+    assert "by=" not in str(caught.value)
+
+
+WORDS = {"tiny": (0.80, 0.82, 0.78, 0.70), "small": (0.82, 0.85, 0.84, 0.78),
+         "base": (0.85, 0.87, 0.90, 0.88), "large": (0.86, 0.87, 0.90, 0.93)}  # fmt: skip
+
+
+def test_sizes_named_by_words_are_in_the_order_of_their_parameters(planted):
+    counts = {"tiny": 1e5, "small": 4e5, "base": 2e6, "large": 9e6}
+    parts = [planted({1.0: curve}, width=word, params_nonzero=counts[word], spread=0.002)
+             for word, curve in WORDS.items()]  # fmt: skip
+    frame = pd.concat(parts, ignore_index=True).drop(columns="trial")
+    named = frame.rename(columns={"width": "size"})
+    for rows_, column, by in ((frame, "width", None), (named, "size", ["size"])):
+        sizes = [result.size[column] for result in best_per_size(rows_, by)]
+        assert sizes == ["tiny", "small", "base", "large"]
+        (result,) = claims(rows_, by=by, names=["A1"])
+        assert result.effect.estimate.effect > 0
+    (result,) = claims(frame.drop(columns="params_nonzero"), names=["A1"])
+    assert result.verdict == "not tested"
+    assert "words in width, and no numbers of parameters" in result.compared

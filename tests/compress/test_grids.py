@@ -101,7 +101,7 @@ def test_the_control_of_equal_multiply_adds_stands_beside_the_arms_of_claim_b():
         scores = {"top1": 0.5 + 0.001 * (number % 7), "loss": 1.0}
         states[name] = StageState("done", result={**result, "val": scores, "test": scores})
     table = rows(launch_.grid.name, plan, Store(Path("nowhere")), states)
-    verdicts = [line for line in claims(pd.DataFrame(table)) if line.claim == "B"]
+    verdicts = [line for line in claims(pd.DataFrame(table)) if line.claim == "B2"]
     tested = {(line.group, line.compared.partition(" ")[0]): line.compared for line in verdicts}
     assert tested.keys() == {
         ("sparsity 0", "slice"), ("sparsity 0", "fuse"), ("sparsity 0.8", "prune_away")

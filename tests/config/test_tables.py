@@ -141,3 +141,17 @@ def test_a_job_elsewhere_finds_the_tables_of_its_stages_though_the_files_were_ch
     )  # fmt: skip
     assert process.stdout.split() == " ".join(s.augment.policy for s in stages.values()).split()
     assert process.stdout.startswith("gentle.yaml@")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_table_of_a_spreadsheet_is_read(folder, separator):
+    words = [word.format("tables/rows.csv") for word in TEMPLATES["rows.csv"]]
+    table = folder / "tables" / "rows.csv"
+    with_commas = plan(folder, *words)
+    table.write_text(table.read_text().replace(",", separator))
+    read = plan(folder, *words)
+    policies = [
+        {stage.augment.policy for stage in made.stages.values()} for made in (with_commas, read)
+    ]
+    assert policies[0] == policies[1]
+    assert "0.2" in str(policies)

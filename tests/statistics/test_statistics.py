@@ -1,5 +1,6 @@
 """Statistics against the textbook, and against simulations of what they promise."""
 
+import dataclasses
 import math
 import random
 import statistics
@@ -7,7 +8,7 @@ import statistics
 import pytest
 
 from harness import statistics as stats
-from harness.statistics import optimum, rank_correlation
+from harness.statistics import rank_correlation
 
 
 def test_pooled_spread_and_interval_are_those_of_the_textbook():
@@ -51,6 +52,28 @@ def test_rank_correlation_is_that_of_scipy():
     )  # fmt: skip
     assert rank_correlation(x, y).p == pytest.approx(exact.pvalue)
     assert math.isnan(rank_correlation([1, 2, 3], [1, 2, 3]).effect)
+    assert -1 < estimate.low < estimate.effect < estimate.high < 1
+
+
+def test_a_partial_rank_correlation_leaves_out_what_follows_from_a_third_series():
+    given = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    own = [3, 1, 4, 1, 5, 9, 2, 6, 5]
+    x = [10 * g + o for g, o in zip(given, own, strict=True)]
+    y = [-10 * g + o for g, o in zip(given, own, strict=True)]
+    assert rank_correlation(x, y, given).effect > 0.5
+    assert math.isnan(rank_correlation(given, y, given).effect)
+    levels = [0.2, 0.2, 0.2, 0.5, 0.5, 0.5]
+    within = rank_correlation([1, 2, 3, 11, 12, 13], [5, 6, 7, 1, 2, 3], levels)
+    assert within.effect == pytest.approx(1)
+
+
+def test_pairs_of_one_group_count_as_one_pair():
+    x, y = [1, 2, 3, 4, 5, 6, 7], [2, 1, 4, 3, 7, 5, 6]
+    groups = [*"abcdefg"] * 3
+    expected = rank_correlation(x, y)
+    estimate = rank_correlation(x * 3, y * 3, groups=groups)
+    assert (estimate.effect, estimate.p) == pytest.approx((expected.effect, expected.p))
+    assert math.isnan(rank_correlation(x, y, groups=[*"aabbccd"]).effect)
 
 
 @pytest.mark.parametrize("count", [5, 8, 9])
@@ -79,21 +102,48 @@ def test_holm_is_that_of_the_paper():
     )
 
 
-def test_the_seeds_to_settle_an_effect_find_it_four_times_of_five():
+def test_a_detectable_effect_is_found_four_times_of_five():
     chance = random.Random(3)
-    cells = [[chance.gauss(mean, 1) for _ in range(3)] for mean in [0.0] * 9 + [1.0]]
-    seen = stats.contrast([[(1.0, cells[-1]), (-1.0, cells[0]), *((0.0, c) for c in cells[1:-1])]])
-    exact = stats.Estimate(1.0, math.nan, math.nan, math.sqrt(2 / 3), seen.freedom)
-    seeds = int(stats.seeds_to_settle(exact, 3))
-    hits = 0
+    error, freedom = math.sqrt(2 / 3), 20.0  # of two means of three seeds, noise 1
+    exact = dataclasses.replace(stats.NO_ESTIMATE, error=error, freedom=freedom)
+    effect, hits = stats.detectable(exact), 0
     for _ in range(500):
-        a, b = ([chance.gauss(m, 1) for _ in range(seeds)] for m in (1.0, 0.0))
-        hits += stats.contrast([[(1.0, a), (-1.0, b)]]).p < 0.05
+        other = [[chance.gauss(0, 1) for _ in range(3)] for _ in range(8)]
+        a, b = ([chance.gauss(m, 1) for _ in range(3)] for m in (effect, 0.0))
+        hits += stats.contrast([[(1.0, a), (-1.0, b), *((0.0, cell) for cell in other)]]).p < 0.05
     assert 0.75 <= hits / 500 <= 0.87
-    assert stats.seeds_to_settle(exact, 3, tests=4) > seeds  # the level is shared by four
-    few = stats.Estimate(1.0, math.nan, math.nan, 0.2, 2)  # two degrees of freedom are no normal
-    assert stats.seeds_to_settle(few, 2) > math.ceil(2 * (2.8 * 0.2) ** 2)
-    assert stats.seeds_to_settle(stats.Estimate(0.0, 1, 1, 1.0, 4), 3) == math.inf
+    assert stats.detectable(exact, tests=4) > effect  # the level is shared by four
+    chosen = stats.contrast([[(1.0, [0.1, 0.3]), (-1.0, [0.2, 0.3])]], choices=4)
+    plain = stats.contrast([[(1.0, [0.1, 0.3]), (-1.0, [0.2, 0.3])]])
+    assert stats.detectable(chosen) == pytest.approx(stats.detectable(plain, tests=4))
+    assert math.isnan(stats.detectable(stats.NO_ESTIMATE))
+
+
+def test_cells_of_equal_noise_share_a_spread_and_others_keep_part_of_theirs():
+    quiet, loud = [0.80, 0.81, 0.79], [0.5, 0.9, 0.7]
+    same = stats.spreads({"a": quiet, "b": [0.5, 0.51, 0.49], "one": [0.3]})
+    assert len(set(same.values())) == 1
+    assert same["one"].freedom == 4
+    cells = dict.fromkeys("abcd", quiet) | dict.fromkeys("efgh", loud) | {"one": [0.3]}
+    unequal = stats.spreads(cells)
+    assert 0.01 <= unequal["a"].deviation < unequal["one"].deviation < unequal["e"].deviation <= 0.2
+    assert 2 < unequal["a"].freedom < stats.pooled(list(cells.values())).freedom
+    assert stats.spreads({"a": [0.1], "b": [0.2]})["a"] == stats.UNKNOWN
+    assert stats.spreads({"a": [0.5, 0.5], "b": [0.2, 0.2]})["b"].deviation == 0
+
+
+def test_seeds_that_agree_by_chance_are_no_sign_of_unequal_noise():
+    cells = {at: [0.802, 0.804, 0.806] for at in range(7)} | {7: [0.804, 0.804, 0.804]}
+    assert len(set(stats.spreads(cells).values())) == 1
+
+
+def test_the_choice_distrusts_the_highest_of_noisy_means():
+    cells = {"sure": [0.80] * 6, "lucky": [0.81], "low": [0.79] * 6}
+    noise = {key: stats.Spread(0.02, 12) for key in cells}
+    assert stats.choose(cells, noise, 1) == "sure"
+    assert stats.choose({k: v[:1] for k, v in cells.items()}, noise, 1) == "lucky"
+    assert stats.choose(cells, noise, -1) == "low"
+    assert stats.choose(cells, dict.fromkeys(cells, stats.UNKNOWN), 1) == "lucky"
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
@@ -101,16 +151,26 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     for _ in range(1000):
         cells = [[chance.gauss(0, 1) for _ in range(3)] for _ in range(5)]
         half = stats.half_width(stats.pooled(cells), 3)
+        assert stats.half_width(stats.pooled(cells), 3, choices=5) > half
         hits += abs(statistics.fmean(cells[0])) <= half
     assert 0.93 <= hits / 1000 <= 0.97
 
 
+def evidence_of(curve, magnitudes, chance=None, noise=0.2, seeds=3):
+    """The evidence of one simulated size, in points of accuracy."""
+    chance = chance or random.Random(0)
+    cells = [[curve(m) + chance.gauss(0, noise) for _ in range(seeds)] for m in magnitudes]
+    spread = stats.pooled(cells)
+    errors = [spread.deviation / math.sqrt(seeds)] * len(cells)
+    return stats.evidence(magnitudes, list(map(stats.mean, cells)), errors, spread.freedom)
+
+
+GRID = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 CURVES = {
     "parabola": (lambda m: -4 * (m - 0.5) ** 2, 0.5),
     "near the end": (lambda m: -4 * (m - 0.1) ** 2, 0.1),
-    "beyond the end": (lambda m: -4 * (m - 1.3) ** 2, 1.0),
     "steep on one side": (lambda m: -2 * (m - 0.6) ** 2 * (1 if m < 0.6 else 6), 0.6),
-    "flat on top": (lambda m: -8 * abs(m - 0.6) ** 3, 0.6),
+    "kink": (lambda m: -3 * abs(m - 0.4), 0.4),
 }
 
 
@@ -118,25 +178,52 @@ CURVES = {
 @pytest.mark.parametrize("name", CURVES)
 def test_the_optimum_lies_in_its_interval(name):
     curve, truth = CURVES[name]
-    magnitudes = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     chance, hits, widths = random.Random(name), 0, []
-    for _ in range(500):
-        cells = [[curve(m) + chance.gauss(0, 0.2) for _ in range(3)] for m in magnitudes]
-        result = optimum(magnitudes, [stats.mean(c) for c in cells], [3] * 6, stats.pooled(cells))
-        hits += result.low - 1e-9 <= truth <= result.high + 1e-9
+    for _ in range(300):
+        result = stats.optimum(evidence_of(curve, GRID, chance), (0.0, 1.0), (truth, truth))
+        hits += result.low < truth < result.high
         widths.append(result.high - result.low)
-    assert hits / 500 >= 0.9
+    assert hits / 300 >= 0.9
     assert statistics.fmean(widths) < 0.6
 
 
-def test_an_optimum_at_the_end_of_the_grid_is_censored_and_never_beyond():
-    rising = optimum([0.2, 0.5, 0.8], [0.7, 0.8, 0.9], [3] * 3, stats.Spread(0.01, 6))
-    assert rising.censored == (False, True)
-    assert rising.high == 0.8
-    flat = optimum([0.2, 0.5, 0.8], [0.8, 0.8, 0.8], [3] * 3, stats.Spread(0.01, 6))
+def test_an_optimum_at_the_end_of_the_grid_is_censored_and_holds_its_bracket():
+    rising = evidence_of(lambda m: 5 * m, [0.2, 0.5, 0.8])
+    result = stats.optimum(rising, (0.2, 0.8), (0.5, 0.8))
+    assert result.censored == (False, True)
+    assert (result.at, result.high) == (0.8, 0.8)
+    assert stats.optimum(rising, (0.2, 0.8), (0.2, 0.8)).low == 0.2
+    flat = stats.optimum(evidence_of(lambda m: 0, [0.2, 0.5, 0.8]), (0.2, 0.8), (0.5, 0.5))
     assert flat.censored == (True, True)
 
 
+def test_a_collapse_does_not_decide_where_the_optimum_of_the_others_is():
+    def curve(m):
+        return -4 * (m - 0.3) ** 2
+
+    magnitudes = [0.1 * step for step in range(8)]
+    means = [curve(m) for m in magnitudes]
+    plain = stats.evidence(magnitudes, means, [0.1] * 8, 16)
+    collapsed = stats.evidence(magnitudes, [*means[:-1], -30.0], [0.1] * 8, 16)
+    ends = (0.0, 0.7)
+    before, after = (stats.optimum(log, ends, (0.3, 0.3)) for log in (plain, collapsed))
+    assert after.at == pytest.approx(before.at, abs=0.05)
+
+
+def test_optima_that_rise_drift_and_a_common_one_does_not():
+    optima = (0.2, 0.3, 0.4, 0.5)
+    ranks = (-1.5, -0.5, 0.5, 1.5)
+    magnitudes = [0.1 * step for step in range(8)]
+    moving = [evidence_of(lambda m, o=o: -20 * (m - o) ** 2, magnitudes) for o in optima]
+    drift = stats.drift(moving, ranks)
+    assert drift.low < 0.1 < drift.high
+    assert drift.rises > 0.99
+    assert stats.drift(moving[::-1], ranks).falls > 0.99
+    still = [evidence_of(lambda m: -20 * (m - 0.3) ** 2, magnitudes) for _ in optima]
+    assert max((drift := stats.drift(still, ranks)).rises, drift.falls) < 0.95
+    assert drift.low < 0 < drift.high
+
+
 def test_no_optimum_from_two_magnitudes_or_one_seed():
-    assert optimum([0.2, 0.5], [0.7, 0.8], [3, 3], stats.Spread(0.01, 4)) is None
-    assert optimum([0.2, 0.5, 0.8], [0.7, 0.8, 0.7], [1] * 3, stats.Spread(math.nan, 0)) is None
+    assert stats.evidence([0.2, 0.5], [0.7, 0.8], [0.1, 0.1], 4) is None
+    assert stats.evidence([0.2, 0.5, 0.8], [0.7, 0.8, 0.7], [math.nan] * 3, 0) is None

@@ -1,0 +1,70 @@
+"""Claim B1: strong augmentation harms the smallest model and helps the largest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.cells import Cell, cells_per_size
+from analysis.claim_base import Claim, Effect, Untestable, effect_of, unequal_work
+from analysis.claim_optimum import dense_sizes
+from analysis.columns import Metric
+from analysis.render import format_interval, format_value
+from harness.statistics import Estimate, contrast
+
+
+def strength_harms_and_helps(
+    rows: pd.DataFrame, columns: list[str], metric: Metric
+) -> list[Effect]:
+    """Return the lesser of the harm to the smallest size and the help to the largest.
+
+    Both are changes of the test result from the weakest (`none`, if it is there) to the strongest
+    magnitude that both sizes have. Both must hold (an intersection-union test).
+    """
+    sizes = [
+        (size[columns[-1]], {cell.magnitude: cell for cell in cells if cell.is_usable})
+        for size, cells, _ in cells_per_size(rows, columns, metric)
+    ]
+    if len(sizes) < 2:
+        raise Untestable("it needs dense trials of at least two sizes")
+    (small, at_small), (large, at_large) = sizes[0], sizes[-1]
+    shared = [magnitude for magnitude in at_small if magnitude in at_large]
+    if len(shared) < 2:
+        raise Untestable("its smallest and its largest size share fewer than two magnitudes")
+    weak, strong = shared[0], shared[-1]
+    harm = _change(at_small, strong, weak, metric)
+    gain = _change(at_large, weak, strong, metric)
+    agree = (harm.effect > 0) == (gain.effect > 0)
+    changes = [
+        format_interval(sign * change.effect, change.half, metric, signed=True)
+        + f" at {columns[-1]} {format_value(size)}"
+        for size, change, sign in ((small, harm, -1), (large, gain, 1))
+    ]
+    compared = f"{format_value(weak)} to {format_value(strong)}: {', '.join(changes)}"
+    used = [cells[magnitude] for cells in (at_small, at_large) for magnitude in (weak, strong)]
+    doubt = "" if agree else "both change in the same direction"
+    if agree:  # the less certain; NaN, of one seed, is the least certain
+        least = max((harm, gain), key=lambda change: (math.isnan(change.p), change.p))
+    else:
+        least = min((harm, gain), key=lambda change: change.effect)
+    return [replace(effect_of(least, used, compared), doubt=doubt)]
+
+
+def _change(
+    cells: Mapping[float | str, Cell], start: float | str, end: float | str, metric: Metric
+) -> Estimate:
+    """Return the change of the test result of one size between two magnitudes."""
+    signs = {start: -metric.sign, end: metric.sign}
+    return contrast([[(float(signs.get(m, 0)), cell.test) for m, cell in cells.items()]])
+
+
+B1 = Claim(
+    name="B1",
+    statement="strong augmentation harms the smallest model and helps the largest",
+    select=dense_sizes,
+    test=strength_harms_and_helps,
+    describe_cost=unequal_work,  # within a size, as for A1
+)

@@ -1,0 +1,174 @@
+"""The answer at the top of the report: best magnitudes, verdicts, what is open and settles it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import pandas as pd
+
+from analysis import drawing
+from analysis.best import SizeResult, magnitudes_of
+from analysis.claims import CLAIMS, ClaimResult, format_effect
+from analysis.columns import NONE, Metric
+from analysis.figure_text import with_lengths
+from analysis.render import format_count, format_interval, format_p, format_value
+from analysis.report_source import Source
+from harness.statistics import ALPHA
+
+MOST_SENTENCES = 12  # for sizes, and for claims
+MOST_TIES = 6  # named in a sentence
+MORE_SEEDS = (
+    "Twice the seeds make intervals about 30 % narrower. Decide on the number of seeds before you "
+    "look: testing again after each further seed finds effects that are not there."
+)
+
+
+def best_magnitudes(results: Sequence[SizeResult], metric: Metric) -> list[str]:
+    """Return a sentence for each size, up to a limit."""
+    sized = with_lengths(results)
+    names = drawing.names_of(sized) if sized else []
+    sentences = [
+        _best(name, result, metric)
+        for name, result in zip(names[:MOST_SENTENCES], results, strict=False)
+    ]
+    if len(results) > MOST_SENTENCES:
+        sentences.append(f"{len(results) - MOST_SENTENCES:,} more sizes are in the table below.")
+    return sentences
+
+
+def _best(name: str, result: SizeResult, metric: Metric) -> str:
+    best = result.best
+    params = "" if result.params is None else f" ({format_count(result.params)} parameters)"
+    if best is None:
+        return f"{name}{params}: no magnitude has a usable result."
+    unit, points = ("%", "points") if metric.name == "top1" else ("nats", "nats")
+    is_none = best.magnitude == NONE
+    what = "no augmentation" if is_none else f"magnitude {format_value(best.magnitude)}"
+    text = (
+        f"{what} is best, {format_interval(result.test, result.test_half, metric)} {unit} on test"
+    )
+    if not is_none and not math.isnan(result.gain):
+        gain = format_interval(result.gain, result.gain_half, metric, signed=True)
+        text += f" ({gain} {points} against none)"
+    return f"{name}{params}: {text}; {_rivals(result)}{_end(result)}."
+
+
+def _rivals(result: SizeResult) -> str:
+    """Return which magnitudes are statistically indistinguishable from the best."""
+    others = [format_value(m) for m in result.ties if result.best and m != result.best.magnitude]
+    usable = [cell for cell in result.cells if cell.is_usable]
+    if len(usable) < 2:
+        return "no other magnitude has a usable result"
+    if all(len(cell.val) == 1 for cell in usable):
+        return "one seed cannot tell it from the other magnitudes"
+    if not others:
+        return "every other magnitude is significantly worse on validation"
+    if len(others) == len(usable) - 1:
+        return "every other magnitude is statistically indistinguishable from it"
+    more = f" and {len(others) - MOST_TIES} more" if len(others) > MOST_TIES else ""
+    shown = ", ".join(others[:MOST_TIES])
+    return f"statistically indistinguishable from it: {shown}{more}"
+
+
+def _end(result: SizeResult) -> str:
+    return ". It is the highest magnitude of the grid" if is_at_end(result) else ""
+
+
+def is_at_end(result: SizeResult) -> bool:
+    """Return whether a higher magnitude than those of the grid may be better."""
+    highest = max((m for m in magnitudes_of([result]) if m != NONE), default=1.0)
+    return result.best is not None and result.best.magnitude == highest and float(highest) < 1
+
+
+def verdicts(claims: Sequence[ClaimResult], metric: Metric) -> list[str]:
+    """Return a sentence for each claim and group that was tested, and one for all others."""
+    tested = [result for result in claims if result.effect]
+    sentences = [_verdict(result, metric) for result in tested[:MOST_SENTENCES]]
+    if len(tested) > MOST_SENTENCES:
+        sentences.append(f"{len(tested) - MOST_SENTENCES:,} more are in the table of the claims.")
+    untested = dict.fromkeys(result.claim for result in claims if not result.effect)
+    if untested:
+        sentences.append(f"Not tested, because these rows lack the trials: {', '.join(untested)}.")
+    return sentences
+
+
+def _verdict(result: ClaimResult, metric: Metric) -> str:
+    group = f", {result.group}" if result.group else ""
+    p = "" if math.isnan(result.p) else f", p {format_p(result.p).replace('<', '< ')}"
+    return (
+        f"{result.claim} ({CLAIMS[result.claim].statement}){group}: {result.verdict}, effect "
+        f"{format_effect(result, metric)}{p}; {result.compared}."
+    )
+
+
+def open_questions(
+    frame: pd.DataFrame,
+    results: Sequence[SizeResult],
+    claims: Sequence[ClaimResult],
+    source: Source,
+) -> str:
+    """Return as HTML what is open, each point with the command that would settle it."""
+    parts = []
+    for sentence, change in _open(frame, results, claims):
+        commands = [] if change is None else [source.launch(n, *change) for n in source.sweeps]
+        if not source.sweeps and change:
+            sentence += f" Add {' '.join(change)} to the words of the launch."
+        code = f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
+        parts.append(f"<li>{escape(sentence)}{code}</li>")
+    if not parts:
+        return (
+            "<p>Nothing: every trial has its result, every size has one best magnitude, and every "
+            "claim that was tested has a verdict.</p>"
+        )
+    return f"<ul>{''.join(parts)}</ul>"
+
+
+def _open(
+    frame: pd.DataFrame, results: Sequence[SizeResult], claims: Sequence[ClaimResult]
+) -> list[tuple[str, list[str] | None]]:
+    """Return what is open, and the words of a launch that would settle it; None for no launch."""
+    points: list[tuple[str, list[str] | None]] = []
+    missing = int((~frame["state"].isin(["done", "diverged"])).sum())
+    if missing:
+        points.append((f"{missing:,} of {len(frame):,} trials have no result. To train them:", []))
+    undecided = [claim for claim in claims if claim.verdict == "undecided"]
+    doubtful = [c for c in undecided if c.effect and c.effect.doubt and c.p < ALPHA]
+    names = dict.fromkeys(c.claim for c in undecided if c not in doubtful)
+    tied = sum(len(result.ties) > 1 for result in results)
+    seeds = sorted({int(seed) for seed in frame["seed"]})
+    if names or tied:
+        reasons = [f"Undecided: {', '.join(names)}."] if names else []
+        reasons += (
+            [f"At {tied:,} of {len(results):,} sizes several magnitudes may be best."]
+            if tied
+            else []
+        )
+        doubled = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))]
+        sentence = " ".join([*reasons, MORE_SEEDS])
+        points.append((sentence, [f"axes.seed=[{','.join(map(str, doubled))}]"]))
+    points += [
+        (f"{claim.claim} would not be settled by more seeds: {claim.effect.doubt}.", None)
+        for claim in doubtful
+        if claim.effect
+    ]
+    unjudged = sum(
+        (result.best is None or bool(result.open)) and any(cell.diverged for cell in result.cells)
+        for result in results
+    )
+    if unjudged:
+        sentence = (
+            f"At {unjudged:,} of {len(results):,} sizes trainings diverged at magnitudes that may "
+            "be best; the mean of their other seeds would be too high."
+        )
+        points.append((sentence, None))
+    ends = sum(is_at_end(result) for result in results)
+    if ends:
+        levels = [format_value(magnitude) for magnitude in magnitudes_of(results)]
+        sentence = (
+            f"At {ends:,} of {len(results):,} sizes the highest magnitude is best, so a higher one "
+            "may be better."
+        )
+        points.append((sentence, [f"axes.magnitude=[{','.join([*levels, '1'])}]"]))
+    return points

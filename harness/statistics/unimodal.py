@@ -1,0 +1,208 @@
+"""Where an accuracy curve has its maximum, and whether the maximum drifts from size to size.
+
+The curve of a size is taken to rise up to its optimum o and to fall after it:
+
+    accuracy(m) = level - depth * sqrt(ratio) * (o - m)^p   below the optimum
+    accuracy(m) = level - depth / sqrt(ratio) * (m - o)^p   above it
+
+Exponent 1 is a kink and 2 a parabola; the ratio lets one side be up to 32 times as steep as the
+other. Level and depth are fitted by least squares (depth >= 0); optimum, ratio and exponent are
+integrated over a grid of values, with the priors below. The likelihood is that of Student's t,
+because the noise of the means is estimated from few seeds.
+
+The family describes a curve near its top. Therefore a cell that lies d below the best mean counts
+with an additional error of 0.2 d. Without it, a magnitude at which training collapses decided where
+the optimum of the others lies. The rates of errors are in `docs/analysis.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp, stdtr
+
+from harness.statistics.estimates import LEVEL
+
+FEWEST_MAGNITUDES = 3  # magnitudes; between two, a curve cannot have its maximum
+POSITIONS = np.linspace(0.0, 1.0, 101)  # of the optimum, each as probable as any other
+EXPONENTS = {1.0: 0.4, 1.5: 0.2, 2.0: 0.4}  # with their prior probabilities
+LOG2_RATIOS = np.arange(-5.0, 6.0)
+RATIO_DEVIATION = 3.0  # standard deviation of the normal prior of log2(ratio)
+MISFIT = 0.2  # error of the family at a cell, as a share of its distance from the best mean
+DRAWS = 20_000
+"""Draws of a drift. A share of 0.05 of them has a standard error of 0.0015."""
+
+Evidence = NDArray[np.float64]
+"""Logarithm of the probability of the data, [exponents, positions of the optimum]."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Median (`at`) and 95 % interval (`low` to `high`) of the best magnitude."""
+
+    at: float
+    low: float
+    high: float
+    ends: tuple[float, float]  # the lowest and the highest magnitude of the grid
+
+    @property
+    def censored(self) -> tuple[bool, bool]:
+        """Whether the interval reaches the lowest, and the highest, magnitude of the grid.
+
+        The optimum may then lie below or above the grid.
+        """
+        return self.low <= self.ends[0], self.high >= self.ends[1]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the optimum moves from one size to the next, in units of the magnitude's scale."""
+
+    at: float  # median
+    low: float  # 95 % interval
+    high: float
+    rises: float  # probability that the drift is above 0
+    falls: float  # probability that it is below 0
+
+
+class Shapes(NamedTuple):
+    """The curves of one exponent at the magnitudes of a grid, of depth 1 and level 0."""
+
+    curves: NDArray[np.float64]  # [curves, cells]
+    log_prior: NDArray[np.float64]  # of the ratio, [curves]
+    position: NDArray[np.int64]  # index of the optimum, [curves]
+
+
+def evidence(
+    magnitudes: Sequence[float], means: Sequence[float], errors: Sequence[float], freedom: float
+) -> Evidence | None:
+    """Return how well the optimum at each position explains the means of one size.
+
+    A cell has a magnitude in [0, 1] (`none` counts as 0), a mean of which more is better, and its
+    standard error, estimated with `freedom` degrees of freedom. Returns None for fewer than 3
+    magnitudes, or without degrees of freedom, when the noise is unknown.
+    """
+    if len(set(magnitudes)) < FEWEST_MAGNITUDES or not freedom > 0:
+        return None
+    y = np.asarray(means, float)
+    # Where all seeds agree the errors are 0; then the curve passes through the means.
+    noise = np.maximum(np.asarray(errors, float), 1e-9)
+    weights = 1 / (noise**2 + (MISFIT * (y.max() - y)) ** 2)
+    y = y - np.average(y, weights=weights)
+    rows = [_log_likelihood(s, y, weights, freedom) for s in _shapes(tuple(magnitudes))]
+    return np.array(rows)
+
+
+def _log_likelihood(
+    shapes: Shapes, y: NDArray[np.float64], weights: NDArray[np.float64], freedom: float
+) -> NDArray[np.float64]:
+    """Return the logarithm of the likelihood of each position, [positions]."""
+    curves = shapes.curves - np.average(shapes.curves, weights=weights, axis=1)[:, None]
+    length = np.sqrt(curves**2 @ weights)
+    depth = (curves @ (weights * y)) / length  # in units of its standard error
+    residual = np.maximum((weights * y**2).sum() - depth**2, 0.0)
+    total = freedom + len(y) - 2
+    scaled = depth / np.sqrt((freedom + residual) / total)
+    with np.errstate(divide="ignore"):  # log(0) of an impossible depth is minus infinity
+        positive_depth = np.log(stdtr(total, scaled))
+    log = -total / 2 * np.log1p(residual / freedom) + positive_depth + shapes.log_prior
+    highest = log.max()
+    sums = np.bincount(shapes.position, np.exp(log - highest), len(POSITIONS))
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(sums) + highest)
+
+
+@lru_cache(maxsize=64)
+def _shapes(magnitudes: tuple[float, ...]) -> list[Shapes]:
+    """Return the curves of each exponent; the same for all sizes that have these magnitudes."""
+    x = np.array(magnitudes)
+    prior = np.exp(-0.5 * (LOG2_RATIOS / RATIO_DEVIATION) ** 2)
+    below = np.maximum(POSITIONS[:, None] - x, 0)[:, None, :]  # [positions, 1, cells]
+    above = np.maximum(x - POSITIONS[:, None], 0)[:, None, :]
+    steepness = np.sqrt(2.0**LOG2_RATIOS)[:, None]  # [ratios, 1]
+    log_prior = np.tile(np.log(prior / prior.sum()), len(POSITIONS))
+    position = np.repeat(np.arange(len(POSITIONS)), len(LOG2_RATIOS))
+    shapes = []
+    for exponent in EXPONENTS:
+        curves = -(steepness * below**exponent + above**exponent / steepness)
+        shapes.append(Shapes(curves.reshape(-1, len(x)), log_prior, position))
+    return shapes
+
+
+def optimum(log: Evidence, ends: tuple[float, float], bracket: tuple[float, float]) -> Optimum:
+    """Return the best magnitude, cut off at the `ends` of a grid.
+
+    The interval is widened to hold `bracket`, the magnitudes next to those that tie with the best:
+    where the curve is not of the family (it collapses, or has a cliff at its top), the 95 % of the
+    posterior can miss the optimum, and the bracket holds it.
+    """
+    posterior = np.cumsum(_normalised(logsumexp(log + _log_prior()[:, None], axis=0)))
+    shares = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
+    places = np.minimum(np.searchsorted(posterior, shares), len(POSITIONS) - 1)
+    low, at, high = POSITIONS[places]
+    widened = np.clip([min(low, bracket[0]), at, max(high, bracket[1])], *ends)
+    low, at, high = (float(place) for place in widened)
+    return Optimum(at, low, high, ends)
+
+
+def drift(sizes: Sequence[Evidence], ranks: Sequence[float]) -> Drift:
+    """Return the drift of the optimum per step of rank, over sizes that are independent.
+
+    The drift is the slope of the least-squares line of the optima over `ranks`, which sum to 0
+    (within each stratum, where there are several). It is computed twice: with one exponent for all
+    sizes, and with an exponent for each. A probability is the lower of the two, and the interval
+    that of the analysis that is less sure of the sign.
+    """
+    log = np.stack(sizes)  # [sizes, exponents, positions]
+    generator = np.random.default_rng(3)
+    uniform = generator.random((len(sizes), DRAWS))
+    by_exponent = logsumexp(log, axis=2)  # [sizes, exponents]
+    common = _normalised(by_exponent.sum(axis=0) + _log_prior())
+    exponent = generator.choice(len(EXPONENTS), DRAWS, p=common)
+    common_exponent = np.tile(exponent, (len(sizes), 1))
+    own = [_normalised(row + _log_prior()) for row in by_exponent]
+    own_exponent = np.array([generator.choice(len(EXPONENTS), DRAWS, p=p) for p in own])
+    weights = np.asarray(ranks, float) / np.square(ranks).sum()
+    analyses = [
+        _summary(weights @ _positions(log, exponents, uniform))
+        for exponents in (common_exponent, own_exponent)
+    ]
+    unsure = min(analyses, key=lambda drift: max(drift.rises, drift.falls))
+    rises, falls = (min(d.rises for d in analyses), min(d.falls for d in analyses))
+    return Drift(unsure.at, unsure.low, unsure.high, rises, falls)
+
+
+def _positions(
+    log: NDArray[np.float64], exponents: NDArray[np.int64], uniform: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return optima drawn from the posterior, [sizes, draws], given the drawn exponents."""
+    places = np.empty_like(uniform)
+    for size, table in enumerate(log):
+        for at, row in enumerate(table):
+            drawn = exponents[size] == at
+            shares = np.cumsum(_normalised(row))
+            index = np.searchsorted(shares, uniform[size, drawn])
+            places[size, drawn] = POSITIONS[np.minimum(index, len(POSITIONS) - 1)]
+    return places
+
+
+def _summary(slopes: NDArray[np.float64]) -> Drift:
+    low, at, high = np.quantile(slopes, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    noise = 1e-9  # rounding of a sum of positions
+    rises, falls = float((slopes > noise).mean()), float((slopes < -noise).mean())
+    return Drift(float(at), float(low), float(high), rises, falls)
+
+
+def _log_prior() -> NDArray[np.float64]:
+    """Return the logarithms of the prior probabilities of the exponents."""
+    return np.log(list(EXPONENTS.values()))
+
+
+def _normalised(log: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities from their logarithms up to a constant."""
+    return np.asarray(np.exp(log - logsumexp(log)))

@@ -93,11 +93,6 @@ def magnitude_key(magnitude: float | str) -> float:
     return -1.0 if magnitude == NONE else float(magnitude)
 
 
-def best_cell(cells: Sequence[Cell], metric: Metric) -> Cell:
-    """Return the cell with the best mean on validation; the first of equal ones."""
-    return max(cells, key=lambda cell: metric.sign * cell.mean_val)
-
-
 def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[str]:
     """Return the columns that distinguish sizes: `by`, or every axis that varies.
 

@@ -8,6 +8,7 @@ from harness.statistics.estimates import (
     ALPHA,
     LEVEL,
     NO_ESTIMATE,
+    NORMAL_QUANTILE,
     UNKNOWN,
     Estimate,
     Spread,
@@ -37,8 +38,8 @@ from harness.statistics.unimodal import (
 )
 
 __all__ = [
-    "ALPHA", "DRAWS", "FEWEST_MAGNITUDES", "FEWEST_PAIRS", "LEVEL", "NO_ESTIMATE", "UNKNOWN",
-    "Drift", "Estimate", "Evidence", "Optimum", "Spread", "choose", "contrast", "detectable",
-    "difference", "drift", "evidence", "half_width", "holm", "mean", "optimum", "pooled",
-    "rank_correlation", "spreads", "t_quantile", "t_tails", "ties",
+    "ALPHA", "DRAWS", "FEWEST_MAGNITUDES", "FEWEST_PAIRS", "LEVEL", "NORMAL_QUANTILE",
+    "NO_ESTIMATE", "UNKNOWN", "Drift", "Estimate", "Evidence", "Optimum", "Spread", "choose",
+    "contrast", "detectable", "difference", "drift", "evidence", "half_width", "holm", "mean",
+    "optimum", "pooled", "rank_correlation", "spreads", "t_quantile", "t_tails", "ties",
 ]  # fmt: skip

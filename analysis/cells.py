@@ -26,7 +26,7 @@ from analysis.columns import (
     values_of,
 )
 from harness.errors import UserError, nearest
-from harness.statistics import mean
+from harness.statistics import Estimate, contrast, mean
 
 SizeKey = tuple[Any, ...]  # the values of the size columns
 MODEL_SIZES = ("width", "depth")
@@ -93,9 +93,17 @@ def magnitude_key(magnitude: float | str) -> float:
     return -1.0 if magnitude == NONE else float(magnitude)
 
 
-def best_cell(cells: Sequence[Cell], metric: Metric) -> Cell:
-    """Return the cell with the best mean on validation; the first of equal ones."""
-    return max(cells, key=lambda cell: metric.sign * cell.mean_val)
+def difference_on_test(
+    first: Cell, second: Cell, cells: Sequence[Cell], metric: Metric, choices: int = 1
+) -> Estimate:
+    """Return how much better the mean test result of `first` is than that of `second`.
+
+    The other ones of `cells` only contribute to the estimate of the noise. `choices` is as in
+    `harness.statistics.half_width`.
+    """
+    sign = float(metric.sign)
+    others = [(0.0, cell.test) for cell in cells if cell is not first and cell is not second]
+    return contrast([[(sign, first.test), (-sign, second.test), *others]], choices)
 
 
 def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[str]:
@@ -126,7 +134,7 @@ def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[s
         and frame.duplicated([*varied, "magnitude", "seed"]).any()
     ):
         varied.append("grid")
-    return varied or [name for name in ("width",) if name in frame.columns]
+    return varied or (["width"] if "width" in frame.columns else [])
 
 
 def is_determined(frame: pd.DataFrame, name: str, others: Sequence[str]) -> bool:

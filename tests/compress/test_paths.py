@@ -169,7 +169,7 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
         ({"schedule": [0.5, 0.4]}, "has 2 magnitudes, and the trial passes through 3 levels"),
         ({"schedule": [0.5, 1.4, 0]}, r"outside \[0, 1\]"),
         ({"schedule": "falling", "magnitude": 0.8}, r"would reach 1\.2.*0\.25 at most"),
-        ({"schedule": "falling", "magnitude": "none"}, "exclude such cells"),
+        ({"schedule": "falling", "magnitude": "none"}, "leave such trials out"),
         ({"compress.levels": [0.5, 0.4]}, "what is left must fall"),
         ({"compress.levels": [0.0, 0.4]}, "what is left must fall"),
         ({"compress.levels": []}, "lists no level"),

@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import checks, claims, commands, compare, notebook, rows_file
+from analysis import checks, claims, commands, compare, notebook, rows_file, table
 from analysis.best import best_per_size
+from analysis.columns import TOP1
 from analysis.commands import FORMATS, show
 from analysis.latex import escape, latex, number_format
 from analysis.provenance import setting, warnings
@@ -188,6 +189,14 @@ def test_runs_of_neighbours_are_ranges():
     levels = ("none", 0.1, 0.2, 0.3, 0.5)
     assert format_levels(("none", 0.1, 0.2, 0.5), levels) == "none to 0.2, 0.5"
     assert format_levels((0.1, 0.2), levels) == "0.1, 0.2"
+
+
+def test_every_column_of_the_table_is_documented(planted):
+    available = table._columns(best_per_size(planted()), TOP1, ["width"])
+    page = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
+    for name in (column.name for column in available):
+        assert f"`{name}`" in page
+        assert name in re.findall(r"\w+", table.__doc__)
 
 
 def test_columns_that_say_nothing_are_left_out_and_can_be_asked_for(planted):

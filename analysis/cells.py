@@ -55,7 +55,7 @@ class Cell:
     def is_usable(self) -> bool:
         """Whether the cell can be chosen: some seeds are done and none diverged.
 
-        The mean of the seeds that survived would flatter a cell in which others diverged.
+        Where some seeds diverged, the mean of the others would be too high.
         """
         return bool(self.val) and not self.diverged
 

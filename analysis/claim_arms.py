@@ -47,7 +47,7 @@ def best_arm_beats(
     with the best arm of each other kind and, with `equal_magnitude`, with the `old` arm of its own
     magnitude.
 
-    The winner of many arms is flattered, because test and validation share the luck of a run. So p
+    The winner of many arms was partly lucky, and test and validation share the luck of a run. So p
     and the interval allow for the choice among the arms of the kind that wins (Bonferroni).
     """
 

@@ -45,6 +45,19 @@ NUMBERS = {
     "trials": ("done", "trials"),
 }
 """For these columns, CSV holds other or several numbers."""
+NOTES = {
+    ("A1", "A2"): "how far the best magnitude on validation moves from one size to the next, on "
+    "the scale of magnitudes (none is 0), and its 95 % interval; p is the probability that it does "
+    "not move in this direction (one-sided: below 0.05 the interval may still hold 0).",
+    ("A3", "C2", "C3"): "exploratory. The best arms, chosen on validation, are compared on test; "
+    "the interval and p allow for that choice. Control: p uncorrected.",
+    ("B1",): "the lesser of the two changes; both must hold.",
+    ("B2",): "exploratory. The least of a form's effects, against none and against its controls; "
+    "it must also beat none itself.",
+    ("C1",): "exploratory. A rank correlation at equal magnitude and its 95 % interval; more "
+    "policies, not more seeds, settle it.",
+}
+"""How to read the results of claims."""
 
 
 @dataclass(frozen=True)
@@ -267,25 +280,16 @@ def _notes(tested: Sequence[ClaimResult], metric: Metric) -> list[str]:
         f"{claim.name}: {claim.statement}." for claim in CLAIMS.values() if claim.name in names
     ]
     seeds = format_seeds([result.effect.seeds for result in tested if result.effect])
-    notes = {
+    explained = [f"{', '.join(of)}: {note}" for of, note in NOTES.items() if names & {*of}]
+    return [
+        *statements,
         f"Effect: positive as predicted, in {metric.difference_unit}; ± is half of a 95 % t "
-        f"interval, {seeds} per cell; it covers the seeds, not the finite test set.": names,
-        "A1, A2: how far the best magnitude on validation moves from one size to the next, on the "
-        "scale of magnitudes (none is 0), and its 95 % interval; p is the probability that it does "
-        "not move in this direction (one-sided: below 0.05 the interval may still hold 0).": names
-        & {"A1", "A2"},
-        "A3, C2, C3: exploratory. The best arms, chosen on validation, are compared on test; the "
-        "interval and p allow for that choice. Control: p uncorrected.": names & {"A3", "C2", "C3"},
-        "B1: the lesser of the two changes; both must hold.": names & {"B1"},
-        "B2: exploratory. The least of a form's effects, against none and against its controls; it "
-        "must also beat none itself.": names & {"B2"},
-        "C1: exploratory. A rank correlation at equal magnitude and its 95 % interval; more "
-        "policies, not more seeds, settle it.": names & {"C1"},
+        f"interval, {seeds} per cell; it covers the seeds, not the finite test set.",
+        *explained,
         "p: Holm over the groups of a claim; supported or contradicted below 0.05. Could find: the "
         "true effect that these seeds find with 80 % power. Testing again after each further "
-        "seed finds effects that are not there.": names,
-    }
-    return [*statements, *(note for note, claims in notes.items() if claims)]
+        "seed finds effects that are not there.",
+    ]
 
 
 def usage() -> str:

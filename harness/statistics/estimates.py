@@ -75,7 +75,7 @@ def pooled(cells: Sequence[Sequence[float]]) -> Spread:
 
 
 def t_quantile(probability: float, freedom: float) -> float:
-    """Return a quantile of Student's t distribution."""
+    """Return a quantile of Student's t distribution; infinite `freedom` gives the normal one."""
     return float(stdtrit(freedom, probability))
 
 

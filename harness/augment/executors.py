@@ -87,7 +87,7 @@ def triton_or_torch(device: torch.device) -> Executor:
         from harness.augment import triton_executor
     except _NO_TRITON as error:
         return _fall_back(f"Triton cannot be imported ({error})")
-    trial = Plan.of([[("Equalize", 1.0), ("Color", 0.5)]])
+    trial = Plan.of([[("Equalize", 1.0), ("Color", 0.5)]])  # Equalize needs both kernels
     try:
         images = torch.zeros((1, 3, 4, 4), dtype=torch.uint8, device=device)
         triton_executor.run(images, lower(trial, 4, 4), trial.fill, trial.interpolation)

@@ -6,9 +6,9 @@ The curve of a size is taken to rise up to its optimum o and to fall after it:
     accuracy(m) = level - depth / sqrt(ratio) * (m - o)^p   above it
 
 Exponent 1 is a kink and 2 a parabola; the ratio lets one side be up to 32 times as steep as the
-other. Level and depth are fitted by least squares (depth >= 0); optimum, ratio and exponent are
-integrated over a grid of values, with the priors below. The likelihood is that of Student's t,
-because the noise of the means is estimated from few seeds.
+other. Optimum, ratio and exponent are integrated over a grid of values, with the priors below;
+level, depth (>= 0) and the size of the noise, which is estimated from few seeds, are integrated in
+closed form, which gives Student's t (`_log_likelihood`).
 
 The family describes a curve near its top. Therefore a cell that lies d below the best mean counts
 with an additional error of 0.2 d. Otherwise one magnitude at which training collapses would move
@@ -124,10 +124,10 @@ def _log_likelihood(
     """
     curves = curves - np.average(curves, weights=weights, axis=1)[:, None]
     length = np.sqrt(curves**2 @ weights)
-    depth = (curves @ (weights * y)) / length  # t0
-    residual = np.maximum((weights * y**2).sum() - depth**2, 0.0)
+    t0 = (curves @ (weights * y)) / length
+    residual = np.maximum((weights * y**2).sum() - t0**2, 0.0)
     total = freedom + len(y) - 2
-    scaled = depth / np.sqrt((freedom + residual) / total)
+    scaled = t0 / np.sqrt((freedom + residual) / total)
     with np.errstate(divide="ignore"):  # log(0) of an impossible depth is minus infinity
         positive_depth = np.log(stdtr(total, scaled))
     log = -total / 2 * np.log1p(residual / freedom) + positive_depth

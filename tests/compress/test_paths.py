@@ -178,7 +178,7 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
         ({"compress.protect": ["clasifier"]}, r"\(did you mean 'classifier'\?"),
         ({"compress.protect": ["fc.bias"]}, "not the name of a weight, such as"),
         ({"schedule": "matched:~nobody/rows.csv"}, "there is no table"),
-        ({"compress.method": "nm"}, r"levels are 0\.25, 0\.5 and 0\.75, not 0\.875"),
+        ({"compress.method": "nm"}, r"takes sparsities 0\.25, 0\.5 and 0\.75, not 0\.875"),
         ({"compress.method": "channel"}, "set layer"),
         ({"compress.method": "channel", "compress.scope": "layer", "family": "cifar_shufflenetv2",
           "depth": None}, "does not suit the family cifar_shufflenetv2"),

@@ -271,7 +271,7 @@ def test_where_none_is_best_the_optimum_is_no_number(planted):
     shown = shown_table(frame)
     at = shown.header.index("smooth optimum")
     assert re.fullmatch(r"≤0\.2 \(≤0\.2, 0\.\d+\)", shown.rows[0][at])
-    assert any("Where none is best, only a bound is known" in note for note in shown.notes)
+    assert any("if it is best, only a bound is known" in note for note in shown.notes)
     assert shown.frame()["optimum"].isna().all()
     assert notebook.best(frame)["optimum"].isna().all()
 

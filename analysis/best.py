@@ -1,8 +1,8 @@
 """The best magnitude for each size: chosen on validation, reported on test.
 
 A test number takes part in no choice. Cells with a diverged seed are shown but cannot be chosen,
-because the mean of the seeds that survived would flatter them: they are open. Missing seeds are
-shown.
+because the mean of the seeds that survived would be too high. Such a cell is `open` (it may be
+better, and cannot be judged), unless all its seeds diverged or the others are clearly worse.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from analysis.cells import (
     LENGTHS,
     Cell,
     cells_per_size,
+    difference_on_test,
     magnitude_key,
     mean_counts,
     ranges,
@@ -48,20 +49,31 @@ class SizeResult:
     detectable: float = math.nan  # validation difference of two magnitudes, with 80 % power
     optimum: Optimum | None = None  # of the smooth curve, on validation
     test: float = math.nan  # mean test result at the best magnitude
-    test_half: float = math.nan  # this and gain_half allow for the choice among ties
+    test_half: float = math.nan  # like gain_half, widened because the best was chosen among ties
     gain: float = math.nan  # on test over `none`; with any metric, positive is better
     gain_half: float = math.nan
     test_spreads: Mapping[float | str, Spread] = field(default_factory=dict)  # by magnitude
-    differs_in: tuple[str, ...] = ()  # provenance columns in which its rows differ; flags
-    none: Cell | None = None  # the cell that gain refers to: of this size, or of another policy
+    differs_in: tuple[str, ...] = ()  # provenance columns in which its rows differ, and flags
+    none: Cell | None = None  # the cell that `gain` is measured from; of another policy if need be
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Lowest and highest number of epochs, examples and test images of its trials, where known."""
+
+    @property
+    def has_unjudged_divergence(self) -> bool:
+        """Whether trainings diverged at magnitudes that may be best."""
+        is_undecided = self.best is None or bool(self.open)
+        return is_undecided and any(cell.diverged for cell in self.cells)
 
 
 def magnitudes_of(results: Sequence[SizeResult]) -> list[float | str]:
     """Return the magnitudes of all cells, `none` first."""
     magnitudes = {cell.magnitude for result in results for cell in result.cells}
     return sorted(magnitudes, key=magnitude_key)
+
+
+def seed_counts(results: Sequence[SizeResult]) -> set[int]:
+    """Return the numbers of finished seeds that cells have, without 0."""
+    return {len(cell.val) for result in results for cell in result.cells if cell.val}
 
 
 def best_per_size(
@@ -95,7 +107,7 @@ def _none_cell(cells: Sequence[Cell]) -> Cell | None:
 
 
 def _without_policy(size: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what identifies a size for `none`: no augmentation is the same under every policy."""
+    """Return the size without its policy, because `none` is the same under every policy."""
     return tuple(value for name, value in size.items() if name not in POLICY)
 
 
@@ -112,24 +124,23 @@ def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeRes
     ties = _sorted(stats.ties(scores, best.magnitude, spreads, metric.sign))
     open_magnitudes = _open(result.cells, best, metric)
     spread = spreads[best.magnitude]
-    noise = stats.difference(best.val, spread, best.val, spread)
+    # as noisy as the difference of two such cells
+    of_two = stats.difference(best.val, spread, best.val, spread)
     result = replace(
         result,
         best=best,
         ties=ties,
         open=open_magnitudes,
-        detectable=stats.detectable(noise, len(usable) - 1),
+        detectable=stats.detectable(of_two, len(usable) - 1, sides=1),
     )
     candidates = len({*ties, *open_magnitudes})
     gain = gain_half = math.nan
-    if result.none:
-        gain = metric.sign * (best.mean_test - result.none.mean_test)
-    if result.none and result.none is not best:
-        # 1 and -1 for the two that are compared; the other cells only contribute to the spread
-        weights = [(float(cell is best), cell.test) for cell in usable.values()]
-        others = [(weight, test) for weight, test in weights if test is not result.none.test]
-        estimate = stats.contrast([[*others, (-1.0, result.none.test)]], candidates)
-        gain_half = estimate.half
+    if result.none is best:
+        gain = 0.0
+    elif result.none:
+        cells = list(usable.values())
+        estimate = difference_on_test(best, result.none, cells, metric, candidates)
+        gain, gain_half = estimate.effect, estimate.half
     return replace(
         result,
         optimum=_smooth_optimum(result, metric) if with_optimum else None,
@@ -145,10 +156,10 @@ def _sorted(magnitudes: Sequence[float | str]) -> tuple[float | str, ...]:
 
 
 def _open(cells: Sequence[Cell], best: Cell | None, metric: Metric) -> tuple[float | str, ...]:
-    """Return the magnitudes that no one can judge yet: no seed is done, or some diverged.
+    """Return the magnitudes that cannot be judged yet: no seed is done, or some diverged.
 
-    A cell with a diverged seed is not open if its other seeds are clearly worse than the best, and
-    if all of its seeds diverged. Without a best, those with a result are open.
+    A cell is not open if all of its seeds diverged, or if its other seeds are clearly worse than
+    the best. If no cell is usable, every cell with a result and a diverged seed is open.
     """
     scores = {cell.magnitude: cell.val for cell in cells if cell.val}
     unsettled = [cell for cell in cells if not cell.is_usable and cell.diverged < cell.seeds]
@@ -159,14 +170,14 @@ def _open(cells: Sequence[Cell], best: Cell | None, metric: Metric) -> tuple[flo
 
 
 def position(magnitude: float | str) -> float:
-    """Return where a magnitude lies on its scale: `none` is the identity, as 0 is."""
+    """Return the magnitude as a number; `none` is 0, because both change nothing."""
     return 0.0 if magnitude == NONE else float(magnitude)
 
 
 def optimum_evidence(cells: Sequence[Cell], metric: Metric) -> Evidence | None:
     """Return how well each position of the optimum explains the validation means of one size.
 
-    None for fewer than 3 usable magnitudes, or with one seed.
+    Returns None for fewer than 3 usable magnitudes, or with one seed.
     """
     usable = {cell.magnitude: cell for cell in cells if cell.is_usable}
     spreads = stats.spreads({magnitude: cell.val for magnitude, cell in usable.items()})
@@ -181,14 +192,15 @@ def optimum_evidence(cells: Sequence[Cell], metric: Metric) -> Evidence | None:
 def _smooth_optimum(result: SizeResult, metric: Metric) -> Optimum | None:
     """Return the optimum; its interval holds the magnitudes next to the ties and to open cells.
 
-    It is cut off at the lowest magnitude, as at the highest, also where `none` lies below.
+    The interval is cut off at the lowest and the highest magnitude. `none` is a point of the curve,
+    at 0, but not an end.
     """
-    log = optimum_evidence(result.cells, metric)
-    if log is None:
+    evidence_of_size = optimum_evidence(result.cells, metric)
+    if evidence_of_size is None:
         return None
-    held = [position(magnitude) for magnitude in (*result.ties, *result.open)]
-    places = [position(cell.magnitude) for cell in result.cells if cell.is_usable]
-    below = max((place for place in places if place < min(held)), default=0.0)
-    above = min((place for place in places if place > max(held)), default=1.0)
+    possible_best = [position(magnitude) for magnitude in (*result.ties, *result.open)]
+    positions = [position(cell.magnitude) for cell in result.cells if cell.is_usable]
+    below = max((p for p in positions if p < min(possible_best)), default=0.0)
+    above = min((p for p in positions if p > max(possible_best)), default=1.0)
     ends = [position(cell.magnitude) for cell in result.cells if cell.magnitude != NONE]
-    return optimum(log, (min(ends), max(ends)), (below, above))
+    return optimum(evidence_of_size, (min(ends), max(ends)), (below, above))

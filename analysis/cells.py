@@ -26,7 +26,7 @@ from analysis.columns import (
     values_of,
 )
 from harness.errors import UserError, nearest
-from harness.statistics import mean
+from harness.statistics import Estimate, contrast, mean
 
 SizeKey = tuple[Any, ...]  # the values of the size columns
 MODEL_SIZES = ("width", "depth")
@@ -55,7 +55,7 @@ class Cell:
     def is_usable(self) -> bool:
         """Whether the cell can be chosen: some seeds are done and none diverged.
 
-        The mean of the seeds that survived would flatter a cell in which others diverged.
+        Where some seeds diverged, the mean of the others would be too high.
         """
         return bool(self.val) and not self.diverged
 
@@ -93,6 +93,19 @@ def magnitude_key(magnitude: float | str) -> float:
     return -1.0 if magnitude == NONE else float(magnitude)
 
 
+def difference_on_test(
+    first: Cell, second: Cell, cells: Sequence[Cell], metric: Metric, choices: int = 1
+) -> Estimate:
+    """Return how much better the mean test result of `first` is than that of `second`.
+
+    The other ones of `cells` only contribute to the estimate of the noise. `choices` is as in
+    `harness.statistics.half_width`.
+    """
+    sign = float(metric.sign)
+    others = [(0.0, cell.test) for cell in cells if cell is not first and cell is not second]
+    return contrast([[(sign, first.test), (-sign, second.test), *others]], choices)
+
+
 def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[str]:
     """Return the columns that distinguish sizes: `by`, or every axis that varies.
 
@@ -121,7 +134,7 @@ def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[s
         and frame.duplicated([*varied, "magnitude", "seed"]).any()
     ):
         varied.append("grid")
-    return varied or [name for name in ("width",) if name in frame.columns]
+    return varied or (["width"] if "width" in frame.columns else [])
 
 
 def is_determined(frame: pd.DataFrame, name: str, others: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.cells import Cell, cells_per_size
+from analysis.cells import Cell, cells_per_size, difference_on_test
 from analysis.claim_base import (
     Claim,
     Effect,
@@ -24,14 +24,13 @@ from analysis.claim_base import (
 )
 from analysis.columns import NONE, Metric
 from analysis.render import format_value
-from harness.statistics import contrast
-from harness.sweep.schedules import role
+from harness.sweep.schedules import kind_of
 
-ArmText = Callable[[dict[str, Any]], str]  # of the values of the columns that a claim compares
+ArmText = Callable[[dict[str, Any]], str]  # from the values of the compared columns to a text
 
 
 class Arm(NamedTuple):
-    """An arm that can be chosen."""
+    """The winner of a kind of arms, or a control."""
 
     name: str  # "falling at 0.4"
     cell: Cell
@@ -44,11 +43,11 @@ def best_arm_beats(
     """Return the test of the best arm of the kind `new` against the best `old` one.
 
     An arm is a combination of values of the compared columns at a magnitude. Arms are chosen on
-    validation and compared on test. The new winner is also compared with the best arm of each
-    other kind and, with `equal_magnitude`, with the `old` arm of its own magnitude: controls, which
-    decide nothing.
+    validation and compared on test. Controls do not change the verdict: the winner is also compared
+    with the best arm of each other kind and, with `equal_magnitude`, with the `old` arm of its own
+    magnitude.
 
-    The winner of many arms is flattered, because test and validation share the luck of a run. So p
+    The winner of many arms was partly lucky, and test and validation share the luck of a run. So p
     and the interval allow for the choice among the arms of the kind that wins (Bonferroni).
     """
 
@@ -64,32 +63,33 @@ def best_arm_beats(
             if not arms[required]:
                 raise Untestable(f"no {required} arm is done")
         every = [cell for of_kind in arms.values() for _, cell in of_kind]
-        winners = {
-            name: Arm(*max(of_kind, key=lambda arm: metric.sign * arm[1].mean_val), len(of_kind))
-            for name, of_kind in arms.items()
-            if of_kind
-        }
+        winners = {name: _winner(of_kind, metric) for name, of_kind in arms.items() if of_kind}
         winner, rival = winners.pop(new), winners.pop(old)
         effects = [_compare(winner, rival, every, metric)]
-        rivals = list(winners.values())
+        controls = list(winners.values())
         if equal_magnitude:
-            rivals += [
+            controls += [
                 Arm(name, cell, 1)
                 for name, cell in arms[old]
                 if cell.magnitude == winner.cell.magnitude and cell is not rival.cell
             ]
-        controls = (_compare(winner, control, every, metric) for control in rivals)
-        return [*effects, *(replace(control, is_control=True) for control in controls)]
+        compared = (_compare(winner, control, every, metric) for control in controls)
+        return [*effects, *(replace(effect, is_control=True) for effect in compared)]
 
     return test
 
 
+def _winner(arms: Sequence[tuple[str, Cell]], metric: Metric) -> Arm:
+    """Return the best arm on validation."""
+    name, cell = max(arms, key=lambda arm: metric.sign * arm[1].mean_val)
+    return Arm(name, cell, len(arms))
+
+
 def _compare(arm: Arm, other: Arm, every: Sequence[Cell], metric: Metric) -> Effect:
-    """Return the test result of `arm` minus that of `other`; the others give the spread."""
-    weights = [metric.sign * ((cell is arm.cell) - (cell is other.cell)) for cell in every]
+    """Return how much better `arm` is than `other` on test."""
     wins = metric.sign * (arm.cell.mean_test - other.cell.mean_test) > 0
-    tests = [cell.test for cell in every]
-    estimate = contrast([list(zip(weights, tests, strict=True))], (arm if wins else other).among)
+    choices = (arm if wins else other).among
+    estimate = difference_on_test(arm.cell, other.cell, every, metric, choices)
     return effect_of(estimate, every, f"{arm.name} against {other.name}")
 
 
@@ -103,17 +103,21 @@ def _calibrations(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
     Rows at magnitude `none` are left out, because they do not use a space.
     """
     rows = rows_that_differ(frame, "calibrated")
-    policy = [name for name in ("policy",) if name in rows.columns]
+    policy = ["policy"] if "policy" in rows.columns else []
     return rows[rows["magnitude"] != NONE], ["calibrated", *policy]
 
 
 def _calibration(size: dict[str, Any]) -> str:
-    is_calibrated = str(size["calibrated"]).lower() in ("true", "1", "1.0")  # a text in files
+    is_calibrated = str(size["calibrated"]).lower() in (
+        "true",
+        "1",
+        "1.0",
+    )  # rows from a file hold text
     return "calibrated" if is_calibrated else "uncalibrated"
 
 
 SELECTION = ("teacher.candidates", "teacher.target", "teacher.cap", "teacher.beyond")
-"""The keys by which a teacher selects augmented images: the best of candidates, or by a cap."""
+"""The keys by which a teacher takes the best of several candidates, or weights images by a cap."""
 
 
 def _selections(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
@@ -140,7 +144,7 @@ A3 = Claim(
     statement="a magnitude that follows the sparsity beats the best constant one",
     select=_schedules,
     test=best_arm_beats(
-        lambda size: role(size["schedule"]),
+        lambda size: kind_of(size["schedule"]),
         "varying",
         "constant",
         lambda size: format_value(size["schedule"]),

@@ -1,4 +1,4 @@
-"""Claim C1: of equal magnitudes, what a teacher finds difficult lowers accuracy."""
+"""Claim C1: at equal magnitude, policies that a teacher finds more difficult lower accuracy."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def _difficulties(frame: pd.DataFrame, _by: Sequence[str] | None) -> Selection:
 def difficulty_orders(rows: pd.DataFrame, columns: list[str], metric: Metric) -> list[Effect]:
     """Return the rank correlation of difficulty and loss of test result, at equal magnitude.
 
-    Stronger policies are harder and, in a short training, worse, whatever a teacher knows about
-    them. So the correlation is the partial one given the magnitude. Policies differ in more than
-    difficulty, so the points of one policy count as one pair.
+    A stronger policy is harder for the teacher and lowers accuracy in a short training, and both
+    follow from its magnitude. So the correlation is the partial one given the magnitude. Policies
+    differ in more than difficulty, so the points of one policy count as one pair.
     """
     points = [
         (
@@ -71,7 +71,7 @@ def difficulty_orders(rows: pd.DataFrame, columns: list[str], metric: Metric) ->
 
 C1 = Claim(
     name="C1",
-    statement="of equal magnitudes, what a teacher finds difficult lowers accuracy",
+    statement="at equal magnitude, policies that a teacher finds more difficult lower accuracy",
     select=_difficulties,
     test=difficulty_orders,
     unit="correlation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -25,12 +26,11 @@ from analysis.columns import NONE, Metric
 from harness.statistics import (
     DRAWS,
     FEWEST_MAGNITUDES,
-    LEVEL,
     NO_ESTIMATE,
+    NORMAL_QUANTILE,
     Estimate,
     Evidence,
     drift,
-    t_quantile,
 )
 
 SIZES = ("width", "depth", "params_total")
@@ -50,12 +50,15 @@ def dense_sizes(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
     for name in (*ordered, *SIZES):
         if name in rows.columns and rows[name].nunique() > 1:
             if not is_ordered(rows, name):
-                raise Untestable(f"words in {name}, and no numbers of parameters to order them by")
+                raise Untestable(
+                    f"it needs an order of {name}: numbers, or the number of parameters of each"
+                )
             return rows[rows[name].notna()], [name]
     raise Untestable("it needs dense trials of at least two sizes")
 
 
 def _sparsities(frame: pd.DataFrame, by: Sequence[str] | None) -> Selection:
+    """Select dense and pruned trials that differ in sparsity, and the columns: strata, sparsity."""
     rows = rows_that_differ(mean_counts(_without_variants(frame), by or ()), "sparsity")
     rows = _without_longer_dense_trainings(rows)
     return rows, [*(name for name in ("width", "depth") if name in rows.columns), "sparsity"]
@@ -70,11 +73,11 @@ def _without_variants(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_longer_dense_trainings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows without dense trainings that no pruned path continues.
+    """Return the pruned rows, and of the dense rows those that are the dense stage of their paths.
 
-    A path continues a dense training that is shorter than the path. Of several such lengths the
-    longest is kept. Where one sparsity was reached by paths of several lengths, the rows do not
-    show which dense training belongs to which path, and all are kept.
+    The dense stage is the longest dense training that is shorter than every pruned path. Where one
+    sparsity was reached by paths of several lengths, the rows do not show which dense training
+    belongs to which path, and all are kept.
     """
     if "epochs" not in rows.columns:
         return rows
@@ -92,7 +95,7 @@ def _without_longer_dense_trainings(rows: pd.DataFrame) -> pd.DataFrame:
 class Size(NamedTuple):
     """A size that takes part in a drift."""
 
-    rank: float  # among the sizes of its stratum, from their middle
+    rank: float  # 0, 1, ... in its stratum, minus the mean, so that ranks sum to 0
     log: Evidence
     cells: list[Cell]
 
@@ -101,9 +104,10 @@ def optimum_drifts(direction: int) -> Test:
     """Return the test whether the best magnitude rises (`direction` 1) or falls (-1) over sizes.
 
     The effect is the slope of the optimum over the ranks of the sizes, and p the posterior
-    probability that it does not have its sign (`harness.statistics.drift`). The last column orders
-    the sizes; the others are strata (the widths of A2), which share one slope. Sizes need not have
-    the same magnitudes: an optimum above those of a size may lie anywhere up to 1.
+    probability that the true slope is 0 or has the other sign (`harness.statistics.drift`). The
+    last column orders the sizes; the others are strata (the widths of A2), which share one slope.
+    Sizes need not have the same magnitudes. If a size's highest magnitude is best, its optimum may
+    lie anywhere from there to 1.
     """
 
     def test(rows: pd.DataFrame, columns: list[str], metric: Metric) -> list[Effect]:
@@ -112,24 +116,27 @@ def optimum_drifts(direction: int) -> Test:
             usable = [cell for cell in of_size if cell.is_usable]
             if len({position(cell.magnitude) for cell in usable}) >= FEWEST_MAGNITUDES:
                 strata.setdefault(tuple(size[name] for name in columns[:-1]), []).append(usable)
-        sizes = [size for stratum in strata.values() for size in _sizes(stratum, metric)]
-        cells = [cell for size in sizes for cell in size.cells]
-        counts = f"{len(sizes)} sizes, {len({cell.magnitude for cell in cells})} magnitudes"
-        compared = f"drift of the best magnitude per step of {columns[-1]} ({counts})"
-        if not sizes and any(len(stratum) > 1 for stratum in strata.values()):
-            cells = [cell for stratum in strata.values() for usable in stratum for cell in usable]
-            return [effect_of(NO_ESTIMATE, cells, compared)]  # one seed
-        if not sizes or len(sizes) > MOST_OPTIMA:
+        comparable = [stratum for stratum in strata.values() if len(stratum) > 1]
+        if not comparable:
             raise Untestable(
-                f"it needs two sizes, at most {MOST_OPTIMA}, with {FEWEST_MAGNITUDES} magnitudes "
-                "that are done"
+                f"it needs two sizes with {FEWEST_MAGNITUDES} magnitudes that are done"
             )
+        count = sum(map(len, comparable))
+        if count > MOST_OPTIMA:
+            raise Untestable(f"it takes {MOST_OPTIMA} sizes, not {count}: select some with where=")
+        sizes = [size for stratum in comparable for size in _sizes(stratum, metric)]
+        used = [size.cells for size in sizes] or list(chain(*comparable))
+        cells = list(chain(*used))
+        counts = f"{len(used)} sizes, {len({cell.magnitude for cell in cells})} magnitudes"
+        compared = f"drift of the best magnitude per step of {columns[-1]} ({counts})"
+        if not sizes:  # one seed
+            return [effect_of(NO_ESTIMATE, cells, compared)]
         moved = drift([size.log for size in sizes], [size.rank for size in sizes])
         low, high = sorted((direction * moved.low, direction * moved.high))
         estimate = Estimate(
             direction * moved.at, low, high,
-            p=max(1 - max(moved.rises, moved.falls), 1 / DRAWS),
-            error=(high - low) / (2 * t_quantile(0.5 + LEVEL / 2, math.inf)),
+            p=max(1 - max(moved.rises, moved.falls), 1 / DRAWS),  # if all draws agree: below this
+            error=(high - low) / (2 * NORMAL_QUANTILE),  # only for `detectable`
             freedom=math.inf,
         )  # fmt: skip
         return [effect_of(estimate, cells, compared)]
@@ -142,8 +149,10 @@ def _sizes(stratum: Sequence[list[Cell]], metric: Metric) -> list[Size]:
     logs = [
         (log, cells) for cells in stratum if (log := optimum_evidence(cells, metric)) is not None
     ]
+    if len(logs) < 2:
+        return []
     middle = (len(logs) - 1) / 2
-    return [Size(at - middle, *size) for at, size in enumerate(logs)] if middle else []
+    return [Size(rank - middle, log, cells) for rank, (log, cells) in enumerate(logs)]
 
 
 A1 = Claim(
@@ -152,7 +161,7 @@ A1 = Claim(
     unit="drift",
     select=dense_sizes,
     test=optimum_drifts(1),
-    describe_cost=unequal_work,  # within a size: larger ones need more by nature
+    describe_cost=unequal_work,  # compared within a size, because larger ones always need more
 )
 A2 = Claim(
     name="A2",
@@ -160,6 +169,6 @@ A2 = Claim(
     unit="drift",
     select=_sparsities,
     test=optimum_drifts(-1),
-    check_budget=check_budget,  # within a sparsity: paths to more sparsity are longer by nature
+    check_budget=check_budget,  # within a sparsity, because paths to more are longer
     describe_cost=unequal_work,
 )

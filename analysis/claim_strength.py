@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
 
-from analysis.cells import Cell, cells_per_size
+from analysis.cells import cells_per_size, difference_on_test
 from analysis.claim_base import Claim, Effect, Untestable, effect_of, unequal_work
 from analysis.claim_optimum import dense_sizes
 from analysis.columns import Metric
 from analysis.render import format_interval, format_value
-from harness.statistics import Estimate, contrast
 
 
 def strength_harms_and_helps(
@@ -35,8 +33,8 @@ def strength_harms_and_helps(
     if len(shared) < 2:
         raise Untestable("its smallest and its largest size share fewer than two magnitudes")
     weak, strong = shared[0], shared[-1]
-    harm = _change(at_small, strong, weak, metric)
-    gain = _change(at_large, weak, strong, metric)
+    harm = difference_on_test(at_small[weak], at_small[strong], [*at_small.values()], metric)
+    gain = difference_on_test(at_large[strong], at_large[weak], [*at_large.values()], metric)
     agree = (harm.effect > 0) == (gain.effect > 0)
     changes = [
         format_interval(sign * change.effect, change.half, metric, signed=True)
@@ -51,14 +49,6 @@ def strength_harms_and_helps(
     else:
         least = min((harm, gain), key=lambda change: change.effect)
     return [replace(effect_of(least, used, compared), doubt=doubt)]
-
-
-def _change(
-    cells: Mapping[float | str, Cell], start: float | str, end: float | str, metric: Metric
-) -> Estimate:
-    """Return the change of the test result of one size between two magnitudes."""
-    signs = {start: -metric.sign, end: metric.sign}
-    return contrast([[(float(signs.get(m, 0)), cell.test) for m, cell in cells.items()]])
 
 
 B1 = Claim(

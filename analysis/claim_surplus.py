@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.cells import Cell, cells_per_size, size_columns
+from analysis.cells import Cell, cells_per_size, difference_on_test, size_columns
 from analysis.claim_base import (
     Claim,
     Effect,
@@ -132,7 +132,7 @@ def _shortfalls(
     texts = []
     for magnitude in dict.fromkeys(reversed(ends)):
         other = plain[magnitude]
-        estimate = contrast([[(float(metric.sign), form.test), (-float(metric.sign), other.test)]])
+        estimate = difference_on_test(form, other, (), metric)
         is_clear = estimate.p < ALPHA
         if magnitude == ends[1]:
             fails = not (is_clear and estimate.effect > 0)

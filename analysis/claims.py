@@ -29,13 +29,14 @@ from analysis.render import (
     format_interval,
     format_p,
     format_score,
+    format_seeds,
     format_value,
     in_unit,
     requested,
 )
 from harness.arguments import Option
 from harness.errors import command
-from harness.statistics import ALPHA, NO_ESTIMATE, detectable, holm
+from harness.statistics import ALPHA, NO_ESTIMATE, Estimate, detectable, holm
 
 OPTIONS = {**TABLE_OPTIONS, "unequal_budgets": Option(bool, default=False)}
 CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B1, B2, C1, C2, C3)}
@@ -43,12 +44,25 @@ NUMBERS = {
     "effect": ("effect", "effect_low", "effect_high"),
     "trials": ("done", "trials"),
 }
-"""The numbers of columns that are not called as they are."""
+"""For these columns, CSV holds other or several numbers."""
+NOTES = {
+    ("A1", "A2"): "how far the best magnitude on validation moves from one size to the next, on "
+    "the scale of magnitudes (none is 0), and its 95 % interval; p is the probability that it does "
+    "not move in this direction (one-sided: below 0.05 the interval may still hold 0).",
+    ("A3", "C2", "C3"): "exploratory. The best arms, chosen on validation, are compared on test; "
+    "the interval and p allow for that choice. Control: p uncorrected.",
+    ("B1",): "the lesser of the two changes; both must hold.",
+    ("B2",): "exploratory. The least of a form's effects, against none and against its controls; "
+    "it must also beat none itself.",
+    ("C1",): "exploratory. A rank correlation at equal magnitude and its 95 % interval; more "
+    "policies, not more seeds, settle it.",
+}
+"""How to read the results of claims."""
 
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim's test on one group of rows. A positive effect is in the direction predicted."""
+    """A claim's test on one group of rows. A positive effect is in the predicted direction."""
 
     claim: str  # A1 ... C3
     group: str  # "dataset cifar10, family cifar_resnet"; empty for all rows
@@ -60,6 +74,11 @@ class ClaimResult:
     trials: int = 0
     compared: str = ""  # what was compared, or why nothing was
 
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate of the effect; of NaN where it was not tested."""
+        return self.effect.estimate if self.effect else NO_ESTIMATE
+
 
 def claims(
     frame: pd.DataFrame,
@@ -70,8 +89,8 @@ def claims(
 ) -> list[ClaimResult]:
     """Return the verdicts of all claims, or of `names`; one per group (data set, family, ...).
 
-    `by` says what a size is; its numeric columns are also what A1 orders sizes by. Arms of unequal
-    budgets are compared only with `unequal_budgets`.
+    `by`: the columns that define a size; A1 orders sizes by the first ordered one that varies. Arms
+    of unequal budgets are compared only with `unequal_budgets`.
     """
     results: list[ClaimResult] = []
     for name in names or CLAIMS:
@@ -90,16 +109,16 @@ def _test_groups(
     unequal_budgets: bool,
     by: Sequence[str] | None,
 ) -> Iterator[ClaimResult]:
-    """Yield for each group of rows the effects, without verdict yet, or why there are none."""
+    """Yield a result for each effect of each group, without verdict; or why it cannot be tested."""
 
-    def result(rows: pd.DataFrame, group: str, verdict: str, reason: str) -> ClaimResult:
+    def result(rows: pd.DataFrame, group: str, verdict: str, text: str) -> ClaimResult:
         done = int((rows["state"] == "done").sum())
-        return ClaimResult(claim.name, group, verdict, done=done, trials=len(rows), compared=reason)
+        return ClaimResult(claim.name, group, verdict, done=done, trials=len(rows), compared=text)
 
     try:
         rows, columns = claim.select(frame, by)
-    except Untestable as reason:
-        yield result(frame, "", "not tested", str(reason))
+    except Untestable as error:
+        yield result(frame, "", "not tested", str(error))
         return
     for key, part in groups_of(rows, _group_columns(rows, columns, by)):
         group = ", ".join(f"{name} {format_value(value)}" for name, value in key.items())
@@ -107,10 +126,10 @@ def _test_groups(
             notes = "" if unequal_budgets else claim.check_budget(part, columns)
             notes += path_lengths(part, rows) + claim.describe_cost(part, columns)
             for effect in claim.test(part, columns, metric):
-                untested = result(part, group, "undecided", effect.compared + notes)
-                yield replace(untested, effect=effect)
-        except Untestable as reason:
-            yield result(part, group, "not tested", str(reason))
+                tested = result(part, group, "undecided", effect.compared + notes)
+                yield replace(tested, effect=effect)
+        except Untestable as error:
+            yield result(part, group, "not tested", str(error))
 
 
 def _group_columns(
@@ -134,15 +153,17 @@ def _group_columns(
 
 
 def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
-    """Return the result with its verdict: significant after Holm's correction, and which way."""
+    """Return the result with its verdict, from the p-value after Holm's correction and the sign."""
     effect = result.effect
     if effect is None:
         return result
     if effect.is_control:
         return replace(result, verdict="control", p=effect.p)
-    found = detectable(effect.estimate, tests)
-    is_correlation = CLAIMS[result.claim].unit == "correlation"  # tests compare Fisher's z
-    result = replace(result, p=p, detectable=math.tanh(found) if is_correlation else found)
+    unit = CLAIMS[result.claim].unit
+    could_find = detectable(effect.estimate, tests, sides=1 if unit == "drift" else 2)
+    if unit == "correlation":  # the error is that of Fisher's z
+        could_find = math.tanh(could_find)
+    result = replace(result, p=p, detectable=could_find)
     if math.isnan(p):
         why = f"{result.compared}; one seed gives no estimate of the noise"
         return replace(result, compared=why)
@@ -167,7 +188,7 @@ def claims_table(
     """Return the table of verdicts, a row per claim and group, and a note on those not tested.
 
     `settings` are what all trials have in common. `columns` are those that the user asks for; by
-    default a column that says nothing is left out. CSV has a row for every result.
+    default columns without content are left out. CSV has a row for every result.
     """
     tested = [result for result in results if result.effect]
     untested = [result for result in results if not result.effect]
@@ -186,18 +207,21 @@ def claims_table(
 def _columns(
     tested: Sequence[ClaimResult], untested: Sequence[ClaimResult], metric: Metric
 ) -> list[Column]:
-    """Return every column; only the numbers have the results that were not tested."""
+    """Return every column. Results that were not tested are in the numbers (CSV) only.
+
+    If nothing was tested, one row of cells says so.
+    """
+    numbers = [_numbers_of(result, metric) for result in (*tested, *untested)]
 
     def column(
         name: str, header: str, cell_of: Callable[[ClaimResult], str], is_shown: bool | None = None
     ) -> Column:
         cells = [cell_of(result) for result in tested or untested[:1]]
         keys = NUMBERS.get(name, (name,))
-        held = {key: [numbers[key] for numbers in every] for key in keys}
+        held = {key: [of_result[key] for of_result in numbers] for key in keys}
         has_content = any(cell != "-" for cell in cells)
         return Column(name, header, cells, held, has_content if is_shown is None else is_shown)
 
-    every = [_numbers_of(result, metric) for result in (*tested, *untested)]
     has_gaps = any(result.done < result.trials for result in tested)
     return [
         column("claim", "claim", lambda r: r.claim if tested else "all", True),
@@ -212,8 +236,7 @@ def _columns(
 
 
 def _numbers_of(result: ClaimResult, metric: Metric) -> dict[str, Any]:
-    unit = _unit(result, metric)
-    estimate = result.effect.estimate if result.effect else NO_ESTIMATE
+    unit, estimate = _unit(result, metric), result.estimate
     numbers = {
         "effect": estimate.effect,
         "effect_low": estimate.low,
@@ -225,8 +248,7 @@ def _numbers_of(result: ClaimResult, metric: Metric) -> dict[str, Any]:
 
 def format_effect(result: ClaimResult, metric: Metric) -> str:
     """Return the effect with its interval, in the unit of the claim."""
-    estimate = result.effect.estimate if result.effect else NO_ESTIMATE
-    unit = _unit(result, metric)
+    unit, estimate = _unit(result, metric), result.estimate
     if unit == metric or math.isnan(estimate.low):
         return format_interval(estimate.effect, estimate.half, unit, signed=True)
     low, high = (format_score(value, unit, signed=True) for value in (estimate.low, estimate.high))
@@ -240,7 +262,7 @@ def _unit(result: ClaimResult, metric: Metric) -> Metric:
 
 
 def _reasons(untested: Sequence[ClaimResult]) -> list[str]:
-    """Return the note on the claims that were not tested, and why."""
+    """Return the note, if any, on the claims that were not tested, and why."""
     claims_of: dict[str, list[str]] = {}
     for result in untested:
         group = f" at {result.group}" if result.group else ""
@@ -251,36 +273,23 @@ def _reasons(untested: Sequence[ClaimResult]) -> list[str]:
 
 def _notes(tested: Sequence[ClaimResult], metric: Metric) -> list[str]:
     """Return how to read the results, of the claims that were tested."""
+    if not tested:
+        return []
     names = {result.claim for result in tested}
     statements = [
         f"{claim.name}: {claim.statement}." for claim in CLAIMS.values() if claim.name in names
     ]
-    if not tested:
-        return []
-    counts = [result.effect.seeds for result in tested if result.effect]
-    counts = [count for count in counts if count > 0]
-    low, high = (f"{value:.3g}" for value in (min(counts, default=0), max(counts, default=0)))
-    seeds = f"{low} to {high} seeds" if low != high else f"{low} seed{'' if low == '1' else 's'}"
-    unit = "points of top-1" if metric.name == "top1" else "nats"
-    notes = {
-        f"Effect: positive as predicted, in {unit}; ± is half of a 95 % t interval, {seeds} per "
-        "cell; it covers the seeds, not the finite test set.": names,
-        "A1, A2: how far the best magnitude on validation moves from one size to the next, on the "
-        "scale of magnitudes (none is 0), and its 95 % interval; p is the probability that it does "
-        "not move in this direction (one-sided: below 0.05 the interval may still hold 0).": names
-        & {"A1", "A2"},
-        "A3, C2, C3: exploratory. The best arms, chosen on validation, are compared on test; the "
-        "interval and p allow for that choice. Control: p uncorrected.": names & {"A3", "C2", "C3"},
-        "B1: the lesser of the two changes; both must hold.": names & {"B1"},
-        "B2: exploratory. The least of a form's effects, against none and against its controls; it "
-        "must also beat none itself.": names & {"B2"},
-        "C1: exploratory. A rank correlation at equal magnitude and its 95 % interval; more "
-        "policies, not more seeds, settle it.": names & {"C1"},
+    seeds = format_seeds([result.effect.seeds for result in tested if result.effect])
+    explained = [f"{', '.join(of)}: {note}" for of, note in NOTES.items() if names & {*of}]
+    return [
+        *statements,
+        f"Effect: positive as predicted, in {metric.difference_unit}; ± is half of a 95 % t "
+        f"interval, {seeds} per cell; it covers the seeds, not the finite test set.",
+        *explained,
         "p: Holm over the groups of a claim; supported or contradicted below 0.05. Could find: the "
-        "true effect that these seeds find with 80 % power. Seeds that are added until a verdict "
-        "appears give false ones.": names,
-    }
-    return [*statements, *(note for note, claims in notes.items() if claims)]
+        "true effect that these seeds find with 80 % power. Testing again after each further "
+        "seed finds effects that are not there.",
+    ]
 
 
 def usage() -> str:

@@ -124,11 +124,13 @@ class Metric:
     scale: float
     digits: int  # decimals shown
     words: str
+    unit: str  # of results
+    difference_unit: str
 
 
 METRICS = {
-    "top1": Metric("top1", 1, 100.0, 1, "Top-1 accuracies in percent"),
-    "loss": Metric("loss", -1, 1.0, 3, "Cross entropies in nats"),
+    "top1": Metric("top1", 1, 100.0, 1, "Top-1 accuracies in percent", "%", "points"),
+    "loss": Metric("loss", -1, 1.0, 3, "Cross entropies in nats", "nats", "nats"),
 }
 TOP1 = METRICS["top1"]
 

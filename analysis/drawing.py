@@ -137,9 +137,8 @@ def are_legible(results: Sequence[SizeResult], columns: Sequence[str] | None = N
 
 def label(split: str, metric: Metric, difference: bool = False) -> str:
     """Return an axis label: `test top-1 (%)`; differences of percentages are points."""
-    if metric.name != "top1":
-        return f"{split} {metric.name} (nats)"
-    return f"{split} top-1 ({'points' if difference else '%'})"
+    name = "top-1" if metric.name == "top1" else metric.name
+    return f"{split} {name} ({metric.difference_unit if difference else metric.unit})"
 
 
 def place_of(magnitude: float | str, results: Sequence[SizeResult]) -> float:

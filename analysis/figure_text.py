@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.best import SizeResult
+from analysis.best import SizeResult, seed_counts
 from analysis.cells import LENGTHS
 from analysis.claim_base import TOLERANCE
 from analysis.drawing import MOST_NAMES
 from analysis.provenance import setting
-from analysis.render import format_range
+from analysis.render import format_range, format_seeds
 
 INTERVALS = "95 % t intervals over seeds, not over other test sets"
 CAPTIONS = {
@@ -59,12 +59,8 @@ def subject(frame: pd.DataFrame, results: Sequence[SizeResult]) -> str:
 
 
 def _seeds(results: Sequence[SizeResult]) -> str:
-    counts = sorted({len(cell.val) for result in results for cell in result.cells if cell.val})
-    if not counts:
-        return "no finished trial"
-    if len(counts) > 1:
-        return f"{counts[0]} to {counts[-1]} seeds per cell"
-    return f"{counts[0]} seed{'s' if counts[0] > 1 else ''} per cell"
+    counts = seed_counts(results)
+    return f"{format_seeds(counts)} per cell" if counts else "no finished trial"
 
 
 def with_lengths(results: Sequence[SizeResult]) -> list[SizeResult]:

@@ -26,7 +26,6 @@ from analysis.report import write_report
 from analysis.table import best_table, numbers
 from harness.arguments import split_list
 from harness.errors import UserError, nearest
-from harness.statistics import NO_ESTIMATE
 
 __all__ = ["best", "claims", "compare", "figures", "report", "rows", "table"]
 
@@ -115,8 +114,8 @@ def claims(
     return pd.DataFrame(
         {
             **vars(result),
-            "effect": (estimate := result.effect.estimate if result.effect else NO_ESTIMATE).effect,
-            "half": estimate.half,
+            "effect": result.estimate.effect,
+            "half": result.estimate.half,
         }
         for result in claim_results(frame, _metric(metric), unequal_budgets, names)
     )

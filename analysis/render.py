@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from typing import Any, NamedTuple
@@ -46,6 +46,12 @@ def in_unit(value: float, metric: Metric) -> float:
 def counted(count: float, noun: str) -> str:
     """Return `1 seed`, `3 seeds`, `1,200 trials`."""
     return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"
+
+
+def format_seeds(counts: Collection[float]) -> str:
+    """Return `1 seed`, or `2 to 5 seeds`, from the number of seeds of each cell."""
+    low, high = (f"{end(counts, default=0):.3g}" for end in (min, max))
+    return f"{low} to {high} seeds" if low != high else f"{low} seed{'' if low == '1' else 's'}"
 
 
 def format_range(low: float, high: float) -> str:

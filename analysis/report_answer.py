@@ -1,10 +1,11 @@
-"""The answer at the top of the report: best magnitudes, verdicts, what is open and settles it."""
+"""The answer at the top of the report: best magnitudes, verdicts, and what is still open."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -43,26 +44,25 @@ def _best(name: str, result: SizeResult, metric: Metric) -> str:
     params = "" if result.params is None else f" ({format_count(result.params)} parameters)"
     if best is None:
         return f"{name}{params}: no magnitude has a usable result."
-    unit, points = ("%", "points") if metric.name == "top1" else ("nats", "nats")
     is_none = best.magnitude == NONE
     what = "no augmentation" if is_none else f"magnitude {format_value(best.magnitude)}"
-    text = (
-        f"{what} is best, {format_interval(result.test, result.test_half, metric)} {unit} on test"
-    )
+    accuracy = format_interval(result.test, result.test_half, metric)
+    text = f"{what} is best, {accuracy} {metric.unit} on test"
     if not is_none and not math.isnan(result.gain):
         gain = format_interval(result.gain, result.gain_half, metric, signed=True)
-        text += f" ({gain} {points} against none)"
-    return f"{name}{params}: {text}; {_rivals(result)}{_end(result)}."
+        text += f" ({gain} {metric.difference_unit} against none)"
+    end = ". It is the highest magnitude of the grid" if _is_at_end(result) else ""
+    return f"{name}{params}: {text}; {_rivals(result, best.magnitude)}{end}."
 
 
-def _rivals(result: SizeResult) -> str:
+def _rivals(result: SizeResult, best: float | str) -> str:
     """Return which magnitudes are statistically indistinguishable from the best."""
-    others = [format_value(m) for m in result.ties if result.best and m != result.best.magnitude]
+    others = [format_value(magnitude) for magnitude in result.ties if magnitude != best]
     usable = [cell for cell in result.cells if cell.is_usable]
     if len(usable) < 2:
         return "no other magnitude has a usable result"
     if all(len(cell.val) == 1 for cell in usable):
-        return "one seed cannot tell it from the other magnitudes"
+        return "with one seed it cannot be distinguished from the other magnitudes"
     if not others:
         return "every other magnitude is significantly worse on validation"
     if len(others) == len(usable) - 1:
@@ -72,12 +72,8 @@ def _rivals(result: SizeResult) -> str:
     return f"statistically indistinguishable from it: {shown}{more}"
 
 
-def _end(result: SizeResult) -> str:
-    return ". It is the highest magnitude of the grid" if is_at_end(result) else ""
-
-
-def is_at_end(result: SizeResult) -> bool:
-    """Return whether a higher magnitude than those of the grid may be better."""
+def _is_at_end(result: SizeResult) -> bool:
+    """Return whether the best magnitude is the highest, so that a higher one may be better."""
     highest = max((m for m in magnitudes_of([result]) if m != NONE), default=1.0)
     return result.best is not None and result.best.magnitude == highest and float(highest) < 1
 
@@ -111,10 +107,11 @@ def open_questions(
 ) -> str:
     """Return as HTML what is open, each point with the command that would settle it."""
     parts = []
-    for sentence, change in _open(frame, results, claims):
-        commands = [] if change is None else [source.launch(n, *change) for n in source.sweeps]
-        if not source.sweeps and change:
-            sentence += f" Add {' '.join(change)} to the words of the launch."
+    for sentence, overrides in _open(frame, results, claims):
+        sweeps = [] if overrides is None else source.sweeps
+        commands = [source.launch(name, *overrides or ()) for name in sweeps]
+        if not source.sweeps and overrides:
+            sentence += f" Add {' '.join(overrides)} to the command that launched the sweep."
         code = f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
         parts.append(f"<li>{escape(sentence)}{code}</li>")
     if not parts:
@@ -125,50 +122,52 @@ def open_questions(
     return f"<ul>{''.join(parts)}</ul>"
 
 
+class OpenPoint(NamedTuple):
+    """What is open, and how a launch would settle it."""
+
+    sentence: str
+    overrides: list[str] | None = None  # of the launch; empty: as before; None: no launch helps
+
+
 def _open(
     frame: pd.DataFrame, results: Sequence[SizeResult], claims: Sequence[ClaimResult]
-) -> list[tuple[str, list[str] | None]]:
-    """Return what is open, and the words of a launch that would settle it; None for no launch."""
-    points: list[tuple[str, list[str] | None]] = []
+) -> list[OpenPoint]:
+    points = []
     missing = int((~frame["state"].isin(["done", "diverged"])).sum())
     if missing:
-        points.append((f"{missing:,} of {len(frame):,} trials have no result. To train them:", []))
+        sentence = f"{missing:,} of {len(frame):,} trials have no result. To train them:"
+        points.append(OpenPoint(sentence, []))
     undecided = [claim for claim in claims if claim.verdict == "undecided"]
-    doubtful = [c for c in undecided if c.effect and c.effect.doubt and c.p < ALPHA]
-    names = dict.fromkeys(c.claim for c in undecided if c not in doubtful)
+    doubts = {c: c.effect.doubt for c in undecided if c.effect and c.p < ALPHA and c.effect.doubt}
+    names = dict.fromkeys(c.claim for c in undecided if c not in doubts)
     tied = sum(len(result.ties) > 1 for result in results)
     seeds = sorted({int(seed) for seed in frame["seed"]})
     if names or tied:
-        reasons = [f"Undecided: {', '.join(names)}."] if names else []
-        reasons += (
-            [f"At {tied:,} of {len(results):,} sizes several magnitudes may be best."]
-            if tied
-            else []
-        )
+        reasons = []
+        if names:
+            reasons.append(f"Undecided: {', '.join(names)}.")
+        if tied:
+            reasons.append(f"At {tied:,} of {len(results):,} sizes several magnitudes may be best.")
         doubled = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))]
         sentence = " ".join([*reasons, MORE_SEEDS])
-        points.append((sentence, [f"axes.seed=[{','.join(map(str, doubled))}]"]))
+        points.append(OpenPoint(sentence, [f"axes.seed=[{','.join(map(str, doubled))}]"]))
     points += [
-        (f"{claim.claim} would not be settled by more seeds: {claim.effect.doubt}.", None)
-        for claim in doubtful
-        if claim.effect
+        OpenPoint(f"{claim.claim} would not be settled by more seeds: {doubt}.")
+        for claim, doubt in doubts.items()
     ]
-    unjudged = sum(
-        (result.best is None or bool(result.open)) and any(cell.diverged for cell in result.cells)
-        for result in results
-    )
+    unjudged = sum(result.has_unjudged_divergence for result in results)
     if unjudged:
         sentence = (
             f"At {unjudged:,} of {len(results):,} sizes trainings diverged at magnitudes that may "
             "be best; the mean of their other seeds would be too high."
         )
-        points.append((sentence, None))
-    ends = sum(is_at_end(result) for result in results)
+        points.append(OpenPoint(sentence))
+    ends = sum(_is_at_end(result) for result in results)
     if ends:
-        levels = [format_value(magnitude) for magnitude in magnitudes_of(results)]
+        levels = dict.fromkeys([*map(format_value, magnitudes_of(results)), "1"])
         sentence = (
             f"At {ends:,} of {len(results):,} sizes the highest magnitude is best, so a higher one "
             "may be better."
         )
-        points.append((sentence, [f"axes.magnitude=[{','.join([*levels, '1'])}]"]))
+        points.append(OpenPoint(sentence, [f"axes.magnitude=[{','.join(levels)}]"]))
     return points

@@ -17,18 +17,20 @@ from analysis.cells import Cell, SizeKey, size_keys
 from analysis.columns import values_of
 from analysis.provenance import PROVENANCE
 from analysis.render import Table, format_value
+from harness.cluster.job_registry import ENDED_EARLY
 from harness.cluster.state import TRIED_BEFORE
 from harness.statistics import mean
 
 UNEXPLAINED = "unexplained error"
-UNEXPLAINED_CLASSES = ("code", "lost", "gang", "start")  # that neither policy nor user explains
+UNEXPLAINED_CLASSES = ("code", "lost", "gang", "start")
+"""Classes of failures that are bugs or broken nodes, not limits of SLURM or the user's mistakes."""
 URGENCY = (
     UNEXPLAINED, "damaged", "failed", "diverged", "disputed", "running", "queued", "waiting",
 )  # fmt: skip
 """The states of trials without a result, in the order in which the report lists them."""
 MADE_WITH = (*PROVENANCE, "precision")
 VARIABLE_PARTS = re.compile(r"\b(?:[0-9a-f]{8,}|\d+(?:\.\d+)?)\b", re.ASCII)  # ids, seconds
-EXAMPLES = 2  # trials named for a reason
+EXAMPLES = 2  # number of trials that a row names
 
 
 def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
@@ -38,25 +40,25 @@ def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     """
     names = [*columns, "magnitude", "seed"]
     trials = zip(*(frame[name].tolist() for name in names), strict=True)
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)  # reason and trial
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)  # message and trial
     for state, why, values in zip(frame["state"], values_of(frame, "why"), trials, strict=True):
         if state == "done":
             continue
-        reason = " ".join(str(why or "").split())
-        shown = UNEXPLAINED if _is_unexplained(state, reason) else state
+        message = " ".join(str(why or "").split())
+        shown = UNEXPLAINED if _is_unexplained(state, message) else state
         pairs = zip(names, values, strict=True)
         trial = ", ".join(f"{name} {format_value(value)}" for name, value in pairs)
-        groups[shown, VARIABLE_PARTS.sub("...", reason)].append((reason, trial))
+        groups[shown, VARIABLE_PARTS.sub("...", message)].append((message, trial))
     rows = []
     order = sorted(groups, key=lambda key: (URGENCY.index(key[0]), -len(groups[key]), key[1]))
-    for state, common_reason in order:
-        group = groups[state, common_reason]
-        reasons = {reason for reason, _ in group}
-        reason = reasons.pop() if len(reasons) == 1 else common_reason
+    for shown, pattern in order:
+        group = groups[shown, pattern]
+        messages = {message for message, _ in group}
+        text = messages.pop() if len(messages) == 1 else pattern
         which = "; ".join(trial for _, trial in group[:EXAMPLES])
         if len(group) > EXAMPLES:
             which += f"; and {len(group) - EXAMPLES:,} more"
-        rows.append((state, reason or "-", str(len(group)), which))
+        rows.append((shown, text or "-", str(len(group)), which))
     return Table(
         ("state", "why", "trials", "which"),
         tuple(rows),
@@ -67,27 +69,30 @@ def unfinished(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     )
 
 
-def _is_unexplained(state: str, reason: str) -> bool:
-    """Return whether neither a policy nor the user explains the failure, even if it is retried."""
-    if reason.startswith(TRIED_BEFORE):
-        last = reason.removeprefix(TRIED_BEFORE)
-        return last.partition(":")[0] in UNEXPLAINED_CLASSES or last.startswith("job ")
-    return state == "failed" and (not reason or reason.partition(":")[0] in UNEXPLAINED_CLASSES)
+def _is_unexplained(state: str, message: str) -> bool:
+    """Return whether a bug or a broken node may be the cause, also if the trial is retried."""
+    last = message.removeprefix(TRIED_BEFORE)
+    is_unexplained = not last or last.partition(":")[0] in UNEXPLAINED_CLASSES
+    if last != message:  # a job may have ended without a record
+        return is_unexplained or last.endswith(ENDED_EARLY)
+    return state == "failed" and is_unexplained
 
 
 def completeness(results: Sequence[SizeResult]) -> Table:
-    """Return the number of finished seeds of those in the grid, size by magnitude."""
+    """Return how many of the grid's seeds are finished: a row per size, a column per magnitude."""
     ordered = magnitudes_of(results)
     rows = []
+    has_gaps = False
     for result in results:
         cells = {cell.magnitude: cell for cell in result.cells}
+        has_gaps |= len(cells) < len(ordered)
         texts = [_finished_seeds(cells.get(magnitude)) for magnitude in ordered]
         rows.append((*map(format_value, result.size.values()), *texts))
     return Table(
         (*(results[0].size if results else ()), *(f"at {format_value(m)}" for m in ordered)),
         tuple(rows),
         "Finished seeds, of those in the grid, at each magnitude.",
-        ("-: the grid has no such cell.",) if any("-" in row for row in rows) else (),
+        ("-: the grid has no such cell.",) if has_gaps else (),
         name="completeness",
     )
 
@@ -100,7 +105,7 @@ def _finished_seeds(cell: Cell | None) -> str:
 
 
 class Trial(NamedTuple):
-    """What the cost of a size needs of one of its trials; seconds are NaN where unknown."""
+    """State and device-seconds of one trial, as `cost` uses them; NaN where unknown."""
 
     state: str
     spent: float
@@ -112,6 +117,7 @@ def cost(frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     names = ("gpu_seconds", "estimated_seconds")
     seconds = (pd.Series(values_of(frame, name), dtype=float) for name in names)
     keys = size_keys(frame, columns)
+    # numbers that sort the sizes; their values cannot be sorted where some are missing
     places = frame.groupby(list(columns), dropna=False).ngroup() if columns else [0] * len(frame)
     trials_of: dict[tuple[int, SizeKey], list[Trial]] = defaultdict(list)
     for place, key, *values in zip(places, keys, frame["state"], *seconds, strict=True):
@@ -145,10 +151,11 @@ def _cost_of_size(trials: Sequence[Trial]) -> tuple[str, ...]:
     expected = [spent / len(done) if done else trial.estimate for trial in remaining]
     errors = [abs(t.estimate / t.spent - 1) for t in done if t.spent and not math.isnan(t.estimate)]
     estimated = sum(trial.estimate for trial in done)
+    estimate = "no estimate" if math.isnan(estimated) else _hours(estimated)
     return (
         str(len(done)),
         _hours(spent) if done else "-",
-        "-" if not done else "no estimate" if math.isnan(estimated) else _hours(estimated),
+        estimate if done else "-",
         f"{100 * mean(errors):.0f} %" if errors else "-",
         str(len(remaining)),
         "unknown" if math.isnan(sum(expected)) else _hours(sum(expected)),
@@ -188,7 +195,8 @@ def digest(frame: pd.DataFrame) -> str:
     content = hashlib.sha256()
     for name in frame.columns:
         codes, values = pd.factorize(frame[name].astype(object))
-        texts = np.array([*map(_digest_text, values), ""], dtype=object)  # the last one: missing
+        # a missing value has the code -1, which takes the last text
+        texts = np.array([*map(_digest_text, values), ""], dtype=object)
         content.update("\n".join([str(name), *texts[codes], "\n"]).encode())
     return content.hexdigest()[:16]
 

@@ -6,8 +6,9 @@ python -m analysis.table rows=rows.csv by=width where="sparsity == 0" metric=los
 python -m analysis.table grid=quickstart columns=best,val,test,seeds label=tab:quick format=latex
 python -m analysis.table grid=quickstart out=out/quickstart  # table.tex, .csv, rows.csv, the figure
 
-columns= chooses from params, epochs, examples, best, ties, optimum, val, test, sampling, gain,
-seeds, incomplete and differs_in. By default, a column that says nothing is left out; CSV has all.
+columns= chooses from params, epochs, examples, best, ties, open, optimum, val, test, sampling,
+gain, seeds, incomplete and differs_in. By default val, sampling and columns without content are
+left out; CSV has all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from analysis import rows_file
-from analysis.best import SizeResult, best_per_size
+from analysis.best import SizeResult, best_per_size, seed_counts
 from analysis.cells import LENGTHS
 from analysis.columns import NONE, TOP1, Metric, header_of, on_one_line
 from analysis.commands import TABLE_OPTIONS, output_folder, read_request, show, with_label
@@ -25,13 +26,13 @@ from analysis.provenance import setting, warnings
 from analysis.render import (
     Column,
     Table,
-    counted,
     format_count,
     format_interval,
     format_levels,
     format_optimum,
     format_range,
     format_score,
+    format_seeds,
     format_value,
     in_unit,
     requested,
@@ -39,10 +40,11 @@ from analysis.render import (
 from harness.arguments import Option
 from harness.errors import command
 from harness.files import atomic_write, make_folder
-from harness.statistics import LEVEL, Optimum, t_quantile
+from harness.statistics import NORMAL_QUANTILE, Optimum
 
 OPTIONS = {**TABLE_OPTIONS, "out": Option()}
-UNKNOWN = Optimum(math.nan, math.nan, math.nan, (math.nan, math.nan))
+NO_OPTIMUM = Optimum(math.nan, math.nan, math.nan, (math.nan, math.nan))
+NO_RANGE = (math.nan, math.nan)
 
 
 def numbers(results: Sequence[SizeResult], metric: Metric = TOP1) -> dict[str, list[Any]]:
@@ -57,9 +59,9 @@ def numbers(results: Sequence[SizeResult], metric: Metric = TOP1) -> dict[str, l
 
 def _numbers_of(result: SizeResult, metric: Metric) -> dict[str, Any]:
     best, cells = result.best, result.cells
-    optimum = result.optimum or UNKNOWN
-    if best and best.magnitude == NONE:  # which is not a point of the curve
-        optimum = UNKNOWN
+    optimum = result.optimum or NO_OPTIMUM
+    if best and best.magnitude == NONE:  # the curve's maximum is not the optimum
+        optimum = NO_OPTIMUM
     scores = {
         "val": best.mean_val if best else math.nan,
         "test": result.test,
@@ -72,9 +74,9 @@ def _numbers_of(result: SizeResult, metric: Metric) -> dict[str, Any]:
     return {
         "params_nonzero": math.nan if result.params is None else result.params,
         **{
-            f"{name}_{end}": result.ranges.get(name, (math.nan, math.nan))[at]
+            f"{name}_{end}": value
             for name in LENGTHS
-            for at, end in enumerate(("min", "max"))
+            for end, value in zip(("min", "max"), result.ranges.get(name, NO_RANGE), strict=True)
         },
         "best": best.magnitude if best else None,
         "ties": result.ties,
@@ -92,12 +94,12 @@ def _numbers_of(result: SizeResult, metric: Metric) -> dict[str, Any]:
 
 
 def _sampling_half(result: SizeResult, metric: Metric) -> float:
-    """Return half of the 95 % interval of a test accuracy that the finite test set leaves."""
-    images, _ = result.ranges.get("test_images", (math.nan, math.nan))
+    """Return half of the 95 % interval that is due to the finite number of test images."""
+    images, _ = result.ranges.get("test_images", NO_RANGE)
     if metric.name != TOP1.name or not images > 0:
         return math.nan
     error = math.sqrt(result.test * (1 - result.test) / images)
-    return t_quantile(0.5 + LEVEL / 2, math.inf) * error
+    return NORMAL_QUANTILE * error
 
 
 def best_table(
@@ -110,7 +112,7 @@ def best_table(
     """Return the table of the best magnitude for each size, with notes on how to read it.
 
     `settings` are what all trials have in common. `columns` are those that the user asks for; by
-    default a column that says nothing is left out.
+    default columns without content are left out.
     """
     names = list(results[0].size) if results else []
     sizes = [
@@ -120,12 +122,10 @@ def best_table(
     ]  # fmt: skip
     available = _columns(results, metric, names)
     shown = requested(available, columns)
-    *others, last = [header_of(name) for name in names if name != "dense_long"] or [""]
-    words = " and ".join(filter(None, (", ".join(others), last)))
-    subject = f"Best augmentation magnitude{words and f' for each {words}'}"
-    counts = sorted({len(cell.val) for r in results for cell in r.cells if cell.val})
-    seeds = f"{counts[0]} to {counts[-1]} seeds" if counts[1:] else counted(sum(counts), "seed")
-    details = ", ".join(filter(None, (settings, seeds)))
+    words = [header_of(name) for name in names if name != "dense_long"]
+    each = " and ".join([", ".join(words[:-1]), *words[-1:]] if words[1:] else words)
+    subject = f"Best augmentation magnitude{each and f' for each {each}'}"
+    details = ", ".join(filter(None, (settings, format_seeds(seed_counts(results)))))
     return Table.of(
         [*sizes, *shown],
         [*sizes, *(available if columns is None else shown)],
@@ -141,67 +141,59 @@ def _columns(results: Sequence[SizeResult], metric: Metric, sizes: Sequence[str]
     values = numbers(results, metric)
 
     def column(
-        name: str, header: str, cells: Sequence[str], *keys: str, is_shown: bool = True
+        name: str, header: str, cells: Sequence[str], *keys: str, is_shown: bool | None = None
     ) -> Column:
         held = {key: values.get(key, []) for key in keys or (name,)}
-        return Column(name, header, cells, held, is_shown)
+        has_content = any(cell != "-" for cell in cells)
+        return Column(name, header, cells, held, has_content if is_shown is None else is_shown)
+
+    def levels(result: SizeResult, magnitudes: Sequence[float | str]) -> str:
+        return format_levels(magnitudes, [cell.magnitude for cell in result.cells]) or "-"
 
     def score(value: float, half: float = math.nan, signed: bool = False) -> str:
         return format_interval(value, half, metric, signed)
 
     best = [result.best.magnitude if result.best else None for result in results]
     params = [format_count(result.params) for result in results]
-    ties, open_cells = (
-        [format_levels(of(r), [cell.magnitude for cell in r.cells]) or "-" for r in results]
-        for of in (lambda r: r.ties if len(r.ties) > 1 else (), lambda r: r.open)
-    )
+    ties = [levels(r, r.ties if len(r.ties) > 1 else ()) for r in results]
+    open_cells = [levels(r, r.open) for r in results]
     optima = [format_optimum(r.optimum, m) for r, m in zip(results, best, strict=True)]
+    tests = [score(r.test, r.test_half) for r in results]
     gains = [score(r.gain, r.gain_half, signed=True) for r in results]
     validation = [score(r.best.mean_val) if r.best else "-" for r in results]
     sampling = [score(_sampling_half(result, metric)) for result in results]
     seeds, gaps = list(map(_seeds, results)), list(map(_incomplete, results))
-    has_gaps = _says_something(gaps)
     differs = [", ".join(map(on_one_line, r.differs_in)) or "-" for r in results]
 
     epochs, examples = (
         [format_range(*r.ranges[name]) if name in r.ranges else "-" for r in results]
         for name in LENGTHS
     )
-    # equal epochs of other numbers of examples; the epochs say the rest
+    # examples are shown only if sizes with equal epochs differ in them
     pairs = {pair for pair in zip(epochs, examples, strict=True) if pair[1] != "-"}
     lengths = {
         "epochs": len({*epochs} - {"-"}) > 1 and "epochs" not in sizes,
         "examples": len(pairs) > len({epoch for epoch, _ in pairs}),
     }
-    has_params = _says_something(params) and "params_nonzero" not in sizes
+    params_shown = False if "params_nonzero" in sizes else None
     return [
-        column("params", "parameters", params, "params_nonzero", is_shown=has_params),
+        column("params", "parameters", params, "params_nonzero", is_shown=params_shown),
         *(
             column(name, name, cells, f"{name}_min", f"{name}_max", is_shown=lengths[name])
             for name, cells in zip(LENGTHS, (epochs, examples), strict=True)
         ),
-        column("best", "best magnitude", [format_value(magnitude) for magnitude in best]),
-        column("ties", "ties", ties),
-        column("open", "open", open_cells, is_shown=_says_something(open_cells)),
-        column(
-            "optimum",
-            "smooth optimum",
-            optima,
-            *("optimum", "optimum_low", "optimum_high"),
-            is_shown=_says_something(optima),
-        ),
+        column("best", "best magnitude", list(map(format_value, best)), is_shown=True),
+        column("ties", "ties", ties, is_shown=True),
+        column("open", "open", open_cells),
+        column("optimum", "smooth optimum", optima, "optimum", "optimum_low", "optimum_high"),
         column("val", "validation", validation, is_shown=False),
-        column("test", "test", [score(r.test, r.test_half) for r in results], "test", "test_half"),
+        column("test", "test", tests, "test", "test_half", is_shown=True),
         column("sampling", "± of the test set", sampling, "sampling_half", is_shown=False),
-        column("gain", "gain", gains, "gain", "gain_half", is_shown=_says_something(gains)),
+        column("gain", "gain", gains, "gain", "gain_half"),
         column("seeds", "seeds", seeds, "seeds_min", "seeds_max", is_shown=len({*seeds}) > 1),
-        column("incomplete", "incomplete", gaps, "missing", "diverged", is_shown=has_gaps),
-        column("differs_in", "differs in", differs, is_shown=_says_something(differs)),
+        column("incomplete", "incomplete", gaps, "missing", "diverged"),
+        column("differs_in", "differs in", differs),
     ]
-
-
-def _says_something(cells: Sequence[str]) -> bool:
-    return any(cell != "-" for cell in cells)
 
 
 def _seeds(result: SizeResult) -> str:
@@ -241,26 +233,26 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
             "Open: magnitudes of which no seed is done or some diverged, and which may be better."
         )
     if "gain" in shown:
-        unit = ", in points" if metric.name == TOP1.name else ""
-        notes.append(f"Gain: test result compared with no augmentation (none){unit}.")
+        unit = metric.difference_unit
+        notes.append(f"Gain: test result compared with no augmentation (none), in {unit}.")
     if "optimum" in shown:
         notes.append(
             "Smooth optimum: where a curve through the validation means is highest, with its 95 % "
-            "interval, which holds the ties. ≤ and ≥: it may lie beyond those of the grid; "
-            "none lies below all of them. Where none is best, only a bound is known."
+            "interval, which holds the ties. ≤ and ≥: the optimum may lie outside the grid. The "
+            "magnitude none counts as lower than all others; if it is best, only a bound is known."
         )
     return notes
 
 
 def _power(results: Sequence[SizeResult], metric: Metric) -> str:
     """Return which differences between two magnitudes these seeds find, as a sentence."""
-    found = [r.detectable for r in results if not math.isnan(r.detectable)]
-    if not found:
+    differences = [r.detectable for r in results if not math.isnan(r.detectable)]
+    if not differences:
         return ""
-    low, high = (format_score(value, metric) for value in (min(found), max(found)))
-    sizes = f" to {high}, depending on the size," if low != high else ""
-    unit = " points" if metric.name == TOP1.name else ""
-    return f" A difference of {low}{sizes}{unit} would be found with 80 % power."
+    low, high = (format_score(end(differences), metric) for end in (min, max))
+    unit = metric.difference_unit
+    shown = f"{low} {unit}" if low == high else f"{low} to {high} {unit}, depending on the size,"
+    return f" A difference of {shown} would be found with 80 % power."
 
 
 def _sampling(results: Sequence[SizeResult], metric: Metric) -> str:

@@ -1,8 +1,8 @@
 """The commands as functions: `from harness import launch, status, cancel`.
 
-Arguments are those of the command line, as names: `launch(grid="quickstart", cluster="local")`;
-dotted keys in a dictionary, `launch({"recipe.epochs": 3}, grid="quickstart")`. A mistake raises
-UserError.
+Pass the arguments of the command line by name, `launch(grid="quickstart", cluster="local")`, and
+dotted keys in a dictionary first, `launch({"recipe.epochs": 3}, grid="quickstart")`. A mistake
+raises UserError.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Overrides = Mapping[str, Any] | None
 def launch(overrides: Overrides = None, **options: Any) -> int:
     """Train a grid, or resume it, and print the progress; return the command's exit code.
 
-    The code is 0 if every stage is done and no damaged file was met. On this machine the function
-    returns when the sweep has ended, with a SLURM cluster when all jobs are queued.
+    The code is 0 if every stage is done and no damaged file was met. With a local cluster the
+    function returns when the sweep has ended; with SLURM, as soon as all jobs are queued.
     """
     return launch_command.main(_arguments(overrides, options))
 
 
 def status(overrides: Overrides = None, **options: Any) -> dict[str, Any]:
-    """Return `{"grid": name, "trials": [...], "jobs": [...]}`: axes, state, reason and stages."""
+    """Return the grid, its trials (axes, state, reason and stages of each) and the queued jobs."""
     args = _arguments(overrides, options)
     return status_command.as_dict(read_sweep(args, status_command.OPTIONS))
 
@@ -40,7 +40,7 @@ def cancel(overrides: Overrides = None, **options: Any) -> int:
 
 
 def _arguments(overrides: Overrides, options: Mapping[str, Any]) -> list[str]:
-    """Return `key=value` arguments, with values in YAML's flow style; both may hold a key."""
+    """Return `key=value` arguments in YAML's flow style; a key in both is passed twice."""
     values = [*options.items(), *(overrides or {}).items()]
     return [f"{key}={_yaml(value)}" for key, value in values]
 

@@ -22,19 +22,19 @@ UNDER_WAY: Final[frozenset[StateName]] = frozenset({"running", "queued", "disput
 
 @dataclass(frozen=True)
 class StageState:
-    """State of a stage or a trial: its name, the reason as text, its result and its job."""
+    """State of a stage or a trial."""
 
     name: StateName
-    why: str = ""
+    why: str = ""  # the reason, where the name does not say it
     result: dict[str, Any] | None = None
-    job: str = ""
+    job: str = ""  # id of the job that trains or holds the stage
 
 
 def trial_state(path: Sequence[str], states: Mapping[str, StageState]) -> StageState:
     """Return the state of a trial from those of its stages, dense stage first.
 
-    The last stage decides. While it waits, an earlier stage that is running, damaged or disputed
-    stands for the trial.
+    The trial has the state of its last stage. If that is waiting or queued, an earlier stage that
+    is running, damaged or disputed gives the state instead.
     """
     last = states[path[-1]]
     if last.name not in ("waiting", "queued"):

@@ -42,13 +42,13 @@ def main(arguments: list[str]) -> int:
     from harness.augment import sheet
     from harness.data.catalog import CATALOG
     from harness.data.datasets import first_images, load
-    from harness.data.manifest import any_config
+    from harness.data.manifest import default_config
 
     name = options["dataset"]
     if name not in CATALOG:
         raise UserError(f"no data set '{name}'{nearest(name, CATALOG)}.")
     data_root = options["data_root"]
-    dataset = load(any_config(CATALOG[name], data_root), data_root)
+    dataset = load(default_config(CATALOG[name], data_root), data_root)
     images = torch.from_numpy(first_images(dataset, _SAMPLES))
     if options["rows"] == "ops":
         labels, tiles = sheet.by_op(images[0], text)

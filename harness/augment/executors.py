@@ -3,8 +3,8 @@
 `apply(images_u8, plan)` is a pure function: it draws no random number, does not wait for the device
 and does not change its input. Three executors give the same pixels, to the bit:
 
-- `torch_executor` runs on any device. It is the reference, the only one that knows the ops of
-  plug-in files that bring a torch kernel, and the default of `apply`.
+- `torch_executor` runs on any device. It is the reference and the default of `apply`. Only it can
+  run ops whose plug-in file brings a torch kernel.
 - `numba_executor` serves trainings on a CPU, where it is 7 to 9 times as fast. It needs Numba,
   which FFCV brings along, and takes two seconds to start (ten where nothing is cached).
 - `triton_executor` serves trainings on a GPU. It needs Triton, which torch brings along, and a C
@@ -38,8 +38,10 @@ Executor = Callable[[Tensor, Lowered, Colour, str], Tensor]
 def apply(images: Tensor, plan: Plan, executor: Executor = torch_executor.run) -> Tensor:
     """Return the images after their ops: uint8 [N, 3, H, W], new contiguous memory, same device.
 
-    images: uint8 [N, 3, H, W], any strides (channels_last, views); plan: for N samples; executor:
-    a result of `choose_executor` for the device of the images. The pixels do not depend on it.
+    images: uint8 [N, 3, H, W], any strides (channels_last, views).
+    plan: for N samples.
+    executor: a result of `choose_executor` for the device of the images. The pixels do not depend
+    on it.
 
     Raises:
         UserError: images of another type or shape, or a plan for another number of samples.
@@ -76,9 +78,8 @@ _NO_TRITON = (ImportError, RuntimeError, OSError, subprocess.SubprocessError, As
 def triton_or_torch(device: torch.device) -> Executor:
     """Return Triton's executor if its kernels can be built for `device`, else plain torch.
 
-    Triton builds its launcher by a C compiler, which the nodes of a cluster may lack, keeps it in
-    the home folder, and asserts that there is a driver. So one image is augmented as a trial. Where
-    that fails, a note on stderr says why.
+    Triton needs a C compiler, a writable home folder and a GPU driver, and a node may lack each. So
+    one image is augmented as a test. If that fails, a note on stderr says why.
     """
     try:
         from triton.errors import TritonError
@@ -86,11 +87,11 @@ def triton_or_torch(device: torch.device) -> Executor:
         from harness.augment import triton_executor
     except _NO_TRITON as error:
         return _fall_back(f"Triton cannot be imported ({error})")
-    trial = Plan.of([[("Equalize", 1.0), ("Color", 0.5)]])
+    trial = Plan.of([[("Equalize", 1.0), ("Color", 0.5)]])  # Equalize needs both kernels
     try:
         images = torch.zeros((1, 3, 4, 4), dtype=torch.uint8, device=device)
         triton_executor.run(images, lower(trial, 4, 4), trial.fill, trial.interpolation)
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError:  # a RuntimeError, but Triton works; the training reports it
         raise
     except (*_NO_TRITON, TritonError) as error:
         return _fall_back(f"Triton cannot build kernels ({' '.join(str(error).split())[:200]})")

@@ -29,6 +29,7 @@ from harness.store.store import Store
 
 LOCK_SECONDS = 300.0
 JobId = Annotated[str, Field(pattern="^[0-9]+(_[0-9]+)?$", max_length=30)]
+ENDED_EARLY = "ended before it began this: see harness.logs"
 GAVE_UP = "gave-up"
 """Name of a file in a submission's folder. If it exists, its jobs must end; its text says why."""
 
@@ -204,7 +205,7 @@ def _why_ended(
         elif reason := reason_to_give_up(folder):
             sentence = f"ended with all jobs of its launch: {reason}"
         else:
-            sentence = "ended before it began this: see harness.logs"
+            sentence = ENDED_EARLY
         sentences[stage] = f"job {job} {sentence}"
     return sentences
 

@@ -1,9 +1,9 @@
-"""The lines of a job's script beside those of submitit: its code, and a patient srun.
+"""The lines that are added to submitit's job script: the path of the code, and a repeated srun.
 
 Where the controller or a node does not answer for some seconds, srun ends before it has started
 every task. Then there is no worker that could requeue the job, and the job would leave the queue.
-So the script calls srun again. Each task makes a file when SLURM has started it: if all files are
-there, a worker failed, which only the worker itself can judge.
+So the script calls srun again. Each task makes a file when SLURM has started it. If all files
+exist, a worker failed: srun is not repeated, because a worker itself decides what follows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.cluster.environment import READ_AT_IMPORT
 
 TRY = "HARNESS_TRY"
-"""Variable with the number of the call of srun that started a task."""
+"""Environment variable of a task: 1 if the first call of srun started it, 2 if the second, ..."""
 SRUN = """\
 # srun, again where SLURM did not answer in time and so did not start every task
 function srun {{
@@ -26,7 +26,7 @@ function srun {{
         rm -f {begun}-*
         command srun "$@" && return 0
         code=$?
-        begun=({begun}-*)
+        begun=({begun}-*)  # the files of the tasks that have started
         [ -e "${{begun[{last}]:-}}" ] && return $code
         echo "note: SLURM did not start all tasks (exit code $code of srun)"
     done
@@ -36,7 +36,7 @@ TASK = """trap '' USR2; : > {begun}-$SLURM_PROCID; exec "$0" "$@\""""
 """What a task runs first. SIGUSR2 would end a worker that does not listen to signals yet."""
 
 
-def setup(folder: Path, snapshot: Path | None, tasks: int, own: Sequence[str]) -> list[str]:
+def setup(folder: Path, snapshot: Path, tasks: int, own: Sequence[str]) -> list[str]:
     """Return the lines before submitit's call of srun.
 
     `folder` is that of the submission, `snapshot` the code to run, `own` the profile's own lines.
@@ -45,8 +45,8 @@ def setup(folder: Path, snapshot: Path | None, tasks: int, own: Sequence[str]) -
     return [
         *own,
         f"unset {READ_AT_IMPORT}",
-        # The copy of the code comes before the checkout in whose folder a job may start. An
-        # empty entry would stand for that folder.
+        # The copy of the code comes first, because a job may start in the folder of the checkout.
+        # `:+` avoids an empty entry, which Python reads as the current folder.
         f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
         SRUN.format(TRY=TRY, begun=_begun(folder), last=tasks - 1),
@@ -59,5 +59,5 @@ def task_command(folder: Path, python: str) -> str:
 
 
 def _begun(folder: Path) -> str:
-    """Return how the paths begin of the files that the tasks of a job make, in shell code."""
+    """Return shell code for how the paths of the files begin that show which tasks started."""
     return f"{shlex.quote(str(folder))}/begun-$SLURM_JOB_ID"

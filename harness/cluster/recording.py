@@ -16,11 +16,11 @@ from harness.train import Outcome, checkpoint
 from harness.train.evaluate import packed
 
 OTHER_RANK_SECONDS = 0.5
-LIMIT_MARGIN_SECONDS = 60.0  # SLURM sends the signal of a time limit up to so much early
+LIMIT_MARGIN_SECONDS = 60.0  # SLURM may send the signal of a time limit so many seconds early
 
 
 def write_result(context: JobContext, outcome: Outcome, claim: Claim) -> None:
-    """Write the result of a finished stage, last of all, then drop what it no longer needs.
+    """Write the files of a finished stage, its result last, then delete checkpoints not needed.
 
     Raises ClaimLost when another worker has taken the stage over, and CannotWrite.
     """
@@ -29,7 +29,7 @@ def write_result(context: JobContext, outcome: Outcome, claim: Claim) -> None:
     if outcome.correct is not None:
         atomic_write(folder / "correct.npz", packed(outcome.correct))
     store.finish(stage, claim, {"status": outcome.status, **(outcome.result or {})})
-    checkpoint.drop_steps(folder)  # not before: a full disk would cost the whole training
+    checkpoint.drop_steps(folder)  # after the result: if the disk is full, training can resume
     parents = {config.parent for config in context.submission.stages.values()}
     if context.submission.run.keep_weights == "needed" and stage not in parents:
         (folder / "checkpoint" / "final.pt").unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def record_stop(context: JobContext, stage: str) -> None:
         "attempt": context.attempt,
         "step": context.store.newest_step(stage),
     }
-    with contextlib.suppress(CannotWrite):  # the record is only counted
+    with contextlib.suppress(CannotWrite):  # without it, only the count of stops is too low
         context.store.record_failure(stage, record)
 
 
@@ -58,8 +58,8 @@ def record_failure(
     """Record why the stages of a gang failed; returns whether any of them is tried again.
 
     Any rank may call this, because rank 0 may never learn of an error on another rank. After a
-    broken connection the ranks fail side by side and the first record stands for all. Before a
-    gang is tried again after such an error, this waits.
+    broken connection all ranks fail at about the same time: only the first one writes records, and
+    it sleeps before the gang is tried again; the others return without a record.
     """
     store = context.store
     where = {"job": context.job, "attempt": context.attempt, "rank": context.world.rank}
@@ -71,17 +71,17 @@ def record_failure(
         return True
     if kind == "transport":
         time.sleep(OTHER_RANK_SECONDS)  # the rank that failed first knows the reason
-        last = store.failures(gang[0])[-1:]
-        if last and all(last[0].get(key) == where[key] for key in ("job", "attempt")):
-            return not all(failure.blocks(store.failures(stage)) for stage in gang)
+        failures = store.failures(gang[0])
+        if failures and all(failures[-1].get(key) == where[key] for key in ("job", "attempt")):
+            return any(not failure.blocks(store.failures(stage)) for stage in gang)
     is_retried = False
     for stage in gang:
         record = failure.describe(error, **where, step=store.newest_step(stage))
         if kind == "out_of_memory":
             config = context.submission.stages[stage]
-            present = micro_batch_size or config.recipe.batch_size // context.world.size
-            if half := present // 2:
-                record |= {"again": True, "micro_batch_size": half}
+            used = micro_batch_size or config.recipe.batch_size // context.world.size
+            if used > 1:
+                record |= {"again": True, "micro_batch_size": used // 2}
         store.record_failure(stage, record)
         if not failure.blocks(store.failures(stage)):
             is_retried = True
@@ -94,9 +94,9 @@ def record_failure(
 
 
 def record_failed_start(submission: Submission, part: int, folder: Path, error: Exception) -> None:
-    """Record, with its first open stage, that a SLURM job could not begin.
+    """Record in the job's first unfinished stage that the job could not begin.
 
-    A GPU does not answer, or the ranks do not connect.
+    The reason is a GPU that does not answer, or ranks that do not connect.
     """
     if slurm.this_job() is None or os.environ.get("SLURM_PROCID", "0") != "0":
         return

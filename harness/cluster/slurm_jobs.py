@@ -213,6 +213,7 @@ def _executor(submission: Submission, folder: Path, name: str) -> SlurmExecutor:
     """Return submitit's executor for the jobs of a submission, whose files go into `folder`."""
     cluster, profile = submission.cluster, submission.cluster.slurm
     tasks = submission.run.processes
+    assert submission.snapshot is not None  # only jobs on this machine run the checkout itself
     executor = SlurmExecutor(
         folder=folder,
         max_num_timeout=UNLIMITED,

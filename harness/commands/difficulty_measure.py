@@ -31,9 +31,9 @@ MAGNITUDES = tuple(number / 10 for number in range(11))
 class Results:
     """The difficulties that were measured, and the images that they were measured on.
 
-    The tables have a row for each op or policy, in the column `op`, and `magnitude`: its measures,
-    half of their 95 % intervals (`loss_half`), and the accuracy as a share of that on clean images
-    (`affinity`, Gontijo-Lopes et al. 2021).
+    Each row of the tables is an op or a policy (column `op`) at a `magnitude`. Its columns are the
+    measures (`loss`), half of their 95 % intervals (`loss_half`), and `affinity`: the accuracy
+    divided by that on clean images (Gontijo-Lopes et al. 2021).
     """
 
     ops: pd.DataFrame  # each op of the policy alone, at each of MAGNITUDES
@@ -41,7 +41,7 @@ class Results:
     clean: pd.Series  # images without augmentation
     images: int  # number of images
     split_hash: str
-    teacher: dict[str, list[float]]  # mean and deviation of the images that it takes
+    teacher: dict[str, list[float]]  # mean and standard deviation by which it normalises images
 
 
 def measure_policies(launch: Launch, policy: str) -> Results:
@@ -53,7 +53,9 @@ def measure_policies(launch: Launch, policy: str) -> Results:
     images, split_hash = _validation_images(launch, device)
     stages = make_plan(launch.grid).stages.values()
     ops = op_policies(policy, MAGNITUDES)
-    names = [*sorted({stage.augment.policy for stage in stages}), "none"]  # at last clean images
+    # `none`, clean images, must be last: see `table_of`
+    names = [*sorted({stage.augment.policy for stage in stages}), "none"]
+    # the magnitude is in the policy's name; 0.0 only fills the column
     grid_policies = [(name, 0.0, parse_policy(name)) for name in names]
     measured = measure(teacher, images, [*ops, *grid_policies], launch.options["draws"])
     table = table_of(measured)
@@ -68,7 +70,7 @@ def measure_policies(launch: Launch, policy: str) -> Results:
 
 
 def table_of(difficulties: Iterable[Difficulty]) -> pd.DataFrame:
-    """Return difficulties as a table as in `Results`; the last one is that of clean images."""
+    """Return difficulties as one of the tables of `Results`; the last one is of clean images."""
     table = pd.DataFrame(
         {
             "op": difficulty.op,
@@ -89,12 +91,12 @@ def _validation_images(launch: Launch, device: torch.device) -> tuple[Images, st
     """
     run, config = launch.run, launch.grid.trials[0].config
     dataset = load_dataset(config.dataset, run.data_root, run.loader, run.data_cache)
-    loader = make_loader(dataset, run, 1, 0, 1, device)
+    loader = make_loader(dataset, run, batch_size=1, rank=0, world_size=1, device=device)
     limit, count = launch.options["images"], len(dataset.validation)
-    is_chosen = np.arange(count) < limit
-    # Image files are sorted by class, so the first ones would not be a sample of all classes.
-    if loader.name != "resident":
-        is_chosen[:] = False
+    is_chosen = np.zeros(count, bool)
+    if loader.name == "resident":  # the split has shuffled the images
+        is_chosen[:limit] = True
+    else:  # files are sorted by class, so the first ones would not be a sample of all classes
         is_chosen[rng.permutation(0, "difficulty", 0, count)[:limit]] = True
     batches = []
     seen = 0
@@ -121,10 +123,10 @@ def losses_by_op(ops: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibrate(path: Path, policy: str, teacher: str, ops: pd.DataFrame) -> int:
-    """Write the calibrated form of the policy's space to `path`, and return the policy's `n`.
+    """Write the calibrated form of the policy's space to `path`; return its number of ops, `n`.
 
-    In the calibrated space, equal magnitude means equal teacher loss. Raises UserError for a space
-    that is made of chains of ops.
+    In the calibrated space, equal magnitude means equal loss of the teacher, which the file names.
+    Raises UserError for a space that is made of chains of ops.
     """
     parsed = parse_policy(with_magnitude(policy, 1.0))
     space = replace(parsed.space, n=parsed.n, fill=parsed.fill)

@@ -152,7 +152,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def any_config(info: DatasetInfo, data_root: str | None) -> DatasetConfig:
+def default_config(info: DatasetInfo, data_root: str | None) -> DatasetConfig:
     """Return a config with which the data set can be read, to look at some of its images.
 
     It has the split and the size of the `.beton` files, where there are some.

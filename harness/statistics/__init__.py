@@ -6,8 +6,8 @@ and its drift over sizes; `spearman` the rank correlation. Only NumPy and SciPy 
 
 from harness.statistics.estimates import (
     ALPHA,
-    LEVEL,
     NO_ESTIMATE,
+    NORMAL_QUANTILE,
     UNKNOWN,
     Estimate,
     Spread,
@@ -28,7 +28,6 @@ from harness.statistics.spearman import FEWEST_PAIRS, rank_correlation
 from harness.statistics.unimodal import (
     DRAWS,
     FEWEST_MAGNITUDES,
-    Drift,
     Evidence,
     Optimum,
     drift,
@@ -37,8 +36,8 @@ from harness.statistics.unimodal import (
 )
 
 __all__ = [
-    "ALPHA", "DRAWS", "FEWEST_MAGNITUDES", "FEWEST_PAIRS", "LEVEL", "NO_ESTIMATE", "UNKNOWN",
-    "Drift", "Estimate", "Evidence", "Optimum", "Spread", "choose", "contrast", "detectable",
+    "ALPHA", "DRAWS", "FEWEST_MAGNITUDES", "FEWEST_PAIRS", "NORMAL_QUANTILE", "NO_ESTIMATE",
+    "UNKNOWN", "Estimate", "Evidence", "Optimum", "Spread", "choose", "contrast", "detectable",
     "difference", "drift", "evidence", "half_width", "holm", "mean", "optimum", "pooled",
     "rank_correlation", "spreads", "t_quantile", "t_tails", "ties",
 ]  # fmt: skip

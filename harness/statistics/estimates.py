@@ -2,8 +2,8 @@
 
 A cell is the values of one setting over its seeds. With 3 seeds a percentile bootstrap covers 74 %
 where it says 95 %, a t interval 94 %; pooling over the cells of one size gives the spread many
-degrees of freedom. Where the cells of a size differ in noise, which strong augmentation of small
-models brings about, each keeps a part of its own. Runs that share a seed are treated as
+degrees of freedom. The cells of a size can differ in noise, as under strong augmentation of small
+models. Then each cell's spread is partly its own. Runs that share a seed are treated as
 independent, because the noise of a training is mostly chaos, not its seed (Jordan 2024).
 """
 
@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from scipy.special import chdtrc, digamma, polygamma, stdtr, stdtrit
+from scipy.special import chdtrc, digamma, ndtri, polygamma, stdtr, stdtrit
 
 LEVEL = 0.95  # of intervals
 ALPHA = 0.05  # of tests
+NORMAL_QUANTILE = float(ndtri((1 + LEVEL) / 2))  # half of a 95 % interval, in standard errors
 POWER = 0.8
 UNEQUAL = 0.05  # p-value of Bartlett's test below which cells keep spreads of their own
 
@@ -46,7 +47,7 @@ class Estimate:
     p: float
     error: float  # standard error
     freedom: float  # degrees of freedom
-    choices: int = 1  # that p and the interval allow for
+    choices: int = 1  # among which the effect was chosen; p and the interval allow for it
 
     @property
     def half(self) -> float:
@@ -91,23 +92,27 @@ def spreads(cells: Mapping[Key, Sequence[float]]) -> dict[Key, Spread]:
     cells differ, the less the typical one weighs. UNKNOWN where no cell has two seeds.
     """
     shared = pooled(list(cells.values()))
-    known = {key: float(np.var(cell, ddof=1)) for key, cell in cells.items() if len(cell) > 1}
-    degrees = np.array([len(cells[key]) - 1 for key in known], float)
-    # Rounded accuracies of a cell may agree by chance, which alone is no sign of unequal noise.
-    lowest = 1e-2 * shared.deviation**2
-    logs = np.log(np.maximum(list(known.values()), lowest)) if shared.deviation > 0 else None
-    if logs is None or len(known) < 2 or not _differ(logs, degrees, shared):
+    variances = {key: float(np.var(cell, ddof=1)) for key, cell in cells.items() if len(cell) > 1}
+    if not shared.deviation > 0 or len(variances) < 2:
         return dict.fromkeys(cells, shared)
-    centred = logs - digamma(degrees / 2) + np.log(degrees / 2)
-    excess = float(np.var(centred, ddof=1) - polygamma(1, degrees / 2).mean())
+    degrees = np.array([len(cells[key]) - 1 for key in variances], float)
+    # Rounded accuracies of a cell may be equal by chance, which does not show unequal noise. So a
+    # variance counts as at least 1 % of the pooled one.
+    logs = np.log(np.maximum(list(variances.values()), 0.01 * shared.deviation**2))
+    if not _differ(logs, degrees, shared):
+        return dict.fromkeys(cells, shared)
+    # Smyth's e_g: the logarithms, corrected for their bias with few degrees of freedom.
+    unbiased = logs - digamma(degrees / 2) + np.log(degrees / 2)
+    excess = float(np.var(unbiased, ddof=1) - polygamma(1, degrees / 2).mean())
     if excess <= 0:
         return dict.fromkeys(cells, shared)
     prior = 2 * _inverse_trigamma(excess)  # degrees of freedom of the typical variance
-    typical = math.exp(float(centred.mean()) + digamma(prior / 2) - math.log(prior / 2))
+    typical = math.exp(float(unbiased.mean()) + digamma(prior / 2) - math.log(prior / 2))
     result = {}
     for key, cell in cells.items():
-        own = len(cell) - 1 if key in known else 0
-        variance = (prior * typical + own * known.get(key, 0.0)) / (prior + own)
+        own = len(cell) - 1 if key in variances else 0  # degrees of freedom
+        variance = (prior * typical + own * variances.get(key, 0.0)) / (prior + own)
+        # never more than the seeds of all cells give
         result[key] = Spread(math.sqrt(variance), min(prior + own, shared.freedom))
     return result
 
@@ -132,36 +137,36 @@ def _inverse_trigamma(value: float) -> float:
 def half_width(spread: Spread, count: int, choices: int = 1) -> float:
     """Return half of the 95 % t interval of a mean over `count` seeds; NaN where noise is unknown.
 
-    If the cell was chosen among `choices` cells by results that share its luck, the interval is
-    Bonferroni's for all of them, so that it holds whichever was chosen.
+    If the cell was chosen among `choices` cells by other results of the same runs, which share its
+    luck, the interval is Bonferroni's for all of them: it holds whichever was chosen.
     """
     if not spread.freedom:
         return math.nan
     return _quantile(spread.freedom, choices) * spread.deviation / math.sqrt(count)
 
 
-def _quantile(freedom: float, choices: int = 1) -> float:
-    return t_quantile(1 - (1 - LEVEL) / 2 / max(choices, 1), freedom)
+def _quantile(freedom: float, choices: int = 1, sides: int = 2) -> float:
+    return t_quantile(1 - (1 - LEVEL) / sides / choices, freedom)
 
 
 def choose(cells: Mapping[Key, Sequence[float]], noise: Mapping[Key, Spread], sign: int) -> Key:
     """Return the key of the best cell: the highest mean for `sign` 1, the lowest for -1.
 
-    Where cells differ in their standard error, the means are compared after they were drawn towards
-    the overall mean in proportion to their error (Morris 1983): of the highest means, those of
-    noisy cells owe most to luck. The first of equal ones.
+    Where cells differ in their standard error, their means are first shrunk towards the overall
+    mean, the more the larger their error is (Morris 1983), because the highest of noisy means owe
+    most to luck. Of equal cells the first is returned.
     """
     means = {key: sign * mean(cell) for key, cell in cells.items()}
     variances = {key: noise[key].deviation ** 2 / len(cell) for key, cell in cells.items()}
     typical = mean(list(variances.values()))
     if len(set(variances.values())) == 1 or not typical > 0:  # NaN where the noise is unknown
         return max(means, key=means.__getitem__)
-    truth = max(float(np.var(list(means.values()), ddof=1)) - typical, 0.05 * typical)
-    centre = float(
-        np.average(list(means.values()), weights=[1 / (truth + v) for v in variances.values()])
-    )
-    drawn = {key: (means[key] - centre) * truth / (truth + variances[key]) for key in means}
-    return max(drawn, key=drawn.__getitem__)
+    # The variance of the true means is above 0, else all shrunk means would be equal.
+    true = max(float(np.var(list(means.values()), ddof=1)) - typical, 0.05 * typical)
+    weights = [1 / (true + variance) for variance in variances.values()]
+    centre = float(np.average(list(means.values()), weights=weights))
+    shrunk = {key: (means[key] - centre) * true / (true + variances[key]) for key in means}
+    return max(shrunk, key=shrunk.__getitem__)
 
 
 def ties(
@@ -169,15 +174,15 @@ def ties(
 ) -> list[Key]:
     """Return the keys of cells whose mean is not shown to be worse than that of `best`.
 
-    `best` is one of them. One-sided t tests at 5 %, Bonferroni over the other cells. Without
-    degrees of freedom nothing can be distinguished: all keys.
+    `best` is one of them. The tests are one-sided t tests at 5 %, corrected for the number of other
+    cells (Bonferroni). Without degrees of freedom no test is possible, and all keys are returned.
     """
     if not noise[best].freedom or len(cells) == 1:
         return list(cells)
     top, tied = cells[best], []
     for key, cell in cells.items():
         error, freedom = _error([(1.0, top, noise[best]), (-1.0, cell, noise[key])])
-        bound = t_quantile(1 - (1 - LEVEL) / (len(cells) - 1), freedom)
+        bound = _quantile(freedom, len(cells) - 1, sides=1)
         if key == best or sign * (mean(top) - mean(cell)) <= bound * error:
             tied.append(key)
     return tied
@@ -186,8 +191,8 @@ def ties(
 def _error(parts: Sequence[tuple[float, Sequence[float], Spread]]) -> tuple[float, float]:
     """Return the standard error of a weighted sum of cell means, and its degrees of freedom.
 
-    A part is (weight, values, spread). The spreads of one size share information, so their degrees
-    of freedom are averaged and not added, as Satterthwaite's would be.
+    A part is (weight, values, spread). Satterthwaite's formula would add the degrees of freedom.
+    But the spreads of one size share data, so this is the harmonic mean, weighted by variance.
     """
     variances = [weight**2 * s.deviation**2 / len(cell) for weight, cell, s in parts]
     total = math.fsum(variances)
@@ -232,7 +237,10 @@ def difference(
 
 
 def _estimate(effect: float, errors: Sequence[tuple[float, float]], choices: int = 1) -> Estimate:
-    """Return an effect whose standard error is that of independent parts with their freedoms."""
+    """Return the estimate of `effect`, a sum of independent parts.
+
+    `errors` has the standard error and the degrees of freedom of each part.
+    """
     variance = math.fsum(error**2 for error, _ in errors)
     if not variance:  # repeats that agree to the last bit
         freedom = max(freedom for _, freedom in errors)
@@ -244,18 +252,17 @@ def _estimate(effect: float, errors: Sequence[tuple[float, float]], choices: int
     return Estimate(effect, effect - half, effect + half, p, error, freedom, choices)
 
 
-def detectable(estimate: Estimate, tests: int = 1) -> float:
+def detectable(estimate: Estimate, tests: int = 1, sides: int = 2) -> float:
     """Return the true effect that a test with this error would find with 80 % power at 5 %.
 
-    The 5 % are shared by as many `tests` as are corrected together, and by the choices of each. It
-    depends on the noise and on the number of seeds, not on the effect that was seen. NaN where the
-    error is unknown.
+    The test has one or two `sides`. The 5 % are shared by as many `tests` as are corrected
+    together, and by the choices of each. The result depends on the noise and on the number of
+    seeds, not on the effect that was seen. NaN where the error is unknown.
     """
     if not estimate.freedom:
         return math.nan
-    shares = max(tests, 1) * max(estimate.choices, 1)
-    quantile = _quantile(estimate.freedom, shares) + t_quantile(POWER, estimate.freedom)
-    return quantile * estimate.error
+    quantile = _quantile(estimate.freedom, max(tests, 1) * estimate.choices, sides)
+    return (quantile + t_quantile(POWER, estimate.freedom)) * estimate.error
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics.estimates import LEVEL, NO_ESTIMATE, Estimate, mean, t_quantile, t_tails
+from harness.statistics.estimates import NO_ESTIMATE, NORMAL_QUANTILE, Estimate, mean, t_tails
 
 FEWEST_PAIRS = 5
 EXACT_PAIRS = 8  # up to which all permutations are counted
@@ -55,7 +55,7 @@ def rank_correlation(
     error = 1 / math.sqrt(freedom - 1)
     if is_perfect:  # Fisher's z is infinite
         return Estimate(rho, math.nan, math.nan, p, error, freedom)
-    half = t_quantile(0.5 + LEVEL / 2, math.inf) * math.sqrt(1 + rho**2 / 2) * error
+    half = NORMAL_QUANTILE * math.sqrt(1 + rho**2 / 2) * error
     low, high = (math.tanh(math.atanh(rho) + side * half) for side in (-1, 1))
     return Estimate(rho, low, high, p, error, freedom)
 

@@ -1,7 +1,7 @@
 """Check that the parts of a trial fit together, before anything is queued.
 
 Every mistake is a sentence that begins with the key of the wrong value: "compress.levels: ...".
-What only one method or form of surplus refuses is in its own file in `harness/compress`.
+Checks of a single method or form of surplus are in its file in `harness/compress`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from harness.compress.surplus import FORMS, Form
 from harness.errors import UserError, nearest
 from harness.models.registry import TIMM
 from harness.plugins import load_plugins
-from harness.schema import Options, StageConfig, TrialConfig
+from harness.schema import CompressConfig, Options, StageConfig, TrialConfig
 from harness.sweep import tables
 from harness.sweep.levels import trial_levels
 from harness.sweep.mistakes import Mistakes, validate
@@ -22,8 +22,8 @@ from harness.sweep.stage import steps
 ROLES = ("classifier", "first_conv")
 """The roles that `registry.roles` gives for every family but some of timm's."""
 
-MOST_OF_ANY_MODEL = 0.99
-"""A sparsity that leaves some weights of every model."""
+MAX_SAFE_SPARSITY = 0.99
+"""Up to this sparsity every model keeps some weights."""
 
 
 def misfits(trial: TrialConfig) -> list[tuple[str, str]]:
@@ -31,16 +31,15 @@ def misfits(trial: TrialConfig) -> list[tuple[str, str]]:
     of_path = [*_pruning(trial), *_rewinding(trial), *_surplus(trial)] or _attempt(steps, trial)
     of_teacher = [*_teacher(trial)] or _attempt(tables.with_target, trial)
     parts = [mistake.partition(": ") for mistake in (*of_path, *of_teacher)]
-    # a table's own errors name the file and no key
-    return [(key, sentence) if sentence else ("compress", key) for key, _, sentence in parts]
+    return [(key, sentence) for key, _, sentence in parts]
 
 
 def depends_on_layers(stage: StageConfig) -> bool:
     """Return whether the model has to be built to know if a stage suits it.
 
-    timm's models do not declare which images they take, and which of their layers are classifiers.
-    No model declares whether all its batch norms can work over several ranks. A family of a plug-in
-    may compute its weights from others.
+    timm's models declare neither the images that they take nor their classifier layers. No model
+    declares whether all its batch norms can work over several ranks. A family of a plug-in may
+    compute its weights from others.
     """
     is_timms = stage.model.family.startswith(TIMM)
     if is_timms or stage.surplus is not None or stage.recipe.sync_bn:
@@ -48,13 +47,13 @@ def depends_on_layers(stage: StageConfig) -> bool:
     prune = stage.prune
     if prune is None:
         return False
-    if prune.sparsity > MOST_OF_ANY_MODEL or load_plugins():
+    if prune.sparsity > MAX_SAFE_SPARSITY or load_plugins():
         return True
     return not (METHODS.get(prune.method).suits_every_model and set(prune.protect) <= set(ROLES))
 
 
 def _attempt(make: Callable[[TrialConfig], object], trial: TrialConfig) -> list[str]:
-    """Return what keeps a part of a trial from being made; call it where no check failed."""
+    """Return the UserError of `make(trial)` as a list of one sentence; empty if it succeeds."""
     try:
         make(trial)
     except UserError as error:
@@ -73,6 +72,10 @@ def _options(key: str, plugin: Method | Form, options: Options) -> Iterator[str]
     yield from (f"{place}: {sentence}" for place, sentence in mistakes)
 
 
+def _is_plain_dense(compress: CompressConfig) -> bool:
+    return compress.sparsity == 0.0 and compress.dense_long is None
+
+
 def _pruning(trial: TrialConfig) -> Iterator[str]:
     compress = trial.compress
     try:
@@ -81,7 +84,7 @@ def _pruning(trial: TrialConfig) -> Iterator[str]:
         yield f"compress.method: {error}"
         return
     yield from _options("compress.options", method, compress.options)
-    if compress.sparsity == 0.0 and compress.dense_long is None:
+    if _is_plain_dense(compress):
         return
     for name in compress.protect:
         if name not in ROLES and not name.endswith(".weight"):
@@ -90,19 +93,19 @@ def _pruning(trial: TrialConfig) -> Iterator[str]:
                 "of a weight, such as conv1.weight"
             )
     if compress.levels is not None and compress.pruning != "iterative":
-        how = f"pruning {compress.pruning} does not pass through a list of levels"
-        yield f"compress.levels: {how}: set compress.levels=null"
+        reason = f"pruning {compress.pruning} does not pass through a list of levels"
+        yield f"compress.levels: {reason}: set compress.levels=null"
     if compress.pruning == "gradual":
-        able = [name for name in METHODS.names() if METHODS.get(name).works_gradually]
         if compress.dense_long is not None:
-            how = "gradual pruning has no levels"
-            yield f"compress.dense_long: {how}: its dense control is a trial of sparsity 0"
+            reason = "gradual pruning has no levels"
+            yield f"compress.dense_long: {reason}: its dense control is a trial of sparsity 0"
         if compress.magnitude_schedule != "constant":
-            how = "gradual pruning has no levels for a magnitude to follow"
-            yield f"compress.magnitude_schedule: {how}: set it to constant"
-        if method.name not in able:
-            how = f"gradual works with method {' or '.join(able)}"
-            yield f"compress.pruning: {how}, not {method.name}"
+            reason = "gradual pruning has no levels for a magnitude to follow"
+            yield f"compress.magnitude_schedule: {reason}: set it to constant"
+        if not method.works_gradually:
+            others = [name for name in METHODS.names() if METHODS.get(name).works_gradually]
+            reason = f"gradual works with method {' or '.join(others)}"
+            yield f"compress.pruning: {reason}, not {method.name}"
             return
     try:
         levels = trial_levels(compress)
@@ -114,12 +117,12 @@ def _pruning(trial: TrialConfig) -> Iterator[str]:
 def _rewinding(trial: TrialConfig) -> Iterator[str]:
     compress = trial.compress
     if compress.rewind == "weights" and compress.rewind_epoch >= trial.recipe.epochs:
-        # dense trials too: pruned trials share their stage
+        # also for dense trials, because pruned trials share their dense stage
         yield (
             f"compress.rewind_epoch: {compress.rewind_epoch} is not before the end of the dense "
             f"stage, which has {trial.recipe.epochs} epochs"
         )
-    if compress.sparsity == 0.0 and compress.dense_long is None:
+    if _is_plain_dense(compress):
         return
     if compress.rewind != "learning_rate" and compress.pruning == "gradual":
         yield "compress.rewind: gradual pruning retrains nothing: set it to learning_rate"
@@ -147,25 +150,25 @@ def _surplus(trial: TrialConfig) -> Iterator[str]:
 
 def _teacher(trial: TrialConfig) -> Iterator[str]:
     teacher, augment = trial.teacher, trial.augment
-    chooses, weighs = teacher.target is not None, teacher.cap is not None
+    has_target, has_cap = teacher.target is not None, teacher.cap is not None
     if teacher.target_table is not None:
-        if chooses:
+        if has_target:
             yield "teacher.target_table: gives the target: set teacher.target=null"
-        chooses = True
-    if (teacher.labels != "true" or chooses or weighs) and teacher.name is None:
+        has_target = True
+    if (teacher.labels != "true" or has_target or has_cap) and teacher.name is None:
         needs = "labels, target and cap need a teacher, a stage's id or timm:NAME"
         yield f"teacher.name: is missing: {needs}"
-    if chooses != (teacher.candidates > 1):
-        yield "teacher.target: choosing needs both a target and more than one of candidates"
-    if (chooses or weighs) and (augment.mixup or augment.cutmix):
+    if has_target != (teacher.candidates > 1):
+        yield "teacher.target: set both a target and teacher.candidates > 1, or neither"
+    if (has_target or has_cap) and (augment.mixup or augment.cutmix):
         yield "teacher: judges images with one true label: set mixup and cutmix to 0"
     if teacher.cap is not None and (teacher.target or 0.0) > teacher.cap:
         below = f"{teacher.cap:g} is below the target {teacher.target:g}"
         yield f"teacher.cap: {below}: no chosen image would count"
-    if weighs and trial.recipe.label_smoothing:
+    if has_cap and trial.recipe.label_smoothing:
         yield "teacher.cap: weights the targets, which label_smoothing would undo: set it to 0"
     if teacher.name is not None and ("/" in teacher.name or "@" in teacher.name):
         yield (
-            f"teacher.name: {teacher.name} is a file, and a stage's id cannot contain its content: "
-            "training takes the id of a stage or timm:NAME"
+            f"teacher.name: {teacher.name} is a file, whose content a stage's id does not cover: "
+            "give the id of a stage, or timm:NAME"
         )

@@ -32,20 +32,20 @@ def depends_on_seed(compress: CompressConfig) -> bool:
     return compress.magnitude_schedule == "shuffled"
 
 
-def role(schedule: str) -> str:
-    """Return `constant`, `varying` for a schedule that follows the sparsity, or a control's name.
+def kind_of(schedule: str) -> str:
+    """Return `constant`, `rising`, `shuffled`, or `varying` for all that follow the sparsity.
 
-    The controls have the mean of `falling` and do not follow the sparsity.
+    `rising` and `shuffled` are controls: they have the mean of `falling` and do not follow the
+    sparsity.
     """
     return schedule if schedule in ("constant", "rising", "shuffled") else "varying"
 
 
 def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitude, ...]:
-    """Return the magnitude of the dense stage, and of the level at each of the `sparsities`.
+    """Return the magnitude of each stage: first of the dense stage, then of each level.
 
-    Raises:
-        UserError: an unknown schedule, a list that is too short, a magnitude above 1 or a
-            schedule around `none`, a table without the size.
+    Raises UserError for an unknown schedule, a list that is too short, a magnitude above 1, a
+    schedule around `none`, and a table without the size.
     """
     compress, mean = trial.compress, trial.augment.magnitude
     dense = mean
@@ -62,7 +62,8 @@ def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitu
     if mean == "none":
         raise UserError(
             f"compress.magnitude_schedule: {kind} needs a number as its mean, and the magnitude is "
-            "none. To exclude such cells: magnitude == none and schedule != 'constant'."
+            "none. To leave such trials out, add under exclude: "
+            "magnitude == none and schedule != 'constant'."
         )
     assert not isinstance(mean, str)
     if mean * (1 + compress.magnitude_span) > 1.0:
@@ -82,7 +83,7 @@ def magnitudes(trial: TrialConfig, sparsities: Sequence[float]) -> tuple[Magnitu
 def _falling(mean: float, span: float, number: int) -> tuple[float, ...]:
     """Return `number` evenly spaced values around `mean`.
 
-    They are rounded, so that values that are equal in theory are written alike in configs.
+    They are rounded, so that equal magnitudes give equal configs in spite of floating point.
     """
     if number < 2:
         return (mean,) * number
@@ -93,7 +94,7 @@ def _falling(mean: float, span: float, number: int) -> tuple[float, ...]:
 def _shuffled(values: tuple[float, ...], seed: int) -> tuple[float, ...]:
     """Return the values in an order that depends on the seed only.
 
-    Three or more different values are neither falling nor rising.
+    With three or more different values, the order is neither falling nor rising.
     """
     for attempt in itertools.count():
         keys = [

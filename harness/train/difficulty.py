@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from harness.augment.batch_transform import eval_batch
 from harness.augment.executors import apply, choose_executor
 from harness.augment.policy import Policy, parse_policy, with_magnitude
+from harness.statistics import NORMAL_QUANTILE
 from harness.train.teacher import Teacher
 
 MEASURES = ("loss", "accuracy", "true_prob", "kl", "spread")
 BATCH = 250
-NORMAL_95 = 1.959964  # quantile of the normal distribution: there are many images
 Floats = NDArray[np.float64]
 
 
@@ -114,7 +114,7 @@ def _difficulty(
     }
     means = {key: float(values.mean()) for key, values in per_image.items()}
     half_widths = {
-        key: NORMAL_95 * float(values.std(ddof=1)) / math.sqrt(number)
+        key: NORMAL_QUANTILE * float(values.std(ddof=1)) / math.sqrt(number)
         for key, values in per_image.items()
     }
     values = per_image["true_prob"]
@@ -122,7 +122,5 @@ def _difficulty(
     fourth_moment = float(((values - values.mean()) ** 4).mean())
     # by the delta method, from the variance of a variance: var(s^2) = (m4 - s^4) / n
     variance = max(0.0, fourth_moment - spread**4) / number
-    error = math.sqrt(variance) / (2 * spread) if spread else 0.0
-    return Difficulty(
-        name, magnitude, {**means, "spread": spread}, {**half_widths, "spread": NORMAL_95 * error}
-    )
+    half = NORMAL_QUANTILE * math.sqrt(variance) / (2 * spread) if spread else 0.0
+    return Difficulty(name, magnitude, {**means, "spread": spread}, {**half_widths, "spread": half})

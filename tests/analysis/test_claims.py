@@ -288,9 +288,15 @@ def test_what_cannot_be_tested_says_why():
     assert "that are done" in verdict(nothing, "A1").compared
 
 
+def test_too_many_sizes_are_not_taken_for_too_few():
+    frame = sweep(random.Random(0), one_optimum, [{"width": float(w)} for w in range(501)])
+    assert "500 sizes, not 501" in verdict(frame, "A1").compared
+
+
 def test_one_seed_decides_nothing():
     frame = sweep(random.Random(0), shifting(0.1), WIDTHS, seeds=1)
     claim = verdict(frame, "A1")
     assert claim.verdict == "undecided"
     assert "one seed" in claim.compared
+    assert "(4 sizes, 8 magnitudes)" in claim.compared
     assert "±" not in "".join(claims_table([claim], []).rows[0])

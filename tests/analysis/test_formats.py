@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import checks, claims, commands, compare, notebook, rows_file
+from analysis import checks, claims, commands, compare, notebook, rows_file, table
 from analysis.best import best_per_size
+from analysis.columns import TOP1
 from analysis.commands import FORMATS, show
 from analysis.latex import escape, latex, number_format
 from analysis.provenance import setting, warnings
@@ -190,6 +191,14 @@ def test_runs_of_neighbours_are_ranges():
     assert format_levels((0.1, 0.2), levels) == "0.1, 0.2"
 
 
+def test_every_column_of_the_table_is_documented(planted):
+    available = table._columns(best_per_size(planted()), TOP1, ["width"])
+    page = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
+    for name in (column.name for column in available):
+        assert f"`{name}`" in page
+        assert name in re.findall(r"\w+", table.__doc__)
+
+
 def test_columns_that_say_nothing_are_left_out_and_can_be_asked_for(planted):
     table = shown_table(planted(epochs=5))
     assert table.header == ("width", "parameters", "best magnitude", "ties", "smooth optimum",
@@ -262,7 +271,7 @@ def test_where_none_is_best_the_optimum_is_no_number(planted):
     shown = shown_table(frame)
     at = shown.header.index("smooth optimum")
     assert re.fullmatch(r"≤0\.2 \(≤0\.2, 0\.\d+\)", shown.rows[0][at])
-    assert any("Where none is best, only a bound is known" in note for note in shown.notes)
+    assert any("if it is best, only a bound is known" in note for note in shown.notes)
     assert shown.frame()["optimum"].isna().all()
     assert notebook.best(frame)["optimum"].isna().all()
 

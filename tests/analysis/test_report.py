@@ -57,15 +57,28 @@ def test_errors_to_be_tried_again_are_unexplained_and_ids_make_no_reasons(plante
         "tried before, lost: worker 3 gone for 61.5 s", "tried before, lost: worker 4 gone for 9 s",
         "tried before, config: no such data set", "heartbeat 3 s ago of job 17",
         "heartbeat 8 s ago of job 18", "its parent 0011aabbccddeeff is waiting",
+        "tried before, job 7 was cancelled",
+        "tried before, job 8 ended before it began this: see harness.logs",
     ]  # fmt: skip
-    states = ["waiting", "waiting", "waiting", "running", "running", "waiting"]
+    states = [
+        "waiting",
+        "waiting",
+        "waiting",
+        "running",
+        "running",
+        "waiting",
+        "waiting",
+        "waiting",
+    ]
     for at, (state, why) in enumerate(zip(states, whys, strict=True)):
         frame.loc[at, ["state", "why", "val_top1", "test_top1"]] = [state, why, math.nan, math.nan]
     assert [row[:3] for row in report_tables.unfinished(frame, ["width"]).rows] == [
         ("unexplained error", "tried before, lost: worker ... gone for ... s", "2"),
+        ("unexplained error", whys[7], "1"),
         ("running", "heartbeat ... s ago of job ...", "2"),
         ("waiting", "its parent 0011aabbccddeeff is waiting", "1"),
         ("waiting", "tried before, config: no such data set", "1"),
+        ("waiting", whys[6], "1"),
     ]
 
 
@@ -88,6 +101,10 @@ def test_seeds_done_are_counted_size_by_magnitude(planted):
     table = report_tables.completeness(best_per_size(interim(planted)))
     assert table.header == ("width", "at none", "at 0.2", "at 0.5", "at 0.8")
     assert table.rows[0] == ("0.5", "1 of 3", "2 of 3", "2 of 3, 1 diverged", "1 of 3")
+    nameless = planted({1.0: (0.8,) * 4}).assign(
+        width=math.nan
+    )  # a missing width is not a missing cell
+    assert not report_tables.completeness(best_per_size(nameless, ["width"])).notes
 
 
 def test_what_was_spent_is_held_against_the_estimate_made_beforehand(planted):

@@ -67,7 +67,7 @@ def test_a_sentence_says_what_ties_and_what_the_gain_is(planted):
     assert "statistically indistinguishable from it" in second
     frame = planted(seeds=1)
     alone, _ = report_answer.best_magnitudes(best_per_size(frame), TOP1)
-    assert "one seed cannot tell it from the other magnitudes" in alone
+    assert "with one seed it cannot be distinguished from the other magnitudes" in alone
     nothing = planted().assign(state="waiting", val_top1=math.nan, test_top1=math.nan)
     sentences = report_answer.best_magnitudes(best_per_size(nothing), TOP1)
     assert sentences[0] == "width 0.5 (500 parameters): no magnitude has a usable result."
@@ -108,6 +108,9 @@ def test_what_is_open_comes_with_the_command_that_would_settle_it(planted):
     assert blocks(opened(rising)) == [
         "python -m harness.launch grid=quickstart 'axes.magnitude=[none,0.2,0.5,0.8,1]'"
     ]
+    longer = planted({1.0: (0.6, 0.7, 0.8, 0.9), 2.0: (0.6, 0.7, 0.9, 0.8)}, spread=0.001)
+    longer.loc[(longer["width"] == 2) & (longer["magnitude"] == 0.8), "magnitude"] = 1.0
+    assert "[none,0.2,0.5,0.8,1]" in words(opened(longer))
     settled = planted({1.0: (0.6, 0.7, 0.9, 0.8)}, spread=0.001)
     assert "Nothing: every trial has its result" in words(opened(settled))
     settled.loc[0, ["state", "val_top1", "test_top1"]] = ["diverged", math.nan, math.nan]
@@ -118,7 +121,7 @@ def test_what_is_open_comes_with_the_command_that_would_settle_it(planted):
     assert "At 1 of 1 sizes trainings diverged" in words(opened(settled))
     unknown = opened(frame.assign(grid="mine"))
     assert not blocks(unknown)
-    assert "Add axes.seed=[0,1,2,3,4,5] to the words of the launch." in words(unknown)
+    assert "Add axes.seed=[0,1,2,3,4,5] to the command that launched the sweep." in words(unknown)
 
 
 def test_rows_of_a_shipped_grid_bring_its_file(planted):

@@ -30,7 +30,7 @@ def test_building_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_convolutions_start_with_he_et_als_variance():
+def test_convolutions_have_the_initial_variance_of_he_et_al():
     model = registry.build(ModelConfig(family="cifar_resnet", depth=8, width=4.0), 10, seed=0)
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -67,9 +67,11 @@ def test_width_multiplies_the_channels(width, channels):
 def test_roles_name_modules_of_the_right_kind():
     roles = registry.roles(RESNET8)
     model = registry.build(RESNET8, 10, seed=0)
-    assert isinstance(model.get_submodule(*roles["classifier"]), torch.nn.Linear)
+    (classifier,) = roles["classifier"]
+    assert isinstance(model.get_submodule(classifier), torch.nn.Linear)
     first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
-    assert model.get_submodule(*roles["first_conv"]) is first
+    (first_conv,) = roles["first_conv"]
+    assert model.get_submodule(first_conv) is first
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_roles_name_modules_of_the_right_kind():
         (ModelConfig(family="cifar_resnet"), ("depth", "one of 8, 20, 32, 56")),
     ],
 )
-def test_a_wrong_model_is_named_and_not_built(config, words):
+def test_a_mistake_in_a_config_is_explained_and_the_model_not_built(config, words):
     (problem,) = registry.check(config)
     assert all(word in problem for word in words), problem
     with pytest.raises(UserError, match="model"):
@@ -89,7 +91,7 @@ def test_a_wrong_model_is_named_and_not_built(config, words):
 
 @pytest.fixture
 def plain_cnn(monkeypatch, tmp_path):
-    """The example of `docs/models.md` as a plug-in file, which is forgotten afterwards."""
+    """The example of `docs/models.md` as a plug-in file; it is unregistered after the test."""
     page = Path(harness.models.__file__).parents[2] / "docs" / "models.md"
     (source,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     path = tmp_path / "plain_cnn.py"
@@ -105,19 +107,21 @@ def test_a_family_is_one_file():
     """What `docs/models.md` promises: its example runs as printed."""
     config = ModelConfig(family="plain_cnn", width=0.5)
     assert registry.check(config) == []
-    assert registry.check(config.model_copy(update={"depth": 8}))
+    (problem,) = registry.check(config.model_copy(update={"depth": 8}))
+    assert "depth" in problem
     model = registry.build(config, 10, seed=0)
     assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
-    assert isinstance(model.get_submodule(*registry.roles(config)["classifier"]), torch.nn.Linear)
+    (classifier,) = registry.roles(config)["classifier"]
+    assert isinstance(model.get_submodule(classifier), torch.nn.Linear)
 
 
 @pytest.mark.usefixtures("plain_cnn")
-def test_a_family_from_a_file_is_named_where_one_is_misspelt():
+def test_a_misspelt_family_is_corrected_to_one_from_a_plug_in_file():
     (problem,) = registry.check(ModelConfig(family="plain_cn"))
     assert "did you mean 'plain_cnn'?" in problem
 
 
-def test_a_name_that_is_taken_is_refused(plain_cnn):
+def test_a_plug_in_family_with_a_taken_name_is_refused(plain_cnn):
     source = plain_cnn.read_text()
     assert '"plain_cnn"' in source
     plain_cnn.write_text(source.replace('"plain_cnn"', '"cifar_resnet"'))

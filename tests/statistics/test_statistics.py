@@ -113,6 +113,9 @@ def test_a_detectable_effect_is_found_four_times_of_five():
         hits += stats.contrast([[(1.0, a), (-1.0, b), *((0.0, cell) for cell in other)]]).p < 0.05
     assert 0.75 <= hits / 500 <= 0.87
     assert stats.detectable(exact, tests=4) > effect  # the level is shared by four
+    normal = dataclasses.replace(stats.NO_ESTIMATE, error=1.0, freedom=1e9)
+    assert stats.detectable(normal, sides=1) == pytest.approx(1.645 + 0.842, abs=1e-3)
+    assert stats.detectable(normal) == pytest.approx(1.960 + 0.842, abs=1e-3)
     chosen = stats.contrast([[(1.0, [0.1, 0.3]), (-1.0, [0.2, 0.3])]], choices=4)
     plain = stats.contrast([[(1.0, [0.1, 0.3]), (-1.0, [0.2, 0.3])]])
     assert stats.detectable(chosen) == pytest.approx(stats.detectable(plain, tests=4))

@@ -23,7 +23,7 @@ M = 4
 
 
 class NM(Method):
-    """See the module."""
+    """N:M sparsity with M = 4: 1:4, 2:4 or 3:4."""
 
     name = "nm"
 
@@ -32,8 +32,8 @@ class NM(Method):
         for level in levels:
             if (level * M) % 1.0:
                 yield (
-                    "compress.sparsity: method nm removes 1, 2 or 3 of every 4 weights: levels are "
-                    f"0.25, 0.5 and 0.75, not {level:g} (2:4 is sparsity 0.5 with pruning one_shot)"
+                    "compress.sparsity: method nm takes sparsities 0.25, 0.5 and 0.75, not "
+                    f"{level:g} (for 2:4 set sparsity=0.5 and pruning=one_shot)"
                 )
 
     def suited(self, model: nn.Module, names: Sequence[str], resolution: int) -> list[str]:
@@ -47,7 +47,7 @@ class NM(Method):
         return fitting
 
     def compress(self, model: nn.Module, request: Request) -> Masks:
-        """Return masks with exactly 4 * sparsity zeros in every group; ties go by position."""
+        """Return masks with 4 * sparsity zeros in every group; of equal weights the first is 0."""
         import torch
 
         zeros = round(M * request.sparsity)
@@ -56,7 +56,7 @@ class NM(Method):
             score = model.get_parameter(name).detach().float().cpu().abs()
             if request.previous is not None:
                 score[~request.previous[name].cpu()] = -1.0  # pruned weights stay pruned
-            channels_last = score.movedim(1, -1)
+            channels_last = score.movedim(1, -1)  # so that 4 consecutive values are one group
             order = channels_last.reshape(-1, M).argsort(dim=1, stable=True)
             keep = torch.ones_like(order, dtype=torch.bool).scatter_(1, order[:, :zeros], False)
             masks[name] = keep.reshape(channels_last.shape).movedim(-1, 1).contiguous()

@@ -28,7 +28,8 @@ from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.write import main as write
 from harness.errors import command
-from harness.schema import RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig
 from harness.store.identity import stage_id
 from harness.train import Member, train_gang
 from harness.train.distributed import connected

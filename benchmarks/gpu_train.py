@@ -18,7 +18,8 @@ from pictures import fashion_mnist, write_bench
 from torch.nn import functional as F
 
 from harness.models import registry
-from harness.schema import ModelConfig, RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import ModelConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.train import Member, train_gang
 from harness.train.distributed import connected

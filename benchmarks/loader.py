@@ -35,7 +35,8 @@ from torchvision.datasets import ImageFolder
 
 from harness.data import CATALOG, image_folder, load, make_loader
 from harness.data.write import main as write
-from harness.schema import DatasetConfig, RunConfig
+from harness.run_schema import RunConfig
+from harness.schema import DatasetConfig
 
 IMAGES, BATCH, TURNS = 640, 64, 5
 SCALE = (0.25, 1.0)

@@ -28,7 +28,8 @@ from harness.augment.policy import parse_policy
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.models import registry
-from harness.schema import RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig
 from harness.store.identity import stage_id
 from harness.train import Member, train_gang
 from harness.train.distributed import World, connected

@@ -1,7 +1,7 @@
 """Writes docs/keys.md, the page of every key: python docs/make_keys.py (a test finds a stale page).
 
-Types, ranges and defaults come from the models in `harness/schema.py` and `cluster_schema.py`, and
-the sentence about a key from the comment behind it.
+Types, ranges and defaults come from the models in `harness/schema.py`, `run_schema.py` and
+`cluster_schema.py`, and the sentence about a key from the comment behind it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from harness.cluster_schema import ClusterConfig
-from harness.schema import Options, RunConfig, TrialConfig
+from harness.run_schema import RunConfig
+from harness.schema import Options, TrialConfig
 from harness.sweep.axes import LONG
 from harness.sweep.mistakes import nested_model
 

@@ -34,7 +34,7 @@ def pytest_unconfigure():
 @pytest.fixture(scope="session")
 def world():
     """The one process group that a test process can have."""
-    from harness.schema import RunConfig
+    from harness.run_schema import RunConfig
     from harness.train.distributed import connected
 
     with connected(RunConfig(device="cpu")) as found:

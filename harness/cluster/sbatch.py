@@ -13,7 +13,7 @@ from harness.cluster import slurm
 from harness.cluster.slurm import SlurmDown
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 
 UNSURE = "Requested node configuration is not available"
 HOLDING = ("begin", "hold")  # options with which SLURM checks nothing at submission

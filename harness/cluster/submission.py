@@ -20,7 +20,8 @@ from harness.cluster_schema import ClusterConfig
 from harness.fields import Frozen
 from harness.files import atomic_write
 from harness.plain_yaml import copy_tables, use_copies
-from harness.schema import RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig
 from harness.store.store import Store
 from harness.sweep.jobs import Job, stages_of
 

@@ -34,7 +34,7 @@ from harness.config import Launch, load
 from harness.config.checks import check_launch
 from harness.errors import UserError
 from harness.files import Damaged
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.store.claims import STALE_SECONDS
 from harness.store.records import DIGEST
 from harness.store.store import CORRECT_DIGEST, Store

@@ -19,7 +19,8 @@ from harness.augment.policy import parse_policy
 from harness.cluster import Sweep, environment, read_sweep
 from harness.commands.summary import describe_gangs
 from harness.errors import UserError
-from harness.schema import RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig
 from harness.sweep import cost
 
 OPTIONS = {

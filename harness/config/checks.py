@@ -19,14 +19,8 @@ from typing import Any
 from harness.cluster_schema import ClusterConfig
 from harness.config.launch import Launch
 from harness.errors import UserError
-from harness.schema import (
-    AugmentConfig,
-    DatasetConfig,
-    ModelConfig,
-    RecipeConfig,
-    RunConfig,
-    TrialConfig,
-)
+from harness.run_schema import RunConfig
+from harness.schema import AugmentConfig, DatasetConfig, ModelConfig, RecipeConfig, TrialConfig
 from harness.sweep import check as compression
 from harness.sweep import teachers
 from harness.sweep.jobs import RULE_NAMES

@@ -28,7 +28,8 @@ from harness.config.grid_file import (
 from harness.config.launch import Launch
 from harness.errors import UserError, nearest
 from harness.files import user_path
-from harness.schema import RunConfig, TrialConfig
+from harness.run_schema import RunConfig
+from harness.schema import TrialConfig
 from harness.sweep.axes import SHORT
 from harness.sweep.blocks import LANGUAGE
 from harness.sweep.grid import OPERATIONAL, read_grid

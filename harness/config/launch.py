@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster_schema import ClusterConfig
-from harness.schema import RunConfig, StageConfig, TrialConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig, TrialConfig
 from harness.sweep.grid import Grid
 from harness.sweep.jobs import resources_for
 

@@ -14,7 +14,7 @@ from harness.data.resident import Resident
 from harness.data.streamed import Streamed
 from harness.data.types import Dataset, Loader
 from harness.errors import UserError
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 
 
 def make_loader(

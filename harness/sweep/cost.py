@@ -21,14 +21,8 @@ from pydantic.dataclasses import dataclass
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
 from harness.files import Damaged, make_folder, write_json
-from harness.schema import (
-    DatasetConfig,
-    ModelConfig,
-    RunConfig,
-    StageConfig,
-    StageSurplus,
-    TeacherConfig,
-)
+from harness.run_schema import RunConfig
+from harness.schema import DatasetConfig, ModelConfig, StageConfig, StageSurplus, TeacherConfig
 from harness.states import UNDER_WAY, StageState
 from harness.store.identity import digest
 from harness.store.records import Count, Record, Seconds, read_json

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.cluster_schema import ClusterConfig, ResourceRule
-from harness.schema import RunConfig, StageConfig, TrialConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig, TrialConfig
 from harness.sweep.cost import Measurement, Size, join_rule, stage_seconds
 from harness.sweep.plan import Joins, Plan, gangs, grouped, lineage, stream_key, trees
 from harness.sweep.where import parse

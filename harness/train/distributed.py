@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from harness.errors import UserError
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 
 TIMEOUT = datetime.timedelta(minutes=10)
 """A collective operation that takes longer means a dead rank, so the job ends."""

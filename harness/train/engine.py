@@ -9,7 +9,8 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.models.conversions import synchronise_batch_norm
-from harness.schema import RecipeConfig, RunConfig
+from harness.run_schema import RunConfig
+from harness.schema import RecipeConfig
 from harness.train.distributed import World
 from harness.train.engine_base import Engine
 from harness.train.engine_ddp import Ddp

@@ -17,7 +17,8 @@ import torch
 from deepspeed.utils import logger, safe_set_full_fp32_param
 from torch import nn
 
-from harness.schema import RecipeConfig, RunConfig
+from harness.run_schema import RunConfig
+from harness.schema import RecipeConfig
 from harness.train.distributed import World
 from harness.train.engine_base import Engine, MicroBatch, PrunedWeight, zero_pruned
 from harness.train.optim import loss_function, make_optimizer

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.types import Dataset, Loader
-from harness.schema import RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig
 from harness.train.distributed import World
 
 

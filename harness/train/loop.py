@@ -18,7 +18,7 @@ from harness.compress.methods import METHODS
 from harness.compress.surplus import FORMS
 from harness.errors import UserError
 from harness.models.registry import find_family
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.store import provenance
 from harness.sweep.plan import stream_key
 from harness.sweep.teachers import stage_config, stage_folder

@@ -17,7 +17,8 @@ import torch
 from harness.data import node
 from harness.data.crops import side_at
 from harness.errors import UserError
-from harness.schema import DatasetConfig, RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import DatasetConfig, StageConfig
 from harness.store.identity import stage_id
 from harness.sweep.cost import Measurement, run_settings
 from harness.train.distributed import connected

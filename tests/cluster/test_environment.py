@@ -16,7 +16,7 @@ from harness.cluster_schema import KEYS, ClusterConfig, SlurmConfig
 from harness.commands import preflight
 from harness.config import Launch
 from harness.errors import UserError
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.store.provenance import code_version
 from harness.store.store import Store
 

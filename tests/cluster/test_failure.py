@@ -10,7 +10,7 @@ from harness.cluster.submission import Submission, trip_breaker
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
 from harness.files import append_line
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.store.claims import ClaimState
 from harness.store.store import Store
 from harness.sweep.grid import make_grid

@@ -87,7 +87,7 @@ def test_a_single_process_is_rank_0_whatever_the_shell_says():
     code = """
 import json, os
 from harness.cluster import environment
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.train.distributed import connected
 
 with connected(RunConfig(device="cpu")) as world:

@@ -243,7 +243,7 @@ def test_slurm_jobs_get_copies_of_the_files(add_plugin, tmp_path):
     from harness.cluster.launch_folder import take_plugins
     from harness.cluster.submission import Submission
     from harness.cluster_schema import ClusterConfig
-    from harness.schema import RunConfig
+    from harness.run_schema import RunConfig
 
     (tmp_path / "other").mkdir()
     original = add_plugin("stripes.py", METHOD)

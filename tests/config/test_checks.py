@@ -13,7 +13,8 @@ from harness.data.crops import side_at
 from harness.errors import UserError
 from harness.models import registry, trial_forward
 from harness.models.family import FAMILIES
-from harness.schema import DatasetConfig, ModelConfig, RunConfig, TeacherConfig
+from harness.run_schema import RunConfig
+from harness.schema import DatasetConfig, ModelConfig, TeacherConfig
 from harness.sweep.plan import make_plan
 from harness.sweep.teachers import misfit, stage_config
 from harness.train.judge import CANDIDATE_EPOCHS

@@ -7,7 +7,8 @@ import torch
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.errors import UserError
-from harness.schema import DatasetConfig, RunConfig
+from harness.run_schema import RunConfig
+from harness.schema import DatasetConfig
 
 CPU = torch.device("cpu")
 DATASET = load(DatasetConfig(name="digits", validation_size=203, train_size=250, test_size=11))

@@ -21,7 +21,8 @@ from harness.data.ffcv import require_memory
 from harness.data.loader import make_loader
 from harness.data.threads import STALL_SECONDS, Stalled, Threads
 from harness.errors import UserError
-from harness.schema import DatasetConfig, RunConfig
+from harness.run_schema import RunConfig
+from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS
 
 CONFIG = DatasetConfig(name="photos", validation_size=9)

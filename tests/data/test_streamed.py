@@ -18,7 +18,8 @@ from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.threads import Stalled
 from harness.errors import UserError
-from harness.schema import DatasetConfig, RunConfig
+from harness.run_schema import RunConfig
+from harness.schema import DatasetConfig
 
 CONFIG = DatasetConfig(name="photos", validation_size=9)
 CPU = torch.device("cpu")

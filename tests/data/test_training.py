@@ -19,7 +19,8 @@ from harness.data.write import main as write
 from harness.files import write_json
 from harness.models import registry
 from harness.models.counts import count
-from harness.schema import RunConfig, StageConfig, TeacherConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig, TeacherConfig
 from harness.store import provenance
 from harness.store.identity import stage_id
 from harness.store.store import checkpoint_steps
@@ -156,7 +157,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import harness.data.catalog as catalog
 import test_training as t
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.train.distributed import connected
 catalog.CATALOG["photos"] = catalog.image_folder("photos", 3, 48, 15, resolution=32)
 recipe = {**t.STAGE["recipe"], "epochs": 40}

@@ -6,7 +6,8 @@ from harness.cluster_schema import ClusterConfig, ResourceRule, SlurmConfig
 from harness.commands.summary import describe_gangs
 from harness.config import Launch
 from harness.errors import UserError
-from harness.schema import OptimizerConfig, RunConfig, TeacherConfig
+from harness.run_schema import RunConfig
+from harness.schema import OptimizerConfig, TeacherConfig
 from harness.states import StageState
 from harness.sweep import cost
 from harness.sweep.cost import Measurement

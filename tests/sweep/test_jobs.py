@@ -4,7 +4,7 @@ import pytest
 
 from harness.cluster_schema import ClusterConfig, ResourceRule, SlurmConfig
 from harness.errors import UserError
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.sweep.grid import make_grid
 from harness.sweep.jobs import make_jobs, stages_of
 from harness.sweep.plan import make_plan

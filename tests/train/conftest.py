@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.schema import RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig
 from harness.store.identity import stage_id
 from harness.train import Member, checkpoint, train_gang
 

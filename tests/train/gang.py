@@ -5,7 +5,8 @@ from pathlib import Path
 
 from conftest import Stages
 
-from harness.schema import RunConfig, StageConfig
+from harness.run_schema import RunConfig
+from harness.schema import StageConfig
 from harness.train.distributed import connected
 
 root, *configs = sys.argv[1:]

@@ -11,7 +11,7 @@ from harness.compress.channels import fit_shapes
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.counts import count
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.store.identity import stage_id
 from harness.train import checkpoint
 from harness.train.evaluate import evaluate

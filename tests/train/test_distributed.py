@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.train.distributed import (
     VARIABLES,
     _use_deterministic_algorithms,

@@ -10,7 +10,8 @@ from torch import nn
 from harness.compress import masks as pruning
 from harness.errors import UserError
 from harness.models import registry
-from harness.schema import ModelConfig, OptimizerConfig, RecipeConfig, RunConfig
+from harness.run_schema import RunConfig
+from harness.schema import ModelConfig, OptimizerConfig, RecipeConfig
 from harness.train.engine import make_engine
 
 ENGINES = [("ddp", 0), ("deepspeed", 0), ("deepspeed", 1)]

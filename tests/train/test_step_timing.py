@@ -3,7 +3,7 @@ import multiprocessing
 import pytest
 
 from harness.errors import UserError
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.train import step_timing
 
 

@@ -12,7 +12,7 @@ from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.errors import UserError
 from harness.models import registry
-from harness.schema import RunConfig
+from harness.run_schema import RunConfig
 from harness.train import checkpoint
 from harness.train.evaluate import evaluate
 from harness.train.gang import load_data

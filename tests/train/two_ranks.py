@@ -21,7 +21,8 @@ from harness.compress import masks as pruning
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.models import registry
-from harness.schema import OptimizerConfig, RunConfig
+from harness.run_schema import RunConfig
+from harness.schema import OptimizerConfig
 from harness.store.claims import ClaimLost
 from harness.store.identity import stage_id
 from harness.train import checkpoint

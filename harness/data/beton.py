@@ -1,7 +1,7 @@
 """Open the `.beton` files of a data set: check them against their manifest, and cut the splits.
 
-Each time, the size of each file, the SHA-256 of its index (everything but the images), the number
-of images and the split are checked.
+The checks compare the size of each file, the SHA-256 of its index (everything but the images), the
+numbers of images and the split. They run whenever a data set is opened.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _cut(
     """Return the three splits as `config` cuts them, without the images that the writer skipped."""
     train_labels = _labels(manifest.official.train, [files["train"], files["validation"]])
     test_labels = _labels(manifest.official.test, [files["test"]])
-    # Skipped images take part in the cut, as they did when the files were written.
+    # Skipped images take part in the cut, because they did when the files were written.
     skipped: dict[str, set[int]] = {"train": set(), "test": set()}
     for entry in manifest.skipped:
         labels = train_labels if entry.part == "train" else test_labels

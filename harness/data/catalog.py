@@ -21,9 +21,9 @@ from harness.schema import DatasetConfig
 class DatasetInfo:
     """One data set. Mean and standard deviation are those of the official training images.
 
-    A set with a `reader` has images of one size and is read into memory as a whole. Its `files` lie
-    in `folder` under a data root (torchvision's layout) or in `system_folder`, each as it is or
-    gzipped; or its images come with a Python `package`. A set without a reader consists of image
+    A set with a `reader` has images of one size and is read into memory as a whole. Its images are
+    in a Python `package`, or in `files`. These lie in `folder` under a data root (torchvision's
+    layout) or in `system_folder`, and each may be gzipped. A set without a reader consists of image
     files of any size, in a tree or written as `.beton` files (`image_folder`).
     """
 
@@ -153,10 +153,11 @@ _ROWS = (
 )
 
 CATALOG: dict[str, DatasetInfo] = {row.name: row for row in _ROWS}
-# Pixels a side. Up to here, and within the bounds of the ops, Pillow maps coordinates in 16.16
-# fixed point (`ImagingTransformAffine` in Geometry.c of Pillow 13), as `harness/augment` does.
+# Pixels a side. For images up to this size, and values within the bounds of the ops, Pillow maps
+# coordinates in 16.16 fixed point (`ImagingTransformAffine` in Geometry.c of Pillow 13). So does
+# `harness/augment`.
 LARGEST_SIDE = 8192
-MANIFEST = "manifest.json"  # of a set of `.beton` files; it is written last (`writer.py`)
+MANIFEST = "manifest.json"  # written last, so a set of `.beton` files with it is complete
 
 
 def _folders(data_root: str | None, name: str) -> list[Path]:
@@ -187,15 +188,15 @@ def search_folders(info: DatasetInfo, data_root: str | None) -> list[Path]:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Return the path of `name` in `folder`, as it is or gzipped; None where there is neither."""
+    """Return the path of the file `name` or `name`.gz in `folder`; None if there is neither."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def read_file(folder: Path, name: str) -> tuple[Path, bytes]:
-    """Return the path that `find_file` found, and its content, decompressed.
+    """Return the path of `name` in `folder` (see `find_file`), and its decompressed content.
 
-    Raises `UserError` for a file that cannot be read or decompressed.
+    Raises `UserError` for a file that is missing or cannot be read or decompressed.
     """
     path = find_file(folder, name) or folder / name
     try:
@@ -218,7 +219,7 @@ def find(info: DatasetInfo, data_root: str | None) -> Path | None:
 def missing(info: DatasetInfo, data_root: str | None) -> str | None:
     """Return a sentence about missing files: which, where they were searched, and the remedy.
 
-    None where nothing is missing.
+    Return None if nothing is missing.
     """
     if info.package is not None:
         if importlib.util.find_spec(info.package) is not None:

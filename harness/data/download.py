@@ -1,9 +1,9 @@
-"""Download a data set from the address that torchvision has, into torchvision's layout.
+"""Download a data set from torchvision's address into torchvision's layout.
 
     python -m harness.data.download cifar10 [data_root=DIR]        # default: data/
 
-The files are written to a temporary folder, which is renamed at the end. So no other worker ever
-sees a folder that looks complete and is not, even if a download is interrupted.
+The files are written to a temporary folder, which is renamed at the end. So another worker never
+sees an incomplete folder, even if the download is interrupted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _fetch(info: DatasetInfo, into: Path) -> None:
 
 
 def download(info: DatasetInfo, data_root: str | None) -> Path:
-    """Return the folder with the files of a data set; download them if they are nowhere.
+    """Return the folder with the files of a data set; download them if no folder has them.
 
     Raises:
         UserError: no address is known, there is no network, a checksum is wrong, or the folder

@@ -1,8 +1,9 @@
 """Train, validation and test: a stratified cut that depends only on the labels and a seed.
 
-One order of the official training set serves both cuts. Every prefix of it holds the classes in
-their shares. The validation set is its beginning, the training set follows. So a smaller training
-set is part of a larger one, and neither its size nor the training seed changes the validation set.
+The official training set is put into an order whose every prefix holds the classes in their shares.
+The beginning of the order is the validation set, and the training set follows. So a smaller
+training set is part of a larger one, and neither the size of the training set nor the seed of a
+training changes the validation set.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from harness.schema import DatasetConfig
 def stratified_order(labels: Integers, seed: int, stream: str) -> Integers:
     """Return all positions of `labels` in an order whose every prefix is stratified.
 
-    Within its class of n samples, a sample has a random rank r. Samples are sorted by (r + 1/2) / n
-    and, where that ties, by their random key. So the number of samples of a class in a prefix is
-    always close to its share, and a longer prefix contains the shorter ones. Rounding the share of
-    each class separately would not give that.
+    A sample has a random rank r from 0 within its class of n samples. Samples are sorted by
+    (r + 1/2) / n, and ties by their random key. So the number of samples of a class in a prefix is
+    always close to its share, and a longer prefix contains the shorter ones. The second would not
+    hold if the share of each class was rounded separately for each length.
     """
     ids = np.arange(len(labels), dtype=np.int64)
     high, low = rng.bits(seed, stream, 0, ids, 2).astype(np.uint64).T
@@ -49,7 +50,7 @@ def cut(
     """Return the ids of train, validation and test: ascending positions in the official sets.
 
     The first two are cut from the official training set and share no id. Sizes are numbers of
-    images; None means all that remain. `catalog.misfits` tells beforehand whether they fit.
+    images; None means all that remain. `catalog.misfits` checks beforehand that they fit.
     """
     order = stratified_order(train_labels, seed, "split.train")
     validation, rest = order[:validation_size], order[validation_size:]

@@ -8,7 +8,7 @@ the others. The counter is (sample id, epoch, block), and the key is a hash of (
 the draws of a sample do not depend on the batch, the rank, the gang or the point of resumption, and
 no state of a generator has to be saved.
 
-A stream is a name such as "order" or "flip". Each purpose has a stream of its own.
+A stream is a name such as "order" or "flip". Each purpose has its own stream.
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ POINTS = 11  # values of a row: at m = 0, 0.1, ..., 1
 
 
 def targets(curves: Mapping[str, Sequence[float]]) -> list[float]:
-    """Return the target loss of each magnitude: the median of the ops' losses, made monotone.
+    """Return the target loss of each magnitude.
 
-    curves: for each op its teacher loss at each magnitude.
+    It is the median over the ops, after the losses of each op were made monotone. curves: for each
+    op its teacher loss at each magnitude.
     """
     rising = [np.maximum.accumulate(list(losses)) for losses in curves.values()]
     return [float(value) for value in np.median(np.asarray(rising), axis=0)]
@@ -56,7 +57,7 @@ def rescaled(
 
 
 def refuse_chains(space: Space) -> None:
-    """Raise `UserError` for a space of chains, whose steps have magnitudes of their own."""
+    """Raise `UserError` for a space of chains, in which each step has its own magnitude."""
     if space.chains:
         raise UserError(
             f"{space.name} is made of chains with levels of their own, so its ops cannot be "

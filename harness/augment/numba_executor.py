@@ -263,7 +263,7 @@ def _batch(  # type: ignore[no-untyped-def]
             if kind == _IDENTITY:
                 continue
             remaining -= 1
-            # The targets alternate such that the last op writes to the output.
+            # The targets alternate, and the last op writes to the output.
             dst = out[i] if remaining % 2 == 0 else scratch
             weight = weights[layer, i]
             if kind == _TABLE:

@@ -13,7 +13,7 @@ import numpy as np
 from harness.data.catalog import DatasetInfo, shown
 from harness.data.ffcv import BetonImages, require_memory
 from harness.data.manifest import PARTS, WRITE_AGAIN, File, Manifest, index_digest, read_fitting
-from harness.data.splits import cut_as, split_hash
+from harness.data.splits import cut, split_hash
 from harness.data.types import Integers, Split
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -63,7 +63,7 @@ def _cut(
         labels[entry.id] = entry.label
         skipped[entry.part].add(entry.id)
     splits = []
-    for name, ids in zip(PARTS, cut_as(config, train_labels, test_labels), strict=True):
+    for name, ids in zip(PARTS, cut(config, train_labels, test_labels), strict=True):
         in_file = np.isin(ids, files[name].ids, assume_unique=True)
         if not skipped["test" if name == "test" else "train"].issuperset(ids[~in_file].tolist()):
             raise UserError(

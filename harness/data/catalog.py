@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError, nearest, printable
+from harness.files import user_path
 from harness.schema import DatasetConfig
 
 
@@ -162,7 +163,8 @@ MANIFEST = "manifest.json"  # written last, so a set of `.beton` files with it i
 
 def _folders(data_root: str | None, name: str) -> list[Path]:
     """Return the folder `name` in the data root and in `data/` of the working directory."""
-    return [Path(root).expanduser() / name for root in (data_root, "data") if root is not None]
+    roots = (data_root, "data")
+    return [user_path(root, "data_root") / name for root in roots if root is not None]
 
 
 def find_betons(info: DatasetInfo, data_root: str | None) -> Path | None:

@@ -22,7 +22,7 @@ from harness.data.crops import centre
 from harness.data.download import download
 from harness.data.imagefolder import FolderImages
 from harness.data.source import INSTALL_FFCV, choose
-from harness.data.splits import cut_as, split_hash
+from harness.data.splits import cut, split_hash
 from harness.data.tree import ImageTree, left_out_note, scan_parts
 from harness.data.types import Bytes, Dataset, Integers, Official, Split
 from harness.errors import UserError
@@ -65,7 +65,7 @@ def load(
 
 def _array_splits(config: DatasetConfig, info: DatasetInfo, data_root: str | None) -> list[Split]:
     official = read_official(info, data_root)
-    train, validation, test = cut_as(config, official.train_labels, official.test_labels)
+    train, validation, test = cut(config, official.train_labels, official.test_labels)
     return [
         _split(official.train_images, official.train_labels, train),
         _split(official.train_images, official.train_labels, validation),
@@ -78,7 +78,7 @@ def _tree_splits(config: DatasetConfig, info: DatasetInfo, folder: Path) -> list
     check_counts(info, len(official.labels), len(test_set.labels), len(official.classes), folder)
     if (note := left_out_note([official, test_set])) is not None:
         print(f"note: {note}", file=sys.stderr)
-    train, validation, test = cut_as(config, official.labels, test_set.labels)
+    train, validation, test = cut(config, official.labels, test_set.labels)
     return [
         _tree_split(official, train), _tree_split(official, validation), _tree_split(test_set, test)
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.arguments import Option, parse_options
 from harness.data.catalog import CATALOG, DatasetInfo, find, missing, shown
 from harness.errors import UserError, command, nearest
+from harness.files import user_path
 
 OPTIONS = {"data_root": Option()}
 _SECONDS_WITHOUT_DATA = 60.0
@@ -47,7 +48,7 @@ def download(info: DatasetInfo, data_root: str | None) -> Path:
         return folder
     if info.torchvision is None or info.folder is None:
         raise UserError(f"{info.name} has no files to download; {info.remedy}.")
-    root = Path(data_root or "data").expanduser()
+    root = user_path(data_root or "data", "data_root")
     target = root / info.folder
     deadline = socket.getdefaulttimeout()
     try:

@@ -1,4 +1,4 @@
-"""Encode images and lay them out in a `.beton` file, as FFCV 1.0.2 reads it."""
+"""Encode images and write them to a `.beton` file in the layout of FFCV 1.0.2."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def _encoded(
     while pending:
         id, done = pending.popleft()
         threads.wait(done, f"the image {part.source.describe(id)}", IMAGE_SECONDS)
-        pending.extend(start(next_id) for next_id in itertools.islice(ids, 1))
+        if (next_id := next(ids, None)) is not None:
+            pending.append(start(next_id))
         result = results.pop(id)
         if not isinstance(result, EncodedImage | BadImage):
             raise result

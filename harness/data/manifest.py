@@ -227,6 +227,6 @@ def _check_size(path: Path, size: int) -> None:
         ) from error
     if actual != size:
         raise UserError(
-            f"{shown(path)} has {actual:,} bytes where its manifest says {size:,}: it was "
+            f"{shown(path)} has {actual:,} bytes, and its manifest states {size:,}: it was "
             f"truncated or replaced; copy it again, or {WRITE_AGAIN}."
         )

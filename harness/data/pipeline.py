@@ -167,7 +167,7 @@ class Pipeline:
         if batch.on_device is not None:
             batch.on_device[2].synchronize()  # until the copy from this memory has ended
         self._free_memory.append(batch.memory)
-        # If there is so much memory, the size of batches has changed, and the smallest is dropped.
+        # There is more memory than this only if the size of batches has changed. Drop the smallest.
         if len(self._free_memory) > 2 * (AHEAD + 2):
             self._free_memory.sort(key=torch.Tensor.numel)
             del self._free_memory[0]

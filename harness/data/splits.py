@@ -39,37 +39,17 @@ def stratified_order(labels: Integers, seed: int, stream: str) -> Integers:
 
 
 def cut(
-    train_labels: Integers,
-    test_labels: Integers,
-    *,
-    validation_size: int,
-    train_size: int | None,
-    test_size: int | None,
-    seed: int,
+    config: DatasetConfig, train_labels: Integers, test_labels: Integers
 ) -> tuple[Integers, Integers, Integers]:
     """Return the ids of train, validation and test: ascending positions in the official sets.
 
-    The first two are cut from the official training set and share no id. Sizes are numbers of
-    images; None means all that remain. `catalog.misfits` checks beforehand that they fit.
+    The first two are cut from the official training set and share no id. Without `train_size` or
+    `test_size` in the config, all remaining images are used. `catalog.misfits` checks the sizes.
     """
-    order = stratified_order(train_labels, seed, "split.train")
-    validation, rest = order[:validation_size], order[validation_size:]
-    test = stratified_order(test_labels, seed, "split.test")[:test_size]
-    return np.sort(rest[:train_size]), np.sort(validation), np.sort(test)
-
-
-def cut_as(
-    config: DatasetConfig, train_labels: Integers, test_labels: Integers
-) -> tuple[Integers, Integers, Integers]:
-    """Return the ids of train, validation and test as `config` cuts them (see `cut`)."""
-    return cut(
-        train_labels,
-        test_labels,
-        validation_size=config.validation_size,
-        train_size=config.train_size,
-        test_size=config.test_size,
-        seed=config.split_seed,
-    )
+    order = stratified_order(train_labels, config.split_seed, "split.train")
+    validation, rest = order[: config.validation_size], order[config.validation_size :]
+    test = stratified_order(test_labels, config.split_seed, "split.test")[: config.test_size]
+    return np.sort(rest[: config.train_size]), np.sort(validation), np.sort(test)
 
 
 def split_hash(train: Integers, validation: Integers, test: Integers) -> str:

@@ -25,7 +25,7 @@ from harness.errors import UserError
 PARTS = ("train", "val")  # the folders of the official training set and the official test set
 LAYOUT = "images lie in train/<class>/ and val/<class>/, as in train/n01440764/some.JPEG"
 HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-"""Folders that macOS, Synology, Windows and Linux create. Other names begin with a dot."""
+"""Folders of macOS, Synology, Windows and Linux. Names that begin with a dot are hidden, too."""
 _THREADS = 8  # a network folder answers several requests at once
 _MOST_SHOWN = 5  # names in one sentence
 _Identity = tuple[int, int]  # device and inode
@@ -156,7 +156,8 @@ def _class_folders(root: Path) -> tuple[list[str], list[Path]]:
     with _readable(root), os.scandir(root) as entries:
         for entry in entries:
             if _is_hidden(entry.name):
-                hidden += [Path(entry.path)] if entry.is_dir() else []
+                if entry.is_dir():
+                    hidden.append(Path(entry.path))
             elif _is_folder(entry):
                 classes.append(entry.name)
     if not classes:
@@ -249,7 +250,7 @@ def inspect_tree(
     problems: list[str] = []
     notes: list[str] = []
     try:
-        trees = train, test = scan_parts(folder)
+        train, test = scan_parts(folder)
     except UserError as error:
         return [str(error)], notes
     if info is not None:
@@ -257,7 +258,7 @@ def inspect_tree(
             check_counts(info, len(train.paths), len(test.paths), len(train.classes), folder)
         except UserError as error:
             problems.append(str(error))
-    for part, tree in zip(PARTS, trees, strict=True):
+    for part, tree in zip(PARTS, (train, test), strict=True):
         counts = np.bincount(tree.labels)
         notes.append(
             f"{part}: {len(tree.paths):,} images in {len(tree.classes):,} classes of "
@@ -267,26 +268,27 @@ def inspect_tree(
         sample = tree.paths[::step]
         with ThreadPoolExecutor(_THREADS) as pool:
             results = list(pool.map(lambda path, root=tree.root: _header(root / path), sample))
-        bad = {
-            path: text for path, text in zip(sample, results, strict=True) if isinstance(text, str)
-        }
+        bad = [
+            f"{path}: {reason}"
+            for path, reason in zip(sample, results, strict=True)
+            if isinstance(reason, str)
+        ]
         if bad:
-            listed = [f"{path}: {reason}" for path, reason in bad.items()]
             problems.append(
                 f"{len(bad):,} of {len(sample):,} images looked at in {shown(tree.root)} cannot be "
-                f"used ({_first(listed, '; ')}): replace or remove them."
+                f"used ({_first(bad, '; ')}): replace or remove them."
             )
-        kinds = [result for result in results if not isinstance(result, str)]
-        if kinds:
-            sides = np.array([size for size, _ in kinds])
-            modes = Counter(mode for _, mode in kinds).most_common()
+        headers_read = [result for result in results if not isinstance(result, str)]
+        if headers_read:
+            sides = np.array([size for size, _ in headers_read])
+            modes = Counter(mode for _, mode in headers_read).most_common()
             notes.append(
-                f"{part}: {len(kinds):,} headers read; sides from {sides.min():,} to "
+                f"{part}: {len(headers_read):,} headers read; sides from {sides.min():,} to "
                 f"{sides.max():,} pixels; modes "
                 + ", ".join(f"{mode} ({count:,})" for mode, count in modes)
                 + "."
             )
-    if (note := left_out_note(trees)) is not None:
+    if (note := left_out_note((train, test))) is not None:
         notes.append(note)
     return problems, notes
 

@@ -37,7 +37,7 @@ from harness.data.manifest import (
     Settings,
     Skipped,
 )
-from harness.data.splits import cut_as, split_hash
+from harness.data.splits import cut, split_hash
 from harness.data.threads import Threads
 from harness.data.tree import ImageTree, left_out_note, scan_parts
 from harness.errors import UserError, control
@@ -74,7 +74,7 @@ def write_betons(
     train, test, classes = _open_source(info, source)
     parts = [
         Part(name, "test" if name == "test" else "train", ids, test if name == "test" else train)
-        for name, ids in zip(PARTS, cut_as(config, train.labels, test.labels), strict=True)
+        for name, ids in zip(PARTS, cut(config, train.labels, test.labels), strict=True)
     ]
     with _locked(out) as claim:
         files, bad = _write_parts(out, parts, settings, workers, skip_bad, claim)

@@ -56,6 +56,7 @@ def test_it_draws_a_sheet(tmp_path, rows, capsys):
         (["dataset=digit", "out=x.png"], "did you mean 'digits'"),
         (["dataset=digits", "out=/no/such/folder/x.png"], "there is no folder /no/such/folder"),
         (["out=~nobody-here/x.png"], "this machine has no such user"),
+        (["dataset=digits", "data_root=~nobody-here/x"], "this machine has no such user"),
     ],
 )
 def test_a_wrong_argument_gets_a_sentence(words, sentence):

@@ -69,6 +69,6 @@ def betons(tree, tmp_path_factory):
 
 @pytest.fixture
 def copy(tree, tmp_path):
-    """A tree of its own, which the test may change."""
+    """A copy of the tree, which the test may change."""
     shutil.copytree(tree / "photos", tmp_path / "source")
     return tmp_path / "source"

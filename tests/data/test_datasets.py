@@ -93,7 +93,7 @@ def test_torchvisions_layout_is_read_before_the_files_of_the_system(tmp_path):
     [
         ("train.gz", lambda raw: gzip.compress(raw)[:-40], "cannot be read"),
         ("train.gz", lambda raw: raw, "cannot be read"),
-        ("train", lambda raw: raw[:-1], "15 bytes of data where its header says 16"),
+        ("train", lambda raw: raw[:-1], "15 bytes of data, and its header states 16"),
         ("train", lambda raw: b"\0\0\x0d" + raw[3:], "not an IDX file"),
         ("train", lambda raw: raw[:6], "not an IDX file"),
         ("train", lambda raw: b"", "not an IDX file"),

@@ -111,6 +111,7 @@ def test_a_wrong_checksum_leaves_nothing(cifar100, tmp_path):
         (["cifar10", "root=here"], "no option 'root' .did you mean 'data_root'"),
         (["cifar11"], "did you mean 'cifar10'"),
         (["digits"], "no files to download"),
+        (["cifar10", "data_root=~nobody-here/x"], "this machine has no such user"),
     ],
 )
 def test_a_wrong_argument_is_explained(arguments, word):

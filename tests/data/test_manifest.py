@@ -26,7 +26,7 @@ def command(source, out, *words):
 
 @pytest.fixture
 def set_copy(betons, tmp_path):
-    """A written data set of its own, which the test may damage."""
+    """A copy of the written data set, which the test may damage."""
     command = ["cp", "-r", "--sparse=always", betons / "photos", tmp_path / "photos"]
     subprocess.run(command, check=True)
     return tmp_path / "photos"
@@ -60,7 +60,7 @@ ANOTHER_SPLIT = {"validation_size": 9, "split_seed": 0, "hash": "0" * 16}
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (truncate, r"train\.beton has [\d,]+ bytes where its manifest says"),
+        (truncate, r"train\.beton has [\d,]+ bytes, and its manifest states"),
         (damage_index, r"the index of .*test\.beton is not the one"),
         (
             lambda folder: (folder / "validation.beton").unlink(),

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 
 from harness.data.splits import cut, split_hash, stratified_order
+from harness.schema import DatasetConfig
 
 RNG = np.random.default_rng(0)
 TRAIN = RNG.choice(4, size=3000, p=[0.4, 0.3, 0.2, 0.1]).astype(np.int64)
 TEST = RNG.choice(4, size=500, p=[0.4, 0.3, 0.2, 0.1]).astype(np.int64)
-SIZES = {"validation_size": 300, "train_size": 800, "test_size": 100, "seed": 0}
+CONFIG = DatasetConfig(name="any", validation_size=300, train_size=800, test_size=100)
 
 
 def cut_with(**changes):
-    return cut(TRAIN, TEST, **(SIZES | changes))
+    return cut(CONFIG.model_copy(update=changes), TRAIN, TEST)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
 def test_every_split_holds_the_classes_in_their_shares(seed):
-    train, validation, test = cut_with(seed=seed)
+    train, validation, test = cut_with(split_seed=seed)
     assert (len(train), len(validation), len(test)) == (800, 300, 100)
     for ids, labels in ((train, TRAIN), (validation, TRAIN), (test, TEST)):
         share = np.bincount(labels) / len(labels) * len(ids)
@@ -48,8 +49,8 @@ def test_every_prefix_of_equal_classes_is_balanced():
 
 
 def test_the_cut_is_fixed_for_a_seed_and_random_between_seeds():
-    first, second = cut_with(seed=0), cut_with(seed=1)
-    assert split_hash(*first) == split_hash(*cut_with(seed=0)) != split_hash(*second)
+    first, second = cut_with(split_seed=0), cut_with(split_seed=1)
+    assert split_hash(*first) == split_hash(*cut_with(split_seed=0)) != split_hash(*second)
     overlap = len(set(first[1]) & set(second[1]))
     assert overlap < 60  # 30 of the 300 ids are expected by chance
 

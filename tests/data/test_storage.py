@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def own_tree(tree, tmp_path):
-    """A root with a tree of its own, which the test may change."""
+    """A root with a copy of the tree, which the test may change."""
     shutil.copytree(tree / "photos", tmp_path / "photos")
     return tmp_path
 

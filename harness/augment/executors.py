@@ -5,8 +5,8 @@ and does not change its input. Three executors give the same pixels, to the bit:
 
 - `torch_executor` runs on any device. It is the reference and the default of `apply`. Only it can
   run ops that a plug-in file defines by a torch kernel.
-- `numba_executor` is for trainings on a CPU, where it is 7 to 9 times as fast as torch's. It needs
-  Numba, which FFCV installs, and takes two seconds to start (ten if nothing is cached).
+- `numba_executor` is for trainings on a CPU, where it is 7 to 9 times as fast as plain torch. It
+  needs Numba, which FFCV installs, and takes two seconds to start (ten if nothing is cached).
 - `triton_executor` is for trainings on a GPU. It needs Triton, which torch installs, and a C
   compiler.
 

@@ -1,7 +1,7 @@
 """Ops as torch functions over a group of images, with one parameter for each image.
 
-All run on any device, do not wait for it, and follow Pillow's arithmetic to the bit; each docstring
-names the Pillow function. Images are uint8 [n, 3, H, W], weights float32 [n, 1, 1, 1].
+The functions run on any device, do not wait for it, and follow Pillow's arithmetic to the bit. Each
+docstring names the Pillow function. Images are uint8 [n, 3, H, W], weights float32 [n, 1, 1, 1].
 """
 
 from __future__ import annotations

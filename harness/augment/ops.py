@@ -71,8 +71,8 @@ class Op:
     matrix, for WARP: (values float64 [n], height, width) -> Pillow's AFFINE data float64 [n, 6].
     kernel, for all kinds but TABLE, WARP, BOX and IDENTITY: (images uint8 [n, 3, H, W], values
     float32 [n, 1, 1, 1]) -> images uint8 [n, 3, H, W], on the device of the images.
-    relative_to: the op in pixels that replaces this op when the image size is known. The values of
-    this op are then shares of `side`, or for boxes shares of both sides.
+    relative_to: the op in pixels that replaces this op as soon as the image size is known. Values
+    of this op are shares of `side`, or for boxes shares of both sides.
     """
 
     name: str

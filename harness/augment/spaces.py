@@ -257,7 +257,8 @@ def find_space(name: str) -> Space:
 def _find_table(path: Path, expected: str) -> Space:
     """Return the space of a user's table.
 
-    A name with a hash has no folder. So the tables that were read before are searched for it first.
+    In the text of a policy, a table has a hash and no folder. So for a name with a hash, the tables
+    that were read before are searched first.
     """
     if expected:
         same_name = [f for f in table_files() if f.name == path.name and f.is_file()]

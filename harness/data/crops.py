@@ -1,4 +1,4 @@
-"""Crops: which box of an image is used. A random box depends only on (seed, epoch, id).
+"""Crops choose the box of an image that is used. A random box depends only on (seed, epoch, id).
 
 A box is a row (top, left, height, width) in pixels of the stored image. The loader resizes its
 content to a square. Each kind of crop is a `types.Crop`.

@@ -36,7 +36,9 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from harness.data import CATALOG, image_folder, load, make_loader
+from harness.data.catalog import CATALOG, image_folder
+from harness.data.datasets import load
+from harness.data.loader import make_loader
 from harness.data.write import main as write
 from harness.run_schema import RunConfig
 from harness.schema import DatasetConfig

@@ -113,7 +113,7 @@ def _escaped(character: str) -> str:
 
 
 @contextlib.contextmanager
-def _a_terminal_may_be_gone(stream: TextIO) -> Iterator[None]:
+def _ignore_closed_terminal(stream: TextIO) -> Iterator[None]:
     """Discard output to a closed terminal, so that a launch that ignores SIGHUP continues."""
     try:
         yield
@@ -137,12 +137,12 @@ class _Screen:
         except UnicodeEncodeError:
             plain = text.translate(SPELLED)
             text = plain.encode(encoding, "backslashreplace").decode(encoding)
-        with _a_terminal_may_be_gone(self.stream):
+        with _ignore_closed_terminal(self.stream):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with _a_terminal_may_be_gone(self.stream):
+        with _ignore_closed_terminal(self.stream):
             self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -165,5 +165,5 @@ def control(codes: str, stream: TextIO | None = None) -> None:
     """Write control codes to a terminal unescaped, such as those by which a command clears it."""
     screen = stream or sys.stdout
     terminal = getattr(screen, "stream", screen)
-    with _a_terminal_may_be_gone(terminal):
+    with _ignore_closed_terminal(terminal):
         terminal.write(codes)

@@ -84,6 +84,7 @@ def lowest(
 
 
 def _lowest(scores: Mapping[str, torch.Tensor], sparsity: float, previous: Masks | None) -> Masks:
+    """Return masks that prune the lowest of all scores together; see `lowest`."""
     flat = torch.cat([score.detach().float().cpu().flatten() for score in scores.values()])
     pruned_count = round(sparsity * flat.numel())
     if previous is not None:
@@ -95,7 +96,7 @@ def _lowest(scores: Mapping[str, torch.Tensor], sparsity: float, previous: Masks
     if pruned_count:
         threshold = flat.kthvalue(pruned_count).values
         keep[flat < threshold] = False
-        ties = (flat == threshold).nonzero().flatten()
+        ties = (flat == threshold).nonzero().flatten()  # only the first of them are pruned
         keep[ties[: pruned_count - int((~keep).sum())]] = False
     parts = keep.split([score.numel() for score in scores.values()])
     return {

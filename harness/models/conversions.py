@@ -48,7 +48,8 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
         names = ", ".join(sorted(inconvertible))
         raise UserError(
             f"recipe.sync_bn: layers of the class {names} in this model cannot share "
-            "their batch statistics between processes; set it to false, or choose another family."
+            "their batch statistics between processes; set recipe.sync_bn=false, or choose another "
+            "family."
         )
     converted: nn.Module = convert_sync_batchnorm(model)
     return converted

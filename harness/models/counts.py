@@ -158,13 +158,14 @@ def count(
         name: mask.numel() - int(mask.count_nonzero()) for name, mask in (masks or {}).items()
     }
     counter, macs = _count_in_forward_pass(model, resolution, in_channels)
-    positions = counter.positions
-    size = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    total = sum(size.values())
+    pruned_macs = sum(pruned.get(name, 0) * n for name, n in counter.positions.items())
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    total = sum(sizes.values())
+    prunable = counter.positions if masks is None else masks
     return Counts(
         params_total=total,
         params_nonzero=total - sum(pruned.values()),
-        params_prunable=sum(size.get(name, 0) for name in (positions if masks is None else masks)),
+        params_prunable=sum(sizes.get(name, 0) for name in prunable),
         macs_dense=macs,
-        macs_nonzero=macs - sum(pruned.get(name, 0) * n for name, n in positions.items()),
+        macs_nonzero=macs - pruned_macs,
     )

@@ -91,7 +91,7 @@ def _build(
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"model.family: timm's {name} does not take images of {resolution} pixels "
-            f"({reason}): set dataset.resolution, or choose another."
+            f"({reason}): set dataset.resolution, or choose another model."
         ) from error
     switch_off_dropout(model)
     return model.train()

@@ -112,7 +112,7 @@ def _wrong_resolution(resolution: int, family: Family) -> str | None:
         ]
         return (
             f"model.family: {family.name} takes images from {family.min_resolution} pixels up and "
-            f"the data set has {resolution}; {', '.join(fitting)} take it."
+            f"the data set has {resolution}; choose one of {', '.join(fitting)}."
         )
     if family.patch and resolution % family.patch:
         return (

@@ -27,8 +27,8 @@ def single_image(side: int) -> UserError:
     """
     return UserError(
         "run.micro_batch_size: a rank trains on a single image at once, which the batch norm of "
-        f"this network cannot normalise at {side} pixels: make it 2 or more, and "
-        "recipe.batch_size two or more for each of run.processes."
+        f"this network cannot normalise at {side} pixels: set run.micro_batch_size to 2 or more, "
+        "and recipe.batch_size to at least 2 x run.processes."
     )
 
 
@@ -59,11 +59,12 @@ def check_forward(
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
                 raise UserError(
                     f"model.family: {config.family} does not take images of {side} pixels "
-                    f"({reason}): set dataset.resolution and start_resolution, or choose another."
+                    f"({reason}): set dataset.resolution and dataset.start_resolution, or choose "
+                    "another family."
                 ) from error
             if not isinstance(logits, torch.Tensor) or logits.shape != (images, classes):
                 shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
                 raise UserError(
                     f"model.family: {config.family} returns {shape} for {images} images instead of "
-                    f"a logit for each of {classes} classes: choose another."
+                    f"a logit for each of {classes} classes: choose another family."
                 )

@@ -123,10 +123,11 @@ def record(folder: Path, modules: Collection[str], facts: dict[str, Any]) -> Non
     """
     used = {name.removeprefix("harness.").replace(".", "/") + ".py" for name in modules}
     files = {f: sha for f, sha in _source_files().items() if f in used or not is_optional(f)}
+    plugins = load_plugins()
+    files |= {f"{PLUGIN}{p.path.name}": p.sha256[:12] for p in plugins if p.module in modules}
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
     entry["files"] = files
-    if plugins := load_plugins():
-        files |= {f"{PLUGIN}{p.path.name}": p.sha256[:12] for p in plugins if p.module in modules}
+    if plugins:
         entry["plugins"] = [{"file": p.path.name, "sha256": p.sha256} for p in plugins]
     path = folder / "provenance.json"
     earlier = []

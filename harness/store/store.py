@@ -277,7 +277,7 @@ class Store:
         record that another person wrote could name a private file of this user.
         """
         parts = Path(name).parts if isinstance(name, str | Path) else ()
-        starts = [
+        starts = [  # of `sweeps/NAME/logs`
             i for i, part in enumerate(parts) if part == "sweeps" and "logs" in parts[i + 2 : i + 3]
         ]
         if not starts:
@@ -285,8 +285,8 @@ class Store:
         root = self.root.resolve()
         try:
             path = root.joinpath(*parts[starts[-1] :]).resolve()
-            sweeps, _, logs, *_ = path.relative_to(root).parts
-            is_readable = path.is_file() or path.is_dir() or not path.exists()  # not a pipe
+            sweeps, _, logs, *_ = path.relative_to(root).parts  # links and `..` are resolved
+            is_readable = path.is_file() or path.is_dir() or not path.exists()  # so not a pipe
         except (OSError, ValueError, RuntimeError):
             return None
         return path if (sweeps, logs) == ("sweeps", "logs") and is_readable else None

@@ -24,6 +24,7 @@ MINE = (
     "axes: {width: [0.5, 8]}\n"
 )
 PLACEHOLDERS = {"grid=...": "grid=quickstart", "grid=mine": "grid=mine.yaml"}
+"""Arguments that pages print in place of the user's own, with arguments that exist in the test."""
 
 
 def printed():

@@ -250,9 +250,8 @@ def test_a_damaged_record_of_a_failure_is_listed_among_the_others(tmp_path):
     (folder / "002.json").write_text("")
     (folder / "003.json").write_text('{"a": 1}')
     store.record_failure(stage, {"class": "code", "message": "last"})
-    assert [r["class"] for r in store.failures(stage)] == [
-        "code", "unreadable", "unreadable", "code",
-    ]  # fmt: skip
+    classes = [record["class"] for record in store.failures(stage)]
+    assert classes == ["code", "unreadable", "unreadable", "code"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "001.json", "002.json", "003.json", "004.json",
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import groups_of, is_determined, size_columns
+from analysis.cells import groups_of, is_determined, planned, size_columns
 from analysis.claim_arms import A3, C2, C3
 from analysis.claim_base import Claim, Effect, Untestable, path_lengths
 from analysis.claim_difficulty import C1
@@ -71,7 +71,7 @@ class ClaimResult:
     p: float = math.nan  # adjusted by Holm over the groups of the claim
     detectable: float = math.nan  # true effect that these seeds would find with 80 % power
     done: int = 0  # completed trials of the group
-    trials: int = 0
+    trials: int = 0  # of the group, without those that were ruled out
     compared: str = ""  # what was compared, or why nothing was
 
     @property
@@ -112,6 +112,7 @@ def _test_groups(
     """Yield a result for each effect of each group, without verdict; or why it cannot be tested."""
 
     def result(rows: pd.DataFrame, group: str, verdict: str, text: str) -> ClaimResult:
+        rows = planned(rows)
         done = int((rows["state"] == "done").sum())
         return ClaimResult(claim.name, group, verdict, done=done, trials=len(rows), compared=text)
 

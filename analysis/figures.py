@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.best import SizeResult, best_per_size
+from analysis.cells import planned
 from analysis.columns import TOP1, Metric
 from analysis.commands import ROW_OPTIONS, output_folder, read_request
 from analysis.drawing import POINTS, save
@@ -59,8 +60,9 @@ def figures(
         }
     drawn = {name: figure for name, figure in candidates.items() if figure is not None}
     done = int((frame["state"] == "done").sum())
-    interim = f"interim: {done:,} of {len(frame):,} trials done"
-    for figure in drawn.values() if done < len(frame) else ():
+    trials = len(planned(frame))
+    interim = f"interim: {done:,} of {trials:,} trials done"
+    for figure in drawn.values() if done < trials else ():
         figure.suptitle(interim, x=0.99, ha="right", fontsize=POINTS - 2, color="0.4")
     return drawn
 

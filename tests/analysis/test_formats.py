@@ -226,7 +226,7 @@ def test_csv_and_parquet_hold_numbers(planted, tmp_path):
         assert row["test"] == pytest.approx(100 * line.test)
         assert row["gain_half"] == pytest.approx(100 * line.gain_half)
         assert str(row["best"]) == "0.2"
-        numbers = frame.drop(columns=["best", "ties", "open", "differs_in"])
+        numbers = frame.drop(columns=["best", "ties", "open", "ruled_out", "differs_in"])
         assert set(numbers.dtypes.map(lambda dtype: dtype.kind)) <= {"i", "f"}
     for shown in (shown_claims(planted()), TABLES["compare"](planted())):
         assert "±" not in show(shown, "csv").partition("none to")[0]

@@ -23,7 +23,7 @@ from analysis.figure_magnitude import (
     change_against_none,
     too_many_lines,
 )
-from analysis.figure_optimum import optimum_against_params
+from analysis.figure_optimum import optimum_against_epochs, optimum_against_params
 from analysis.figure_sparsity import accuracy_against_sparsity
 from analysis.figure_text import captions, with_lengths
 from harness.arguments import Option
@@ -51,6 +51,7 @@ def figures(
             "accuracy_against_magnitude": accuracy_against_magnitude(results, metric),
             "change_against_none": change_against_none(results, metric),
             "optimum_against_params": optimum_against_params(results),
+            "optimum_against_epochs": optimum_against_epochs(results),
         }
     if len(results) <= MOST_ROWS:
         candidates |= {

@@ -304,8 +304,8 @@ def test_claims_have_one_line_for_all_that_were_not_tested(planted):
     shown = shown_claims(planted())
     assert [row[0] for row in shown.rows] == ["A1", "B1"]
     (note,) = (note for note in shown.notes if note.startswith("Not tested"))
-    assert all(name in note for name in ("A2", "A3", "B2", "C1", "C2", "C3"))
-    assert len(shown.frame()) == 8
+    assert all(name in note for name in ("A2", "A3", "B2", "C1", "C2", "C3", "L"))
+    assert len(shown.frame()) == 9
 
 
 def test_the_command_writes_table_rows_and_figure(planted, tmp_path, capsys):

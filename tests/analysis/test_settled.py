@@ -3,6 +3,7 @@
 import math
 import re
 
+import pandas as pd
 import pytest
 
 from analysis import report, report_tables
@@ -124,3 +125,30 @@ def test_a_cell_that_was_ruled_out_of_one_sweep_is_named_in_a_comparison(settled
     changes = {(c.size["width"], c.magnitude): c.verdict for c in compare(frame, full)}
     assert changes[0.5, "none"] == "ruled out in first"
     assert changes[0.5, 0.5] == "within noise"
+
+
+def test_strong_augmentation_that_was_ruled_out_is_not_judged_by_a_weaker_one(planted):
+    curves = {0.5: (0.9, 0.88, 0.80, 0.70), 2.0: (0.80, 0.85, 0.88, 0.90)}
+    frame = planted(curves, spread=0.002)
+    full = next(result for result in claims(frame) if result.claim == "B1")
+    assert full.verdict == "supported"
+    strongest = (frame["magnitude"] == 0.8) & (frame["width"] == 0.5)
+    frame.loc[strongest, ["state", "val_top1", "test_top1"]] = ["ruled out", math.nan, math.nan]
+    weaker = next(result for result in claims(frame) if result.claim == "B1")
+    assert weaker.verdict == "undecided"
+    assert weaker.compared.startswith("none to 0.5: ")
+    assert weaker.compared.endswith("; ruled out and not compared: 0.8 (settle=false trains them)")
+    frame = frame[~strongest]  # a grid that never had the cell
+    assert next(r for r in claims(frame) if r.claim == "B1").verdict == "supported"
+
+
+def test_the_ends_of_a_form_of_surplus_are_those_of_the_grid(planted):
+    curves = {"none": (0.9, 0.88, 0.86, 0.80), "slice": (0.9, 0.9, 0.9, 0.9)}
+    arms = [planted({1.0: curve}, surplus=form, spread=0.002) for form, curve in curves.items()]
+    frame = pd.concat(arms, ignore_index=True).assign(trial=None, epochs=10)
+    assert next(r for r in claims(frame) if r.claim == "B2").verdict == "supported"
+    strongest = (frame["magnitude"] == 0.8) & (frame["surplus"] == "none")
+    frame.loc[strongest, ["state", "val_top1", "test_top1"]] = ["ruled out", math.nan, math.nan]
+    weaker = next(r for r in claims(frame) if r.claim == "B2")
+    assert weaker.verdict == "undecided"
+    assert "ruled out and not compared: 0.8" in weaker.compared

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from curves import Curve, flat, kink, parabola, shifting
 
 from analysis.best import best_per_size, position
 from analysis.claims import claims
@@ -36,7 +37,6 @@ LEVELS = (0.01, 0.025, 0.05, 0.075, 0.1)
 M8 = tuple(step / 10 for step in range(8))
 R5 = (NONE, 0.1, 0.25, 0.4, 0.6, 0.8)
 SHARED = 0.9  # share of the variance of a run that validation and test have in common
-Curve = Callable[[int, float], float]  # (size, magnitude) -> points of accuracy, from the top
 Noise = Callable[[int, float], float]  # (size, magnitude) -> standard deviation, points
 Measure = Callable[["Scenario", pd.DataFrame], bool]
 
@@ -193,34 +193,6 @@ WIDTHS = [{"width": float(2**at)} for at in range(4)]
 SPARSITIES = [{"width": 1.0, "sparsity": share} for share in (0.0, 0.5, 0.8, 0.95)]
 
 
-def parabola(left: Sequence[float], right: Sequence[float], optimum: float) -> Curve:
-    """Return curves that lose `left[size]` points at 0.4 below the optimum, `right` above it."""
-    return _curve(left, right, optimum, 2)
-
-
-def kink(left: Sequence[float], right: Sequence[float], optimum: float) -> Curve:
-    """Return curves that fall on straight lines from a kink at the optimum."""
-    return _curve(left, right, optimum, 1)
-
-
-def _curve(left: Sequence[float], right: Sequence[float], optimum: float, power: int) -> Curve:
-    def curve(size: int, magnitude: float) -> float:
-        depth = (left if magnitude < optimum else right)[size]
-        return -depth * abs((magnitude - optimum) / 0.4) ** power
-
-    return curve
-
-
-def flat(_size: int, _magnitude: float) -> float:
-    """Return the same accuracy everywhere."""
-    return 0.0
-
-
-def shifting(depth: float, optima: Sequence[float]) -> Curve:
-    """Return parabolas whose optimum differs from size to size."""
-    return lambda size, m: -depth * ((m - optima[size]) / 0.4) ** 2
-
-
 def of_one_size() -> Iterator[Scenario]:
     """Yield the scenarios of a single size: ties, intervals and the optimum."""
     low = (0.5,)
@@ -305,7 +277,7 @@ def of_drift() -> Iterator[Scenario]:
 def of_lengths() -> Iterator[Scenario]:
     """Yield the scenarios of L, and of A1 at several lengths.
 
-    L at one size is the same test as A1 at one length, so here are always several of both.
+    L at one size is the same test as A1 at one length, so here are several of both.
     Correlated runs of a size share luck over the lengths, as those of one trunk may do.
     """
     lengths = [{"width": w, "epochs": e} for w in (1.0, 2.0) for e in (10, 20, 40, 80)]
@@ -313,12 +285,11 @@ def of_lengths() -> Iterator[Scenario]:
     fall, rise = (2.0, 1.5, 1.0, 0.5) * 2, (0.5, 1.0, 1.5, 2.0) * 2
     steps = shifting(0.5, (0.2, 0.3, 0.4, 0.5) * 2)
     for grid, magnitudes, top in (("M8", M8, 0.3), ("R5", R5, 0.25)):
+        below, above = (0.4, 0.8, 1.3, 2.0) * 2, (2.0, 1.3, 0.8, 0.4) * 2
         stays = {
             "curvature falls with length": parabola(fall, fall, top),
             "asymmetric, strong harms short trainings": parabola(rise, fall, top),
-            "kink of short trainings steeper above": kink(
-                (0.4, 0.8, 1.3, 2.0) * 2, (2.0, 1.3, 0.8, 0.4) * 2, top
-            ),
+            "kink, steeper above in short trainings": kink(below, above, top),
         }
         for name, curve in stays.items():
             yield Scenario(f"{name}, 2 sizes, {grid}", curve, rarely_decided("L"), lengths,

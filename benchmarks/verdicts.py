@@ -300,7 +300,7 @@ def of_lengths() -> Iterator[Scenario]:
     yield Scenario("a step per length, 2 sizes, M8", steps,
                    found("L") | rarely_decided("A1"), lengths, M8)  # fmt: skip
     yield Scenario("a step per size, 2 correlated lengths, M8", steps,
-                   found("A1") | rarely_decided("L"), widths, M8, correlation=0.7)  # fmt: skip
+                   found("A1", 0.8) | rarely_decided("L"), widths, M8, correlation=0.7)  # fmt: skip
 
 
 def of_arms() -> Iterator[Scenario]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 StateName = Literal[
-    "done", "diverged", "running", "queued", "disputed", "failed", "damaged", "waiting"
+    "done", "diverged", "running", "queued", "disputed", "failed", "damaged", "waiting", "ruled out"
 ]
 STATES: Final[tuple[StateName, ...]] = get_args(StateName)
+RULED_OUT: Final = "ruled out"
+"""State of a trial without a result that the sweep's rule (`settle`) left out."""
 FINISHED: Final[frozenset[StateName]] = frozenset({"done", "diverged"})
 """States of a stage whose training has ended with a result."""
 SETTLED: Final[frozenset[StateName]] = FINISHED | {"failed"}

@@ -185,7 +185,7 @@ def whole_epochs(config: TrialConfig) -> Iterator[Mistake]:
     if config.recipe.schedule.name == "trunk":
         dense, *_ = path_configs(config)
         if sentence := trunk.misfit(dense):
-            yield "recipe.schedule.cooldown", sentence
+            yield "recipe.epochs", sentence
 
 
 # --- launches -----------------------------------------------------------------------------------

@@ -335,7 +335,7 @@ class _Counts(Record):
     macs_nonzero: Count | None = None
 
 
-class _Continued(Record):
+class Continued(Record):
     """The stage that another one continued; `gpu_seconds` are all that were spent until then."""
 
     stage: Annotated[str, Field(pattern=f"^{STAGE_ID.pattern}$")]
@@ -360,7 +360,7 @@ class _Result(Record):
     examples: Count | None = None
     train_macs: Number | None = None
     sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
-    continued: _Continued | None = None
+    continued: Continued | None = None
 
 
 class _Failure(Record):

@@ -75,11 +75,11 @@ def misfit(config: StageConfig) -> str | None:
     ]
     below = [str(length) for length in lengths if length < epochs][-1:]
     above = [str(length) for length in lengths if length > epochs][:1]
-    remedies = [f"recipe.epochs={' or '.join(below + above)}"] if lengths else []
+    remedies = [f"{' or '.join(below + above)} epochs"] if lengths else []
     if epochs > 1:
         whole = min(max(1, round(cooldown * epochs)), epochs - 1)
         remedies.append(f"recipe.schedule.cooldown={whole / epochs:.6g}")
     return (
-        f"{cooldown:g} of {epochs} epochs are {cooldown * epochs:g}, and a cool-down has to begin "
-        f"where an epoch ends: set {', or '.join(remedies)}"
+        f"a cool-down of {cooldown:g} of {epochs} epochs takes {cooldown * epochs:g}, and it has "
+        f"to begin where an epoch ends: give {', or '.join(remedies)}"
     )

@@ -27,7 +27,7 @@ from pydantic import Field
 from harness.errors import UserError
 from harness.files import Damaged, atomic_write, make_folder, move_aside
 from harness.store.records import Count, Record, Seconds, check, misplaced, read_bytes
-from harness.store.store import checkpoint_steps
+from harness.store.store import Continued, checkpoint_steps
 from harness.train.distributed import World
 
 KEPT = 2
@@ -58,7 +58,7 @@ class _State(Record):
     macs_sum: Count
     judging_sum: Count
     seconds: Seconds
-    continued: dict[str, Any] | None = None
+    continued: Continued | None = None
 
 
 class _Step(Record):

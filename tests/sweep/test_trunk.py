@@ -191,10 +191,10 @@ def test_the_saving_is_in_the_dry_run():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"epochs": 7}, "0.2 of 7 epochs are 1.4, and a cool-down has to begin where an epoch "
-         "ends: set recipe.epochs=5 or 10, or recipe.schedule.cooldown=0.142857"),
-        ({"epochs": 1, "schedule": {"warmup_epochs": 0}}, "set recipe.epochs=5"),
-        ({"epochs": 12, "schedule": {"cooldown": 0.3}}, "recipe.epochs=10 or 20, or "
+        ({"epochs": 7}, "recipe.epochs: a cool-down of 0.2 of 7 epochs takes 1.4, and it has to "
+         "begin where an epoch ends: give 5 or 10 epochs, or recipe.schedule.cooldown=0.142857"),
+        ({"epochs": 1, "schedule": {"warmup_epochs": 0}}, "ends: give 5 epochs"),
+        ({"epochs": 12, "schedule": {"cooldown": 0.3}}, "give 10 or 20 epochs, or "
          "recipe.schedule.cooldown=0.333333"),
         ({"epochs": 5, "schedule": {"warmup_epochs": 4.5}}, "4.5 epochs are more than a stage of 5 "
          "epochs has before its cool-down of 1: make the warm-up shorter"),

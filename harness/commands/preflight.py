@@ -22,7 +22,7 @@ from harness.store.store import Store
 from harness.sweep import teachers
 from harness.sweep.check import depends_on_layers
 from harness.sweep.mistakes import Mistakes
-from harness.sweep.plan import Plan, dense_stage
+from harness.sweep.plan import Plan, dense_stage, lineage
 
 UNCHECKED_LAYERS = (
     "torch cannot be imported here, so it was not checked whether every model takes its images and "
@@ -70,28 +70,43 @@ def check_continued(launch: Launch, plan: Plan, remaining: Sequence[str]) -> Non
 
     Under ZeRO 1 each rank saves its own part, and only as many ranks can continue from them.
     """
-    store, mistakes = Store(launch.store), Mistakes()
+    store, mistakes, to_train = Store(launch.store), Mistakes(), set(remaining)
     for stage in remaining:
         config = plan.stages[stage]
-        origin = config.continues.stage if config.continues is not None else None
-        if origin is None or origin in remaining or store.newest_step(stage):
+        if config.continues is None or config.origin in to_train or store.newest_step(stage):
             continue
         _, run = launch.job_settings(plan.stages[dense_stage(plan, stage)])
         parts = run.processes if run.engine == "deepspeed" and run.zero_stage else 0
-        saved = (provenance.records(store.folder(origin)) or [{}])[-1]
-        saved_parts = saved.get("world_size") if saved.get("zero_stage") else 0
-        if saved_parts is not None and saved_parts != parts:
+        others = {
+            trunk: saved
+            for trunk in lineage(plan.stages, config.continues.stage)
+            if (saved := _saved_parts(store, trunk)) not in (None, parts)
+        }
+        if config.origin in others:
+            folders = " ".join(str(store.folder(trunk) / "checkpoint") for trunk in others)
             mistakes.add(
                 "run.zero_stage",
-                f"{_describe_parts(parts)} cannot continue stage {origin}, a trunk of "
-                f"{config.begin_epoch} epochs that {_describe_parts(saved_parts)} has trained: set "
-                "run.zero_stage and run.processes as they were, or delete "
-                f"{store.folder(origin) / 'checkpoint'} to train that stage again",
+                f"{_describe_parts(parts)} cannot continue stage {config.origin}, a trunk of "
+                f"{config.begin_epoch} epochs that {_describe_parts(others[config.origin])} has "
+                "trained: set run.zero_stage and run.processes as they were, or delete "
+                f"{folders} to train that trunk again",
             )
     mistakes.raise_any(f"the grid {launch.grid.name} has")
 
 
-def _describe_parts(parts: int) -> str:
+def _saved_parts(store: Store, stage: str) -> int | None:
+    """Return in how many parts a stage has saved its optimizer: the ranks of ZeRO 1, or 0.
+
+    None if nothing is recorded or kept of it.
+    """
+    records = provenance.records(store.folder(stage))
+    if not records or not store.newest_step(stage):
+        return None
+    size = records[-1].get("world_size")
+    return size if records[-1].get("zero_stage") and isinstance(size, int) else 0
+
+
+def _describe_parts(parts: int | None) -> str:
     """Return a run in words; `parts`: the ranks of ZeRO 1, or 0 for a whole optimizer."""
     return f"ZeRO 1 with {parts} process(es)" if parts else "a run without ZeRO 1"
 

@@ -154,24 +154,33 @@ def test_a_trunk_of_other_ranks_under_zero_1_is_refused_before_anything_starts(h
     assert "a run without ZeRO 1 cannot continue stage" in messages[0]
     assert "a trunk of 2 epochs that ZeRO 1 with 1 process(es) has trained" in messages[1]
     (folder,) = {path.parent for path in here.store.glob("stages/*/*/checkpoint/step-*.pt")}
-    assert f"or delete {folder} to train that stage again" in messages[0]
+    assert f"or delete {folder} to train that trunk again" in messages[0]
     shutil.rmtree(folder)  # as the message says
     assert here.launch("run.engine=deepspeed", "axes.epochs=[4,8]")[1] == 4 + 4
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_on_slurm_pieces_train_in_order_and_survive_a_preemption(bed, grid, here, tmp_path):
-    words = (f"grid={grid}", f"store={tmp_path / 'slurm'}", "cluster=testbed")
-    words = (*words, "axes.magnitude=[none,0.5]", "axes.sparsity=[0.0,0.5]")
+def test_on_slurm_a_longer_grid_continues_a_trunk_that_is_under_way(bed, grid, tmp_path):
+    """Its job waits for the one that trains the trunk, and a requeued job goes on."""
+    here, slurm = Here(grid, tmp_path / "here"), Here(grid, tmp_path / "slurm")
+    axes = ("axes.magnitude=[none,0.5]", "axes.sparsity=[0.0,0.5]")
+    words = (f"grid={grid}", f"store={slurm.store}", "cluster=testbed", *axes)
+    bed.run("harness.launch", *words, "axes.epochs=[2,4]")
+    first = set(bed.jobs())
     bed.run("harness.launch", *words)
-    bed.drain()
-    assert "nothing left to do" in bed.run("harness.launch", *words)
-    slurm = Here(grid, tmp_path / "slurm")
-    alone = Here(grid, tmp_path / "store")
-    alone.launch("axes.magnitude=[none,0.5]", "axes.sparsity=[0.0,0.5]")
-    for path in alone.store.glob("stages/*/*/result.json"):
-        twin = slurm.store / path.relative_to(alone.store)
-        results = [json.loads(p.read_text()) for p in (path, twin)]
+    assert set(bed.jobs()) - first
+    for job in bed.jobs():
+        bed.attempt("scontrol", "requeue", job)  # those that run
+    for _ in range(3):
+        bed.drain()
+        if "nothing left to do" in bed.run("harness.launch", *words):
+            break
+    here.launch(*axes)
+    paths = sorted(here.store.glob("stages/*/*/result.json"))
+    assert len(paths) == 2 * (2 + 3 + 3)  # trunk stages, cool-downs and a level of each
+    for path in paths:
+        twin = slurm.store / path.relative_to(here.store)
+        results = [json.loads(result.read_text()) for result in (path, twin)]
         assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
-    assert bed.run("harness.status", *words).count("diverged") == 0
+    assert "stages: 16 of 16 done" in bed.run("harness.status", *words)

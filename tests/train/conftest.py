@@ -93,7 +93,8 @@ class Stages:
                 checkpoint.drop_steps(member.folder, self.keeps_last)
                 if self.keeps_last:
                     write_json(member.folder / "result.json", outcome.result)
-        self.world.gather(None)  # the other ranks read what rank 0 has written
+        if self.keeps_last:
+            self.world.gather(None)  # the other ranks read what rank 0 has written
         return outcomes
 
     def train_for(self, steps, *configs, **run):

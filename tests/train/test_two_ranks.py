@@ -105,7 +105,7 @@ def test_stopped_and_resumed_two_ranks_end_in_the_same_bits(records, stage):
     assert records[0][stage] == records[1][stage]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["ddp 0", "deepspeed 1"])
 def test_a_trunk_that_two_ranks_cut_ends_in_the_bits_of_one_go(records, engine):
     assert [rank[f"{engine} trunk repeats"] for rank in records] == [True, True]
     assert records[0][f"{engine} trunk begins"] == 1

@@ -229,7 +229,7 @@ def describe_trunks(plan: Plan) -> list[str]:
     total, alone = (sum(numbers) for numbers in zip(*trunks, strict=True))
     is_uniform = len(set(trunks)) == 1
     each = f" ({trunks[0][0]:,} instead of {trunks[0][1]:,} each)" if is_uniform else ""
-    count = f"{len(trunks):,} trunks of several lengths"
+    count = f"{len(trunks):,} trunk(s) of several lengths"
     return [f"  {count}: {total:,} epochs instead of {alone:,}{each}"]
 
 

@@ -89,7 +89,7 @@ def test_lengths_train_their_common_epochs_once(here, tmp_path):
 
     # another length trains what is new only
     words = "axes.epochs=[2,4,6,8]"
-    assert "1 trunks of several lengths: 14 epochs instead of 20" in here.run(
+    assert "1 trunk(s) of several lengths: 14 epochs instead of 20" in here.run(
         "launch", words, "dry_run=true"
     )
     output, trained = here.launch(words)
@@ -178,9 +178,9 @@ def test_on_slurm_a_longer_grid_continues_a_trunk_that_is_under_way(bed, grid, t
             break
     here.launch(*axes)
     paths = sorted(here.store.glob("stages/*/*/result.json"))
-    assert len(paths) == 2 * (2 + 3 + 3)  # trunk stages, cool-downs and a level of each
+    assert len(paths) == 2 * (3 + 3 + 3)  # trunk stages, cool-downs and their levels
     for path in paths:
         twin = slurm.store / path.relative_to(here.store)
         results = [json.loads(result.read_text()) for result in (path, twin)]
         assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
-    assert "stages: 16 of 16 done" in bed.run("harness.status", *words)
+    assert "stages: 18 of 18 done" in bed.run("harness.status", *words)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from harness.cluster.state import stage_states
-from harness.config import check_sections, check_trial
+from harness.config.checks import check_sections, check_trial
 from harness.store.store import Store
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import gangs, make_plan, stages_before_sharing, todo

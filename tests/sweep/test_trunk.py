@@ -182,7 +182,8 @@ def test_a_trunk_stage_is_left_out_where_all_that_continues_it_is_finished():
 def test_the_saving_is_in_the_dry_run():
     plan = plan_of({**LENGTHS, "width": [1, 2], "seed": [0, 1]})
     (line,) = cost.describe_trunks(plan)
-    assert "4 trunk(s) of several lengths: 376 epochs instead of 600 (94 instead of 150 each)" in line
+    assert "4 trunk(s) of several lengths: 376 epochs instead of 600" in line
+    assert "(94 instead of 150 each)" in line
     waiting = dict.fromkeys(plan.stages, StageState("waiting"))
     assert cost.describe_sharing(plan, waiting) == "sharing saves 224 epochs of training"
     assert cost.describe_trunks(plan_of({"epochs": [10]})) == []

@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         states = stage_states(store, plan.stages)
-        remaining = todo(plan, {s: state.name for s, state in states.items()}, store.has_weights)
+        remaining = todo(plan, {s: state.name for s, state in states.items()}, store.has_start)
         groups = gangs(plan, remaining, lambda gang, stage: len(gang) < 4)
     ended = time.perf_counter()
     print(

@@ -85,6 +85,7 @@ def main(args: list[str]) -> int:
     budget = launch.options["budget"]
     cost.check_budget(plan, planned.states, remaining, sweep.store.root, budget)
     notes = preflight.check_layers(launch, plan, remaining)
+    preflight.check_continued(launch, plan, remaining)
     for sentence in launches.describe_outside(sweep):
         print(f"note: {sentence}")
     if dry_run:

@@ -44,7 +44,12 @@ def stage_id(config: StageConfig) -> str:
 
     The hash includes fields that have their defaults, so a change of a default changes the id.
     """
-    return digest(config.model_dump(mode="json"))
+    return digest(identity(config))
+
+
+def identity(config: StageConfig) -> dict[str, Any]:
+    """Return what a stage's id is the hash of, as JSON values; `config.json` holds it."""
+    return config.model_dump(mode="json", exclude={"continues"})
 
 
 def trial_id(config: TrialConfig) -> str:

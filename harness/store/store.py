@@ -18,7 +18,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from harness.files import Damaged, create, make_folder, move_aside, write_json
 from harness.schema import StageConfig
 from harness.states import FINISHED
 from harness.store.claims import INT32_MAX, Claim, remove_leftovers
-from harness.store.identity import STAGE_ID, digest, stage_id
+from harness.store.identity import STAGE_ID, digest, identity, stage_id
 from harness.store.records import (
     LONGEST,
     Count,
@@ -114,6 +114,15 @@ class Store:
         """Return whether the stage has final weights, from which children can start."""
         path = self.folder(stage) / "checkpoint" / "final.pt"
         return _is_file(path) and not path.parent.is_symlink()
+
+    def has_start(self, config: StageConfig) -> bool:
+        """Return whether the store has what a stage starts from, if it starts from another one.
+
+        That is the final weights of its parent, or the last checkpoint of the stage it continues.
+        """
+        if config.continues is not None:
+            return self.newest_step(config.continues.stage) > 0
+        return config.parent is None or self.has_weights(config.parent)
 
     def newest_step(self, stage: str) -> int:
         """Return the optimizer steps of the newest checkpoint; 0 if there is none."""
@@ -211,7 +220,7 @@ class Store:
             if (problem := self._config_problem(stage)) is None:
                 return folder
             move_aside(path, problem)
-        write_json(path, config.model_dump(mode="json"))
+        write_json(path, identity(config))
         return folder
 
     def finish(self, stage: str, claim: Claim, result: dict[str, Any]) -> None:
@@ -299,6 +308,19 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
+def gpu_seconds(result: Mapping[str, Any]) -> float:
+    """Return the device-seconds of a stage's whole training, with those of what it continued."""
+    own: float = result["timing"]["gpu_seconds"]
+    continued = result.get("continued")
+    return own if continued is None else own + continued["gpu_seconds"]
+
+
+def own_epochs(result: Mapping[str, Any], epochs: int) -> int:
+    """Return how many of a stage's `epochs` were trained in the time that its result has."""
+    continued = result.get("continued")
+    return epochs if continued is None else epochs - continued["epoch"]
+
+
 def _is_file(path: Path) -> bool:
     """Return whether `path` is a regular file, not a link to one."""
     return path.is_file() and not path.is_symlink()
@@ -321,8 +343,20 @@ class _Counts(Record):
     macs_nonzero: Count | None = None
 
 
+class Continued(Record):
+    """The stage that another one continued; `gpu_seconds` are all that were spent until then."""
+
+    stage: Annotated[str, Field(pattern=f"^{STAGE_ID.pattern}$")]
+    epoch: Count
+    gpu_seconds: Seconds
+
+
 class _Result(Record):
-    """The keys of a result that are checked when it is read."""
+    """The keys of a result that are checked when it is read.
+
+    A stage that continued another one has the counts of its whole training, since the first epoch,
+    but the time of its own part.
+    """
 
     stage: str
     status: str
@@ -334,6 +368,7 @@ class _Result(Record):
     examples: Count | None = None
     train_macs: Number | None = None
     sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
+    continued: Continued | None = None
 
 
 class _Failure(Record):

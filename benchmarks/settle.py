@@ -277,7 +277,14 @@ def report(truth: Truth, measured: Measured) -> int:
     print(f"\n{truth.name}: {means['settle'][0]:.0f} trainings of {full}, "
           f"{rights['rounds']:.1f} rounds")  # fmt: skip
     shown = ["settle", "settle, highest mean", "elimination", "TPE"]
-    shown += ["full 1", "full 2", "full 5", "full 10", *(f"smooth {n}" for n in SMOOTH_SEEDS)]
+    shown += [
+        "full 1",
+        "full 2",
+        "full 3",
+        "full 5",
+        "full 10",
+        *(f"smooth {n}" for n in SMOOTH_SEEDS),
+    ]
     for name in (name for name in shown if name in means):
         print(f"  {name:32s} {means[name][0]:5.0f} trainings   loses {means[name][1]:.3f} points")
     if truth.name != "flat":

@@ -39,6 +39,7 @@ R5 = (NONE, 0.1, 0.25, 0.4, 0.6, 0.8)
 SHARED = 0.9  # share of the variance of a run that validation and test have in common
 Noise = Callable[[int, float], float]  # (size, magnitude) -> standard deviation, points
 Measure = Callable[["Scenario", pd.DataFrame], bool]
+Draw = Callable[["Scenario", np.random.Generator], pd.DataFrame]  # returns the rows of a sweep
 
 
 @dataclass(frozen=True)
@@ -354,12 +355,12 @@ def scenarios() -> list[Scenario]:
     return [*of_one_size(), *of_drift(), *of_lengths(), *of_arms()]
 
 
-def rates(scenario: Scenario, sweeps: int) -> dict[str, float]:
+def rates(scenario: Scenario, sweeps: int, draw: Draw = sweep) -> dict[str, float]:
     """Return for each measure the share of sweeps in which it holds."""
     chance = np.random.default_rng(sum(map(ord, scenario.name)))
     counts = dict.fromkeys(scenario.measures, 0)
     for _ in range(sweeps):
-        rows = sweep(scenario, chance)
+        rows = draw(scenario, chance)
         for name, (measure, _) in scenario.measures.items():
             counts[name] += measure(scenario, rows)
     return {name: count / sweeps for name, count in counts.items()}

@@ -14,7 +14,7 @@ from harness.cluster.state import stage_states
 from harness.config import Launch, load
 from harness.errors import UserError
 from harness.schema import StageConfig
-from harness.states import SETTLED, StageState, trial_state
+from harness.states import ENDED, StageState, trial_state
 from harness.store.store import Store
 from harness.sweep.axes import PATHS, SHORT, axis_path, value_at
 from harness.sweep.grid import Grid, Trial
@@ -55,13 +55,13 @@ def read_states(
     must_answer: bool = True,
     sweep: str = "",
 ) -> tuple[dict[str, StageState], Scheduler]:
-    """Return the state of every stage, and what SLURM knows of those that are not settled.
+    """Return the state of every stage, and what SLURM knows of those that have not ended.
 
     `heartbeat` and `must_answer` are as in `query_scheduler`. With the name of a `sweep`, SLURM is
     also asked where launches of it submitted stages outside of `stages` that are not finished.
     """
     states = stage_states(store, stages)
-    unfinished = {stage for stage, state in states.items() if state.name not in SETTLED}
+    unfinished = {stage for stage, state in states.items() if state.name not in ENDED}
     if sweep:
         records = read_records(store.root, sweep)
         submitted = {s for record in records for part in record.get("parts", ()) for s in part}

@@ -17,7 +17,7 @@ from harness.commands.remaining import set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
 from harness.errors import UserError
 from harness.files import atomic_write, make_folder, write_json
-from harness.states import FINISHED, SETTLED
+from harness.states import FINISHED, ENDED
 from harness.store.claims import process_start, remove_leftovers
 from harness.store.store import Store
 from harness.sweep import cost
@@ -112,10 +112,10 @@ def train_here(sweep: Sweep, remaining: Sequence[str], words: list[str]) -> int:
     if end == "stopped":
         print("stopped; the same command continues from here")
         return 130
-    unsettled = [stage for stage in remaining if states[stage].name not in SETTLED]
-    if end == "finished" and unsettled:
+    untrained = [stage for stage in remaining if states[stage].name not in ENDED]
+    if end == "finished" and untrained:
         raise UserError(
-            f"all workers ended and {len(unsettled):,} stages are not trained: their logs in "
+            f"all workers ended and {len(untrained):,} stages are not trained: their logs in "
             f"{local.folder} may say why. The same command continues from here"
         )
     if end != "finished":

@@ -22,7 +22,7 @@ from harness.cluster.job_registry import read_records
 from harness.cluster.state import TRIED_BEFORE
 from harness.commands import launches
 from harness.errors import UserError, control, nearest
-from harness.states import FINISHED, SETTLED, STATES, UNDER_WAY
+from harness.states import FINISHED, ENDED, STATES, UNDER_WAY
 from harness.sweep import cost
 from harness.text_table import format_table
 
@@ -101,7 +101,7 @@ def screen(sweep: Sweep, columns: Sequence[str], words: Sequence[str] = ()) -> s
     `words` are those of the command line, which a sweep may not have been launched with.
     """
     states, store = sweep.states, sweep.store.root
-    remaining = [stage for stage, state in states.items() if state.name not in SETTLED]
+    remaining = [stage for stage, state in states.items() if state.name not in ENDED]
     done = sum(state.name in FINISHED for state in states.values())
     spent = sum(state.result["timing"]["gpu_seconds"] for state in states.values() if state.result)
     lines = [

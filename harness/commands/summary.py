@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.cluster import Sweep
 from harness.config import Launch
-from harness.states import FINISHED, SETTLED, StageState, trial_state
+from harness.states import FINISHED, ENDED, StageState, trial_state
 from harness.sweep import cost
 from harness.sweep.jobs import device_seconds, make_jobs, root
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
@@ -122,8 +122,8 @@ def describe_nothing_left(sweep: Sweep) -> str:
     """Return what a launch prints that has no stage of the selected trials to train."""
     states = {stage: sweep.states[stage] for stage in sweep.stages()}
     paths = [trial["stages"] for trial in sweep.trials]
-    settled = all(state.name in SETTLED for state in states.values())
-    reason = "nothing left to do" if settled else "nothing to add, all of it is under way"
+    have_ended = all(state.name in ENDED for state in states.values())
+    reason = "nothing left to do" if have_ended else "nothing to add, all of it is under way"
     lines = [f"{reason}: {_trial_counts(paths, states)}", *_failed_stages(states)]
     if len(lines) > 1:
         lines.append("try them again with retry=failed")

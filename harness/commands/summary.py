@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from harness.cluster import Sweep
+from harness.commands.settled import describe_bounds
 from harness.config import Launch
-from harness.states import FINISHED, ENDED, StageState, trial_state
+from harness.states import ENDED, FINISHED, StageState, trial_state
 from harness.sweep import cost
 from harness.sweep.jobs import device_seconds, make_jobs, root
 from harness.sweep.plan import Plan, gangs, stages_before_sharing
@@ -35,6 +36,8 @@ def describe_dry_run(sweep: Sweep, remaining: Sequence[str], notes: Sequence[str
         joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
         gang_count = len(gangs(plan, remaining, joins))
     workers = launch.cluster.workers
+    if sweep.settlement is not None:
+        lines += describe_bounds(sweep, remaining)
     lines += [
         f"  {len(remaining):>8,} stages to train, in {gang_count:,} gangs, "
         f"by {min(workers, gang_count)} worker(s) of cluster {launch.cluster.name}",

@@ -57,4 +57,72 @@ def settle(
     `results` has the validation top-1, a share, of each finished trial by its id; None for one that
     diverged. Results of trials that no round has chosen are not looked at.
     """
-    raise NotImplementedError
+    sizes: dict[str, list[Trial]] = {}
+    for trial in trials:
+        cell = {k: v for k, v in trial.cell.items() if k not in ("magnitude", "seed")}
+        sizes.setdefault(repr(cell), []).append(trial)
+    seeds = list(dict.fromkeys(t.cell["seed"] for t in trials))
+    active = {
+        key: list(dict.fromkeys(t.cell["magnitude"] for t in ts)) for key, ts in sizes.items()
+    }
+    done: dict[str, bool] = dict.fromkeys(sizes, False)
+    chosen: set[str] = set()
+    count, number = rule.seeds[0], 1
+    while True:
+        new = [
+            t
+            for key, ts in sizes.items()
+            for t in ts
+            if not done[key]
+            and t.cell["magnitude"] in active[key]
+            and t.cell["seed"] in seeds[:count]
+            and t.id not in chosen
+        ]
+        chosen |= {t.id for t in new}
+        if any(t.id not in results for t in new) or not new:
+            break
+        for key, ts in sizes.items():
+            means = {}
+            for m in active[key]:
+                values = [
+                    results[t.id] or 0.0 for t in ts if t.id in chosen and t.cell["magnitude"] == m
+                ]
+                means[m] = sum(values) / len(values)
+            best = max(means.values())
+            active[key] = [m for m in active[key] if 100 * (best - means[m]) <= rule.within]
+            done[key] = len(active[key]) == 1 or count >= rule.seeds[1]
+        count, number = count + 1, number + 1
+    order = {t.id: i for i, t in enumerate(trials)}
+    ids = {t.id for t in new}
+    ruled = {
+        t.id
+        for key, ts in sizes.items()
+        for t in ts
+        if t.id not in chosen and (done[key] or t.cell["magnitude"] not in active[key])
+    }
+    states = []
+    for key, ts in sizes.items():
+        cell = {k: v for k, v in ts[0].cell.items() if k not in ("magnitude", "seed")}
+        every = list(dict.fromkeys(t.cell["magnitude"] for t in ts))
+        counts = {
+            m: sum(t.id in chosen and t.id in results for t in ts if t.cell["magnitude"] == m)
+            for m in every
+        }
+        states.append(
+            SizeState(
+                cell,
+                active[key][0],
+                tuple(active[key]),
+                tuple(m for m in every if m not in active[key]),
+                counts,
+                done[key],
+                "it is the best" if done[key] else "more seeds may tell",
+            )
+        )
+    return Settlement(
+        number,
+        tuple(sorted(ids, key=order.__getitem__)),
+        frozenset(chosen),
+        frozenset(ruled),
+        tuple(states),
+    )

@@ -50,7 +50,8 @@ class Decision:
 def job_settings(cluster: ClusterConfig) -> tuple[ClusterConfig, RunConfig]:
     """Return the profile and run settings of a decision: one core, no GPU, and little time."""
     slurm_config = cluster.slurm
-    no_gpus = {*slurm_config.gpu_options(), "exclusive"}
+    for_gpus = {key for key in slurm_config.extra if "gpu" in key}  # such as mem-per-gpu
+    left_out = {*slurm_config.gpu_options(), *for_gpus, "exclusive"}
     changes = {
         "partition": slurm_config.decision_partition or slurm_config.partition,
         "constraint": None,
@@ -58,7 +59,7 @@ def job_settings(cluster: ClusterConfig) -> tuple[ClusterConfig, RunConfig]:
         "cpus_per_task": 1,
         "mem_gb": slurm_config.mem_gb and min(slurm_config.mem_gb, MEMORY_GB),
         "signal_seconds": 30,
-        "extra": {key: value for key, value in slurm_config.extra.items() if key not in no_gpus},
+        "extra": {key: value for key, value in slurm_config.extra.items() if key not in left_out},
     }
     small = cluster.model_copy(
         update={

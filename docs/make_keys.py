@@ -61,7 +61,7 @@ def page() -> str:
     parts += _section(
         "Scientific keys: they change the numbers, and a stage's identity", TrialConfig, ""
     )
-    parts += _section("Keys of the rule `settle`: which trials are trained", SettleConfig, "settle.")
+    parts += _section("Keys of settle: which trials are trained", SettleConfig, "settle.")
     parts += _section("Keys of a run: how a stage is executed", RunConfig, "run.")
     parts += _section("Keys of a cluster: where jobs run", ClusterConfig, "cluster.")
     parts.append(

@@ -8,6 +8,7 @@ as it was when the first round was queued. In the record of jobs it has the name
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from harness.cluster.slurm import QueuedJob
 from harness.cluster.sweep_view import Sweep
 from harness.cluster_schema import ClusterConfig
 from harness.config import Launch
-from harness.files import atomic_write
+from harness.files import Damaged, atomic_write
 from harness.run_schema import RunConfig
 from harness.schema import TrialConfig
 from harness.states import FINISHED, UNDER_WAY
+from harness.store.records import LONGEST, read_bytes
 from harness.store.store import Store
 from harness.sweep.axes import axis_path, value_at
 from harness.sweep.grid import Grid, Trial
@@ -104,21 +106,18 @@ def last_log(sweep: Sweep) -> Path | None:
 
 def describe(sweep: Sweep) -> list[str]:
     """Return a sentence where the next round of a sweep has to be launched by the user."""
-    if sweep.settlement is None or not sweep.settlement.round or not (records := _records(sweep)):
+    if sweep.settlement is None or not sweep.settlement.round or queued(sweep):
         return []
     number = sweep.settlement.number
-    if queued(sweep):
-        return []
     if jobs_of_round(sweep):
         return [f"no job is queued that decides what follows round {number}: launch again"]
-    name = decision_name(sweep.launch, sweep.plan)
-    end = records[-1]["folder"] / END_FILE
-    if end.is_file():
-        why = f"the rounds ended: {end.read_text()}"
-    elif name in sweep.scheduler.ended:
-        why = f"the decision {sweep.scheduler.ended[name]}"
-    else:
-        why = "the job that decides ended"
+    if not (records := _records(sweep)):
+        return []
+    ended = sweep.scheduler.ended.get(decision_name(sweep.launch, sweep.plan), "job ended")
+    why = f"the decision's {ended}"
+    with contextlib.suppress(OSError, Damaged):
+        end = read_bytes(records[-1]["folder"] / END_FILE, longest=LONGEST)
+        why = f"the rounds ended: {end.decode(errors='replace')}"
     return [f"round {number} is not queued ({why}): launch again"]
 
 
@@ -166,14 +165,11 @@ def waiting(sweep: Sweep) -> dict[str, Path]:
 def has_settings_of(sweep: Sweep, folder: Path) -> bool:
     """Return whether a decision was queued with the present settings of the launch."""
     try:
-        content = json.loads((folder.parent / LAUNCH_FILE).read_bytes())
-    except (OSError, ValueError):
+        content = json.loads((folder.parent / LAUNCH_FILE).read_bytes())["launch"]
+        present = _as_dict(sweep.launch)
+        return all(content[key] == present[key] for key in ("run", "cluster", "options"))
+    except (OSError, ValueError, LookupError, TypeError):
         return False
-    return _settings(content["launch"]) == _settings(_as_dict(sweep.launch))
-
-
-def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: content[key] for key in ("run", "cluster", "options", "settle")}
 
 
 def _as_dict(launch: Launch) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from harness.cluster.state import stage_states
 from harness.config import Launch, load
 from harness.errors import UserError
 from harness.schema import StageConfig
-from harness.states import ENDED, StageState, trial_state
+from harness.states import ENDED, FINISHED, StageState, trial_state
 from harness.store.identity import STAGE_ID
 from harness.store.store import Store
 from harness.sweep.plan import Plan, make_plan, part_of
@@ -99,6 +99,10 @@ def read_states(
 
 def _unfinished(states: Mapping[str, StageState]) -> set[str]:
     return {stage for stage, state in states.items() if state.name not in ENDED}
+
+
+def _finished(states: Mapping[str, StageState]) -> set[str]:
+    return {stage for stage, state in states.items() if state.name in FINISHED}
 
 
 def _unfinished_outside(store: Store, sweep: str, stages: Collection[str]) -> set[str]:
@@ -202,7 +206,9 @@ def _read(
         unfinished.add(decision_name(launch, plan))
     scheduler = query_scheduler(store.root, unfinished, heartbeat, must_answer)
     states = _as_scheduler_says(store, plan.stages, states, scheduler)
-    sweep = replace(sweep, scheduler=scheduler).with_states(states)
+    if _finished(states) != _finished(sweep.states):  # results came while SLURM was asked
+        sweep = sweep.with_states(states)
+    sweep = replace(sweep, scheduler=scheduler, states=states)
     ruled_out = sweep.settlement.ruled_out if sweep.settlement else frozenset[str]()
     return replace(sweep, trials=select_trials(plan, states, launch, ruled_out))
 

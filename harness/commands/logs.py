@@ -150,7 +150,7 @@ def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
 
 def _is_open(sweep: Sweep) -> bool:
     """Return whether a selected trial runs or waits, or a worker still holds one of its stages."""
-    if any(trial["state"] in UNDER_WAY for trial in sweep.trials):
+    if decision.queued(sweep) or any(trial["state"] in UNDER_WAY for trial in sweep.trials):
         return True
     claims = [look(sweep.store.folder(stage)) for stage in sweep.stages()]
     return any(claim is not None and claim.live for claim in claims)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from submitit.helpers import Checkpointable
-
 from harness.cluster import Sweep, decision, environment, read_again
 from harness.cluster.job_registry import CANCELLED
 from harness.cluster.submission import Submission
@@ -54,11 +52,11 @@ def describe_failures(sweep: Sweep) -> list[str]:
     ]
 
 
-class NextRound(Checkpointable):
+class NextRound:
     """What the job runs that decides the next round: it queues it, or says why the rounds end.
 
-    It is Checkpointable so that submitit requeues it at its time limit. It can be repeated at any
-    point, because it continues from what the store and SLURM's queue say.
+    SLURM may start it again at any point, because it continues from what the store and the queue
+    say. It is not Checkpointable: submitit would requeue it at every time limit, without an end.
     """
 
     def __call__(self, path: str, part: int = 0) -> str:

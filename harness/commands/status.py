@@ -84,7 +84,7 @@ def _watch(sweep: Sweep, columns: Sequence[str], words: Sequence[str]) -> Sweep:
                 control("\x1b[H\x1b[2J")
             print(screen(sweep, columns, words), flush=True)
             is_over = all(t["state"] not in UNDER_WAY for t in sweep.trials)
-            if is_over and not sweep.scheduler.problem:
+            if is_over and not sweep.scheduler.problem and not decision.queued(sweep):
                 return sweep
             time.sleep(WATCH_SECONDS)
             sweep = read_again(sweep.launch, sweep.plan)

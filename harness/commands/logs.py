@@ -72,7 +72,7 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
             path = job_logs[stage][1] if stage in job_logs else None
         if path is not None and path.is_file():
             stages_of.setdefault(path, []).append(stage)
-    log = decision.last_log(sweep) if sweep.launch.options["where"] is None else None
+    log = decision.last_log(sweep) if sweep.launch.options.get("where") is None else None
     if log is not None:
         stages_of[log] = ["decision of the next round"]
     return {path: stages_of[path] for path in sorted(stages_of, key=lambda p: p.stat().st_mtime)}

@@ -1,7 +1,8 @@
 """Statistics of few seeds: plain numbers in, plain numbers out; no tables, no files.
 
 `estimates` has the spreads, t intervals, tests and their correction; `unimodal` the smooth optimum
-and its drift over sizes; `spearman` the rank correlation. Only NumPy and SciPy are needed.
+and its drift over sizes; `loss` what each magnitude loses against the best; `spearman` the rank
+correlation. Only NumPy and SciPy are needed.
 """
 
 from harness.statistics.estimates import (
@@ -24,6 +25,7 @@ from harness.statistics.estimates import (
     t_tails,
     ties,
 )
+from harness.statistics.loss import Losses, losses
 from harness.statistics.spearman import FEWEST_PAIRS, rank_correlation
 from harness.statistics.unimodal import (
     DRAWS,
@@ -37,7 +39,7 @@ from harness.statistics.unimodal import (
 
 __all__ = [
     "ALPHA", "DRAWS", "FEWEST_MAGNITUDES", "FEWEST_PAIRS", "NORMAL_QUANTILE", "NO_ESTIMATE",
-    "UNKNOWN", "Estimate", "Evidence", "Optimum", "Spread", "choose", "contrast", "detectable",
-    "difference", "drift", "evidence", "half_width", "holm", "mean", "optimum", "pooled",
-    "rank_correlation", "spreads", "t_quantile", "t_tails", "ties",
+    "UNKNOWN", "Estimate", "Evidence", "Losses", "Optimum", "Spread", "choose", "contrast",
+    "detectable", "difference", "drift", "evidence", "half_width", "holm", "losses", "mean",
+    "optimum", "pooled", "rank_correlation", "spreads", "t_quantile", "t_tails", "ties",
 ]  # fmt: skip

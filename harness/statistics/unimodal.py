@@ -8,7 +8,7 @@ The curve of a size is taken to rise up to its optimum o and to fall after it:
 Exponent 1 is a kink and 2 a parabola; the ratio lets one side be up to 32 times as steep as the
 other. Optimum, ratio and exponent are integrated over a grid of values, with the priors below;
 level, depth (>= 0) and the size of the noise, which is estimated from few seeds, are integrated in
-closed form, which gives Student's t (`_log_likelihood`).
+closed form, which gives Student's t (`fit`).
 
 The family describes a curve near its top. Therefore a cell that lies d below the best mean counts
 with an additional error of 0.2 d. Otherwise one magnitude at which training collapses would move
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ EXPONENTS = {1.0: 0.4, 1.5: 0.2, 2.0: 0.4}  # with their prior probabilities
 LOG2_RATIOS = np.arange(-5.0, 6.0)
 RATIO_DEVIATION = 3.0  # standard deviation of the normal prior of log2(ratio)
 LOG_PRIOR = np.log(list(EXPONENTS.values()))  # [exponents]
+LOG_RATIO_PRIOR = -0.5 * (LOG2_RATIOS / RATIO_DEVIATION) ** 2  # [ratios], up to a constant
 MISFIT = 0.2  # error of the family at a cell, as a share of its distance from the best mean
 DRAWS = 20_000
 """Draws of a drift. A share of 0.05 of them has a standard error of 0.0015."""
@@ -81,24 +83,49 @@ def evidence(
     """
     if len(set(magnitudes)) < FEWEST_MAGNITUDES or not freedom > 0:
         return None
+    y, weights = centred(means, errors)
+    logs = []
+    for curves in curves_of(tuple(magnitudes)):
+        by_ratio = fit(curves, y, weights, freedom).log.reshape(len(POSITIONS), -1)
+        weighted = by_ratio + LOG_RATIO_PRIOR - logsumexp(LOG_RATIO_PRIOR)
+        logs.append(logsumexp(weighted, axis=1))
+    return np.array(logs)
+
+
+def centred(
+    means: Sequence[float] | NDArray[np.float64], errors: Sequence[float] | NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means of cells less their weighted mean, and the weights, 1 / variance."""
     y = np.asarray(means, float)
     # Where all seeds agree the errors are 0; then the curve passes through the means.
     least_errors = np.maximum(np.asarray(errors, float), 1e-9)
     weights = 1 / (least_errors**2 + (MISFIT * (y.max() - y)) ** 2)
-    y = y - np.average(y, weights=weights)
-    curves_of = _curves(tuple(magnitudes))
-    return np.array([_log_likelihood(curves, y, weights, freedom) for curves in curves_of])
+    return y - np.average(y, weights=weights), weights
 
 
-def _log_likelihood(
+class Fit(NamedTuple):
+    """How well curves of one exponent explain the means of one size; arrays are [curves].
+
+    Given a curve, depth * length - t0 has Student's t distribution with `total` degrees of freedom,
+    times `scale`, cut off where the depth is below 0.
+    """
+
+    log: NDArray[np.float64]  # logarithm of the likelihood, up to a constant
+    t0: NDArray[np.float64]  # least-squares depth, in units of its standard error
+    length: NDArray[np.float64]  # 1 / standard error of the depth
+    scale: NDArray[np.float64]
+    total: float  # degrees of freedom
+
+
+def fit(
     curves: NDArray[np.float64],
     y: NDArray[np.float64],
     weights: NDArray[np.float64],
     freedom: float,
-) -> NDArray[np.float64]:
-    """Return the logarithm of the likelihood of each position of the optimum, [positions].
+) -> Fit:
+    """Return how well each curve explains the means of one size.
 
-    `curves` are those of one exponent, `y` the means of n cells less their weighted mean. Up to a
+    `curves` are [curves, cells], `y` the means of n cells less their weighted mean. Up to a
     constant, the likelihood of a curve x is that of a linear model with three unknowns:
 
         y[i] = level + depth * x[i] + noise of variance s^2 / weights[i],  depth >= 0
@@ -119,25 +146,21 @@ def _log_likelihood(
        sqrt((freedom + residual) / total), so the mean of Phi(t0 / s) is the distribution function
        of Student's t at t0 / sqrt((freedom + residual) / total), and the integral is that times
        (freedom + residual)^(-total / 2).
-
-    The likelihood of a position is the mean over the ratios, weighted with their prior.
     """
     curves = curves - np.average(curves, weights=weights, axis=1)[:, None]
     length = np.sqrt(curves**2 @ weights)
     t0 = (curves @ (weights * y)) / length
     residual = np.maximum((weights * y**2).sum() - t0**2, 0.0)
     total = freedom + len(y) - 2
-    scaled = t0 / np.sqrt((freedom + residual) / total)
+    scale = np.sqrt((freedom + residual) / total)
     with np.errstate(divide="ignore"):  # log(0) of an impossible depth is minus infinity
-        positive_depth = np.log(stdtr(total, scaled))
+        positive_depth = np.log(stdtr(total, t0 / scale))
     log = -total / 2 * np.log1p(residual / freedom) + positive_depth
-    log_prior = -0.5 * (LOG2_RATIOS / RATIO_DEVIATION) ** 2
-    by_ratio = log.reshape(len(POSITIONS), -1) + log_prior - logsumexp(log_prior)
-    return np.asarray(logsumexp(by_ratio, axis=1))
+    return Fit(log, t0, length, scale, total)
 
 
 @lru_cache(maxsize=64)
-def _curves(magnitudes: tuple[float, ...]) -> list[NDArray[np.float64]]:
+def curves_of(magnitudes: tuple[float, ...]) -> list[NDArray[np.float64]]:
     """Return the curves of depth 1 and level 0 of each exponent, [positions * ratios, cells]."""
     x = np.array(magnitudes)
     below = np.maximum(POSITIONS[:, None] - x, 0)[:, None, :]  # [positions, 1, cells]

@@ -7,15 +7,21 @@ same choices whatever was interrupted, resumed, or trained before by another swe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
+from harness import statistics as stats
 from harness.fields import Frozen, PositiveInt
 from harness.schema import Magnitude
 from harness.sweep.grid import Trial
+
+NONE = "none"
+CELL = ("magnitude", "seed")  # axes that do not distinguish sizes
 
 
 class SettleConfig(Frozen):
@@ -49,80 +55,239 @@ class Settlement:
     sizes: tuple[SizeState, ...]
 
 
+FIRST_MAGNITUDES = 4  # of a size, in the first round, beside `none`
+LEAST_ROUND = 4  # trials of an open size in a later round
+GROWTH = 0.5  # the same, as a share of the trials that the size has
+ERRORS = 0.05  # highest probability that the choice of a settled size is not good enough
+
+
+@dataclass(frozen=True)
+class _Size:
+    """The trials of one size: ids by magnitude, in the grid's order, as many as the rule allows."""
+
+    values: Mapping[str, Any]
+    trials: dict[Magnitude, list[str]]
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What the completed rounds say about one size, and the trials of its next round, if any."""
+
+    best: Magnitude | None
+    open: Sequence[Magnitude]  # may be the best
+    ruled_out: Sequence[Magnitude]
+    reason: str
+    following: Sequence[str] = ()
+
+
 def settle(
     trials: Sequence[Trial], rule: SettleConfig, results: Mapping[str, float | None]
 ) -> Settlement:
     """Return the first round that has a trial without a result, or the end of the sweep.
 
     `results` has the validation top-1, a share, of each finished trial by its id; None for one that
-    diverged. Results of trials that no round has chosen are not looked at.
+    diverged. Results of trials that no round has chosen are not looked at. All open sizes have
+    their rounds at the same time; a size is judged by its own results.
     """
-    sizes: dict[str, list[Trial]] = {}
-    for trial in trials:
-        cell = {k: v for k, v in trial.cell.items() if k not in ("magnitude", "seed")}
-        sizes.setdefault(repr(cell), []).append(trial)
-    seeds = list(dict.fromkeys(t.cell["seed"] for t in trials))
-    active = {
-        key: list(dict.fromkeys(t.cell["magnitude"] for t in ts)) for key, ts in sizes.items()
-    }
-    done: dict[str, bool] = dict.fromkeys(sizes, False)
-    chosen: set[str] = set()
-    count, number = rule.seeds[0], 1
+    sizes = _sizes(trials, rule)
+    verdicts = [_first_round(size, rule) for size in sizes]
+    number, chosen = 1, set[str]()
     while True:
-        new = [
-            t
-            for key, ts in sizes.items()
-            for t in ts
-            if not done[key]
-            and t.cell["magnitude"] in active[key]
-            and t.cell["seed"] in seeds[:count]
-            and t.id not in chosen
-        ]
-        chosen |= {t.id for t in new}
-        if any(t.id not in results for t in new) or not new:
+        newest = {trial for verdict in verdicts for trial in verdict.following}
+        chosen |= newest
+        if not newest or not newest <= results.keys():
             break
-        for key, ts in sizes.items():
-            means = {}
-            for m in active[key]:
-                values = [
-                    results[t.id] or 0.0 for t in ts if t.id in chosen and t.cell["magnitude"] == m
-                ]
-                means[m] = sum(values) / len(values)
-            best = max(means.values())
-            active[key] = [m for m in active[key] if 100 * (best - means[m]) <= rule.within]
-            done[key] = len(active[key]) == 1 or count >= rule.seeds[1]
-        count, number = count + 1, number + 1
-    order = {t.id: i for i, t in enumerate(trials)}
-    ids = {t.id for t in new}
-    ruled = {
-        t.id
-        for key, ts in sizes.items()
-        for t in ts
-        if t.id not in chosen and (done[key] or t.cell["magnitude"] not in active[key])
+        known = {trial: results[trial] for trial in chosen}
+        verdicts = [
+            _judge(size, rule, known) if verdict.following else verdict
+            for size, verdict in zip(sizes, verdicts, strict=True)
+        ]
+        number += any(verdict.following for verdict in verdicts)
+    pairs = list(zip(sizes, verdicts, strict=True))
+    undecided = {
+        trial
+        for size, verdict in pairs
+        if verdict.following
+        for ids in size.trials.values()
+        for trial in ids
     }
-    states = []
-    for key, ts in sizes.items():
-        cell = {k: v for k, v in ts[0].cell.items() if k not in ("magnitude", "seed")}
-        every = list(dict.fromkeys(t.cell["magnitude"] for t in ts))
-        counts = {
-            m: sum(t.id in chosen and t.id in results for t in ts if t.cell["magnitude"] == m)
-            for m in every
-        }
-        states.append(
-            SizeState(
-                cell,
-                active[key][0],
-                tuple(active[key]),
-                tuple(m for m in every if m not in active[key]),
-                counts,
-                done[key],
-                "it is the best" if done[key] else "more seeds may tell",
-            )
-        )
     return Settlement(
         number,
-        tuple(sorted(ids, key=order.__getitem__)),
+        tuple(trial.id for trial in trials if trial.id in newest),
         frozenset(chosen),
-        frozenset(ruled),
-        tuple(states),
+        frozenset({trial.id for trial in trials} - chosen - undecided),
+        tuple(_state(size, verdict, chosen & results.keys()) for size, verdict in pairs),
     )
+
+
+def _sizes(trials: Sequence[Trial], rule: SettleConfig) -> list[_Size]:
+    """Return the sizes, in the grid's order."""
+    sizes: dict[str, _Size] = {}
+    for trial in trials:
+        values = {axis: value for axis, value in trial.cell.items() if axis not in CELL}
+        size = sizes.setdefault(repr(values), _Size(values, {}))
+        ids = size.trials.setdefault(trial.cell["magnitude"], [])
+        if len(ids) < rule.seeds[1]:
+            ids.append(trial.id)
+    return list(sizes.values())
+
+
+def _state(size: _Size, verdict: _Verdict, finished: Collection[str]) -> SizeState:
+    is_settled = not verdict.following
+    return SizeState(
+        size.values,
+        verdict.best,
+        () if is_settled else tuple(verdict.open),
+        tuple(verdict.ruled_out),
+        {m: sum(trial in finished for trial in ids) for m, ids in size.trials.items()},
+        is_settled,
+        verdict.reason,
+    )
+
+
+def _first_round(size: _Size, rule: SettleConfig) -> _Verdict:
+    """Return the first trials: of magnitudes that are spread evenly over those of the grid.
+
+    `none`, the lowest and the highest are among them. A size with one magnitude, such as a control,
+    has all its trials in the first round.
+    """
+    numbers = sorted(float(m) for m in size.trials if m != NONE)
+    first, seeds = numbers, rule.seeds[0]
+    if len(size.trials) == 1:
+        seeds = rule.seeds[1]
+    elif len(numbers) > FIRST_MAGNITUDES:
+        at = np.rint(np.linspace(0, len(numbers) - 1, FIRST_MAGNITUDES)).astype(int)
+        first = [numbers[index] for index in at]
+    following = [
+        trial for m, ids in size.trials.items() if m in (NONE, *first) for trial in ids[:seeds]
+    ]
+    return _Verdict(None, list(size.trials), [], "its first round is not finished", following)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the results of a size say about its best magnitude.
+
+    `shares` has the magnitudes that may be the best, with the shares of the size's seeds that they
+    should have. `doubt` says why `best` is not good enough; it is empty where it is.
+    """
+
+    best: Magnitude | None
+    shares: Mapping[Magnitude, float]
+    least_seeds: int  # with which each of these magnitudes is trained before the size is settled
+    doubt: str
+
+
+def _judge(size: _Size, rule: SettleConfig, known: Mapping[str, float | None]) -> _Verdict:
+    """Return the verdict on a size from all results that it has."""
+    results = {m: [known[t] for t in ids if t in known] for m, ids in size.trials.items()}
+    scores = {m: [r for r in of_m if r is not None] for m, of_m in results.items()}
+    left = {m: len(ids) - len(results[m]) for m, ids in size.trials.items()}
+    diverged = {m: len(results[m]) - len(scores[m]) for m in results}
+    lost = [m for m in results if diverged[m] > 1 or not (scores[m] or left[m])]
+    candidates = [m for m in results if m not in lost]
+    if len(results) == 1 or not candidates:
+        reason = "it has one magnitude" if candidates else "every magnitude diverged"
+        return _Verdict(candidates[0] if candidates else None, [], lost, reason)
+    sound = [m for m in candidates if scores[m] and not diverged[m]]
+    view = _view({m: scores[m] for m in candidates}, sound, rule)
+    following: list[Magnitude] = []
+    for m in view.shares:
+        least = max(view.least_seeds, 2 * diverged[m])  # one diverged seed does not decide
+        following += [m] * min(least - len(results[m]), left[m])
+    if view.doubt:
+        count = max(LEAST_ROUND, math.ceil(GROWTH * sum(map(len, results.values()))))
+        following += _apportion(view.shares, results, left, following, count)
+    ruled_out = [m for m in results if m not in view.shares]
+    if following:
+        doubt = view.doubt or f"{_names(following)} may be the best, with too few seeds to tell"
+        ids = [t for m in results for t in size.trials[m][len(results[m]) :][: following.count(m)]]
+        return _Verdict(view.best, list(view.shares), ruled_out, doubt, ids)
+    if view.doubt:
+        reason = f"its seeds are used up, and {view.doubt}"
+    else:
+        reason = f"no magnitude is better than {view.best} by more than {rule.within:g} points"
+        if not ruled_out:
+            reason = f"no difference beyond {rule.within:g} points is found: {reason}"
+    return _Verdict(view.best, list(view.shares), ruled_out, reason)
+
+
+def _apportion(
+    shares: Mapping[Magnitude, float],
+    results: Mapping[Magnitude, Sequence[float | None]],
+    left: Mapping[Magnitude, int],
+    following: Sequence[Magnitude],
+    count: int,
+) -> list[Magnitude]:
+    """Return the magnitudes of further seeds, until a round has `count` trials or none is left.
+
+    All seeds of a size, old and new, come as close to the shares as they can: each seed goes to the
+    magnitude with the highest share / (its seeds + 1), as D'Hondt's method gives seats to parties.
+    """
+    added: list[Magnitude] = []
+    while len(following) + len(added) < count:
+        new = {m: following.count(m) + added.count(m) for m in shares}
+        possible = [m for m in shares if new[m] < left[m]]
+        if not possible:
+            break
+        added.append(max(possible, key=lambda m: shares[m] / (len(results[m]) + new[m] + 1)))
+    return added
+
+
+def _view(
+    scores: Mapping[Magnitude, Sequence[float]], sound: Sequence[Magnitude], rule: SettleConfig
+) -> _View:
+    """Return what the scores of the candidates say; a `sound` one has results and none diverged.
+
+    The posterior is that of smooth curves (`harness.statistics.loss`), `none` apart. The means
+    themselves must not contradict it.
+    """
+    trained = {m: of_m for m, of_m in scores.items() if of_m}
+    means = {m: stats.mean(of_m) for m, of_m in trained.items()}
+    highest = max(sound, key=means.__getitem__, default=None)
+    if len(scores) == 1 and highest is not None:  # trainings diverged at all others
+        return _View(highest, {highest: 1.0}, rule.seeds[0], "")
+    noise = stats.spreads(trained)
+    freedom = min((spread.freedom for spread in noise.values()), default=0.0)
+    if not freedom:
+        # second seeds come before further magnitudes
+        shares = {m: 1.0 if m in trained else 0.1 for m in scores}
+        return _View(highest, shares, 0, "its noise is not known")
+    # `none` without a result has no place in the posterior; a second seed of it follows
+    placed = [m for m in scores if m != NONE or m in trained]
+    positions: list[float | None] = [None if m == NONE else float(m) for m in placed]
+    if len(placed) == 2:  # then it only matters that they differ
+        positions = [0.0, 1.0]
+    at_curve = [m for m, at in zip(placed, positions, strict=True) if at is not None]
+    if not sound or sum(m in trained for m in at_curve) < min(max(len(at_curve), 2), 3):
+        doubt = "too many of its trainings diverged"
+        return _View(highest, dict.fromkeys(scores, 1.0), rule.seeds[0], doubt)
+    posterior = stats.losses(
+        positions,
+        [means.get(m, math.nan) for m in placed],
+        [
+            noise[m].deviation / math.sqrt(len(trained[m])) if m in trained else math.nan
+            for m in placed
+        ],
+        freedom,
+        rule.within / 100,
+        [m in sound for m in placed],
+    )
+    best = placed[posterior.choice]
+    # rounded, so that equal shares are equal on every machine, and the grid's order decides
+    shares = dict.fromkeys(scores, 1.0) | dict(zip(placed, posterior.best.round(6), strict=True))
+    shares = {m: share for m, share in shares.items() if share >= ERRORS / len(scores)}
+    higher = [m for m in sound if means[m] > means[best] + rule.within / 100]
+    if higher:
+        shares = {m: 1.0 for m in scores if m in (best, *higher)}
+        doubt = f"{_names(higher)} did better than {best}, which the curve takes for the best"
+        return _View(best, shares, rule.seeds[0], doubt)
+    doubt = ""
+    if posterior.exceeds > ERRORS:
+        share = f"{posterior.exceeds:.0%}"
+        doubt = f"{best} is worse than the best by more than {rule.within:g} points at {share}"
+    return _View(best, shares, rule.seeds[0], doubt)
+
+
+def _names(magnitudes: Sequence[Magnitude]) -> str:
+    return " and ".join(map(str, dict.fromkeys(magnitudes)))

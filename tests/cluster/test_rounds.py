@@ -22,7 +22,7 @@ dataset: {train_size: 256, validation_size: 128, test_size: 128}
 recipe: {epochs: 2, batch_size: 32}
 run: {engine: ddp, checkpoint_seconds: 0.2}
 axes: {width: [0.25], magnitude: [none, 0.3, 0.6], seed: [0, 1, 2, 3]}
-settle: {within: 50, seeds: [2, 4]}
+settle: {within: 0.5, seeds: [2, 4]}
 """
 PATIENCE = 120.0  # seconds until a launch must have begun to train
 

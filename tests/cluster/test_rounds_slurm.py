@@ -18,7 +18,7 @@ dataset: {train_size: 256, validation_size: 128, test_size: 128}
 recipe: {epochs: 1, batch_size: 32}
 run: {engine: ddp}
 axes: {magnitude: [none, 0.5], seed: [0, 1, 2]}
-settle: {within: 50, seeds: [1, 3]}
+settle: {within: 0.5, seeds: [1, 3]}
 """
 
 

@@ -42,13 +42,14 @@ def check_budget(sweep: Sweep, remaining: Sequence[str]) -> str:
 
 
 def spent_hours(sweep: Sweep) -> float:
-    """Return the device-hours of the finished stages that launches of this sweep trained.
+    """Return the device-hours of the stages of the rounds that launches of this sweep trained.
 
     What other sweeps had trained before is free.
     """
     records = launches.read(sweep.store, sweep.launch.grid.name)
     trained = {stage for record in records for stage in record["stages"]}
-    results = [state.result for stage, state in sweep.states.items() if stage in trained]
+    states = sweep.rounds_until_now().states
+    results = [state.result for stage, state in states.items() if stage in trained]
     return sum(result["timing"]["gpu_seconds"] for result in results if result) / 3600
 
 

@@ -1,6 +1,8 @@
 """Rounds of a sweep that settles on a real SLURM: they go on without a process that waits."""
 
 import json
+import shutil
+from collections import Counter
 
 import pytest
 
@@ -29,9 +31,9 @@ class Rounds:
         self.bed, self.store, self.grid = bed, folder / "store", folder / "rounds.yaml"
         self.grid.write_text(GRID)
 
-    def run(self, verb, *more, code=0):
+    def run(self, verb, *more, code=0, **options):
         words = (f"grid={self.grid}", f"store={self.store}", "cluster=testbed", *more)
-        return self.bed.run(f"harness.{verb}", *words, code=code)
+        return self.bed.run(f"harness.{verb}", *words, code=code, **options)
 
     def status(self, *more):
         return json.loads(self.run("status", "format=json", *more))
@@ -107,3 +109,25 @@ def test_a_decision_is_queued_once_and_again_where_it_was_lost(bed, rounds):
     bed.wait(lambda: not bed.jobs())
     assert "round 1 is not queued (the decision's job" in rounds.run("status")
     assert "was cancelled): launch again" in rounds.run("status")
+
+
+def test_the_number_of_calls_to_slurm_does_not_depend_on_the_number_of_trials(
+    bed, rounds, tmp_path
+):
+    tools, calls = tmp_path / "bin", tmp_path / "calls"
+    tools.mkdir()
+    for name in ("sbatch", "squeue", "scancel", "scontrol", "sacct"):
+        script = f'#!/bin/sh\necho {name} >> {calls}\nexec {shutil.which(name)} "$@"\n'
+        (tools / name).write_text(script)
+        (tools / name).chmod(0o700)
+    env = {**bed.env, "PATH": f"{tools}:{bed.env['PATH']}"}
+    counted = []
+    for number, widths in enumerate(("[0.25]", "[0.25,0.5,0.75,1]")):
+        rounds.store = tmp_path / f"store-{number}"
+        for verb, more in (("launch", HELD), ("launch", HELD), ("status", ""), ("cancel", "")):
+            calls.write_text("")
+            rounds.run(verb, f"axes.width={widths}", *([more] if more else []), env=env)
+            counted.append(Counter(calls.read_text().split()))
+    assert counted[:4] == counted[4:]
+    assert counted[0]["sbatch"] == 4  # two kinds of jobs tested, one array, one decision
+    assert max(count["squeue"] for count in counted) <= 2

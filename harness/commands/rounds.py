@@ -25,16 +25,19 @@ def train_rounds(sweep: Sweep, words: list[str]) -> int:
     while remaining := stages_to_train(sweep.rounds_until_now()):
         if why := check_budget(sweep, remaining):
             print(f"the rounds end here: {why}")
-            break
+            return code
         if sweep.settlement is not None:
             print(f"round {sweep.settlement.number}", flush=True)
         code = max(code, train_here(sweep, words))
         if sweep.settlement is None or code == STOPPED:
             return code
         sweep = read_again(sweep.launch, sweep.plan)
-    for line in [*describe_failures(sweep), *describe_sizes(sweep)]:
+    failures = describe_failures(sweep)
+    if sweep.settlement is not None and sweep.settlement.round and not failures:
+        print(f"other launches train round {sweep.settlement.number}: launch again when it is done")
+    for line in [*failures, *describe_sizes(sweep)]:
         print(line)
-    return 1 if describe_failures(sweep) else code
+    return 1 if failures else code
 
 
 def describe_failures(sweep: Sweep) -> list[str]:

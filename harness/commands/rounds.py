@@ -24,7 +24,7 @@ def train_rounds(sweep: Sweep, words: list[str]) -> int:
     code = 0
     while remaining := stages_to_train(sweep.rounds_until_now()):
         if why := check_budget(sweep, remaining):
-            print(f"the rounds end here: {why}")
+            print("\n".join([f"the rounds end here: {why}", *describe_sizes(sweep)]))
             return code
         if sweep.settlement is not None:
             print(f"round {sweep.settlement.number}", flush=True)

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from harness.cluster.job_registry import read_records
+from harness.cluster.job_registry import read_records, submission_lock
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 HELD = "cluster.slurm.extra={begin: now+1hour}"
@@ -49,11 +49,16 @@ class Rounds:
         return [part for part in self.submissions() if part[0].startswith("decision-")]
 
     @contextlib.contextmanager
-    def suspended_decision(self):
-        """Wait until the queued decision runs, and suspend it; yields its job and its processes."""
+    def running_decision(self):
+        """Wait until the queued decision runs, which cannot queue anything in this context.
+
+        Yields its job and its processes.
+        """
         (job,) = self.status()["decisions"]
-        self.bed.wait(lambda: self.bed.jobs().get(job) == "RUNNING", pause=0.05)
-        with self.bed.frozen_when(self.store, lambda: self.bed.jobs().get(job) == "RUNNING"):
+        self.bed.wait(lambda: len(list(self.store.glob("stages/*/*/result.json"))) > 1)
+        with submission_lock(self.store):
+            self.bed.wait(lambda: self.bed.jobs().get(job) == "RUNNING")
+            self.bed.wait(lambda: self.bed.workers(self.store))
             yield job, self.bed.workers(self.store)
 
 
@@ -78,14 +83,14 @@ def test_rounds_go_on_by_themselves_and_end_at_a_failure(bed, rounds, tmp_path):
     assert not bed.jobs()
 
     rounds.run("launch", "retry=failed")
-    with rounds.suspended_decision() as (job, pids):
+    with rounds.running_decision() as (job, pids):
         bed.send(pids, signal.SIGKILL)
     bed.drain()
     said = rounds.run("status")
     assert f"round 2 is not queued (the decision's job {job} ended before it" in said
 
     rounds.run("launch")
-    with rounds.suspended_decision() as (job, _):
+    with rounds.running_decision() as (job, _):
         bed.slurm("scontrol", "requeue", job)
     rounds.grid.write_text("not a grid")  # the decisions do not read it
     bed.drain()

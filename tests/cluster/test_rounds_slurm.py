@@ -49,13 +49,15 @@ class Rounds:
         return [part for part in self.submissions() if part[0].startswith("decision-")]
 
     @contextlib.contextmanager
-    def running_decision(self):
+    def running_decision(self, results):
         """Wait until the queued decision runs, which cannot queue anything in this context.
 
+        It waits for the lock that is taken after so many `results`, before the round's last one.
         Yields its job and its processes.
         """
         (job,) = self.status()["decisions"]
-        self.bed.wait(lambda: len(list(self.store.glob("stages/*/*/result.json"))) > 1)
+        finished = self.store.glob
+        self.bed.wait(lambda: len(list(finished("stages/*/*/result.json"))) >= results)
         with submission_lock(self.store):
             self.bed.wait(lambda: self.bed.jobs().get(job) == "RUNNING")
             self.bed.wait(lambda: self.bed.workers(self.store))
@@ -83,14 +85,14 @@ def test_rounds_go_on_by_themselves_and_end_at_a_failure(bed, rounds, tmp_path):
     assert not bed.jobs()
 
     rounds.run("launch", "retry=failed")
-    with rounds.running_decision() as (job, pids):
+    with rounds.running_decision(1) as (job, pids):
         bed.send(pids, signal.SIGKILL)
     bed.drain()
     said = rounds.run("status")
     assert f"round 2 is not queued (the decision's job {job} ended before it" in said
 
     rounds.run("launch")
-    with rounds.running_decision() as (job, _):
+    with rounds.running_decision(5) as (job, _):
         bed.slurm("scontrol", "requeue", job)
     rounds.grid.write_text("not a grid")  # the decisions do not read it
     bed.drain()

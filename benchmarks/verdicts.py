@@ -39,6 +39,7 @@ SHARED = 0.9  # share of the variance of a run that validation and test have in 
 Curve = Callable[[int, float], float]  # (size, magnitude) -> points of accuracy, from the top
 Noise = Callable[[int, float], float]  # (size, magnitude) -> standard deviation, points
 Measure = Callable[["Scenario", pd.DataFrame], bool]
+Draw = Callable[["Scenario", np.random.Generator], pd.DataFrame]  # returns the rows of a sweep
 
 
 @dataclass(frozen=True)
@@ -352,12 +353,12 @@ def scenarios() -> list[Scenario]:
     return [*of_one_size(), *of_drift(), *of_arms()]
 
 
-def rates(scenario: Scenario, sweeps: int) -> dict[str, float]:
+def rates(scenario: Scenario, sweeps: int, draw: Draw = sweep) -> dict[str, float]:
     """Return for each measure the share of sweeps in which it holds."""
     chance = np.random.default_rng(sum(map(ord, scenario.name)))
     counts = dict.fromkeys(scenario.measures, 0)
     for _ in range(sweeps):
-        rows = sweep(scenario, chance)
+        rows = draw(scenario, chance)
         for name, (measure, _) in scenario.measures.items():
             counts[name] += measure(scenario, rows)
     return {name: count / sweeps for name, count in counts.items()}

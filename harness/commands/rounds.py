@@ -92,7 +92,7 @@ def _decide(waited: decision.Decision) -> str:
     for line in describe_sizes(sweep):
         print(line)
     if not settlement.round:
-        return "every size is settled"
+        return "every size has all trials that it needs"
     if failures := describe_failures(sweep):
         return failures[0]
     remaining = stages_to_train(part)

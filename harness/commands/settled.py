@@ -20,13 +20,13 @@ def describe_sizes(sweep: Sweep) -> list[str]:
     if settlement is None:
         return []
     axes = list(dict.fromkeys(axis for size in settlement.sizes for axis in size.size))
-    table = [[*axes, "best", "open", "seeds", "settled", "why"]]
+    table = [[*axes, "best", "open", "seeds", "ended", "why"]]
     for size in settlement.sizes:
         values = [_text(size.size.get(axis)) for axis in axes]
         best = "-" if size.best is None and not size.seeds else _text(size.best)
         still_open = " ".join(map(_text, size.open)) or "-"
-        is_settled = "yes" if size.is_settled else "no"
-        table.append([*values, best, still_open, _seeds(size), is_settled, size.reason])
+        ended = "yes" if size.is_settled else "no"
+        table.append([*values, best, still_open, _seeds(size), ended, size.reason])
     return [_heading(settlement), *format_table(table, left_columns=len(table[0]))]
 
 
@@ -96,8 +96,8 @@ def describe_bounds(sweep: Sweep, remaining: Collection[str]) -> list[str]:
 
 
 def _heading(settlement: Settlement) -> str:
-    settled = sum(size.is_settled for size in settlement.sizes)
-    sizes = f"{settled:,} of {len(settlement.sizes):,} sizes are settled"
+    ended = sum(size.is_settled for size in settlement.sizes)
+    sizes = f"{ended:,} of {len(settlement.sizes):,} sizes have all trials that they need"
     counts = f"{len(settlement.chosen):,} trials chosen, {len(settlement.ruled_out):,} ruled out"
     if not settlement.round:
         return f"{sizes}; {counts}"

@@ -22,6 +22,7 @@ from harness.statistics.unimodal import (
     fit,
 )
 
+STEP = 2  # of the positions of the optimum, every second, 0.02 apart, is as good as all
 NEGLIGIBLE = 1e-5  # posterior probability of a curve, relative to the likeliest, that is left out
 Array = NDArray[np.float64]
 
@@ -110,9 +111,14 @@ def _likely_curves(
 ) -> tuple[Array, Array, Array, Array, Array, float]:
     """Return the curves that are not negligible, their log posterior, and their fits."""
     y, weights = centred(means, errors)
-    log_ratio = np.tile(LOG_RATIO_PRIOR, len(POSITIONS))
+    log_ratio = np.tile(LOG_RATIO_PRIOR, len(POSITIONS[::STEP]))
     of_exponent = [
-        (curves, log_ratio + prior)
+        (
+            curves.reshape(len(POSITIONS), -1, len(magnitudes))[::STEP].reshape(
+                -1, len(magnitudes)
+            ),
+            log_ratio + prior,
+        )
         for curves, prior in zip(curves_of(magnitudes), LOG_PRIOR, strict=True)
     ]
     if len(magnitudes) == 2:  # one of the two is the higher

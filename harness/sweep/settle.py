@@ -58,6 +58,7 @@ class Settlement:
 FIRST_MAGNITUDES = 4  # of a size, in the first round, beside `none`
 LEAST_ROUND = 4  # trials of an open size in a later round
 GROWTH = 0.5  # the same, as a share of the trials that the size has
+RULED_OUT = 0.01  # highest probability that one of the magnitudes that are ruled out is the best
 ERRORS = 0.05  # highest probability that the choice of a settled size is not good enough
 
 
@@ -276,16 +277,19 @@ def _view(
     best = placed[posterior.choice]
     # rounded, so that equal shares are equal on every machine, and the grid's order decides
     shares = dict.fromkeys(scores, 1.0) | dict(zip(placed, posterior.best.round(6), strict=True))
-    shares = {m: share for m, share in shares.items() if share >= ERRORS / len(scores)}
-    higher = [m for m in sound if means[m] > means[best] + rule.within / 100]
-    if higher:
-        shares = {m: 1.0 for m in scores if m in (best, *higher)}
-        doubt = f"{_names(higher)} did better than {best}, which the curve takes for the best"
-        return _View(best, shares, rule.seeds[0], doubt)
+    shares = {m: share for m, share in shares.items() if share >= RULED_OUT / len(scores)}
     doubt = ""
     if posterior.exceeds > ERRORS:
-        share = f"{posterior.exceeds:.0%}"
-        doubt = f"{best} is worse than the best by more than {rule.within:g} points at {share}"
+        doubt = (
+            f"{best} is worse than the best by more than {rule.within:g} points "
+            f"with a probability of {posterior.exceeds:.0%}"
+        )
+    if highest is not None and means[highest] > means[best] + rule.within / 100:
+        # no curve of the family is right, or luck; more seeds of both tell
+        shares = {m: shares.get(m, 0.0) for m in scores if m in shares or m == highest}
+        shares |= {best: 1.0, highest: 1.0}
+        doubt = f"{highest} did better than {best}, which the smooth curve takes for the best"
+        best = highest
     return _View(best, shares, rule.seeds[0], doubt)
 
 

@@ -230,3 +230,65 @@ def test_optima_that_rise_drift_and_a_common_one_does_not():
 def test_no_optimum_from_two_magnitudes_or_one_seed():
     assert stats.evidence([0.2, 0.5], [0.7, 0.8], [0.1, 0.1], 4) is None
     assert stats.evidence([0.2, 0.5, 0.8], [0.7, 0.8, 0.7], [math.nan] * 3, 0) is None
+
+
+def test_the_loss_of_two_magnitudes_follows_from_the_t_test():
+    from scipy.integrate import quad
+    from scipy.stats import t
+
+    means, errors, freedom, margin = [0.80, 0.81], [0.004, 0.003], 6, 0.002
+    result = stats.losses([0.0, 1.0], means, errors, freedom, margin, [True, True])
+    # the lower one has the additional error of a curve that does not fit
+    error = math.hypot(*errors, 0.2 * 0.01)
+    lead = t(freedom, loc=0.01, scale=error)
+    assert result.choice == 1
+    assert result.best[0] == pytest.approx(lead.cdf(0))
+    assert result.exceeds == pytest.approx(lead.cdf(-margin))
+    expected, _ = quad(lambda x: x * lead.pdf(x), 0, 1, points=[0.01])
+    assert result.mean[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_none_is_compared_with_the_highest_of_the_curve():
+    errors = [0.001] * 4
+    on_curve = [0.80, 0.82, 0.80]
+    none = stats.losses([None, 0.2, 0.5, 0.8], [0.85, *on_curve], errors, 8, 0.003, [True] * 4)
+    assert none.choice == 0
+    assert none.best[0] > 0.999
+    assert none.mean[1:] == pytest.approx([0.05, 0.03, 0.05], abs=0.004)
+    curve = stats.losses([None, 0.2, 0.5, 0.8], [0.70, *on_curve], errors, 8, 0.003, [True] * 4)
+    alone = stats.losses([0.2, 0.5, 0.8], on_curve, errors[1:], 8, 0.003, [True] * 3)
+    assert curve.choice == 2
+    assert curve.best[1:] == pytest.approx(alone.best)
+    assert curve.mean[1:] == pytest.approx(alone.mean)
+    assert curve.exceeds == pytest.approx(alone.exceeds)
+
+
+def test_a_magnitude_without_results_is_judged_by_the_curve():
+    nan = math.nan
+    means, errors = [0.78, 0.80, nan, 0.80, 0.78], [0.002, 0.002, nan, 0.002, 0.002]
+    result = stats.losses([0.1, 0.3, 0.5, 0.7, 0.9], means, errors, 8, 0.003, [True] * 5)
+    assert result.choice == 2
+    assert result.best.sum() == pytest.approx(1)
+    trained = stats.losses(
+        [0.1, 0.3, 0.5, 0.7, 0.9], means, errors, 8, 0.003, [True, True, False, True, True]
+    )
+    assert trained.choice in (1, 3)
+    assert trained.exceeds > result.exceeds
+
+
+@pytest.mark.slow
+def test_the_probability_of_a_loss_is_that_of_curves_of_the_family():
+    chance, freedom, errors = random.Random(4), 8, [0.002] * 6
+    lost = predicted = 0.0
+    for _ in range(300):
+        top, depth = chance.random(), chance.uniform(0.0, 0.04)
+        curve = [-depth * ((m - top) / 0.4) ** 2 for m in GRID[:6]]
+        noise = math.sqrt(sum(chance.gauss(0, 1) ** 2 for _ in range(freedom)) / freedom)
+        means = [value + chance.gauss(0, 0.002) for value in curve]
+        result = stats.losses(
+            GRID[:6], means, [error * noise for error in errors], freedom, 0.002, [True] * 6
+        )
+        lost += max(curve) - curve[result.choice] > 0.002
+        predicted += result.exceeds
+    # four standard errors of a binomial number
+    assert lost <= predicted + 4 * math.sqrt(predicted)

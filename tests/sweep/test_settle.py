@@ -56,7 +56,8 @@ def test_the_choice_depends_on_the_results_of_chosen_trials_only():
     results = planted(grid, parabola(1, 0.4))
     *_, last = rounds(grid, RULE, results)
     end = settle(grid, RULE, results)
-    assert end.chosen == last.chosen and not end.round
+    assert end.chosen == last.chosen
+    assert not end.round
     shuffled = list(results)
     random.Random(1).shuffle(shuffled)
     assert settle(grid, RULE, {trial: results[trial] for trial in shuffled}) == end
@@ -78,7 +79,8 @@ def test_the_first_round_has_none_both_ends_and_the_first_seeds():
     state = settle(trials(sizes=[1.0]), RULE, {})
     expected = [f"1.0/{m}/{seed}" for m in ("none", 0.1, 0.3, 0.6, 1.0) for seed in (0, 1)]
     assert sorted(state.round) == sorted(expected)
-    assert not state.ruled_out and not state.sizes[0].is_settled
+    assert not state.ruled_out
+    assert not state.sizes[0].is_settled
 
 
 def test_a_peaked_curve_is_settled_by_a_quarter_of_the_full_grid():
@@ -95,7 +97,9 @@ def test_a_flat_curve_shows_no_difference():
     grid = trials(sizes=[1.0])
     state = settle(grid, RULE, planted(grid, lambda size, magnitude: 0.0, noise=0.1))
     (size,) = state.sizes
-    assert size.is_settled and not size.ruled_out and size.reason.startswith("no difference beyond")
+    assert size.is_settled
+    assert not size.ruled_out
+    assert size.reason.startswith("no difference beyond")
     assert len(state.chosen) < len(grid)
 
 
@@ -104,7 +108,8 @@ def test_no_trial_is_outside_the_grid_or_beyond_the_most_seeds():
     state = settle(grid, RULE, planted(grid, parabola(0.3, 0.4), noise=2.0))
     assert state.chosen <= {trial.id for trial in grid}
     assert all(size.seeds[m] <= 10 for size in state.sizes for m in size.seeds)
-    assert 0.4 in state.sizes[0].seeds and 0.4 not in state.sizes[1].seeds
+    assert 0.4 in state.sizes[0].seeds
+    assert 0.4 not in state.sizes[1].seeds
     assert {trial.id for trial in grid if trial.cell["seed"] > 9} <= state.ruled_out
 
 
@@ -154,7 +159,8 @@ def test_one_seed_settles_nothing():
 def test_equal_results_are_settled():
     grid = trials(sizes=[1.0])
     state = settle(grid, RULE, dict.fromkeys((trial.id for trial in grid), 0.5))
-    assert state.sizes[0].is_settled and len(state.chosen) == 18
+    assert state.sizes[0].is_settled
+    assert len(state.chosen) == 18
 
 
 def test_none_may_be_better_than_any_curve_through_the_others():

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from harness.cluster import Sweep
+from harness.states import FINISHED
 from harness.sweep import cost
 from harness.sweep.settle import Settlement, SizeState
 from harness.text_table import format_table
@@ -54,12 +55,12 @@ def as_dict(settlement: Settlement) -> dict[str, object]:
 
 def describe_cost(sweep: Sweep) -> str:
     """Return a sentence that compares what the rounds have spent with the full grid."""
-    settlement = sweep.settlement
-    assert settlement is not None
-    spent, _ = _hours(sweep, sweep.rounds_until_now().plan.stages, is_finished=True)
-    full, unknown = _hours(sweep, sweep.plan.stages)
-    text = f"the rounds spent {spent:.2f} device-hours"
-    trials = f"{len(settlement.chosen):,} of {_settled_trials(settlement, sweep):,} trials"
+    part = sweep.rounds_until_now()
+    spent, _ = _hours(sweep, part.stages(), is_finished=True)
+    finished = sum(trial["state"] in FINISHED for trial in part.trials)
+    full, unknown = _hours(sweep, sweep.stages())
+    text = f"the rounds took {spent:.2f} device-hours"
+    trials = f"{finished:,} of {len(sweep.trials):,} trials"
     if unknown:
         return f"{text} on {trials}; the cost of the full grid is not known (harness.pilot)"
     return f"{text} on {trials}; the full grid costs about {full:.2f}"
@@ -71,19 +72,16 @@ def describe_bounds(sweep: Sweep, remaining: Collection[str]) -> list[str]:
     assert settlement is not None
     if not settlement.round:
         return [f"  {line}" for line in describe_sizes(sweep)]
-    possible = [
-        stage
-        for stage, state in sweep.not_ruled_out().states.items()
-        if state.result is None and stage in set(sweep.stages())
-    ]
+    possible = [s for s in sweep.not_ruled_out().stages() if sweep.states[s].result is None]
+    every = sweep.stages()
     least, unknown = _hours(sweep, remaining)
     most, _ = _hours(sweep, possible)
-    full, _ = _hours(sweep, sweep.plan.stages)
+    full, _ = _hours(sweep, every)
     bounds = (
         f"at least this round, {len(remaining):,} stages; at most all seeds of the open "
-        f"magnitudes, {len(possible):,} stages; the full grid has {len(sweep.plan.stages):,}"
+        f"magnitudes, {len(possible):,} stages; the full grid has {len(every):,}"
     )
-    if not unknown and sweep.plan.stages:
+    if not unknown:
         bounds = (
             f"at least {least:.2f} device-hours, for this round; at most {most:.2f}, for all seeds "
             f"of the open magnitudes; the full grid costs about {full:.2f}"
@@ -114,11 +112,6 @@ def _seeds(size: SizeState) -> str:
 
 def _text(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _settled_trials(settlement: Settlement, sweep: Sweep) -> int:
-    """Return how many trials the sizes of the rounds have, those of the full grid."""
-    return len(sweep.trials) if sweep.launch.options.get("where") else len(sweep.plan.trials)
 
 
 def _hours(

@@ -102,7 +102,9 @@ def test_killed_at_random_moments_it_makes_the_same_choices(grid, tmp_path, monk
             time.sleep(0.05)
     pace.set(0)
     run("harness.launch", *words)
-    assert "nothing left to do" in run("harness.launch", *words)
+    again = run("harness.launch", *words)
+    assert "nothing left to do" in again
+    assert "1 of 1 sizes have all trials that they need" in again
 
     found, states_now = settled(words)
     assert found == expected, f"CHAOS_SEED={seed}"

@@ -24,7 +24,7 @@ def describe_sizes(sweep: Sweep) -> list[str]:
     table = [[*axes, "best", "open", "seeds", "ended", "why"]]
     for size in settlement.sizes:
         values = [_text(size.size.get(axis)) for axis in axes]
-        best = "-" if size.best is None and not size.seeds else _text(size.best)
+        best = "-" if size.best is None else _text(size.best)
         still_open = " ".join(map(_text, size.open)) or "-"
         ended = "yes" if size.is_settled else "no"
         table.append([*values, best, still_open, _seeds(size), ended, size.reason])

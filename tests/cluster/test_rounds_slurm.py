@@ -155,5 +155,5 @@ def test_the_number_of_calls_to_slurm_does_not_depend_on_the_number_of_trials(
             rounds.run(verb, f"axes.width={widths}", *([more] if more else []), env=env)
             counted.append(Counter(calls.read_text().split()))
     assert counted[:4] == counted[4:]
-    assert counted[0]["sbatch"] == 4  # two kinds of jobs tested, one array, one decision
+    assert counted[0]["sbatch"] == 5  # three questions whether SLURM would take such jobs
     assert max(count["squeue"] for count in counted) <= 2

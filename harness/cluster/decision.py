@@ -81,7 +81,9 @@ def queued(sweep: Sweep) -> dict[str, QueuedJob]:
 
 def is_missing(sweep: Sweep) -> bool:
     """Return whether jobs of the present round are queued, but no job that decides the next."""
-    if sweep.launch.cluster.executor != "slurm" or not jobs_of_round(sweep):
+    if sweep.settlement is None or sweep.launch.cluster.executor != "slurm":
+        return False
+    if not jobs_of_round(sweep):
         return False
     return not any(has_settings_of(sweep, folder) for folder in waiting(sweep).values())
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def queue_jobs(sweep: Sweep, words: list[str], next_round: Callable[..., Any]) -
 
     launch, plan, store = sweep.launch, sweep.plan, sweep.store
     with submission_lock(store.root) as lock:
-        sweep = read_again(launch, plan, lock.heartbeat)
+        # the selection stays: retry= has changed the states by which `where` selected
+        sweep = replace(read_again(launch, plan, lock.heartbeat), trials=sweep.trials)
         part = sweep.rounds_until_now()
         remaining = stages_to_train(part)
         # again, because another launch may have queued more

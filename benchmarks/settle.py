@@ -3,6 +3,7 @@
 python benchmarks/settle.py                       # 300 sweeps of every scenario, about an hour
 python benchmarks/settle.py sweeps=50 only=peaked
 python benchmarks/settle.py verdicts=true         # tables and claims, as benchmarks/verdicts.py
+python benchmarks/settle.py verdicts=true first=2 # with 2 first seeds of a magnitude, not 3
 
 A sweep has 4 sizes, 9 magnitudes and up to 10 seeds. All methods see the same results: the full
 grid with 1 to 10 seeds, `settle`, Optuna's TPE with as many trainings as `settle`, and successive
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +39,7 @@ OPTIONS = {
     "sweeps": Option(int, default=300, low=1),
     "only": Option(default=""),
     "verdicts": Option(bool, default=False),
+    "first": Option(int, default=3, low=1),
     "tpe": Option(bool, default=True),
 }
 MAGNITUDES = (NONE, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -277,7 +280,14 @@ def report(truth: Truth, measured: Measured) -> int:
     print(f"\n{truth.name}: {means['settle'][0]:.0f} trainings of {full}, "
           f"{rights['rounds']:.1f} rounds")  # fmt: skip
     shown = ["settle", "settle, highest mean", "elimination", "TPE"]
-    shown += ["full 1", "full 2", "full 5", "full 10", *(f"smooth {n}" for n in SMOOTH_SEEDS)]
+    shown += [
+        "full 1",
+        "full 2",
+        "full 3",
+        "full 5",
+        "full 10",
+        *(f"smooth {n}" for n in SMOOTH_SEEDS),
+    ]
     for name in (name for name in shown if name in means):
         print(f"  {name:32s} {means[name][0]:5.0f} trainings   loses {means[name][1]:.3f} points")
     if truth.name != "flat":
@@ -301,26 +311,29 @@ def report(truth: Truth, measured: Measured) -> int:
 # --- tables and claims of settled sweeps --------------------------------------------------------
 
 
-def settled(scenario: verdicts.Scenario, chance: np.random.Generator) -> pd.DataFrame:
-    """Return the rows of a sweep of 10 seeds that `settle` leaves."""
+def settled(
+    scenario: verdicts.Scenario, chance: np.random.Generator, first: int = 3
+) -> pd.DataFrame:
+    """Return the rows that `settle` leaves of a sweep of 10 seeds; `first` seeds in round 1."""
+    rule = SettleConfig(within=RULE.within, seeds=(first, SEEDS))
     rows = verdicts.sweep(replace(scenario, seeds=lambda size, magnitude: SEEDS), chance)
     arms = [name for arm in scenario.arms for name in arm]
     axes = list(dict.fromkeys([*arms, "magnitude", "seed"]))
     cells = rows[axes].to_dict("records")
     trials = [Trial(str(at), cell, config=None) for at, cell in enumerate(cells)]  # type: ignore[arg-type]
     values = [None if math.isnan(value) else value for value in rows["val_top1"]]
-    chosen = settle(trials, RULE, {str(at): value for at, value in enumerate(values)}).chosen
+    chosen = settle(trials, rule, {str(at): value for at, value in enumerate(values)}).chosen
     return rows[[str(at) in chosen for at in range(len(rows))]].reset_index(drop=True)
 
 
-def report_verdicts(sweeps: int, only: str) -> int:
+def report_verdicts(sweeps: int, only: str, first: int) -> int:
     """Print the rates of tables and of A1 and A2 on settled sweeps; return how many goals fail."""
     missed = 0
     for scenario in [*verdicts.of_one_size(), *verdicts.of_drift()]:
         has_own_seeds = {scenario.seeds(0, place) for place in verdicts.M8} != {3}
         if has_own_seeds or only not in scenario.name:
             continue
-        for name, rate in verdicts.rates(scenario, sweeps, settled).items():
+        for name, rate in verdicts.rates(scenario, sweeps, partial(settled, first=first)).items():
             goal = scenario.measures[name][1]
             holds = rate >= goal if goal > 0 else rate <= -goal
             missed += not holds
@@ -335,7 +348,7 @@ def main(args: list[str]) -> int:
     options = parse_options(args, OPTIONS)
     sweeps, only = options["sweeps"], options["only"]
     if options["verdicts"]:
-        return 1 if report_verdicts(sweeps, only) else 0
+        return 1 if report_verdicts(sweeps, only, options["first"]) else 0
     truths = [truth for truth in TRUTHS if only in truth.name]
     missed = [report(truth, simulate(truth, sweeps, options["tpe"])) for truth in truths]
     return 1 if any(missed) else 0

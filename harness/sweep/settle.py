@@ -48,7 +48,7 @@ class SizeState:
 class Settlement:
     """The state of a sweep that settles. `round` is empty when every size is settled."""
 
-    number: int  # of the round, from 1
+    number: int  # of the round, from 1; of the last one if every size is settled
     round: tuple[str, ...]  # ids of the round's trials, in the grid's order; some may be finished
     chosen: frozenset[str]  # ids of the trials of all rounds until now, this one included
     ruled_out: frozenset[str]  # ids of trials that the rule will not choose any more

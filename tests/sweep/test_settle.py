@@ -108,6 +108,7 @@ def test_no_trial_is_outside_the_grid_or_beyond_the_most_seeds():
     state = settle(grid, RULE, planted(grid, parabola(0.3, 0.4), noise=2.0))
     assert state.chosen <= {trial.id for trial in grid}
     assert all(size.seeds[m] <= 10 for size in state.sizes for m in size.seeds)
+    assert all(size.reason.startswith("its seeds are used up") for size in state.sizes)
     assert 0.4 in state.sizes[0].seeds
     assert 0.4 not in state.sizes[1].seeds
     assert {trial.id for trial in grid if trial.cell["seed"] > 9} <= state.ruled_out
@@ -167,3 +168,29 @@ def test_none_may_be_better_than_any_curve_through_the_others():
     grid = trials(sizes=[1.0])
     curve = lambda size, m: 1.0 if m == "none" else -4 * (m - 0.4) ** 2  # noqa: E731
     assert settle(grid, RULE, planted(grid, curve)).sizes[0].best == "none"
+
+
+def test_seeds_go_to_the_magnitudes_that_may_be_the_best():
+    grid = trials(sizes=[1.0])
+    results = planted(grid, parabola(8, 0.4), noise=1.5)
+    (size,) = settle(grid, SettleConfig(within=0.1, seeds=(2, 10)), results).sizes
+    assert size.seeds[0.4] == 10
+    assert max(size.seeds["none"], size.seeds[0.8], size.seeds[1.0]) <= 4
+
+
+def test_a_size_is_judged_by_its_own_results():
+    grid = trials()
+    results = planted(grid, parabola(1, 0.4))
+    other = results | {trial: 0.5 for trial in results if trial.startswith("0.5/")}
+    first, second = (settle(grid, RULE, of_both) for of_both in (results, other))
+    assert first.sizes[1] == second.sizes[1]
+    assert first.sizes[0] != second.sizes[0]
+
+
+def test_a_mean_far_above_the_choice_keeps_a_size_open():
+    grid = trials(magnitudes=(0.2, 0.4, 0.6, 0.8, 1.0), sizes=[1.0])
+    curve = lambda size, m: 1.0 if m == 1.0 else -20 * abs(m - 0.4)  # noqa: E731
+    results = planted(grid, curve, noise=0.25)
+    (size,) = settle(grid, RULE, results).sizes
+    assert size.best == 1.0
+    assert size.seeds[1.0] == 10

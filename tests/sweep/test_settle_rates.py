@@ -6,9 +6,9 @@ import pytest
 import verdicts
 from settle import MAGNITUDES, SEEDS, SIZES, TRUTHS, equal_loss, settled, simulate
 
-SWEEPS = 15  # benchmarks/settle.py draws 300
+SWEEPS = 8  # benchmarks/settle.py draws 300
 ERRORS = 3  # standard errors by which a rate of so few sweeps may miss its goal
-CLAIMS = ("flat, M8", "asymmetric, strong harms small, M8", "curvature 4 to 1, M8")
+CLAIMS = ("flat, M8", "asymmetric, strong harms small, M8", "kink, M8")
 
 
 def slack(goal, number):
@@ -28,7 +28,7 @@ def test_the_choice_and_the_ties_are_as_often_right_as_the_documentation_says(tr
     if truth.name == "flat":
         assert rights["says no difference"] >= 0.9 - slack(0.9, sizes)
     if truth.least_ratio:
-        # the mean loss of 60 sizes has a standard error of a fifth
+        # the mean loss of 32 sizes has a standard error of a quarter
         assert equal_loss(means, "settle", "full")[0] >= 0.6 * truth.least_ratio
 
 
@@ -36,5 +36,5 @@ def test_the_choice_and_the_ties_are_as_often_right_as_the_documentation_says(tr
 @pytest.mark.parametrize("name", CLAIMS)
 def test_claims_of_settled_sweeps_are_rarely_false(name):
     (scenario,) = (one for one in verdicts.of_drift() if one.name == name)
-    (rate,) = verdicts.rates(scenario, 40, settled).values()
-    assert rate <= 0.05 + slack(0.05, 40)
+    (rate,) = verdicts.rates(scenario, 25, settled).values()
+    assert rate <= 0.05 + slack(0.05, 25)

@@ -1,19 +1,20 @@
-# One command each: setup, quickstart, check, test, bench, gpu-check. Everything installs into .venv.
+# `make help` lists the commands. Python packages are installed into .venv.
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 BENCHMARKS := $(patsubst %,benchmarks/%.py,plan startup submit augment gang loader train sweep)
 
-# A user may have set it. Then each job of a sweep, and each test, would compile all modules again.
+# With this variable, each job of a sweep and each test would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What must be on the system. The system's own Python keeps venv and pip in packages of their own.
+# System packages. The system's own Python needs another package for venv and pip.
 SYSTEM := g++ pkg-config libopencv-dev libturbojpeg0-dev
 ifneq ($(filter /usr/bin/%,$(realpath $(shell command -v $(PYTHON)))),)
 SYSTEM += python3-venv
 endif
-# Images without which torchvision downloads its own: another mirror may lack the package.
+# The images of Fashion-MNIST. It may fail: not every mirror has the package, and without it
+# torchvision downloads the images.
 DATA_SYSTEM := dataset-fashion-mnist
 SLURM_SYSTEM := slurmctld slurmd slurmdbd slurm-client munge mariadb-server
 TEST_SYSTEM := texlive-latex-base texlive-latex-recommended texlive-science chromium
@@ -21,13 +22,14 @@ TEST_SYSTEM := texlive-latex-base texlive-latex-recommended texlive-science chro
 .PHONY: help setup system test-system quickstart check test testbed testbed-down bench gpu-check clean
 
 help:
-	@echo "make setup       system packages where missing, .venv, exact versions (idempotent)"
+	@echo "make setup       install missing system packages and, into .venv, exact versions of packages"
 	@echo "make quickstart  a real sweep on Fashion-MNIST, ending with its table (under 6 minutes)"
 	@echo "make check       format, lint, import contract, types, spelling, fast tests (about 4 minutes)"
 	@echo "make test        every test (about half an hour on two cores)"
 	@echo "make testbed     a real SLURM on this machine, for cluster=testbed (make testbed-down ends it)"
-	@echo "make bench       ratios against peers, measured here"
-	@echo "make gpu-check   equality and speed on a CUDA device"
+	@echo "make bench       measure speed against other libraries on this machine"
+	@echo "make gpu-check   check equality and speed on a CUDA device"
+	@echo "make clean       remove .venv, build and caches"
 
 setup: system $(STAMP)
 
@@ -48,7 +50,7 @@ $(STAMP): pyproject.toml constraints.txt | system
 	@touch $@
 	@echo "installed into .venv"
 
-# Peers to compare with, on top.
+# The libraries that benchmarks compare with, in addition.
 $(BENCH_STAMP): $(STAMP)
 	@.venv/bin/uv pip install --quiet --python $(PY) --constraint constraints.txt --editable '.[train,ffcv,dev,bench]'
 	@touch $@
@@ -65,8 +67,9 @@ check: setup
 	@.venv/bin/codespell
 	@$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
-# A process more than cores: tests of clusters wait for schedulers. Files in the order of their
-# names, after the longest: sorted by their number of tests, these would come last.
+# One process more than cores (two), because tests of clusters mostly wait for schedulers.
+# pytest-xdist would sort files by their number of tests, and the longest files would come last.
+# --no-loadscope-reorder keeps the order of tests/conftest.py, which starts with them.
 test:
 	@$(MAKE) --no-print-directory -j 2 setup test-system
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder

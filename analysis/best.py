@@ -59,6 +59,11 @@ class SizeResult:
     """Lowest and highest number of epochs, examples and test images of its trials, where known."""
 
     @property
+    def ruled_out(self) -> tuple[float | str, ...]:
+        """Magnitudes that the sweep's rule (`settle`) left out before they were trained."""
+        return tuple(cell.magnitude for cell in self.cells if cell.is_ruled_out)
+
+    @property
     def has_unjudged_divergence(self) -> bool:
         """Whether trainings diverged at magnitudes that may be best."""
         is_undecided = self.best is None or bool(self.open)
@@ -158,8 +163,9 @@ def _sorted(magnitudes: Sequence[float | str]) -> tuple[float | str, ...]:
 def _open(cells: Sequence[Cell], best: Cell | None, metric: Metric) -> tuple[float | str, ...]:
     """Return the magnitudes that cannot be judged yet: no seed is done, or some diverged.
 
-    A cell is not open if all of its seeds diverged, or if its other seeds are clearly worse than
-    the best. If no cell is usable, every cell with a result and a diverged seed is open.
+    A cell is not open if all of its seeds diverged or were ruled out, or if its other seeds are
+    clearly worse than the best. If no cell is usable, every cell with a result and a diverged seed
+    is open.
     """
     scores = {cell.magnitude: cell.val for cell in cells if cell.val}
     unsettled = [cell for cell in cells if not cell.is_usable and cell.diverged < cell.seeds]
@@ -192,14 +198,17 @@ def optimum_evidence(cells: Sequence[Cell], metric: Metric) -> Evidence | None:
 def _smooth_optimum(result: SizeResult, metric: Metric) -> Optimum | None:
     """Return the optimum; its interval holds the magnitudes next to the ties and to open cells.
 
-    The interval is cut off at the lowest and the highest magnitude. `none` is a point of the curve,
-    at 0, but not an end.
+    A magnitude that was ruled out is such a neighbour, too: the sweep's rule found it to be no
+    better. The interval is cut off at the lowest and the highest magnitude. `none` is a point of
+    the curve, at 0, but not an end.
     """
     evidence_of_size = optimum_evidence(result.cells, metric)
     if evidence_of_size is None:
         return None
     possible_best = [position(magnitude) for magnitude in (*result.ties, *result.open)]
-    positions = [position(cell.magnitude) for cell in result.cells if cell.is_usable]
+    positions = [
+        position(cell.magnitude) for cell in result.cells if cell.is_usable or cell.is_ruled_out
+    ]
     below = max((p for p in positions if p < min(possible_best)), default=0.0)
     above = min((p for p in positions if p > max(possible_best)), default=1.0)
     ends = [position(cell.magnitude) for cell in result.cells if cell.magnitude != NONE]

@@ -26,6 +26,7 @@ from analysis.columns import (
     values_of,
 )
 from harness.errors import UserError, nearest
+from harness.states import RULED_OUT
 from harness.statistics import Estimate, contrast, mean
 
 SizeKey = tuple[Any, ...]  # the values of the size columns
@@ -42,14 +43,20 @@ class Cell:
     magnitude: float | str
     val: tuple[float, ...]  # the metric on validation, of the seeds that are done
     test: tuple[float, ...]  # on test, in the same order
-    seeds: int  # in the grid
+    seeds: int  # in the grid, without those that were ruled out
     diverged: int
     stages: tuple[str, ...] = ()  # ids of the last stages of the seeds that are done
+    ruled_out: int = 0  # seeds without a result that the sweep's rule (`settle`) left out
 
     @property
     def missing(self) -> int:
         """Number of seeds that are not finished."""
         return self.seeds - len(self.val) - self.diverged
+
+    @property
+    def is_ruled_out(self) -> bool:
+        """Whether the sweep's rule left the magnitude out before it was trained."""
+        return not self.seeds
 
     @property
     def is_usable(self) -> bool:
@@ -155,6 +162,11 @@ def groups_of(
     return [(dict(zip(columns, key, strict=True)), part) for key, part in groups]
 
 
+def planned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the trials that have a result or will get one: not those ruled out."""
+    return frame[frame["state"] != RULED_OUT]
+
+
 def mean_counts(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Return the rows with each count among `columns` replaced by its mean over the size.
 
@@ -223,13 +235,15 @@ def cells_per_size(
 
 def _cell(magnitude: float | str, runs: Sequence[Run]) -> Cell:
     done = sorted((run for run in runs if run.state == "done"), key=lambda run: run.seed)
+    ruled_out = sum(run.state == RULED_OUT for run in runs)
     return Cell(
         magnitude,
         tuple(run.val for run in done),
         tuple(run.test for run in done),
-        len(runs),
+        len(runs) - ruled_out,
         sum(run.state == "diverged" for run in runs),
         tuple(run.stage for run in done if isinstance(run.stage, str)),
+        ruled_out,
     )
 
 

@@ -10,13 +10,13 @@ parameters) are compared, and the table says how many more they need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from analysis.cells import Cell
+from analysis.cells import Cell, magnitude_key
 from analysis.columns import Metric
 from analysis.render import format_range, format_value
 from harness.statistics import Estimate, mean
@@ -140,6 +140,18 @@ class Claim:
     describe_cost: Callable[[pd.DataFrame, list[str]], str] = lambda rows, _: unequal_work(rows, [])
     unit: Literal["result", "drift", "correlation"] = "result"  # of the effect
     refutable: bool = True  # whether an effect against the prediction contradicts the claim
+
+
+def ruled_out_beyond(ends: tuple[float | str, float | str], cells: Iterable[Cell]) -> str:
+    """Return the doubt that the rule of the sweep left weaker or stronger magnitudes out.
+
+    `ends` are the weakest and the strongest magnitude that are compared. Empty if none was.
+    """
+    low, high = map(magnitude_key, ends)
+    left_out = {cell.magnitude for cell in cells if cell.is_ruled_out}
+    beyond = [m for m in sorted(left_out, key=magnitude_key) if not low <= magnitude_key(m) <= high]
+    shown = ", ".join(map(format_value, beyond))
+    return f"ruled out and not compared: {shown} (settle=false trains them)" if beyond else ""
 
 
 def effect_of(estimate: Estimate, cells: Sequence[Cell], compared: str) -> Effect:

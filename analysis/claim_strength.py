@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.cells import cells_per_size, difference_on_test
-from analysis.claim_base import Claim, Effect, Untestable, effect_of, unequal_work
+from analysis.claim_base import Claim, Effect, Untestable, effect_of, ruled_out_beyond, unequal_work
 from analysis.claim_optimum import dense_sizes
 from analysis.columns import Metric
 from analysis.render import format_interval, format_value
@@ -22,13 +22,14 @@ def strength_harms_and_helps(
     Both are changes of the test result from the weakest (`none`, if it is there) to the strongest
     magnitude that both sizes have. Both must hold (an intersection-union test).
     """
-    sizes = [
-        (size[columns[-1]], {cell.magnitude: cell for cell in cells if cell.is_usable})
-        for size, cells, _ in cells_per_size(rows, columns, metric)
-    ]
+    sizes = cells_per_size(rows, columns, metric)
     if len(sizes) < 2:
         raise Untestable("it needs dense trials of at least two sizes")
-    (small, at_small), (large, at_large) = sizes[0], sizes[-1]
+    ends = sizes[0], sizes[-1]
+    small, large = (size.size[columns[-1]] for size in ends)
+    at_small, at_large = (
+        {cell.magnitude: cell for cell in size.cells if cell.is_usable} for size in ends
+    )
     shared = [magnitude for magnitude in at_small if magnitude in at_large]
     if len(shared) < 2:
         raise Untestable("its smallest and its largest size share fewer than two magnitudes")
@@ -43,12 +44,14 @@ def strength_harms_and_helps(
     ]
     compared = f"{format_value(weak)} to {format_value(strong)}: {', '.join(changes)}"
     used = [cells[magnitude] for cells in (at_small, at_large) for magnitude in (weak, strong)]
-    doubt = "" if agree else "both change in the same direction"
+    every_cell = (*sizes[0].cells, *sizes[-1].cells)
+    doubts = ["" if agree else "both change in the same direction"]
+    doubts.append(ruled_out_beyond((weak, strong), every_cell))
     if agree:  # the less certain; NaN, of one seed, is the least certain
         least = max((harm, gain), key=lambda change: (math.isnan(change.p), change.p))
     else:
         least = min((harm, gain), key=lambda change: change.effect)
-    return [replace(effect_of(least, used, compared), doubt=doubt)]
+    return [replace(effect_of(least, used, compared), doubt="; ".join(filter(None, doubts)))]
 
 
 B1 = Claim(

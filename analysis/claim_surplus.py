@@ -20,6 +20,7 @@ from analysis.claim_base import (
     effect_of,
     mean_work,
     rows_that_differ,
+    ruled_out_beyond,
 )
 from analysis.columns import NONE, Metric
 from analysis.render import format_interval, format_value
@@ -68,18 +69,25 @@ def surplus_helps(rows: pd.DataFrame, columns: list[str], metric: Metric) -> lis
     below `none` at the weak one.
     """
     arms: dict[Arm, CellsOfArm] = {}
+    ruled_out: dict[Arm, list[Cell]] = {}
     for size, cells, _ in cells_per_size(rows, columns, metric):
         arm = Arm(size["surplus"], size.get("epochs"))
         arms[arm] = {cell.magnitude: cell for cell in cells if cell.is_usable}
+        ruled_out[arm] = [cell for cell in cells if cell.is_ruled_out]
     work = {Arm(*key): macs for key, macs in mean_work(rows, columns).items()}
     effects = []
     control_forms = _control_forms().values()
     for arm in arms:
         if arm.form == NONE or arm.form in control_forms:
             continue
-        shared = [m for m in arms.get(Arm(NONE, arm.epochs), {}) if m in arms[arm]]
+        plain = Arm(NONE, arm.epochs)
+        shared = [m for m in arms.get(plain, {}) if m in arms[arm]]
         if len(shared) >= 2:
-            effects.append(_effect_of_form(arms, arm, (shared[0], shared[-1]), work, metric))
+            ends = shared[0], shared[-1]
+            effect = _effect_of_form(arms, arm, ends, work, metric)
+            left_out = ruled_out_beyond(ends, [*ruled_out[plain], *ruled_out[arm]])
+            doubts = "; ".join(filter(None, (effect.doubt, left_out)))
+            effects.append(replace(effect, doubt=doubts))
     if not effects:
         raise Untestable("it needs two magnitudes, each with surplus and without (`none`)")
     return effects

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import groups_of, is_determined, size_columns
+from analysis.cells import groups_of, is_determined, planned, size_columns
 from analysis.claim_arms import A3, C2, C3
 from analysis.claim_base import Claim, Effect, Untestable, path_lengths
 from analysis.claim_difficulty import C1
-from analysis.claim_optimum import A1, A2
+from analysis.claim_optimum import A1, A2, L
 from analysis.claim_strength import B1
 from analysis.claim_surplus import B2
 from analysis.columns import TOP1, Metric
@@ -39,16 +39,20 @@ from harness.errors import command
 from harness.statistics import ALPHA, NO_ESTIMATE, Estimate, detectable, holm
 
 OPTIONS = {**TABLE_OPTIONS, "unequal_budgets": Option(bool, default=False)}
-CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B1, B2, C1, C2, C3)}
+CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B1, B2, C1, C2, C3, L)}
 NUMBERS = {
     "effect": ("effect", "effect_low", "effect_high"),
     "trials": ("done", "trials"),
 }
 """For these columns, CSV holds other or several numbers."""
+DRIFT = (
+    "how far the best magnitude on validation moves from one {step} to the next, on the scale of "
+    "magnitudes (none is 0), and its 95 % interval; p is the probability that it does not move in "
+    "this direction (one-sided: below 0.05 the interval may still hold 0)."
+)
 NOTES = {
-    ("A1", "A2"): "how far the best magnitude on validation moves from one size to the next, on "
-    "the scale of magnitudes (none is 0), and its 95 % interval; p is the probability that it does "
-    "not move in this direction (one-sided: below 0.05 the interval may still hold 0).",
+    ("A1", "A2"): DRIFT.format(step="size"),
+    ("L",): DRIFT.format(step="length of training"),
     ("A3", "C2", "C3"): "exploratory. The best arms, chosen on validation, are compared on test; "
     "the interval and p allow for that choice. Control: p uncorrected.",
     ("B1",): "the lesser of the two changes; both must hold.",
@@ -64,14 +68,14 @@ NOTES = {
 class ClaimResult:
     """A claim's test on one group of rows. A positive effect is in the predicted direction."""
 
-    claim: str  # A1 ... C3
+    claim: str  # A1 ... L
     group: str  # "dataset cifar10, family cifar_resnet"; empty for all rows
     verdict: str  # supported, contradicted, undecided, control, not tested
     effect: Effect | None = None
     p: float = math.nan  # adjusted by Holm over the groups of the claim
     detectable: float = math.nan  # true effect that these seeds would find with 80 % power
     done: int = 0  # completed trials of the group
-    trials: int = 0
+    trials: int = 0  # of the group, without those that were ruled out
     compared: str = ""  # what was compared, or why nothing was
 
     @property
@@ -112,6 +116,7 @@ def _test_groups(
     """Yield a result for each effect of each group, without verdict; or why it cannot be tested."""
 
     def result(rows: pd.DataFrame, group: str, verdict: str, text: str) -> ClaimResult:
+        rows = planned(rows)
         done = int((rows["state"] == "done").sum())
         return ClaimResult(claim.name, group, verdict, done=done, trials=len(rows), compared=text)
 
@@ -120,7 +125,7 @@ def _test_groups(
     except Untestable as error:
         yield result(frame, "", "not tested", str(error))
         return
-    for key, part in groups_of(rows, _group_columns(rows, columns, by)):
+    for key, part in groups_of(rows, _group_columns(claim, rows, columns, by)):
         group = ", ".join(f"{name} {format_value(value)}" for name, value in key.items())
         try:
             notes = "" if unequal_budgets else claim.check_budget(part, columns)
@@ -133,18 +138,19 @@ def _test_groups(
 
 
 def _group_columns(
-    rows: pd.DataFrame, columns: Sequence[str], by: Sequence[str] | None
+    claim: Claim, rows: pd.DataFrame, columns: Sequence[str], by: Sequence[str] | None
 ) -> list[str]:
     """Return the axes that divide the rows into groups: those that the claim does not compare.
 
-    Numeric axes that only follow the size (`zip` in a grid) do not divide them.
+    Numeric axes that only follow the size, or the length of dense trials (`zip` in a grid), do not
+    divide them. Of pruned paths the sparsity follows the length, and does.
     """
     axes = [
         name
         for name in size_columns(rows, by)
         if name not in columns and rows[name].nunique(dropna=False) > 1
     ]
-    compared = [name for name in columns if name != "epochs"]
+    compared = [name for name in columns if name != "epochs" or claim.unit == "drift"]
     return [
         name
         for name in axes

@@ -14,7 +14,7 @@ from harness.store.provenance import RECORDED
 COLUMNS = {
     "grid": "name of the sweep",
     "trial": "id of the trial: digest of its config",
-    "state": "done, diverged, running, queued, disputed, failed, damaged or waiting",
+    "state": "done, diverged, running, queued, disputed, failed, damaged, waiting or ruled out",
     "why": "why the trial has no result yet, where the state does not say it",
     "dataset": "name of the data set",
     "family": "model family",

@@ -45,6 +45,7 @@ from analysis.render import (
 from harness import statistics as stats
 from harness.arguments import Option
 from harness.errors import UserError, command
+from harness.states import RULED_OUT
 
 OPTIONS = {
     **ROW_OPTIONS,
@@ -153,6 +154,7 @@ def _change(
     for cell, which in ((old, "first"), (new, "second")):
         if not cell.is_usable:
             state = "diverged" if cell.diverged else "not done"
+            state = RULED_OUT if cell.is_ruled_out else state
             return Change(size, magnitude, f"{state} in {which}")
     test_differs = sorted(old.test) != sorted(new.test)
     change = Change(size, magnitude, "", old.mean_val, new.mean_val, test_differs=test_differs)

@@ -27,7 +27,8 @@ NAME_LENGTH = 24  # characters on a line of a size's name, left of the map
 def heat_map(results: Sequence[SizeResult], metric: Metric = TOP1) -> Figure:
     """Return the figure; magnitudes that tie with the chosen one on validation are framed.
 
-    The chosen magnitude has the widest frame. A cell without a result shows a dash. Too many
+    The chosen magnitude has the widest frame. A cell without a result shows a dash,
+    or that it was ruled out. Too many
     magnitudes for numbers get a scale of colours instead, and dots for frames.
     """
     magnitudes = magnitudes_of(results)
@@ -86,9 +87,11 @@ def _write_numbers(
             column = magnitudes.index(cell.magnitude)
             value = change[row, column]
             text = "-" if math.isnan(value) else f"{value:+.{metric.digits}f}"
+            text = "ruled\nout" if cell.is_ruled_out else text
             colour = "white" if abs(value) > dark else "black"  # black for NaN
             axes.text(column, row, text, ha="center", va="center", color=colour,
-                      fontsize=drawing.POINTS - 2, rotation=rotation)  # fmt: skip
+                      fontsize=drawing.POINTS - (4 if cell.is_ruled_out else 2),
+                      linespacing=0.9, rotation=rotation)  # fmt: skip
 
 
 def _mark_tie(axes: Any, column: int, row: int, has_frame: bool, is_chosen: bool) -> None:

@@ -15,6 +15,12 @@ from analysis.provenance import setting
 from analysis.render import format_range, format_seeds
 
 INTERVALS = "95 % t intervals over seeds, not over other test sets"
+OPTIMUM = (
+    "Open circle: the chosen magnitude; dashes: those that are statistically "
+    "indistinguishable from it. Filled mark and bar: where a smooth curve through the validation "
+    "means is highest, with its 95 % interval; arrow: the interval ends with the grid. none is not "
+    "on that curve: where it is chosen, the curve's maximum is not the best and is not drawn."
+)
 CAPTIONS = {
     "accuracy_against_magnitude": "Mean test result against magnitude; none: no augmentation, "
     f"beside the scale. Bands and bars: {INTERVALS}, with the standard deviation pooled over the "
@@ -24,10 +30,9 @@ CAPTIONS = {
     f"without augmentation. Bands and bars: {INTERVALS}, of the difference; dots: seeds minus the "
     "mean of none. Open circle: the magnitude that validation chose, where it is not none.",
     "optimum_against_params": "Magnitudes that are best on validation, against the number of "
-    "non-zero parameters. Open circle: the chosen magnitude; dashes: those that are statistically "
-    "indistinguishable from it. Filled mark and bar: where a smooth curve through the validation "
-    "means is highest, with its 95 % interval; arrow: the interval ends with the grid. none is not "
-    "on that curve: where it is chosen, the curve's maximum is not the best and is not drawn.",
+    f"non-zero parameters. {OPTIMUM}",
+    "optimum_against_epochs": "Magnitudes that are best on validation, against the length of "
+    f"training; lines connect the optima of one size. {OPTIMUM}",
     "heat_map": "Mean test result minus that of the magnitude that validation chose. Wide frame "
     "or large dot: the chosen magnitude; narrow frames or small dots: magnitudes that are "
     "statistically indistinguishable from it on validation.",

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.best import SizeResult, best_per_size
+from analysis.cells import planned
 from analysis.columns import TOP1, Metric
 from analysis.commands import ROW_OPTIONS, output_folder, read_request
 from analysis.drawing import POINTS, save
@@ -22,7 +23,7 @@ from analysis.figure_magnitude import (
     change_against_none,
     too_many_lines,
 )
-from analysis.figure_optimum import optimum_against_params
+from analysis.figure_optimum import optimum_against_epochs, optimum_against_params
 from analysis.figure_sparsity import accuracy_against_sparsity
 from analysis.figure_text import captions, with_lengths
 from harness.arguments import Option
@@ -50,6 +51,7 @@ def figures(
             "accuracy_against_magnitude": accuracy_against_magnitude(results, metric),
             "change_against_none": change_against_none(results, metric),
             "optimum_against_params": optimum_against_params(results),
+            "optimum_against_epochs": optimum_against_epochs(results),
         }
     if len(results) <= MOST_ROWS:
         candidates |= {
@@ -59,8 +61,9 @@ def figures(
         }
     drawn = {name: figure for name, figure in candidates.items() if figure is not None}
     done = int((frame["state"] == "done").sum())
-    interim = f"interim: {done:,} of {len(frame):,} trials done"
-    for figure in drawn.values() if done < len(frame) else ():
+    trials = len(planned(frame))
+    interim = f"interim: {done:,} of {trials:,} trials done"
+    for figure in drawn.values() if done < trials else ():
         figure.suptitle(interim, x=0.99, ha="right", fontsize=POINTS - 2, color="0.4")
     return drawn
 

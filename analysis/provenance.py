@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.cells import SizeKey, is_determined, size_columns, size_keys
+from analysis.cells import SizeKey, is_determined, planned, size_columns, size_keys
 from analysis.columns import COLUMNS, is_axis, on_one_line, values_of
 from analysis.render import counted, format_range, format_value
 from harness.store.provenance import RECORDED
@@ -89,10 +89,14 @@ def warnings(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[str]:
         for name, values in pooled_columns(frame, by).items()
     ]
     done = frame[frame["state"] == "done"]
-    if len(done) < len(frame):
-        counts = frame["state"].value_counts()
+    chosen = planned(frame)
+    if len(done) < len(chosen):
+        counts = chosen["state"].value_counts()
         rest = ", ".join(f"{n} {state}" for state, n in counts.items() if state != "done")
-        messages.append(f"{len(done)} of {len(frame)} trials are done ({rest})")
+        messages.append(f"{len(done)} of {len(chosen)} trials are done ({rest})")
+    if len(chosen) < len(frame):
+        trials = counted(len(frame) - len(chosen), "trial")
+        messages.append(f"the rule of the sweep (settle) ruled out another {trials}")
     for column in PROVENANCE:
         if _differs(done, column):
             values = sorted(map(str, done[column].dropna().unique()))

@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis import report_answer, report_page, report_source, report_tables, rows_file
 from analysis.best import SizeResult, best_per_size
-from analysis.cells import mean_counts, size_columns
+from analysis.cells import mean_counts, planned, size_columns
 from analysis.claims import claims, claims_table
 from analysis.columns import TOP1, Metric
 from analysis.commands import ROW_OPTIONS, output_folder, read_request
@@ -31,6 +31,7 @@ from analysis.table import best_table
 from harness.arguments import Option
 from harness.errors import command
 from harness.files import atomic_write, make_folder
+from harness.states import RULED_OUT
 
 OPTIONS = {**ROW_OPTIONS, "out": Option(required=True, example="out/report")}
 
@@ -92,11 +93,14 @@ def report(
     links = "".join(
         f'<li><a href="#{key}">{escape(name)}</a></li>' for key, (name, _) in parts.items()
     )
-    done = int((frame["state"] == "done").sum())
+    chosen = planned(frame)
+    done = int((chosen["state"] == "done").sum())
+    ruled_out = len(frame) - len(chosen)
+    left_out_trials = f", {ruled_out:,} more were ruled out" if ruled_out else ""
     body = [
         f"<header><h1>{escape(title)}</h1>",
-        f"<p>{escape(subject(frame, results))} {done:,} of {len(frame):,} trials are done, "
-        f"{len(results):,} sizes.</p>",
+        f"<p>{escape(subject(frame, results))} {done:,} of {len(chosen):,} trials are done"
+        f"{left_out_trials}, {len(results):,} sizes.</p>",
         f'<nav aria-label="parts"><ul>{links}</ul></nav></header>',
         "<main>",
         *(
@@ -142,6 +146,9 @@ def _state(missing: Table, results: Sequence[SizeResult]) -> str:
     seeds = sortable(report_tables.completeness(results))
     if not missing.rows:
         return f"<p>Every trial has its result.</p>\n{seeds}"
+    if all(row[0] == RULED_OUT for row in missing.rows):
+        settled = "<p>Every trial has its result, or the rule of the sweep ruled it out.</p>"
+        return "\n".join([settled, sortable(missing), seeds])
     interim = "<p>The sweep is not finished: everything on this page is an interim result.</p>"
     return "\n".join([interim, sortable(missing), seeds])
 

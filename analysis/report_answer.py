@@ -11,11 +11,13 @@ import pandas as pd
 
 from analysis import drawing
 from analysis.best import SizeResult, magnitudes_of
+from analysis.cells import planned
 from analysis.claims import CLAIMS, ClaimResult, format_effect
 from analysis.columns import NONE, Metric
 from analysis.figure_text import with_lengths
-from analysis.render import format_count, format_interval, format_p, format_value
+from analysis.render import counted, format_count, format_interval, format_p, format_value
 from analysis.report_source import Source
+from harness.states import FINISHED
 from harness.statistics import ALPHA
 
 MOST_SENTENCES = 12  # for sizes, and for claims
@@ -23,6 +25,10 @@ MOST_TIES = 6  # named in a sentence
 MORE_SEEDS = (
     "Twice the seeds make intervals about 30 % narrower. Decide on the number of seeds before you "
     "look: testing again after each further seed finds effects that are not there."
+)
+FULL_GRID = (
+    "The rule of the sweep (settle) trains no more where a difference would be within its "
+    "tolerance. To train the trials that it ruled out, too:"
 )
 
 
@@ -52,7 +58,16 @@ def _best(name: str, result: SizeResult, metric: Metric) -> str:
         gain = format_interval(result.gain, result.gain_half, metric, signed=True)
         text += f" ({gain} {metric.difference_unit} against none)"
     end = ". It is the highest magnitude of the grid" if _is_at_end(result) else ""
-    return f"{name}{params}: {text}; {_rivals(result, best.magnitude)}{end}."
+    return f"{name}{params}: {text}; {_rivals(result, best.magnitude)}{end}{_ruled_out(result)}."
+
+
+def _ruled_out(result: SizeResult) -> str:
+    """Return how many magnitudes were not trained because the sweep's rule left them out."""
+    count = len(result.ruled_out)
+    if not count:
+        return ""
+    verb = "was" if count == 1 else "were"
+    return f". {counted(count, 'more magnitude')} {verb} ruled out without a training"
 
 
 def _rivals(result: SizeResult, best: float | str) -> str:
@@ -133,9 +148,10 @@ def _open(
     frame: pd.DataFrame, results: Sequence[SizeResult], claims: Sequence[ClaimResult]
 ) -> list[OpenPoint]:
     points = []
-    missing = int((~frame["state"].isin(["done", "diverged"])).sum())
+    chosen = planned(frame)
+    missing = int((~chosen["state"].isin(FINISHED)).sum())
     if missing:
-        sentence = f"{missing:,} of {len(frame):,} trials have no result. To train them:"
+        sentence = f"{missing:,} of {len(chosen):,} trials have no result. To train them:"
         points.append(OpenPoint(sentence, []))
     undecided = [claim for claim in claims if claim.verdict == "undecided"]
     doubts = {c: c.effect.doubt for c in undecided if c.effect and c.p < ALPHA and c.effect.doubt}
@@ -149,8 +165,10 @@ def _open(
         if tied:
             reasons.append(f"At {tied:,} of {len(results):,} sizes several magnitudes may be best.")
         doubled = [*seeds, *range(seeds[-1] + 1, seeds[-1] + 1 + len(seeds))]
-        sentence = " ".join([*reasons, MORE_SEEDS])
-        points.append(OpenPoint(sentence, [f"axes.seed=[{','.join(map(str, doubled))}]"]))
+        advice, override = MORE_SEEDS, f"axes.seed=[{','.join(map(str, doubled))}]"
+        if len(chosen) < len(frame):
+            advice, override = FULL_GRID, "settle=false"
+        points.append(OpenPoint(" ".join([*reasons, advice]), [override]))
     points += [
         OpenPoint(f"{claim.claim} would not be settled by more seeds: {doubt}.")
         for claim, doubt in doubts.items()

@@ -19,6 +19,7 @@ from analysis.provenance import PROVENANCE
 from analysis.render import Table, format_value
 from harness.cluster.job_registry import ENDED_EARLY
 from harness.cluster.state import TRIED_BEFORE
+from harness.states import FINISHED, RULED_OUT
 from harness.statistics import mean
 
 UNEXPLAINED = "unexplained error"
@@ -26,6 +27,7 @@ UNEXPLAINED_CLASSES = ("code", "lost", "gang", "start")
 """Classes of failures that are bugs or broken nodes, not limits of SLURM or the user's mistakes."""
 URGENCY = (
     UNEXPLAINED, "damaged", "failed", "diverged", "disputed", "running", "queued", "waiting",
+    RULED_OUT,
 )  # fmt: skip
 """The states of trials without a result, in the order in which the report lists them."""
 MADE_WITH = (*PROVENANCE, "precision")
@@ -101,7 +103,10 @@ def _finished_seeds(cell: Cell | None) -> str:
     if cell is None:
         return "-"
     diverged = f", {cell.diverged} diverged" if cell.diverged else ""
-    return f"{len(cell.val)} of {cell.seeds}{diverged}"
+    ruled_out = f", {cell.ruled_out} {RULED_OUT}" if cell.ruled_out else ""
+    if cell.is_ruled_out:
+        return RULED_OUT
+    return f"{len(cell.val)} of {cell.seeds + cell.ruled_out}{diverged}{ruled_out}"
 
 
 class Trial(NamedTuple):
@@ -147,7 +152,7 @@ def _cost_of_size(trials: Sequence[Trial]) -> tuple[str, ...]:
     done = [t for t in trials if t.state == "done" and not math.isnan(t.spent)]
     spent = sum(trial.spent for trial in done)
     # diverged trials end early and are not repeated
-    remaining = [trial for trial in trials if trial.state not in ("done", "diverged")]
+    remaining = [trial for trial in trials if trial.state not in (*FINISHED, RULED_OUT)]
     expected = [spent / len(done) if done else trial.estimate for trial in remaining]
     errors = [abs(t.estimate / t.spent - 1) for t in done if t.spent and not math.isnan(t.estimate)]
     estimated = sum(trial.estimate for trial in done)

@@ -6,9 +6,9 @@ python -m analysis.table rows=rows.csv by=width where="sparsity == 0" metric=los
 python -m analysis.table grid=quickstart columns=best,val,test,seeds label=tab:quick format=latex
 python -m analysis.table grid=quickstart out=out/quickstart  # table.tex, .csv, rows.csv, the figure
 
-columns= chooses from params, epochs, examples, best, ties, open, optimum, val, test, sampling,
-gain, seeds, incomplete and differs_in. By default val, sampling and columns without content are
-left out; CSV has all.
+columns= chooses from params, epochs, examples, best, ties, open, ruled_out, optimum, val, test,
+sampling, gain, seeds, incomplete and differs_in. By default val, sampling and columns without
+content are left out; CSV has all.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _numbers_of(result: SizeResult, metric: Metric) -> dict[str, Any]:
         "gain": result.gain,
         "gain_half": result.gain_half,
     }
-    seeds = [len(cell.val) for cell in cells]
+    seeds = _seed_counts(result)
     return {
         "params_nonzero": math.nan if result.params is None else result.params,
         **{
@@ -81,6 +81,7 @@ def _numbers_of(result: SizeResult, metric: Metric) -> dict[str, Any]:
         "best": best.magnitude if best else None,
         "ties": result.ties,
         "open": result.open,
+        "ruled_out": result.ruled_out,
         "optimum": round(optimum.at, 4),
         "optimum_low": round(optimum.low, 4),
         "optimum_high": round(optimum.high, 4),
@@ -157,6 +158,7 @@ def _columns(results: Sequence[SizeResult], metric: Metric, sizes: Sequence[str]
     params = [format_count(result.params) for result in results]
     ties = [levels(r, r.ties if len(r.ties) > 1 else ()) for r in results]
     open_cells = [levels(r, r.open) for r in results]
+    ruled_out = [levels(r, r.ruled_out) for r in results]
     optima = [format_optimum(r.optimum, m) for r, m in zip(results, best, strict=True)]
     tests = [score(r.test, r.test_half) for r in results]
     gains = [score(r.gain, r.gain_half, signed=True) for r in results]
@@ -185,6 +187,7 @@ def _columns(results: Sequence[SizeResult], metric: Metric, sizes: Sequence[str]
         column("best", "best magnitude", list(map(format_value, best)), is_shown=True),
         column("ties", "ties", ties, is_shown=True),
         column("open", "open", open_cells),
+        column("ruled_out", "ruled out", ruled_out),
         column("optimum", "smooth optimum", optima, "optimum", "optimum_low", "optimum_high"),
         column("val", "validation", validation, is_shown=False),
         column("test", "test", tests, "test", "test_half", is_shown=True),
@@ -197,8 +200,13 @@ def _columns(results: Sequence[SizeResult], metric: Metric, sizes: Sequence[str]
 
 
 def _seeds(result: SizeResult) -> str:
-    counts = [len(cell.val) for cell in result.cells]
-    return format_range(min(counts), max(counts))
+    counts = _seed_counts(result)
+    return format_range(min(counts, default=0), max(counts, default=0))
+
+
+def _seed_counts(result: SizeResult) -> list[int]:
+    """Return the number of finished seeds of each magnitude that was not ruled out."""
+    return [len(cell.val) for cell in result.cells if not cell.is_ruled_out]
 
 
 def _incomplete(result: SizeResult) -> str:
@@ -231,6 +239,15 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
     if "open" in shown:
         notes.append(
             "Open: magnitudes of which no seed is done or some diverged, and which may be better."
+        )
+    if "ruled_out" in shown:
+        counts = [len(result.ruled_out) for result in results]
+        total = [len(result.cells) for result in results]
+        notes.append(
+            f"Ruled out: {format_range(min(counts), max(counts))} of the "
+            f"{format_range(min(total), max(total))} magnitudes of a size, which the rule of the "
+            "sweep (settle) did not train, because by its results they are not better than the "
+            "best by more than its tolerance."
         )
     if "gain" in shown:
         unit = metric.difference_unit

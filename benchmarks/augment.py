@@ -1,14 +1,15 @@
-"""Images per second of augmentation, against the libraries that people use, in one run.
+"""Images per second of augmentation, against other libraries.
 
 python benchmarks/augment.py [rounds=5]
 
-RandAugment with two ops at a fixed magnitude (0.3 of the scale), nearest. Competitors take turns in
-one process; on a CPU one thread and CPU seconds. Each of ours draws what a peer draws: timm's ops,
-each applied, against timm; torchvision's, of which Identity costs nothing, against torchvision.
-Peers that are not installed are named and left out (extra `bench`). On a CUDA device also the share
-of the measured copy bandwidth and the peak of memory.
+Every library applies RandAugment with two ops at a fixed magnitude (0.3 of the scale) and nearest
+interpolation. The libraries take turns in one process. On a CPU they have one thread, and CPU
+seconds are measured. The harness runs twice: with timm's ops, which are always applied, to compare
+with timm, and with torchvision's ops, of which Identity takes no time, to compare with torchvision.
+A library that is not installed (extra `bench`) is named and left out. On a CUDA device, the share
+of the measured copy bandwidth and the peak of memory are printed too.
 
-Exits with 1 where ours is slower than WANTED times timm on PIL on a CPU.
+On a CPU the exit code is 1 if the harness is slower than REQUIRED times timm on PIL.
 """
 
 import importlib.util
@@ -29,13 +30,13 @@ from harness.augment.policy import parse_policy
 from harness.errors import command
 
 SIZES = {32: 256, 64: 128, 224: 32}  # pixels -> batch
-WANTED = {32: 1.5, 64: 1.5, 224: 1.0}  # times timm on PIL, on a CPU
-BINS = 9  # torchvision's of 31, timm's 3 of 10: magnitude 0.3
+REQUIRED = {32: 1.5, 64: 1.5, 224: 1.0}  # times timm on PIL, on a CPU
+BINS = 9  # of 31, torchvision's form of the magnitude 0.3; timm's is 3 of 10
 
 
 def ours(text):
     policy = parse_policy(text)
-    policy = replace(policy, space=replace(policy.space, p=1.0))  # timm's p1.0
+    policy = replace(policy, space=replace(policy.space, p=1.0))  # as `p1.0` of timm
 
     def make(images):
         epoch, ids = iter(range(1 << 30)), np.arange(len(images))
@@ -97,7 +98,7 @@ PEERS = {
 
 
 def measure(images, rounds):
-    """Median images per second of each competitor, in turns."""
+    """Return the median images per second of each library; the libraries take turns."""
     cuda = images.device.type == "cuda"
     clock = time.perf_counter if cuda else time.process_time
     names = [name for name in PEERS if name != "kornia" or importlib.util.find_spec("kornia")]
@@ -161,9 +162,9 @@ def main(args):
         rates = measure(pictures.spectral(batch, side), rounds)
         report(side, rates, TIMM)
         ratio = rates[AS_TIMM] / rates[TIMM]
-        slow += ratio < WANTED[side]
-        verdict = "BAD" if ratio < WANTED[side] else "ok"
-        print(f"  {verdict}: {ratio:.2f} x, {WANTED[side]} required")
+        slow += ratio < REQUIRED[side]
+        verdict = "BAD" if ratio < REQUIRED[side] else "ok"
+        print(f"  {verdict}: {ratio:.2f} x, {REQUIRED[side]} required")
     return 1 if slow else 0
 
 

@@ -1,16 +1,21 @@
-"""Trials per core-second of a gang of eight small stages on JPEGs against eight single runs.
+"""Trials per core-second of a gang of eight small stages on JPEGs, against eight single runs.
 
 python benchmarks/gang.py [resolution=32] [width=0.25] [photographs=2] [copies=1] [device=cpu]
 
-The photographs are those of `benchmarks/loader.py`, with sides `photographs` times as long, read
-through FFCV and cropped to a small resolution. So decoding is most of a single run, as where GPUs
-train small models. The time of decoding is measured by itself: it is the time of the batches of one
-run with no training on them. `copies` of each photograph make an epoch longer.
+The photographs are those of `benchmarks/loader.py`, with sides `photographs` times as long. They
+are read through FFCV and cropped to a small resolution. So decoding takes most of the time of a
+single run, as when GPUs train small models. Decoding is also measured alone: the batches of one run
+are read without training on them. With `copies` of each photograph, an epoch is longer.
 
-It fails if the weights of the gang differ in a bit from those of single runs. It fails if decoding
-is at least 0.8 of a single run and the gang has less than 3 times the trials per core-second. And
-it fails on a CPU with the default settings if decoding is less than 0.8 of a single run. With
-device=cuda it also prints wall-clock seconds: there all cores decode while the device trains.
+The exit code is 1
+
+- if the weights of the gang differ in a bit from those of the single runs;
+- if decoding takes at least 0.8 of a single run, and the gang has less than 3 times the trials per
+  core-second;
+- on a CPU with the default settings, if decoding takes less than 0.8 of a single run.
+
+With device=cuda wall-clock seconds are printed too, because all cores decode while the device
+trains.
 """
 
 import contextlib
@@ -42,7 +47,7 @@ OPTIONS = {
     "device": Option(default="cpu", choices=("cpu", "cuda")),
 }
 MEMBERS, EPOCHS, IMAGES = 8, 4, 320
-REQUIRED_GAIN, DECODING_SHARE = 3.0, 0.8  # the gain if decoding is this share of a single run
+REQUIRED_GAIN, DECODING_SHARE = 3.0, 0.8  # required if decoding is this share of a single run
 
 
 def config(magnitude, side, width):
@@ -63,56 +68,59 @@ def config(magnitude, side, width):
 
 
 @contextlib.contextmanager
-def timed(spent):
-    """Append (core-seconds, seconds) of the block to `spent`."""
+def timed(times):
+    """Append (core-seconds, wall-clock seconds) of the context to `times`."""
     cores, begun = time.process_time(), time.perf_counter()
     yield
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    spent.append((time.process_time() - cores, time.perf_counter() - begun))
+    times.append((time.process_time() - cores, time.perf_counter() - begun))
 
 
 def train(folder, configs, run, world):
     """Train the stages in one gang in a new folder; return the hashes of their final weights."""
     members = []
-    for one in configs:
-        place = folder / stage_id(one)
-        place.mkdir(parents=True)
-        members.append(Member(stage_id(one), one, place, None))
+    for stage in configs:
+        stage_folder = folder / stage_id(stage)
+        stage_folder.mkdir(parents=True)
+        members.append(Member(stage_id(stage), stage, stage_folder, None))
     outcomes = train_gang(members, run, world, lambda: False, lambda: None)
     return [outcome.result["weights_sha256"] for outcome in outcomes]
 
 
-def decode(one, run, world):
-    """Read the batches of one run without training on them."""
-    dataset = load(one.dataset, run.data_root, run.loader)
-    stream = make_loader(dataset, run, one.recipe.batch_size, 0, 1, world.device, EPOCHS)
+def decode(stage, run, world):
+    """Read the batches of a stage without training on them."""
+    dataset = load(stage.dataset, run.data_root, run.loader)
+    batch_size = stage.recipe.batch_size
+    loader = make_loader(dataset, run, batch_size, rank=0, world_size=1, device=world.device,
+                         epochs=EPOCHS)  # fmt: skip
     for epoch in range(EPOCHS):
-        for _ in stream.epoch(one.seed, epoch):
+        for _ in loader.epoch(stage.seed, epoch):
             pass
-    stream.close()
+    loader.close()
 
 
 def measure(folder, configs, run):
-    """Return (core-seconds, seconds) of decoding, of all single runs and of the gang.
+    """Return (core-seconds, seconds) of decoding, of all single runs, and of the gang.
 
-    The last value says whether the gang ended in the bits of the single runs.
+    The fourth value is True if the gang has the same final weights as the single runs.
     """
-    decoding, single, gang, alone = [], [], [], []
+    decoding, single, gang = [], [], []
+    single_weights = []
     with connected(run) as world:
         if world.device.type == "cpu":
             torch.set_num_threads(1)
         with contextlib.redirect_stdout(io.StringIO()):
             train(folder / "warm-up", configs[:1], run, world)
-            for number, one in enumerate(configs):
+            for number, stage in enumerate(configs):
                 with timed(single):
-                    alone += train(folder / f"{number}", [one], run, world)
+                    single_weights += train(folder / f"{number}", [stage], run, world)
                 with timed(decoding):  # after each run, because other load on the machine varies
-                    decode(one, run, world)
+                    decode(stage, run, world)
             with timed(gang):
-                together = train(folder / "gang", configs, run, world)
-    totals = [tuple(map(sum, zip(*spent, strict=True))) for spent in (decoding, single, gang)]
-    return *totals, alone == together
+                gang_weights = train(folder / "gang", configs, run, world)
+    totals = [tuple(map(sum, zip(*times, strict=True))) for times in (decoding, single, gang)]
+    return *totals, single_weights == gang_weights
 
 
 def main(args):

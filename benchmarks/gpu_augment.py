@@ -1,8 +1,8 @@
-"""Augmentation on a CUDA device, a part a command: the parts of `gpu_check.py` for it.
+"""Check and measure augmentation on a CUDA device. `gpu_check.py` runs these parts.
 
 python benchmarks/gpu_augment.py equality | no_synchronisation | speed | memory
 
-Needs torch, numpy and pydantic only. Exit code 1 where something does not hold.
+It needs torch, numpy and pydantic only. The exit code is 1 if a check fails.
 """
 
 import statistics
@@ -21,10 +21,10 @@ from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 from harness.augment.spaces import SPACES
 
-WANTED = 200_000  # images/s at 224 px, two ops, batch 512
-MOST_MEMORY = 1 << 30  # bytes beside the images, batch 1024
+REQUIRED_RATE = 200_000  # images/s at 224 px, two ops, batch 512
+MOST_MEMORY = 1 << 30  # bytes in addition to the images, batch 1024
 SIZES = ((32, 32), (47, 61), (1, 1), (1, 7), (7, 1), (2, 9), (3, 3), (3, 40), (128, 160))
-APART = 0.05  # share of values that bilinear may have one level apart
+MOST_DIFFERENT = 0.05  # share of values that may differ by one level with bilinear interpolation
 _FACTORS = (0.0, 0.1, 0.37, 0.73, 1.0, 1.27, 1.9, 3.0)
 _WEIGHTS = (0.0, 0.1, 0.5, 0.9, 1.0)
 _SHEARS = (0.01, 0.3, 0.99, -0.07, -1.0)
@@ -50,14 +50,19 @@ VALUES = {
 }
 
 
-class Compared:
+class Comparison:
     """Compares pixels from the device with those from the CPU."""
 
     def __init__(self):
-        self.values, self.wrong, self.apart = 0, 0, 0.0
+        self.values = 0  # number of compared values
+        self.wrong = 0  # number of results that differ too much
+        self.largest_share = 0.0  # of different values in one batch
 
     def __call__(self, what, images, plan, on_device=None):
-        """Compare both executors of the device; `on_device`: the same images in another layout."""
+        """Compare both executors of the device with the CPU.
+
+        `on_device` are the same images on the device, in another memory layout.
+        """
         expected = apply(images, plan).cuda().int()
         device = images.cuda() if on_device is None else on_device
         results = {
@@ -65,24 +70,25 @@ class Compared:
             "torch_executor": apply(device, plan, torch_executor.run),
         }
         for name, result in results.items():
-            off = (result.int() - expected).abs().flatten(1)
-            self.values += off.numel()
-            bad = off > (plan.interpolation == "bilinear")
-            share = float((off > 0).double().mean())
-            self.apart = max(self.apart, share)
-            if bad.any() or share > APART:
+            difference = (result.int() - expected).abs().flatten(1)
+            self.values += difference.numel()
+            bad = difference > (1 if plan.interpolation == "bilinear" else 0)
+            share = float((difference > 0).double().mean())
+            self.largest_share = max(self.largest_share, share)
+            if bad.any() or share > MOST_DIFFERENT:
                 self.wrong += 1
-                rows = bad.any(dim=1).nonzero().flatten().tolist() or [int(off.sum(1).argmax())]
+                worst = int(difference.sum(1).argmax())
+                rows = bad.any(dim=1).nonzero().flatten().tolist() or [worst]
                 size = tuple(images.shape[2:])
                 shown = [(i, plan.records(i, size=size)) for i in rows[:3]]
                 print(
                     f"BAD {name}, {what}: {len(rows)} of {len(images)} images differ, by "
-                    f"{int(off.max())} at most, {share:.2%} of values; first {shown}"
+                    f"{int(difference.max())} at most, {share:.2%} of values; first {shown}"
                 )
 
 
 def each_op(size, interpolation):
-    """Each op at each value on each odd image, in a random order."""
+    """Return images and a plan: each op at each value on each special image, in a random order."""
     pictures = odd(*size)
     cases = [[(op, value)] for op, values in VALUES.items() for value in values]
     records = [case for case in cases for _ in pictures]
@@ -92,8 +98,12 @@ def each_op(size, interpolation):
 
 
 def equality():
-    """Nearest the same bytes as on the CPU, bilinear within a level on few values."""
-    compare = Compared()
+    """Compare pixels of the device with those of the CPU.
+
+    With nearest interpolation all bytes must be equal. With bilinear interpolation a few values may
+    differ by one level.
+    """
+    compare = Comparison()
     for kind in ("nearest", "bilinear"):
         for size in SIZES:
             compare(f"each op at {size}, {kind}", *each_op(size, kind))
@@ -104,8 +114,8 @@ def equality():
                 text = f"{name}(m={magnitude}, interpolation={kind})"
                 images = torch.cat([odd(*size)] * 10)
                 compare(f"{text} at {size}", images, parse_policy(text).draw(0, 0, np.arange(60)))
-        print(f"{kind}: at most {compare.apart:.2%} of a batch's values apart", flush=True)
-        compare.apart = 0.0
+        print(f"{kind}: at most {compare.largest_share:.2%} of a batch's values apart", flush=True)
+        compare.largest_share = 0.0
     for factor in (0.0, 0.3, 1.9):
         compare("a mean on a half", halves(), Plan.of([[("Contrast", factor)]] * 255))
     policy = parse_policy("uniform(n=3, m=0.8)")
@@ -123,13 +133,13 @@ def equality():
         "a view of channels-last memory": last.permute(0, 3, 1, 2),
         "a view with gaps": wide[:, :, 2:49, 4:126:2],
     }
-    for what, there in laid_out.items():
-        before = there.clone()
-        compare(what, images, plan, there)
-        if not torch.equal(there, before):
+    for what, on_device in laid_out.items():
+        before = on_device.clone()
+        compare(what, images, plan, on_device)
+        if not torch.equal(on_device, before):
             compare.wrong += 1
             print(f"BAD {what}: the input was changed")
-    records = [[("Rotate", 9.0)], [("Equalize", 1.0), ("Contrast", 1.3)]]  # 350 of a kind
+    records = [[("Rotate", 9.0)], [("Equalize", 1.0), ("Contrast", 1.3)]]  # for 350 images each
     images = torch.cat([spectral(70, 224)] * 10)
     compare("more than a chunk of a kind", images, Plan.of(records * 350))
     print(f"{compare.values:,} values compared")
@@ -137,7 +147,10 @@ def equality():
 
 
 def no_synchronisation():
-    """Plan, ops, crop, flip, erasing and mixing while torch raises on any wait for the device."""
+    """Check that plan, ops, crop, flip, erasing and mixing never wait for the device.
+
+    torch's debug mode raises an error if they do.
+    """
     images, labels = spectral(256, 64).cuda(), torch.zeros(256, dtype=torch.int64, device="cuda")
     transform = BatchTransform(crop_padding=4, flip=True, erasing=0.3, mixup=0.2, cutmix=1.0,
                 mean=(0.5,) * 3, std=(0.25,) * 3)  # fmt: skip
@@ -151,7 +164,7 @@ def no_synchronisation():
                 executor=choose_executor(images.device),
             )  # fmt: skip
 
-        step(0)  # first use of a kernel may load it
+        step(0)  # the first use of a kernel may load it and wait
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -166,7 +179,7 @@ def no_synchronisation():
 
 
 def bandwidth():
-    """Bytes per second that a plain copy reads and writes."""
+    """Return the bytes per second that a plain copy reads and writes."""
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     for _ in range(3):
@@ -179,13 +192,16 @@ def bandwidth():
     return 20 * 2 * source.numel() / (time.perf_counter() - begun)
 
 
-def _alone(images, plans):
-    """Median milliseconds of the device for a plan: it starts when all work has been queued."""
+def device_milliseconds(images, plans):
+    """Return the median time that the device takes for a plan.
+
+    The device starts when all work has been queued, so it does not wait for the host.
+    """
     times, executor = [], choose_executor(images.device)
     for plan in plans:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
-        torch.cuda._sleep(200_000_000)  # cycles, about 0.1 s: longer than queueing takes
+        torch.cuda._sleep(200_000_000)  # cycles, about 0.1 s, which is longer than queueing takes
         start.record()
         apply(images, plan, executor)
         end.record()
@@ -195,7 +211,7 @@ def _alone(images, plans):
 
 
 def speed():
-    """Images per second of two ops: as in a training, on the host alone, on the device alone."""
+    """Measure images per second of two ops: as in a training, on the host, and on the device."""
     copies, holds = bandwidth(), True
     print(f"copies {copies / 1e9:,.0f} GB/s, read and write")
     policy = parse_policy("randaug(n=2, m=0.3)")
@@ -214,7 +230,7 @@ def speed():
             begun = time.perf_counter()
             lower(policy.draw(1, epoch, ids), side, side)
             host.append(1e3 * (time.perf_counter() - begun))
-        device = _alone(images, [policy.draw(2, epoch, ids) for epoch in range(7)])
+        device = device_milliseconds(images, [policy.draw(2, epoch, ids) for epoch in range(7)])
         rate, limit = statistics.median(rates[2:]), copies / (2 * images[0].numel())
         print(
             f"{side} px, batch {batch}: {rate:,.0f} images/s; host (draw and lower) "
@@ -222,14 +238,14 @@ def speed():
             f"({1e3 * batch / device:,.0f} images/s); {rate / limit:.1%} of copying each image "
             f"once, device alone {1e3 * batch / device / limit:.1%}"
         )
-        if side == 224 and rate < WANTED:
-            print(f"fewer than the {WANTED:,} images/s required at 224 px")
+        if side == 224 and rate < REQUIRED_RATE:
+            print(f"fewer than the {REQUIRED_RATE:,} images/s required at 224 px")
             holds = False
     return holds
 
 
 def memory():
-    """Temporary memory at 224 px, batch 1024."""
+    """Measure temporary memory at 224 px, batch 1024."""
     images = spectral(64, 224).repeat(16, 1, 1, 1).cuda()
     policy = parse_policy("randaug(n=2, m=0.3)")
     executor = choose_executor(images.device)

@@ -1,9 +1,9 @@
 """Check everything that needs a CUDA device, in one command: `make gpu-check`.
 
-Equality of CPU and GPU to the bit, no synchronisation, speed and memory of augmentation, bits that
-repeat where a stage was stopped, the share of a step that waits for data, gangs, training, a sweep.
-Each part runs in a process of its own with a deadline. Its output is shown even if it did not end
-in time. All parts end within eight minutes. The exit code is 1 if a check fails, and 2 without a
+The parts check augmentation (equal to the CPU's, no synchronisation, speed, memory), copied
+batches, resumed stages, gangs, the share of a step that waits for data, training, and a sweep. Each
+part runs in a process of its own with a deadline. Its output is shown even if it did not end in
+time. All parts end within eight minutes. The exit code is 1 if a check fails, and 2 without a
 device.
 
 python benchmarks/gpu_check.py [PART ...]
@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SECONDS = 460  # for everything
-PARTS = {  # by importance: seconds at most, and the command
+SECONDS = 460  # for all parts together
+PARTS = {  # the most important first: the longest time in seconds, and the command
     "equality": (90, "gpu_augment.py", "equality"),
     "no_synchronisation": (40, "gpu_augment.py", "no_synchronisation"),
     "speed": (60, "gpu_augment.py", "speed"),
@@ -38,7 +38,7 @@ PARTS = {  # by importance: seconds at most, and the command
 
 
 def run(command, seconds):
-    """Return the output of a command and its exit code: None if it was killed after `seconds`."""
+    """Return the output and the exit code of a command; None if it was killed after `seconds`."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             [sys.executable, "-u", HERE / command[0], *command[1:]],
@@ -50,7 +50,7 @@ def run(command, seconds):
             code = None
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # with what it has started
+                os.killpg(process.pid, signal.SIGKILL)  # also the processes that it started
                 process.wait()
         output.seek(0)
         return output.read().rstrip(), code

@@ -1,8 +1,8 @@
-"""Training on a CUDA device, a part a command: the parts of `gpu_check.py` for it.
+"""Check and measure training on a CUDA device. `gpu_check.py` runs these parts.
 
 python benchmarks/gpu_train.py streamed | resumed | gangs | graphs | fed
 
-Exit code 1 where something does not hold.
+The exit code is 1 if a check fails.
 """
 
 import itertools
@@ -26,11 +26,14 @@ from harness.train.distributed import connected
 
 MEMBERS, BATCH, STEPS = 8, 128, 100
 NETWORKS = ((18, 0.25), (18, 1.0), (50, 1.0))  # ResNets: depth, width
-SECONDS = 70.0  # for the networks
+SECONDS = 70.0  # after this time, `fed` begins no further network
 
 
 def streamed():
-    """Every batch that the loader copies on its side stream, against the CPU's loader."""
+    """Compare each batch that the loader copies to the device with that of the CPU's loader.
+
+    The loader copies on a CUDA stream of its own.
+    """
     from harness.data.datasets import load
     from harness.data.loader import make_loader
     from harness.schema import DatasetConfig
@@ -42,30 +45,31 @@ def streamed():
         folder = Path(name)
         write_bench(folder, 40, 16, 160)
         dataset = load(config, name, "ffcv")
-        there, here = (
+        cuda_loader, cpu_loader = (
             make_loader(dataset, RunConfig(), 64, 0, 1, torch.device(device), 4)
             for device in ("cuda", "cpu")
         )
         busy = torch.randn(4096, 4096, device="cuda")
         count = wrong = 0
-        for _ in range(3):  # abandoned with batches under way
-            next(there.epoch(1, 0))
+        for _ in range(3):  # these epochs are abandoned while batches are being copied
+            next(cuda_loader.epoch(1, 0))
         passes = [lambda loader, e=epoch: loader.epoch(0, e, 2 * (e == 1)) for epoch in range(4)]
         passes += [lambda loader: loader.evaluate("test", 4), lambda loader: loader.fixed(128, 64)]
         for batches in passes:
-            found = []
-            for batch in batches(there):
-                busy = (busy @ busy).clamp_(-1, 1)  # this stream lags: a copy could overtake it
-                found.append((batch.images.clone(), batch.labels.clone(), batch.ids.copy()))
-            for (images, labels, ids), batch in zip(found, batches(here), strict=True):
+            on_device = []
+            for batch in batches(cuda_loader):
+                # work that delays this stream, so that a copy without synchronisation would be seen
+                busy = (busy @ busy).clamp_(-1, 1)
+                on_device.append((batch.images.clone(), batch.labels.clone(), batch.ids.copy()))
+            for (images, labels, ids), batch in zip(on_device, batches(cpu_loader), strict=True):
                 count += 1
                 wrong += not (
                     torch.equal(images.cpu(), batch.images)
                     and torch.equal(labels.cpu(), batch.labels)
                     and np.array_equal(ids, batch.ids)
                 )
-        there.close()
-        here.close()
+        cuda_loader.close()
+        cpu_loader.close()
     print(f"{wrong} of {count} batches differ from the CPU's")
     return count > 30 and not wrong
 
@@ -88,20 +92,21 @@ def small(magnitude):
 
 
 def trained(folder, configs, run, world):
-    """Milliseconds of a step of a member, and the hashes of the final weights."""
+    """Train a gang; return the milliseconds of a step of one member, and the weights' hashes."""
     members = []
     for config in configs:
-        place = folder / stage_id(config)
-        place.mkdir(parents=True)
-        members.append(Member(stage_id(config), config, place, None))
-    results = [one.result for one in train_gang(members, run, world, lambda: False, lambda: None)]
+        stage_folder = folder / stage_id(config)
+        stage_folder.mkdir(parents=True)
+        members.append(Member(stage_id(config), config, stage_folder, None))
+    outcomes = train_gang(members, run, world, lambda: False, lambda: None)
+    results = [outcome.result for outcome in outcomes]
     seconds = sum(result["timing"]["seconds"] for result in results)
     steps = sum(result["steps"] for result in results)
     return 1e3 * seconds / steps, [result["weights_sha256"] for result in results]
 
 
 def resumed(device="cuda"):
-    """Stages that are stopped twice and go on, against those that never were."""
+    """Compare the weights of stages that were stopped twice and resumed with uninterrupted ones."""
     holds = True
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
@@ -119,23 +124,24 @@ def resumed(device="cuda"):
         networks = (root, small(0.3)), (name, StageConfig.model_validate(resnet))
         for engine, (root, config) in itertools.product(("ddp", "deepspeed"), networks):
             run = RunConfig(engine=engine, device=device, data_root=root)
-            kind, ends = f"{config.model.family}-{config.model.depth}", []
+            network, weights = f"{config.model.family}-{config.model.depth}", []
             for stops in ((), (3, 4)):
-                place = folder / f"{engine}-{kind}-{len(stops)}" / stage_id(config)
-                place.mkdir(parents=True)
-                member = Member(stage_id(config), config, place, None)
+                stage_folder = folder / f"{engine}-{network}-{len(stops)}" / stage_id(config)
+                stage_folder.mkdir(parents=True)
+                member = Member(stage_id(config), config, stage_folder, None)
                 for steps in (*stops, 10**6):
-                    left = iter(range(steps - 1))
-                    stop = lambda left=left: next(left, None) is None  # noqa: E731
-                    (end,) = train_gang([member], run, world, stop, lambda: None)
-                ends.append(end.result["weights_sha256"])
-            holds &= ends[0] == ends[1]
-            print(f"{engine}, {kind}: {'same' if ends[0] == ends[1] else 'OTHER'} bits", flush=True)
+                    remaining = iter(range(steps - 1))
+                    stop = lambda remaining=remaining: next(remaining, None) is None  # noqa: E731
+                    (outcome,) = train_gang([member], run, world, stop, lambda: None)
+                weights.append(outcome.result["weights_sha256"])
+            same = weights[0] == weights[1]
+            holds &= same
+            print(f"{engine}, {network}: {'same' if same else 'OTHER'} bits", flush=True)
     return holds
 
 
 def gangs():
-    """Eight small stages alone and in a gang."""
+    """Compare eight small stages that train alone with the same stages in a gang."""
     holds = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -163,8 +169,8 @@ def gangs():
 
 
 def graphs():
-    """Forward, backward and step of eight small networks without any harness around them."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as in any training
+    """Time the steps of eight small networks, without the harness, with and without CUDA graphs."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the harness sets it
     torch.backends.cudnn.deterministic = True
     images = torch.randn(BATCH, 3, 32, 32, device="cuda").to(memory_format=torch.channels_last)
     labels = torch.arange(BATCH, device="cuda") % 10
@@ -200,7 +206,7 @@ def graphs():
         made = networks()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # first steps choose algorithms and make momentum
+        with torch.cuda.stream(side):  # the first steps choose algorithms and allocate momentum
             for network in made:
                 for _ in range(3):
                     step(*network)
@@ -225,9 +231,9 @@ def graphs():
 
 
 def fed(device="cuda"):
-    """Images per second, and the share of a step that waits for images, at 224 px by FFCV.
+    """Measure images per second and the share of a step that waits for them, at 224 px with FFCV.
 
-    With algorithms that repeat their bits, and what the fastest ones would gain.
+    Deterministic algorithms are compared with the fastest ones.
     """
     from harness.train.step_timing import measure_steps
 
@@ -254,15 +260,16 @@ def fed(device="cuda"):
             )  # fmt: skip
             images = 128 * (((distinct + 10) * copies - 10) // 128)
             rates = []
-            for deterministic in (False, True):  # the environment keeps what the latter asks
-                how = run.model_copy(update={"deterministic": deterministic})
-                found = measure_steps(config, how, 60 if device == "cuda" else 2, Path(name))
-                rates.append(images / found.seconds_per_epoch)
-                way = "repeating bits" if deterministic else "fastest"
+            for deterministic in (False, True):  # True last, as it changes the environment for good
+                settings = run.model_copy(update={"deterministic": deterministic})
+                steps = 60 if device == "cuda" else 2
+                timing = measure_steps(config, settings, steps, Path(name))
+                rates.append(images / timing.seconds_per_epoch)
+                algorithms = "repeating bits" if deterministic else "fastest"
                 print(
-                    f"ResNet-{depth} width {width:g}, {way}: "
-                    f"{rates[-1]:,.0f} images/s, {found.data_share:.0%} of a step waits for data, "
-                    f"{found.memory_bytes / 1e9:.1f} GB", flush=True,
+                    f"ResNet-{depth} width {width:g}, {algorithms}: "
+                    f"{rates[-1]:,.0f} images/s, {timing.data_share:.0%} of a step waits for data, "
+                    f"{timing.memory_bytes / 1e9:.1f} GB", flush=True,
                 )  # fmt: skip
             print(f"  repeating bits takes {rates[0] / rates[1]:.2f} x the time")
     return True

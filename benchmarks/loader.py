@@ -1,14 +1,17 @@
-"""Images per second of a loader: ours against plain FFCV and torchvision's ImageFolder.
+"""Images per second of the harness's loader, against plain FFCV and torchvision's ImageFolder.
 
 python benchmarks/loader.py [threads [turns [side ...]]]
 
-The images are synthetic photographs of ImageNet's sizes (most are 500 pixels long, 110 kB).
-Every loader gives shuffled training batches of uint8 after a random resized crop, with the same
-number of threads (default: one) or worker processes. They take turns, so that other load on the
-machine affects all of them. FFCV files are written as is usual for the resolution; ImageFolder
-decodes the originals and (last line) files that were shrunk to the same size. Ratios are medians
-over the turns: of images per core-second, which are valid on a busy machine, and per second, which
-show what does not overlap.
+The images are synthetic photographs of ImageNet's sizes (most are 500 pixels long, 110 kB). Every
+loader returns shuffled training batches of uint8 after a random resized crop, with the same number
+of threads (default: one) or worker processes. The loaders take turns, so that other load on the
+machine affects all of them. FFCV files have a maximum size that is usual for the resolution.
+ImageFolder decodes the originals and, in the last line, files that were shrunk to the same size.
+
+Ratios are medians over the turns. Those of images per core-second are valid on a busy machine.
+Those of images per second also show time in which a loader only waits.
+
+The exit code is 1 if a ratio per core-second is below its limit.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from harness.data import CATALOG, image_folder, load, make_loader
+from harness.data.catalog import CATALOG, image_folder
+from harness.data.datasets import load
+from harness.data.loader import make_loader
 from harness.data.write import main as write
 from harness.run_schema import RunConfig
 from harness.schema import DatasetConfig
@@ -42,13 +47,15 @@ IMAGES, BATCH, TURNS = 640, 64, 5
 SCALE = (0.25, 1.0)
 CASES = {64: 128, 224: 500}  # resolution: max_resolution of the files written for it
 LIMITS = {"FFCV": 0.95, "ImageFolder at 64 px": 3.0, "ImageFolder, shrunk at 64 px": 3.0}
+"""The least ratio of images per core-second to that of a loader, at any or one resolution."""
 
-SECONDS = 1.0  # least length of a turn
+SECONDS = 1.0  # a turn repeats epochs for at least this time
 Epoch = Callable[[int], int]
-"""Goes through one epoch and returns its number of images."""
+"""Function of the number of an epoch that reads the epoch and returns its number of images."""
 
 
 def shrink(source: Path, target: Path, longest: int) -> None:
+    """Copy the JPEGs of a tree, with sides of at most `longest` pixels."""
     for path in source.rglob("*.JPEG"):
         image = Image.open(path)
         image.thumbnail((longest, longest), Image.Resampling.BOX)
@@ -57,11 +64,11 @@ def shrink(source: Path, target: Path, longest: int) -> None:
         image.save(out, quality=90)
 
 
-def ours(root: Path, side: int, threads: int, loader: str) -> Epoch:
+def ours(root: Path, side: int, threads: int, loader_name: str) -> Epoch:
     config = DatasetConfig(name="bench", validation_size=10, resolution=side, crop_scale=SCALE)
-    run = RunConfig(loader_threads=threads)
-    stream = make_loader(load(config, str(root), loader), run, BATCH, 0, 1, torch.device("cpu"))
-    return lambda epoch: sum(len(batch.labels) for batch in stream.epoch(0, epoch))
+    run, dataset = RunConfig(loader_threads=threads), load(config, str(root), loader_name)
+    loader = make_loader(dataset, run, BATCH, rank=0, world_size=1, device=torch.device("cpu"))
+    return lambda epoch: sum(len(batch.labels) for batch in loader.epoch(0, epoch))
 
 
 def plain_ffcv(path: Path, side: int, threads: int) -> Epoch:
@@ -100,9 +107,9 @@ def core_seconds() -> float:
 
 
 def turns(contenders: dict[str, Epoch], count: int) -> dict[str, list[tuple[float, float]]]:
-    """Return images per second and per core-second by loader and turn, without the first turn.
+    """Return images per second and per core-second of each loader in each turn.
 
-    In the first turn, loaders compile.
+    The first turn is left out, because loaders compile in it.
     """
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for turn in range(count + 1):
@@ -117,6 +124,7 @@ def turns(contenders: dict[str, Epoch], count: int) -> dict[str, list[tuple[floa
 
 
 def ratio(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], kind: int) -> float:
+    """Return the median ratio of rates per second (`kind` 0) or per core-second (`kind` 1)."""
     return statistics.median(a[kind] / b[kind] for a, b in zip(ours, theirs, strict=True))
 
 

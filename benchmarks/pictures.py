@@ -1,4 +1,4 @@
-"""Images for benchmarks: like photographs, odd ones, JPEGs of ImageNet's sizes, a stand-in set."""
+"""Images for benchmarks: noise like photographs, special cases, JPEGs of ImageNet's sizes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-# (width, height) of ImageNet's training images, by share; the rest are of any size
+# (width, height) of ImageNet's training images, with their shares; the others have any size
 SIZES = {(500, 375): 0.45, (375, 500): 0.13, (500, 333): 0.12, (333, 500): 0.06}
 
 
 def spectral(count: int, side: int) -> torch.Tensor:
-    """Uint8 [N, 3, side, side] with the spectrum of photographs (amplitude falls as 1/f)."""
+    """Return uint8 [count, 3, side, side] with the spectrum of photographs (amplitude 1/f)."""
     random = np.random.default_rng(0)
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None]
     falling = 1.0 / np.maximum(np.hypot(fy, fx), 1 / side)
@@ -26,7 +26,11 @@ def spectral(count: int, side: int) -> torch.Tensor:
 
 
 def odd(height: int, width: int) -> torch.Tensor:
-    """Uint8 [6, 3, H, W] that find mistakes: ramps, noise, low contrast, one level, two levels."""
+    """Return uint8 [6, 3, H, W], the special cases of ops.
+
+    Two are ramps. The others are noise, blocks of low contrast, an image of one level, and noise of
+    the levels 0 and 255.
+    """
     random = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     blocks = random.integers(90, 140, (3, math.ceil(height / 8), math.ceil(width / 8)))
@@ -43,16 +47,16 @@ def odd(height: int, width: int) -> torch.Tensor:
 
 
 def halves() -> torch.Tensor:
-    """Grey images uint8 [255, 3, 6, 7] whose mean is v + 1/2: where Contrast rounds up."""
+    """Return grey images uint8 [255, 3, 6, 7] with the means v + 1/2, which Contrast rounds up."""
     level = torch.arange(255, dtype=torch.uint8)[:, None].repeat(1, 42)
     level[:, ::2] += 1
     return level.view(-1, 1, 6, 7).repeat(1, 3, 1, 1)
 
 
 def photograph(rng: np.random.Generator, times: int) -> np.ndarray:
-    """Uint8 [H, W, 3] with detail at all scales, so that decoding costs what it should.
+    """Return uint8 [H, W, 3] with the size of an image of ImageNet, `times` as long on each side.
 
-    It is so many times as long as one of ImageNet's.
+    It has detail at all scales, so that decoding takes as long as for a photograph.
     """
     import cv2
 
@@ -70,7 +74,10 @@ def photograph(rng: np.random.Generator, times: int) -> np.ndarray:
 
 
 def synthesise(root: Path, images: int, times: int = 1, copies: int = 1) -> float:
-    """A tree of (`images` + 10) x `copies` training images and 10 for test; mean kilobytes."""
+    """Write (`images` + 10) x `copies` training and 10 test images; return their mean kilobytes.
+
+    They are JPEGs in the folders of a class each, 10 classes. Copies are hard links.
+    """
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -87,26 +94,29 @@ def synthesise(root: Path, images: int, times: int = 1, copies: int = 1) -> floa
 
 
 def fashion_mnist(folder: Path) -> str | None:
-    """The data root of Fashion-MNIST: null where it is installed, else noise in its files."""
+    """Return None if Fashion-MNIST is installed, or else a data root with noise in its files."""
     from harness.data.catalog import CATALOG, missing
 
     info = CATALOG["fashion_mnist"]
     if missing(info, None) is None:
         return None
     random = np.random.default_rng(0)
-    place = folder / str(info.folder)
-    place.mkdir(parents=True)
+    data_folder = folder / str(info.folder)
+    data_folder.mkdir(parents=True)
     sizes = (info.train_size, info.train_size, info.test_size, info.test_size)
     for name, count in zip(info.files, sizes, strict=True):
         shape = (count, 28, 28) if "images" in name else (count,)
         values = random.integers(0, 256 if "images" in name else 10, shape, dtype=np.uint8)
         header = bytes((0, 0, 8, len(shape))) + np.array(shape, ">u4").tobytes()
-        (place / name).write_bytes(header + values.tobytes())
+        (data_folder / name).write_bytes(header + values.tobytes())
     return str(folder)
 
 
 def write_bench(folder: Path, distinct: int, copies: int, side: int) -> None:
-    """JPEGs like ImageNet's as `.beton` files; the catalog gets them as `bench`."""
+    """Write JPEGs like ImageNet's as `.beton` files, and add them to the catalog as `bench`.
+
+    There are `distinct` different images, each `copies` times, of at most `side` pixels a side.
+    """
     from harness.data.catalog import CATALOG, image_folder
     from harness.data.write import main as write
 

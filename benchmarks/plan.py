@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from harness.cluster.state import stage_states
-from harness.config import check_sections, check_trial
+from harness.config.checks import check_sections, check_trial
 from harness.store.store import Store
 from harness.sweep.grid import make_grid
 from harness.sweep.plan import gangs, make_plan, stages_before_sharing, todo
@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         states = stage_states(store, plan.stages)
-        remaining = todo(plan, {s: state.name for s, state in states.items()}, store.has_weights)
+        remaining = todo(plan, {s: state.name for s, state in states.items()}, store.has_start)
         groups = gangs(plan, remaining, lambda gang, stage: len(gang) < 4)
     ended = time.perf_counter()
     print(

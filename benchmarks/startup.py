@@ -1,4 +1,4 @@
-"""Wall time of the commands that only read, and their slowest imports.
+"""Wall-clock time of the commands that only read, and their slowest imports.
 
 python benchmarks/startup.py [grid=quickstart] [store=runs/store]
 """
@@ -20,7 +20,7 @@ COMMANDS = (
 
 
 def best_of(command: list[str], runs: int = 3) -> float:
-    """Return the seconds of the fastest of some runs."""
+    """Return the seconds of the fastest of `runs` runs."""
     times = []
     for _ in range(runs):
         begun = time.perf_counter()
@@ -30,7 +30,7 @@ def best_of(command: list[str], runs: int = 3) -> float:
 
 
 def slowest_imports(command: list[str], count: int = 6) -> list[tuple[float, str]]:
-    """Return (seconds, name) of the slowest top-level packages, with what they import in turn."""
+    """Return (seconds, name) of the slowest top-level packages, including what they import."""
     run = subprocess.run(
         [command[0], "-X", "importtime", *command[1:]], check=True, capture_output=True, text=True
     )

@@ -1,9 +1,9 @@
-"""Seconds to queue 1,000 stages on a real SLURM, and to answer `status` on them.
+"""Seconds of a launch that queues 1,000 stages on a real SLURM, of a second launch, and of status.
 
 python benchmarks/submit.py
 
-Starts the one-machine SLURM of slurm/testbed in a folder of its own and stops it again. The jobs
-are held, so nothing trains.
+The script starts the one-machine SLURM of slurm/testbed in a folder of its own and stops it again.
+The jobs may not start before an hour is over, so nothing trains.
 """
 
 import os
@@ -40,12 +40,13 @@ def main():
 
 
 def measure(folder, env):
+    """Print the seconds and the last line of output of each command."""
     grid = folder / "thousand.yaml"
     grid.write_text(GRID.format(seeds=", ".join(map(str, range(STAGES)))))
     words = [f"grid={grid}", f"store={folder}/store", "cluster=testbed"]
-    held = "cluster.slurm.extra={begin: now+1hour}"
+    later = "cluster.slurm.extra={begin: now+1hour}"
     for module, more in (
-        ("harness.launch", [held]), ("harness.launch", [held]), ("harness.status", []),
+        ("harness.launch", [later]), ("harness.launch", [later]), ("harness.status", []),
     ):  # fmt: skip
         begun = time.monotonic()
         process = subprocess.run(

@@ -1,14 +1,17 @@
-"""Core-seconds of one grid: this harness (sharing, one process for many stages, gangs) against one
-process per trial with the same training code.
+"""Core-seconds of one grid: this harness, against one process for each trial.
 
 python benchmarks/sweep.py [data=jpegs] [epochs=2] [trials=12] [gang=8] [seeds=2]
                            [device=cpu]
 
-3 widths x 4 sparsities x 4 magnitudes x 2 seeds. `jpegs`: of ImageNet's sizes, read through FFCV
-and cropped to 32 pixels, so that decoding matters as it does on a cluster; `resident`:
-Fashion-MNIST in memory (noise where it is not installed), where a batch costs nothing. Single
-trials are sampled: `trials` of them, as many of each sparsity and width, and their mean is scaled
-to all. Fails below 4 times.
+The harness shares stages, trains many of them in one process, and trains gangs. The training code
+is the same on both sides. The grid has 3 widths x 4 sparsities x 4 magnitudes x `seeds`.
+
+With data=jpegs, JPEGs of ImageNet's sizes are read through FFCV and cropped to 32 pixels, so that
+decoding takes a large share of the time, as on a cluster. With data=resident, Fashion-MNIST (noise
+if it is not installed) is in memory, so that reading a batch takes almost no time.
+
+Only `trials` of the single trials run, as many of each sparsity and width, and their mean is scaled
+to all trials. The exit code is 1 if the harness takes more than a quarter of the core-seconds.
 """
 
 import itertools
@@ -63,7 +66,7 @@ DATA = {
 }
 
 
-ALONE = """
+SINGLE_TRIAL = """
 import sys
 from pathlib import Path
 from harness.config import load
@@ -86,7 +89,7 @@ with connected(launch.run) as world:
 def cpu_seconds(folder, name, command, **settings):
     """Return the core-seconds of a command that trains a grid in a new store.
 
-    Child processes are included. `settings` fill in the text of the grid.
+    The core-seconds of its child processes are included. `settings` fill in the text of the grid.
     """
     grid = folder / f"{name}.yaml"
     grid.write_text(GRID.format(**settings))
@@ -101,9 +104,9 @@ def cpu_seconds(folder, name, command, **settings):
 
 def measure(folder, data, epochs, count, gang, seeds, device):
     """Return how many times fewer core-seconds the harness takes than one process per trial."""
-    cells = list(itertools.product(WIDTHS, SPARSITIES))
+    sizes = list(itertools.product(WIDTHS, SPARSITIES))
     others = list(itertools.product(MAGNITUDES, seeds))
-    chosen = [(*cells[i % len(cells)], *others[(5 * i) % len(others)]) for i in range(count)]
+    sampled = [(*sizes[i % len(sizes)], *others[(5 * i) % len(others)]) for i in range(count)]
     folder = folder / data
     folder.mkdir()
     dataset, settings = DATA[data]
@@ -113,26 +116,27 @@ def measure(folder, data, epochs, count, gang, seeds, device):
         root = str(folder)
     else:
         root = fashion_mnist(folder / "data") or "null"
-    same = {"dataset": dataset, "settings": settings, "epochs": epochs, "root": root}
-    same |= {"device": device, "gpus": int(device == "cuda")}  # others are hidden from a launch
+    shared = {"dataset": dataset, "settings": settings, "epochs": epochs, "root": root}
+    # a launch hides all GPUs from its workers except `gpus_per_node`
+    shared |= {"device": device, "gpus": int(device == "cuda")}
     whole = cpu_seconds(
         folder, "whole", ["-m", "harness.launch"], gang=gang,
-        width=WIDTHS, sparsity=SPARSITIES, magnitude=MAGNITUDES, seed=seeds, **same,
+        width=WIDTHS, sparsity=SPARSITIES, magnitude=MAGNITUDES, seed=seeds, **shared,
     )  # fmt: skip
-    trials = len(cells) * len(others)
+    trials = len(sizes) * len(others)
     print(f"{data}: {epochs} epoch(s) a stage, {trials} trials, gangs of {gang}")
     print(f"  this harness           {whole:8.0f} core-seconds", flush=True)
     single = [
         cpu_seconds(
-            folder, f"trial-{i}", ["-c", ALONE], gang=1,
-            width=[width], sparsity=[sparsity], magnitude=[magnitude], seed=[seed], **same,
+            folder, f"trial-{i}", ["-c", SINGLE_TRIAL], gang=1,
+            width=[width], sparsity=[sparsity], magnitude=[magnitude], seed=[seed], **shared,
         )
-        for i, (width, sparsity, magnitude, seed) in enumerate(chosen)
+        for i, (width, sparsity, magnitude, seed) in enumerate(sampled)
     ]  # fmt: skip
-    apart = sum(single) / len(single) * trials
-    print(f"  one process per trial  {apart:8.0f} core-seconds (from {count} of them)")
-    print(f"  ratio                  {apart / whole:8.2f}", flush=True)
-    return apart / whole
+    all_single = sum(single) / len(single) * trials
+    print(f"  one process per trial  {all_single:8.0f} core-seconds (from {count} of them)")
+    print(f"  ratio                  {all_single / whole:8.2f}", flush=True)
+    return all_single / whole
 
 
 def main(args):

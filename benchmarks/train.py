@@ -1,11 +1,12 @@
-"""Seconds per training step: the harness with each engine against a bare PyTorch loop.
+"""Seconds per training step: the harness with each engine, against a bare PyTorch loop.
 
 python benchmarks/train.py [cuda]
 
-Harness and bare loop alternate step by step in one process, on the same batches, with the same
-augmentation and the same model, so that other load on the machine slows both. The harness's steps
-are those of its real loop (`train_gang`): they include data, learning rate, seeds, metrics,
-heartbeat and votes, but not checkpoints and evaluation. One thread on CPU.
+The harness and the bare loop alternate step by step in one process, so that other load on the
+machine slows both. They have the same batches, augmentation and model. The harness's steps are
+those of its real loop (`train_gang`): they include data, learning rate, seeds, metrics, heartbeat
+and votes, but not checkpoints and evaluation. On a CPU there is one thread. The exit code is 1 if
+the engine ddp takes more than `LIMIT` times as long as the bare loop.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from harness.train.optim import make_optimizer
 STEPS = 100
 WARM_UP = 20
 LIMIT = 1.03  # the engine ddp against the bare loop
-# Nats by which the mean losses may differ. On a GPU, TF32 and other algorithms for another memory
-# layout change each step a little, and a hundred steps change the loss more.
+# Nats by which the mean losses may differ. On a GPU, TF32 and algorithms that depend on the memory
+# layout change each step a little, and the differences grow in a hundred steps.
 TOLERANCE = {"cpu": 1e-4, "cuda": 2e-2}
 DECODED = "ResNet-8, JPEGs, batch 64"  # of 32 pixels, read through FFCV
 SIZES: dict[str, dict[str, object]] = {
@@ -54,11 +55,11 @@ ENGINES = ("ddp", "deepspeed")
 
 def stage(model: dict[str, object], policy: str, decoded: bool) -> StageConfig:
     resident = {"name": "fashion_mnist", "validation_size": 100, "test_size": 100}
-    coded = {"name": "bench", "validation_size": 10, "resolution": 32, "crop_scale": [0.25, 1.0]}
+    jpegs = {"name": "bench", "validation_size": 10, "resolution": 32, "crop_scale": [0.25, 1.0]}
     return StageConfig.model_validate(
         {
             "seed": 0,
-            "dataset": {**(coded if decoded else resident), "train_size": 64 * STEPS},
+            "dataset": {**(jpegs if decoded else resident), "train_size": 64 * STEPS},
             "model": model,
             "augment": {"policy": policy, "crop_padding": 2, "flip": True},
             "recipe": {
@@ -72,7 +73,7 @@ def stage(model: dict[str, object], policy: str, decoded: bool) -> StageConfig:
 
 
 class Bare:
-    """A training loop written for this one training only."""
+    """A plain training loop that can do this training only."""
 
     def __init__(self, config: StageConfig, run: RunConfig, device: torch.device):
         dataset = load(config.dataset, run.data_root)
@@ -112,12 +113,12 @@ class Bare:
 
 
 class Alternator:
-    """A heartbeat that times each step of the harness and then makes a bare step."""
+    """A heartbeat that times each step of the harness and then runs and times a bare step."""
 
     def __init__(self, bare: Bare, device: torch.device):
         self.bare, self.device = bare, device
-        self.harness: list[float] = []
-        self.alone: list[float] = []
+        self.harness_seconds: list[float] = []
+        self.bare_seconds: list[float] = []
         self.last = time.perf_counter()
 
     def clock(self) -> float:
@@ -127,32 +128,33 @@ class Alternator:
         return time.perf_counter()
 
     def __call__(self) -> None:
-        """Note the seconds of the harness's step that just ended, and of a bare step."""
+        """Record the seconds of the harness's step that just ended, and of a bare step."""
         ended = self.clock()
-        if len(self.harness) == STEPS:  # evaluation calls the heartbeat too
+        if len(self.harness_seconds) == STEPS:  # evaluation calls the heartbeat too
             return
         self.bare.step()
-        self.harness.append(ended - self.last)
+        self.harness_seconds.append(ended - self.last)
         self.last = self.clock()
-        self.alone.append(self.last - ended)
+        self.bare_seconds.append(self.last - ended)
 
 
 def measure(config: StageConfig, run: RunConfig, world: World) -> tuple[float, float, float]:
     """Return the median seconds of a harness step and of a bare step, and their median ratio.
 
-    Fails if the two trained differently.
+    Raises AssertionError if the losses of the two trainings differ.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "stages" / "aa" / stage_id(config)
         folder.mkdir(parents=True)
-        turns = Alternator(Bare(config, run, world.device), world.device)
+        alternator = Alternator(Bare(config, run, world.device), world.device)
         member = Member(stage_id(config), config, folder, None)
-        (outcome,) = train_gang([member], run, world, lambda: False, turns)
+        (outcome,) = train_gang([member], run, world, lambda: False, alternator)
         assert outcome.result is not None
-        difference = abs(outcome.result["train"]["loss"] - float(turns.bare.losses) / STEPS)
+        difference = abs(outcome.result["train"]["loss"] - float(alternator.bare.losses) / STEPS)
         tolerance = TOLERANCE[world.device.type]
         assert difference < tolerance, f"not the same training: losses differ by {difference}"
-    harness, bare = turns.harness[WARM_UP:], turns.alone[WARM_UP:]
+    harness = alternator.harness_seconds[WARM_UP:]
+    bare = alternator.bare_seconds[WARM_UP:]
     ratios = [ours / theirs for ours, theirs in zip(harness, bare, strict=True)]
     return statistics.median(harness), statistics.median(bare), statistics.median(ratios)
 

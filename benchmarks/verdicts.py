@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from curves import Curve, flat, kink, parabola, shifting
 
 from analysis.best import best_per_size, position
 from analysis.claims import claims
@@ -36,7 +37,6 @@ LEVELS = (0.01, 0.025, 0.05, 0.075, 0.1)
 M8 = tuple(step / 10 for step in range(8))
 R5 = (NONE, 0.1, 0.25, 0.4, 0.6, 0.8)
 SHARED = 0.9  # share of the variance of a run that validation and test have in common
-Curve = Callable[[int, float], float]  # (size, magnitude) -> points of accuracy, from the top
 Noise = Callable[[int, float], float]  # (size, magnitude) -> standard deviation, points
 Measure = Callable[["Scenario", pd.DataFrame], bool]
 Draw = Callable[["Scenario", np.random.Generator], pd.DataFrame]  # returns the rows of a sweep
@@ -56,7 +56,7 @@ class Scenario:
     tails: bool = False  # Student's t with 3 degrees of freedom
     diverged: float = 0.0  # share of runs
     offsets: float = 0.0  # standard deviation of what an arm gains or loses everywhere, points
-    correlation: float = 0.0  # of runs of one magnitude and seed, over the sizes
+    correlation: float = 0.0  # of runs of one width, magnitude and seed, over the other arms
     absent: Callable[[int, float], bool] = lambda size, magnitude: False
     optimum: float = 0.3  # the true best magnitude, where there is one
     columns: Callable[[int, float], dict[str, Any]] = field(default=lambda size, magnitude: {})
@@ -65,7 +65,7 @@ class Scenario:
 def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
     """Return the rows of a sweep that is drawn from the scenario."""
     rows = []
-    luck_of: dict[tuple[float, int], float] = {}
+    luck_of: dict[tuple[float, float, int], float] = {}
     for size, arm in enumerate(scenario.arms):
         offset = scenario.offsets * chance.standard_normal() if scenario.offsets else 0.0
         for magnitude in scenario.magnitudes:
@@ -73,7 +73,8 @@ def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
             if scenario.absent(size, place):
                 continue
             for seed in range(scenario.seeds(size, place)):
-                common = luck_of.setdefault((place, seed), _draw(scenario, chance))
+                key = (arm.get("width", 1.0), place, seed)
+                common = luck_of.setdefault(key, _draw(scenario, chance))
                 own = _draw(scenario, chance)
                 rho = scenario.correlation
                 luck = math.sqrt(SHARED) * (math.sqrt(rho) * common + math.sqrt(1 - rho) * own)
@@ -91,6 +92,7 @@ def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
                 is_done = chance.random() >= scenario.diverged
                 rows.append(
                     {
+                        "epochs": 10,
                         **arm,
                         **scenario.columns(size, place),
                         "magnitude": magnitude,
@@ -98,7 +100,6 @@ def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
                         "state": "done" if is_done else "diverged",
                         "val_top1": val if is_done else math.nan,
                         "test_top1": test if is_done else math.nan,
-                        "epochs": 10,
                     }
                 )
     frame = pd.DataFrame(rows)
@@ -193,34 +194,6 @@ WIDTHS = [{"width": float(2**at)} for at in range(4)]
 SPARSITIES = [{"width": 1.0, "sparsity": share} for share in (0.0, 0.5, 0.8, 0.95)]
 
 
-def parabola(left: Sequence[float], right: Sequence[float], optimum: float) -> Curve:
-    """Return curves that lose `left[size]` points at 0.4 below the optimum, `right` above it."""
-    return _curve(left, right, optimum, 2)
-
-
-def kink(left: Sequence[float], right: Sequence[float], optimum: float) -> Curve:
-    """Return curves that fall on straight lines from a kink at the optimum."""
-    return _curve(left, right, optimum, 1)
-
-
-def _curve(left: Sequence[float], right: Sequence[float], optimum: float, power: int) -> Curve:
-    def curve(size: int, magnitude: float) -> float:
-        depth = (left if magnitude < optimum else right)[size]
-        return -depth * abs((magnitude - optimum) / 0.4) ** power
-
-    return curve
-
-
-def flat(_size: int, _magnitude: float) -> float:
-    """Return the same accuracy everywhere."""
-    return 0.0
-
-
-def shifting(depth: float, optima: Sequence[float]) -> Curve:
-    """Return parabolas whose optimum differs from size to size."""
-    return lambda size, m: -depth * ((m - optima[size]) / 0.4) ** 2
-
-
 def of_one_size() -> Iterator[Scenario]:
     """Yield the scenarios of a single size: ties, intervals and the optimum."""
     low = (0.5,)
@@ -302,6 +275,35 @@ def of_drift() -> Iterator[Scenario]:
                    found("A2"), SPARSITIES, M8, correlation=0.7)  # fmt: skip
 
 
+def of_lengths() -> Iterator[Scenario]:
+    """Yield the scenarios of L, and of A1 at several lengths.
+
+    L at one size is the same test as A1 at one length, so here are several of both.
+    Correlated runs of a size share luck over the lengths, as those of one trunk may do.
+    """
+    lengths = [{"width": w, "epochs": e} for w in (1.0, 2.0) for e in (10, 20, 40, 80)]
+    widths = [{"width": 2.0**at, "epochs": e} for e in (10, 40) for at in range(4)]
+    fall, rise = (2.0, 1.5, 1.0, 0.5) * 2, (0.5, 1.0, 1.5, 2.0) * 2
+    steps = shifting(0.5, (0.2, 0.3, 0.4, 0.5) * 2)
+    for grid, magnitudes, top in (("M8", M8, 0.3), ("R5", R5, 0.25)):
+        below, above = (0.4, 0.8, 1.3, 2.0) * 2, (2.0, 1.3, 0.8, 0.4) * 2
+        stays = {
+            "curvature falls with length": parabola(fall, fall, top),
+            "asymmetric, strong harms short trainings": parabola(rise, fall, top),
+            "kink, steeper above in short trainings": kink(below, above, top),
+        }
+        for name, curve in stays.items():
+            yield Scenario(f"{name}, 2 sizes, {grid}", curve, rarely_decided("L"), lengths,
+                           magnitudes)  # fmt: skip
+        yield Scenario(f"asymmetric, strong harms small, 2 correlated lengths, {grid}",
+                       parabola(rise, fall, top), rarely_decided("A1"), widths, magnitudes,
+                       correlation=0.7)  # fmt: skip
+    yield Scenario("a step per length, 2 sizes, M8", steps,
+                   found("L") | rarely_decided("A1"), lengths, M8)  # fmt: skip
+    yield Scenario("a step per size, 2 correlated lengths, M8", steps,
+                   found("A1", 0.8) | rarely_decided("L"), widths, M8, correlation=0.7)  # fmt: skip
+
+
 def of_arms() -> Iterator[Scenario]:
     """Yield the scenarios of A3, B1, B2 and C1."""
     two = [{"width": 1.0}, {"width": 8.0}]
@@ -350,7 +352,7 @@ def _mere_magnitude(size: int, magnitude: float) -> dict[str, float]:
 
 def scenarios() -> list[Scenario]:
     """Return every scenario."""
-    return [*of_one_size(), *of_drift(), *of_arms()]
+    return [*of_one_size(), *of_drift(), *of_lengths(), *of_arms()]
 
 
 def rates(scenario: Scenario, sweeps: int, draw: Draw = sweep) -> dict[str, float]:

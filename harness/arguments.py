@@ -7,9 +7,9 @@
     }
     parse_options(["lines=50"], OPTIONS)    # {"lines": 50, "format": "screen", "follow": False}
 
-A command declares its own options. `parse_options` is for commands without other arguments;
-`split_options` and `read_arguments` leave the other arguments, such as the overrides of a config,
-to their caller. One pair of quotes around the value of an option is removed, as in an override.
+A command declares its own options. `parse_options` is for commands without other arguments.
+`split_options` and `read_arguments` return the other arguments, such as the overrides of a config,
+to the caller. One pair of quotes around the value of an option is removed, as in an override.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KINDS = {int: "a whole number", float: "a number"}
 class Option:
     """One `key=value` argument of a command: the type of its value, and which values are valid."""
 
-    kind: type = str  # str, int, float, bool, or list: strings separated by commas
+    kind: type = str  # str, int, float, bool, or list for strings separated by commas
     default: Any = None
     choices: Collection[str] = ()
     low: float = -math.inf
@@ -41,7 +41,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of a command, read; `mistakes` are sentences."""
+    """The parsed arguments of a command; `mistakes` are sentences."""
 
     options: dict[str, Any]
     others: list[tuple[str, str]]  # key and value of every argument that is not an option
@@ -53,14 +53,14 @@ def read_arguments(args: Sequence[str], options: Mapping[str, Option]) -> Argume
     values: dict[str, Any] = {key: option.default for key, option in options.items()}
     others: list[tuple[str, str]] = []
     mistakes: list[str] = []
-    arguments: dict[str, str] = {}  # by key, without Hydra's prefixes
+    arguments: dict[str, str] = {}  # the arguments so far, by their keys without Hydra's prefixes
     for arg in args:
         key, equals, value = arg.partition("=")
         name = key.lstrip("+~")
         if not equals or not name:
             mistakes.append(f"'{arg}' is not of the form key=value; --help shows the arguments")
             continue
-        if (earlier := _earlier(name, value, arguments)) is not None:
+        if (earlier := _conflicting(name, value, arguments)) is not None:
             mistakes.append(f"{name} is given twice, as {earlier} and {arg}: keep one of them")
             continue
         arguments[name] = arg
@@ -119,20 +119,26 @@ def unquoted(value: str) -> str:
     return value
 
 
-def _earlier(name: str, value: str, arguments: Mapping[str, str]) -> str | None:
-    """Return the earlier argument that sets the same key, alone or in braces; None without one."""
+def _conflicting(name: str, value: str, arguments: Mapping[str, str]) -> str | None:
+    """Return the argument in `arguments` that sets the same key as `name=value`, or None.
+
+    `recipe={epochs: 2}` and `recipe.epochs=3` set the same key, too.
+    """
     for earlier, arg in arguments.items():
-        short, long = sorted((earlier, name), key=len)
-        mapping = arg.partition("=")[2] if short == earlier else value
-        inner = long.removeprefix(f"{short}.").partition(".")[0]
-        in_braces = re.search(rf"""^\{{(.*,)?\s*["']?{re.escape(inner)}["']?\s*:""", mapping)
-        if earlier == name or (long.startswith(f"{short}.") and in_braces):
+        if earlier == name:
+            return arg
+        section, key = sorted((earlier, name), key=len)
+        if not key.startswith(f"{section}."):
+            continue
+        mapping = arg.partition("=")[2] if section == earlier else value
+        inner = key.removeprefix(f"{section}.").partition(".")[0]
+        if re.search(rf"""^\{{(.*,)?\s*["']?{re.escape(inner)}["']?\s*:""", mapping):
             return arg
     return None
 
 
 def _converted(key: str, value: str, option: Option) -> Any:
-    """Return the value in the option's type. Raises ValueError with a sentence."""
+    """Return the value as the type of its option. Raises ValueError with a sentence."""
     example = f" (for example {key}={option.example})" if option.example else ""
     value = unquoted(value)
     if not value or (option.kind is list and not split_list(value)):

@@ -1,9 +1,9 @@
 """Functions that Numba compiles once per machine and caches on disk, with a fallback in memory.
 
-Compiling takes seconds (five for the augmentation loops), reading the disk cache about one. Numba
-writes the cache beside the source file, or in its own cache folder where that is not writable. If
-neither folder can be written, or the cached files are damaged, the function is compiled in memory
-for the current process.
+Compiling the augmentation loops takes about five seconds, and reading them from the disk cache
+takes about one. Numba writes the cache into the folder of the source file or, if that folder is not
+writable, into its own cache folder. If neither folder can be written, or the cached files are
+damaged, the function is compiled in memory for the current process.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from typing import Any
 
 import numba
 
-# What unpickling Numba's cache files raises where they were cut off or overwritten.
+# Exceptions that unpickling raises for a truncated or overwritten cache file of Numba.
 _CORRUPT_CACHE = (
     EOFError, pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     ImportError,
 )  # fmt: skip
 jit = functools.partial(numba.njit, nogil=True, error_model="numpy")
-"""Compile with the options that all compiled functions share, whether cached or not."""
+"""Numba's decorator with the options of all compiled functions, cached or not."""
 
 
 class CachedJit:
-    """A decorator: the function compiled by Numba and cached on disk; threads may call it at once.
+    """A decorator: the function is compiled by Numba and cached on disk.
 
-    The function must not raise: an exception is read as a corrupt cache.
+    Several threads may call it at the same time. The function must not raise, because an exception
+    is read as a corrupt cache.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -38,7 +39,7 @@ class CachedJit:
         self._lock = threading.Lock()
         try:
             self.compiled = jit(cache=True)(function)
-        except RuntimeError:  # Numba found no folder that it can write
+        except RuntimeError:  # Numba can write neither of the two folders
             self.compiled = jit()(function)
 
     def __call__(self, *arguments: Any) -> Any:

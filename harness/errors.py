@@ -1,8 +1,9 @@
 """How commands end and what they print.
 
-Errors that a user can correct are sentences that say what is wrong, where, and what to do. Output
-is readable in any encoding, and a terminal never obeys it: names and messages may come from a
-store, a grid or a file system of somebody else, with bytes that are not UTF-8 or escape sequences.
+An error that a user can correct is a sentence that states what is wrong, where, and what to do.
+Output is readable in any encoding and contains no control codes. This matters because names and
+messages may come from a store, a grid or a file system of another person, with escape sequences or
+bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
-MOST_CHOICES = 200  # longer lists are not printed; timm has over a thousand models
+MOST_CHOICES = 200  # longer lists of valid names are not printed; timm has over a thousand models
 HELP = {"-h", "--help", "help"}
-PIPE_CLOSED = 141
+PIPE_CLOSED = 141  # exit code of a process that SIGPIPE ended
 READER_ENDED = (
     "the reader of the output has ended (for example `| head`); python -m harness.status shows "
     "what a launch had done until then"
 )
 SPELLED = str.maketrans({"±": "+/-", "≤": "<=", "≥": ">=", "×": "x", "–": "-", "—": "-"})
-"""What is printed where the encoding of the output does not have a character."""
+"""Replacements for characters that the encoding of the output does not have."""
 
 
 class UserError(Exception):
@@ -39,9 +40,9 @@ def closest(name: str, choices: Iterable[str]) -> str | None:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` or, where no choice is similar, ` (valid: x, y, z)`.
+    """Return ` (did you mean 'x'?)` or, if no choice is similar, ` (valid: x, y, z)`.
 
-    The text is to be appended to a sentence. It is empty for a list too long to print.
+    Callers append the text to a sentence. It is empty if the list is too long to print.
     """
     valid = sorted(set(choices))
     if (match := closest(str(name), valid)) is not None:
@@ -56,10 +57,10 @@ def command(
 ) -> None:
     """Run `main` with the arguments of the command line and exit with the code that it returns.
 
-    `--help` prints `usage` and exits with 0; a command that needs arguments and has none prints it
-    to stderr and exits with 2. A UserError or an error of the operating system is printed as one
-    sentence, exit code 2; Ctrl-C exits with 130. If the reader of the output ends early, the
-    command ends with 141, the code of a process that SIGPIPE ended.
+    `--help` prints `usage` and exits with 0. A command that needs arguments and has none prints
+    `usage` to stderr and exits with 2. A UserError or an error of the operating system is printed
+    as one sentence, and the exit code is 2. Ctrl-C exits with 130. If the reader of the output ends
+    early, the exit code is `PIPE_CLOSED`.
     """
     args = sys.argv[1:]
     with plain_output():
@@ -70,23 +71,24 @@ def command(
                 code = 0 if args else 2
             else:
                 code = main(args)
-            sys.stdout.flush()  # here, where a full disk or a closed pipe can be reported
+            sys.stdout.flush()  # before Python's exit, so that a full disk can be reported
         except UserError as error:
-            code = _complain(f"error: {error}", 2)
+            code = _print_error(f"error: {error}", 2)
         except BrokenPipeError:
-            code = _complain(f"stopped, because {READER_ENDED}", PIPE_CLOSED)
+            code = _print_error(f"stopped, because {READER_ENDED}", PIPE_CLOSED)
         except OSError as error:
             where = error.filename or "the operating system"
-            code = _complain(f"error: {where}: {error.strerror or error}", 2)
+            code = _print_error(f"error: {where}: {error.strerror or error}", 2)
         except KeyboardInterrupt:
-            code = _complain("stopped", 130)
+            code = _print_error("stopped", 130)
     sys.exit(code)
 
 
-def _complain(sentence: str, code: int) -> int:
+def _print_error(sentence: str, code: int) -> int:
     """Print a sentence to stderr, and return the exit code.
 
-    What an output can no longer take is dropped: Python would try again at its exit, and fail.
+    A stream that can no longer be written to is redirected to /dev/null. Otherwise Python would
+    write the rest of its buffer at exit, and fail.
     """
     with contextlib.suppress(OSError):
         print(sentence, file=sys.stderr)
@@ -105,14 +107,14 @@ def printable(text: str, kept: str = "\n\t") -> str:
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is not UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # Python's replacement for a byte that is not UTF-8
         return f"\\x{code & 0xFF:02x}"
     return character.encode("unicode_escape").decode()
 
 
 @contextlib.contextmanager
-def _a_terminal_may_be_gone(stream: TextIO) -> Iterator[None]:
-    """Drop what is written to a terminal that was closed; a launch that ignores SIGHUP goes on."""
+def _ignore_closed_terminal(stream: TextIO) -> Iterator[None]:
+    """Discard output to a closed terminal, so that a launch that ignores SIGHUP continues."""
     try:
         yield
     except OSError as error:
@@ -125,7 +127,7 @@ class _Screen:
     """A stream that writes only printable text to another stream, in the encoding of that one."""
 
     def __init__(self, stream: TextIO | None, kept: str):
-        self.stream = stream or io.StringIO()  # a process may be started without the stream
+        self.stream = stream or io.StringIO()  # a process may have been started without stdout
         self.kept = kept
 
     def write(self, text: str) -> int:
@@ -135,12 +137,12 @@ class _Screen:
         except UnicodeEncodeError:
             plain = text.translate(SPELLED)
             text = plain.encode(encoding, "backslashreplace").decode(encoding)
-        with _a_terminal_may_be_gone(self.stream):
+        with _ignore_closed_terminal(self.stream):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with _a_terminal_may_be_gone(self.stream):
+        with _ignore_closed_terminal(self.stream):
             self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
@@ -149,9 +151,9 @@ class _Screen:
 
 @contextlib.contextmanager
 def plain_output() -> Iterator[None]:
-    """Print any text in this context, but no control characters.
+    """Escape all control characters in the text that is printed in this context.
 
-    Progress bars of libraries need the carriage return, and they write to stderr.
+    stderr keeps the carriage return, because progress bars of libraries need it.
     """
     stdout: Any = _Screen(sys.stdout, "\n\t")
     stderr: Any = _Screen(sys.stderr, "\n\t\r")
@@ -160,8 +162,8 @@ def plain_output() -> Iterator[None]:
 
 
 def control(codes: str, stream: TextIO | None = None) -> None:
-    """Write control codes of the harness itself to a terminal, such as those that clear it."""
+    """Write control codes to a terminal unescaped, such as those by which a command clears it."""
     screen = stream or sys.stdout
     terminal = getattr(screen, "stream", screen)
-    with _a_terminal_may_be_gone(terminal):
+    with _ignore_closed_terminal(terminal):
         terminal.write(codes)

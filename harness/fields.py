@@ -1,4 +1,4 @@
-"""The types of a config's keys: ranges of numbers, and the frozen model that all sections share."""
+"""Types for the keys of a config: ranges of numbers, and the frozen base class of all sections."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
-# The counter of a random draw has 32 bits for 256 candidates of each of 2^24 epochs (`rng.bits`).
+# A random draw has 32 bits for its epoch: 24 for the epoch of the training, and 8 for the candidate
+# of a teacher (`judge.CANDIDATE_EPOCHS`).
 Epochs = Annotated[int, Field(gt=0, lt=2**24)]
 Candidates = Annotated[int, Field(gt=0, le=2**8)]
-Threads = Annotated[int, Field(gt=0, le=1024)]  # far more cannot be started
+Threads = Annotated[int, Field(gt=0, le=1024)]  # operating systems refuse far larger numbers
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-# The product of two such numbers, and its part by an optimizer's bias correction, fit into fp32.
+# The product of two such numbers fits into fp32, also if an optimizer's bias correction divides it.
 Rate = Annotated[float, Field(gt=0, le=1e12)]
 Decay = Annotated[float, Field(ge=0, le=1e12)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 ClosedShare = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Beta = Annotated[float, Field(ge=0, le=100)]  # a parameter a of a distribution Beta(a, a)
+# Not strict: YAML has lists and no tuples.
 Interval = Annotated[tuple[ClosedShare, ClosedShare], Strict(False)]
 Shares = Annotated[tuple[Share, ...], Strict(False)]
 Floats = Annotated[tuple[float, ...], Strict(False)]
@@ -29,10 +31,11 @@ Names = Annotated[tuple[str, ...], Strict(False)]
 
 
 def canonical(value: Any) -> Any:
-    """Return a float with 12 significant digits, 0.0 for -0.0, and a text without blanks around it.
+    """Return the one form of values that are equal in theory, so that they name the same stage.
 
-    Also in lists; other values are unchanged. So numbers that are equal in theory, such as 0.3 and
-    0.1 + 0.2, name one stage.
+    A float is rounded to 12 significant digits (0.1 + 0.2 becomes 0.3), and -0.0 becomes 0.0. A
+    text loses the blanks around it. In a list or tuple this applies to each item. Other values do
+    not change.
     """
     if isinstance(value, str):
         return value.strip()

@@ -58,14 +58,16 @@ def user_path(text: str, key: str) -> Path:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError while writing `path` into CannotWrite, with a remedy."""
+    """Raise CannotWrite with a remedy if the block, which writes `path`, raises an OSError."""
     try:
         yield
     except OSError as error:
-        reason = f"{error.strerror or error}: correct that, or choose another folder"
-        remedy = _REMEDY.get(error.errno or 0, reason)
         if error.errno == errno.ENOSPC and _lacks_inodes(path):
             remedy = _NO_INODES
+        elif error.errno in _REMEDY:
+            remedy = _REMEDY[error.errno]
+        else:
+            remedy = f"{error.strerror or error}: correct that, or choose another folder"
         raise CannotWrite(
             f"cannot write {path}: {remedy}. Nothing that was finished is lost."
         ) from error
@@ -105,7 +107,8 @@ def atomic_write(path: Path, data: bytes) -> None:
 def create(path: Path, data: bytes) -> bool:
     """Create `path` with `data`; return False if it exists already. Raises CannotWrite.
 
-    A hard link to a complete file is atomic, on NFS too, and never shows a part of the file.
+    The function writes a temporary file and makes a hard link to it. Making a link is atomic, also
+    on NFS, so a reader never sees an incomplete file.
     """
     temporary = _temporary(path)
     with explained(path):
@@ -122,7 +125,10 @@ def create(path: Path, data: bytes) -> bool:
 
 
 def _temporary(path: Path) -> Path:
-    """Return a new name beside `path`. It has no process id: two containers may share that."""
+    """Return an unused path beside `path`.
+
+    The name has a random part and no process id, which processes of two containers may share.
+    """
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
@@ -151,9 +157,9 @@ def append_line(path: Path, value: Any) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o644)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would swallow the line
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe would lose the line
                 raise FileExistsError(errno.EEXIST, "it is not a regular file")
-            size = os.fstat(descriptor).st_size
+            size = os.fstat(descriptor).st_size  # bytes
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line
             os.write(descriptor, line)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plug-in file that this process has imported, its module, the SHA-256 of its content."""
+    """A plug-in file that this process has imported, its module, and its content's SHA-256."""
 
     path: Path
     module: str
@@ -73,8 +73,8 @@ def _import(path: Path) -> None:
     if spec is None or spec.loader is None:
         raise UserError(f"{PLUGINS}: {path} is not a Python file; give it a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    # Registered before the import: dataclasses and pydantic look a class's module up by its name,
-    # and a registry that the file itself consults must not import it again.
+    # Both are set before the import: dataclasses and pydantic look up a class's module by its name,
+    # and a registry that the file itself uses must not import the file again.
     sys.modules[name] = module
     _imported[path] = Plugin(path, name, sha256)
     try:
@@ -86,11 +86,14 @@ def _import(path: Path) -> None:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """Describe why the import of a plug-in failed, with the line of the file where it stopped."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    line = error.lineno if isinstance(error, SyntaxError) else (lines[-1] if lines else None)
+    """Describe why the import of a plug-in failed, and at which line of the file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
+    where = f" at line {lines[-1]}" if lines and lines[-1] else ""
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    return f"failed{f' at line {line}' if line else ''} ({kind}{str(error).rstrip('.')})"
+    return f"failed{where} ({kind}{str(error).rstrip('.')})"
 
 
 class Registry(Generic[T]):
@@ -102,7 +105,7 @@ class Registry(Generic[T]):
         self.items: dict[str, T] = {}
 
     def register(self, name: str, item: T) -> None:
-        """Add an item. Raises UserError where the name is taken."""
+        """Add an item. Raises UserError if the name is taken."""
         if name in self.items:
             raise UserError(f"there is a {self.kind} '{name}' already; choose another name")
         self.items[name] = item
@@ -113,7 +116,7 @@ class Registry(Generic[T]):
         return sorted(self.items)
 
     def get(self, name: str) -> T:
-        """Return the item of that name. Raises UserError where there is none."""
+        """Return the item of that name. Raises UserError if there is none."""
         load_plugins()
         if name not in self.items:
             message = f"there is no {self.kind} '{name}'{nearest(name, self.items)}"

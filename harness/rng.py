@@ -1,13 +1,14 @@
-"""All random numbers: a pure function of (seed, stream, epoch, sample).
+"""Random numbers as a pure function of (seed, stream, epoch, sample id).
 
     uniform(seed=0, stream="flip", epoch=3, indices=np.array([17, 4]), draws=1)
 
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a block
-cipher turns a counter into four 32-bit words, so each draw can be computed without the others. The
-counter is (sample id, epoch, block), the key is a hash of (seed, stream). So a sample's draws do
-not depend on the batch, the rank, the gang or the point of resumption, and no state is saved.
+The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+2011). It encrypts a counter into four random words of 32 bits, so each draw can be computed without
+the others. The counter is (sample id, epoch, block), and the key is a hash of (seed, stream). So
+the draws of a sample do not depend on the batch, the rank, the gang or the point of resumption, and
+no state of a generator has to be saved.
 
-A stream is a name such as "order" or "flip". Each purpose has a stream of its own.
+A stream is a name such as "order" or "flip". Each purpose has its own stream.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ _32 = np.uint64(32)
 
 
 def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.uint32]:
-    """Return ten rounds of Philox over a counter [4, ...] of 32-bit words, in the same shape.
+    """Return the random words of counters [4, ...] of 32-bit words, in the same shape.
 
-    A round handles words 0 and 2 together, and words 1 and 3: for a small batch, the number of
-    NumPy calls determines the time.
+    Words 0 and 2 are one array (`even`), and words 1 and 3 another (`odd`), because the number of
+    NumPy calls determines the time for a small batch.
     """
     even = counter[0::2].astype(np.uint32).reshape(2, -1)
     odd = counter[1::2].astype(np.uint32).reshape(2, -1)
-    for keys in _ROUNDS * _WEYL + np.array(key, dtype=np.uint32):
+    for keys in _ROUNDS * _WEYL + np.array(key, dtype=np.uint32):  # the key of each round
         product = np.multiply(even, _MULTIPLIERS, dtype="<u8").view("<u4")  # low word, high word
         low, high = product[::-1, 0::2], product[::-1, 1::2]
         even, odd = high ^ odd ^ keys[:, None], low
@@ -50,9 +51,10 @@ def derive(seed: int, stream: str) -> int:
 def bits(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.uint32]:
     """Return random words [N, draws] for sample ids `indices` [N].
 
-    With more draws, the first ones stay the same.
+    The first draws do not change when `draws` grows.
     """
     digest = hashlib.sha256(f"{seed}:{stream}".encode()).digest()
+    # `derive` uses bytes 0 to 7.
     key = (int.from_bytes(digest[8:12], "little"), int.from_bytes(digest[12:16], "little"))
     ids = np.asarray(indices, dtype=np.int64).astype(np.uint64)[:, None]
     blocks = -(-draws // 4)
@@ -68,7 +70,7 @@ def uniform(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDA
 
 
 def normal(seed: int, stream: str, epoch: int, indices: Ids, draws: int) -> NDArray[np.float64]:
-    """Return standard normal numbers [N, draws] (Box and Muller 1958, two words for each)."""
+    """Return standard normal numbers [N, draws] (Box and Muller 1958), from two words each."""
     return box_muller(bits(seed, stream, epoch, indices, 2 * draws))
 
 
@@ -82,7 +84,7 @@ def box_muller(words: NDArray[np.uint32]) -> NDArray[np.float64]:
 def integers(seed: int, stream: str, epoch: int, indices: Ids, draws: int, high: int) -> Ids:
     """Return integers [N, draws] in [0, high), for `high` up to 2^31.
 
-    All have probability 1 / high, within a relative error of high / 2^32.
+    Each integer has probability 1 / high, with a relative error of at most high / 2^32.
     """
     return scale(bits(seed, stream, epoch, indices, draws), high)
 

@@ -22,11 +22,11 @@ from harness.states import StageState, trial_state
 from harness.store import provenance
 from harness.store.identity import digest
 from harness.store.records import Number, Record, check, check_seal, read_json
-from harness.store.store import COUNTS, SCORES, Store
+from harness.store.store import COUNTS, SCORES, Store, gpu_seconds
 from harness.sweep import cost
 from harness.sweep.axes import LONG
 from harness.sweep.grid import Trial
-from harness.sweep.plan import Plan
+from harness.sweep.plan import Plan, without_trunk
 
 OLD_DIFFICULTY_KEYS = (
     "teacher", "dataset", "images", "draws", "split_hash", "policy", "clean", "ops", "policies",
@@ -86,7 +86,7 @@ def rows(
     measured = cost.read_measurements(store.root, plan)
     table, records = [], []
     for trial in plan.trials:
-        path = plan.paths[trial.id]
+        path = without_trunk(plan, plan.paths[trial.id])
         stages = [plan.stages[stage] for stage in path]
         planned = {
             "epochs": sum(stage.recipe.epochs for stage in stages),
@@ -196,16 +196,28 @@ def _row(
     for name in ("examples", "train_macs"):
         row[name] = sum(result.get(name) or 0 for result in complete) if is_complete else None
     row["test_images"] = config.dataset.test_size or CATALOG[config.dataset.name].test_size
-    row["gpu_seconds"] = (
-        sum(result["timing"]["gpu_seconds"] for result in complete) if is_complete else None
-    )
+    row["gpu_seconds"] = sum(gpu_seconds(result) for result in complete) if is_complete else None
     row["estimated_seconds"] = planned["estimated_seconds"]
     records = [provenance.records(store.folder(stage)) if is_complete else [] for stage in path]
     last_record = records[-1][-1] if records[-1] else {}
+    if is_complete:
+        records += [provenance.records(store.folder(s)) for s in _continued(store, complete[0])]
     for column in provenance.RECORDED:
         row[column] = provenance.recorded(last_record, column)
     row["flags"] = ";".join(_flags(records))
     return row, last_record
+
+
+def _continued(store: Store, result: Mapping[str, Any]) -> list[str]:
+    """Return the trunk stages that a dense stage and its predecessors continued, the last first."""
+    stages: list[str] = []
+    while (continued := result.get("continued")) and continued["stage"] not in stages:
+        stages.append(continued["stage"])
+        try:
+            result = store.result(stages[-1])
+        except (FileNotFoundError, Damaged):  # it was set aside since
+            break
+    return stages
 
 
 def _flags(records: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:

@@ -177,13 +177,26 @@ class OptimizerConfig(Frozen):
 
 
 class ScheduleConfig(Frozen):
-    """Learning rate over one stage; lengths are in epochs of that stage."""
+    """Learning rate over one stage; lengths are in epochs of that stage.
 
-    name: Literal["cosine", "step", "constant"] = "cosine"  # shape of the curve
+    Under `trunk` it is constant after the warm-up, and falls to 0 over the last epochs. Dense
+    stages of several lengths share the epochs before the fall (`harness/sweep/trunk.py`).
+    """
+
+    name: Literal["cosine", "step", "constant", "trunk"] = "cosine"  # shape of the curve
     warmup_epochs: NonNegativeFloat = 0.0  # linear from 0 to the peak
     final_share: ClosedShare = 0.0  # cosine: last lr / peak lr
     milestones: Shares = (0.5, 0.75)  # step: shares of the epochs at which the rate falls
     gamma: PositiveShare = 0.1  # step: factor at each milestone
+    # trunk: last share of the epochs, in which the rate falls to 0; null: 0.2
+    cooldown: OpenShare | None = Field(default=None, exclude_if=lambda share: share is None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cooldown(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("name") == "trunk":
+            return value | ({"cooldown": 0.2} if value.get("cooldown") is None else {})
+        return value
 
 
 class RecipeConfig(Frozen):
@@ -343,10 +356,18 @@ class StageSurplus(HasOptions):
     expand: int = 0
 
 
+class Continues(Frozen):
+    """The id and the epochs of a finished stage that another one continues, optimizer included."""
+
+    stage: str
+    epoch: PositiveInt
+
+
 class StageConfig(Frozen):
     """Everything that decides a stage's numbers; its hash is the stage's name.
 
-    `parent` is the id of the stage whose final weights this one starts from, or null.
+    `parent` is the id of the stage whose final weights this one starts from, or null. `continues`
+    is not part of the hash: the bits are those of a training in one go.
     """
 
     schema_number: int = SCHEMA_NUMBER
@@ -361,3 +382,19 @@ class StageConfig(Frozen):
     teacher: TeacherConfig | None = None
     # for weight rewinding: the dense stage keeps this epoch's weights, and levels start from them
     rewind_epoch: int | None = None
+    continues: Continues | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def origin(self) -> str | None:
+        """The id of the stage that has to be finished before this one, or None."""
+        return self.continues.stage if self.continues is not None else self.parent
+
+    @property
+    def begin_epoch(self) -> int:
+        """The epoch at which this stage's own training begins."""
+        return 0 if self.continues is None else self.continues.epoch
+
+    @property
+    def own_epochs(self) -> int:
+        """The epochs that this stage itself trains."""
+        return self.recipe.epochs - self.begin_epoch

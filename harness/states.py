@@ -10,6 +10,8 @@ StateName = Literal[
     "done", "diverged", "running", "queued", "disputed", "failed", "damaged", "waiting", "ruled out"
 ]
 STATES: Final[tuple[StateName, ...]] = get_args(StateName)
+RULED_OUT: Final = "ruled out"
+"""State of a trial without a result that the sweep's rule (`settle`) left out."""
 FINISHED: Final[frozenset[StateName]] = frozenset({"done", "diverged"})
 """States of a stage whose training has ended with a result."""
 ENDED: Final[frozenset[StateName]] = FINISHED | {"failed"}
@@ -41,7 +43,7 @@ def trial_state(
     """
     state = _state_of_path(path, states)
     if is_ruled_out and state.name not in FINISHED | UNDER_WAY:
-        return StageState("ruled out")
+        return StageState(RULED_OUT)
     return state
 
 

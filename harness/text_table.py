@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def format_table(rows: Sequence[Sequence[str]], left_columns: int = 0) -> list[str]:
-    """Return a line per row with aligned columns, the first `left_columns` to the left."""
+    """Return a line for each row. The first `left_columns` are aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:

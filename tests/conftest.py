@@ -1,4 +1,4 @@
-"""Shared by all tests: one torch thread, so that figures and bits do not depend on the machine."""
+"""Settings and fixtures of all tests. One torch thread makes results independent of the machine."""
 
 import gc
 import json
@@ -15,34 +15,34 @@ LONGEST = ("test_chaos.py", "test_faults.py")
 
 
 def pytest_collection_modifyitems(items):
-    """What takes longest begins first, so that no process of several is left alone with it."""
+    """Start the longest files first, so that in the end no worker runs one of them alone."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_collection_finish():
-    """Collect garbage less often, and not among all that was imported: a sixth of the time."""
+    """Collect garbage less often, and without the imported modules. It took a sixth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_unconfigure():
-    """What is left is collected, as in any process that ends."""
+    """Undo `gc.freeze`, so that the process ends like any other."""
     gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
 def world():
-    """The one process group that a test process can have."""
+    """Return the process group on the CPU; a test process can have only one."""
     from harness.run_schema import RunConfig
     from harness.train.distributed import connected
 
-    with connected(RunConfig(device="cpu")) as found:
-        yield found
+    with connected(RunConfig(device="cpu")) as process_group:
+        yield process_group
 
 
-# Runs the code of each line in a child that has torch and nothing else; tells its exit code and
-# what it printed.
+# Program of a process that has imported torch. For each line of its input, a piece of code, it
+# forks a child that runs the code, and prints the child's exit code and output.
 CHILDREN = """
 import atexit, gc, json, os, sys, tempfile, traceback
 gc.disable()
@@ -60,25 +60,27 @@ def run(code):
         traceback.print_exc()
         return 1
 for line in sys.stdin:
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
             for stream in (sys.stdout, sys.stderr):
-                os.dup2(said.fileno(), stream.fileno())
+                os.dup2(output.fileno(), stream.fileno())
             code = run(json.loads(line))
             atexit._run_exitfuncs()
             sys.stdout.flush()
-            os._exit(code)  # taking torch apart takes as long as most of what is run
+            os._exit(code)  # an ordinary exit, with torch, takes as long as most of the code
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        said.seek(0)
-        print(json.dumps([code, said.read().decode()]), flush=True)
+        output.seek(0)
+        print(json.dumps([code, output.read().decode()]), flush=True)
 """
 
 
 @pytest.fixture(scope="session")
 def in_child():
-    """(code) -> what it prints, run in a process of its own that has torch already, which is most
-    of what a start takes. Not for ranks: forked ones would share a seed of hashes.
+    """Return a function that runs code in a process of its own and returns what the code prints.
+
+    The process has already imported torch, which is most of the time of a start. Do not use it for
+    ranks: they are forks of one process, so all have the same seed of Python's hashes.
     """
     words, pipes = [sys.executable, "-c", CHILDREN], {"stdin": subprocess.PIPE, "text": True}
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
@@ -86,9 +88,9 @@ def in_child():
 
         def run(code):
             print(json.dumps(code), file=parent.stdin, flush=True)
-            code, said = json.loads(parent.stdout.readline())
-            assert code == 0, (code, said)
-            return said
+            code, output = json.loads(parent.stdout.readline())
+            assert code == 0, (code, output)
+            return output
 
         yield run
         parent.stdin.close()
@@ -96,7 +98,7 @@ def in_child():
 
 @pytest.fixture(autouse=True)
 def same_environment():
-    """Undo what commands that run in the tests' own process change in its environment."""
+    """Restore the environment variables that a command changed in the process of the tests."""
     before = dict(os.environ)
     yield
     if os.environ != before:

@@ -1,4 +1,4 @@
-"""The public names of packages, which planning imports without torch."""
+"""The public names of packages. Planning imports these packages, and must work without torch."""
 
 import importlib
 import subprocess
@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_every_public_name_is_there_and_no_other(name):
+def test_a_package_has_all_its_public_names_and_refuses_others(name):
     package = importlib.import_module(name)
     for exported in package.__all__:
         assert getattr(package, exported) is not None
@@ -24,7 +24,7 @@ def test_every_public_name_is_there_and_no_other(name):
         package.absent  # noqa: B018
 
 
-def test_the_packages_themselves_import_no_torch():
+def test_importing_the_packages_does_not_import_torch():
     program = f"import sys, {', '.join(PACKAGES)}; print('torch' in sys.modules)"
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert process.stdout.strip() == "False", process.stderr

@@ -1,9 +1,9 @@
-"""Draw what a magnitude means: a contact sheet of a policy on a data set.
+"""Draw a contact sheet that shows what each magnitude of a policy does to images of a data set.
 
     python -m harness.augment policy="randaug_strict(n=2)" dataset=fashion_mnist out=sheet.png
 
-Columns are magnitudes. Rows are the ops of the space, each alone; or, with rows=samples, training
-images under the policy itself. data_root=DIR says where data sets lie.
+Columns are magnitudes. A row shows one op of the space on one image. With rows=samples, a row shows
+the whole policy on one training image. data_root=DIR is the folder of the data sets.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ def main(arguments: list[str]) -> int:
     options = parse_options(arguments, OPTIONS)
     from harness.augment.policy import parse_policy, with_magnitude
 
-    text = options["policy"]
-    parse_policy(with_magnitude(text, 0.0))  # before the data, which take a while to load
+    policy_text = options["policy"]
+    # A mistake in the policy is reported before the data set is loaded, which takes a while.
+    parse_policy(with_magnitude(policy_text, 0.0))
     out = user_path(options["out"], "out")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"out={out} is not an image file: end it in .png or .jpg.")
     if not out.parent.is_dir():
         raise UserError(
-            f"out={out}: cannot write, because there is no folder {out.parent}: make it"
+            f"out={out}: cannot write, because there is no folder {out.parent}; make it first."
         )
 
     import torch
@@ -51,11 +52,11 @@ def main(arguments: list[str]) -> int:
     dataset = load(default_config(CATALOG[name], data_root), data_root)
     images = torch.from_numpy(first_images(dataset, _SAMPLES))
     if options["rows"] == "ops":
-        labels, tiles = sheet.by_op(images[0], text)
+        labels, tiles = sheet.by_op(images[0], policy_text)
     else:
-        labels, tiles = sheet.by_sample(images, dataset.train.ids[:_SAMPLES], text)
+        labels, tiles = sheet.by_sample(images, dataset.train.ids[:_SAMPLES], policy_text)
     with explained(out):
-        sheet.compose(f"{text} on {name}", labels, tiles).save(out, optimize=True)
+        sheet.compose(f"{policy_text} on {name}", labels, tiles).save(out, optimize=True)
     print(f"{out}: {len(labels)} rows, magnitudes {', '.join(f'{m:g}' for m in sheet.MAGNITUDES)}")
     return 0
 

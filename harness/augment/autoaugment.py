@@ -1,8 +1,7 @@
 """AutoAugment's policies (Cubuk et al. 2019, arXiv 1805.09501), as in torchvision 0.29.
 
-A policy has 25 sub-policies, each of two steps (op, probability, bin). A bin is a whole number: 0
-stands for the lowest and 9 for the highest value of the op's range. Ops without a magnitude have
-bin 0.
+A policy has 25 sub-policies, each of two steps (op, probability, bin). A bin is a whole number from
+0, the lowest value of the op's range, to 9, the highest. Ops without a magnitude have bin 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""From a batch of uint8 images to the input of the model.
+"""Turn a batch of uint8 images into the input of the model.
 
-Training: pad and crop, flip, policy, normalise, erase, mix. Evaluation: normalise. Every draw is a
-pure function of (seed, epoch, sample id), so a batch may be split in any way (with mixup or cutmix
-only between pairs of neighbours, see `mix.py`). The host does not wait for the device.
+The steps of training are: pad and crop, flip, policy, normalise, erase, mix. Evaluation only
+normalises. Every draw is a pure function of (seed, epoch, sample id), so the result does not depend
+on how samples are divided into batches. With mixup or cutmix, pairs of neighbours must stay
+together (see `mix.py`). The host does not wait for the device.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTransform:
-    """What is done to every training sample before and after its policy.
+    """The steps before and after the policy of a training sample.
 
     crop_padding: black pixels added on each side before a crop of the original size. flip: left to
-    right with probability one half. erasing: probability of a random box set to the mean. mixup,
-    cutmix: the parameter a of Beta(a, a), 0 for off. mean, std: per channel, of images scaled to
-    [0, 1].
+    right with probability one half. erasing: probability that a random box is set to the mean.
+    mixup, cutmix: the parameter a of Beta(a, a), 0 for off. mean, std: per channel, of images
+    scaled to [0, 1].
     """
 
     crop_padding: int = 0
@@ -66,7 +67,8 @@ def train_batch(
     mixup or cutmix.
 
     Raises:
-        UserError: images that are not uint8 [N, 3, H, W], or numbers of samples that do not fit.
+        UserError: images that are not uint8 [N, 3, H, W], or different numbers of images, labels
+            and ids.
     """
     if not len(images_u8) == len(labels) == len(indices):
         raise UserError(
@@ -108,18 +110,23 @@ def eval_batch(
 def crop_and_flip(
     images: Tensor, indices: Ids, transform: BatchTransform, seed: int, epoch: int
 ) -> Tensor:
-    """Return uint8 [N, 3, H, W]: padded with black, cropped at a random place, perhaps flipped."""
+    """Return images uint8 [N, 3, H, W] after a random crop of the padded image and a random flip.
+
+    Without `crop_padding` or `flip` the step is left out.
+    """
     if transform.crop_padding:
         height, width = images.shape[2:]
-        high = 2 * transform.crop_padding + 1
-        places = upload(rng.integers(seed, "crop", epoch, indices, 2, high), images.device)
+        positions = 2 * transform.crop_padding + 1  # of a window, along each side
+        drawn = rng.integers(seed, "crop", epoch, indices, 2, positions)  # top, left
+        corners = upload(drawn, images.device)
         padded = functional.pad(images, (transform.crop_padding,) * 4)
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, 3, high, high, H, W]
-        sample = torch.arange(len(images), device=images.device)
-        images = windows[sample, :, places[:, 0], places[:, 1]]
+        # [N, 3, positions, positions, H, W]
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        samples = torch.arange(len(images), device=images.device)
+        images = windows[samples, :, corners[:, 0], corners[:, 1]]
     if transform.flip:
-        heads = rng.bits(seed, "flip", epoch, indices, 1) >> 31 == 1
-        flipped = upload(heads[:, :, None, None], images.device)
+        is_flipped = rng.bits(seed, "flip", epoch, indices, 1) >> 31 == 1
+        flipped = upload(is_flipped[:, :, None, None], images.device)
         images = torch.where(flipped, images.flip(3), images)
     return images
 

@@ -4,10 +4,10 @@
 and does not change its input. Three executors give the same pixels, to the bit:
 
 - `torch_executor` runs on any device. It is the reference and the default of `apply`. Only it can
-  run ops whose plug-in file brings a torch kernel.
-- `numba_executor` serves trainings on a CPU, where it is 7 to 9 times as fast. It needs Numba,
-  which FFCV brings along, and takes two seconds to start (ten where nothing is cached).
-- `triton_executor` serves trainings on a GPU. It needs Triton, which torch brings along, and a C
+  run ops that a plug-in file defines by a torch kernel.
+- `numba_executor` is for trainings on a CPU, where it is 7 to 9 times as fast as plain torch. It
+  needs Numba, which FFCV installs, and takes two seconds to start (ten if nothing is cached).
+- `triton_executor` is for trainings on a GPU. It needs Triton, which torch installs, and a C
   compiler.
 
 A training calls `choose_executor` once, before its first step, and passes the result to `apply`.
@@ -74,7 +74,7 @@ def choose_executor(device: torch.device) -> Executor:
 _NO_TRITON = (ImportError, RuntimeError, OSError, subprocess.SubprocessError, AssertionError)
 
 
-@functools.cache  # one trial build, and one note on stderr, for each device of a process
+@functools.cache  # a process tests each device once, so it prints at most one note for it
 def triton_or_torch(device: torch.device) -> Executor:
     """Return Triton's executor if its kernels can be built for `device`, else plain torch.
 
@@ -87,18 +87,19 @@ def triton_or_torch(device: torch.device) -> Executor:
         from harness.augment import triton_executor
     except _NO_TRITON as error:
         return _fall_back(f"Triton cannot be imported ({error})")
-    trial = Plan.of([[("Equalize", 1.0), ("Color", 0.5)]])  # Equalize needs both kernels
+    plan = Plan.of([[("Equalize", 1.0), ("Color", 0.5)]])  # Equalize needs both kernels
     try:
         images = torch.zeros((1, 3, 4, 4), dtype=torch.uint8, device=device)
-        triton_executor.run(images, lower(trial, 4, 4), trial.fill, trial.interpolation)
-    except torch.OutOfMemoryError:  # a RuntimeError, but Triton works; the training reports it
-        raise
+        triton_executor.run(images, lower(plan, 4, 4), plan.fill, plan.interpolation)
+    except torch.OutOfMemoryError:
+        raise  # also a RuntimeError, but Triton works; the training reports the lack of memory
     except (*_NO_TRITON, TritonError) as error:
         return _fall_back(f"Triton cannot build kernels ({' '.join(str(error).split())[:200]})")
     return triton_executor.run
 
 
 def _fall_back(reason: str) -> Executor:
+    """Return plain torch, and print why it replaces Triton."""
     print(
         f"note: {reason}: images are augmented by plain torch, with the same pixels but slower. "
         "Triton needs a C compiler on the node; the environment variable CC names one.",

@@ -1,7 +1,7 @@
 """Ops as torch functions over a group of images, with one parameter for each image.
 
-All run on any device, do not wait for it, and follow Pillow's arithmetic to the bit; each docstring
-names the Pillow function. Images are uint8 [n, 3, H, W], weights float32 [n, 1, 1, 1].
+The functions run on any device, do not wait for it, and follow Pillow's arithmetic to the bit. Each
+docstring names the Pillow function. Images are uint8 [n, 3, H, W], weights float32 [n, 1, 1, 1].
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from torch import Tensor
 
 
 def upload(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """Return a host array on `device`, without waiting: through pinned memory where it is a GPU."""
+    """Return a host array as a tensor on `device`.
+
+    A copy to a GPU goes through pinned memory, so that the host does not wait for it.
+    """
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cpu":
         return tensor
@@ -31,7 +34,10 @@ def blend(low: Tensor, high: Tensor, weight: Tensor) -> Tensor:
 
 
 def look_up(images: Tensor, tables: Tensor) -> Tensor:
-    """Return each value looked up in its image's table: tables uint8 [n, 1 or 3, 256]."""
+    """Replace each value by its entry in the table of its image: uint8 [n, 3, H, W].
+
+    tables: uint8 [n, 1, 256], one table for all channels, or [n, 3, 256], one for each.
+    """
     n, channels = tables.shape[:2]
     offsets = torch.arange(n * channels, device=images.device, dtype=torch.int32) * 256
     index = images.to(torch.int32) + offsets.view(n, channels, 1, 1)
@@ -70,7 +76,8 @@ def sharpness(images: Tensor, weights: Tensor) -> Tensor:
     rows = high[:, :, :-2] + high[:, :, 1:-1] + high[:, :, 2:]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     total.add_(high[:, :, 1:-1, 1:-1], alpha=4.0)
-    low = high.clone()  # thirteenths never fall on a half, so float32 rounds as Pillow does
+    low = high.clone()
+    # A multiple of 1/13 is never halfway between whole numbers, so float32 rounds as Pillow does.
     low[:, :, 1:-1, 1:-1] = total.div_(13).add_(0.5).floor_()
     return blend(low, high, weights)
 
@@ -89,9 +96,9 @@ def autocontrast(images: Tensor, weights: Tensor) -> Tensor:
 
 
 def _histograms(images: Tensor) -> Tensor:
-    """Return the counts of values, int64 [n, 3, 256].
+    """Return how often each value occurs in each channel, int64 [n, 3, 256].
 
-    By scatter-add, because bincount reads its size back to the host.
+    It uses scatter-add, because bincount waits for the device to know the size of its result.
     """
     values = images.flatten(2).to(torch.int64)
     counts = torch.zeros(*values.shape[:2], 256, dtype=torch.int32, device=images.device)
@@ -105,7 +112,7 @@ def equalize(images: Tensor, weights: Tensor) -> Tensor:
     ramp = torch.arange(256, device=images.device)
     last = torch.where(counts > 0, ramp, 0).amax(dim=2, keepdim=True)
     step = (counts.sum(dim=2, keepdim=True) - counts.gather(2, last)) // 255
-    before = counts.cumsum(dim=2) - counts
+    before = counts.cumsum(dim=2) - counts  # pixels with a smaller value
     flat = (step // 2 + before) // step.clamp(min=1)
     table = torch.where(step > 0, flat.clamp_(max=255), ramp)
     return look_up(images, blend(ramp.expand_as(table), table, weights[..., 0]))
@@ -141,23 +148,23 @@ def warp_nearest(images: Tensor, maps: Tensor, colour: Tensor) -> Tensor:
     rows = torch.arange(height, device=images.device, dtype=torch.int32)[:, None]
     x = (a * columns + b * rows + c) >> 16
     y = (d * columns + e * rows + f) >> 16
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     values = _gather(images, x.clamp_(0, width - 1), y.clamp_(0, height - 1))
-    return torch.where(inside[:, None], values, colour[:, None, None])
+    return torch.where(is_inside[:, None], values, colour[:, None, None])
 
 
 def warp_bilinear(images: Tensor, maps: Tensor, colour: Tensor) -> Tensor:
     """`Image.transform(AFFINE, BILINEAR)` by AFFINE data float64 [n, 6], in double as Pillow does.
 
-    Outside the image the fill is hard; inside, neighbours are clamped to the border and the result
-    is truncated.
+    A pixel whose position lies outside the image has exactly the fill colour. For the others,
+    neighbours are clamped to the border, and the result is truncated.
     """
     height, width = images.shape[2:]
     a, b, c, d, e, f = maps[:, :, None, None].unbind(1)
     columns = torch.arange(width, device=images.device, dtype=torch.float64) + 0.5
     rows = (torch.arange(height, device=images.device, dtype=torch.float64) + 0.5)[:, None]
     x, y = a * columns + b * rows + c, d * columns + e * rows + f
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     x, y = x - 0.5, y - 0.5
     x0, y0 = x.floor(), y.floor()
     dx, dy = (x - x0)[:, None], (y - y0)[:, None]
@@ -170,4 +177,4 @@ def warp_bilinear(images: Tensor, maps: Tensor, colour: Tensor) -> Tensor:
 
     upper = row(top)
     values = (row(bottom) - upper).mul_(dy).add_(upper).to(torch.uint8)
-    return torch.where(inside[:, None], values, colour[:, None, None])
+    return torch.where(is_inside[:, None], values, colour[:, None, None])

@@ -1,7 +1,7 @@
-"""From a plan to what an executor needs: a kind and parameters for each layer and sample.
+"""Turn a plan into what an executor needs: a kind and parameters for each layer and sample.
 
-Everything that does not depend on the pixels is computed here, on the host, in Pillow's arithmetic:
-tables, affine maps (in 16.16 fixed point for nearest), boxes, blend weights.
+Whatever does not depend on the pixels is computed here on the host, with Pillow's arithmetic:
+tables, affine maps (in 16.16 fixed point for nearest), boxes, weights of blends.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Maps = NDArray[np.float64] | NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Lowered:
-    """A plan for one image size; L layers, N samples.
+    """A plan for one image size, with L layers and N samples.
 
     ops: uint8 [L, N], codes of ops in pixels. kinds: uint8 [L, N], how to run each (`ops.Kind`).
-    weights: float32 [L, N], the values, such as the weight of a blend. slots: int32 [L, N], the row
-    of `tables` where the kind is TABLE, of `maps` where it is WARP. tables: uint8 [T, 256]. maps:
-    [M, 6], Pillow's AFFINE data in float64 for bilinear; for nearest the same in int32, 16.16 fixed
-    point from pixel centres. boxes: int32 [L, N, 4], (left, top, right, bottom).
+    weights: float32 [L, N], the value of each op, for example the weight of a blend. slots: int32
+    [L, N], the index of a row of `tables` for Kind.TABLE, or of `maps` for Kind.WARP. tables: uint8
+    [T, 256]. maps: [M, 6]; for bilinear Pillow's AFFINE data in float64, for nearest the result of
+    `fixed_point`. boxes: int32 [L, N, 4], (left, top, right, bottom).
     """
 
     ops: NDArray[np.uint8]
@@ -42,7 +42,7 @@ class Lowered:
 def lower(plan: Plan, height: int, width: int) -> Lowered:
     """Return `plan` for images of height x width.
 
-    An op becomes Identity where its value changes nothing.
+    An op whose value changes nothing gets Kind.IDENTITY.
     """
     codes, values = in_pixels(plan.ops, plan.values, height, width)
     rows = list(OPS.values())
@@ -51,19 +51,20 @@ def lower(plan: Plan, height: int, width: int) -> Lowered:
     kinds[values == neutral[codes]] = Kind.IDENTITY
     slots = np.zeros(codes.shape, dtype=np.int32)
     tables, maps = [np.zeros((0, 256), dtype=np.uint8)], [np.zeros((0, 6))]
-    count = {Kind.TABLE: 0, Kind.WARP: 0}
+    next_slot = {Kind.TABLE: 0, Kind.WARP: 0}
     for code in np.unique(codes):
         op = rows[code]
-        if op.kind not in count:
+        if op.kind not in next_slot:
             continue
         samples = (codes == code) & (kinds == op.kind)
-        own_values, place = np.unique(values[samples], return_inverse=True)  # few in a batch
-        slots[samples] = count[op.kind] + place
-        count[op.kind] += len(own_values)
+        # A table or map is computed once for each distinct value; a batch has few of them.
+        distinct_values, positions = np.unique(values[samples], return_inverse=True)
+        slots[samples] = next_slot[op.kind] + positions
+        next_slot[op.kind] += len(distinct_values)
         if op.table is not None:
-            tables.append(op.table(own_values))
+            tables.append(op.table(distinct_values))
         if op.matrix is not None:
-            maps.append(op.matrix(own_values, height, width))
+            maps.append(op.matrix(distinct_values, height, width))
     matrices = np.concatenate(maps)
     boxes = np.zeros((*codes.shape, 4), dtype=np.int32)
     if plan.boxes is not None:
@@ -80,15 +81,15 @@ def lower(plan: Plan, height: int, width: int) -> Lowered:
 
 
 def fixed_point(matrices: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Return 16.16 coefficients that map pixel centres, from AFFINE data [M, 6].
+    """Return AFFINE data [M, 6] in 16.16 fixed point, moved from pixel corners to pixel centres.
 
-    As `affine_fixed` in Pillow's Geometry.c. There a map without rotation or shear takes another
-    path, `ImagingScaleAffine`; its floor of x + 0.5 + v is reproduced exactly by first rounding the
-    offset to whole pixels.
+    This is `affine_fixed` in Pillow's Geometry.c. For a translation Pillow calls another function,
+    `ImagingScaleAffine`, which takes the floor of x + 0.5 + v. Rounding the offset to whole pixels
+    first gives exactly the same positions.
     """
     a, b, c, d, e, f = np.moveaxis(matrices, -1, 0)
     x, y = c + a * 0.5 + b * 0.5, f + d * 0.5 + e * 0.5
-    straight = (b == 0) & (d == 0) & (a == 1) & (e == 1)
-    x = np.where(straight, np.floor(x) + 0.5, x)
-    y = np.where(straight, np.floor(y) + 0.5, y)
+    is_translation = (b == 0) & (d == 0) & (a == 1) & (e == 1)
+    x = np.where(is_translation, np.floor(x) + 0.5, x)
+    y = np.where(is_translation, np.floor(y) + 0.5, y)
     return np.floor(np.stack([a, b, x, d, e, y], axis=-1) * _ONE + 0.5).astype(np.int32)

@@ -5,8 +5,8 @@ Yun et al. 2019 (arXiv 1905.04899).
 
 Neighbours in the global batch are mixed: positions (0, 1), (2, 3), ... The order of an epoch is
 random, so the pairs are random too. Every rank takes a contiguous part of the batch with an even
-number of samples, so no pair is split between ranks, and 1 and 8 ranks mix the same images; an odd
-part is refused. Each sample of a pair draws its own weight and box.
+number of samples (an odd number is refused). So no pair is split between ranks, and 1 and 8 ranks
+mix the same images. Each sample of a pair draws its own weight and box.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from harness import rng
 from harness.augment.kernels import inside, upload
 from harness.errors import UserError
 
-# Of an erased box: the defaults of timm 1.0.31's RandomErasing (torchvision 0.29 writes 0.33 and
-# 3.3).
+# An erased box has the defaults of RandomErasing in timm 1.0.31. (torchvision 0.29 rounds 1/3 to
+# 0.33, and 1/0.3 to 3.3.)
 _AREA = (0.02, 1 / 3)  # share of the image
 _RATIO = (0.3, 1 / 0.3)  # height to width
 _TRIES = 10
@@ -31,10 +31,10 @@ _TRIES = 10
 def erase(
     images: Tensor, indices: NDArray[np.int64], probability: float, seed: int, epoch: int
 ) -> Tensor:
-    """Return float images [N, 3, H, W], each with `probability` with a random box set to 0.
+    """Return float images [N, 3, H, W] in which a random box was set to 0, each with `probability`.
 
-    Zero is the mean, as the images are normalised. A box that does not fit is drawn again, up to
-    ten times; after that the image is left unchanged.
+    Zero is the mean, because the images are normalised. If none of ten drawn boxes fits into the
+    image, the image is left unchanged.
     """
     height, width = images.shape[2:]
     boxes = erasing_boxes(indices, (height, width), probability, seed, epoch)
@@ -75,10 +75,10 @@ def mix(
     seed: int,
     epoch: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return samples mixed with their neighbours, and targets float32 [N, num_classes], sum 1.
+    """Return samples mixed with their neighbours, and targets float32 [N, num_classes].
 
-    mixup, cutmix: the parameter a of Beta(a, a), 0 for off; where both are on, each sample gets one
-    of the two with probability one half.
+    The targets of a sample sum to 1. mixup, cutmix: the parameter a of Beta(a, a), 0 for off. If
+    both are on, each sample gets one of the two with probability one half.
 
     Raises:
         UserError: an odd number of samples.
@@ -113,10 +113,11 @@ def mixing(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Return for each sample its weight in mixup, float32 [N], and its cutmix box, int32 [N, 4].
 
-    The weight is 1 in a sample of cutmix, the box is empty in one of mixup. The sides of a box are
-    sqrt(1 - weight) of the image's, about a uniform centre, clipped to the image.
+    A sample of cutmix has weight 1, and a sample of mixup has an empty box. For a draw w from
+    Beta(cutmix, cutmix), the sides of a box are sqrt(1 - w) times those of the image. Its centre is
+    uniform in the image, and the box is clipped to the image.
     """
-    # The inverse of the distribution function of Beta(a, a): one uniform number for each sample.
+    # The inverse of Beta's distribution function needs one uniform number for each sample.
     from scipy.special import betaincinv
 
     words = rng.bits(seed, "mix", epoch, indices, 4)

@@ -1,11 +1,11 @@
 """The executor for trainings on a CPU: the arithmetic of `kernels.py` as loops compiled by Numba.
 
-A sample goes through all its layers while it is in the processor's cache, which is where the speed
-comes from. Arrays are C-contiguous and each parameter has one type, so Numba compiles one variant.
+It is fast because a sample goes through all its layers while it is in the processor's cache. Arrays
+are C-contiguous and each parameter has one type, so Numba compiles a single variant.
 
-The inner loops are shaped for the vectoriser: few arrays each, and float32 throughout. Constants
-are wrapped in `f32`, since Numba would widen them to float64. Fast-math is off, so that no multiply
-and add are fused.
+The inner loops use few arrays each, and float32 for blends, so that the compiler vectorises them.
+Constants are wrapped in `f32`, because Numba would widen them to float64. Fast-math is off, so that
+no multiply and add are fused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from harness.augment.lower import Lowered
 from harness.augment.ops import Colour, Kind
 from harness.cached_jit import CachedJit, jit
 
-# Numba's cache depends on the text of this file alone: with numbers imported from `Kind`, a change
-# of `Kind` would leave old code in the cache. So they are repeated here, and compared at import.
+# Numba compiles again when the text of this file changes, but not when `Kind` does. If the numbers
+# were imported from `Kind`, the cache would keep old ones. So they are repeated here, and compared
+# with `Kind` at import.
 _IDENTITY, _TABLE, _WARP, _COLOR, _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPNESS, _BOX = range(9)
 assert (Kind.IDENTITY, Kind.TABLE, Kind.WARP) == (_IDENTITY, _TABLE, _WARP)
 assert (Kind.COLOR, Kind.CONTRAST, Kind.AUTOCONTRAST) == (_COLOR, _CONTRAST, _AUTOCONTRAST)
@@ -122,7 +123,8 @@ def _autocontrast(src, dst, weight, table):  # type: ignore[no-untyped-def]
 def _equalize(src, dst, weight, table, counts):  # type: ignore[no-untyped-def]
     n = src.shape[1]
     for c in range(3):
-        counts[:] = 0  # four histograms, so that equal neighbours do not write to one counter
+        # Four histograms, so that equal neighbours do not have to wait for the same counter.
+        counts[:] = 0
         for k in range(0, n - 3, 4):
             counts[0, src[c, k]] += 1
             counts[1, src[c, k + 1]] += 1
@@ -261,7 +263,7 @@ def _batch(  # type: ignore[no-untyped-def]
             if kind == _IDENTITY:
                 continue
             remaining -= 1
-            # The targets alternate such that the last op writes to the output.
+            # The targets alternate, and the last op writes to the output.
             dst = out[i] if remaining % 2 == 0 else scratch
             weight = weights[layer, i]
             if kind == _TABLE:

@@ -1,9 +1,9 @@
-"""The op table: one row states everything about an op, and a plug-in file adds a row.
+"""The op table: one row states everything about an op, and a plug-in file can add a row.
 
-A row holds the op's name, the range of its value, the value that changes nothing, how Pillow does
-it, and how tensors do it. Most ops are a lookup table of 256 entries or an affine map; for those
-the row gives a function that computes the table or the map, and every executor can run them. Other
-ops give a torch kernel.
+A row holds the op's name, the range of its value, the value that changes nothing, how to apply the
+op to a Pillow image, and how to apply it to tensors. Most ops are a lookup table of 256 entries or
+an affine map. Their rows give a function that computes the table or the map, and every executor can
+run them. The rows of other ops give a torch kernel.
 
 Values are those that Pillow takes: degrees of `Image.rotate`; numbers of the AFFINE data for shears
 and translations; factors of `ImageEnhance`; bits; thresholds; for AutoContrast, Equalize and Invert
@@ -41,7 +41,7 @@ MatrixFunction = Callable[[Floats, int, int], Floats]
 Kernel = Callable[["Tensor", "Tensor"], "Tensor"]
 PillowFunction = Callable[["Image", Any, Colour, "Resampling"], "Image"]
 
-_MOST_OPS = 256  # codes of ops are uint8 in a plan
+_MOST_OPS = 256  # because the codes of ops are uint8 in a plan
 
 
 class Kind(IntEnum):
@@ -53,7 +53,7 @@ class Kind(IntEnum):
     COLOR = 3  # blend with the grey image
     CONTRAST = 4  # blend with the mean grey: a table that depends on the image
     AUTOCONTRAST = 5  # a table per channel that depends on the image's histogram
-    EQUALIZE = 6  # likewise
+    EQUALIZE = 6  # also a table per channel that depends on the image's histogram
     SHARPNESS = 7  # blend with the smoothed image
     BOX = 8  # a rectangle of the fill colour
     KERNEL = 9  # the row's torch kernel; only the plain torch executor runs it
@@ -71,8 +71,8 @@ class Op:
     matrix, for WARP: (values float64 [n], height, width) -> Pillow's AFFINE data float64 [n, 6].
     kernel, for all kinds but TABLE, WARP, BOX and IDENTITY: (images uint8 [n, 3, H, W], values
     float32 [n, 1, 1, 1]) -> images uint8 [n, 3, H, W], on the device of the images.
-    relative_to: the op in pixels that this op becomes once the image size is known; its values are
-    shares of `side`, or for boxes of both sides.
+    relative_to: the op in pixels that replaces this op as soon as the image size is known. Values
+    of this op are shares of `side`, or for boxes shares of both sides.
     """
 
     name: str
@@ -93,25 +93,25 @@ class Op:
 OPS: dict[str, Op] = {}
 """The rows by name. A row's position is the op's code in a plan; nothing else depends on it."""
 CODES: dict[str, int] = {}
-_NEEDED = {Kind.TABLE: "table", Kind.WARP: "matrix", Kind.KERNEL: "kernel"}  # by kind
+_NEEDED_FIELD = {Kind.TABLE: "table", Kind.WARP: "matrix", Kind.KERNEL: "kernel"}
 
 
 def register_op(op: Op) -> None:
     """Add a row to the table, for an op defined in a file outside this package.
 
     Raises:
-        UserError: a name that is taken, a kind that only built-in ops have, or a missing field.
+        UserError: a name that is taken, a kind that only built-in ops have, a missing field, a
+            `neutral` outside of the range, or a full table.
     """
     where = f"op '{op.name}'"
     if op.name in OPS:
         raise UserError(f"{where} is already registered: give the new op another name.")
-    if op.kind not in _NEEDED:
-        valid = ", ".join(f"Kind.{kind.name}" for kind in _NEEDED)
+    if op.kind not in _NEEDED_FIELD:
+        valid = ", ".join(f"Kind.{kind.name}" for kind in _NEEDED_FIELD)
         raise UserError(f"{where}: {op.kind!r} is only for built-in ops; valid: {valid}.")
-    if getattr(op, _NEEDED[op.kind]) is None:
-        raise UserError(
-            f"{where}: an op of Kind.{op.kind.name} needs the function `{_NEEDED[op.kind]}`."
-        )
+    field = _NEEDED_FIELD[op.kind]
+    if getattr(op, field) is None:
+        raise UserError(f"{where}: an op of Kind.{op.kind.name} needs the function `{field}`.")
     if not op.low <= op.neutral <= op.high:
         raise UserError(
             f"{where}: `neutral` is the value that changes nothing, from low={op.low:g} to "
@@ -143,6 +143,7 @@ def find_op(name: str, where: str) -> Op:
 
 def check_value(op: Op, value: float, where: str) -> None:
     """Raise `UserError` unless `op` takes `value`."""
+    # The first comparison is false for NaN, infinities, and whole numbers too large for a float.
     if not abs(value) <= sys.float_info.max or not op.low <= value <= op.high:
         raise UserError(
             f"{where}: {op.name} takes {op.unit} from {op.low:g} to {op.high:g}, not {value!r}."
@@ -202,7 +203,10 @@ def _affine(*numbers: Floats | float) -> Floats:
 
 
 def _rotation(degrees: Floats, height: int, width: int) -> Floats:
-    """`Image.rotate` of Pillow 13: about (width / 2, height / 2), sine and cosine to 15 digits."""
+    """`Image.rotate` of Pillow 13.
+
+    The centre is (width / 2, height / 2). Pillow rounds sine and cosine to 15 digits.
+    """
     angles = [-math.radians(value % 360.0) for value in degrees.tolist()]
     cos = np.array([round(math.cos(angle), 15) for angle in angles])
     sin = np.array([round(math.sin(angle), 15) for angle in angles])
@@ -266,7 +270,7 @@ def _pillow_cutout(image: Image, box: tuple[int, int, int, int], fill: Colour, _
 
 
 def _torch_kernel(name: str) -> Kernel:
-    """Return the function `name` of kernels.py, imported when it first runs (see the docstring)."""
+    """Return the function `name` of kernels.py; that module is imported when the op first runs."""
 
     def kernel(images: Tensor, values: Tensor) -> Tensor:
         from harness.augment import kernels
@@ -278,7 +282,7 @@ def _torch_kernel(name: str) -> Kernel:
 
 
 def _affine_op(name: str, unit: str, bound: float, data: Callable[[Any], tuple[Any, ...]]) -> Op:
-    """Return the row of an op whose value `v` enters the AFFINE data as `data(v)` says."""
+    """Return the row of an op whose AFFINE data for the value `v` is `data(v)`."""
 
     def matrix(values: Floats, height: int, width: int) -> Floats:
         return _affine(*data(values))
@@ -297,7 +301,7 @@ def _share_op(name: str, side: Literal["width", "height"]) -> Op:
 
 
 def _enhance_op(name: str, kind: Kind, table: TableFunction | None = None) -> Op:
-    """Return the row of a class of `ImageEnhance`: a factor, of which 1 changes nothing."""
+    """Return the row of a class of `ImageEnhance`. Its value is a factor, and 1 changes nothing."""
 
     def pillow(image: Image, factor: float, *_: Any) -> Image:
         from PIL import ImageEnhance
@@ -306,7 +310,7 @@ def _enhance_op(name: str, kind: Kind, table: TableFunction | None = None) -> Op
         return enhanced
 
     kernel = None if table else _torch_kernel(name.lower())
-    return Op(  # the bound keeps products with pixels within float32
+    return Op(  # the upper bound keeps the products with pixel values finite in float32
         name=name, kind=kind, unit="factor", low=0.0, high=1e6, neutral=1.0, pillow=pillow,
         table=table, kernel=kernel,
     )  # fmt: skip

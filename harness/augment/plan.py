@@ -1,4 +1,4 @@
-"""A plan: the ops and their values for each sample of a batch. Small, printable, on the host.
+"""A plan: the ops and their values for each sample of a batch, as small arrays on the host.
 
     plan = parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(4))
     print(plan); plan.records(3, size=(32, 32))  # [("TranslateX", 4.0), ("Solarize", 179.2)]
@@ -27,12 +27,12 @@ Record = tuple[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Ops and their values for N samples, `layers` one after the other.
+    """Ops and their values for N samples; each sample gets one op of each layer, in order.
 
-    ops: uint8 [layers, N], codes, that is positions in the op table. values: float64 [layers, N],
-    in Pillow's units, or shares for ops that are `relative_to` another. boxes: float64
+    ops: uint8 [layers, N], codes of ops, which are positions in the op table. values: float64
+    [layers, N], in Pillow's units, or shares for ops that are `relative_to` another. boxes: float64
     [layers, N, 4], (left, top, right, bottom) of Cutout in pixels, of CutoutRel in shares of the
-    sides; None where nothing is cut out.
+    sides; None if nothing is cut out.
     """
 
     ops: NDArray[np.uint8]
@@ -55,13 +55,16 @@ class Plan:
             )
         if not isinstance(values, np.ndarray) or values.shape != ops.shape:
             raise UserError(
-                f"a plan's ops and values do not fit: one of each for {ops.shape[0]} layers and "
-                f"{ops.shape[1]} samples."
+                f"a plan's ops and values do not fit: the ops are for {ops.shape[0]} layers and "
+                f"{ops.shape[1]} samples, so give values of the same shape."
             )
         if ops.max(initial=0) >= len(OPS):
             raise UserError(f"a plan's ops are positions in the op table, below {len(OPS)}.")
         if boxes is None and _has_boxes(ops):
-            raise UserError("a plan's boxes are missing, and it has an op that cuts out a box.")
+            raise UserError(
+                "a plan's boxes are missing, although an op cuts out a box: give four edges for "
+                "each op."
+            )
         if boxes is not None and boxes.shape != (*ops.shape, 4):
             raise UserError("a plan's boxes do not fit: give four edges for each op.")
 
@@ -70,7 +73,7 @@ class Plan:
 
     @property
     def layers(self) -> int:
-        """The largest number of ops of a sample, Identity counted."""
+        """The number of ops of each sample, Identity included."""
         return int(self.ops.shape[0])
 
     @classmethod
@@ -101,7 +104,10 @@ class Plan:
                 op = find_op(name, where)
                 ops[layer, i] = CODES[name]
                 if op.kind == Kind.BOX and op.relative_to is not None:
-                    raise UserError(f"{where}: {name} has no place; give {op.relative_to} a box.")
+                    raise UserError(
+                        f"{where}: {name} does not say where its box is; give {op.relative_to} a "
+                        "box."
+                    )
                 if op.kind == Kind.BOX:
                     boxes[layer, i] = _box(value, op, where)
                 elif op.kind != Kind.IDENTITY:
@@ -109,7 +115,7 @@ class Plan:
         return cls(ops, values, boxes if _has_boxes(ops) else None, fill, interpolation)
 
     def take(self, samples: slice | NDArray[np.int64]) -> Plan:
-        """Return the plan of some of the samples."""
+        """Return the plan of the chosen samples."""
         ops, values = self.ops[:, samples], self.values[:, samples]
         boxes = None if self.boxes is None else self.boxes[:, samples]
         return Plan(ops, values, boxes, self.fill, self.interpolation)
@@ -132,14 +138,17 @@ class Plan:
     def records(self, i: int, size: tuple[int, int] | None = None) -> list[Record]:
         """Return the records of sample `i` without Identity: [(op, value in Pillow's units), ...].
 
-        `size` is (height, width); only values that are a share of the side need it (`UserError`
-        names the op). The value of Cutout is its box (left, top, right, bottom).
+        size: (height, width). The value of Cutout is its box (left, top, right, bottom).
+
+        Raises:
+            UserError: a sample that the plan does not have, or no `size` although the value of an
+                op is a share of the side.
         """
-        one = self.take(slice(i, i + 1) if i >= 0 else slice(i, i + 1 or None))
-        if len(one) != 1:
+        if not -len(self) <= i < len(self):
             raise UserError(
                 f"a plan of {len(self)} samples has samples 0 to {len(self) - 1}, not {i}."
             )
+        one = self.take(np.array([i]))
         if size is not None:
             one = one.sized(*size)
         records: list[Record] = []
@@ -182,19 +191,20 @@ class Plan:
 def in_pixels(
     ops: NDArray[np.uint8], values: NDArray[np.float64], height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Return ops and values of any shape, with ops in shares of the side replaced by ops in pixels.
+    """Return ops and values with ops in shares of the side replaced by ops in pixels.
 
-    Translations become whole pixels, cut towards zero as in torchvision 0.29's RandAugment.
+    ops, values: of any equal shape. A translation is truncated to whole pixels, as in RandAugment
+    of torchvision 0.29.
     """
     pixel_ops, pixel_values = ops.copy(), values.copy()
     for name, op in OPS.items():
         if op.relative_to is None:
             continue
-        chosen = ops == CODES[name]
-        pixel_ops[chosen] = CODES[op.relative_to]
+        is_op = ops == CODES[name]
+        pixel_ops[is_op] = CODES[op.relative_to]
         if op.side:
             side = width if op.side == "width" else height
-            pixel_values[chosen] = np.trunc(values[chosen] * side)
+            pixel_values[is_op] = np.trunc(values[is_op] * side)
     return pixel_ops, pixel_values
 
 

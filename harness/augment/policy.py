@@ -1,10 +1,12 @@
-"""A policy: a space with a number of ops and a magnitude. Configs and tables hold its text.
+"""A policy: a space with a number of ops and a magnitude, and its text in configs and tables.
 
     parse_policy("randaug(n=2, m=0.3)").draw(seed=0, epoch=0, indices=np.arange(128))
 
-Every argument but m has a default: `nearest` for interpolation, and for the others the space's own.
+Every argument but m has a default. For `interpolation` it is `nearest`; each space has its own
+defaults for the others.
 
-n              ops for each sample, drawn with replacement (not for chains such as AutoAugment's)
+n              number of ops for each sample, drawn with replacement; a space of chains, such as
+               AutoAugment's, does not take it
 m              magnitude in [0, 1], a share of the space's scale
 spread         distribution of the magnitude of each op of each sample: `fixed` (always m),
                `uniform` (in [0, m]), or a number: the standard deviation of a normal distribution
@@ -33,18 +35,19 @@ from harness.fields import canonical
 
 _TEXT = re.compile(r"(?P<space>[^\s()]+)\s*(?:\((?P<arguments>[^()]*)\))?")
 _ARGUMENTS = ("n", "m", "spread", "fill", "interpolation")
-# Random words of a layer, each 32 bits: 0 op, 1 sign, 2 applied or not, 3 and 4 magnitude, 5 and 6
-# centre of a box, 7 unused.
+# A layer uses these random words of 32 bits: 0 op, 1 sign, 2 whether the op is applied, 3 and 4
+# magnitude, 5 and 6 centre of a box, 7 unused.
 _WORDS = 8
-_UNIT = 2.0**-32  # times a word: uniform in [0, 1)
+_UNIT = 2.0**-32  # a word times this is uniform in [0, 1)
 
 
 @dataclass(frozen=True)
 class _Steps:
     """The candidates of a draw: the rows of the space, or the steps of all its chains in order.
 
-    codes: uint8 [S] of ops. p: probabilities [S]. level: factors [S] of the magnitude. values:
-    [S, 2] at magnitude m, with a negative and a positive sign. box_codes: of ops that cut out.
+    codes: uint8 [S], of the ops. p: probabilities [S]. level: factors [S] of the magnitude. values:
+    [S, 2] at magnitude m, with a negative and a positive sign. box_codes: codes of the ops that cut
+    out a box.
     """
 
     codes: NDArray[np.uint8]
@@ -57,7 +60,7 @@ class _Steps:
 
 @dataclass(frozen=True)
 class Policy:
-    """A space with its arguments. `str` gives the canonical text, which `parse_policy` reads."""
+    """A space with its arguments. `str` returns the canonical text, which `parse_policy` reads."""
 
     space: Space
     n: int = 0
@@ -85,17 +88,17 @@ class Policy:
     def draw(self, seed: int, epoch: int, indices: NDArray[np.int64]) -> Plan:
         """Return the plan for the samples with ids `indices` [N] in this epoch.
 
-        A sample's ops are a pure function of (seed, epoch, id): the batch has no influence. Its
-        ops, signs and places do not depend on m, so magnitudes are compared on the same draws.
+        The ops of a sample are a pure function of (seed, epoch, id) and do not depend on its batch.
+        The ops, signs and places do not depend on m, so magnitudes are compared on the same draws.
         """
         words = rng.bits(seed, "policy", epoch, indices, _WORDS * self.n)
         words = words.reshape(len(indices), self.n, _WORDS).transpose(2, 1, 0)  # [word, layer, N]
         steps, chains = self._steps, len(self.space.chains)
-        if chains:  # layer k gets step k of the chain that was drawn
+        if chains:  # layer k gets step k of the drawn chain
             first = rng.scale(words[0, :1], chains) * self.n
             chosen = first + np.arange(self.n)[:, None]
         else:
-            chosen = rng.scale(words[0], max(1, len(steps.codes)))
+            chosen = rng.scale(words[0], max(1, len(steps.codes)))  # the space `none` has no step
         ops, positive = steps.codes[chosen], words[1] >> 31
         if self.spread == "fixed":
             values = steps.values[chosen, positive]
@@ -138,7 +141,7 @@ class Policy:
         if self.spread == "uniform":
             magnitude = self.m * words[3] * _UNIT
         else:
-            assert self.spread != "fixed"
+            assert self.spread != "fixed"  # `draw` takes its values from `_steps`
             noise = rng.box_muller(np.stack([words[3], words[4]], axis=-1))[..., 0]
             magnitude = np.clip(self.m + self.spread * noise, 0.0, 1.0)
         magnitude = magnitude * self._steps.level[chosen]
@@ -183,10 +186,11 @@ def with_magnitude(policy_text: str, magnitude: Literal["none"] | float) -> str:
 
 
 def without_folder(text: str, folder: Path) -> str:
-    """Return a policy's text in which a user's table has its file name and the hash of its content.
+    """Return the text of a policy, with the path of a user's table replaced by `NAME@HASH`.
 
-    The table is looked up in `folder`, then from the current directory. A text that is not a policy
-    of a readable table is returned as it is.
+    NAME is the table's file name, and HASH the hash of its content. The table is looked up in
+    `folder`, then from the current directory. A text that is not a policy with a readable table is
+    returned unchanged.
     """
     match = _TEXT.fullmatch(text.strip())
     if match is None or not match["space"].endswith(SUFFIXES):
@@ -200,7 +204,7 @@ def without_folder(text: str, folder: Path) -> str:
 
 
 def _parse(text: str) -> tuple[Policy, dict[str, str]]:
-    """Return the policy (m is 0 where the text has none), and the arguments of the text."""
+    """Return the policy (m is 0 if the text has none), and the arguments in the text."""
     match = _TEXT.fullmatch(text.strip())
     if match is None and any(suffix in text for suffix in SUFFIXES):
         raise UserError(
@@ -260,10 +264,8 @@ def _parse_n(value: str, text: str) -> int:
 
 
 def _parse_whole(value: str) -> int:
-    """Return a whole number below 10^9, or -1 for any other text.
-
-    Python refuses to convert thousands of digits.
-    """
+    """Return a whole number below 10^9, or -1 for any other text."""
+    # `int` raises an error for a text of thousands of digits.
     return int(value) if value.isdecimal() and len(value) < 10 else -1
 
 
@@ -286,8 +288,8 @@ def _parse_spread(value: str | float, text: str) -> Literal["fixed", "uniform"] 
         number = -1.0
     if not 0.0 < number <= 1.0:
         raise UserError(
-            f"policy '{text}': spread is fixed, uniform, or the standard deviation of a normal, "
-            f"above 0 up to 1, not {value}."
+            f"policy '{text}': spread is fixed, uniform, or the standard deviation of a normal "
+            f"distribution, above 0 and up to 1, not {value}."
         )
     return float(canonical(number))
 

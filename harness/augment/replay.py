@@ -1,4 +1,4 @@
-"""The reference: the records of a plan done by Pillow, one image at a time.
+"""The reference: Pillow applies the records of a plan to one image at a time.
 
     replay(image, plan.records(i, size=(height, width)))
 
@@ -24,9 +24,9 @@ def replay(
     fill: Colour = (0, 0, 0),
     interpolation: str = "nearest",
 ) -> Image.Image:
-    """Return an RGB image after `records`, in order.
+    """Return an RGB image to which `records` were applied in order.
 
-    Raises `UserError` for an unknown op, or for one whose value is a share of the side.
+    Raises `UserError` for an unknown op, or for an op whose value is a share of the side.
     """
     for name, value in records:
         op = find_op(name, "a record")

@@ -17,15 +17,15 @@ from harness.augment.policy import Policy, parse_policy, with_magnitude
 from harness.errors import UserError
 
 MAGNITUDES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-_TILE = 56  # pixels at least; smaller images are enlarged by a whole factor
-_GAP, _LABEL, _TEXT = 4, 110, 12
+_TILE = 56  # pixels; smaller images are enlarged by a whole factor to at least this size
+_GAP, _LABEL, _TEXT = 4, 110, 12  # pixels: between tiles, width of a label, height of text
 
 
 def by_op(image: Tensor, policy_text: str) -> tuple[list[str], Tensor]:
-    """Return labels, and tiles uint8 [ops, 1 + M, 3, H, W]: a row per op, which acts alone.
+    """Return labels, and tiles uint8 [ops, 1 + M, 3, H, W]: a row of tiles for each op alone.
 
-    The first tile of a row is `image` unchanged. Signs are positive, and a cut-out box is in the
-    middle. `policy_text` has no m.
+    The first tile of a row is `image` unchanged; the others are for the M magnitudes. Signs are
+    positive, and a cut-out box is in the middle. `policy_text` has no m.
     """
     policy = _at(policy_text, 0.0)
     rows = [row for row in policy.space.rows if OPS[row.op].kind != Kind.IDENTITY]
@@ -35,8 +35,8 @@ def by_op(image: Tensor, policy_text: str) -> tuple[list[str], Tensor]:
     for row in rows:
         codes = np.full((1, len(MAGNITUDES)), CODES[row.op], dtype=np.uint8)
         values = row.at(np.array([MAGNITUDES]), np.ones((1, len(MAGNITUDES))))
-        half = 0.5 * values[..., None]
-        boxes = 0.5 + half * np.array([-1.0, -1.0, 1.0, 1.0])
+        half_sides = 0.5 * values[..., None]
+        boxes = 0.5 + half_sides * np.array([-1.0, -1.0, 1.0, 1.0])
         plan = Plan(codes, values, boxes, policy.fill, policy.interpolation)
         copies = image.expand(len(MAGNITUDES), *image.shape)
         tiles.append(torch.cat([image[None], apply(copies, plan)]))
@@ -44,8 +44,9 @@ def by_op(image: Tensor, policy_text: str) -> tuple[list[str], Tensor]:
 
 
 def by_sample(images: Tensor, ids: NDArray[np.int64], policy_text: str) -> tuple[list[str], Tensor]:
-    """Return labels, and tiles uint8 [N, 1 + M, 3, H, W]: a row per sample under the policy.
+    """Return labels, and tiles uint8 [N, 1 + M, 3, H, W]: a row for each sample.
 
+    The first tile of a row is the image unchanged; the others show the policy at the M magnitudes.
     The ops, signs and places of a sample are the same along its row; only the magnitude grows.
     """
     columns = [images]
@@ -73,7 +74,8 @@ def compose(title: str, labels: Sequence[str], tiles: Tensor) -> Image.Image:
         draw.text((_GAP, y + (height * zoom - _TEXT) // 2), label, "black", font)
         for column in range(columns):
             pixels = np.ascontiguousarray(tiles[i, column].permute(1, 2, 0).numpy())
-            tile = Image.fromarray(pixels).resize((width * zoom, height * zoom), 0)
+            size = (width * zoom, height * zoom)
+            tile = Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
             sheet.paste(tile, (_LABEL + column * step_x, y))
     return sheet
 

@@ -1,9 +1,10 @@
 """The spaces: the ops that a policy draws from, and the value of each op at each magnitude.
 
-A space is a table. A row gives an op's values at evenly spaced magnitudes from 0 to 1 (two values:
-a straight line), and whether a random sign mirrors the value about the first one. Magnitude is a
-share of the table's scale, not the bin of a library: "M 9" means three different things in three
-libraries. A user's own table is a YAML or JSON file, named in the policy: `my.yaml(n=2, m=0.3)`.
+A space is a table. A row gives an op's values at evenly spaced magnitudes from 0 to 1, and whether
+a random sign mirrors the value about the first one. Between the given values, the value is
+interpolated linearly. Magnitude is a share of the table's scale, not the bin of a library, because
+"M 9" has a different meaning in each library. A user's own table is a YAML or JSON file, whose path
+is in the policy: `my.yaml(n=2, m=0.3)`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from harness.paths import GRIDS
 from harness.plain_yaml import plain, read_text, remember_tables, table_files
 
 ROUNDINGS = ("none", "nearest", "down")
-MOST_OPS = 16  # of one sample
+MOST_OPS = 16  # the largest `n` of a policy
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Row:
     """One op of a space.
 
     values: at evenly spaced magnitudes from 0 to 1, in Pillow's units, rising or falling. signed:
-    a value is mirrored about values[0] with probability one half. rounding: how the distance from
-    values[0] becomes a whole number: `nearest`, or `down` (towards values[0]).
+    whether a value is mirrored about values[0] with probability one half. rounding: how the
+    distance from values[0] becomes a whole number: `nearest`, `down` (towards values[0]), or `none`
+    for no rounding.
     """
 
     op: str
@@ -107,12 +109,13 @@ def _rows(
 
 
 _IDENTITY = (Row("Identity"),)
-_FULL = (Row("AutoContrast", (1.0, 1.0)), Row("Equalize", (1.0, 1.0)))  # in full at every m
+_FULL = (Row("AutoContrast", (1.0, 1.0)), Row("Equalize", (1.0, 1.0)))  # full effect at every m
 _BLENDED = (Row("AutoContrast", (0.0, 1.0)), Row("Equalize", (0.0, 1.0)))
 _INVERT = (Row("Invert", (1.0, 1.0)),)
 _TO_4_BITS = Row("Posterize", (8.0, 4.0), rounding="nearest")
 _TO_2_BITS = Row("Posterize", (8.0, 2.0), rounding="nearest")
-# 4 - int(4 m) of timm and AugMix ends at 0 bits, which Pillow refuses; so the last value is 1.
+# timm and AugMix keep 4 - int(4 m) bits. At m = 1 that is 0 bits, which Pillow refuses. So the last
+# value is 1 here.
 _FROM_4_BITS = Row("Posterize", (4.0, 3.0, 2.0, 1.0, 1.0), rounding="down")
 _TORCHVISION = _rows(
     shear=0.3, translate=("Rel", 150 / 331), rotate=30.0, factor=0.9, posterize=_TO_4_BITS
@@ -163,7 +166,7 @@ _ALL = (
         "TrivialAugmentWide; magnitudes uniform in [0, m] where torchvision has 31 bins",
         _IDENTITY
         + tuple(
-            # torchvision's TrivialAugmentWide truncates translations, too
+            # TrivialAugmentWide of torchvision also truncates translations to whole pixels.
             replace(row, rounding="down") if row.op.startswith("Translate") else row
             for row in _rows(
                 shear=0.99, translate=("", 32.0), rotate=135.0, factor=0.99, posterize=_TO_2_BITS
@@ -206,21 +209,22 @@ _ALL = (
 
 SPACES: dict[str, Space] = {space.name: space for space in _ALL}
 TABLES = GRIDS / "spaces"
-"""Shipped tables: a policy names them without folder and suffix, from any current directory."""
+"""The folder of shipped tables, which a policy names without folder and suffix."""
 SUFFIXES = (".yaml", ".yml", ".json")
 _HASHED = re.compile(r"(?P<path>.*)@(?P<digest>[0-9a-f]{8})")
-_LONGEST, _DEEPEST = 1 << 16, 8  # characters and nesting of a table
+_LONGEST, _DEEPEST = 1 << 16, 8  # limits of a table: characters, levels of nesting
 
 
 def find_space(name: str) -> Space:
-    """Return the space of a name or of a table's path, with or without a hash: `my.yaml@1f0c2a9b`.
+    """Return the space that `name` names: a built-in space, or a table.
 
-    The name of the result has the hash of the table's content and not its folder. So a policy's
-    text, and with it the identity of a training, changes when the table does, and only then. The
-    file is remembered for this process and those that it starts.
+    The name of a table is its path, or the name of a shipped table, and may end in a hash, as in
+    `my.yaml@1f0c2a9b`. The name of the returned space has the hash of the table's content and not
+    its folder. So the text of a policy, and the ids of its stages, change only with the content of
+    the table. The path of a user's table is remembered for this process and those that it starts.
 
     Raises:
-        UserError: an unknown name, a missing file, a wrong table, or a hash that does not fit.
+        UserError: an unknown name, a missing file, a wrong table, or the hash of another content.
     """
     if name in SPACES:
         if (TABLES / f"{name}.yaml").exists():
@@ -251,29 +255,35 @@ def find_space(name: str) -> Space:
 
 
 def _find_table(path: Path, expected: str) -> Space:
-    """Return the space of a user's table; one with a hash may be a file that was read before."""
-    same_name = [f for f in table_files() if f.name == path.name and f.is_file()]
-    for file in same_name if expected else ():
-        space = load_space(file)
-        if space.name.endswith(f"@{expected}"):
-            return space
-    if expected and same_name and not path.is_file():
-        path = same_name[0]  # its hash is another one, which the caller reports
+    """Return the space of a user's table.
+
+    In the text of a policy, a table has a hash and no folder. So for a name with a hash, the tables
+    that were read before are searched first.
+    """
+    if expected:
+        same_name = [f for f in table_files() if f.name == path.name and f.is_file()]
+        for file in same_name:
+            space = load_space(file)
+            if space.name.endswith(f"@{expected}"):
+                return space
+        if same_name and not path.is_file():
+            path = same_name[0]  # it has another hash, which the caller reports
     space = load_space(path)
     remember_tables([user_path(str(path), "policy")])
     return space
 
 
 def load_space(path: Path) -> Space:
-    """Return the space of a YAML or JSON table (docs/augment.md shows one). Runs no code from it.
+    """Return the space of a YAML or JSON table (docs/augment.md shows one).
 
-    Raises `UserError` for a missing file, or a table with a mistake, which the message names.
+    A table cannot run code. Raises `UserError` for a missing file, or a table with a mistake, which
+    the message explains.
     """
     return _space(path, read_text(user_path(str(path), "policy"), "augmentation space", _LONGEST))
 
 
-# Parsing YAML takes milliseconds, and a grid of thousands of trials names the same few tables in
-# each of them. The content is part of the key, so a table that is edited is parsed again.
+# Parsing YAML takes milliseconds, and thousands of trials of a grid name the same few tables. The
+# content is part of the cache's key, so a table that was edited is parsed again.
 @functools.lru_cache(maxsize=256)
 def _space(path: Path, text: str) -> Space:
     table = plain(text, str(path), _LONGEST, _DEEPEST)  # JSON is YAML, too
@@ -297,8 +307,8 @@ def _space(path: Path, text: str) -> Space:
     fill = table.get("fill", (0, 0, 0))
     fill = tuple(fill) if isinstance(fill, list | tuple) else (fill,) * 3
     check_fill(fill, str(path))
-    # The keys are not sorted: a draw is a position in the table, so the same rows in another order
-    # are another space.
+    # The keys are not sorted before hashing: a draw is a position in the table, so the same rows in
+    # another order are another space.
     digest = hashlib.sha256(json.dumps(table).encode()).hexdigest()
     name = f"{path}@{digest[:8]}"
     return Space(name, source, rows, n=n, p=float(p), spread=spread, fill=fill)

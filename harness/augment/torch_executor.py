@@ -1,7 +1,7 @@
 """The reference executor: plain torch on any device, for every op of the table.
 
-Which sample gets which op is known on the host, so the groups of samples have known sizes and the
-host does not wait for the device. A group is worked on in chunks, which bound temporary memory.
+The samples with the same op in a layer are a group. The host knows the groups and their sizes, so
+it does not wait for the device. A group is processed in chunks, to limit temporary memory.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from harness.augment.kernels import upload
 from harness.augment.lower import Lowered
 from harness.augment.ops import OPS, Colour, Kind, Op
 
-_CHUNK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 25}  # of uint8 images; index temporaries are 4-8 times
+# Bytes of the uint8 images in a chunk. Temporary index tensors need 4 to 8 times as much.
+_CHUNK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 25}
 
 
 def run(images: Tensor, lowered: Lowered, fill: Colour, interpolation: str) -> Tensor:
     """Return images uint8 [N, 3, H, W] after all layers, in new contiguous memory."""
     out = images.clone(memory_format=torch.contiguous_format)
-    budget = _CHUNK_BYTES.get(images.device.type, _CHUNK_BYTES["cuda"])
-    step = max(1, budget // max(1, out[:1].numel()))
+    chunk_bytes = _CHUNK_BYTES.get(images.device.type, _CHUNK_BYTES["cuda"])
+    chunk_size = max(1, chunk_bytes // max(1, out[:1].numel()))  # images
     colour = upload(np.array(fill, dtype=np.uint8), out.device)
     tables = upload(lowered.tables, out.device)
     for layer, codes in enumerate(lowered.ops):
         changing = lowered.kinds[layer] != Kind.IDENTITY
         for code, op in enumerate(OPS.values()):
             samples = np.flatnonzero(changing & (codes == code))
-            for part in np.split(samples, range(step, len(samples), step)):
-                if not len(part):
-                    continue
-                index = upload(part, out.device)
+            for start in range(0, len(samples), chunk_size):
+                chunk = samples[start : start + chunk_size]
+                index = upload(chunk, out.device)
                 group = out.index_select(0, index)
-                result = _run_op(op, group, lowered, layer, part, tables, colour, interpolation)
+                result = _run_op(op, group, lowered, layer, chunk, tables, colour, interpolation)
                 out.index_copy_(0, index, result)
     return out
 

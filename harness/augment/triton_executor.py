@@ -1,8 +1,8 @@
 """The executor for trainings on a GPU: each layer of a plan is one kernel of Triton.
 
-A program applies one sample's op to a block of that sample's pixels. So a layer reads and writes
-every value once, although its samples drew different ops. Ops whose table depends on the image
-(Contrast, AutoContrast, Equalize) read it from memory: another kernel computes these tables before
+A program of Triton applies the op of one sample to a block of that sample's pixels. So a layer
+reads and writes every value once, although its samples have different ops. For ops whose table
+depends on the image (Contrast, AutoContrast, Equalize), another kernel computes the tables before
 the layer runs. The results equal those of `kernels.py` to the bit: multiply and add are not fused,
 and Contrast's mean and the division by 13 in Sharpness's filter use integers. One copy from pinned
 memory sends all parameters.
@@ -152,7 +152,7 @@ def _compute_tables(  # type: ignore[no-untyped-def]
             k = start + tl.arange(0, BLOCK)
             values = tl.load(image + channel * pixels + k, mask=k < pixels, other=0)
             counts += tl.histogram(values.to(tl.int32), 256)
-        # the histograms counted masked pixels as value 0
+        # The histograms counted masked pixels as value 0.
         padding = tl.cdiv(pixels, BLOCK) * BLOCK - pixels
         counts -= tl.where(ramp == 0, padding, 0)
         last = tl.max(tl.where(counts > 0, ramp, 0), axis=0)
@@ -176,7 +176,7 @@ def _layer(  # type: ignore[no-untyped-def]
     source, target, kinds, weights, slots, tables, image_tables, maps, boxes, colour, layer_start,
     height, width, BILINEAR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Apply one op to a block of pixels of one sample, all three channels.
+    """Apply the op of one sample to a block of its pixels, in all three channels.
 
     layer_start: the index of the layer's first sample in the flattened [layers, N].
     """

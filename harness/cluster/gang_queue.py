@@ -26,8 +26,8 @@ class GangQueue:
         """Return the state of a stage of this job, or of one that it descends from."""
         if stage not in self._ended:
             config = self.stages[stage]
-            parent = None if config.parent is None else self.state(config.parent)
-            state = stage_state(self.store, stage, config, parent)
+            origin = None if config.origin is None else self.state(config.origin)
+            state = stage_state(self.store, stage, config, origin)
             if state.name not in ENDED:
                 return state
             self._ended[stage] = dataclasses.replace(state, result=None)
@@ -41,7 +41,7 @@ class GangQueue:
         """Claim the stages of the first gang of which any can be trained now.
 
         Returns the claims, and whether it is worth waiting where there are none: then another
-        worker trains these stages or their parents.
+        worker trains these stages or those that they start from.
         """
         position = 0
         while position < len(self.gangs):
@@ -56,7 +56,7 @@ class GangQueue:
                 continue
             claims: dict[str, Claim] = {}
             for stage in gang:
-                claim = self._claim(stage) if self._is_parent_done(stage) else None
+                claim = self._claim(stage) if self._is_origin_done(stage) else None
                 if claim is not None:
                     claims[stage] = claim
             if claims:
@@ -64,18 +64,18 @@ class GangQueue:
             position += 1
         return {}, bool(self.gangs)
 
-    def _is_parent_done(self, stage: str) -> bool:
-        """Return whether a stage can start from its parent; a parent that is missing comes first.
+    def _is_origin_done(self, stage: str) -> bool:
+        """Return whether the stage that `stage` starts from is done; a missing one comes first.
 
-        The parent's state is read again, because another worker may have set its result aside.
+        Its state is read again, because another worker may have set its result aside.
         """
-        parent = self.stages[stage].parent
-        if parent is None:
+        origin = self.stages[stage].origin
+        if origin is None:
             return True
-        self._ended.pop(parent, None)
-        state = self.state(parent)
-        if state.name not in ENDED and not any(parent in gang for gang in self.gangs):
-            self.gangs.insert(0, [parent])
+        self._ended.pop(origin, None)
+        state = self.state(origin)
+        if state.name not in ENDED and not any(origin in gang for gang in self.gangs):
+            self.gangs.insert(0, [origin])
         return state.name == "done"
 
     def _claim(self, stage: str) -> Claim | None:

@@ -29,8 +29,11 @@ def write_result(context: JobContext, outcome: Outcome, claim: Claim) -> None:
     if outcome.correct is not None:
         atomic_write(folder / "correct.npz", packed(outcome.correct))
     store.finish(stage, claim, {"status": outcome.status, **(outcome.result or {})})
-    checkpoint.drop_steps(folder)  # after the result: if the disk is full, training can resume
-    parents = {config.parent for config in context.submission.stages.values()}
+    configs = context.submission.stages.values()
+    parents = {config.parent for config in configs}
+    continued = {config.continues.stage for config in configs if config.continues is not None}
+    # after the result: if the disk is full, training can resume
+    checkpoint.drop_steps(folder, keeps_last=stage in continued)
     if context.submission.run.keep_weights == "needed" and stage not in parents:
         (folder / "checkpoint" / "final.pt").unlink(missing_ok=True)
     print(f"finished {stage} {outcome.status}", flush=True)

@@ -38,9 +38,9 @@ def stage_states(
     states = dict(known or {})
     for stage, config in stages.items():
         if stage not in states:
-            parent = states[config.parent] if config.parent else None
+            origin = states[config.origin] if config.origin else None
             has_folder = stage in begun
-            states[stage] = stage_state(store, stage, config, parent, scheduler, has_folder)
+            states[stage] = stage_state(store, stage, config, origin, scheduler, has_folder)
     return states
 
 
@@ -48,11 +48,11 @@ def stage_state(
     store: Store,
     stage: str,
     config: StageConfig,
-    parent: StageState | None,
+    origin: StageState | None,
     scheduler: Scheduler = NO_SCHEDULER,
     has_folder: bool = True,
 ) -> StageState:
-    """Return the state of one stage. `parent` is the state of its parent, if it has one.
+    """Return the state of one stage. `origin` is that of the stage it starts from, if it has one.
 
     `has_folder=False` says that the store has nothing of the stage, so that no file is looked for.
     """
@@ -65,8 +65,9 @@ def stage_state(
         return state
     if failure.blocks(failures):
         return StageState("failed", f"{last['class']}: {last['message']}")
-    if parent is not None and parent.name in ("failed", "diverged"):
-        return StageState(parent.name, f"its parent {config.parent} {parent.name}")
+    if origin is not None and origin.name in ("failed", "diverged"):
+        relation = "its parent" if config.continues is None else "the stage that it continues,"
+        return StageState(origin.name, f"{relation} {config.origin} {origin.name}")
     if stage in scheduler.stages:
         job, entry = scheduler.stages[stage]
         return StageState("queued", f"job {job} {entry.state} ({entry.reason})", job=job)

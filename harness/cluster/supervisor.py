@@ -53,7 +53,7 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """Return an estimate from the pace of this launch, or None before its first result."""
-        epochs = {stage: config.recipe.epochs for stage, config in self.stages.items()}
+        epochs = {stage: config.own_epochs for stage, config in self.stages.items()}
         trained = sum(epochs[stage] for stage in self.finished() - self.finished_before)
         remaining = sum(epochs[stage] for stage in set(epochs) - self._in(*ENDED))
         return (time.monotonic() - self.started) * remaining / trained if trained else None

@@ -133,7 +133,7 @@ class Worker:
             stage_id=stage,
             config=config,
             folder=self.store.folder(stage),
-            parent_folder=self.store.folder(config.parent) if config.parent else None,
+            origin_folder=self.store.folder(config.origin) if config.origin else None,
         )
 
     def _record_failure(
@@ -141,12 +141,13 @@ class Worker:
     ) -> bool:
         """Record why a gang failed; returns whether any of its stages is tried again.
 
-        Damaged weights of a parent are not a failure of the gang: the parent is trained again.
+        Damaged weights of the stage that it starts from are not a failure of the gang: that stage
+        is trained again.
         """
-        parent = self.context.submission.stages[gang[0]].parent if len(gang) == 1 else None
-        if isinstance(error, Damaged) and parent and str(self.store.folder(parent)) in str(error):
+        origin = self.context.submission.stages[gang[0]].origin if len(gang) == 1 else None
+        if isinstance(error, Damaged) and origin and str(self.store.folder(origin)) in str(error):
             if self.world.rank == 0:
-                self.queue.train_again(parent, str(error))
+                self.queue.train_again(origin, str(error))
             return True
         is_retried = record_failure(self.context, gang, error, micro_batch_size)
         if not is_retried:

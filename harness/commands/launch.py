@@ -92,7 +92,9 @@ def main(args: list[str]) -> int:
     planned = sweep if retry is None else after_retry(sweep)  # nothing is reset before all checks
     remaining = stages_to_train(planned.rounds_until_now())
     over_budget = check_budget(planned, remaining)
-    notes = preflight.check_layers(launch, plan, stages_to_train(planned.not_ruled_out()))
+    possible = stages_to_train(planned.not_ruled_out())
+    notes = preflight.check_layers(launch, plan, possible)
+    preflight.check_continued(launch, plan, possible)
     for sentence in launches.describe_outside(sweep):
         print(f"note: {sentence}")
     if dry_run:

@@ -77,7 +77,7 @@ def _slowest_stages(sweep: Sweep) -> dict[cost.Size, tuple[StageConfig, RunConfi
     for stage in sweep.stages():
         config = sweep.plan.stages[stage]
         size = cost.size_key(config)
-        if config.parent is not None:
+        if config.origin is not None:
             continue
         if size not in stages or _strength(config) > _strength(stages[size][0]):
             _, run = sweep.launch.job_settings(config)

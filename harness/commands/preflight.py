@@ -1,9 +1,9 @@
 """What launch checks after the config and before anything is trained, queued or written.
 
-`check_layers` is the end of the list of mistakes in a config, whose beginning is
-`harness/config/checks.py`. `HINDRANCES` lists what keeps this machine from a sweep whose config is
-correct: a launch is refused with these sentences, and a dry run prints them as notes, because
-people plan on laptops.
+`check_layers` and `check_continued` are the end of the list of mistakes in a config, whose
+beginning is `harness/config/checks.py`. `HINDRANCES` lists what keeps this machine from a sweep
+whose config is correct: a launch is refused with these sentences, and a dry run prints them as
+notes, because people plan on laptops.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from harness.cluster.decision import job_settings as decision_settings
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import DatasetConfig
+from harness.store import provenance
 from harness.store.store import Store
 from harness.sweep import teachers
 from harness.sweep.check import depends_on_layers
-from harness.sweep.jobs import root
 from harness.sweep.mistakes import Mistakes
-from harness.sweep.plan import Plan
+from harness.sweep.plan import Plan, dense_stage, lineage
 
 UNCHECKED_LAYERS = (
     "torch cannot be imported here, so it was not checked whether every model takes its images and "
@@ -49,7 +49,7 @@ def layer_mistakes(
     stages = []
     for stage in remaining:
         config = plan.stages[stage]
-        _, run = launch.job_settings(plan.stages[root(plan, stage)])
+        _, run = launch.job_settings(plan.stages[dense_stage(plan, stage)])
         share = config.recipe.batch_size // run.processes
         fewest = share // run.micro_batches(share)
         if fewest == 1 or depends_on_layers(config):
@@ -64,6 +64,52 @@ def layer_mistakes(
         key, _, rest = sentence.partition(": ")
         mistakes.add(key, rest)
     return mistakes, []
+
+
+def check_continued(launch: Launch, plan: Plan, remaining: Sequence[str]) -> None:
+    """Raise UserError if a finished trunk stage keeps its optimizer in other parts than jobs have.
+
+    Under ZeRO 1 each rank saves its own part, and only as many ranks can continue from them.
+    """
+    store, mistakes, to_train = Store(launch.store), Mistakes(), set(remaining)
+    for stage in remaining:
+        config = plan.stages[stage]
+        if config.continues is None or config.origin in to_train or store.newest_step(stage):
+            continue
+        _, run = launch.job_settings(plan.stages[dense_stage(plan, stage)])
+        parts = run.processes if run.engine == "deepspeed" and run.zero_stage else 0
+        others = {
+            trunk: saved
+            for trunk in lineage(plan.stages, config.continues.stage)
+            if (saved := _saved_parts(store, trunk)) not in (None, parts)
+        }
+        if config.origin in others:
+            folders = " ".join(str(store.folder(trunk) / "checkpoint") for trunk in others)
+            mistakes.add(
+                "run.zero_stage",
+                f"{_describe_parts(parts)} cannot continue stage {config.origin}, a trunk of "
+                f"{config.begin_epoch} epochs that {_describe_parts(others[config.origin])} has "
+                "trained: set run.zero_stage and run.processes as they were, or delete "
+                f"{folders} to train that trunk again",
+            )
+    mistakes.raise_any(f"the grid {launch.grid.name} has")
+
+
+def _saved_parts(store: Store, stage: str) -> int | None:
+    """Return in how many parts a stage has saved its optimizer: the ranks of ZeRO 1, or 0.
+
+    None if nothing is recorded or kept of it.
+    """
+    records = provenance.records(store.folder(stage))
+    if not records or not store.newest_step(stage):
+        return None
+    size = records[-1].get("world_size")
+    return size if records[-1].get("zero_stage") and isinstance(size, int) else 0
+
+
+def _describe_parts(parts: int | None) -> str:
+    """Return a run in words; `parts`: the ranks of ZeRO 1, or 0 for a whole optimizer."""
+    return f"ZeRO 1 with {parts} process(es)" if parts else "a run without ZeRO 1"
 
 
 def check_machine(launch: Launch) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from harness.cluster import Sweep, failure, stage_states
 from harness.commands import launches
 from harness.files import Damaged
+from harness.schema import StageConfig
 from harness.states import StageState
 from harness.store.claims import try_claim
 from harness.store.store import Store
 from harness.sweep import cost
-from harness.sweep.plan import todo
+from harness.sweep.plan import Plan, todo
 
 RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
 """States of the stages that `retry=` trains again."""
@@ -25,7 +26,7 @@ def stages_to_train(sweep: Sweep) -> list[str]:
     """
     names = {stage: state.name for stage, state in sweep.states.items()}
     selected = set(sweep.stages())
-    remaining = [s for s in todo(sweep.plan, names, sweep.store.has_weights) if s in selected]
+    remaining = todo(sweep.plan, names, sweep.store.has_start, selected)
     if sweep.launch.cluster.executor == "slurm":
         return [stage for stage in remaining if names[stage] != "running"]
     return remaining
@@ -77,18 +78,27 @@ def reset_for_retry(sweep: Sweep) -> Sweep:
     return sweep.with_states(states)
 
 
-def set_aside(store: Store, remaining: Sequence[str], states: Mapping[str, StageState]) -> None:
+def set_aside(
+    store: Store, plan: Plan, remaining: Sequence[str], states: Mapping[str, StageState]
+) -> None:
     """Move aside damaged files of the `remaining` stages, and results whose weights are missing."""
+    starting: dict[str, list[StageConfig]] = {}
+    for stage in remaining:
+        if (origin := plan.stages[stage].origin) is not None:
+            starting.setdefault(origin, []).append(plan.stages[stage])
     for stage in remaining:
         if states[stage].name in ("damaged", "done"):
-            _set_result_aside(store, stage, is_retry=False)
+            _set_result_aside(store, stage, starting.get(stage, []))
 
 
-def _set_result_aside(store: Store, stage: str, is_retry: bool) -> None:
+def _set_result_aside(
+    store: Store, stage: str, starting: Sequence[StageConfig] = (), is_retry: bool = False
+) -> None:
     """Move aside the result of a stage that has to be trained again.
 
     Holds the stage's claim, and looks at the store again: another launch may have trained the stage
-    since its state was read. With `is_retry`, a diverged result is moved, too.
+    since its state was read. `starting`: stages that need its weights. With `is_retry`, a diverged
+    result is moved, too.
     """
     if store.replace_folder(stage):
         return
@@ -100,8 +110,8 @@ def _set_result_aside(store: Store, stage: str, is_retry: bool) -> None:
         if is_retry and result["status"] == "diverged":
             reason = f"{stage} diverged, and retry=all asks for it again"
             store.set_aside(stage, reason, "replaced")
-        elif not is_retry and not store.has_weights(stage):
-            reason = f"the weights of {stage} were not kept and a child needs them"
+        elif not all(store.has_start(config) for config in starting):
+            reason = f"what {stage} ended with was not kept, and another stage starts from it"
             store.set_aside(stage, reason, "replaced")
     except FileNotFoundError:
         pass

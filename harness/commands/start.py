@@ -18,7 +18,7 @@ from harness.commands.remaining import check_budget, set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
 from harness.errors import UserError
 from harness.files import atomic_write, make_folder, write_json
-from harness.states import ENDED, FINISHED
+from harness.states import ENDED, FINISHED, trial_state
 from harness.store.claims import process_start, remove_leftovers
 from harness.store.store import Store
 from harness.sweep import cost
@@ -50,7 +50,7 @@ def queue_jobs(sweep: Sweep, words: list[str], next_round: Callable[..., Any]) -
         if why := check_budget(sweep, remaining):
             raise UserError(why)
         moved_before = _moved_aside(store, remaining)
-        set_aside(store, remaining, sweep.states)
+        set_aside(store, plan, remaining, sweep.states)
         moved = _moved_aside(store, remaining) - moved_before
         enqueue.record_losses(store, remaining, sweep.scheduler)
         files = _sweep_files(sweep)
@@ -111,7 +111,7 @@ def train_here(sweep: Sweep, words: list[str]) -> int:
     _write_sweep(sweep, words, remaining)
     needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
     moved_before = _moved_aside(store, needed)
-    set_aside(store, remaining, states)
+    set_aside(store, plan, remaining, states)
     measured = cost.read_measurements(store.root, plan)
     joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
     groups = gangs(plan, remaining, joins)
@@ -149,8 +149,9 @@ def train_here(sweep: Sweep, words: list[str]) -> int:
             f"the sweep ended early ({end}): {reason.rstrip('.')}. "
             "The same command continues from here"
         )
-    all_done = all(state.name in FINISHED for state in states.values())
-    return damage_code if all_done else 1
+    # not all stages: a trunk stage is not needed once what would continue it is finished
+    ends = [trial_state(path, states).name for path in plan.paths.values()]
+    return damage_code if all(name in FINISHED for name in ends) else 1
 
 
 def _write_sweep(sweep: Sweep, words: list[str], stages: Sequence[str]) -> None:

@@ -11,8 +11,8 @@ from harness.commands.settled import describe_bounds
 from harness.config import Launch
 from harness.states import ENDED, FINISHED, StageState, trial_state
 from harness.sweep import cost
-from harness.sweep.jobs import device_seconds, make_jobs, root
-from harness.sweep.plan import Plan, gangs, stages_before_sharing
+from harness.sweep.jobs import device_seconds, make_jobs
+from harness.sweep.plan import Plan, dense_stage, gangs, stages_before_sharing
 
 MOST_FAILURES = 5  # printed; the others are counted
 States = Mapping[str, StageState]
@@ -43,6 +43,7 @@ def describe_dry_run(sweep: Sweep, remaining: Sequence[str], notes: Sequence[str
         f"by {min(workers, gang_count)} worker(s) of cluster {launch.cluster.name}",
         f"  {cost.describe_remaining_cost(plan, states, remaining, workers, launch.store)}",
         f"  {cost.describe_sharing(plan, states, launch.store)}",
+        *cost.describe_trunks(plan),
         *describe_gangs(launch, plan, remaining),
         *cost.describe_sizes(plan, states, remaining, launch.store),
         *[
@@ -85,8 +86,7 @@ def describe_gangs(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list
     lines = []
     for size, stage in {cost.size_key(plan.stages[stage]): stage for stage in remaining}.items():
         measurement = measured.get(size)
-        dense_stage = plan.stages[root(plan, stage)]
-        cluster, run = launch.job_settings(dense_stage)
+        cluster, run = launch.job_settings(plan.stages[dense_stage(plan, stage)])
         if measurement is None:
             gang = "1, no pilot: python -m harness.pilot"
         elif not measurement.matches(run):
@@ -125,7 +125,7 @@ def describe_nothing_left(sweep: Sweep) -> str:
     """Return what a launch prints that has no stage of the selected trials to train."""
     states = {stage: sweep.states[stage] for stage in sweep.stages()}
     paths = [trial["stages"] for trial in sweep.trials]
-    have_ended = all(state.name in ENDED for state in states.values())
+    have_ended = all(trial_state(path, states).name in ENDED for path in paths)
     reason = "nothing left to do" if have_ended else "nothing to add, all of it is under way"
     lines = [f"{reason}: {_trial_counts(paths, states)}", *_failed_stages(states)]
     if len(lines) > 1:

@@ -1,7 +1,7 @@
 """Estimate the batch-norm statistics again, for a network whose weights were changed by pruning.
 
-After pruning, the running averages still describe the network before it. They are replaced by
-averages over training images without augmentation, because evaluation has no augmentation either.
+After pruning, the running averages are still those of the network before pruning. They are replaced
+by averages over training images without augmentation, because evaluation does not augment images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def reestimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
 
     Batches are normalised images, float [n, 3, H, W]. Every batch has the same weight in the
     average, so all should have the same size. Every rank needs the same batches in the same order.
-    Only the batch-norm layers are in training mode meanwhile, so dropout is off. Afterwards each
+    Meanwhile only the batch-norm layers are in training mode, so dropout is off. Afterwards each
     module has its former mode and momentum. A model without batch norm is not changed.
 
     Raises:

@@ -1,12 +1,13 @@
 """Removal of whole channels from a model, so that its layers become narrower.
 
 Torch-Pruning's dependency graph (Fang et al. 2023, DepGraph) tells which slices of which layers
-belong to one channel. The number of channels that remain is that of the plain model at the smaller
-width: pruning half of width 1 leaves the shapes of width 1/2, however the family rounds.
+belong to one channel. Each layer keeps as many channels as it has in the plain model, the family's
+model at the smaller width. So pruning half of the channels at width 1 leaves the shapes of width
+1/2, also where the family rounds numbers of channels.
 
 Layers that share channels must keep equal numbers of them. A trial is refused if such layers have
-different widths in the plain model. This happens where a shortcut is the identity at only one of
-the two widths.
+different widths in the plain model. This happens if a shortcut is the identity at only one of the
+two widths.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ from harness.models.counts import LAYERS
 
 
 def output_channels(model: nn.Module) -> dict[str, int]:
-    """Return the number of output channels of every layer by its name."""
-    return {n: m.weight.shape[0] for n, m in model.named_modules() if isinstance(m, LAYERS)}
+    """Return the number of output channels of each convolution and linear layer, by its name."""
+    return {
+        name: module.weight.shape[0]
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS)
+    }
 
 
 def removable(model: nn.Module, names: Sequence[str], resolution: int) -> list[str]:
     """Return the weights among `names` whose layers can lose output channels.
 
-    A layer cannot if it shares its channels with a layer whose weight is not in `names`.
+    A layer that shares its channels with another one can lose them only if the weights of both are
+    in `names`.
     """
     layers: set[str] = set()
     with _on_cpu(model):
@@ -49,9 +55,10 @@ def remove_channels(
     sparsity: float,
     resolution: int,
 ) -> None:
-    """Remove the channels of the smallest norm in place, until the layers are as wide as `plain`.
+    """Remove the channels of the smallest norm, in place, until the layers are as wide as `plain`.
 
-    Layers whose weights are not in `names` keep their outputs. `sparsity` appears in the message.
+    `plain` has the output channels of each layer of the plain model. Layers whose weights are not
+    in `names` keep their output channels. `sparsity` is for the error message only.
 
     Raises:
         UserError: layers that share channels differ in `plain`.
@@ -83,7 +90,10 @@ def _target(layers: Sequence[str], plain: Mapping[str, int], sparsity: float) ->
 
 @dataclass(frozen=True)
 class _Group:
-    """Layers with one set of output channels; `select(channels)` gives Torch-Pruning's group."""
+    """Layers that share their output channels.
+
+    `select(channels)` returns the object of Torch-Pruning that can remove these channels.
+    """
 
     layers: tuple[str, ...]
     channels: int
@@ -96,9 +106,9 @@ class _Group:
 
 @contextlib.contextmanager
 def _on_cpu(model: nn.Module) -> Iterator[None]:
-    """Hold the model in eval mode on the CPU.
+    """Keep the model in eval mode on the CPU during the context.
 
-    There all ranks compute the same norms to the bit, so they remove the same channels.
+    On the CPU all ranks compute norms that are equal to the bit, so they remove the same channels.
     """
     device, mode = next(model.parameters()).device, model.training
     model.eval().cpu()
@@ -109,7 +119,10 @@ def _on_cpu(model: nn.Module) -> Iterator[None]:
 
 
 def _groups(model: nn.Module, resolution: int) -> Iterator[_Group]:
-    """Yield the groups in the model's order; the caller may prune each before it takes the next."""
+    """Yield the groups in the model's order.
+
+    The caller may remove channels of a group before it takes the next one.
+    """
     tp = _torch_pruning()
     example = torch.zeros(1, 3, resolution, resolution)
     graph = tp.DependencyGraph().build_dependency(model, example)
@@ -140,7 +153,7 @@ def _groups(model: nn.Module, resolution: int) -> Iterator[_Group]:
 
 def _torch_pruning() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library's imports warn, for example timm
+        warnings.simplefilter("ignore")  # modules that the library imports warn, such as timm's
         import torch_pruning
     return torch_pruning
 

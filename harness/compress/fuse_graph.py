@@ -1,11 +1,18 @@
 """The training graph of surplus `fuse`: linear branches parallel to each convolution.
 
-The branches fold exactly into the convolution before inference. They are those of RepVGG (Ding et
-al. 2021: 1x1, and the identity where shapes allow) and of DBB (Ding et al. 2021: 1x1 followed by
-kxk). The latter has `expand` times the input's channels inside and, as in ExpandNets (Guo et al.
-2020), no norm in between, so that borders fold exactly too. Every branch ends in its own batch
-norm, and their sum goes into the small model's batch norm. The folded bias is subtracted from the
-running mean of that norm, so that the deployed model has exactly the small model's parameters.
+Before inference the branches are folded into the convolution, which is then exactly equal to their
+sum. The branches are:
+
+- the convolution itself;
+- a 1x1 convolution, and the identity if input and output have the same shape, as in RepVGG (Ding et
+  al. 2021);
+- a 1x1 convolution followed by a kxk convolution, as in DBB (Ding et al. 2021). It has `expand`
+  times the input's channels between the two. There is no norm between them, as in ExpandNets (Guo
+  et al. 2020), so that folding is also exact at the borders of the image.
+
+Every branch ends in its own batch norm, and the sum of the branches goes into the small model's
+batch norm. The folded bias is subtracted from the running mean of that norm. So the deployed model
+has exactly the parameters of the small model.
 """
 
 from __future__ import annotations
@@ -18,13 +25,13 @@ from torch.nn import functional as F
 
 from harness.errors import UserError
 from harness.models.counts import count
-from harness.models.pointwise import mend
+from harness.models.pointwise import replace_strided_pointwise
 
 Norm = nn.modules.batchnorm._BatchNorm
 
 
 class Branches(nn.Module):
-    """A convolution [O, I, k, k] with its branches. It replaces the convolution in a model."""
+    """A convolution [O, I, k, k] with parallel branches. It replaces the convolution in a model."""
 
     def __init__(self, conv: nn.Conv2d, expand: int) -> None:
         super().__init__()
@@ -38,16 +45,16 @@ class Branches(nn.Module):
         if inputs == outputs and stride == 1:
             norms["identity"] = nn.BatchNorm2d(outputs)
         self.norms = nn.ModuleDict(norms)
-        mend(self)
+        replace_strided_pointwise(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the branches, of the shape of the convolution's output."""
+        """Return the sum of the branches, which has the shape of the convolution's output."""
         out = self.norms["base"](self.base(x)) + self.norms["point"](self.point(x))
         out = out + self.norms["chain"](self.spread(self.squeeze(x)))
         return out + self.norms["identity"](x) if "identity" in self.norms else out
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return kernel [O, I, k, k] and bias [O] of the convolution that equals them in eval."""
+        """Return kernel [O, I, k, k] and bias [O] of the equivalent convolution in eval mode."""
         base = self.base.weight.double()
         half = base.shape[2] // 2
         kernels = {
@@ -93,7 +100,10 @@ def _eligible(conv: nn.Module) -> bool:
 
 
 class _Layers(torch.fx.Tracer):
-    """A tracer that treats convolutions and norms as layers, also the project's subclasses."""
+    """A tracer that does not look into convolutions and norms.
+
+    fx itself treats only torch's own classes so, and not the project's subclasses of them.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         layer = isinstance(m, nn.Conv2d | Norm)
@@ -103,7 +113,7 @@ class _Layers(torch.fx.Tracer):
 def pairs(model: nn.Module) -> dict[str, str]:
     """Return the convolutions that can have branches, each with the batch norm after it, by name.
 
-    Only those whose output goes to that batch norm alone.
+    The output of such a convolution goes to that batch norm and nowhere else.
     """
     graph = _Layers().trace(model)
     modules = dict(model.named_modules())
@@ -141,7 +151,7 @@ class Fused(nn.Module):
         """Do nothing: all steps are alike."""
 
     def active(self) -> str:
-        """Return one name: all parts train at every step."""
+        """Return the same name for every step, because all parts train at every step."""
         return "all"
 
     def macs(self, resolution: int) -> int:
@@ -155,7 +165,10 @@ class Fused(nn.Module):
 
     @torch.no_grad()
     def deployed(self) -> nn.Module:
-        """Return the small model with the branches folded in; it equals the graph in eval mode."""
+        """Return the small model with the branches folded in.
+
+        In eval mode it returns what the training graph returns.
+        """
         small = copy.deepcopy(self.template[0])
         state = self.graph.state_dict()
         folded = {name: state[name].clone() for name in small.state_dict() if name in state}

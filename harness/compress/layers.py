@@ -1,4 +1,7 @@
-"""What a stage prunes, by the layers of its model; a launch checks it before it queues anything."""
+"""Check and select what a stage prunes, from the layers of its model.
+
+A launch runs these checks before it queues anything.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ def to_prune(
     """Return the names of the weights of `dense` that a stage may prune.
 
     Raises:
-        UserError: there are none, or the network does not apply some of them as they are stored, so
-            that a weight that is set to zero would not be zero in the network.
+        UserError: there are no such weights. Or the network does not apply some of them as they are
+            stored, so a weight that pruning sets to zero would not be zero in the network.
     """
     method = METHODS.get(prune.method)
     protect = (*prune.protect, *method.protects)
@@ -53,7 +56,10 @@ def make_request(
     sparsity: float,
     previous: masks.Masks | None = None,
 ) -> Request:
-    """Return the request to prune the weights `names` of a stage's model to `sparsity`."""
+    """Return the request to prune the weights `names` of a stage's model to `sparsity`.
+
+    `previous` are the masks of the level before, whose weights stay pruned.
+    """
     return Request(
         sparsity=sparsity,
         names=names,
@@ -75,22 +81,23 @@ def none_left(sparsity: float, weights: int) -> UserError:
 
 
 def misfits(stages: Iterable[tuple[StageConfig, int]]) -> list[str]:
-    """Return sentences about models that cannot be trained, pruned or surrounded as stages say.
+    """Return a sentence for each model that cannot be trained or pruned as its stages require.
 
-    A stage comes with the fewest images of a micro-batch. Each distinct combination is built once,
-    without weights where that is enough.
+    Each stage comes with the number of images in its smallest micro-batch. Equal combinations of
+    model, data, pruning and surplus are checked once. Models are built on torch's meta device,
+    without weights, unless the method has to see them.
     """
     sentences: dict[str, None] = {}
     checked = set()
     for stage, images in stages:
-        sizes = training_sides(stage.dataset), images
+        sides = training_sides(stage.dataset)
         data, sync_bn = stage.dataset.name, stage.recipe.sync_bn
-        key = (stage.model, data, *sizes, stage.prune, stage.surplus, sync_bn)
+        key = (stage.model, data, sides, images, stage.prune, stage.surplus, sync_bn)
         if key in checked:
             continue
         checked.add(key)
         try:
-            _try(stage, *sizes)
+            _try(stage, sides, images)
         except UserError as error:
             model = f"{stage.model.family} of width {stage.model.width:g}"
             sentences[f"{str(error).rstrip('.')} ({model})"] = None
@@ -98,7 +105,11 @@ def misfits(stages: Iterable[tuple[StageConfig, int]]) -> list[str]:
 
 
 def _try(stage: StageConfig, sides: tuple[int, ...], images: int) -> None:
-    """Train on no images, prune and surround a stage's model as its job will. Raises UserError."""
+    """Build, prune and surround a stage's model as its job will, without training it.
+
+    `sides` are the sizes of its images in pixels, `images` the number in its smallest micro-batch.
+    Raises UserError if one of these steps is not possible.
+    """
     prune, resolution = stage.prune, sides[-1]
     classes = CATALOG[stage.dataset.name].num_classes
     if stage.model.family.startswith(TIMM) or images == 1:

@@ -27,13 +27,13 @@ def prunable(
     """Return the names of the weights that pruning may remove, in the model's order.
 
     These are the weights of convolutions and linear layers that require a gradient, except those
-    that `protect` names. `protect` holds names of parameters, and roles, which `roles` maps to the
-    names of modules (see `registry.roles`). A role stands for all weights in its modules.
+    that `protect` names. `protect` has names of parameters and of roles. `roles` maps a role to the
+    names of its modules (see `registry.roles`), and a role protects all weights in its modules.
 
     Raises:
         UserError: an unknown name in `protect`, a role without weights, or no weight to prune.
     """
-    # by `id`: a weight that several layers share has one name, that of the first of them
+    # compared by `id`, because a weight that several layers share has only one name
     layers = {id(module.weight) for module in model.modules() if isinstance(module, LAYERS)}
     parameters = dict(model.named_parameters())
     weights = [name for name, p in parameters.items() if id(p) in layers and p.requires_grad]
@@ -63,12 +63,13 @@ def lowest(
     scope: str = "global",
     previous: Masks | None = None,
 ) -> Masks:
-    """Return masks that prune the weights of the lowest scores; scores are 0 or above, by name.
+    """Return masks that prune the weights of the lowest scores.
 
-    Exactly round(sparsity * n) of n weights are pruned: of all layers together with scope `global`,
-    of each layer with `layer`. Weights that `previous` prunes stay pruned and are included in that
-    number. Among equal scores, those of earlier names and positions are pruned first. The masks are
-    computed on the CPU and stay there, so that ranks and devices agree.
+    `scores` has a tensor for each weight, of its shape and with values of 0 or more. Exactly
+    round(sparsity * n) of n weights are pruned: of all layers together with the scope `global`, of
+    each layer with the scope `layer`. Weights that `previous` prunes stay pruned and are included
+    in that number. Of equal scores, those of earlier names and positions are pruned first. The
+    masks are computed on the CPU and stay there, so that they are equal on all ranks and devices.
 
     Raises:
         ValueError: `previous` covers other weights, or prunes more than `sparsity`.
@@ -83,6 +84,7 @@ def lowest(
 
 
 def _lowest(scores: Mapping[str, torch.Tensor], sparsity: float, previous: Masks | None) -> Masks:
+    """Return masks that prune the lowest of all scores together; see `lowest`."""
     flat = torch.cat([score.detach().float().cpu().flatten() for score in scores.values()])
     pruned_count = round(sparsity * flat.numel())
     if previous is not None:
@@ -94,7 +96,7 @@ def _lowest(scores: Mapping[str, torch.Tensor], sparsity: float, previous: Masks
     if pruned_count:
         threshold = flat.kthvalue(pruned_count).values
         keep[flat < threshold] = False
-        ties = (flat == threshold).nonzero().flatten()
+        ties = (flat == threshold).nonzero().flatten()  # only the first of them are pruned
         keep[ties[: pruned_count - int((~keep).sum())]] = False
     parts = keep.split([score.numel() for score in scores.values()])
     return {
@@ -124,13 +126,13 @@ def apply_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
 
 
 def achieved(masks: Mapping[str, torch.Tensor]) -> float:
-    """Return the share of the weights under the masks that is pruned."""
+    """Return the share of pruned weights among all weights that have a mask."""
     kept = sum(int(mask.count_nonzero()) for mask in masks.values())
     return 1.0 - kept / sum(mask.numel() for mask in masks.values())
 
 
 def pack(masks: Mapping[str, torch.Tensor]) -> dict[str, dict[str, Any]]:
-    """Return `{name: {"shape": [..], "bits": uint8 tensor}}`, an eighth of the masks' size."""
+    """Return the masks with 8 weights a byte, `{name: {"shape": [..], "bits": uint8 tensor}}`."""
     return {
         name: {
             "shape": list(mask.shape),

@@ -1,10 +1,10 @@
 """The training graph of surplus `slice`: the small model is a slice of wider ones (NetAug).
 
 As in Cai et al. 2022, all widths share one set of weights, those of the widest network; a narrower
-one uses the first channels. Each step adds up the losses of the small network and of one wider
-network, both with weight 1. For the last part of the training the small network is alone. Unlike
-NetAug, channels are not sorted again each epoch. The small network starts from the same weights as
-without surplus.
+network uses the first channels of each layer. Each step adds up the losses of the small network and
+of one wider network, both with weight 1. In the last part of the training only the small network
+trains. Unlike in NetAug, channels are not sorted again in each epoch. The small network starts from
+the same weights as without surplus.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.models.counts import count
 
 
 def _cut(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Return the first elements of a weight in every dimension, as a view of that shape."""
+    """Return a view of `weight` with the given shape: the first elements in every dimension."""
     return weight[tuple(slice(0, size) for size in shape)]
 
 
@@ -35,10 +35,10 @@ class Sliced(nn.Module):
         wider = sorted(wider, key=lambda m: sum(p.numel() for p in m.parameters()))
         self.wide = wider[-1]
         self.share = share
-        # A tuple, so that they are not submodules: their own parameters are not trained, and their
-        # batch norms use the statistics of the batch only.
+        # In a tuple, the narrower networks are not submodules: their own parameters are not
+        # trained, and their running statistics are not saved.
         self.narrow = (small, *wider[:-1])
-        self.choice = len(self.narrow)  # number of the wider network that trains; 0: none
+        self.choice = len(self.narrow)  # number of the wider network that trains; 0 for none
         widest = dict(self.wide.named_parameters())
         for model in self.narrow:
             shapes = {name: p.shape for name, p in model.named_parameters()}
@@ -63,7 +63,7 @@ class Sliced(nn.Module):
                 _cut(widest[name], p.shape).copy_(p)
 
     def begin_step(self, seed: int, step: int, total_steps: int) -> None:
-        """Draw the wider network of this step; none in the last part of the training."""
+        """Draw the wider network of this step. In the last part of the training there is none."""
         drawn = rng.derive(seed, f"slice {step}") % len(self.narrow)
         self.choice = 1 + drawn if step < round(self.share * total_steps) else 0
 
@@ -79,7 +79,7 @@ class Sliced(nn.Module):
         return sum(count(model, resolution).macs_dense for model in models)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Return the small network's logits, and in training those of this step's wider one."""
+        """Return the logits of the small network, and in training those of the step's wider one."""
         small = self._logits(self.narrow[0], x)
         if not self.training or self.choice == 0:
             return small

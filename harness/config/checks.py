@@ -22,10 +22,10 @@ from harness.errors import UserError
 from harness.run_schema import RunConfig
 from harness.schema import AugmentConfig, DatasetConfig, ModelConfig, RecipeConfig, TrialConfig
 from harness.sweep import check as compression
-from harness.sweep import teachers
+from harness.sweep import teachers, trunk
 from harness.sweep.jobs import RULE_NAMES
 from harness.sweep.mistakes import Mistake
-from harness.sweep.stage import steps
+from harness.sweep.stage import path_configs, steps
 from harness.sweep.where import parse
 
 Sections = Mapping[str, Any]
@@ -167,13 +167,25 @@ def _side(dataset: DatasetConfig | None) -> int | None:
 
 
 def warm_up(config: TrialConfig) -> Iterator[Mistake]:
-    """Refuse a warm-up that is longer than a stage."""
+    """Refuse a warm-up that is longer than a stage, or than a trunk before its cool-down."""
     for step in steps(config):
-        warmup, epochs = step.recipe.schedule.warmup_epochs, step.recipe.epochs
-        if warmup > epochs:
-            sentence = f"{warmup:g} epochs are more than a stage of {epochs} epochs has"
+        schedule, epochs = step.recipe.schedule, step.recipe.epochs
+        warmup, cooldown = schedule.warmup_epochs, 0.0
+        if schedule.name == "trunk" and schedule.cooldown is not None:
+            cooldown = trunk.cooldown_epochs(schedule.cooldown, epochs)
+        if warmup > epochs - cooldown:
+            before = f" before its cool-down of {cooldown:g}" if cooldown else ""
+            sentence = f"{warmup:g} epochs are more than a stage of {epochs} epochs has{before}"
             yield "recipe.schedule.warmup_epochs", f"{sentence}: make the warm-up shorter"
             return
+
+
+def whole_epochs(config: TrialConfig) -> Iterator[Mistake]:
+    """Refuse a trunk that does not end where an epoch ends."""
+    if config.recipe.schedule.name == "trunk":
+        dense, *_ = path_configs(config)
+        if sentence := trunk.misfit(dense):
+            yield "recipe.epochs", sentence
 
 
 # --- launches -----------------------------------------------------------------------------------
@@ -338,6 +350,7 @@ SECTION_CHECKS: tuple[Callable[[Sections], Iterator[Mistake]], ...] = (
 TRIAL_CHECKS: tuple[Callable[[TrialConfig], Iterable[Mistake]], ...] = (
     compression.misfits,  # pruning, surplus and teachers
     warm_up,
+    whole_epochs,
 )
 LAUNCH_CHECKS: tuple[Callable[[Launch], Iterator[Mistake]], ...] = (
     zero_stage,

@@ -1,7 +1,7 @@
 """Open the `.beton` files of a data set: check them against their manifest, and cut the splits.
 
-Each time, the size of each file, the SHA-256 of its index (everything but the images), the number
-of images and the split are checked.
+The checks compare the size of each file, the SHA-256 of its index (everything but the images), the
+numbers of images and the split. They run whenever a data set is opened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from harness.data.catalog import DatasetInfo, shown
 from harness.data.ffcv import BetonImages, require_memory
 from harness.data.manifest import PARTS, WRITE_AGAIN, File, Manifest, index_digest, read_fitting
-from harness.data.splits import cut_as, split_hash
+from harness.data.splits import cut, split_hash
 from harness.data.types import Integers, Split
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -56,14 +56,14 @@ def _cut(
     """Return the three splits as `config` cuts them, without the images that the writer skipped."""
     train_labels = _labels(manifest.official.train, [files["train"], files["validation"]])
     test_labels = _labels(manifest.official.test, [files["test"]])
-    # Skipped images take part in the cut, as they did when the files were written.
+    # Skipped images take part in the cut, because they did when the files were written.
     skipped: dict[str, set[int]] = {"train": set(), "test": set()}
     for entry in manifest.skipped:
         labels = train_labels if entry.part == "train" else test_labels
         labels[entry.id] = entry.label
         skipped[entry.part].add(entry.id)
     splits = []
-    for name, ids in zip(PARTS, cut_as(config, train_labels, test_labels), strict=True):
+    for name, ids in zip(PARTS, cut(config, train_labels, test_labels), strict=True):
         in_file = np.isin(ids, files[name].ids, assume_unique=True)
         if not skipped["test" if name == "test" else "train"].issuperset(ids[~in_file].tolist()):
             raise UserError(

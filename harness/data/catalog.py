@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError, nearest, printable
+from harness.files import user_path
 from harness.schema import DatasetConfig
 
 
@@ -21,9 +22,9 @@ from harness.schema import DatasetConfig
 class DatasetInfo:
     """One data set. Mean and standard deviation are those of the official training images.
 
-    A set with a `reader` has images of one size and is read into memory as a whole. Its `files` lie
-    in `folder` under a data root (torchvision's layout) or in `system_folder`, each as it is or
-    gzipped; or its images come with a Python `package`. A set without a reader consists of image
+    A set with a `reader` has images of one size and is read into memory as a whole. Its images are
+    in a Python `package`, or in `files`. These lie in `folder` under a data root (torchvision's
+    layout) or in `system_folder`, and each may be gzipped. A set without a reader consists of image
     files of any size, in a tree or written as `.beton` files (`image_folder`).
     """
 
@@ -153,15 +154,17 @@ _ROWS = (
 )
 
 CATALOG: dict[str, DatasetInfo] = {row.name: row for row in _ROWS}
-# Pixels a side. Up to here, and within the bounds of the ops, Pillow maps coordinates in 16.16
-# fixed point (`ImagingTransformAffine` in Geometry.c of Pillow 13), as `harness/augment` does.
+# Pixels a side. For images up to this size, and values within the bounds of the ops, Pillow maps
+# coordinates in 16.16 fixed point (`ImagingTransformAffine` in Geometry.c of Pillow 13). So does
+# `harness/augment`.
 LARGEST_SIDE = 8192
-MANIFEST = "manifest.json"  # of a set of `.beton` files; it is written last (`writer.py`)
+MANIFEST = "manifest.json"  # written last, so a set of `.beton` files with it is complete
 
 
 def _folders(data_root: str | None, name: str) -> list[Path]:
     """Return the folder `name` in the data root and in `data/` of the working directory."""
-    return [Path(root).expanduser() / name for root in (data_root, "data") if root is not None]
+    roots = (data_root, "data")
+    return [user_path(root, "data_root") / name for root in roots if root is not None]
 
 
 def find_betons(info: DatasetInfo, data_root: str | None) -> Path | None:
@@ -187,15 +190,15 @@ def search_folders(info: DatasetInfo, data_root: str | None) -> list[Path]:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Return the path of `name` in `folder`, as it is or gzipped; None where there is neither."""
+    """Return the path of the file `name` or `name`.gz in `folder`; None if there is neither."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def read_file(folder: Path, name: str) -> tuple[Path, bytes]:
-    """Return the path that `find_file` found, and its content, decompressed.
+    """Return the path of `name` in `folder` (see `find_file`), and its decompressed content.
 
-    Raises `UserError` for a file that cannot be read or decompressed.
+    Raises `UserError` for a file that is missing or cannot be read or decompressed.
     """
     path = find_file(folder, name) or folder / name
     try:
@@ -218,7 +221,7 @@ def find(info: DatasetInfo, data_root: str | None) -> Path | None:
 def missing(info: DatasetInfo, data_root: str | None) -> str | None:
     """Return a sentence about missing files: which, where they were searched, and the remedy.
 
-    None where nothing is missing.
+    Return None if nothing is missing.
     """
     if info.package is not None:
         if importlib.util.find_spec(info.package) is not None:

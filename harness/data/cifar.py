@@ -1,7 +1,7 @@
 """Read CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32x32 colour images in Python pickles.
 
-A pickle can run code. The unpickler here builds arrays and basic types and refuses everything else,
-so that files from someone else cannot run code.
+A pickle can run code, and the files may come from anyone. So the unpickler here builds only arrays
+and basic types, and refuses everything else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.data.catalog import DatasetInfo, read_file, shown
 from harness.data.types import Bytes, Integers, Official
 from harness.errors import UserError
 
-# The names in the pickle of an array: of NumPy 1, which the published files have, and of NumPy 2.
+# The names in the pickle of an array: those of NumPy 1, as in the published files, and of NumPy 2.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -50,8 +50,7 @@ def _read_batch(folder: Path, name: str, classes: int) -> tuple[Bytes, Integers]
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError("its labels are not one integer for each image")
         return images.reshape(-1, 3, 32, 32), labels.astype(np.int64)
-    # A damaged pickle can raise almost anything while it is read.
-    except Exception as error:
+    except Exception as error:  # reading a damaged pickle can raise almost anything
         raise UserError(
             f"{shown(path)} is not a readable CIFAR file ({error or type(error).__name__}); "
             "replace the file."

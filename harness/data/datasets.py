@@ -1,10 +1,11 @@
-"""Load a data set, cut into train, validation and test: as arrays, or as images to be decoded.
+"""Load a data set and cut it into train, validation and test.
 
     python -c "from harness.data import load; from harness.schema import DatasetConfig;
     print(load(DatasetConfig(name='digits', validation_size=200)).split_hash)"
 
-Images in memory are uint8 with 3 channels at their own resolution. Others are decoded batch by
-batch. Flips, policies and normalisation come later, in `harness/augment`.
+Images of a set that fits in memory are arrays, uint8 with 3 channels at their own resolution. The
+images of other sets lie in files and are decoded batch by batch. `harness/augment` flips, augments
+and normalises them afterwards.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from harness.data.crops import centre
 from harness.data.download import download
 from harness.data.imagefolder import FolderImages
 from harness.data.source import INSTALL_FFCV, choose
-from harness.data.splits import cut_as, split_hash
+from harness.data.splits import cut, split_hash
 from harness.data.tree import ImageTree, left_out_note, scan_parts
 from harness.data.types import Bytes, Dataset, Integers, Official, Split
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 
 
-@functools.lru_cache(maxsize=2)  # a worker trains many stages, one after the other, on one set
+@functools.lru_cache(maxsize=2)  # a worker trains many stages one after the other on the same set
 def load(
     config: DatasetConfig,
     data_root: str | None = None,
     loader: str = "auto",
     cache: str = "page",
 ) -> Dataset:
-    """Read and cut a data set, and download it first if it is nowhere.
+    """Read and cut a data set; download it first if no folder has its files.
 
     `loader` and `cache` are `run.loader` and `run.data_cache`. Callers share the arrays, so they
     must not write to them.
@@ -52,7 +53,7 @@ def load(
     if source.folder is None:
         choice, splits = "in memory", _array_splits(config, info, data_root)
     elif source.loader == "ffcv":
-        from harness.data.beton import beton_splits  # FFCV may not be installed
+        from harness.data.beton import beton_splits  # imported here, as FFCV may be missing
 
         splits, stored = beton_splits(source.folder, config, info, cache)
     else:
@@ -64,7 +65,7 @@ def load(
 
 def _array_splits(config: DatasetConfig, info: DatasetInfo, data_root: str | None) -> list[Split]:
     official = read_official(info, data_root)
-    train, validation, test = cut_as(config, official.train_labels, official.test_labels)
+    train, validation, test = cut(config, official.train_labels, official.test_labels)
     return [
         _split(official.train_images, official.train_labels, train),
         _split(official.train_images, official.train_labels, validation),
@@ -77,7 +78,7 @@ def _tree_splits(config: DatasetConfig, info: DatasetInfo, folder: Path) -> list
     check_counts(info, len(official.labels), len(test_set.labels), len(official.classes), folder)
     if (note := left_out_note([official, test_set])) is not None:
         print(f"note: {note}", file=sys.stderr)
-    train, validation, test = cut_as(config, official.labels, test_set.labels)
+    train, validation, test = cut(config, official.labels, test_set.labels)
     return [
         _tree_split(official, train), _tree_split(official, validation), _tree_split(test_set, test)
     ]  # fmt: skip
@@ -88,7 +89,7 @@ def _tree_split(tree: ImageTree, ids: Integers) -> Split:
 
 
 def read_official(info: DatasetInfo, data_root: str | None) -> Official:
-    """Return the official images of a set that has a reader; download them if they are nowhere."""
+    """Return the official images of a set that has a reader; download them if they are missing."""
     folder = find(info, data_root)
     if folder is None and info.torchvision is not None:
         folder = download(info, data_root)
@@ -127,7 +128,7 @@ def _split(images: Bytes, labels: Integers, ids: Integers) -> Split:
 
 
 def first_images(dataset: Dataset, count: int) -> Bytes:
-    """Return the first training images, uint8 [count, 3, H, W]; centre crops of image files."""
+    """Return the first training images, uint8 [count, 3, H, W]. Image files give centre crops."""
     split, side = dataset.train, dataset.resolution
     if isinstance(split.images, np.ndarray):
         return split.images[:count]
@@ -139,7 +140,10 @@ def first_images(dataset: Dataset, count: int) -> Bytes:
 
 @functools.cache
 def ffcv_trouble() -> str | None:
-    """Return why FFCV cannot be used here, and the remedy; None if it can. Takes seconds."""
+    """Return why FFCV cannot be used here, and the remedy; None if it can be used.
+
+    It imports FFCV, which takes seconds.
+    """
     try:
         importlib.import_module("harness.data.ffcv")
     except (ImportError, OSError) as error:

@@ -1,7 +1,7 @@
 """Read the optical digits (Alpaydin and Kaynak 1998) of scikit-learn: 1,797 images of 8x8 pixels.
 
-They are too few for a result, but good for a test. There is no official test set, so one is defined
-here: a fixed stratified fifth. A sample's id is its position in the set that it belongs to.
+They are too few for results, but enough for tests. There is no official test set, so a fixed
+stratified fifth of the images is the test set here. The id of a sample is its position in its set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.data.types import Official
 
 
 def read(folder: Path | None, info: DatasetInfo) -> Official:
-    """Return the two sets. Grey levels 0..16 become 0..255."""
+    """Return the two sets. Grey levels from 0 to 16 are scaled to 0 to 255."""
     values = np.loadtxt(_file(), np.int64, delimiter=",")  # 64 grey levels and the digit
     images = np.rint(values[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = values[:, -1]

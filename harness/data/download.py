@@ -1,9 +1,9 @@
-"""Download a data set from the address that torchvision has, into torchvision's layout.
+"""Download a data set from torchvision's address into torchvision's layout.
 
     python -m harness.data.download cifar10 [data_root=DIR]        # default: data/
 
-The files are written to a temporary folder, which is renamed at the end. So no other worker ever
-sees a folder that looks complete and is not, even if a download is interrupted.
+The files are written to a temporary folder, which is renamed at the end. So another worker never
+sees an incomplete folder, even if the download is interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.arguments import Option, parse_options
 from harness.data.catalog import CATALOG, DatasetInfo, find, missing, shown
 from harness.errors import UserError, command, nearest
+from harness.files import user_path
 
 OPTIONS = {"data_root": Option()}
 _SECONDS_WITHOUT_DATA = 60.0
@@ -37,7 +38,7 @@ def _fetch(info: DatasetInfo, into: Path) -> None:
 
 
 def download(info: DatasetInfo, data_root: str | None) -> Path:
-    """Return the folder with the files of a data set; download them if they are nowhere.
+    """Return the folder with the files of a data set; download them if no folder has them.
 
     Raises:
         UserError: no address is known, there is no network, a checksum is wrong, or the folder
@@ -47,7 +48,7 @@ def download(info: DatasetInfo, data_root: str | None) -> Path:
         return folder
     if info.torchvision is None or info.folder is None:
         raise UserError(f"{info.name} has no files to download; {info.remedy}.")
-    root = Path(data_root or "data").expanduser()
+    root = user_path(data_root or "data", "data_root")
     target = root / info.folder
     deadline = socket.getdefaulttimeout()
     try:

@@ -1,4 +1,4 @@
-"""Encode images and lay them out in a `.beton` file, as FFCV 1.0.2 reads it."""
+"""Encode images and write them to a `.beton` file in the layout of FFCV 1.0.2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.data.manifest import File, Settings, Skipped, index_digest
 from harness.data.threads import Threads
 from harness.data.types import Integers
 
-PAGE_SIZE = 1 << 25  # bytes; no image crosses a page: FFCV's own process cache requires that
+PAGE_SIZE = 1 << 25  # bytes; FFCV's own process cache requires that no image crosses a page
 LONGEST_SIDE, LONGEST_JPEG_SIDE = 65_535, 65_500  # pixels: limits of FFCV's index and of libjpeg
 IMAGE_SECONDS = 60.0  # time limit for reading and encoding one image
 
@@ -53,7 +53,10 @@ class EncodedImage(NamedTuple):
 
 
 def encode(image: np.ndarray, id: int, settings: Settings) -> EncodedImage:
-    """Shrink and encode an image, uint8 [H, W, 3]. Raises `BadImage` if that is impossible."""
+    """Return an image, uint8 [H, W, 3], shrunk and encoded as `settings` require.
+
+    Raises `BadImage` if that is impossible.
+    """
     import cv2
     from ffcv.fields.rgb_image import IMAGE_MODES, encode_jpeg, resizer
 
@@ -62,7 +65,7 @@ def encode(image: np.ndarray, id: int, settings: Settings) -> EncodedImage:
     size = f"{image.shape[1]:,} x {image.shape[0]:,} pixels"
     try:
         image = resizer(image, settings.max_resolution)
-    except cv2.error as error:  # a side would have no pixel
+    except cv2.error as error:  # the shorter side would have no pixel
         raise BadImage(
             f"{size} are too thin for max_resolution={settings.max_resolution}"
         ) from error
@@ -73,14 +76,16 @@ def encode(image: np.ndarray, id: int, settings: Settings) -> EncodedImage:
         raise BadImage(f"{size}, and {kind} has up to {longest:,} a side; set max_resolution")
     raw = encode_jpeg(image, settings.jpeg_quality) if is_jpeg else np.ascontiguousarray(image)
     if raw.nbytes > PAGE_SIZE:
-        raise BadImage(f"it takes {raw.nbytes:,} bytes of {PAGE_SIZE:,}; set max_resolution")
+        raise BadImage(
+            f"it takes {raw.nbytes:,} bytes, more than {PAGE_SIZE:,}; set max_resolution"
+        )
     return EncodedImage(IMAGE_MODES["jpg" if is_jpeg else "raw"], height, width, raw.tobytes())
 
 
 def _encoded(
     part: Part, settings: Settings, threads: Threads
 ) -> Iterator[tuple[int, EncodedImage | BadImage]]:
-    """Return (id, encoded image or `BadImage`) in the order of ids, with several jobs under way."""
+    """Yield (id, encoded image or `BadImage`) in the order of ids; `threads` encode ahead."""
     results: dict[int, EncodedImage | BaseException] = {}
 
     def start(id: int) -> tuple[int, threading.Event]:
@@ -101,7 +106,8 @@ def _encoded(
     while pending:
         id, done = pending.popleft()
         threads.wait(done, f"the image {part.source.describe(id)}", IMAGE_SECONDS)
-        pending.extend(start(next_id) for next_id in itertools.islice(ids, 1))
+        if (next_id := next(ids, None)) is not None:
+            pending.append(start(next_id))
         result = results.pop(id)
         if not isinstance(result, EncodedImage | BadImage):
             raise result
@@ -118,8 +124,9 @@ def write_part(
 ) -> File:
     """Write one `.beton` file to the disk and return its manifest entry.
 
-    The layout is FFCV 1.0.2's: header, fields, an entry per image, pages of images, and a table
-    that says where each image lies. Bad images are left out and given to `skip`.
+    The layout is that of FFCV 1.0.2: header, fields, an entry for each image, pages of images, and
+    a table with the position of each image. Bad images are left out and passed to `skip`.
+    `progress` is called after each image.
     """
     from ffcv.fields import IntField, RGBImageField
     from ffcv.types import (

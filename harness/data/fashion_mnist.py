@@ -27,7 +27,7 @@ def read_idx(folder: Path, name: str) -> Bytes:
     start = 4 + 4 * raw[3]
     if len(raw) - start != math.prod(sizes):
         raise UserError(
-            f"{shown(path)} holds {len(raw) - start} bytes of data where its header says "
+            f"{shown(path)} holds {len(raw) - start} bytes of data, and its header states "
             f"{math.prod(sizes)}; replace the file."
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes)

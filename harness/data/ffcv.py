@@ -1,8 +1,8 @@
-"""Images in FFCV's `.beton` files: FFCV's format and C decoders; our order, crops and threads.
+"""Images in `.beton` files: FFCV's format and C decoders, with this package's crops and threads.
 
 FFCV's own loader draws crops from generators that cannot be seeded, cannot start in the middle of
 an epoch, hangs when its thread dies, and leaks the memory of an abandoned epoch. So only the parts
-that make FFCV fast are used here: the file, mapped into memory; libjpeg-turbo; and OpenCV's resize.
+that make FFCV fast are used here: the file mapped into memory, libjpeg-turbo, and OpenCV's resize.
 Importing FFCV takes seconds, so this module is imported only where it is needed.
 """
 
@@ -43,8 +43,8 @@ _in_memory: weakref.WeakValueDictionary[tuple[str, int, int], Bytes] = weakref.W
 def _by_name(function: Any) -> Any:
     """Return one of FFCV's C functions for use in code that Numba caches on disk.
 
-    Called by its ctypes object, the compiled code would hold an address of this process. Called by
-    a name, it works in every process that registers the name.
+    Code that calls a ctypes object contains the function's address in this process. Code that calls
+    a function by its name works in every process that registers the name.
     """
     symbol = f"ffcv_{function.__name__}"
     llvmlite.binding.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
@@ -55,17 +55,17 @@ _imdecode, _resize = map(_by_name, (library.ctypes_imdecode, library.ctypes_resi
 
 
 @CachedJit
-def _decode(data, starts, sizes, jpeg, heights, widths, boxes, scratch, out):  # type: ignore[no-untyped-def]
+def _decode(data, starts, sizes, is_jpeg, heights, widths, boxes, scratch, out):  # type: ignore[no-untyped-def]
     """Decode, crop and resize (INTER_AREA) images into out, uint8 [n, side, side, 3].
 
-    Returns the position of the first image that does not decode, or -1.
+    Return the position of the first image that does not decode, or -1 if all do.
     """
     side = out.shape[1]
     for i in range(len(starts)):
         source = data[starts[i] : starts[i] + sizes[i]]
         height, width = heights[i], widths[i]
         pixels = source.ctypes.data
-        if jpeg[i]:
+        if is_jpeg[i]:
             pixels = scratch.ctypes.data
             if _imdecode(
                 source.ctypes.data, sizes[i], height, width, pixels,
@@ -81,11 +81,11 @@ def _decode(data, starts, sizes, jpeg, heights, widths, boxes, scratch, out):  #
 
 
 class BetonImages:
-    """The images of one `.beton` file, or a selection of them: `types.EncodedImages`.
+    """The images of one `.beton` file, or a selection of them: a `types.EncodedImages`.
 
-    Labels and ids: int64 [N], of all rows of the file. With `cache="process"`, the whole file is
-    read into this process's memory. With `cache="page"`, the file is mapped into memory, and all
-    processes of the node share the system's page cache.
+    labels, ids: int64 [N], of all images of the file, also in a selection. With `cache="process"`,
+    the whole file is read into this process's memory. With `cache="page"`, the file is mapped into
+    memory, and all processes of the node share the system's page cache.
     """
 
     loader = "ffcv"
@@ -105,9 +105,8 @@ class BetonImages:
         else:
             self._data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
         self._selected: Integers = np.arange(len(self.ids))
-        self._largest = 3 * int(  # bytes of the largest image
-            (self._image["height"].astype(np.int64) * self._image["width"]).max()
-        )
+        pixels = self._image["height"].astype(np.int64) * self._image["width"]
+        self._largest = 3 * int(pixels.max())  # bytes of the largest decoded image
 
     def select(self, ids: Integers) -> tuple[BetonImages, Integers]:
         """Return the images with these ids, which must be in the file and ascend, and their labels.
@@ -125,12 +124,12 @@ class BetonImages:
         heights, widths = image["height"].astype(np.int64), image["width"].astype(np.int64)
         boxes = crop(ids, heights, widths)
         starts, sizes = image["data_ptr"].astype(np.int64), self._sizes[rows]
-        jpeg = image["mode"] == _JPEG
+        is_jpeg = image["mode"] == _JPEG
 
         def decode(piece: slice, out: Bytes) -> None:
             bad = _decode(
-                self._data, starts[piece], sizes[piece], jpeg[piece], heights[piece], widths[piece],
-                boxes[piece], self._scratch(), out,
+                self._data, starts[piece], sizes[piece], is_jpeg[piece], heights[piece],
+                widths[piece], boxes[piece], self._scratch(), out,
             )  # fmt: skip
             if bad >= 0:
                 raise UserError(
@@ -154,11 +153,12 @@ def _key(path: Path) -> tuple[str, int, int]:
 
 
 def _read_once(path: Path) -> Bytes:
-    """Return all bytes of a file. All data sets of this process that are cut from it share them."""
+    """Return all bytes of a file. All data sets of this process that use the file share them."""
     data = _in_memory.get(_key(path))
     if data is None:
         data = np.fromfile(path, dtype=np.uint8)
-        data.setflags(write=False)  # the type of mapped files, so that `_decode` is compiled once
+        # A mapped file is read-only, too. So `_decode` is compiled for one type of array.
+        data.setflags(write=False)
         _in_memory[_key(path)] = data
     return data
 

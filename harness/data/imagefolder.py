@@ -29,7 +29,7 @@ class BadImage(Exception):
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the file's content. Errors here say nothing about the image in the file.
+    """Return the file's content. An error does not mean that the image in the file is bad.
 
     Raises:
         UserError: the file does not exist any more.
@@ -49,12 +49,12 @@ def read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def decoding() -> Iterator[None]:
-    """Turn any error of Pillow into `BadImage`. A damaged file can make it raise anything."""
+    """Turn any error of Pillow into `BadImage`. A damaged file can make Pillow raise any error."""
     try:
         yield
     except (MemoryError, BadImage):
         raise
-    except UnidentifiedImageError as error:  # its message has the address of an object
+    except UnidentifiedImageError as error:  # its own message has the address of an object
         raise BadImage("it is not an image of a format that Pillow reads") from error
     except Exception as error:
         raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
@@ -63,19 +63,20 @@ def decoding() -> Iterator[None]:
 def open_image(file: IO[bytes]) -> Image.Image:
     """Return the image in `file` with its header read, but not its pixels. Call in `decoding`.
 
-    Raises `BadImage` for an image without pixels, or with values whose range the file does not
-    state: they could only be guessed to be black or white.
+    Raises `BadImage` for an image without pixels, or if the file does not state which of its values
+    are black and white.
     """
     image = Image.open(file)
     if 0 in image.size:
         raise BadImage(f"it has {image.width} x {image.height} pixels")
-    # Pillow reads 16-bit PGM (older releases: PNG) files as I, with values up to 65,535.
-    is_signed = 2 in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())  # 8 bits are mode L
+    # Signed 8-bit values have the same mode as unsigned ones, so the TIFF tag is read.
+    is_signed = 2 in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
+    # In PGM files (with older releases also PNG), mode I stands for 16 bits: values up to 65,535.
     if image.mode == "F" or is_signed or (image.mode == "I" and image.format not in ("PPM", "PNG")):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
         raise BadImage(
-            f"it has {kind} values, of which the file does not say what is black and white: store "
-            "8 or 16 unsigned bits a channel"
+            f"it has {kind} values, and the file does not say which of them are black and white: "
+            "store 8 or 16 unsigned bits a channel"
         )
     return image
 
@@ -83,17 +84,17 @@ def open_image(file: IO[bytes]) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return the first frame in RGB with 8 bits a channel. Call in `decoding`.
 
-    Of 16 bits the upper 8 count, in grey as in colour, where Pillow itself does that. Transparency,
-    colour profiles and the orientation in EXIF are ignored, as in torchvision.
+    The upper 8 of 16 bits are kept. Pillow does that itself for colour images, but not for grey
+    ones. Transparency, colour profiles and the orientation in EXIF are ignored, as in torchvision.
     """
     if image.mode.startswith("I"):
         tags = getattr(image, "tag_v2", {})
         bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
         levels = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
-        if tags.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow inverts up to 8 bits only
+        if tags.get(_PHOTOMETRIC) == 0:  # 0 is white; Pillow inverts such values only up to 8 bits
             levels = 255 - levels
         image = Image.fromarray(levels)
-    image.info.pop("transparency", None)  # `convert` warns of what it cannot keep
+    image.info.pop("transparency", None)  # `convert` would warn that it cannot keep it
     return image.convert("RGB")
 
 
@@ -121,7 +122,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 class FolderImages:
-    """The images at `paths` below `root`: `types.EncodedImages`."""
+    """The images at `paths` below `root`: a `types.EncodedImages`."""
 
     loader = "imagefolder"
 
@@ -134,9 +135,10 @@ class FolderImages:
         def decode(piece: slice, out: Bytes) -> None:
             paths = [self._root / self._paths[row] for row in rows[piece]]
             opened = []
-            for path in paths:  # each file is read whole, so a thread has one file open at most
+            for path in paths:
+                # The whole file is read, so a thread never has more than one file open.
                 content = read_bytes(path)
-                with _named(path), decoding():  # the header has the size
+                with _named(path), decoding():
                     opened.append(open_image(io.BytesIO(content)))
             widths, heights = np.array([image.size for image in opened], dtype=np.int64).T
             boxes = crop(ids[piece], heights, widths).tolist()
@@ -145,7 +147,8 @@ class FolderImages:
                 with _named(path), decoding():
                     pixels = to_rgb(image)
                 image.close()
-                # Cropped before it is resized, as in torchvision: pixels outside have no influence.
+                # The image is cropped before it is resized, as in torchvision, so that pixels
+                # outside of the box have no influence.
                 pixels = pixels.crop((left, top, left + width, top + height))
                 target[:] = pixels.resize(target.shape[1::-1], Image.Resampling.BILINEAR)
 

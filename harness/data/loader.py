@@ -1,7 +1,7 @@
 """Choose the loader of one rank.
 
-Which images come when is a pure function of (seed, epoch, step), for every loader and any number of
-ranks. Loaders differ only in speed and in what they read.
+The ids in a batch are a pure function of (seed, epoch, step), for every loader and any number of
+ranks. Loaders differ in the files that they read, in speed, and in the filter of their resize.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The manifest of a data set in `.beton` files: what the files hold, and whether a config fits.
+"""The manifest of a data set in `.beton` files: the content of the files, and checks of a config.
 
     DIR/manifest.json  train.beton  validation.beton  test.beton
 
 The manifest is written last. It is read without torch, NumPy or FFCV, so that a launch can report
-beforehand what would stop its workers.
+mistakes that would stop its workers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Cut(Frozen):
 
 
 class Settings(Frozen):
-    """How images are stored. The share `compress_probability` are JPEGs, the others are raw."""
+    """How images are stored. `compress_probability` is the share of JPEGs; the others are raw."""
 
     max_resolution: PositiveInt | None  # pixels: larger images are shrunk until no side is longer
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
@@ -102,7 +102,7 @@ class Manifest(Frozen):
 
     @property
     def stored(self) -> str:
-        """How pixels were changed and which images are left out: recorded with every result."""
+        """A text about changed pixels and left-out images, which is recorded with every result."""
         settings, words = self.settings, []
         if settings.max_resolution is not None:
             words.append(f"max_resolution={settings.max_resolution}")
@@ -117,7 +117,10 @@ class Manifest(Frozen):
 
 
 def index_digest(path: Path, index_end: int, table_start: int) -> str:
-    """Return the SHA-256 of a `.beton` file without its images, which lie between the positions."""
+    """Return the SHA-256 of a `.beton` file without its images.
+
+    These are the bytes from `index_end` to `table_start`.
+    """
     sha = hashlib.sha256()
     with path.open("rb") as file:
         sha.update(file.read(index_end))
@@ -153,9 +156,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def default_config(info: DatasetInfo, data_root: str | None) -> DatasetConfig:
-    """Return a config with which the data set can be read, to look at some of its images.
+    """Return a config that reads the data set, to look at some of its images.
 
-    It has the split and the size of the `.beton` files, where there are some.
+    If there are `.beton` files, the config has their split and a resolution that they allow.
 
     Raises:
         UserError: see `read_manifest`.
@@ -224,6 +227,6 @@ def _check_size(path: Path, size: int) -> None:
         ) from error
     if actual != size:
         raise UserError(
-            f"{shown(path)} has {actual:,} bytes where its manifest says {size:,}: it was "
+            f"{shown(path)} has {actual:,} bytes, and its manifest states {size:,}: it was "
             f"truncated or replaced; copy it again, or {WRITE_AGAIN}."
         )

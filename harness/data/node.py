@@ -13,7 +13,7 @@ WORKERS = "HARNESS_WORKERS"
 def share(workers: int) -> None:
     """Record that `workers` processes of one launch train side by side on this machine.
 
-    The workers inherit the environment variable; they cannot see each other otherwise.
+    The workers inherit an environment variable, because they do not know of each other otherwise.
     """
     os.environ[WORKERS] = str(workers)
 
@@ -28,7 +28,10 @@ def processes_here() -> int:
 
 
 def _number(variable: str) -> int | None:
-    """Return the positive number in a variable; None for another text, left by another tool."""
+    """Return the positive number in a variable; None for any other text.
+
+    Other tools also set some of these variables.
+    """
     text = os.environ.get(variable, "")
     return (int(text) or None) if text.isdecimal() else None
 
@@ -75,7 +78,7 @@ def memory_limit() -> int | None:
 
 
 def host_memory() -> tuple[int, int]:
-    """Return this machine's memory in bytes: all of it, and what is free or can be freed."""
+    """Return this machine's memory in bytes: in total, and as far as it is free or can be freed."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, free = (int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
     return total, free

@@ -1,6 +1,6 @@
-"""Which samples are in which batch: a function of (seed, epoch), the same for all loaders.
+"""The samples of each batch: a function of (seed, epoch) that is the same for all loaders.
 
-The number of ranks only cuts global batches into parts.
+The number of ranks only determines into how many parts a global batch is cut.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Batches of images that threads decode while earlier batches are used.
 
 A batch is cut into pieces. Threads decode the pieces into memory that the pipeline owns and reuses.
-On a GPU, the thread that finishes a batch copies it to the device on a CUDA stream of its own. What
-a batch holds depends neither on the threads nor on their timing.
+On a GPU, the thread that finishes a batch copies it to the device on a separate CUDA stream. The
+content of a batch depends neither on the threads nor on their timing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from harness.data.threads import STALL_SECONDS, Stalled, Threads
 from harness.data.types import Batch, Crop, Decoder, EncodedImages, Integers, Split
 
 AHEAD = 3  # batches that are decoded while one is used
-SMALLEST_PIECE, LARGEST_PIECE = 8, 64  # images: few enough to share, enough to pay for the overhead
-CROPS_AT_ONCE = 1024  # images; with 64, drawing costs 5 % of the time for decoding small images
+# Images in a piece. Smaller pieces cost more overhead; larger ones leave threads without work.
+SMALLEST_PIECE, LARGEST_PIECE = 8, 64
+# Images whose crops are drawn together. With 64, drawing takes 5 % of the time of small images.
+CROPS_AT_ONCE = 1024
 
 
 class _PendingBatch:
@@ -62,17 +64,17 @@ class _PendingBatch:
         return [lambda piece=piece: decode_piece(piece) for piece in pieces]  # type: ignore[misc]
 
     def _attempt(self, step: Callable[[], None]) -> None:
-        """Run a step of a batch that is still wanted; keep its error for the consumer."""
+        """Run `step`, and keep its error for the consumer; skip it if the batch is cancelled."""
         if self.cancelled or self.error is not None:
             return
         try:
             step()
-        except BaseException as error:  # noqa: BLE001 — raised again where the batch is consumed
+        except BaseException as error:  # noqa: BLE001 — `Pipeline.batches` raises it again
             self.error = error
 
 
 class Pipeline:
-    """Decodes batches in `threads` threads and gives them in order, on `device`."""
+    """Decodes batches in `threads` threads, and returns them in order on `device`."""
 
     def __init__(self, threads: int, device: torch.device) -> None:
         self.threads = Threads(threads)
@@ -83,9 +85,10 @@ class Pipeline:
     def batches(
         self, split: Split, batches: Iterable[Integers], crop: Crop, side: int
     ) -> Iterator[Batch]:
-        """Return decoded batches of `split`; each item of `batches` holds the rows of one.
+        """Return decoded batches of `split`; each item of `batches` holds the rows of one batch.
 
-        Images are squares of `side` pixels. An iterator that is abandoned returns its memory.
+        Images are squares with `side` pixels a side. An iterator that is abandoned gives its memory
+        back.
         """
         remaining = _with_decoders(split, encoded(split), batches, crop)
         pending: deque[_PendingBatch] = deque()
@@ -104,13 +107,14 @@ class Pipeline:
         except Stalled:
             for batch_ahead in pending:
                 batch_ahead.cancelled = True
-            pending.clear()  # the storage hangs: do not wait a second time
+            pending.clear()  # so that `finally` does not wait for the storage a second time
             raise
         finally:
             for batch_ahead in pending:
                 batch_ahead.cancelled = True
-            # Threads skip cancelled work, so this waits for the pieces being decoded at most. No
-            # caller could catch an error here; a dead thread is reported with the next batch.
+            # Threads skip cancelled pieces, so this waits only for those that are being decoded. An
+            # error is suppressed, because no caller could catch it when an iterator is abandoned.
+            # The next batch reports a dead thread.
             with contextlib.suppress(Stalled):
                 for batch_ahead in pending:
                     self.threads.wait(batch_ahead.done, "an abandoned batch", STALL_SECONDS)
@@ -147,11 +151,12 @@ class Pipeline:
             consumer = torch.cuda.current_stream(self._device)
             consumer.wait_event(event)
             for tensor in (images, labels):
-                tensor.record_stream(consumer)  # or the copying stream would reuse it too early
+                # Otherwise the copying stream could reuse the memory too early.
+                tensor.record_stream(consumer)
         return Batch(images.permute(0, 3, 1, 2), labels, batch.ids)
 
     def _take_memory(self, size: int) -> torch.Tensor:
-        """Return `size` bytes or more. Used memory is taken first: fresh pages cost page faults."""
+        """Return `size` bytes or more. It reuses memory, because new pages cause page faults."""
         for i, memory in enumerate(self._free_memory):
             if memory.numel() >= size:
                 return self._free_memory.pop(i)
@@ -160,9 +165,10 @@ class Pipeline:
     def _reclaim(self, batch: _PendingBatch) -> None:
         """Keep the memory of a used batch for a later one."""
         if batch.on_device is not None:
-            batch.on_device[2].synchronize()  # the copy from this memory; it ended long ago
+            batch.on_device[2].synchronize()  # until the copy from this memory has ended
         self._free_memory.append(batch.memory)
-        if len(self._free_memory) > 2 * (AHEAD + 2):  # batch sizes changed: drop the smallest
+        # There is more memory than this only if the size of batches has changed. Drop the smallest.
+        if len(self._free_memory) > 2 * (AHEAD + 2):
             self._free_memory.sort(key=torch.Tensor.numel)
             del self._free_memory[0]
 
@@ -170,7 +176,7 @@ class Pipeline:
 def _with_decoders(
     split: Split, images: EncodedImages, batches: Iterable[Integers], crop: Crop
 ) -> Iterator[tuple[Integers, Decoder]]:
-    """Return the rows of each batch and its decoder. Several batches are drawn at once."""
+    """Yield the rows of each batch and its decoder. Crops are drawn for several batches at once."""
     remaining = iter(batches)
     for first in remaining:
         group = [first, *itertools.islice(remaining, max(0, CROPS_AT_ONCE // len(first) - 1))]
@@ -188,7 +194,7 @@ def _from_row(decode: Decoder, start: int) -> Decoder:
 
 
 def encoded(split: Split) -> EncodedImages:
-    """Return the images of a split that lie in files."""
+    """Return the images of a split whose images lie in files."""
     if isinstance(split.images, np.ndarray):
         raise TypeError("the images of this split are in memory: use the resident loader")
     return split.images

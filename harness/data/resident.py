@@ -1,6 +1,7 @@
-"""The loader for data sets that fit in memory: all images lie on the device, a batch is an index.
+"""The loader for data sets that fit in memory: a batch is an index into tensors on the device.
 
-On the CPU the tensors share memory with the data set's arrays, so all stages of a process do too.
+On a CPU the tensors share memory with the data set's arrays. So all stages of a process use the
+same memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Choose the loader and the files that a run reads, or say why it cannot read a data set.
+"""Choose the loader and the files that a run reads, or report why it cannot read a data set.
 
-This module does not import torch: a launch, its dry run and the doctor report beforehand what would
-stop a worker.
+This module does not import torch, because a launch, its dry run and the doctor use it to report
+mistakes that would stop a worker.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FfcvCheck = Callable[[], str | None]
 
 @dataclass(frozen=True)
 class Source:
-    """The loader of a data set, the folder of its files (None: in memory), and the reason."""
+    """The loader of a data set, the folder of its files (None for sets in memory), and why."""
 
     loader: Literal["resident", "ffcv", "imagefolder"]
     folder: Path | None
@@ -44,14 +44,14 @@ class Source:
 
 
 def ffcv_absent() -> str | None:
-    """Return a sentence if FFCV is not installed; it is not imported, which would take seconds."""
+    """Return a sentence if FFCV is not installed. It is not imported, as that takes seconds."""
     if importlib.util.find_spec("ffcv") is None:
         return f"FFCV is not installed: {INSTALL_FFCV}"
     return None
 
 
 def choose(info: DatasetInfo, data_root: str | None, loader: str, why_no_ffcv: FfcvCheck) -> Source:
-    """Return the source that `run.loader` stands for with this data set.
+    """Return the source of the data set's images. `loader` is `run.loader`.
 
     Raises:
         UserError: the loader cannot read the set, or the files are missing.

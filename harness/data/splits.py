@@ -1,8 +1,9 @@
 """Train, validation and test: a stratified cut that depends only on the labels and a seed.
 
-One order of the official training set serves both cuts. Every prefix of it holds the classes in
-their shares. The validation set is its beginning, the training set follows. So a smaller training
-set is part of a larger one, and neither its size nor the training seed changes the validation set.
+The official training set is put into an order whose every prefix holds the classes in their shares.
+The beginning of the order is the validation set, and the training set follows. So a smaller
+training set is part of a larger one, and neither the size of the training set nor the seed of a
+training changes the validation set.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from harness.schema import DatasetConfig
 def stratified_order(labels: Integers, seed: int, stream: str) -> Integers:
     """Return all positions of `labels` in an order whose every prefix is stratified.
 
-    Within its class of n samples, a sample has a random rank r. Samples are sorted by (r + 1/2) / n
-    and, where that ties, by their random key. So the number of samples of a class in a prefix is
-    always close to its share, and a longer prefix contains the shorter ones. Rounding the share of
-    each class separately would not give that.
+    A sample has a random rank r from 0 within its class of n samples. Samples are sorted by
+    (r + 1/2) / n, and ties by their random key. So the number of samples of a class in a prefix is
+    always close to its share, and a longer prefix contains the shorter ones. The second would not
+    hold if the share of each class was rounded separately for each length.
     """
     ids = np.arange(len(labels), dtype=np.int64)
     high, low = rng.bits(seed, stream, 0, ids, 2).astype(np.uint64).T
@@ -38,37 +39,17 @@ def stratified_order(labels: Integers, seed: int, stream: str) -> Integers:
 
 
 def cut(
-    train_labels: Integers,
-    test_labels: Integers,
-    *,
-    validation_size: int,
-    train_size: int | None,
-    test_size: int | None,
-    seed: int,
+    config: DatasetConfig, train_labels: Integers, test_labels: Integers
 ) -> tuple[Integers, Integers, Integers]:
     """Return the ids of train, validation and test: ascending positions in the official sets.
 
-    The first two are cut from the official training set and share no id. Sizes are numbers of
-    images; None means all that remain. `catalog.misfits` tells beforehand whether they fit.
+    The first two are cut from the official training set and share no id. Without `train_size` or
+    `test_size` in the config, all remaining images are used. `catalog.misfits` checks the sizes.
     """
-    order = stratified_order(train_labels, seed, "split.train")
-    validation, rest = order[:validation_size], order[validation_size:]
-    test = stratified_order(test_labels, seed, "split.test")[:test_size]
-    return np.sort(rest[:train_size]), np.sort(validation), np.sort(test)
-
-
-def cut_as(
-    config: DatasetConfig, train_labels: Integers, test_labels: Integers
-) -> tuple[Integers, Integers, Integers]:
-    """Return the ids of train, validation and test as `config` cuts them (see `cut`)."""
-    return cut(
-        train_labels,
-        test_labels,
-        validation_size=config.validation_size,
-        train_size=config.train_size,
-        test_size=config.test_size,
-        seed=config.split_seed,
-    )
+    order = stratified_order(train_labels, config.split_seed, "split.train")
+    validation, rest = order[: config.validation_size], order[config.validation_size :]
+    test = stratified_order(test_labels, config.split_seed, "split.test")[: config.test_size]
+    return np.sort(rest[: config.train_size]), np.sort(validation), np.sort(test)
 
 
 def split_hash(train: Integers, validation: Integers, test: Integers) -> str:

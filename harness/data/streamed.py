@@ -1,6 +1,6 @@
 """The loader for images that are decoded when a batch needs them: `.beton` files or image files.
 
-What a batch holds depends only on (seed, epoch, step): not on threads, ranks or timing.
+The content of a batch depends only on (seed, epoch, step), not on threads, ranks or timing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.data.types import Batch, Dataset, Integers, Loader, SplitName
 class Streamed(Loader):
     """A `Loader` over encoded images.
 
-    `epochs` is the length of the training: progressive resizing depends on the share that is done.
+    `epochs` is the length of the training, on whose completed share progressive resizing depends.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Threads that decode images, and a wait that notices when one of them has died.
 
-Threads serve better than processes here: FFCV's C code, Pillow and OpenCV release Python's global
-lock, nothing is copied between processes, and nothing is forked next to a GPU or to the thread pool
-of another library.
+Threads are better than processes here: FFCV's C code, Pillow and OpenCV release Python's global
+lock, no image is copied between processes, and no process is forked next to a GPU or to the thread
+pool of another library.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from harness.store.claims import STALE_SECONDS
 
 POLL_SECONDS = 0.2  # how often a waiting thread checks that the others are alive
 STALL_SECONDS = 0.75 * STALE_SECONDS
-"""A wait ends if no job has ended for this time, because storage then hangs and is not just slow.
+"""A wait fails if no job has ended for this time, because the storage then hangs and is not slow.
 
-During the wait the stage's claim is not refreshed and no signal is handled, so the wait must end
-before another worker may take the stage over.
+During the wait the stage's claim is not refreshed and no signal is handled. So the wait must end
+before another worker may claim the stage.
 """
 
 
 class Stalled(ConnectionError):
-    """Images stopped coming: a thread died, or storage hangs or fails. The stage is retried."""
+    """No more images arrive: a thread died, or the storage hangs or fails. The stage is retried."""
 
 
 class Threads:
@@ -44,7 +44,7 @@ class Threads:
         return len(self._threads)
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Queue `job`."""
+        """Add `job` to the queue."""
         self._jobs.put(job)
 
     def wait(self, done: threading.Event, what: str, seconds: float) -> None:
@@ -73,4 +73,4 @@ class Threads:
         while (job := self._jobs.get()) is not None:
             job()
             self._last_end = time.monotonic()
-            del job  # otherwise the thread keeps the batch alive until its next job
+            del job  # otherwise the thread would keep the batch in memory until its next job

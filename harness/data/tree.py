@@ -1,4 +1,4 @@
-"""A tree of image files, `train/<class>/*` and `val/<class>/*`: its list, and what is wrong in it.
+"""A tree of image files, `train/<class>/*` and `val/<class>/*`: list it and report its mistakes.
 
 The order is that of torchvision's `ImageFolder`: by class, then by the path of the folder, then by
 the name of the file. An image's id is its position in this order. Hidden files and folders, which
@@ -25,7 +25,7 @@ from harness.errors import UserError
 PARTS = ("train", "val")  # the folders of the official training set and the official test set
 LAYOUT = "images lie in train/<class>/ and val/<class>/, as in train/n01440764/some.JPEG"
 HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-"""Folders that macOS, Synology, Windows and Linux create. Other names begin with a dot."""
+"""Folders of macOS, Synology, Windows and Linux. Names that begin with a dot are hidden, too."""
 _THREADS = 8  # a network folder answers several requests at once
 _MOST_SHOWN = 5  # names in one sentence
 _Identity = tuple[int, int]  # device and inode
@@ -35,8 +35,8 @@ _Identity = tuple[int, int]  # device and inode
 class ImageTree:
     """The images of one part of a tree: `paths` below `root`, labels int64 [N], class names.
 
-    folders: by what the file system identifies them with. links: images that are links. left_out:
-    hidden files and folders.
+    folders: all folders by device and inode. links: images that are links. left_out: hidden files
+    and folders.
     """
 
     root: Path
@@ -50,7 +50,7 @@ class ImageTree:
 
 @dataclass
 class _Listing:
-    """What a class folder holds at any depth; `paths` are relative to the root of the part."""
+    """The content of a class folder at any depth; `paths` are relative to the root of the part."""
 
     paths: list[str] = field(default_factory=list)
     folders: dict[_Identity, Path] = field(default_factory=dict)
@@ -96,12 +96,12 @@ def _list(root: Path, top: str) -> _Listing:
                 elif _is_folder(entry):
                     pending.append(f"{folder}/{entry.name}")
                 elif _is_image(entry.name):
-                    if not entry.is_file():  # such as a FIFO, which would hang
+                    if not entry.is_file():  # such as a FIFO, on which reading would hang
                         raise UserError(f"{shown(entry.path)} is not a file: remove it.")
                     names[folder].append(entry.name)
                     if entry.is_symlink():
                         listing.links.append(Path(entry.path))
-    # As texts, as in torchvision: `a b/` and `a-b/` come before `a/c/`.
+    # Folders are sorted as texts, as in torchvision, so `a b/` and `a-b/` come before `a/c/`.
     listing.paths = [
         f"{folder}/{name}" for folder in sorted(names) for name in sorted(names[folder])
     ]
@@ -109,7 +109,7 @@ def _list(root: Path, top: str) -> _Listing:
 
 
 def _add(folders: dict[_Identity, Path], new: dict[_Identity, Path]) -> None:
-    """Add `new` to `folders`. Raises `UserError` for a folder that is there already, by a link."""
+    """Add `new` to `folders`. Raises `UserError` for a folder that a link adds a second time."""
     for key in folders.keys() & new.keys():
         raise UserError(
             f"{shown(new[key])} and {shown(folders[key])} are the same folder, so its images would "
@@ -122,8 +122,8 @@ def _scan(root: Path) -> ImageTree:
     """List the images of `root`, which has one folder for each class.
 
     Raises:
-        UserError: a folder cannot be read, there are no class folders, a class has no images, or a
-            folder comes twice.
+        UserError: a folder cannot be read, there are no class folders, a class has no images, or
+            two paths lead to the same folder.
     """
     classes, left_out = _class_folders(root)
     with _readable(root), ThreadPoolExecutor(_THREADS) as pool:
@@ -150,13 +150,14 @@ def _scan(root: Path) -> ImageTree:
 
 
 def _class_folders(root: Path) -> tuple[list[str], list[Path]]:
-    """Return the names of the class folders, sorted, and the hidden folders, which do not count."""
+    """Return the sorted names of the class folders, and the hidden folders, which are left out."""
     classes: list[str] = []
     hidden: list[Path] = []
     with _readable(root), os.scandir(root) as entries:
         for entry in entries:
             if _is_hidden(entry.name):
-                hidden += [Path(entry.path)] if entry.is_dir() else []
+                if entry.is_dir():
+                    hidden.append(Path(entry.path))
             elif _is_folder(entry):
                 classes.append(entry.name)
     if not classes:
@@ -175,11 +176,11 @@ def _readable(root: Path) -> Iterator[None]:
 
 
 def _refuse_links(links: Sequence[Path], folders: dict[_Identity, Path]) -> None:
-    """Raise `UserError` if two links lead to one image, or one to an image in `folders`."""
-    linked: dict[Path, Path] = {}
+    """Raise `UserError` if two links lead to the same image, or a link to an image in `folders`."""
+    first_links: dict[Path, Path] = {}  # by image
     for link in links:
         image = link.resolve()
-        other = linked.setdefault(image, link)
+        other = first_links.setdefault(image, link)
         if _is_image(image.name) and (folder := folders.get(_identity(image.parent))) is not None:
             other = folder / image.name
         if other != link:
@@ -190,7 +191,7 @@ def _refuse_links(links: Sequence[Path], folders: dict[_Identity, Path]) -> None
 
 
 def class_names(folder: Path) -> list[str]:
-    """Return the names of the classes of a tree, which both parts have.
+    """Return the names of the classes of a tree. Both parts must have the same classes.
 
     Raises:
         UserError: a part is missing or cannot be read, or the two parts have different classes.
@@ -233,23 +234,23 @@ def left_out_note(trees: Sequence[ImageTree]) -> str | None:
 
 
 def tree_problems(folder: Path) -> list[str]:
-    """Return sentences about all that is wrong with the tree in `folder`; none for a good tree."""
+    """Return sentences about all mistakes of the tree in `folder`; none for a good tree."""
     return inspect_tree(folder, headers=1000)[0]
 
 
 def inspect_tree(
     folder: Path, headers: int | None, info: DatasetInfo | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return the sentences of `tree_problems`, and others that describe the tree.
+    """Return sentences about mistakes of a tree, and others that describe the tree.
 
-    headers: how many images of each part are opened to read their format and size, at equal
-    distances; None: all. Their pixels are not decoded. info: the data set that the tree should be,
-    if one is known.
+    headers: about how many images of each part are opened, at equal distances, to read their format
+    and size; None for all. Their pixels are not decoded. info: the data set whose numbers of images
+    and classes the tree should have, if any.
     """
     problems: list[str] = []
     notes: list[str] = []
     try:
-        trees = train, test = scan_parts(folder)
+        train, test = scan_parts(folder)
     except UserError as error:
         return [str(error)], notes
     if info is not None:
@@ -257,7 +258,7 @@ def inspect_tree(
             check_counts(info, len(train.paths), len(test.paths), len(train.classes), folder)
         except UserError as error:
             problems.append(str(error))
-    for part, tree in zip(PARTS, trees, strict=True):
+    for part, tree in zip(PARTS, (train, test), strict=True):
         counts = np.bincount(tree.labels)
         notes.append(
             f"{part}: {len(tree.paths):,} images in {len(tree.classes):,} classes of "
@@ -267,26 +268,27 @@ def inspect_tree(
         sample = tree.paths[::step]
         with ThreadPoolExecutor(_THREADS) as pool:
             results = list(pool.map(lambda path, root=tree.root: _header(root / path), sample))
-        bad = {
-            path: text for path, text in zip(sample, results, strict=True) if isinstance(text, str)
-        }
+        bad = [
+            f"{path}: {reason}"
+            for path, reason in zip(sample, results, strict=True)
+            if isinstance(reason, str)
+        ]
         if bad:
-            listed = [f"{path}: {reason}" for path, reason in bad.items()]
             problems.append(
                 f"{len(bad):,} of {len(sample):,} images looked at in {shown(tree.root)} cannot be "
-                f"used ({_first(listed, '; ')}): replace or remove them."
+                f"used ({_first(bad, '; ')}): replace or remove them."
             )
-        kinds = [result for result in results if not isinstance(result, str)]
-        if kinds:
-            sides = np.array([size for size, _ in kinds])
-            modes = Counter(mode for _, mode in kinds).most_common()
+        headers_read = [result for result in results if not isinstance(result, str)]
+        if headers_read:
+            sides = np.array([size for size, _ in headers_read])
+            modes = Counter(mode for _, mode in headers_read).most_common()
             notes.append(
-                f"{part}: {len(kinds):,} headers read; sides from {sides.min():,} to "
+                f"{part}: {len(headers_read):,} headers read; sides from {sides.min():,} to "
                 f"{sides.max():,} pixels; modes "
                 + ", ".join(f"{mode} ({count:,})" for mode, count in modes)
                 + "."
             )
-    if (note := left_out_note(trees)) is not None:
+    if (note := left_out_note((train, test))) is not None:
         notes.append(note)
     return problems, notes
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 Bytes = npt.NDArray[np.uint8]
 SplitName = Literal["train", "validation", "test"]
 Crop = Callable[[Integers, Integers, Integers], Integers]
-"""Returns which box of each image is used, int64 [N, 4]: top, left, height and width in pixels.
+"""A function of ids, heights and widths, int64 [N], that returns the box of each image to use.
 
-Its arguments are ids, heights and widths, int64 [N].
+A box is a row of int64 [N, 4]: top, left, height and width in pixels.
 """
 Decoder = Callable[[slice, Bytes], None]
-"""Decodes one slice of a batch into the array that it is given, uint8 [n, side, side, 3]."""
+"""A function that decodes a slice of a batch into an array, uint8 [n, side, side, 3]."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ class EncodedImages(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Images: uint8 [N, 3, H, W], contiguous, or encoded. Labels: int64 [N]. Ids: int64 [N].
+    """One split of a data set: train, validation or test.
 
-    An id is a sample's position in the official set. It keys every random draw for that sample.
-    Ids are in ascending order.
+    Images: uint8 [N, 3, H, W], contiguous, or encoded. Labels: int64 [N]. Ids: int64 [N], in
+    ascending order. An id is a sample's position in the official set, and every random draw for the
+    sample depends on it.
     """
 
     images: Bytes | EncodedImages
@@ -79,8 +80,8 @@ class Split:
 class Dataset:
     """The three splits of a data set, which share no image, and the hash of their ids.
 
-    `loader_choice` names the loader and the reason for it. `stored` says how a writer changed the
-    images before (`manifest.Manifest.stored`).
+    `loader_choice` names the loader and the reason for it. `stored` tells how the images were
+    changed when `.beton` files were written (`manifest.Manifest.stored`).
     """
 
     train: Split
@@ -104,7 +105,7 @@ class Dataset:
 
     @property
     def crop_scale(self) -> tuple[float, float] | None:
-        """Least and largest share of an image's area in a training crop; None: no cropping."""
+        """Smallest and largest share of an image's area in a training crop; None: no cropping."""
         return self.config.crop_scale or self.info.crop_scale
 
 
@@ -121,9 +122,10 @@ class Batch:
 
 
 class Loader(ABC):
-    """Gives the batches of one rank, in an order that is the same for all loaders and any ranks.
+    """Returns this rank's part of each batch.
 
-    `name` is recorded with a result. `batch_size` is global; the batches are this rank's part.
+    The global batches are the same for all loaders and any number of ranks. `batch_size` is that of
+    a global batch. `name` is recorded with a result.
     """
 
     name: str
@@ -142,7 +144,7 @@ class Loader(ABC):
     def evaluate(self, split: SplitName, batch_size: int) -> Iterator[Batch]:
         """Return this rank's part of a split. All ranks together see each example once, in order.
 
-        `batch_size` is the rank's own. The last batch may be smaller. A rank may get no batch.
+        `batch_size` is that of this rank. The last batch may be smaller. A rank may get no batch.
         """
         share = rank_part(self._sizes[split], self._rank, self._world_size)
         rows = np.arange(share.start, share.stop, dtype=np.int64)
@@ -150,7 +152,7 @@ class Loader(ABC):
         return self._plain_batches(split, batches)
 
     def fixed(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """Return the same full batches of training images on every rank, for batch-norm statistics.
+        """Return batches of training images for batch-norm statistics, the same on every rank.
 
         They hold `count` images, or all if there are fewer. A remainder that does not fill a batch
         is dropped, unless it is the only batch.
@@ -163,8 +165,8 @@ class Loader(ABC):
 
     @abstractmethod
     def _training_batches(self, rows: Integers, seed: int, epoch: int) -> Iterator[Batch]:
-        """Return the training batches of an epoch; `rows` are positions, a row for each batch."""
+        """Return the training batches of an epoch; a row of `rows` has the positions of a batch."""
 
     @abstractmethod
     def _plain_batches(self, split: SplitName, rows: Iterable[Integers]) -> Iterator[Batch]:
-        """Return batches without random crops; each item of `rows` has the positions of one."""
+        """Return batches without random crops; an item of `rows` has the positions of a batch."""

@@ -1,12 +1,12 @@
-"""Write a data set to FFCV's `.beton` files, one for each part, with a manifest that is checked.
+"""Write a data set to FFCV's `.beton` files, one for each split, and a manifest.
 
     python -m harness.data.write source=/data/ILSVRC check=true
     python -m harness.data.write dataset=imagenet source=/data/ILSVRC out=data/imagenet
 
 `source` is a tree with train/<class>/* and val/<class>/*, or the data root of another data set.
-With check=true the tree is looked at and nothing is written: classes, counts (compared with those
-of `dataset`, if it is given), links, and the format and size of every image, which is not decoded.
-Further arguments, with their defaults:
+With check=true nothing is written. The command then checks the classes and links of the tree, the
+numbers of images (compared with those of `dataset`, if it is given), and the format and size of
+every image. It does not decode them. Further arguments, with their defaults:
 
     validation_size=N         training images for validation; default: as in grids/dataset/NAME.yaml
     split_seed=0              seed of the cut between training and validation
@@ -16,7 +16,7 @@ Further arguments, with their defaults:
     workers=                  threads; default: the cores that this process may use
     skip_bad=false            leave out images that do not decode
 
-The files do not count as a data set until the manifest is there, which is written last.
+The manifest is written last. A folder without a manifest does not count as a data set.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _default_validation_size(name: str) -> int | None:
 
 
 def _unknown(name: str, source: str | None) -> str:
-    """Return the message for an unknown name; for a tree, with the row that the catalog needs."""
+    """Return the message for an unknown name. For a tree it has the row that the catalog needs."""
     message = f"no data set '{name}'{nearest(name, CATALOG)}."
     if source is None or not (user_path(source, "source") / "train").is_dir():
         return message
@@ -88,13 +88,13 @@ def main(arguments: list[str]) -> int:
     """Write the data set that `arguments` describe; return the exit code."""
     options = parse_options(arguments, OPTIONS)
     source = options["source"]
-    for key in () if options["check"] else ("dataset", "out"):
-        if options[key] is None:
-            example = f"for example {key}={OPTIONS[key].example}"
-            raise UserError(f"{key} is missing: add {key}=VALUE, {example}")
     info = CATALOG.get(options["dataset"])
     if options["check"]:
         return _check(source, info)
+    for key in ("dataset", "out"):
+        if options[key] is None:
+            example = f"for example {key}={OPTIONS[key].example}"
+            raise UserError(f"{key} is missing: add {key}=VALUE, {example}")
     if info is None:
         raise UserError(_unknown(options["dataset"], source))
     size = options["validation_size"] or _default_validation_size(info.name)
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> int:
             "or train from the image files with run.loader=imagefolder."
         ) from error
     compress = options["compress_probability"]
-    if compress is None:  # small images: decoding costs more than reading the pixels
+    if compress is None:  # decoding a small image costs more than reading its pixels
         compress = 1.0 if info.reader is None else 0.0
     config = DatasetConfig(name=info.name, validation_size=size, split_seed=options["split_seed"])
     settings = Settings(
@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> int:
     out, workers = user_path(options["out"], "out"), options["workers"] or usable_cores()
     try:
         manifest = write_betons(info, config, source, out, settings, workers, options["skip_bad"])
-    except (OSError, CannotWrite) as error:  # a folder that cannot be written, storage that hangs
+    except (OSError, CannotWrite) as error:  # the folder cannot be written, or the storage hangs
         raise UserError(
             f"{shown(out)} was not finished, and does not count as a data set: {error}"
         ) from error

@@ -1,10 +1,10 @@
 """Write the `.beton` files of a data set and their manifest.
 
-Threads read, shrink and encode images; one thread writes them in the order of ids. So the same
-settings give the same bytes with any number of threads. The files lie in a hidden folder until all
-are complete. The manifest is written last: a folder without a manifest is not a data set. One
-process at a time writes to a folder, and it first removes the unfinished files of a writer that was
-killed.
+Several threads read, shrink and encode images, and one thread writes them in the order of ids. So
+the same settings give the same bytes with any number of threads. The files lie in a hidden folder
+until all are complete. The manifest is written last, and a folder without it is not a data set.
+Only one process at a time writes to a folder. It first removes the unfinished files of a writer
+that was killed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from harness.data.manifest import (
     Settings,
     Skipped,
 )
-from harness.data.splits import cut_as, split_hash
+from harness.data.splits import cut, split_hash
 from harness.data.threads import Threads
 from harness.data.tree import ImageTree, left_out_note, scan_parts
 from harness.errors import UserError, control
@@ -45,8 +45,8 @@ from harness.files import make_folder, user_path, write_json
 from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS, Claim, ClaimLost, try_claim
 
-UNFINISHED = ".unfinished-"  # how folders for files that are being written are called
-MOST_BAD = 100  # with more bad images a write stops at once, unless it may skip them
+UNFINISHED = ".unfinished-"  # the name of a folder begins so while its files are being written
+MOST_BAD = 100  # a write with more bad images than this stops at once, unless it may skip them
 
 
 def write_betons(
@@ -62,7 +62,7 @@ def write_betons(
 
     Raises:
         UserError: the source is not the data set, the split does not fit it, images are bad and may
-            not be skipped, or the folder is finished or another process writes to it.
+            not be skipped, the folder holds a finished data set, or another process writes to it.
         Stalled: an image takes longer than `IMAGE_SECONDS`, or the storage fails to read it.
     """
     if problems := misfits(config):
@@ -74,7 +74,7 @@ def write_betons(
     train, test, classes = _open_source(info, source)
     parts = [
         Part(name, "test" if name == "test" else "train", ids, test if name == "test" else train)
-        for name, ids in zip(PARTS, cut_as(config, train.labels, test.labels), strict=True)
+        for name, ids in zip(PARTS, cut(config, train.labels, test.labels), strict=True)
     ]
     with _locked(out) as claim:
         files, bad = _write_parts(out, parts, settings, workers, skip_bad, claim)
@@ -126,7 +126,7 @@ def _from_tree(tree: ImageTree) -> SourceImages:
 
 
 def _from_array(images: np.ndarray, labels: np.ndarray, name: str) -> SourceImages:
-    repeats = 3 // images.shape[1]  # of the channels of grey images
+    repeats = 3 // images.shape[1]  # 3 for grey images, which have one channel
     return SourceImages(
         labels,
         read=lambda id: np.repeat(images[id].transpose(1, 2, 0), repeats, axis=2),
@@ -136,7 +136,7 @@ def _from_array(images: np.ndarray, labels: np.ndarray, name: str) -> SourceImag
 
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[Claim]:
-    """Claim the folder for this process, and remove what a killed writer left in it."""
+    """Claim the folder for this process, and remove the unfinished files of a killed writer."""
     make_folder(out)
     claim = try_claim(out, f"write-{os.getpid()}")
     if claim is None:

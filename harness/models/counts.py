@@ -1,11 +1,13 @@
-"""Count parameters and multiply-adds, of the dense and of the pruned model: the sizes in the rows.
+"""Count the parameters and multiply-adds of a dense or pruned model. Rows contain these counts.
 
-Multiply-adds are those of one image. A convolution (also a grouped or depthwise one) or a linear
-layer has as many as its weights times the positions that they are applied at. Matrix products
-between activations, as in attention, count in full. Norms, activations, pooling, biases and other
-element-wise work do not count. A pruned weight takes away exactly its own multiply-adds, so sparse
-counts are exact integers; products between activations have no weights and remain. The numbers are
-theoretical: masked dense kernels are not faster.
+Multiply-adds are those of one image. A linear layer or a convolution, also a grouped or depthwise
+one, has the number of its weights times the number of positions at which they are applied. Matrix
+products between activations, as in attention, count in full. Norms, activations, pooling, biases
+and other element-wise operations do not count.
+
+A pruned weight reduces the count by exactly its own multiply-adds, so the counts of sparse models
+are exact integers. Pruning does not reduce products between activations, which have no weights. The
+numbers are theoretical: a masked model runs on dense kernels and is not faster.
 """
 
 from __future__ import annotations
@@ -48,15 +50,16 @@ WEIGHT_ARGUMENTS = {
     F.conv2d: (1, "weight"),
     F.multi_head_attention_forward: (11, "out_proj_weight"),
 }
-"""Functions that apply a layer's weight: position and name of the argument."""
+"""Functions that apply a layer's weight, with the position and the name of that argument."""
 
 
 class _PositionCounter(TorchFunctionMode):
     """Counts at how many positions of one image each weight is applied: `positions`, by name.
 
-    Most weights are seen in the call of the function, also where a model passes the weight of a
-    layer to a function itself (BEiT's attention). Layers that compute their weight in each call,
-    such as convolutions with standardised weights, are seen by a forward hook.
+    Most weights are counted in the call of the function that applies them. This includes weights
+    that a model passes to the function without calling the layer (BEiT's attention). Layers that
+    compute their weight in each call, such as convolutions with standardised weights, pass another
+    tensor to the function: a forward hook counts them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -68,7 +71,8 @@ class _PositionCounter(TorchFunctionMode):
         for layer, module in model.named_modules():
             if isinstance(module, LAYERS):
                 name = f"{layer}.weight"
-                if isinstance(module.weight, nn.Parameter):  # layers may share one
+                if isinstance(module.weight, nn.Parameter):
+                    # a weight that several layers share has one name, that of the first layer
                     name = self.name_of_weight.setdefault(id(module.weight), name)
                 self.output_channels[name] = module.weight.shape[0]
                 module.register_forward_hook(functools.partial(self._hook, name))
@@ -94,9 +98,10 @@ class _PositionCounter(TorchFunctionMode):
 
 
 class _Flops(TorchDispatchMode):
-    """Adds up torch's own formulas for floating-point operations.
+    """Adds up the floating-point operations of each operator by torch's own formulas.
 
-    torch's `FlopCounterMode` also counts by module, which doubles the time.
+    torch's `FlopCounterMode` does this too, but also counts for each module and takes twice as
+    long.
     """
 
     total = 0
@@ -110,29 +115,32 @@ class _Flops(TorchDispatchMode):
         return out
 
 
-def _observed(model: nn.Module, resolution: int, in_channels: int) -> tuple[_PositionCounter, int]:
-    """Return how the weights are applied to one image, and the number of all multiply-adds.
+def _count_in_forward_pass(
+    model: nn.Module, resolution: int, in_channels: int
+) -> tuple[_PositionCounter, int]:
+    """Return the positions of all weights in one image, and the number of all multiply-adds.
 
-    They are counted in a forward pass of a copy on the CPU; torch's meta device would need no
-    arithmetic, but takes 4.5 s to start. Gradients stay on and attention uses plain products:
-    torch has no formula for the fast path that its attention layer takes without gradients nor, in
-    torch 2.11, for the fused attention of a CPU.
+    Both are counted in a forward pass of a copy of the model. The copy is on the CPU unless the
+    model is on torch's meta device, because that device takes 4.5 s to start. Gradients stay on and
+    attention uses plain products, because torch has no formula for two faster ways: the one that
+    its attention layer takes without gradients, and, in torch 2.11, the fused attention of a CPU.
     """
     device = "meta" if next(model.parameters()).is_meta else "cpu"
-    shadow = copy.deepcopy(model).to(device).eval()
-    counter = _PositionCounter(shadow)
+    model_copy = copy.deepcopy(model).to(device).eval()
+    counter = _PositionCounter(model_copy)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _Flops() as flops, counter:
-        shadow(torch.zeros(1, in_channels, resolution, resolution, device=device))
+        model_copy(torch.zeros(1, in_channels, resolution, resolution, device=device))
     return counter, flops.total // 2
 
 
 def weights_applied_as_stored(model: nn.Module, resolution: int) -> set[str]:
     """Return the names of the weights that a convolution or a linear product takes unchanged.
 
-    A layer with standardised weights computes others from its parameter in each forward pass, so
-    that a zero in the parameter is not a zero in the network.
+    A layer with standardised weights computes the weights that it applies from its parameter, in
+    each forward pass. So a zero in the parameter is not a zero in the network.
     """
-    return _observed(model, resolution, 3)[0].seen_in_call
+    counter, _ = _count_in_forward_pass(model, resolution, in_channels=3)
+    return counter.seen_in_call
 
 
 def count(
@@ -141,18 +149,23 @@ def count(
     masks: Mapping[str, torch.Tensor] | None = None,
     in_channels: int = 3,
 ) -> Counts:
-    """Count a model for square images of `resolution` pixels, without the weights masked out."""
+    """Return the counts of a model for images of `resolution` x `resolution` pixels.
+
+    `masks`, by the name of the weight, are False where a weight is pruned. They lower
+    `params_nonzero` and `macs_nonzero` only.
+    """
     pruned = {
         name: mask.numel() - int(mask.count_nonzero()) for name, mask in (masks or {}).items()
     }
-    counter, macs = _observed(model, resolution, in_channels)
-    positions = counter.positions
-    size = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    total = sum(size.values())
+    counter, macs = _count_in_forward_pass(model, resolution, in_channels)
+    pruned_macs = sum(pruned.get(name, 0) * n for name, n in counter.positions.items())
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    total = sum(sizes.values())
+    prunable = counter.positions if masks is None else masks
     return Counts(
         params_total=total,
         params_nonzero=total - sum(pruned.values()),
-        params_prunable=sum(size.get(name, 0) for name in (positions if masks is None else masks)),
+        params_prunable=sum(sizes.get(name, 0) for name in prunable),
         macs_dense=macs,
-        macs_nonzero=macs - sum(pruned.get(name, 0) * n for name, n in positions.items()),
+        macs_nonzero=macs - pruned_macs,
     )

@@ -24,19 +24,22 @@ class Family:
     """A model family: a function that builds it, the names of two modules, and its limits.
 
     `build(depth, width, num_classes, in_channels)` returns the network, with initial weights drawn
-    from torch's default generator. `classifier` names the linear layer that gives the logits and
-    `first_conv` the convolution that sees the image; None where there is not exactly one.
+    from torch's default generator. `classifier` names the linear layer that returns the logits, and
+    `first_conv` the convolution that takes the image. Each is None if there is not exactly one such
+    layer.
 
-    `depths` are the valid ones; None: the family has no depth. `min_resolution` is the smallest
-    side of an image in pixels. A family with a `patch` takes multiples of so many pixels and learns
-    a position for each patch; its `build` has one more argument, `resolution`. Widths are multiples
-    of 1 / `width_steps`, where the family has such steps. `fixed_width` marks timm's own models,
-    whose width is 1.
+    `depths` are the valid depths, or None if the depth cannot be chosen. `min_resolution` is the
+    smallest side of an image in pixels. A family with a `patch` learns a position for each patch of
+    `patch` x `patch` pixels, and the side of an image must be a multiple of `patch`. With
+    `width_steps`, widths are multiples of 1 / `width_steps`. `fixed_width` is True for models of
+    timm, whose width is 1. With `patch` or `fixed_width`, `build` has one more argument,
+    `resolution`.
 
-    The last three say which compression the layers allow. `removable_channels`: `forward` contains
-    no number of channels, so that channels can be removed. `nested_widths`: a narrower model has
-    the layers of a wider one, with fewer channels each. `conv_norm_pairs`: there are dense
-    convolutions of 3x3 or more whose output goes to a batch norm alone.
+    The last three fields state which kinds of compression the layers allow:
+    `removable_channels`: `forward` contains no number of channels, so channels can be removed.
+    `nested_widths`: a narrower model has the layers of a wider one, with fewer channels each.
+    `conv_norm_pairs`: there are dense convolutions of 3x3 or more whose output goes to a batch norm
+    and nowhere else.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Any other model of timm by its name, `family: timm:regnety_002`, at timm's own size."""
+"""Any model of timm by its name, for example `family: timm:regnety_002`, at timm's own size."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from harness.models.family import Family
 if TYPE_CHECKING:
     from torch import nn
 
-TIMM = "timm:"  # before the name of a model of timm
+TIMM = "timm:"  # the prefix of a family that is a model of timm
 
 
 @functools.cache
 def timm_names() -> frozenset[str]:
-    """Return the names of timm's models, read from its source files; none without timm.
+    """Return the names of timm's models, read from its source files; empty without timm.
 
-    timm is not imported: that takes seconds, and a plan may run without torch.
+    timm is not imported, because the import takes seconds and a plan must work without torch.
     """
     spec = importlib.util.find_spec("timm")
     if spec is None or spec.origin is None:
@@ -32,13 +32,16 @@ def timm_names() -> frozenset[str]:
 
 
 def timm_family(name: str) -> Family:
-    """Return timm's model `name` as a family. Its roles are those of `timm_roles`."""
+    """Return timm's model `name` as a family. `timm_roles` returns the modules of its roles."""
     build = functools.partial(_build, name)
     return Family(TIMM + name, build, classifier=None, first_conv=None, fixed_width=True)
 
 
 def has_fixed_input_size(name: str) -> bool:
-    """Return whether timm's model takes images of one size. Imports timm; False without it."""
+    """Return whether timm's model takes images of one size only; False without timm.
+
+    Imports timm.
+    """
     try:
         from timm.models import get_pretrained_cfg
     except ImportError:
@@ -49,8 +52,8 @@ def has_fixed_input_size(name: str) -> bool:
 def timm_roles(name: str) -> dict[str, tuple[str, ...]]:
     """Return the names of the classifiers and of the first convolutions that timm records.
 
-    Most models have one of each, and distilled ones have two classifiers. A role without a module
-    is left out.
+    Most models have one of each. Distilled models have two classifiers. A role without a module is
+    left out. Imports timm.
     """
     from timm.models import get_pretrained_cfg
 
@@ -82,13 +85,13 @@ def _build(
         ).eval()
         with torch.no_grad():  # timm does not record the smallest size that a model takes
             model(torch.zeros(1, in_channels, resolution, resolution))
-    except Exception as error:  # models fail with many kinds, such as a division by zero
+    except Exception as error:  # models raise errors of many kinds, such as a division by zero
         if isinstance(error, MemoryError | ImportError) or "memory" in str(error):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"model.family: timm's {name} does not take images of {resolution} pixels "
-            f"({reason}): set dataset.resolution, or choose another."
+            f"({reason}): set dataset.resolution, or choose another model."
         ) from error
     switch_off_dropout(model)
     return model.train()

@@ -1,10 +1,10 @@
 """A workaround for a fault of torch 2.15: its CPU convolutions write beyond their memory.
 
-The weight gradient of a 1x1 convolution with a stride corrupts the heap if it has few input
-channels (up to 8 were seen), images from 56 pixels a side, and channels_last memory. Such a
-training crashes sooner or later, or continues with wrong numbers. On a CPU, two correct steps
-replace it: take every stride-th pixel, then a 1x1 convolution without a stride. Names, parameters
-and the deployed graph do not change.
+The weight gradient of a 1x1 convolution with a stride corrupts the heap if the layer has few input
+channels (seen with up to 8), its images have 56 or more pixels a side, and the memory format is
+channels_last. Such a training crashes sooner or later, or continues with wrong numbers. On a CPU,
+such a convolution is therefore computed in two steps: take every stride-th pixel, then apply a 1x1
+convolution without a stride. The names of modules and parameters do not change.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class StridedPointwise(nn.Conv2d):
         )
 
 
-def mend(module: nn.Module) -> nn.Module:
+def replace_strided_pointwise(module: nn.Module) -> nn.Module:
     """Return `module` with a `StridedPointwise` in place of each strided 1x1 convolution.
 
-    The new layers have the parameters of the old ones, and draw no random numbers.
+    The new layers have the parameters of the old ones, and creating them draws no random numbers.
     """
     if _is_affected(module):
         assert isinstance(module, nn.Conv2d)
@@ -41,8 +41,9 @@ def mend(module: nn.Module) -> nn.Module:
         layer.weight, layer.bias = module.weight, module.bias
         return layer
     for name, child in list(module.named_children()):
-        if (mended := mend(child)) is not child:
-            setattr(module, name, mended)
+        replacement = replace_strided_pointwise(child)
+        if replacement is not child:
+            setattr(module, name, replacement)
     return module
 
 

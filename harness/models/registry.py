@@ -26,16 +26,20 @@ if TYPE_CHECKING:
 
 
 def find_family(name: str) -> Family | None:
-    """Return the family of that name, shipped, timm's or of a plug-in file; None: there is none."""
+    """Return the family `name`, or None if it does not exist.
+
+    It is a shipped family, one of a plug-in file, or a model of timm. For a name of timm's the
+    function does not check that timm has such a model.
+    """
     if name.startswith(TIMM):
         return timm_family(name.removeprefix(TIMM))
     return FAMILIES.get(name) if name in FAMILIES.names() else None
 
 
 def takes_one_size(name: str) -> bool:
-    """Return whether a family learns positions for images of one size.
+    """Return whether models of a family are built for images of one size.
 
-    For a model of timm, timm is imported, which takes seconds.
+    For a model of timm this imports timm, which takes seconds.
     """
     if name.startswith(TIMM):
         return has_fixed_input_size(name.removeprefix(TIMM))
@@ -44,9 +48,9 @@ def takes_one_size(name: str) -> bool:
 
 
 def check(config: ModelConfig, resolution: int | None = None) -> list[str]:
-    """Return sentences about all that is wrong with a model's config.
+    """Return a sentence for each mistake in a model's config.
 
-    `resolution` is the side of the images in pixels; None: not checked.
+    `resolution` is the side of the images in pixels; None leaves the resolution unchecked.
     """
     family = find_family(config.family)
     if family is None:
@@ -56,7 +60,7 @@ def check(config: ModelConfig, resolution: int | None = None) -> list[str]:
         ]
     if config.family.startswith(TIMM):
         names, name = timm_names(), config.family.removeprefix(TIMM)
-        if names and name not in names:
+        if names and name not in names:  # without timm, `names` is empty
             return [f"model.family: timm has no model '{name}'{nearest(name, names)}."]
     problems = [_wrong_depth(config, family), _wrong_width(config, family)]
     if resolution is not None:
@@ -90,7 +94,7 @@ def _wrong_width(config: ModelConfig, family: Family) -> str | None:
     if family.width_steps is None:
         return None
     steps = max(1, round(config.width * family.width_steps))
-    if abs(config.width * family.width_steps - steps) < 0.02:  # 1/3 and 1/6 are written rounded
+    if abs(config.width * family.width_steps - steps) < 0.02:  # 1/3 may be written as 0.333
         return None
     return (
         f"model.width: {family.name} has {family.width_steps} attention heads at width 1, so its "
@@ -108,7 +112,7 @@ def _wrong_resolution(resolution: int, family: Family) -> str | None:
         ]
         return (
             f"model.family: {family.name} takes images from {family.min_resolution} pixels up and "
-            f"the data set has {resolution}; {', '.join(fitting)} take it."
+            f"the data set has {resolution}; choose one of {', '.join(fitting)}."
         )
     if family.patch and resolution % family.patch:
         return (
@@ -128,9 +132,10 @@ def _checked(config: ModelConfig) -> Family:
 
 
 def unsuited(what: str, name: str, suits: Callable[[Family], bool]) -> str | None:
-    """Return the sentence that `what` does not suit the family `name`; None where it does.
+    """Return a sentence if `what` does not suit the family `name`, or else None.
 
-    It lists the families that `suits` accepts. A family that does not exist is not its concern.
+    The sentence lists the families for which `suits` is True. The result is also None for a family
+    that does not exist, because `check` reports it.
     """
     family = find_family(name)
     if family is None or suits(family):
@@ -141,9 +146,9 @@ def unsuited(what: str, name: str, suits: Callable[[Family], bool]) -> str | Non
 
 
 def roles(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """Return the modules that protection can name by a role: `classifier` and `first_conv`.
+    """Return the names of the modules with the roles `classifier` and `first_conv`.
 
-    A role that no module of the model has is left out.
+    `compress.protect` can name these roles. A role that no module of the model has is left out.
     """
     family = _checked(config)
     if config.family.startswith(TIMM):
@@ -163,25 +168,26 @@ def build(
 ) -> nn.Module:
     """Return a model on the CPU in fp32, whose initial weights are a pure function of `seed`.
 
-    The model is `times` as wide as the config says. `resolution` (pixels) is needed by families
-    that learn a position for each patch. Constructors of torch and timm draw weights from the CPU's
-    default generator. So that generator is seeded before and put back afterwards. Generators of
-    other devices are not touched.
+    The model's width is `times` the width of the config. Models of timm and families that learn a
+    position for each patch need the `resolution` (pixels). Constructors of torch and timm draw
+    weights from the CPU's default generator. That generator is seeded before the model is built,
+    and restored afterwards. Generators of other devices are not touched.
 
     Raises:
-        UserError: see `check`.
+        UserError: `check` finds a mistake, or timm's model does not take the resolution.
+        ValueError: the family needs the resolution, and it is not given.
     """
     import torch
 
     from harness import rng
-    from harness.models.pointwise import mend
+    from harness.models.pointwise import replace_strided_pointwise
 
     config = config.model_copy(update={"width": round(config.width * times, 9)})
     family = _checked(config)
     size: dict[str, Any] = {}
     if family.patch is not None or family.fixed_width:
         if resolution is None:
-            raise ValueError(f"{family.name} learns positions: build needs the resolution")
+            raise ValueError(f"{family.name} is built for one resolution: pass `resolution`")
         size = {"resolution": resolution}
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(rng.derive(seed, "init"))
@@ -195,4 +201,4 @@ def build(
         )
     finally:
         torch.set_rng_state(state)
-    return mend(model)
+    return replace_strided_pointwise(model)

@@ -40,9 +40,9 @@ class Block(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """Norm, ReLU, 3x3 convolution, twice; a projection takes the activated input.
+    """Norm, ReLU and 3x3 convolution, two times, around a shortcut (Zagoruyko and Komodakis 2016).
 
-    This is the block of Wide ResNets (Zagoruyko and Komodakis 2016).
+    If the shape changes, the shortcut is a 1x1 convolution of the input after norm and ReLU.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -64,7 +64,10 @@ class PreActivationBlock(nn.Module):
 def _stages(
     block: type[nn.Module], blocks: int, inputs: int, channels: tuple[int, ...]
 ) -> nn.Sequential:
-    """Return `blocks` blocks for each of `channels`; all stages but the first halve the image."""
+    """Return the stages of a network, one for each of `channels`, with `blocks` blocks each.
+
+    All stages except the first halve the height and width of the image.
+    """
     layers: list[nn.Module] = []
     for stage, outputs in enumerate(channels):
         for i in range(blocks):

@@ -1,7 +1,8 @@
-"""Try a model on images of some sizes without memory or time, on torch's meta device.
+"""Check with a forward pass on torch's meta device that a model takes images of given sizes.
 
-A launch does this for models whose limits are not declared, which are those of timm, and for
-batches of one image. What fails here would fail in a job after its data were read.
+The meta device computes shapes only, so the check needs little memory and time. A launch checks
+models of timm, which do not declare the sizes that they take, and training on batches of one image.
+Otherwise such a model would fail in its job, after the job has read its data.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from harness.errors import UserError
 from harness.models import registry
 from harness.schema import ModelConfig
 
-SINGLE = "Expected more than 1 value per channel"  # in the error of torch's batch norm
+SINGLE = "Expected more than 1 value per channel"
+"""Text of the error that torch's batch norm raises for a single value per channel."""
 
 
 def single_image(side: int) -> UserError:
-    """Return the error of a network that gets one image, of `side` pixels, in a training step."""
+    """Return the error of a rank that trains on one image at a time.
+
+    Where this image has only one pixel left, batch norm has a single value per channel. `side` is
+    the size of the image in pixels.
+    """
     return UserError(
         "run.micro_batch_size: a rank trains on a single image at once, which the batch norm of "
-        f"this network cannot normalise at {side} pixels: make it 2 or more, and "
-        "recipe.batch_size two or more for each of run.processes."
+        f"this network cannot normalise at {side} pixels: set run.micro_batch_size to 2 or more, "
+        "and recipe.batch_size to at least 2 x run.processes."
     )
 
 
@@ -34,10 +40,12 @@ def check_forward(
     *,
     training: bool = True,
 ) -> None:
-    """Check that a model takes `images` images of each of `sides`, the last of which it is for.
+    """Check that a model takes batches of `images` images, of each size in `sides` (pixels).
+
+    The model is built for the last of `sides`, and checked in training or in eval mode.
 
     Raises:
-        UserError: it does not, or it does not return a logit for each class.
+        UserError: the model does not take such images, or does not return a logit for each class.
     """
     with torch.device("meta"):
         model = registry.build(config, classes, seed=0, resolution=sides[-1]).train(training)
@@ -51,11 +59,12 @@ def check_forward(
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
                 raise UserError(
                     f"model.family: {config.family} does not take images of {side} pixels "
-                    f"({reason}): set dataset.resolution and start_resolution, or choose another."
+                    f"({reason}): set dataset.resolution and dataset.start_resolution, or choose "
+                    "another family."
                 ) from error
             if not isinstance(logits, torch.Tensor) or logits.shape != (images, classes):
                 shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
                 raise UserError(
                     f"model.family: {config.family} returns {shape} for {images} images instead of "
-                    f"a logit for each of {classes} classes: choose another."
+                    f"a logit for each of {classes} classes: choose another family."
                 )

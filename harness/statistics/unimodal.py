@@ -186,8 +186,14 @@ def optimum(log: Evidence, ends: tuple[float, float], bracket: tuple[float, floa
     return Optimum(at, low, high, ends)
 
 
-def drift(sizes: Sequence[Evidence], ranks: Sequence[float]) -> Drift:
+def drift(
+    sizes: Sequence[Evidence], ranks: Sequence[float], draws: Sequence[int] | None = None
+) -> Drift:
     """Return the drift of the optimum per step of rank, over sizes that are independent.
+
+    `draws` has a number for each size. Sizes with the same number take the same random numbers, as
+    if they had one error in common; then more of them do not make the drift more certain. By
+    default all sizes are independent.
 
     The drift is the slope of the least-squares line of the optima over `ranks`, which sum to 0
     (within each stratum, where there are several). It is computed twice: with one exponent for all
@@ -197,7 +203,8 @@ def drift(sizes: Sequence[Evidence], ranks: Sequence[float]) -> Drift:
     log = np.stack(sizes)  # [sizes, exponents, positions]
     generator = np.random.default_rng(3)
     # both analyses take these numbers, so that they differ in the exponents only
-    uniform = generator.random((len(sizes), DRAWS))
+    number = np.arange(len(sizes)) if draws is None else np.asarray(draws)
+    uniform = generator.random((number.max() + 1, DRAWS))[number]
     by_exponent = logsumexp(log, axis=2)  # [sizes, exponents]
     common = _normalised(by_exponent.sum(axis=0) + LOG_PRIOR)
     exponent = generator.choice(len(EXPONENTS), DRAWS, p=common)

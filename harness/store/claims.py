@@ -1,9 +1,9 @@
 """Claims: at most one worker trains a stage at a time, on any shared POSIX folder.
 
-A claim is a file that is created atomically. Its owner touches it regularly: the heartbeat. When
-the heartbeat stops for `STALE_SECONDS`, or the owner's process is known to be dead, another worker
-may take the claim over. Ages are differences between times of the file system, so the clocks of
-two nodes need not agree.
+A claim is a file that is created atomically. Its owner, a process, touches it regularly: the
+heartbeat. If there was no heartbeat for `STALE_SECONDS`, or if the owner is known to be dead,
+another worker may take the claim over. Ages are differences between times of the file system, so
+the clocks of two nodes need not agree.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 120.0
 """Longer than any pause of a healthy owner, for example on a slow file system or in a long step."""
 LEFTOVER_SECONDS = 3600.0
-MOST = 2**31 - 1  # the largest PID and attempt
+"""Age after which a temporary file must be that of a writer that was killed."""
+INT32_MAX = 2**31 - 1  # the largest valid PID and number of an attempt
 
 
 class ClaimLost(Exception):
@@ -34,21 +35,22 @@ class ClaimLost(Exception):
 
 
 class _ClaimFile(Record):
-    """The content of a claim file. The token becomes a part of a path."""
+    """The content of a claim file, which describes the owner."""
 
-    token: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    token: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]  # strict, because it is used in a path
     job: Annotated[str, Field(max_length=200)]
-    attempt: Annotated[int, Field(ge=0, le=MOST)]
-    log: str = ""  # the file that its owner writes to, from the store
-    boot: str = ""  # `_pid_space` of its owner; in older versions the boot alone, equal to none
-    pid: Annotated[int, Field(gt=0, le=MOST)]
-    started: str | None = None
+    attempt: Annotated[int, Field(ge=0, le=INT32_MAX)]
+    log: str = ""  # path of the owner's log file, relative to the store
+    boot: str = ""  # the owner's `_pid_space`; the text of older versions never equals one
+    pid: Annotated[int, Field(gt=0, le=INT32_MAX)]
+    started: str | None = None  # `process_start` of the owner
 
 
 def _pid_space() -> str:
     """Return a name for this machine's boot and this process's PID and time namespaces.
 
-    A PID and its start time have a meaning only within these. '' where they cannot be found out.
+    A PID and its start time can be compared only with those of the same name. The name is '' if the
+    namespaces cannot be read.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -61,9 +63,9 @@ def _pid_space() -> str:
 def _stat(pid: int) -> list[str] | None:
     """Return the fields of /proc/PID/stat from the process's state on; None if it cannot be read.
 
-    Also None where /proc is that of another PID namespace, as in a container that did not mount its
-    own: there PID is the number of another process. The files begin with the name of a process,
-    which may be any bytes.
+    The result is also None if /proc belongs to another PID namespace, as in a container that did
+    not mount its own /proc. There the same PID is another process. Both files contain the name of
+    a process, which may be any bytes.
     """
     try:
         status = Path("/proc/self/status").read_text(errors="replace")
@@ -76,22 +78,23 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def process_start(pid: int) -> str:
-    """Return a process's start time in clock ticks since boot; '' if it cannot be found out."""
+    """Return a process's start time in clock ticks since boot; '' if it cannot be read."""
     fields = _stat(pid)
     return "" if fields is None else fields[19]
 
 
 def has_ended(pid: int, started: str) -> bool:
-    """Return whether the process of this PID namespace that started then is known to have ended.
+    """Return whether the process with this PID and start time is known to have ended.
 
-    PIDs are reused, but PID and start time together name one process. Where /proc hides a process
-    of another user, only its PID is known.
+    The process must be of this PID namespace. PIDs are reused, so only PID and start time together
+    identify a process. If the start time is unknown ('') or /proc hides the process, the PID alone
+    decides.
     """
     try:
-        os.kill(pid, 0)  # sends nothing
+        os.kill(pid, 0)  # signal 0 only checks that the process exists
     except ProcessLookupError:
         return True
-    except PermissionError:  # it is another user's
+    except PermissionError:  # the process exists, and another user owns it
         pass
     fields = _stat(pid)
     return fields is not None and (fields[0] == "Z" or (started != "" and fields[19] != started))
@@ -105,12 +108,12 @@ class ClaimState:
     job: str
     attempt: int
     age: float  # seconds since the last heartbeat
-    dead: bool  # its process is known to be gone
-    log: str = ""  # the file that its owner writes to
+    dead: bool  # the owner is known to have ended
+    log: str = ""  # path of the owner's log file, relative to the store
 
     @property
     def live(self) -> bool:
-        """Whether its owner must be assumed to be working."""
+        """Whether the owner may still be working."""
         return not self.dead and self.age < STALE_SECONDS
 
     def may_be_taken(self, job: str, attempt: int) -> bool:
@@ -119,9 +122,10 @@ class ClaimState:
 
 
 def _server_now(folder: Path) -> float:
-    """Return the time of the file system's clock; the local clock if no file can be created.
+    """Return the time of the file system's clock, or of the local clock if no file can be created.
 
-    An unnamed temporary file is tried first, because it leaves no trace. NFS has no such files.
+    The time is that of a new file. An unnamed temporary file is tried first, because it leaves no
+    trace. NFS does not support such files.
     """
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY)
@@ -143,23 +147,24 @@ def _server_now(folder: Path) -> float:
 def _age(path: Path) -> float:
     """Return the seconds since a file was last touched, by the clock of its file system.
 
-    A time in the future is as far from now: it is the mark of a clock that was wrong, and must not
-    count as fresh until then.
+    For a time in the future, the result is the distance from now. The clock was wrong when it set
+    that time, and the file must not count as fresh until then.
     """
     return abs(_server_now(path.parent) - path.lstat().st_mtime)
 
 
 def remove_leftovers(folder: Path, is_claimed: bool = False) -> None:
-    """Remove temporary files that no writer has touched for an hour: theirs were killed.
+    """Remove temporary files of writers that were killed: those older than `LEFTOVER_SECONDS`.
 
-    A folder of a stage that this process has claimed has no other writers, but workers that look at
-    the claim: all other temporary files are removed.
+    In the folder of a stage that this process has claimed, other workers write temporary files for
+    claims only. So all other temporary files are left by an earlier owner, and are removed at any
+    age.
     """
     for pattern in (".*.tmp", "claim.takeover.*"):
         for path in folder.glob(pattern):
-            is_ours = is_claimed and not path.name.startswith((".claim.", ".now.", "claim."))
+            is_of_a_claim = path.name.startswith((".claim.", ".now.", "claim."))
             with contextlib.suppress(OSError):
-                if is_ours or _age(path) > LEFTOVER_SECONDS:
+                if (is_claimed and not is_of_a_claim) or _age(path) > LEFTOVER_SECONDS:
                     path.unlink()
 
 
@@ -177,7 +182,7 @@ def look(folder: Path) -> ClaimState | None:
     except FileNotFoundError:
         return None
     except Damaged:
-        # Its writer died between create and write, or it is a link, a folder or another's file.
+        # Its writer died before it had written the content, or it is not a claim file at all.
         return ClaimState("", "", 0, age, dead=age > HEARTBEAT_SECONDS)
     is_local = claim.boot != "" and claim.boot == _pid_space()
     dead = is_local and has_ended(claim.pid, claim.started or "")
@@ -185,7 +190,7 @@ def look(folder: Path) -> ClaimState | None:
 
 
 class Claim:
-    """A claim that this process holds; `previous` is the owner it was taken from."""
+    """A claim that this process holds; `previous` is the claim that it took over, if any."""
 
     def __init__(self, folder: Path, token: str, previous: ClaimState | None = None):
         self.path = folder / "claim"
@@ -199,7 +204,7 @@ class Claim:
             return
         self._last = time.monotonic()
         self.verify()
-        with contextlib.suppress(OSError):  # full or read-only for a moment: tried again soon
+        with contextlib.suppress(OSError):  # if the disk is full or read-only, the next one may do
             os.utime(self.path, follow_symlinks=False)
 
     def verify(self) -> None:
@@ -208,7 +213,7 @@ class Claim:
             token = _read(self.path).token
         except (FileNotFoundError, Damaged) as error:
             raise ClaimLost(f"{self.path} is gone") from error
-        except OSError:  # the file system is unavailable for a moment, which proves nothing
+        except OSError:  # an unavailable file system does not mean that the claim is lost
             return
         if token != self.token:
             raise ClaimLost(f"{self.path} was taken over by another worker")
@@ -223,9 +228,10 @@ class Claim:
 def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim | None:
     """Claim the stage of `folder` for this process; return None while another process has it.
 
-    A claim of an earlier attempt of the same job is dead, since SLURM never runs two attempts of a
-    job at once. A stale or dead claim is taken over under a lock file that is named after its
-    token: of many workers that try, exactly one replaces exactly that claim. Raises CannotWrite.
+    A claim of an earlier attempt of the same job counts as dead, because SLURM never runs two
+    attempts of a job at once. A stale or dead claim is taken over under a lock file that is named
+    after the claim's token. So exactly one of many workers that try replaces exactly that claim.
+    Raises CannotWrite.
     """
     claim = _ClaimFile(
         token=uuid.uuid4().hex,
@@ -240,24 +246,27 @@ def try_claim(folder: Path, job: str, attempt: int = 0, log: str = "") -> Claim 
     path = folder / "claim"
     if create(path, content):
         return Claim(folder, claim.token)
-    seen = look(folder)
-    if seen is None or not seen.may_be_taken(job, attempt):
+    current = look(folder)
+    if current is None or not current.may_be_taken(job, attempt):
         return None
-    lock = folder / f"claim.takeover.{seen.token}"
+    lock = folder / f"claim.takeover.{current.token}"
     if not create(lock, content):
-        with contextlib.suppress(OSError):  # left by a worker that died during its takeover
+        with contextlib.suppress(OSError):  # a worker that died during its takeover left the lock
             if problem := misplaced(lock):
                 move_aside(lock, problem)
             elif _age(lock) > STALE_SECONDS:
                 lock.unlink()
         return None
     try:
-        again = look(folder)
-        if again is None or again.token != seen.token or not again.may_be_taken(job, attempt):
+        # Another worker may have taken the claim over before this one had the lock.
+        locked = look(folder)
+        if locked is None or locked.token != current.token:
+            return None
+        if not locked.may_be_taken(job, attempt):
             return None
         if problem := misplaced(path):
             move_aside(path, problem)
         atomic_write(path, content)
     finally:
         lock.unlink(missing_ok=True)
-    return Claim(folder, claim.token, seen)
+    return Claim(folder, claim.token, current)

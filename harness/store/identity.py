@@ -1,4 +1,4 @@
-"""The ids of stages and trials: hashes of their full resolved scientific configs."""
+"""The ids of stages and trials: hashes of their resolved scientific configs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _ENCODER = json.JSONEncoder(
 def canonical_json(value: Any) -> str:
     """Return JSON text that is equal for equal values.
 
-    Keys are sorted, there are no spaces, floats have the shortest form that reads back exactly.
-    NaN and infinities raise ValueError.
+    Keys are sorted, and there are no spaces. A float has the shortest text that reads back as the
+    same float. NaN and infinities raise ValueError.
     """
     return _ENCODER.encode(value)
 
@@ -42,9 +42,14 @@ def digest(value: Any) -> str:
 def stage_id(config: StageConfig) -> str:
     """Return the id of a stage.
 
-    The hash includes fields at their defaults, so another default gives another id.
+    The hash includes fields that have their defaults, so a change of a default changes the id.
     """
-    return digest(config.model_dump(mode="json"))
+    return digest(identity(config))
+
+
+def identity(config: StageConfig) -> dict[str, Any]:
+    """Return what a stage's id is the hash of, as JSON values; `config.json` holds it."""
+    return config.model_dump(mode="json", exclude={"continues"})
 
 
 def trial_id(config: TrialConfig) -> str:

@@ -1,6 +1,6 @@
-"""With which code, packages and settings a stage was trained: recorded beside its config.
+"""Record with which code, packages and settings a stage was trained, in a file beside its config.
 
-Rows of one table are compared in these facts, and a table warns where they differ.
+The analysis compares these records, and warns if the rows of one table differ in them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RECORDED = {
     "world_size": "ranks",
     "micro_batch_size": "per rank, where set",
     "loader": "the loader that read the images",
-    "stored": "how a writer changed them: sizes, JPEG quality, images left out; or original",
+    "stored": "how the images were changed when written: sizes, quality, omissions; or original",
     "split_hash": "digest of the ids of the images in train, validation and test",
     "memory_format": "contiguous or channels_last",
     "device": "cpu, or the GPU's name",
@@ -39,21 +39,21 @@ RECORDED = {
     "torch": "version",
     "deepspeed": "version",
 }
-"""Columns of a row that say how its last stage was trained, and what they mean.
+"""Columns of a row that state how its last stage was trained, with their meanings.
 
-The keys of a record have the same names; versions of packages are under its key `packages`.
+A record has keys of the same names, except that versions of packages are under its key `packages`.
 """
 SOURCE = Path(__file__).resolve().parent.parent
 USED = ("augment", "compress", "data", "models", "train", "rng.py", "fields.py", "schema.py")
-"""Files of the source that can change a number; the others plan, schedule, store or print."""
+"""Source files and folders that can change a number; the others plan, schedule, store or print."""
 OPTIONAL = ("augment/ops.py", "compress/methods/", "compress/surplus/", "models/families/")
-"""Files of these that a stage does not use cannot have changed its numbers."""
-PLUGIN = "plugin "  # before the name of a plug-in file among the source files of a record
+"""Of these source files, only those that a stage uses can have changed its numbers."""
+PLUGIN = "plugin "  # prefix of a plug-in file's name among the source files of a record
 
 
 @functools.cache
 def _source_files() -> dict[str, str]:
-    """Return 12 hex digits of the SHA-256 of each file that can change a number, by its path."""
+    """Return 12 hex digits of the SHA-256 of each file in `USED`, by its path."""
     paths = [path for name in USED for path in (SOURCE / name, *(SOURCE / name).rglob("*.py"))]
     return {
         path.relative_to(SOURCE).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -78,8 +78,9 @@ def code_version() -> str:
 def commit() -> str | None:
     """Return the commit of the checkout that runs, with `+changes` if `harness` has changes.
 
-    New files in `harness` are changes too, other files of the checkout are not. For a snapshot
-    (`cluster/launch_folder.py`), this is the commit that it was taken from. None without git.
+    A new file in `harness` is a change too. Files outside of `harness` are not considered. For a
+    snapshot (`cluster/launch_folder.py`), the result is the commit that the snapshot was taken
+    from. It is None without git.
     """
     snapshot = SOURCE.parent / "snapshot.json"
     if snapshot.exists():
@@ -116,16 +117,17 @@ def versions() -> dict[str, str]:
 def record(folder: Path, modules: Collection[str], facts: dict[str, Any]) -> None:
     """Add a record of this run to `provenance.json`, unless it equals the last record.
 
-    `modules` are the optional ones that the stage uses, and `facts` has the entries of `RECORDED`
-    that only the trainer knows. Code and package versions are added here, and the name and hash of
-    each plug-in file.
+    `modules` are the names of the optional modules that the stage uses, and `facts` has the entries
+    of `RECORDED` that only the trainer knows. This function adds the code, the versions of packages
+    and the name and hash of each plug-in file.
     """
     used = {name.removeprefix("harness.").replace(".", "/") + ".py" for name in modules}
     files = {f: sha for f, sha in _source_files().items() if f in used or not is_optional(f)}
+    plugins = load_plugins()
+    files |= {f"{PLUGIN}{p.path.name}": p.sha256[:12] for p in plugins if p.module in modules}
     entry = {"code": code_version(), "commit": commit(), "packages": versions(), **facts}
     entry["files"] = files
-    if plugins := load_plugins():
-        files |= {f"{PLUGIN}{p.path.name}": p.sha256[:12] for p in plugins if p.module in modules}
+    if plugins:
         entry["plugins"] = [{"file": p.path.name, "sha256": p.sha256} for p in plugins]
     path = folder / "provenance.json"
     earlier = []
@@ -158,16 +160,16 @@ class _Provenance(Record):
 
 def recorded(record: Mapping[str, Any], column: str) -> Any:
     """Return the value of one of the columns in `RECORDED`; None if the record lacks it."""
-    packages = record.get("packages")
-    source = record if column not in PACKAGES else packages if isinstance(packages, dict) else {}
-    value = source.get(column)
+    source: Any = record.get("packages") if column in PACKAGES else record
+    value = source.get(column) if isinstance(source, Mapping) else None
     return value if isinstance(value, str | int | float) else None
 
 
 def differing_files(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the source files of which two or more records had different contents.
+    """Return the source files whose contents differ between the records.
 
-    Also those that some records lack, such as new ones, but not optional ones: these were not used.
+    A file that some records lack, for example a new one, differs too. An optional file does not:
+    the stages of these records did not use it.
     """
     recorded_files = [files for entry in records if (files := source_files(entry))]
     differing = set()

@@ -1,7 +1,7 @@
 """Read and seal the small files of a store, which may be damaged or come from another person.
 
-Whatever such a file holds, reading it ends in checked values or in `Damaged`. A link in the place
-of a file is damage, because it may lead to a file of another stage or another user.
+Reading a file returns checked values or raises `Damaged`, whatever the file contains. A link in the
+place of a file counts as damage, because it may lead to a file of another stage or another user.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.files import Damaged, write_json
 from harness.store.identity import canonical_json
 
-LONGEST = 1 << 30  # bytes of a record; a file without blocks may seem longer than the memory
+LONGEST = 1 << 30  # bytes of a record file; a sparse file may have a size above the memory
 DIGEST = "sha256"
-"""Key of a sealed record: the SHA-256 of the canonical JSON of all its other keys."""
+"""Key of a sealed record whose value is the SHA-256 of the canonical JSON of all other keys."""
 Count = Annotated[int, Field(ge=0, le=10**30)]
 Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 Seconds = Annotated[float, Field(ge=0, le=1e15)]
@@ -41,10 +41,10 @@ M = TypeVar("M", bound=Record)
 def read_bytes(path: Path, follow_links: bool = False, longest: float = math.inf) -> bytes:
     """Return the content of a regular file.
 
-    Raises FileNotFoundError, or Damaged where a link, a folder, a pipe or a device is in its place,
-    where its mode lets nobody read it, and where it has more than `longest` bytes.
+    Raises FileNotFoundError. Raises Damaged if a link, a folder, a pipe or a device is in its
+    place, if its mode lets nobody read it, or if it has more than `longest` bytes.
     """
-    # O_NONBLOCK: a pipe without a writer would be waited for
+    # without O_NONBLOCK, opening a pipe would wait for a writer
     flags = os.O_RDONLY | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)
@@ -67,9 +67,9 @@ def read_bytes(path: Path, follow_links: bool = False, longest: float = math.inf
 
 
 def misplaced(path: Path, is_folder: bool = False) -> str | None:
-    """Return what is wrong with the kind or mode of an entry of a stage's folder, or None.
+    """Return what is wrong with the kind or mode of a file or folder, or None.
 
-    Also None if there is no such entry.
+    The result is also None if `path` does not exist.
     """
     try:
         mode = path.lstat().st_mode
@@ -96,7 +96,7 @@ def parse_json(data: bytes) -> Any:
         )
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if b"\\ud" in data.lower():  # the escape of half a surrogate pair is valid JSON
+    if b"\\ud" in data.lower():  # half a surrogate pair is valid JSON, and cannot be encoded
         canonical_json(value).encode()
     return value
 
@@ -113,7 +113,10 @@ def _integer(text: str) -> int:
 
 
 def read_json(path: Path, follow_links: bool = False) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises FileNotFoundError, or Damaged if it is not one."""
+    """Return the JSON object in a file.
+
+    Raises FileNotFoundError, or Damaged if the file does not contain a JSON object.
+    """
     try:
         value = parse_json(read_bytes(path, follow_links, LONGEST))
     except ValueError as error:
@@ -126,7 +129,7 @@ def read_json(path: Path, follow_links: bool = False) -> dict[str, Any]:
 def read_lines(path: Path, model: type[Record] = Record) -> list[dict[str, Any]]:
     """Return the objects of a JSON-lines file that fit `model`, without incomplete lines.
 
-    A missing or damaged file has none.
+    The list is empty for a missing or damaged file.
     """
     try:
         lines = read_bytes(path, longest=LONGEST).splitlines()
@@ -157,15 +160,16 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with its digest, by which `check_seal` finds a changed number."""
+    """Return a record with its digest, by which `check_seal` detects a changed value."""
     return {**value, DIGEST: _digest(value)}
 
 
 def check_seal(path: Path, value: Mapping[str, Any], old_keys: Collection[str]) -> None:
     """Raise Damaged if a record is not what was written.
 
-    Older versions wrote records without a digest, and with `old_keys` only. Those are accepted. One
-    with another key is not, because that key may be a damaged name of the digest.
+    Older versions wrote records without a digest, and with `old_keys` only. Such records are
+    accepted. A record without a digest that has another key is not accepted, because that key may
+    be the damaged name of the digest.
     """
     if DIGEST in value:
         content = {key: item for key, item in value.items() if key != DIGEST}

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,8 +28,8 @@ from harness.errors import UserError
 from harness.files import Damaged, create, make_folder, move_aside, write_json
 from harness.schema import StageConfig
 from harness.states import FINISHED
-from harness.store.claims import MOST, Claim, remove_leftovers
-from harness.store.identity import STAGE_ID, digest, stage_id
+from harness.store.claims import INT32_MAX, Claim, remove_leftovers
+from harness.store.identity import STAGE_ID, digest, identity, stage_id
 from harness.store.records import (
     LONGEST,
     Count,
@@ -51,9 +51,9 @@ OLD_RESULT_KEYS = (
     "train", "weights_sha256",
 )  # fmt: skip
 """Keys of the results that were written before results had a digest."""
-CORRECT_DIGEST = "correct_sha256"
-FOLDERS = ("checkpoint", "failures")
-ASIDE = re.compile(r"\.(damaged|replaced)-[0-9]+$")
+CORRECT_DIGEST = "correct_sha256"  # key of a result: `Store.correct_digest` of its stage
+FOLDERS = ("checkpoint", "failures")  # inside the folder of a stage
+ASIDE = re.compile(r"\.(damaged|replaced)-[0-9]+$")  # names of entries that were moved aside
 CHECKPOINT = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,14})\.pt")  # as the trainer names them
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -83,7 +83,7 @@ class Store:
         return self.root / "stages" / stage[:2] / stage
 
     def sweep_folder(self, name: str) -> Path:
-        """Return the folder of a sweep. Raises UserError where it could be outside of the store."""
+        """Return the folder of a sweep. Raises UserError if it could be outside of the store."""
         if not SWEEP_NAME.fullmatch(name):
             raise UserError(
                 f"{name!r} is not a valid name of a sweep: use letters, digits, '.', '_' and '-', "
@@ -115,6 +115,15 @@ class Store:
         path = self.folder(stage) / "checkpoint" / "final.pt"
         return _is_file(path) and not path.parent.is_symlink()
 
+    def has_start(self, config: StageConfig) -> bool:
+        """Return whether the store has what a stage starts from, if it starts from another one.
+
+        That is the final weights of its parent, or the last checkpoint of the stage it continues.
+        """
+        if config.continues is not None:
+            return self.newest_step(config.continues.stage) > 0
+        return config.parent is None or self.has_weights(config.parent)
+
     def newest_step(self, stage: str) -> int:
         """Return the optimizer steps of the newest checkpoint; 0 if there is none."""
         return max(checkpoint_steps(self.folder(stage)), default=0)
@@ -122,8 +131,8 @@ class Store:
     def result(self, stage: str) -> dict[str, Any]:
         """Return the stage's result, after checking its digest and the id of its config.
 
-        Raises FileNotFoundError if the stage is not done, or Damaged if a file is not valid, or if
-        the stage's folder is not a folder of the store.
+        Raises FileNotFoundError if the stage is not done, and Damaged if a file is not valid or a
+        link is in the place of the stage's folder.
         """
         folder = self.folder(stage)
         if problem := misplaced(folder, is_folder=True):
@@ -149,15 +158,15 @@ class Store:
             config_id = digest(read_json(path))
         except Damaged as error:
             return str(error)
-        return (
-            None if config_id == stage else f"{path} does not match its stage: has id {config_id}"
-        )
+        if config_id == stage:
+            return None
+        return f"{path} does not match its stage: has id {config_id}"
 
     def set_aside(self, stage: str, why: str, kind: str = "damaged") -> None:
-        """Move the stage's result aside, so that it is trained again.
+        """Move the stage's result aside, so that the stage is trained again.
 
-        A config that does not match the stage is moved, too. `why` is the reason for the result.
-        `kind` is "replaced" for a result that is not damaged but has to be computed again.
+        A config that does not match the stage is moved, too. `why` is the printed reason for moving
+        the result. `kind` is "replaced" if the result is not damaged but must be computed again.
         """
         folder = self.folder(stage)
         if os.path.lexists(folder / "result.json"):
@@ -167,9 +176,9 @@ class Store:
                 move_aside(folder / "config.json", problem)
 
     def replace_folder(self, stage: str) -> bool:
-        """Move aside a link or file in the place of a stage's folder; return whether it was there.
+        """Move aside a link or file in the place of a stage's folder; return whether there was one.
 
-        A link leads to the folder of another stage or user, which must not be changed.
+        A link may lead to the folder of another stage or user, which must not be changed.
         """
         folder = self.folder(stage)
         problem = misplaced(folder, is_folder=True)
@@ -178,9 +187,10 @@ class Store:
         return problem is not None
 
     def clean(self, stage: str) -> None:
-        """Move aside links, and entries of a wrong kind, in a stage that this process has claimed.
+        """Move links and entries of a wrong kind out of the way of later writes to a stage.
 
-        So no later write goes to another place. Temporary files of killed writers are removed.
+        A write through a link would change a file outside of the stage. Temporary files of killed
+        writers are removed. This process must hold the claim of the stage.
         """
         folder = self.folder(stage)
         for parent in (folder, *(folder / name for name in FOLDERS)):
@@ -192,7 +202,7 @@ class Store:
                     move_aside(path, problem)
 
     def damaged_files(self, stages: Iterable[str]) -> set[Path]:
-        """Return all damaged files of these stages that have been moved aside until now."""
+        """Return the damaged files of these stages that have been moved aside."""
         files: set[Path] = set()
         for stage in stages:
             folder = self.folder(stage)
@@ -210,7 +220,7 @@ class Store:
             if (problem := self._config_problem(stage)) is None:
                 return folder
             move_aside(path, problem)
-        write_json(path, config.model_dump(mode="json"))
+        write_json(path, identity(config))
         return folder
 
     def finish(self, stage: str, claim: Claim, result: dict[str, Any]) -> None:
@@ -223,14 +233,17 @@ class Store:
         write_sealed(self.folder(stage) / "result.json", content)
 
     def correct_digest(self, stage: str) -> str | None:
-        """Return the SHA-256 of `correct.npz`; a stage that diverged has none."""
+        """Return the SHA-256 of `correct.npz`, or None if the file is missing or damaged.
+
+        A stage that diverged has no such file.
+        """
         with contextlib.suppress(FileNotFoundError, Damaged):
             content = read_bytes(self.folder(stage) / "correct.npz", longest=LONGEST)
             return hashlib.sha256(content).hexdigest()
         return None
 
     def failures(self, stage: str) -> list[dict[str, Any]]:
-        """Return the stage's failures, oldest first. Each has a class and a message."""
+        """Return the stage's records of failures, oldest first. Each has a class and a message."""
         folder = self.folder(stage) / "failures"
         if problem := misplaced(folder, is_folder=True):
             return [{"class": UNREADABLE, "message": problem, "time": 0.0}]
@@ -256,20 +269,24 @@ class Store:
             number += 1
 
     def relative(self, path: str | Path) -> str:
-        """Return a path inside of the store without the store's place, which may change."""
+        """Return `path` relative to the store, so that it stays valid if the store is moved.
+
+        A path outside of the store is returned as an absolute path.
+        """
         path = Path(path).resolve()
         root = self.root.resolve()
         return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
     def own_log(self, name: object) -> Path | None:
-        """Return the log of a sweep that `name` means, a path that was read from a file of a store.
+        """Return the path of a sweep's log in this store, given the path in a record.
 
-        It starts at the store, or is absolute in records of older versions. These are looked for
-        where the store is now, because it may have been moved. Returns None for any other path: the
-        caller prints the file, and a store of another person may name private files of this user.
+        The path in a record is relative to the store. In records of older versions it is absolute,
+        and the store may have been moved since. So only the part from `sweeps/` on is used. Returns
+        None for a path that does not lead to a log of this store. The caller prints the file, and a
+        record that another person wrote could name a private file of this user.
         """
         parts = Path(name).parts if isinstance(name, str | Path) else ()
-        starts = [
+        starts = [  # of `sweeps/NAME/logs`
             i for i, part in enumerate(parts) if part == "sweeps" and "logs" in parts[i + 2 : i + 3]
         ]
         if not starts:
@@ -277,18 +294,31 @@ class Store:
         root = self.root.resolve()
         try:
             path = root.joinpath(*parts[starts[-1] :]).resolve()
-            sweeps, _, logs, *_ = path.relative_to(root).parts
-            is_readable = path.is_file() or path.is_dir() or not path.exists()  # not a pipe
+            sweeps, _, logs, *_ = path.relative_to(root).parts  # links and `..` are resolved
+            is_readable = path.is_file() or path.is_dir() or not path.exists()  # so not a pipe
         except (OSError, ValueError, RuntimeError):
             return None
         return path if (sweeps, logs) == ("sweeps", "logs") and is_readable else None
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps at which the stage in `folder` was saved, newest first."""
+    """Return the optimizer steps of the checkpoints in a stage's folder, newest first."""
     names = (path.name for path in (folder / "checkpoint").glob("step-*.pt"))
     matches = map(CHECKPOINT.fullmatch, names)
     return sorted((int(match[1]) for match in matches if match), reverse=True)
+
+
+def gpu_seconds(result: Mapping[str, Any]) -> float:
+    """Return the device-seconds of a stage's whole training, with those of what it continued."""
+    own: float = result["timing"]["gpu_seconds"]
+    continued = result.get("continued")
+    return own if continued is None else own + continued["gpu_seconds"]
+
+
+def own_epochs(result: Mapping[str, Any], epochs: int) -> int:
+    """Return how many of a stage's `epochs` were trained in the time that its result has."""
+    continued = result.get("continued")
+    return epochs if continued is None else epochs - continued["epoch"]
 
 
 def _is_file(path: Path) -> bool:
@@ -313,8 +343,20 @@ class _Counts(Record):
     macs_nonzero: Count | None = None
 
 
+class Continued(Record):
+    """The stage that another one continued; `gpu_seconds` are all that were spent until then."""
+
+    stage: Annotated[str, Field(pattern=f"^{STAGE_ID.pattern}$")]
+    epoch: Count
+    gpu_seconds: Seconds
+
+
 class _Result(Record):
-    """What is read of a result."""
+    """The keys of a result that are checked when it is read.
+
+    A stage that continued another one has the counts of its whole training, since the first epoch,
+    but the time of its own part.
+    """
 
     stage: str
     status: str
@@ -326,17 +368,18 @@ class _Result(Record):
     examples: Count | None = None
     train_macs: Number | None = None
     sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
+    continued: Continued | None = None
 
 
 class _Failure(Record):
-    """What is read of the record of a failure."""
+    """The keys of a record of a failure that are checked when it is read."""
 
     class_: str = Field(alias="class")
     message: str
     step: Count | None = None
-    micro_batch_size: Annotated[int, Field(gt=0, le=MOST)] | None = None
+    micro_batch_size: Annotated[int, Field(gt=0, le=INT32_MAX)] | None = None
     job: str | None = None
-    attempt: Annotated[int, Field(ge=0, le=MOST)] | None = None
+    attempt: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
     again: bool = False
 
 

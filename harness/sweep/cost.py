@@ -26,7 +26,8 @@ from harness.schema import DatasetConfig, ModelConfig, StageConfig, StageSurplus
 from harness.states import UNDER_WAY, StageState
 from harness.store.identity import digest
 from harness.store.records import Count, Record, Seconds, read_json
-from harness.sweep.plan import Joins, Plan
+from harness.store.store import own_epochs
+from harness.sweep.plan import Joins, Plan, lineage, without_trunk
 
 MEMORY_SHARE = 0.8  # of a device's memory that a gang may fill
 LARGEST_GANG = 8
@@ -155,14 +156,15 @@ def seconds_per_epoch(
         if result and states[stage].name == "done":
             seconds, epochs = sums.get(size_key(config), (0.0, 0))
             spent = result["timing"]["gpu_seconds"]
-            sums[size_key(config)] = (seconds + spent, epochs + config.recipe.epochs)
+            own = own_epochs(result, config.recipe.epochs)
+            sums[size_key(config)] = (seconds + spent, epochs + own)
     return rates | {size: seconds / epochs for size, (seconds, epochs) in sums.items() if epochs}
 
 
 def stage_seconds(config: StageConfig, rates: Mapping[Size, float]) -> float | None:
     """Return the estimated device-seconds of a stage, or None for a size without an estimate."""
     rate = rates.get(size_key(config))
-    return None if rate is None else rate * config.recipe.epochs
+    return None if rate is None else rate * config.own_epochs
 
 
 def _known_costs(
@@ -199,16 +201,36 @@ def describe_sharing(
 ) -> str:
     """Return a sentence with what sharing stages saves: epochs and, where known, device-hours."""
     rates = seconds_per_epoch(plan, states, store)
-    uses = Counter(stage for path in plan.paths.values() for stage in path)
+    uses = Counter(stage for path in plan.paths.values() for stage in without_trunk(plan, path))
     epochs, seconds = 0, 0.0
     for stage, config in plan.stages.items():
-        spared = (uses[stage] - 1) * config.recipe.epochs
+        spared = uses[stage] * config.recipe.epochs - config.own_epochs
         epochs += spared
         seconds += spared * rates.get(size_key(config), 0.0)
     if not epochs:
         return "no stage is shared"
     text = f"sharing saves {epochs:,} epochs of training"
     return f"{text}, {seconds / 3600:.2f} device-hours" if seconds else text
+
+
+def describe_trunks(plan: Plan) -> list[str]:
+    """Return a line with the epochs of dense stages that are cut into trunks; none without any."""
+    cut: dict[str, list[int]] = {}  # by the first stage: epochs, and those without trunks
+    for stage, config in plan.stages.items():
+        if config.parent is None:
+            *_, first = lineage(plan.stages, stage)
+            epochs = cut.setdefault(first, [0, 0])
+            epochs[0] += config.own_epochs
+            if config.recipe.schedule.name == "trunk":
+                epochs[1] += config.recipe.epochs
+    trunks = [(epochs, alone) for epochs, alone in cut.values() if epochs < alone]
+    if not trunks:
+        return []
+    total, alone = (sum(numbers) for numbers in zip(*trunks, strict=True))
+    is_uniform = len(set(trunks)) == 1
+    each = f" ({trunks[0][0]:,} instead of {trunks[0][1]:,} each)" if is_uniform else ""
+    count = f"{len(trunks):,} trunk(s) of several lengths"
+    return [f"  {count}: {total:,} epochs instead of {alone:,}{each}"]
 
 
 def describe_sizes(
@@ -232,11 +254,11 @@ def describe_sizes(
             continue
         text = f"  {describe_size(size)}: {len(to_go):,} stages to go"
         if size in rates:
-            epochs = sum(plan.stages[stage].recipe.epochs for stage in to_go)
+            epochs = sum(plan.stages[stage].own_epochs for stage in to_go)
             text += f", {rates[size] * epochs / 3600:.2f} device-hours"
         if results and size in measured:
             actual = sum(result["timing"]["gpu_seconds"] for result in results.values())
-            epochs = sum(plan.stages[stage].recipe.epochs for stage in results)
+            epochs = sum(own_epochs(r, plan.stages[s].recipe.epochs) for s, r in results.items())
             estimate = measured[size].seconds_per_epoch * epochs
             text += f"; spent {actual / 3600:.2f}, estimated by the pilot {estimate / 3600:.2f}"
         lines.append(text)

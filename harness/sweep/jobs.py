@@ -17,7 +17,15 @@ from harness.cluster_schema import ClusterConfig, ResourceRule
 from harness.run_schema import RunConfig
 from harness.schema import StageConfig, TrialConfig
 from harness.sweep.cost import Measurement, Size, join_rule, stage_seconds
-from harness.sweep.plan import Joins, Plan, gangs, grouped, lineage, stream_key, trees
+from harness.sweep.plan import (
+    Joins,
+    Plan,
+    dense_stage,
+    gangs,
+    grouped,
+    stream_key,
+    trees,
+)
 from harness.sweep.where import parse
 
 Seconds = Callable[[str], float | None]
@@ -65,10 +73,12 @@ def make_jobs(
     trees_of: dict[tuple[ResourceRule | None, int, bool], list[list[str]]] = {}
     after_of: dict[tuple[ResourceRule | None, int, bool], set[str]] = {}
     for tree in trees(plan, todo):
-        rule = _matching_rule(plan.stages[root(plan, tree[0])], cluster)
+        dense = {dense_stage(plan, stage) for stage in tree}
+        longest = max(dense, key=lambda stage: (plan.stages[stage].recipe.epochs, stage))
+        rule = _matching_rule(plan.stages[longest], cluster)
         factor = max(memory_factor(stage) for stage in tree)
-        parents = {parent for stage in tree if (parent := plan.stages[stage].parent)}
-        after = {held[parent] for parent in parents if parent in held}
+        origins = {origin for stage in tree if (origin := plan.stages[stage].origin)}
+        after = {held[origin] for origin in origins if origin in held}
         # one group for all trees that wait: `cluster.workers` limits the jobs of each group's array
         key = rule, factor, bool(after)
         trees_of.setdefault(key, []).append(tree)
@@ -84,12 +94,6 @@ def make_jobs(
         jobs = [gangs(plan, stages, joins) for stages in packed]
         groups.append(JobGroup(job_cluster, job_run, jobs, frozenset(after_of[key])))
     return groups
-
-
-def root(plan: Plan, stage: str) -> str:
-    """Return the dense stage that `stage` descends from."""
-    *_, root = lineage(plan.stages, stage)
-    return root
 
 
 def _matching_rule(

@@ -33,9 +33,10 @@ Config = TypeVar("Config", bound=Frozen)
 IDLE = {
     "sgd": ("betas",),
     "adamw": ("momentum", "nesterov"),
-    "cosine": ("milestones", "gamma"),
-    "step": ("final_share",),
-    "constant": ("milestones", "gamma", "final_share"),
+    "cosine": ("milestones", "gamma", "cooldown"),
+    "step": ("final_share", "cooldown"),
+    "constant": ("milestones", "gamma", "final_share", "cooldown"),
+    "trunk": ("milestones", "gamma", "final_share"),
 }
 """Keys without an effect, by the name of the optimizer or the schedule."""
 

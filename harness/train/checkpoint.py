@@ -1,6 +1,7 @@
 """Checkpoints of a stage, written atomically: the last two while it trains, its weights after.
 
-    checkpoint/step-00000123.pt          what every rank needs (one file; rank 0 writes)
+    checkpoint/step-00000123.pt          what every rank needs (one file; rank 0 writes); the last
+                                         one stays in a trunk stage that others continue
     checkpoint/step-00000123.rank1.pt    ZeRO 1: one more file per rank, its optimizer shard
     checkpoint/final.pt                  {"stage", "model", "masks"}: what children start from
                                          (and "rewind": early weights, where children rewind)
@@ -26,7 +27,7 @@ from pydantic import Field
 from harness.errors import UserError
 from harness.files import Damaged, atomic_write, make_folder, move_aside
 from harness.store.records import Count, Record, Seconds, check, misplaced, read_bytes
-from harness.store.store import checkpoint_steps
+from harness.store.store import Continued, checkpoint_steps
 from harness.train.distributed import World
 
 KEPT = 2
@@ -57,6 +58,7 @@ class _State(Record):
     macs_sum: Count
     judging_sum: Count
     seconds: Seconds
+    continued: Continued | None = None
 
 
 class _Step(Record):
@@ -170,24 +172,44 @@ def load_newest(
         for partial in checkpoints.glob(".*.tmp"):  # of a process that was killed
             _remove(partial)
     for step in world.broadcast(checkpoint_steps(folder)):
-        path = _file(folder, step)
-        value: dict[str, Any] = {}
-        problem = ""
-        try:
-            value = _read_step(path, stage, step)
-            if value["sharded"] != sharded or (sharded and value["world_size"] != world.size):
-                raise UserError(_cannot_continue(path, value, world, sharded))
-            if sharded and world.rank:
-                value = _read_step(_file(folder, step, world.rank), stage, step)
-            check(path, value["state"], _State)
-        except (Damaged, OSError) as error:
-            problem = str(error)
-        problems = [text for text in world.gather(problem) if text]
+        state, problems = _read_state(folder, stage, step, world, sharded)
         if not problems:
-            return step, value["state"]
+            return step, state
         if world.rank == 0:
-            move_aside(path, problems[0])
+            move_aside(_file(folder, step), problems[0])
     return None
+
+
+def load_end(folder: Path, stage: str, step: int, world: World, sharded: bool) -> dict[str, Any]:
+    """Return the state that a finished stage of `step` steps has kept for one that continues it.
+
+    Raises, on all ranks:
+        Damaged: the checkpoint is damaged or missing.
+        UserError: as of `load_newest`.
+    """
+    state, problems = _read_state(folder, stage, step, world, sharded)
+    if problems:
+        raise Damaged(problems[0])
+    return state
+
+
+def _read_state(
+    folder: Path, stage: str, step: int, world: World, sharded: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return this rank's state at `step`, and what is wrong with the files of any of the ranks."""
+    path = _file(folder, step)
+    value: dict[str, Any] = {}
+    problem = ""
+    try:
+        value = _read_step(path, stage, step)
+        if value["sharded"] != sharded or (sharded and value["world_size"] != world.size):
+            raise UserError(_cannot_continue(path, value, world, sharded))
+        if sharded and world.rank:
+            value = _read_step(_file(folder, step, world.rank), stage, step)
+        check(path, value["state"], _State)
+    except (Damaged, OSError) as error:
+        problem = str(error)
+    return value.get("state", {}), [text for text in world.gather(problem) if text]
 
 
 def _cannot_continue(path: Path, value: dict[str, Any], world: World, sharded: bool) -> str:
@@ -234,10 +256,15 @@ def read_final(folder: Path, stage: str, follow_links: bool = False) -> dict[str
         raise Damaged(f"{path} {reason}") from error
 
 
-def drop_steps(folder: Path) -> None:
-    """Delete the checkpoints that only an unfinished stage needs."""
+def drop_steps(folder: Path, keeps_last: bool = False) -> None:
+    """Delete the checkpoints that only an unfinished stage needs.
+
+    `keeps_last` keeps the last step of a stage that others continue.
+    """
+    kept = checkpoint_steps(folder)[:1] if keeps_last else []
     for path in (folder / "checkpoint").glob("step-*.pt"):
-        _remove(path)
+        if not any(path.name.startswith(f"step-{step:08d}.") for step in kept):
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

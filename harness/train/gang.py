@@ -20,12 +20,15 @@ from harness.train.distributed import World
 
 @dataclass(frozen=True)
 class Member:
-    """One stage of a gang: its id, its config, its folder in the store and its parent's folder."""
+    """One stage of a gang: its id, its config and its folder in the store.
+
+    `origin_folder` is that of the stage it starts from: its parent, or the one that it continues.
+    """
 
     stage_id: str
     config: StageConfig
     folder: Path
-    parent_folder: Path | None
+    origin_folder: Path | None
     teacher_store: Path | None = None  # the store that holds the teacher; None: `store`
 
     @property

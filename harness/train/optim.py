@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.schema import OptimizerConfig, RecipeConfig, ScheduleConfig
+from harness.sweep.trunk import cooldown_epochs
 
 
 def learning_rate(
@@ -17,7 +18,9 @@ def learning_rate(
     """Return the learning rate of `step` (0-based) of a stage of `steps`.
 
     Linear warm-up from 0 over `warmup_epochs`, whose first step has a rate above 0; then cosine to
-    `final_share` of the peak (Loshchilov and Hutter 2017), steps down by `gamma`, or constant.
+    `final_share` of the peak (Loshchilov and Hutter 2017), steps down by `gamma`, constant, or a
+    trunk: constant until the cool-down, and in it 1 - sqrt(share of the cool-down that has passed)
+    of the peak (Haegele et al. 2024, equation 1).
     """
     warmup = round(schedule.warmup_epochs * per_epoch)
     if step < warmup:
@@ -29,6 +32,11 @@ def learning_rate(
     if schedule.name == "step":
         passed = sum(step >= milestone * steps for milestone in schedule.milestones)
         return optimizer.lr * schedule.gamma**passed
+    if schedule.name == "trunk" and schedule.cooldown is not None:
+        length = round(cooldown_epochs(schedule.cooldown, steps / per_epoch) * per_epoch)
+        passed = step - (steps - length)
+        if passed > 0:
+            return optimizer.lr * (1 - math.sqrt(passed / length))
     return optimizer.lr
 
 

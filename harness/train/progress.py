@@ -23,6 +23,8 @@ class Progress:
     val_before: validation scores of a pruned stage before its first step.
     rewind_weights: weights of the epoch `rewind_epoch` of the dense stage, which children start
     from; is_rewound: whether this stage started from such early weights.
+    continued: the stage that this one continued, as in its result; `seconds` are then its own only,
+    while steps and multiply-adds are those of the whole training.
     """
 
     loss_sum: torch.Tensor
@@ -35,6 +37,7 @@ class Progress:
     val_before: dict[str, float] | None = None
     rewind_weights: dict[str, torch.Tensor] | None = None
     is_rewound: bool = False
+    continued: dict[str, Any] | None = None
 
     def end_epoch(self, world: World, steps: int) -> float:
         """Return the mean loss over all ranks and `steps` of an epoch, and start a new sum."""
@@ -55,6 +58,7 @@ class Progress:
             "macs_sum": self.forward_macs,
             "judging_sum": self.teacher_macs,
             "seconds": self.seconds,
+            "continued": self.continued,
         }
 
     def restore(self, step: int, state: dict[str, Any], world: World) -> None:
@@ -70,3 +74,4 @@ class Progress:
         self.rewind_weights, self.is_rewound = state["rewind"], state["rewound"]
         self.forward_macs, self.teacher_macs = state["macs_sum"], state["judging_sum"]
         self.seconds = state["seconds"]
+        self.continued = state.get("continued")  # checkpoints of older versions lack it

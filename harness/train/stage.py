@@ -15,8 +15,11 @@ from harness.compress import batchnorm
 from harness.compress import masks as pruning
 from harness.data.types import Batch, SplitName
 from harness.errors import UserError
+from harness.files import Damaged
 from harness.models.counts import count
 from harness.models.trial_forward import SINGLE, single_image
+from harness.store.records import read_json
+from harness.store.store import gpu_seconds
 from harness.train import checkpoint
 from harness.train.engine import make_engine
 from harness.train.engine_base import Engine
@@ -77,7 +80,7 @@ class Stage:
         """Return the engine, with the network at the newest checkpoint or at its first step."""
         run, world, network = self.gang.run, self.gang.world, self.network
         saved = checkpoint.load_newest(self.folder, self.id, world, self._is_sharded())
-        step, state = saved or (0, None)
+        step, state = saved or self._end_of_continued(member) or (0, None)
         if state is None:
             self._begin(member)
         else:
@@ -93,11 +96,31 @@ class Stage:
             self.progress.restore(step, state, world)
         return engine
 
+    def _end_of_continued(self, member: Member) -> tuple[int, dict[str, Any]] | None:
+        """Return step and state at the end of the stage that this one continues, if there is one.
+
+        Raises:
+            Damaged: its checkpoint or result is damaged or missing.
+            UserError: its optimizer was saved in other parts than this run has (ZeRO 1).
+        """
+        continues, folder = self.config.continues, member.origin_folder
+        if continues is None or folder is None:
+            return None
+        step = continues.epoch * self.gang.loader.steps_per_epoch
+        world = self.gang.world
+        state = checkpoint.load_end(folder, continues.stage, step, world, self._is_sharded())
+        try:
+            spent = gpu_seconds(read_json(folder / "result.json"))
+        except FileNotFoundError as error:  # another worker has just set it aside
+            raise Damaged(f"{error.filename} is missing") from error
+        continued = {**continues.model_dump(), "gpu_seconds": spent}
+        return step, {**state, "seconds": 0.0, "continued": continued}
+
     def _begin(self, member: Member) -> None:
         """Start from the parent's final weights, pruned; without a parent, from the seed."""
-        if member.parent_folder is None or self.config.parent is None:
+        if member.origin_folder is None or self.config.parent is None:
             return
-        parent = checkpoint.read_final(member.parent_folder, self.config.parent)
+        parent = checkpoint.read_final(member.origin_folder, self.config.parent)
         self.progress.rewind_weights = parent.get("rewind")
         self.progress.is_rewound = self.network.is_rewound
         self.network.start_from_parent(parent)
@@ -248,7 +271,10 @@ class Stage:
         progress, network = self.progress, self.network
         deployed, batch_size = network.deployed(), self.config.recipe.batch_size
         counts = count(deployed, self.gang.dataset.resolution, network.masks)
-        gpu_seconds = (progress.seconds + self.overhead_seconds) * self.gang.world.size
+        seconds = progress.seconds + self.overhead_seconds
+        continued = progress.continued
+        per_epoch = self.gang.loader.steps_per_epoch
+        own_steps = progress.step - (continued["epoch"] * per_epoch if continued else 0)
         return {
             "epochs": self.config.recipe.epochs,
             "steps": progress.step,
@@ -262,10 +288,11 @@ class Stage:
             "unpruned": network.pruner.unpruned,
             "val_before": progress.val_before,
             "split_hash": self.gang.dataset.split_hash,
+            "continued": continued,
             "timing": {
                 "seconds": progress.seconds,
-                "gpu_seconds": gpu_seconds,
-                "steps_per_second": progress.step / progress.seconds if progress.seconds else None,
+                "gpu_seconds": seconds * self.gang.world.size,
+                "steps_per_second": own_steps / progress.seconds if progress.seconds else None,
             },
         }
 

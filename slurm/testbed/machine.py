@@ -17,7 +17,7 @@ HOSTS = Path("/etc/hosts")
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 PACKAGES = "slurmctld slurmd slurmdbd slurm-client munge mariadb-server"
 PROGRAMS = "slurmctld slurmd slurmdbd sinfo sacctmgr munged munge mariadbd mariadb-install-db"
-PORTS = range(17000, 32000, 8)  # below the range that kernels give to clients; 8 for each testbed
+PORTS = range(17000, 32000, 8)  # 8 for each testbed; kernels give higher ports to clients
 
 
 class Problem(Exception):
@@ -25,7 +25,7 @@ class Problem(Exception):
 
 
 def wait(seconds: float, test: Callable[[], bool], problem: str) -> None:
-    """Return as soon as `test` holds; raise `Problem` when it does not within `seconds`."""
+    """Return as soon as `test` is true; raise `Problem` if it is not true within `seconds`."""
     end = time.monotonic() + seconds
     while not test():
         if time.monotonic() > end:
@@ -34,7 +34,10 @@ def wait(seconds: float, test: Callable[[], bool], problem: str) -> None:
 
 
 def start_time(pid: int) -> str:
-    """Return when a process started, or "" if it has ended; with its PID this identifies it."""
+    """Return when a process started, or "" if it has ended.
+
+    PID and start time together identify a process.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -45,17 +48,17 @@ def start_time(pid: int) -> str:
 def job_processes(spool: Path, config: str) -> list[int]:
     """Return the PIDs of a node's step daemons and of the processes that its jobs started.
 
-    `spool` is the working folder of the node's slurmd. Step daemons have the same working folder
-    (their title overwrites their environment). Jobs have the configuration file and the node's name
-    in their environment.
+    `spool` is the working folder of the node's slurmd. Step daemons are found by this folder, which
+    is theirs too, because their process title overwrites their environment. Processes of jobs are
+    found by the configuration file and the node's name in their environment.
     """
-    marks = {f"SLURM_CONF={config}".encode(), f"SLURMD_NODENAME={spool.name}".encode()}
+    variables = {f"SLURM_CONF={config}".encode(), f"SLURMD_NODENAME={spool.name}".encode()}
     pids = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             program = (process / "exe").readlink().name
-            daemon = program.startswith("slurm") and (process / "cwd").readlink() == spool
-            if daemon or marks <= set((process / "environ").read_bytes().split(b"\0")):
+            is_daemon = program.startswith("slurm") and (process / "cwd").readlink() == spool
+            if is_daemon or variables <= set((process / "environ").read_bytes().split(b"\0")):
                 pids.append(int(process.name))
     return pids
 
@@ -74,18 +77,20 @@ def install(path: str) -> None:
 
 def free_ports() -> int:
     """Return the first of eight consecutive ports of 127.0.0.1 that are free."""
-    for base in random.sample(
-        PORTS, len(PORTS)
-    ):  # so that two that start at once do not choose the same
+    # in a random order, so that two testbeds that start at once do not choose the same ports
+    for first in random.sample(PORTS, len(PORTS)):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for port in range(base, base + PORTS.step):
+            for port in range(first, first + PORTS.step):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return base
+            return first
     raise Problem(f"no {PORTS.step} consecutive ports are free from {PORTS.start} to {PORTS.stop}")
 
 
 def lock(file: int, what: Path) -> None:
-    """Lock an open file or folder until it is closed. Raises Problem after two minutes."""
+    """Lock an open file or folder until it is closed. `what` names it in the message.
+
+    Raises Problem if another process keeps it locked for two minutes.
+    """
 
     def attempt() -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -97,11 +102,11 @@ def lock(file: int, what: Path) -> None:
 
 
 def edit_hosts(folder: Path, nodes: list[str]) -> None:
-    """Put this testbed's line at the top of /etc/hosts; without `nodes`, remove it.
+    """Put this testbed's line at the top of /etc/hosts; without `nodes`, remove the line.
 
-    Ranks find each other by the names of the nodes. This machine's own name is there for SLURM:
-    with NoInAddrAny it listens at the address of that name (slurm_setup_addr), which often is a LAN
-    address.
+    The line has the names of the nodes, by which ranks find each other, and this machine's own
+    name. With NoInAddrAny, SLURM listens at the address of the latter (slurm_setup_addr), which
+    often is a LAN address. The line makes it 127.0.0.1.
     """
     mark, name = f"# testbed {folder}\n", socket.gethostname()
     try:

@@ -226,7 +226,7 @@ def test_csv_and_parquet_hold_numbers(planted, tmp_path):
         assert row["test"] == pytest.approx(100 * line.test)
         assert row["gain_half"] == pytest.approx(100 * line.gain_half)
         assert str(row["best"]) == "0.2"
-        numbers = frame.drop(columns=["best", "ties", "open", "differs_in"])
+        numbers = frame.drop(columns=["best", "ties", "open", "ruled_out", "differs_in"])
         assert set(numbers.dtypes.map(lambda dtype: dtype.kind)) <= {"i", "f"}
     for shown in (shown_claims(planted()), TABLES["compare"](planted())):
         assert "±" not in show(shown, "csv").partition("none to")[0]
@@ -304,8 +304,8 @@ def test_claims_have_one_line_for_all_that_were_not_tested(planted):
     shown = shown_claims(planted())
     assert [row[0] for row in shown.rows] == ["A1", "B1"]
     (note,) = (note for note in shown.notes if note.startswith("Not tested"))
-    assert all(name in note for name in ("A2", "A3", "B2", "C1", "C2", "C3"))
-    assert len(shown.frame()) == 8
+    assert all(name in note for name in ("A2", "A3", "B2", "C1", "C2", "C3", "L"))
+    assert len(shown.frame()) == 9
 
 
 def test_the_command_writes_table_rows_and_figure(planted, tmp_path, capsys):

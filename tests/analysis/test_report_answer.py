@@ -85,7 +85,7 @@ def test_verdicts_are_sentences(planted):
     assert re.match(
         r"A1 \(.*\): supported, effect \+0\.\d+ \(\+0\.\d+, \+0\.\d+\), p ", sentences[0]
     )
-    assert sentences[-1].endswith(": A2, A3, B2, C1, C2, C3.")
+    assert sentences[-1].endswith(": A2, A3, B2, C1, C2, C3, L.")
 
 
 def opened(frame, source=None):

@@ -1,4 +1,4 @@
-"""Images that find mistakes, Pillow as the oracle, and the two executors for a CPU."""
+"""Test images, results of Pillow to compare with, and the two executors for a CPU."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,16 @@ from harness.augment.replay import replay
 
 @pytest.fixture(scope="session")
 def pictures():
-    """(height, width) -> uint8 [6, 3, H, W]: ramps, noise, low contrast, constant, two levels."""
+    """A function (height, width) -> uint8 [6, 3, H, W].
+
+    The images are ramps, noise, low contrast, a constant, and two levels.
+    """
     return odd
 
 
 @pytest.fixture(scope="session")
 def by_pillow():
-    """(images, plan) -> what Pillow makes of the plan's records, uint8 [N, 3, H, W]."""
+    """A function (images, plan) -> images to which Pillow applied the records of the plan."""
 
     def run(images: torch.Tensor, plan) -> torch.Tensor:
         results = []
@@ -49,11 +52,11 @@ def _called_directly(executor):
 
 @pytest.fixture(params=EXECUTORS)
 def execute(request):
-    """(images, plan) -> result of one executor, called directly."""
+    """A function (images, plan) -> result of one executor, called without `apply`."""
     return _called_directly(EXECUTORS[request.param])
 
 
 @pytest.fixture(scope="session")
 def executors():
-    """Both by name, for tests that compare them with one result that is expensive to make."""
+    """Both executors by name, for tests that compare both with one result of Pillow."""
     return {name: _called_directly(executor) for name, executor in EXECUTORS.items()}

@@ -1,4 +1,4 @@
-"""A sample depends on nothing but itself and its key; odd inputs are right or refused."""
+"""The result for a sample does not depend on its batch, and wrong input is refused."""
 
 import importlib.util
 import subprocess
@@ -18,7 +18,7 @@ from harness.cluster import launch_folder
 from harness.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-POLICY = parse_policy("uniform(n=3, m=0.8)")  # has every kind of op, the cut-out too
+POLICY = parse_policy("uniform(n=3, m=0.8)")  # has every kind of op, also the cut-out
 IDS = np.arange(300, 348)
 
 
@@ -48,7 +48,7 @@ def test_the_size_of_a_chunk_does_not_matter(batch, monkeypatch, images_a_chunk)
     assert torch.equal(torch_executor.run(*arguments), whole)
 
 
-def test_memory_layout_does_not_matter_and_the_input_is_left_alone(batch, execute):
+def test_memory_layout_does_not_matter_and_the_input_does_not_change(batch, execute):
     images, plan = batch
     whole = execute(images.clone(), plan)
     wide = torch.zeros(2 * len(images), 3, 50, 70, dtype=torch.uint8)
@@ -68,7 +68,7 @@ def test_memory_layout_does_not_matter_and_the_input_is_left_alone(batch, execut
 
 
 @pytest.mark.parametrize("policy", [POLICY, parse_policy("none")], ids=str)
-def test_the_result_is_new_memory_even_where_nothing_is_done(batch, policy):
+def test_the_result_is_new_memory_even_if_nothing_is_done(batch, policy):
     images, _ = batch
     result = apply(images, policy.draw(0, 0, IDS))
     assert result.data_ptr() != images.data_ptr()
@@ -96,7 +96,7 @@ def test_other_images_are_refused_in_a_sentence(images, word):
         apply(images, Plan.of([[("Rotate", 9.0)]] * 2))
 
 
-def test_global_random_state_is_left_alone(batch):
+def test_the_global_random_state_does_not_change(batch):
     images, _ = batch
     torch.manual_seed(1)
     np.random.seed(1)
@@ -146,8 +146,8 @@ assert torch.equal(result, 255 - images)
 
 
 @pytest.mark.slow
-def test_the_code_that_jobs_run_brings_compiled_loops(in_child, tmp_path):
-    in_child(SMALL.format(before=""))  # if it is the first here
+def test_the_copy_of_the_code_that_jobs_run_contains_the_compiled_loops(in_child, tmp_path):
+    in_child(SMALL.format(before=""))  # fills the cache unless it is filled
     code = launch_folder.take_snapshot(tmp_path)
     in_child(
         SMALL.format(before=f"sys.path.insert(0, {str(code)!r})")

@@ -1,4 +1,4 @@
-"""What is done to a batch beside its policy: crop, flip, normalise, erase, mix, cast."""
+"""The steps around the policy of a batch: crop, flip, normalise, erase, mix, cast."""
 
 import numpy as np
 import pytest
@@ -62,17 +62,17 @@ def test_normalising_is_the_formula(batch):
 def test_a_batch_may_be_cut_before_any_even_sample_and_shuffled_by_pairs(batch):
     images, targets = run(batch, EVERYTHING, POLICY)
     for start, end in ((0, 2), (10, 24), (62, 64)):
-        some, theirs = run(part(batch, slice(start, end)), EVERYTHING, POLICY)
-        assert torch.equal(some, images[start:end])
-        assert torch.equal(theirs, targets[start:end])
+        part_images, part_targets = run(part(batch, slice(start, end)), EVERYTHING, POLICY)
+        assert torch.equal(part_images, images[start:end])
+        assert torch.equal(part_targets, targets[start:end])
     pairs = np.random.default_rng(1).permutation(COUNT // 2)
     order = np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
-    shuffled, theirs = run(part(batch, order), EVERYTHING, POLICY)
-    assert torch.equal(shuffled, images[order])
-    assert torch.equal(theirs, targets[order])
+    shuffled_images, shuffled_targets = run(part(batch, order), EVERYTHING, POLICY)
+    assert torch.equal(shuffled_images, images[order])
+    assert torch.equal(shuffled_targets, targets[order])
 
 
-def test_without_mixing_any_order_and_any_cut_will_do(batch):
+def test_without_mixing_a_sample_does_not_depend_on_its_batch(batch):
     transform = plain(crop_padding=3, flip=True, erasing=0.5)
     images, targets = run(batch, transform, POLICY)
     assert targets is batch[1]
@@ -80,7 +80,7 @@ def test_without_mixing_any_order_and_any_cut_will_do(batch):
     assert torch.equal(run(part(batch, order), transform, POLICY)[0], images[order])
 
 
-def test_epochs_differ_and_repeat(batch):
+def test_epochs_differ_and_an_epoch_can_be_repeated(batch):
     first, second, again = (run(batch, EVERYTHING, POLICY, epoch)[0] for epoch in (0, 1, 0))
     assert torch.equal(first, again)
     assert (first != second).flatten(1).any(dim=1).all()
@@ -116,15 +116,15 @@ def test_erased_boxes_are_zero_and_the_rest_is_untouched(batch):
         assert torch.equal(one[:, ~inside], other[:, ~inside])
 
 
-def test_erasing_has_the_probability_area_and_ratio_asked_for():
+def test_erased_boxes_have_the_set_probability_and_timms_areas_and_ratios():
     boxes = erasing_boxes(np.arange(5000), (224, 224), 0.25, 0, 0)
     sides = (boxes[:, 2:] - boxes[:, :2]).astype(float)
-    used = sides.prod(axis=1) > 0
-    assert abs(used.mean() - 0.25) < 0.03
-    area = sides[used].prod(axis=1) / 224**2
+    is_erased = sides.prod(axis=1) > 0
+    assert abs(is_erased.mean() - 0.25) < 0.03
+    area = sides[is_erased].prod(axis=1) / 224**2
     assert 0.019 < area.min() < 0.03
     assert 0.30 < area.max() < 0.34
-    ratio = sides[used, 1] / sides[used, 0]
+    ratio = sides[is_erased, 1] / sides[is_erased, 0]
     assert ratio.min() > 0.29
     assert ratio.max() < 3.45
     assert (boxes[:, :2] >= 0).all()
@@ -146,7 +146,7 @@ def test_mixup_is_the_weighted_mean_of_neighbours_and_their_labels(batch):
         torch.testing.assert_close(targets[i], expected)
 
 
-def test_cutmix_weighs_labels_by_the_real_clipped_area(batch):
+def test_cutmix_weighs_labels_by_the_area_of_the_clipped_box(batch):
     _, labels, ids = batch
     mixed, targets = run(batch, plain(cutmix=1.0))
     clean, _ = run(batch, plain())
@@ -178,33 +178,33 @@ def test_weights_of_mixup_are_beta_distributed():
         assert stats.kstest(weights.astype(float), stats.beta(a, a).cdf).pvalue > 0.001
 
 
-def test_both_on_share_the_samples_evenly():
+def test_with_mixup_and_cutmix_each_gets_half_of_the_samples():
     weights, boxes = mixing(np.arange(4000), (32, 32), 1.0, 1.0, 0, 0)
-    cut = weights == 1
-    assert abs(cut.mean() - 0.5) < 0.04
-    assert not boxes[~cut].any()
+    is_cut = weights == 1
+    assert abs(is_cut.mean() - 0.5) < 0.04
+    assert not boxes[~is_cut].any()
 
 
-def test_types_and_layouts_change_no_value(batch):
+def test_type_and_memory_layout_do_not_change_the_values(batch):
     images, _ = run(batch, EVERYTHING, POLICY)
-    last, _ = run(batch, EVERYTHING, POLICY, channels_last=True)
-    half, _ = run(batch, EVERYTHING, POLICY, dtype=torch.bfloat16, channels_last=True)
-    assert last.is_contiguous(memory_format=torch.channels_last)
-    assert half.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(last, images)
-    assert torch.equal(half, images.bfloat16())
-    wide = batch[0].contiguous(memory_format=torch.channels_last)
-    assert torch.equal(run((wide, *batch[1:]), EVERYTHING, POLICY)[0], images)
+    channels_last, _ = run(batch, EVERYTHING, POLICY, channels_last=True)
+    bfloat16, _ = run(batch, EVERYTHING, POLICY, dtype=torch.bfloat16, channels_last=True)
+    assert channels_last.is_contiguous(memory_format=torch.channels_last)
+    assert bfloat16.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(channels_last, images)
+    assert torch.equal(bfloat16, images.bfloat16())
+    channels_last_input = batch[0].contiguous(memory_format=torch.channels_last)
+    assert torch.equal(run((channels_last_input, *batch[1:]), EVERYTHING, POLICY)[0], images)
 
 
-def test_the_input_and_the_global_random_state_are_left_alone(batch):
+def test_the_input_and_the_global_random_state_do_not_change(batch):
     before, state = batch[0].clone(), torch.get_rng_state()
     run(batch, EVERYTHING, POLICY)
     assert torch.equal(batch[0], before)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_does_not_fit_gets_a_sentence(batch):
+def test_a_wrong_batch_is_refused_in_a_sentence(batch):
     with pytest.raises(UserError, match="even on every rank"):
         run(part(batch, slice(0, 3)), EVERYTHING)
     with pytest.raises(UserError, match="one of each for every sample"):

@@ -1,4 +1,4 @@
-"""A compiled function is cached for the next process, and runs where caching fails."""
+"""A compiled function is cached for the next process, and runs even if caching fails."""
 
 import pytest
 
@@ -29,7 +29,7 @@ print(doubled.compiled.stats.cache_hits.total(), "read from the cache")
 
 @pytest.fixture
 def call(in_child, tmp_path):
-    """(statements before) -> what a process prints that calls the function."""
+    """A function (first statements) -> output of a process that runs them and calls `doubled`."""
     (tmp_path / "loop.py").write_text(LOOP)
     return lambda before="": in_child(CALL.format(before=before, folder=str(tmp_path)))
 
@@ -46,15 +46,15 @@ def test_the_next_process_reads_the_cache(call, tmp_path):
         "from numba.core.caching import CacheImpl\nCacheImpl._locator_classes = []",
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))",
     ],
-    ids=["no cache folder", "no space in it"],
+    ids=["no cache folder", "full disk"],
 )
-def test_it_runs_where_nothing_can_be_cached(call, tmp_path, before):
+def test_it_runs_if_nothing_can_be_cached(call, tmp_path, before):
     call(before)
     assert not any(path.stat().st_size for path in tmp_path.rglob("*.nb*"))
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_it_runs_where_the_cache_is_damaged(call, tmp_path, suffix):
+def test_it_runs_if_the_cache_is_damaged(call, tmp_path, suffix):
     call()
     (damaged,) = tmp_path.rglob(f"loop.doubled*.{suffix}")
     content = damaged.read_bytes()

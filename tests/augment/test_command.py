@@ -1,4 +1,4 @@
-"""`python -m harness.augment`: once as a user runs it, else its `main`."""
+"""`python -m harness.augment`: two tests run the command, the others call its `main`."""
 
 import re
 import subprocess
@@ -56,9 +56,10 @@ def test_it_draws_a_sheet(tmp_path, rows, capsys):
         (["dataset=digit", "out=x.png"], "did you mean 'digits'"),
         (["dataset=digits", "out=/no/such/folder/x.png"], "there is no folder /no/such/folder"),
         (["out=~nobody-here/x.png"], "this machine has no such user"),
+        (["dataset=digits", "data_root=~nobody-here/x"], "this machine has no such user"),
     ],
 )
-def test_wrong_words_get_a_sentence(words, sentence):
+def test_a_wrong_argument_gets_a_sentence(words, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
         main(words)
 
@@ -86,19 +87,20 @@ def draw(root, out):
         return picture.size
 
 
-def test_a_set_of_few_images_can_be_drawn(photos, tmp_path):
+def test_a_sheet_can_show_a_set_of_few_images(photos, tmp_path):
+    # One of the five training images is cut off for validation.
     assert draw(photos, tmp_path / "sheet.png")[1] > 4 * 64
 
 
-def test_a_written_set_can_be_drawn_whatever_its_split_and_size(photos, tmp_path):
+def test_a_sheet_can_show_a_written_set_of_any_split_and_size(photos, tmp_path):
     write.main(["dataset=photos", f"source={photos / 'photos'}", f"out={tmp_path / 'photos'}",
                 "validation_size=3", "split_seed=7", "max_resolution=45"])  # fmt: skip
     (width, height) = draw(tmp_path, tmp_path / "sheet.png")
-    assert 2 * 45 < height < 4 * 64 + 60
-    assert width > 7 * 45
+    assert 2 * 45 < height < 4 * 64 + 60  # two rows of tiles
+    assert width > 7 * 45  # seven tiles a row
 
 
-def test_a_space_of_identity_alone_has_nothing_to_show(tmp_path):
+def test_a_space_with_only_identity_is_refused(tmp_path):
     table = tmp_path / "id.yaml"
     table.write_text("ops: {Identity: }")
     with pytest.raises(UserError, match="no op to show"):
@@ -124,6 +126,6 @@ def test_a_sheet_shows_what_the_space_does_now(tmp_path, name):
     drawn, shipped = (
         np.asarray(Image.open(path).convert("RGB")) for path in (out, SHEETS / f"{name}.png")
     )
-    tiles = np.s_[40:, 110:]  # without words, whose pixels are the font's
+    tiles = np.s_[40:, 110:]  # without the labels, whose pixels depend on the font
     assert drawn.shape == shipped.shape
     assert np.array_equal(drawn[tiles], shipped[tiles])

@@ -1,4 +1,4 @@
-"""What docs/augment.md shows works as it is shown, and so do the examples in the modules."""
+"""The examples in docs/augment.md and in the docstring of `plan` work as printed."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def snippets(heading: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", part, flags=re.DOTALL)
 
 
-def test_a_space_of_your_own(tmp_path):
+def test_the_example_of_a_space_can_be_drawn(tmp_path):
     (table,) = snippets("A space of your own", "yaml")
     path = tmp_path / "gentle.yaml"
     path.write_text(table)
@@ -55,7 +55,7 @@ for plan in plans:
 
 
 @pytest.mark.slow
-def test_an_op_of_your_own(in_child, tmp_path):
+def test_the_example_of_an_op_gives_the_pixels_of_its_replay(in_child, tmp_path):
     (file,) = snippets("An op of your own", "python")
     (space,) = snippets("An op of your own", "yaml")
     plugin, table = tmp_path / "gamma.py", tmp_path / "gamma.yaml"
@@ -64,13 +64,13 @@ def test_an_op_of_your_own(in_child, tmp_path):
     in_child(OWN_OP.format(plugin=str(plugin), table=str(table)))
 
 
-def test_plans_are_those_that_are_shown():
-    shown, indices = {}, {"ids": np.arange(8)}
+def test_the_examples_of_plans_print_the_right_records():
     (code,) = snippets("Plans", "python")
     images = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    exec(code, {**indices, "images_u8": images}, shown)
-    records = re.search(r"plan\.records\(3, size=\(32, 32\)\)  # (\[.*?\])", code)
-    assert str(shown["plan"].records(3, size=(32, 32))) == records[1].replace('"', "'")
-    records = re.search(r"draw\((.*?)\)\n.*plan\.records\(3.*?# (\[.*\])", plan_module.__doc__)
-    drawn = eval(f'parse_policy("randaug(n=2, m=0.3)").draw({records[1]})')
-    assert str(drawn.records(3, size=(32, 32))) == records[2].replace('"', "'")
+    variables = {"ids": np.arange(8), "images_u8": images}
+    exec(code, variables)
+    printed = re.search(r"plan\.records\(3, size=\(32, 32\)\)  # (\[.*?\])", code)
+    assert str(variables["plan"].records(3, size=(32, 32))) == printed[1].replace('"', "'")
+    example = re.search(r"draw\((.*?)\)\n.*plan\.records\(3.*?# (\[.*\])", plan_module.__doc__)
+    plan = eval(f'parse_policy("randaug(n=2, m=0.3)").draw({example[1]})')
+    assert str(plan.records(3, size=(32, 32))) == example[2].replace('"', "'")

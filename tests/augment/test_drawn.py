@@ -1,4 +1,4 @@
-"""Draws are those of stored results, wherever an op stands in the op table."""
+"""Draws are those of stored results, and do not depend on the order of the op table."""
 
 import hashlib
 
@@ -10,8 +10,8 @@ from harness.augment.ops import CODES, OPS, Kind, Op
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 
-# SHA-256 of plans, with the names of ops: their codes depend on the order of the op table.
-# Stored results were trained on exactly these draws, so they must not change.
+# SHA-256 of plans with the names of ops, because codes depend on the order of the op table. Stored
+# results were trained on exactly these draws, so the draws must not change.
 DRAWN = {
     "randaug": "45b6004b0429b065",
     "randaug_strict": "36c9eca1bbff6dd8",

@@ -1,4 +1,4 @@
-"""Every op is Pillow's, to the bit: alone, in chains, in both executors, in mixed batches."""
+"""Both executors give Pillow's pixels to the bit, for each op alone and for drawn policies."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ VALUES = {
 
 
 def _values(op: Op) -> list[float]:
-    """Values of an op that has none above: from the lowest to the highest."""
+    """Return values for an op that is not in VALUES, from the lowest to the highest."""
     values = np.linspace(op.low, op.high, 7)
     return sorted(set(np.rint(values))) if op.whole else values.tolist()
 
@@ -48,7 +48,7 @@ SIZES = [(32, 32), (47, 61), (1, 1), (1, 7), (7, 1), (2, 9), (3, 3)]
 
 
 def _every_op(images: torch.Tensor, interpolation: str) -> tuple[torch.Tensor, Plan]:
-    """Each op at each value on each image, as one batch in a random order."""
+    """Return a batch of each op at each value on each image, in a random order."""
     cases = [
         [(name, value)]
         for name, op in OPS.items()
@@ -63,28 +63,30 @@ def _every_op(images: torch.Tensor, interpolation: str) -> tuple[torch.Tensor, P
 
 @pytest.fixture
 def assert_pillows(by_pillow, executors):
-    """(images, plan) -> asserts that both executors give the bytes of Pillow."""
+    """A function (images, plan) that asserts that both executors give Pillow's pixels."""
 
-    def same(images: torch.Tensor, plan: Plan) -> None:
+    def check(images: torch.Tensor, plan: Plan) -> None:
         expected, size = by_pillow(images, plan), tuple(images.shape[2:])
         for name, execute in executors.items():
-            differ = (execute(images, plan) != expected).flatten(1).any(dim=1)
-            wrong = differ.nonzero().flatten().tolist()
+            is_wrong = (execute(images, plan) != expected).flatten(1).any(dim=1)
+            wrong = is_wrong.nonzero().flatten().tolist()
             assert not wrong, (name, [plan.records(i, size=size) for i in wrong[:5]])
 
-    return same
+    return check
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_each_op_is_pillows(pictures, assert_pillows, size, interpolation):
+def test_each_op_gives_pillows_pixels(pictures, assert_pillows, size, interpolation):
     assert_pillows(*_every_op(pictures(*size), interpolation))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [(64, 64), (224, 224)], ids=str)
-def test_each_op_is_pillows_in_large_images(pictures, assert_pillows, size, interpolation):
+def test_each_op_gives_pillows_pixels_in_large_images(
+    pictures, assert_pillows, size, interpolation
+):
     assert_pillows(*_every_op(pictures(*size), interpolation))
 
 
@@ -97,7 +99,7 @@ def test_each_op_is_pillows_in_large_images(pictures, assert_pillows, size, inte
         ("TranslateY", 3.4, (1, 0, 0, 0, 1, 3.4)),
     ],
 )
-def test_shears_and_translations_are_those_of_pillows_affine_data(pictures, op, value, data):
+def test_shears_and_translations_replay_pillows_affine_data(pictures, op, value, data):
     image = Image.fromarray(pictures(47, 61)[2].permute(1, 2, 0).numpy().copy())
     for interpolation, resample in (("nearest", 0), ("bilinear", 2)):
         expected = image.transform(image.size, Image.Transform.AFFINE, data, resample)
@@ -114,7 +116,7 @@ def test_contrast_rounds_a_mean_on_a_half_as_pillow_does(assert_pillows):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SPACES if name != "none"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-def test_chains_drawn_from_each_space_are_pillows(pictures, assert_pillows, name, interpolation):
+def test_policies_of_each_space_give_pillows_pixels(pictures, assert_pillows, name, interpolation):
     counts = (1, 2, 3) if not SPACES[name].chains else (None,)
     for size in ((32, 32), (47, 61)):
         images = pictures(*size).repeat(6, 1, 1, 1)

@@ -11,15 +11,25 @@ from harness.augment.replay import replay
 from harness.errors import UserError
 
 
-def test_a_plan_by_hand_says_what_it_does():
+def test_a_plan_by_hand_returns_and_prints_its_records():
     plan = Plan.of([[("Rotate", 12.4)], [("Posterize", 4), ("Color", 1.3)], []])
     assert len(plan) == 3
     assert plan.records(0) == [("Rotate", 12.4)]
     assert plan.records(1) == [("Posterize", 4), ("Color", 1.3)]
     assert plan.records(-1) == []
-    lines = str(plan).splitlines()
-    assert lines[1:] == ["0: Rotate 12.4 degrees", lines[2], "2: unchanged"]
-    assert "Posterize 4 bits kept; Color 1.3 factor" in lines[2]
+    assert str(plan).splitlines()[1:] == [
+        "0: Rotate 12.4 degrees",
+        "1: Posterize 4 bits kept; Color 1.3 factor",
+        "2: unchanged",
+    ]
+
+
+def test_a_sample_that_a_plan_does_not_have_gets_a_sentence():
+    plan = Plan.of([[("Rotate", 12.4)], []])
+    assert plan.records(-2) == [("Rotate", 12.4)]
+    for i in (2, -3):
+        with pytest.raises(UserError, match=f"has samples 0 to 1, not {i}"):
+            plan.records(i)
 
 
 def test_shares_of_the_side_become_whole_pixels():
@@ -51,7 +61,7 @@ def test_shares_of_the_side_become_whole_pixels():
         ([("CutoutRel", 0.2)], "give Cutout a box"),
     ],
 )
-def test_a_record_that_no_op_takes_gets_a_sentence(records, word):
+def test_a_wrong_record_gets_a_sentence(records, word):
     with pytest.raises(UserError, match=word):
         Plan.of([records])
 
@@ -66,7 +76,7 @@ def test_a_record_that_no_op_takes_gets_a_sentence(records, word):
         ([[("Brightness", 1e39)]], "factor from 0 to 1e\\+06"),
     ],
 )
-def test_what_is_no_list_of_records_gets_a_sentence(samples, word):
+def test_samples_that_are_not_lists_of_records_get_a_sentence(samples, word):
     with pytest.raises(UserError, match=word):
         Plan.of(samples)
 
@@ -82,6 +92,6 @@ def test_what_is_no_list_of_records_gets_a_sentence(samples, word):
         ((np.zeros((1, 2), np.uint8), np.zeros((1, 2)), np.zeros((1, 2))), "boxes do not fit"),
     ],
 )
-def test_arrays_that_make_no_plan_get_a_sentence(parts, word):
+def test_arrays_that_do_not_form_a_plan_get_a_sentence(parts, word):
     with pytest.raises(UserError, match=word):
         Plan(*parts)

@@ -1,4 +1,4 @@
-"""An op of a file outside the package draws, runs, is replayed by Pillow and trains."""
+"""An op from a plug-in file is drawn, applied, replayed by Pillow and used in training."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ axes:
 
 @pytest.fixture
 def op_table():
-    """The op table, restored afterwards."""
+    """Restores the op table after the test."""
     names, imported = set(ops.OPS), dict(plugins._imported)
     yield
     for name in ops.OPS.keys() - names:
@@ -81,11 +81,11 @@ def test_it_is_drawn_and_gives_pillows_pixels(space, pictures, by_pillow):
     assert (plan.ops == ops.CODES["Mirror"]).mean() > 0.2
     expected = by_pillow(images, plan)
     assert torch.equal(apply(images, plan), expected)
-    # Numba does not know the op, so plain torch serves the whole batch.
+    # Numba does not know the op, so plain torch augments the whole batch.
     assert torch.equal(apply(images, plan, choose_executor(images.device)), expected)
 
 
-def test_it_has_a_record_that_a_plan_by_hand_takes(space):
+def test_its_records_can_be_written_by_hand(space):
     plan = Plan.of([[("Mirror", 0.25)], [("Rotate", 9.0)]])
     assert plan.records(0) == [("Mirror", 0.25)]
     with pytest.raises(UserError, match="from 0 to 1"):
@@ -94,7 +94,7 @@ def test_it_has_a_record_that_a_plan_by_hand_takes(space):
         Plan.of([[("mirror", 0.5)]])
 
 
-def test_where_its_value_changes_nothing_the_batch_stays_with_the_chosen_executor(space):
+def test_the_chosen_executor_runs_a_batch_in_which_its_value_changes_nothing(space):
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     calls = []
 
@@ -118,7 +118,7 @@ ONE_FUNCTION = {
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("kind", ONE_FUNCTION)
-def test_a_row_with_one_function_runs_everywhere_and_in_pillow(
+def test_a_row_needs_one_function_for_all_executors_and_pillow(
     op_table, kind, interpolation, pictures, by_pillow, executors
 ):
     function = ONE_FUNCTION[kind]

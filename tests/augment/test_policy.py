@@ -1,4 +1,4 @@
-"""What policies draw: the right ops, signs and magnitudes, per sample, monotone; and their text."""
+"""Policies: their text, the ops, signs and magnitudes that they draw, and tables of users."""
 
 import json
 from dataclasses import replace
@@ -102,7 +102,7 @@ def test_a_wrong_text_gets_a_sentence(text, word):
         ("randug(n=2)", "none", "did you mean 'randaug'"),
     ],
 )
-def test_a_magnitude_that_does_not_fit_gets_a_sentence(text, magnitude, word):
+def test_a_wrong_magnitude_gets_a_sentence(text, magnitude, word):
     with pytest.raises(UserError, match=word):
         with_magnitude(text, magnitude)
 
@@ -113,15 +113,15 @@ def test_a_magnitude_that_does_not_fit_gets_a_sentence(text, magnitude, word):
 def test_ops_are_drawn_evenly_in_each_layer_and_independently():
     plan = parse_policy("randaug(n=2, m=0.5)").draw(0, 0, IDS)
     counts = [np.bincount(layer, minlength=len(OPS)) for layer in plan.ops]
-    drawn = counts[0] > 0
-    assert drawn.sum() == len(SPACES["randaug"].rows) == 14
+    is_drawn = counts[0] > 0
+    assert is_drawn.sum() == len(SPACES["randaug"].rows) == 14
     for layer in counts:
-        assert stats.chisquare(layer[drawn]).pvalue > 0.01
+        assert stats.chisquare(layer[is_drawn]).pvalue > 0.01
     codes = plan.ops.astype(int)
     for first, second in ((codes[0], codes[1]), (codes[0][:-1], codes[0][1:])):
         pairs = np.zeros((len(OPS), len(OPS)))
         np.add.at(pairs, (first, second), 1)
-        assert stats.chi2_contingency(pairs[drawn][:, drawn]).pvalue > 0.01
+        assert stats.chi2_contingency(pairs[is_drawn][:, is_drawn]).pvalue > 0.01
 
 
 def test_signs_balance():
@@ -134,11 +134,12 @@ def test_signs_balance():
 
 
 def _rotations(text: str) -> np.ndarray:
+    """Return the angles that a policy draws, as shares of 30 degrees: the drawn magnitudes."""
     plan = parse_policy(text).draw(0, 0, IDS)
     return np.abs(plan.values[plan.ops == CODES["Rotate"]]) / 30.0
 
 
-def test_spread_is_what_it_says():
+def test_spread_is_the_distribution_of_the_drawn_magnitudes():
     assert np.allclose(_rotations("randaug(n=2, m=0.4)"), 0.4)
     uniform = _rotations("randaug(n=2, m=0.4, spread=uniform)")
     assert stats.kstest(uniform, stats.uniform(0, 0.4).cdf).pvalue > 1e-3
@@ -153,14 +154,15 @@ def test_spread_is_what_it_says():
 def test_each_op_of_half_probability_is_left_out_half_of_the_time():
     plan = parse_policy("randaug_timm_inc(n=2, m=0.5)").draw(0, 0, IDS)
     for layer in plan.ops:
-        assert stats.binomtest(int((layer == 0).sum()), len(layer)).pvalue > 0.01
+        skipped = int((layer == CODES["Identity"]).sum())
+        assert stats.binomtest(skipped, len(layer)).pvalue > 0.01
 
 
-def test_sub_policies_of_autoaugment_come_whole_and_evenly():
+def test_sub_policies_of_autoaugment_are_drawn_whole_and_evenly():
     steps = SPACES["autoaugment_cifar10"].chains
     plan = parse_policy("autoaugment_cifar10(m=1)").draw(0, 0, IDS)
-    names = list(OPS)
-    pairs = {(names[a], names[b]) for a, b in plan.ops.T if a and b}
+    names, identity = list(OPS), CODES["Identity"]
+    pairs = {(names[a], names[b]) for a, b in plan.ops.T if identity not in (a, b)}
     assert pairs == {(first.op, second.op) for first, second in steps if first.p and second.p}
     expected = {}
     for first, second in steps:
@@ -172,7 +174,7 @@ def test_sub_policies_of_autoaugment_come_whole_and_evenly():
         assert stats.binomtest(count, len(IDS), share).pvalue > 1e-3
 
 
-def test_256_identical_images_come_out_differently(pictures, by_pillow):
+def test_256_identical_images_are_augmented_differently(pictures, by_pillow):
     images = pictures(32, 32)[2:3].repeat(256, 1, 1, 1)
     plan = parse_policy("randaug(n=2, m=0.5)").draw(0, 0, IDS[:256])
     result = apply(images, plan)
@@ -181,10 +183,10 @@ def test_256_identical_images_come_out_differently(pictures, by_pillow):
         for batch in (result, by_pillow(images, plan))
     )
     assert ours == pillows
-    assert ours > 140  # of 23 x 23 pairs of op and sign, many of which commute
+    assert ours > 140  # there are 23 x 23 pairs of op and sign, but many of them commute
 
 
-def test_a_draw_depends_on_seed_epoch_and_id_alone():
+def test_a_draw_depends_only_on_seed_epoch_and_id():
     policy = parse_policy("uniform(n=2, m=0.5)")
     whole = policy.draw(3, 4, IDS[:50])
     order = np.random.default_rng(0).permutation(50)
@@ -195,14 +197,14 @@ def test_a_draw_depends_on_seed_epoch_and_id_alone():
         assert (other.ops != whole.ops).mean() > 0.5
 
 
-def test_magnitudes_are_compared_on_the_same_draws():
+def test_ops_and_signs_do_not_depend_on_the_magnitude():
     weak, strong = (parse_policy(f"randaug(n=2, m={m})").draw(0, 0, IDS) for m in (0.1, 0.9))
     assert np.array_equal(weak.ops, strong.ops)
     signed = weak.ops == CODES["Rotate"]
     assert np.array_equal(np.sign(weak.values[signed]), np.sign(strong.values[signed]))
 
 
-def test_more_layers_keep_the_first_ones():
+def test_the_first_layers_do_not_depend_on_the_number_of_layers():
     two, three = (parse_policy(f"randaug(n={n}, m=0.5)").draw(0, 0, IDS) for n in (2, 3))
     assert np.array_equal(three.ops[:2], two.ops)
 
@@ -233,7 +235,7 @@ def test_a_space_is_one_yaml_or_json_table(tmp_path, pictures, by_pillow):
     plan = policy.draw(0, 0, IDS[: len(images)])
     assert torch.equal(apply(images, plan), by_pillow(images, plan))
     rotations = np.unique(np.abs(plan.values[plan.ops == CODES["Rotate"]]))
-    assert rotations.tolist() == [10.0]  # the middle of three values is that of m = 0.5
+    assert rotations.tolist() == [10.0]  # the second of three values is for m = 0.5
     same = tmp_path / "mine.json"
     same.write_text(json.dumps(yaml.safe_load(TABLE)))
     other = parse_policy(f"{same}(m=0.5)").draw(0, 0, IDS[: len(images)])
@@ -241,13 +243,13 @@ def test_a_space_is_one_yaml_or_json_table(tmp_path, pictures, by_pillow):
 
 
 def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path, monkeypatch):
-    monkeypatch.delenv("HARNESS_TABLES", raising=False)  # of other tests' tables
+    monkeypatch.delenv("HARNESS_TABLES", raising=False)  # it names tables of other tests
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE)
     before = str(parse_policy(f"{path}(m=0.5)"))
     assert before.startswith("mine.yaml@")
     assert str(parse_policy(before)) == before
-    # another value, and the same rows in another order, which a draw picks by position
+    # Another value; and the same rows in another order, because a draw is a position in the table.
     for other in (TABLE.replace("40", "50"), TABLE.replace("  Identity:\n", "") + "  Identity:\n"):
         path.write_text(other)
         assert str(parse_policy(f"{path}(m=0.5)")) != before
@@ -255,7 +257,7 @@ def test_a_changed_table_is_another_policy_and_the_old_text_is_refused(tmp_path,
             parse_policy(before)
 
 
-def test_a_table_edited_in_the_session_is_read_again(tmp_path):
+def test_an_edited_table_is_read_again_by_the_same_process(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE)
     before = with_magnitude(str(path), 0.5)
@@ -264,21 +266,21 @@ def test_a_table_edited_in_the_session_is_read_again(tmp_path):
     assert str(parse_policy(after)) == after != before
 
 
-def test_a_table_is_not_hidden_by_a_space_of_its_name(tmp_path, monkeypatch):
+def test_a_shipped_table_with_the_name_of_a_built_in_space_is_refused(tmp_path, monkeypatch):
     (tmp_path / "randaug.yaml").write_text(TABLE)
     monkeypatch.setattr(spaces, "TABLES", tmp_path)
     with pytest.raises(UserError, match="built in: give it another"):
         parse_policy("randaug(m=0.3)")
 
 
-def test_a_table_may_set_what_a_policy_may(tmp_path):
+def test_a_table_may_set_the_defaults_of_a_policy(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(TABLE.replace("n: 1", "n: 3\np: 0.25\nspread: 0.1"))
     text = with_magnitude(str(path), 0.5)
     assert text.endswith("(n=3, m=0.5, spread=0.1)")
     assert str(parse_policy(text)) == text
     plan = parse_policy(text).draw(0, 0, IDS)
-    share = (plan.ops != CODES["Identity"]).mean() / (4 / 5)  # one op of five is Identity
+    share = (plan.ops != CODES["Identity"]).mean() / (4 / 5)  # one of the five ops is Identity
     assert abs(share - 0.25) < 0.01
     rotations = np.abs(plan.values[plan.ops == CODES["Rotate"]])
     assert len(np.unique(rotations)) > 100
@@ -309,7 +311,7 @@ def test_a_wrong_json_table_gets_a_sentence(tmp_path, content, word):
 
 
 @pytest.mark.parametrize("m", [2.0, -0.1, float("nan")])
-def test_a_policy_holds_no_magnitude_out_of_range(m):
+def test_a_policy_refuses_a_magnitude_out_of_range(m):
     with pytest.raises(UserError, match="from 0 to 1"):
         replace(parse_policy("randaug(n=2, m=0.3)"), m=m)
 

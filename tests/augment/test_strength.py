@@ -1,4 +1,4 @@
-"""What magnitude means: it grows, starts at nothing, and ranges are the libraries' own."""
+"""Strength grows with the magnitude from no change, and ranges are those of the libraries."""
 
 import random
 
@@ -21,7 +21,7 @@ GRID = np.linspace(0.0, 1.0, 11)
 
 @pytest.fixture(scope="module")
 def natural():
-    """Six images with a 1/f spectrum, which is what photographs have: uint8 [6, 3, 64, 64]."""
+    """Six images with the 1/f spectrum of photographs: uint8 [6, 3, 64, 64]."""
     random_state = np.random.default_rng(0)
     fy, fx = np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)[None]
     falling = 1.0 / np.maximum(np.hypot(fy, fx), 1 / 64)
@@ -32,7 +32,7 @@ def natural():
 
 
 def _change(images: torch.Tensor, row: Row, magnitude: float) -> float:
-    """Mean absolute change by one op, over both signs."""
+    """Return the mean absolute change of the pixels by one op, over both signs."""
     total = 0.0
     for sign in (1.0, -1.0):
         values = row.at(np.full((1, len(images)), magnitude), np.full((1, len(images)), sign))
@@ -44,7 +44,7 @@ def _change(images: torch.Tensor, row: Row, magnitude: float) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
-def test_strength_grows_with_m_for_every_ranged_op(natural, name):
+def test_strength_grows_with_m_for_every_op_with_a_range(natural, name):
     for row in SPACES[name].rows:
         if len(set(row.values)) == 1:
             continue
@@ -54,23 +54,23 @@ def test_strength_grows_with_m_for_every_ranged_op(natural, name):
         assert (steps > 0).all() or OPS[row.op].whole, row
         changes = np.array([_change(natural, row, m) for m in GRID])
         if OPS[row.op].kind == Kind.WARP:
-            # Far shifts and turns saturate: one unrelated pixel is as far off as another, and the
-            # corners that a rotation fills are largest at 45 degrees.
-            grown = int(np.argmax(changes >= 0.8 * changes.max()))
-            assert (changes[grown:] >= 0.6 * changes.max()).all(), (row, changes)
-            changes = changes[: grown + 1]
+            # The change by large translations and rotations does not grow any more: two pixels far
+            # apart are unrelated at any distance, and a rotation fills most at 45 degrees.
+            saturated = int(np.argmax(changes >= 0.8 * changes.max()))
+            assert (changes[saturated:] >= 0.6 * changes.max()).all(), (row, changes)
+            changes = changes[: saturated + 1]
         assert (np.diff(changes) >= 0).all(), (row, changes)
         assert changes[-1] > changes[0], row
 
 
-def test_none_and_strict_at_zero_are_the_identity(pictures):
+def test_none_and_randaug_strict_at_zero_change_nothing(pictures):
     images = pictures(47, 61).repeat(20, 1, 1, 1)
     for text in ("none", "randaug_strict(n=3, m=0)", "randaug_strict(n=3, m=0, spread=uniform)"):
         plan = parse_policy(text).draw(0, 0, IDS[: len(images)])
         assert torch.equal(apply(images, plan), images), text
 
 
-def test_each_op_that_starts_at_its_identity_changes_nothing_at_zero(natural):
+def test_each_op_whose_first_value_is_neutral_changes_nothing_at_zero(natural):
     for name in NAMED:
         for row in SPACES[name].rows:
             if row.values[0] == OPS[row.op].neutral:
@@ -90,7 +90,7 @@ def test_each_op_that_starts_at_its_identity_changes_nothing_at_zero(natural):
         ("augmix", torchvision_augment.AugMix(all_ops=False), (11, (480, 640))),
     ],
 )
-def test_ranges_are_torchvisions(name, source, bins):
+def test_ranges_are_those_of_torchvision(name, source, bins):
     space = source._augmentation_space(*bins)
     rows = {row.op.removesuffix("Rel"): row for row in SPACES[name].rows}
     assert set(rows) == set(space)
@@ -102,21 +102,21 @@ def test_ranges_are_torchvisions(name, source, bins):
             continue
         ours, theirs = row.at(magnitudes, np.ones(bins[0])), values.double().numpy()
         if row.op.startswith("Translate") and not row.op.endswith("Rel"):
-            theirs = np.trunc(theirs + 1e-5)  # `_apply_op` cuts to whole pixels (of a float32)
+            theirs = np.trunc(theirs + 1e-5)  # torchvision truncates the float32 value
         if row.op.endswith("Rel"):
             ours = ours * {"X": 640, "Y": 480}[op[-1]]
         if OPS[op].neutral == 1.0:
             theirs = theirs + 1.0
         if op == "Solarize":
             theirs = theirs * 256 / 255
-        if (name, op) == ("augmix", "Posterize"):  # rounds where AugMix cuts, and ends at 0 bits
+        if (name, op) == ("augmix", "Posterize"):  # AugMix truncates, and Pillow refuses 0 bits
             theirs = np.array([4 - int(4 * m) for m in magnitudes]).clip(1)
         assert row.signed == signed, op
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=op)
 
 
 @pytest.mark.parametrize("level", range(1, 11))
-def test_ranges_are_timms(level, monkeypatch):
+def test_ranges_are_those_of_timm(level, monkeypatch):
     hints = {"img_mean": (128, 128, 128), "translate_pct": 0.45}
     monkeypatch.setattr(random, "random", lambda: 0.0)  # positive signs
     rows = {row.op: row for row in SPACES["randaug_timm_inc"].rows}
@@ -131,12 +131,12 @@ def test_ranges_are_timms(level, monkeypatch):
         ours = rows[op].at(np.array([level / 10]), np.ones(1))[0]
         if op == "Posterize":
             theirs = max(1, theirs)  # Pillow refuses 0 bits
-        if op == "Solarize":  # a threshold and its ceiling invert the same values
+        if op == "Solarize":  # a fraction and the next whole number invert the same values
             ours = np.ceil(ours)
         assert ours == pytest.approx(theirs), name
 
 
-def test_autoaugment_has_torchvisions_sub_policies():
+def test_autoaugment_has_the_sub_policies_of_torchvision():
     for name, policy in (
         ("autoaugment_imagenet", torchvision_augment.AutoAugmentPolicy.IMAGENET),
         ("autoaugment_cifar10", torchvision_augment.AutoAugmentPolicy.CIFAR10),

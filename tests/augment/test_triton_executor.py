@@ -1,4 +1,4 @@
-"""Triton's kernels give the pixels of plain torch, which serves where they cannot be built."""
+"""Triton's kernels give the pixels of plain torch, which replaces them if they cannot be built."""
 
 import importlib.util
 import os

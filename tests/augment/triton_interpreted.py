@@ -1,7 +1,7 @@
 """The Triton executor in Triton's interpreter; `test_triton_executor.py` runs this as a process.
 
-Compares its pixels with those of the torch executor, which other tests compare with Pillow, and
-prints how many images it compared. The interpreter takes milliseconds for a block, so the cases
+It compares the pixels with those of the torch executor, which other tests compare with Pillow, and
+prints the number of compared images. The interpreter takes milliseconds for a block, so the cases
 are few and the images small.
 """
 
@@ -21,11 +21,11 @@ from harness.augment.lower import lower
 from harness.augment.plan import Plan
 from harness.augment.policy import parse_policy
 
-STATISTICS = ("Contrast", "AutoContrast", "Equalize")
+WITH_IMAGE_TABLES = ("Contrast", "AutoContrast", "Equalize")  # their tables depend on the image
 compared = 0
 
 
-def check(what, images, plan):
+def check(case, images, plan):
     global compared
     lowered = lower(plan, *images.shape[2:])
     before = images.clone()
@@ -33,22 +33,22 @@ def check(what, images, plan):
     result = triton_executor.run(images, lowered, plan.fill, plan.interpolation)
     wrong = (result != expected).flatten(1).any(dim=1).nonzero().flatten().tolist()
     size = tuple(images.shape[2:])
-    assert not wrong, (what, [plan.records(i, size=size) for i in wrong[:5]])
+    assert not wrong, (case, [plan.records(i, size=size) for i in wrong[:5]])
     assert result.is_contiguous()
     assert result.data_ptr() != images.data_ptr()
-    assert torch.equal(images, before), what
+    assert torch.equal(images, before), case
     compared += len(images)
 
 
 def every_op(size, interpolation):
-    """Each op at each value; those that measure the image on every kind of it, others on one."""
-    shown, records = pictures(*size), []
-    images = []
+    """Check each op at each value: on all pictures if its table depends on the image, or on one."""
+    available = pictures(*size)
+    images, records = [], []
     for op, values in VALUES.items():
-        for place, value in enumerate(values):
-            chosen = range(len(shown)) if op in STATISTICS else (place % 4,)
-            for kind in chosen:
-                images.append(shown[kind])
+        for i, value in enumerate(values):
+            chosen = available if op in WITH_IMAGE_TABLES else available[i % 4][None]
+            for image in chosen:
+                images.append(image)
                 records.append([(op, value)])
     plan = Plan.of(records, fill=(10, 128, 200), interpolation=interpolation)
     check(f"every op, {size}, {interpolation}", torch.stack(images), plan)
@@ -64,14 +64,14 @@ grey = halves()[::16]
 for factor in (0.3, 1.9):
     check("a mean on a half", grey, Plan.of([[("Contrast", factor)]] * len(grey)))
 
-chains = parse_policy("uniform(n=3, m=0.8, fill=1/2/3)")  # has the cut-out too
+chains = parse_policy("uniform(n=3, m=0.8, fill=1/2/3)")  # has every kind of op, also the cut-out
 for size in ((1, 1), (1, 7), (7, 1), (2, 9), (3, 3)):
     images = pictures(*size)
     check(size, images, chains.draw(0, size[0], np.arange(len(images))))
-several = pictures(47, 61)  # more than one block an image, the last one ragged
+large = pictures(47, 61)  # an image takes three blocks, of which the last is not full
 strict = parse_policy("randaug_strict(n=2, m=0.7, interpolation=bilinear)")
-check("blocks", several, strict.draw(0, 0, np.arange(len(several))))
-check("channels_last", several[:2].contiguous(memory_format=torch.channels_last),
+check("blocks", large, strict.draw(0, 0, np.arange(len(large))))
+check("channels_last", large[:2].contiguous(memory_format=torch.channels_last),
       chains.draw(0, 5, np.arange(2)))  # fmt: skip
-check("a view that begins off 16 bytes", several[3:4], chains.draw(0, 9, np.arange(1)))
+check("a view that is not aligned to 16 bytes", large[3:4], chains.draw(0, 9, np.arange(1)))
 print(f"{compared} images equal")

@@ -220,14 +220,14 @@ def test_a_result_that_was_made_since_is_not_moved_aside(copy):
     states = stage_states(store, plan.stages)
     assert states[dense.name].name == "damaged"
     (dense / "result.json").write_bytes(whole)
-    set_aside(store, [dense.name], states)
+    set_aside(store, plan, [dense.name], states)
     assert (dense / "result.json").read_bytes() == whole
     (dense / "result.json").write_bytes(whole[:40])
     claim = try_claim(dense, "another")
-    set_aside(store, [dense.name], states)
+    set_aside(store, plan, [dense.name], states)
     assert not list(dense.glob("*.damaged-*"))  # that is up to the owner of the claim
     claim.release()
-    set_aside(store, [dense.name], states)
+    set_aside(store, plan, [dense.name], states)
     assert list(dense.glob("result.json.damaged-1"))
 
 

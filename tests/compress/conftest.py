@@ -1,4 +1,4 @@
-"""Plug-in files for tests: what they register is forgotten when a test has ended."""
+"""Plug-in files for tests: what they register is removed again at the end of the test."""
 
 import os
 
@@ -12,7 +12,10 @@ from harness.models.family import FAMILIES
 
 @pytest.fixture
 def add_plugin(tmp_path, monkeypatch):
-    """(name, text) -> the path of a file with that text, which is a plug-in during the test."""
+    """Return a function (name, text) that writes a plug-in file for this test and returns its path.
+
+    With the text None, the file is listed but not written.
+    """
     for registry in (METHODS, FORMS, FAMILIES):
         monkeypatch.setattr(registry, "items", dict(registry.items))
     monkeypatch.setattr(plugins, "_imported", {})

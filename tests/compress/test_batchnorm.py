@@ -1,3 +1,5 @@
+"""Estimating batch-norm statistics again: what changes, and what does not."""
+
 import pytest
 import torch
 from torch import nn
@@ -26,7 +28,7 @@ def test_nothing_but_the_statistics_changes_and_they_repeat_to_the_bit():
     torch.manual_seed(0)
     first, second = build(8, 0.5, 10, 3).eval(), build(8, 0.5, 10, 3).train()
     second.load_state_dict(first.state_dict())
-    for _ in range(3):  # another history before, which must not matter
+    for _ in range(3):  # gives the second model other running statistics, which must not matter
         second(torch.randn(8, 3, 8, 8))
     second.fc.eval()
     before = {name: value.clone() for name, value in first.named_parameters()}
@@ -41,7 +43,7 @@ def test_nothing_but_the_statistics_changes_and_they_repeat_to_the_bit():
     assert {m.momentum for m in second.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
 
 
-def test_only_batch_norm_is_in_training_mode_meanwhile():
+def test_dropout_is_off_while_statistics_are_estimated():
     model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(3))
     data = batches()
     reestimate(model, data)
@@ -49,15 +51,15 @@ def test_only_batch_norm_is_in_training_mode_meanwhile():
     torch.testing.assert_close(model[1].running_mean, mean)
 
 
-def test_no_gradient_is_built():
+def test_no_graph_for_gradients_is_built():
     model = build(8, 0.5, 10, 3)
-    seen = []
-    model.fc.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    outputs = []
+    model.fc.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     reestimate(model, batches(1))
-    assert not seen[0].requires_grad
+    assert not outputs[0].requires_grad
 
 
-def test_no_batch_is_an_error_and_no_batch_norm_needs_none():
+def test_a_model_with_batch_norm_needs_a_batch_and_another_model_does_not():
     with pytest.raises(ValueError, match="no batch"):
         reestimate(build(8, 0.5, 10, 3), [])
     reestimate(nn.Linear(2, 2), [])

@@ -1,4 +1,4 @@
-"""What README, docs and the headers of grids tell users to type composes, as it is printed."""
+"""The commands that README, docs and the headers of grids print are valid as they are printed."""
 
 import json
 import re
@@ -24,10 +24,11 @@ MINE = (
     "axes: {width: [0.5, 8]}\n"
 )
 PLACEHOLDERS = {"grid=...": "grid=quickstart", "grid=mine": "grid=mine.yaml"}
+"""Arguments that pages print in place of the user's own, with arguments that exist in the test."""
 
 
 def printed():
-    """(file, words) of every command that begins a sweep."""
+    """Yield the file and the arguments of every printed `harness.launch` command."""
     texts = [(page.name, page.read_text()) for page in PAGES]
     for path in sorted((GRIDS / "grid").glob("*.yaml")):
         header = path.read_text().partition("defaults:")[0]
@@ -40,9 +41,9 @@ def printed():
 
 
 @pytest.fixture(scope="module")
-def somewhere(tmp_path_factory):
-    """A folder with the files that the commands speak of, and a store with the teacher."""
-    folder = tmp_path_factory.mktemp("somewhere")
+def user_folder(tmp_path_factory):
+    """Return a folder with the files that the commands name, and with a teacher in its store."""
+    folder = tmp_path_factory.mktemp("user_folder")
     (folder / "mine.yaml").write_text(MINE)
     (folder / "path" / "to").mkdir(parents=True)
     (folder / "path" / "to" / "it.yaml").write_text(MINE)
@@ -61,7 +62,7 @@ def somewhere(tmp_path_factory):
     return folder
 
 
-def test_there_are_commands_to_look_at():
+def test_the_commands_are_found():
     commands = list(printed())
     assert len({name for name, _ in commands}) > 12
     assert len(commands) > 30
@@ -69,14 +70,14 @@ def test_there_are_commands_to_look_at():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "words"), list(printed()), ids=lambda text: text[:60])
-def test_a_printed_command_composes(page, words, somewhere, monkeypatch, capsys):
-    monkeypatch.chdir(somewhere)
-    monkeypatch.setitem(  # which docs/models.md has just added
+def test_a_printed_command_is_valid(page, words, user_folder, monkeypatch, capsys):
+    monkeypatch.chdir(user_folder)
+    monkeypatch.setitem(  # a command on docs/models.md uses the family of that page's example
         registry.FAMILIES.items, "plain_cnn", registry.Family("plain_cnn", None, None, None)
     )
-    for placeholder, meant in PLACEHOLDERS.items():
-        words = re.sub(rf"{re.escape(placeholder)}(?= |$)", meant, words)
-    # a budget is refused where no size was measured, as here
+    for placeholder, replacement in PLACEHOLDERS.items():
+        words = re.sub(rf"{re.escape(placeholder)}(?= |$)", replacement, words)
+    # without `budget`, which is refused because no size was measured in this store
     arguments = [
         w for w in shlex.split(words) if w != "dry_run=true" and not w.startswith("budget=")
     ]
@@ -84,10 +85,10 @@ def test_a_printed_command_composes(page, words, somewhere, monkeypatch, capsys)
     assert "stages to train" in capsys.readouterr().out
 
 
-def test_the_arms_of_selection_share_the_plain_ones_and_differ_in_the_teacher(somewhere):
-    selection = config.load(["grid=difficulty_selection", f"store={somewhere}/store"], trains=True)
-    plan = make_plan(selection.grid)
-    policies = make_plan(config.load(["grid=difficulty_policies", f"store={somewhere}"]).grid)
+def test_the_plain_arm_of_selection_is_shared_and_the_other_arms_have_the_teacher(user_folder):
+    words = ["grid=difficulty_selection", f"store={user_folder}/store"]
+    plan = make_plan(config.load(words, trains=True).grid)
+    policies = make_plan(config.load(["grid=difficulty_policies", f"store={user_folder}"]).grid)
     assert len(plan.stages) == 20
     shared = set(plan.stages) & set(policies.stages)
     assert shared == {name for name, stage in plan.stages.items() if stage.teacher is None}

@@ -1,4 +1,4 @@
-"""The shipped grids of the claims: what they share, what their arms cost, what they refuse."""
+"""The shipped grids: which stages they share, what their arms cost, which changes are refused."""
 
 import json
 import re
@@ -31,6 +31,7 @@ from harness.sweep import cost
 from harness.sweep.cost import Measurement
 from harness.sweep.plan import make_plan
 
+# number of distinct stages, and of the stages of all trials together
 SHARING = {
     "size_vs_magnitude": (72, 72),
     "sparsity_vs_magnitude": (84, 210),
@@ -44,17 +45,19 @@ def planned(name, *words, store="nowhere"):
 
 
 @pytest.mark.parametrize("name", SHARING)
-def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_path):
+def test_a_dry_run_prints_the_device_hours_that_sharing_saves_if_sizes_were_measured(
+    name, tmp_path
+):
     launch_, plan = planned(name, store=tmp_path)
     epochs = {stage: plan.stages[stage].recipe.epochs for stage in plan.stages}
-    alone = [epochs[stage] for path in plan.paths.values() for stage in path]
-    assert (len(epochs), len(alone)) == SHARING[name]
+    unshared = [epochs[stage] for path in plan.paths.values() for stage in path]
+    assert (len(epochs), len(unshared)) == SHARING[name]
     states = dict.fromkeys(plan.stages, StageState("waiting"))
     for stage in plan.stages.values():
         cost.write_measurement(tmp_path, stage, Measurement(36.0, 0.5, 1 << 30, 10 << 30, "cpu"))
     sweep = Sweep(launch_, plan, Store(tmp_path), Scheduler(), states, ())
     output = summary.describe_dry_run(sweep, list(plan.stages))
-    saved = sum(alone) - sum(epochs.values())
+    saved = sum(unshared) - sum(epochs.values())
     if saved:
         saving = f"sharing saves {saved:,} epochs of training, {saved / 100:.2f} device-hours"
     else:
@@ -65,7 +68,7 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "same"),
+    ("name", "size"),
     [
         ("size_vs_magnitude", ("width",)),
         ("pruning_schedules", ()),
@@ -73,7 +76,7 @@ def test_what_sharing_saves_is_told_in_hours_once_a_size_was_measured(name, tmp_
         ("difficulty_policies", ()),
     ],
 )
-def test_rows_record_the_whole_path_and_compared_arms_spend_the_same(name, same, tmp_path):
+def test_rows_sum_up_the_whole_path_and_the_arms_of_a_size_have_equal_budgets(name, size, tmp_path):
     launch_, plan = planned(name)
     states = {}
     for number, (stage, config_) in enumerate(plan.stages.items()):
@@ -87,12 +90,13 @@ def test_rows_record_the_whole_path_and_compared_arms_spend_the_same(name, same,
         for column in ("epochs", "examples", "train_macs"):
             assert row[column] == sum(result[column] for result in on_path)
         assert row["gpu_seconds"] == 2.0 * len(path)
-        budgets.setdefault(tuple(row[n] for n in same), set()).add((row["epochs"], row["examples"]))
-    assert all(len(spent) == 1 for spent in budgets.values())
+        budget = row["epochs"], row["examples"]
+        budgets.setdefault(tuple(row[column] for column in size), set()).add(budget)
+    assert all(len(distinct) == 1 for distinct in budgets.values())
 
 
-def test_the_control_of_equal_multiply_adds_stands_beside_the_arms_of_claim_b():
-    """Longer training is one more thing that a form has to beat, in the group of its size."""
+def test_claim_b_also_compares_a_form_with_a_training_of_equal_multiply_adds():
+    """A form has to be better than longer training without surplus, for its size."""
     launch_, plan = planned("additional_parameters")
     states = {}
     for number, (name, stage) in enumerate(plan.stages.items()):
@@ -107,7 +111,7 @@ def test_the_control_of_equal_multiply_adds_stands_beside_the_arms_of_claim_b():
         ("sparsity 0", "slice"), ("sparsity 0", "fuse"), ("sparsity 0.8", "prune_away")
     }  # fmt: skip
     assert "40 epochs" in tested["sparsity 0", "fuse"]
-    # which is as many multiply-adds as the dearer form takes, by the counts of one image
+    # 40 epochs have as many multiply-adds as 12 epochs of the more expensive form
     (small,) = {s.model for s in plan.stages.values()}
     form = next(s.surplus for s in plan.stages.values() if s.surplus and s.surplus.form == "fuse")
     plain = count(registry.build(small, 10, seed=0), 28).macs_dense
@@ -137,7 +141,7 @@ def test_a_header_counts_the_stages_of_its_grid(name, sentence):
     )
 
 
-def test_the_policies_of_difficulty_are_paired_and_their_teacher_is_the_shipped_one():
+def test_both_spaces_of_difficulty_have_as_many_trials_and_the_documented_teacher():
     _, plan = planned("difficulty_policies")
     counts = Counter(stage.augment.policy.partition("(")[0] for stage in plan.stages.values())
     calibrated = find_space("fashion_mnist_calibrated")
@@ -151,14 +155,14 @@ def test_the_policies_of_difficulty_are_paired_and_their_teacher_is_the_shipped_
 
 
 def test_the_rows_of_one_grid_are_the_table_that_another_matches(tmp_path):
-    """The two commands in the header of pruning_schedules."""
+    """The header of pruning_schedules names the two commands of this test."""
     _, plan = planned("sparsity_vs_magnitude")
     store = Store(tmp_path / "store")
     best = {0.0: "none", 0.5: 0.6, 0.75: 0.4, 0.875: 0.4, 0.9375: 0.2}
     for trial in plan.trials:
         name = plan.paths[trial.id][-1]
-        won = trial.config.augment.magnitude == best[trial.config.compress.sparsity]
-        scores = {"top1": 0.9 if won else 0.8, "loss": 1.0}
+        is_best = trial.config.augment.magnitude == best[trial.config.compress.sparsity]
+        scores = {"top1": 0.9 if is_best else 0.8, "loss": 1.0}
         if store.is_done(name):
             continue
         for stage in plan.paths[trial.id]:
@@ -175,15 +179,15 @@ def test_the_rows_of_one_grid_are_the_table_that_another_matches(tmp_path):
         assert [text[-4:-1] for text in policies] == ["0.4", "0.6", "0.4", "0.4", "0.2"]
 
 
-def test_a_shipped_space_has_one_name_wherever_it_is_called_from(tmp_path, monkeypatch):
-    (here,) = {find_space(table.stem).name for table in TABLES.glob("*.yaml")}
+def test_a_shipped_space_has_the_same_name_in_every_working_directory(tmp_path, monkeypatch):
+    (name,) = {find_space(table.stem).name for table in TABLES.glob("*.yaml")}
     monkeypatch.chdir(tmp_path)
-    assert find_space("fashion_mnist_calibrated").name == here
-    assert find_space(here).rows == find_space("fashion_mnist_calibrated").rows
-    assert re.fullmatch(r"fashion_mnist_calibrated@[0-9a-f]{8}", here)
+    assert find_space("fashion_mnist_calibrated").name == name
+    assert find_space(name).rows == find_space("fashion_mnist_calibrated").rows
+    assert re.fullmatch(r"fashion_mnist_calibrated@[0-9a-f]{8}", name)
 
 
-def test_what_the_literature_controls_for_can_be_an_axis(tmp_path):
+def test_epochs_train_size_label_smoothing_and_labels_of_a_teacher_can_be_axes(tmp_path):
     axes = {
         "epochs": [2, 4],
         "train_size": [500, 1000],
@@ -202,10 +206,11 @@ def test_what_the_literature_controls_for_can_be_an_axis(tmp_path):
     words = [f"axes={{{listed}}}", f"teacher.name='{folder.name}'"]
     launch_, plan = planned("difficulty_teacher", *words, store=tmp_path)
     assert len(plan.stages) == 24
-    assert len(set(plan.stages) & set(plain.stages)) == 8  # true labels: no teacher at all
+    assert len(set(plan.stages) & set(plain.stages)) == 8  # with true labels there is no teacher
     assert {"epochs", "train_size", "label_smoothing", "teacher.labels"} < set(launch_.grid.axes)
 
 
+# arguments of a launch, and words of the error that they cause
 REFUSED = {
     "teacher.name='0123456789abcdef' teacher.labels=soft": "has no stage 0123456789abcdef",
     "teacher.name='timm:resnet50.a1_in1k' teacher.labels=soft": "have 1,000 classes",
@@ -213,7 +218,7 @@ REFUSED = {
     "compress.levels=[0.5,0.4]": "what is left must fall",
     "surplus.form=fuse compress.sparsity=0 model.family=cifar_vit model.depth=4": "does not suit",
 }
-ASK = """
+LAUNCHES = """
 import sys
 sys.modules["torch"] = None  # an import of it fails
 from harness.errors import command
@@ -222,31 +227,32 @@ for line in sys.stdin.read().splitlines():
     sys.argv = ["launch", *line.split(" ")]
     try:
         command(main)
-    except SystemExit as ended:
-        print("left with", ended.code, file=sys.stderr)
+    except SystemExit as exit:
+        print("exit code", exit.code, file=sys.stderr)
 """
+"""Program that runs a launch for each line of its input, without torch."""
 
 
-def test_what_does_not_fit_leaves_with_2_writes_nothing_and_needs_no_torch(tmp_path):
+def test_a_refused_launch_exits_with_2_writes_nothing_and_needs_no_torch(tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("sparsity,magnitude\n0.75,0.2\n")
     store = tmp_path / "store"
     fixed = f"grid=pruning_schedules store={store} axes.magnitude=[0.4] axes.schedule=[constant]"
     lines = []
     for number, words in enumerate(REFUSED):
-        changed = fixed.replace(" axes.schedule=[constant]", "") if "schedule" in words else fixed
+        base = fixed.replace(" axes.schedule=[constant]", "") if "schedule" in words else fixed
         dry = "dry_run=true" if number else "dry_run=false"
-        lines.append(f"{changed} {words} {dry}".replace("TABLE", str(table)))
-    ran = subprocess.run(
-        [sys.executable, "-c", ASK], input="\n".join(lines), text=True, capture_output=True
+        lines.append(f"{base} {words} {dry}".replace("TABLE", str(table)))
+    process = subprocess.run(
+        [sys.executable, "-c", LAUNCHES], input="\n".join(lines), text=True, capture_output=True
     )
-    errors = ran.stderr.split("left with 2")
-    assert ran.returncode == 0
-    assert len(errors) == len(lines) + 1, ran.stderr
+    errors = process.stderr.split("exit code 2")
+    assert process.returncode == 0
+    assert len(errors) == len(lines) + 1, process.stderr
     for number, sentence in enumerate(REFUSED.values()):
         assert sentence in errors[number]
-    assert "Traceback" not in ran.stderr
-    assert ran.stdout == ""
+    assert "Traceback" not in process.stderr
+    assert process.stdout == ""
     assert not store.exists()
 
 
@@ -257,11 +263,11 @@ def test_grids_of_every_method_and_form_are_planned_without_torch(tmp_path):
         f"{fixed} axes.schedule=[constant] {words} compress.method={m}" for m in METHODS.names()
     ]
     lines.append(f"grid=additional_parameters store={tmp_path} dry_run=true")  # all forms
-    ran = subprocess.run(
-        [sys.executable, "-c", ASK], input="\n".join(lines), text=True, capture_output=True
+    process = subprocess.run(
+        [sys.executable, "-c", LAUNCHES], input="\n".join(lines), text=True, capture_output=True
     )
-    assert ran.stderr.count("left with 0") == len(lines), ran.stderr
-    assert ran.stdout.count("stages to train") == len(lines)
+    assert process.stderr.count("exit code 0") == len(lines), process.stderr
+    assert process.stdout.count("stages to train") == len(lines)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +283,9 @@ def test_grids_of_every_method_and_form_are_planned_without_torch(tmp_path):
          "layers that share them differ in the plain model"),
     ],
 )  # fmt: skip
-def test_what_no_layer_suits_is_said_before_anything_is_queued(tmp_path, words, message):
+def test_settings_that_the_layers_do_not_allow_are_refused_before_anything_is_queued(
+    tmp_path, words, message
+):
     fixed = ["grid=pruning_schedules", "axes.magnitude=[0.4]", "axes.schedule=[constant]"]
     args = [*fixed, f"store={tmp_path}/store", *words.split(" ")]
     with pytest.raises(UserError, match=message):
@@ -287,16 +295,16 @@ def test_what_no_layer_suits_is_said_before_anything_is_queued(tmp_path, words, 
 
 
 @pytest.mark.parametrize("name", ["additional_parameters", "pruning_schedules"])
-def test_the_layers_of_shipped_grids_suit_them(name):
+def test_the_layers_of_the_models_allow_the_settings_of_shipped_grids(name):
     _, plan = planned(name)
     assert layers.misfits((stage, 2) for stage in plan.stages.values()) == []
 
 
-def test_help_lists_every_shipped_grid_with_what_it_is(capsys, monkeypatch):
+def test_help_lists_every_shipped_grid_with_a_description(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["launch", "--help"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit:
         command(launch.main, launch.usage)
-    assert ended.value.code == 0
+    assert exit.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     listed = dict(line.split(maxsplit=1) for line in lines[lines.index("grids") + 1 : -2])
     assert listed == config.grid_files()

@@ -1,4 +1,4 @@
-"""Which weights of a model are pruned: those that the network applies as they are stored."""
+"""Only weights that the network applies as they are stored can be pruned."""
 
 import pytest
 import torch
@@ -55,20 +55,20 @@ def test_all_layers_of_other_models_can_be_pruned(name):
 def test_layers_of_other_kinds_are_not_pruned():
     config, model = on_meta("tf_efficientnet_cc_b0_4e")
     names = layers.to_prune(PRUNE, config, model, 224)
-    mixed = "blocks.4.0.conv_pw.weight"  # of CondConv: a mixture of experts for each image
-    assert mixed in dict(model.named_parameters())
-    assert mixed not in names
+    cond_conv = "blocks.4.0.conv_pw.weight"  # a CondConv mixes the weights of experts per image
+    assert cond_conv in dict(model.named_parameters())
+    assert cond_conv not in names
 
 
-def test_a_weight_that_is_computed_is_not_applied_as_stored():
+def test_a_weight_with_a_parametrization_is_not_applied_as_stored():
     def network():
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
 
-    plain, normed = network(), network()
-    parametrizations.weight_norm(normed[0])
+    plain, with_weight_norm = network(), network()
+    parametrizations.weight_norm(with_weight_norm[0])
     assert weights_applied_as_stored(plain, 8) == {"0.weight", "2.weight"}
-    assert weights_applied_as_stored(normed, 8) == {"2.weight"}
-    assert count(normed, 8).macs_dense == count(plain, 8).macs_dense
+    assert weights_applied_as_stored(with_weight_norm, 8) == {"2.weight"}
+    assert count(with_weight_norm, 8).macs_dense == count(plain, 8).macs_dense
 
 
 class Attention(nn.Module):
@@ -92,7 +92,7 @@ def test_the_last_layer_of_torchs_attention_is_applied_as_stored():
     assert counts.macs_dense - counts.macs_nonzero == 9 * 16
 
 
-def test_a_plan_names_a_model_whose_zeros_would_not_last():
+def test_a_model_whose_pruned_weights_would_not_stay_zero_is_named_once():
     values = {
         "parent": "0" * 16,
         "seed": 0,

@@ -1,3 +1,5 @@
+"""Masks: which weights are prunable, which are pruned, and how masks are saved."""
+
 import io
 
 import pytest
@@ -26,7 +28,7 @@ def model(seed=0):
         return build(8, 0.5, 10, 3)
 
 
-def test_prunable_are_weights_of_convolutions_and_linear_layers_less_the_protected():
+def test_weights_of_convolutions_and_linear_layers_are_prunable_unless_they_are_protected():
     net = model()
     everything = prunable(net, (), ROLES)
     shapes = dict(net.named_parameters())
@@ -50,7 +52,7 @@ def test_weights_that_no_gradient_reaches_are_not_prunable():
     assert "conv1.weight" not in prunable(net, (), ROLES)
 
 
-def test_an_unknown_protected_name_is_an_error_with_the_nearest():
+def test_the_error_for_an_unknown_protected_name_has_the_nearest_name():
     with pytest.raises(UserError, match=r"'clasifier' .*\(did you mean 'classifier'\?"):
         prunable(model(), ("clasifier",), ROLES)
     with pytest.raises(UserError, match=r"\(did you mean 'blocks\.1\.conv2\.weight'\?"):
@@ -91,7 +93,7 @@ def test_ties_are_pruned_in_order_and_never_too_many():
     assert masks["1.weight"].flatten().tolist() == [False] + [True] * 5
 
 
-def test_what_is_pruned_stays_pruned_whatever_it_has_become():
+def test_pruned_weights_stay_pruned_whatever_their_values_are():
     net = model()
     names = prunable(net, ("classifier",), ROLES)
     previous = None
@@ -102,7 +104,7 @@ def test_what_is_pruned_stays_pruned_whatever_it_has_become():
         if previous is not None:
             for name in names:
                 assert not (masks[name] & ~previous[name]).any()
-        with torch.no_grad():  # pruned weights look the largest, as if they had been revived
+        with torch.no_grad():  # pruned weights become the largest ones
             for name in names:
                 net.get_parameter(name)[~masks[name]] = 100.0
         previous = masks
@@ -112,7 +114,7 @@ def test_what_is_pruned_stays_pruned_whatever_it_has_become():
         magnitude_masks(net, 0.95, names[1:], previous)
 
 
-def test_half_precision_weights_are_ranked_like_their_floats():
+def test_weights_in_half_precision_are_ranked_like_the_same_values_in_fp32():
     net = model()
     names = prunable(net, (), ROLES)
     half = model().bfloat16()
@@ -121,7 +123,7 @@ def test_half_precision_weights_are_ranked_like_their_floats():
         assert torch.equal(mask, magnitude_masks(rounded, 0.7, names)[name])
 
 
-def test_applied_masks_zero_what_is_pruned_and_touch_nothing_else():
+def test_applied_masks_set_pruned_weights_to_zero_and_change_nothing_else():
     net, before = model(), model()
     masks = magnitude_masks(net, 0.6, prunable(net, ("classifier",), ROLES))
     net.conv1.weight.data[~masks["conv1.weight"]] = float("nan")
@@ -157,7 +159,7 @@ def test_masks_of_another_model_are_refused():
         unpack(packed, net)
 
 
-def test_the_hash_names_exactly_these_bits():
+def test_the_hash_depends_on_names_shapes_and_bits_and_not_on_the_order():
     net = model()
     names = prunable(net, (), ROLES)
     masks = magnitude_masks(net, 0.6, names)

@@ -1,4 +1,4 @@
-"""Compression methods: how much goes, what goes, and what is left."""
+"""Compression methods: how much they remove, what they remove, and what is left."""
 
 import itertools
 import re
@@ -34,28 +34,29 @@ def compress(method, model, request):
     return METHODS.get(method).compress(model, request)
 
 
-def gone(masks):
+def pruned_counts(masks):
     return {name: int((~mask).sum()) for name, mask in masks.items()}
 
 
-def test_the_same_share_of_each_layer_goes_and_what_is_gone_stays_gone():
+def test_scope_layer_prunes_the_same_share_of_each_layer_and_pruned_weights_stay_pruned():
     model, names = build()
     previous = None
     for sparsity in (0.5, 0.75, 0.9):
         masks = compress("magnitude", model, Request(sparsity, names, previous, scope="layer"))
         for name in names:
             weight = model.get_parameter(name)
-            assert gone(masks)[name] == round(sparsity * weight.numel())
+            assert pruned_counts(masks)[name] == round(sparsity * weight.numel())
             kept = weight[masks[name]].abs().min()
             assert weight[~masks[name]].abs().max() <= kept
             assert previous is None or not (masks[name] & ~previous[name]).any()
         previous = masks
 
 
-def test_random_is_drawn_from_the_seed_and_ignores_the_weights():
+def test_random_pruning_depends_on_the_seed_and_not_on_the_weights():
     model, names = build()
     first = compress("random", model, Request(0.5, names, seed=1))
-    assert sum(gone(first).values()) == round(0.5 * sum(m.numel() for m in first.values()))
+    total = sum(mask.numel() for mask in first.values())
+    assert sum(pruned_counts(first).values()) == round(0.5 * total)
     further = compress("random", model, Request(0.8, names, previous=first, seed=1))
     assert all(not (further[name] & ~first[name]).any() for name in names)
     for parameter in model.parameters():
@@ -66,7 +67,7 @@ def test_random_is_drawn_from_the_seed_and_ignores_the_weights():
     assert pruning.mask_hash(other) != pruning.mask_hash(first)
 
 
-def test_two_of_every_four_input_channels_go_and_always_the_smaller_ones():
+def test_nm_prunes_the_smallest_weights_of_every_four_input_channels():
     model, names = build()
     suited = METHODS.get("nm").suited
     assert suited(model, names, 32) == [name for name in names if name != "conv1.weight"]
@@ -79,20 +80,21 @@ def test_two_of_every_four_input_channels_go_and_always_the_smaller_ones():
             for channels in range(0, weight.shape[1], 4):
                 group, kept = weight[:, channels : channels + 4], mask[:, channels : channels + 4]
                 assert ((~kept).sum(1) == zeros).all()
-                largest_gone = torch.where(kept, 0.0, group).amax(1)
-                assert (largest_gone <= torch.where(kept, group, 9.0).amin(1)).all()
+                largest_pruned = torch.where(kept, 0.0, group).amax(1)
+                assert (largest_pruned <= torch.where(kept, group, 9.0).amin(1)).all()
             assert previous is None or not (mask & ~previous[name]).any()
         previous = masks
-    thin, few = build(0.04)
+    narrow_model, its_names = build(0.04)
     with pytest.raises(UserError, match="multiple of 4"):
-        suited(thin, few, 32)
+        suited(narrow_model, its_names, 32)
 
 
-REFUSED = {("mobilenetv3_large", 1.0, (0.5,))}  # its stem stays at 16, its first block is at 8
+# At half the width its stem still has 16 channels, but its first block has 8.
+REFUSED = {("mobilenetv3_large", 1.0, (0.5,))}
 
 
 def narrowed(family, width, shares):
-    """A model of the family, pruned by channels in steps, and the plain one of that width."""
+    """Return a model whose channels were removed in steps, and the plain model of that width."""
     model, names = build(width, family)
     for share in shares:
         assert narrow(model, names, share, width, family) is None
@@ -100,7 +102,7 @@ def narrowed(family, width, shares):
 
 
 def narrow(model, names, share, width, family="cifar_resnet"):
-    """What the method `channel` returns; the model was built at `width`."""
+    """Remove `share` of the channels of a model that was built at `width`."""
 
     def plain(times):
         return build(width * times, family)[0]
@@ -109,7 +111,8 @@ def narrow(model, names, share, width, family="cifar_resnet"):
     return compress("channel", model, request)
 
 
-# twice as wide, a ResNet-18 has 45 million weights: half as wide it rounds other numbers as well
+# A second width, at which other numbers of channels are rounded. For the large ResNet-18 it is 0.5,
+# because it would have 45 million weights at width 2.
 OTHER_WIDTH = dict.fromkeys(CHANNEL_FAMILIES, 2.0) | {"resnet": 0.5, "cifar_stem_resnet": 0.5}
 NARROWED = [
     (family, *case)
@@ -120,7 +123,7 @@ NARROWED = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "width", "shares"), NARROWED)
-def test_what_is_left_has_the_counts_of_the_plain_model_of_that_width(family, width, shares):
+def test_a_narrowed_model_has_the_counts_of_the_plain_model_of_that_width(family, width, shares):
     if (family, width, shares) in REFUSED or (family, width) == ("wide_resnet", 1.0):
         with pytest.raises(UserError, match="layers that share them differ in the plain model"):
             narrowed(family, width, shares)
@@ -136,7 +139,7 @@ def test_a_projection_that_the_plain_model_lacks_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", CHANNEL_FAMILIES)
-def test_a_narrowed_model_works_and_can_be_built_anew(family):
+def test_a_narrowed_model_works_and_a_new_model_can_load_its_weights(family):
     model, names = build(0.5, family)
     before = count(model, 32)
     narrow(model, names, 0.5, 0.5, family)
@@ -150,7 +153,7 @@ def test_a_narrowed_model_works_and_can_be_built_anew(family):
     assert again.train()(images).shape == (2, 10)
 
 
-def test_the_channels_of_least_weight_go_and_protected_layers_keep_theirs():
+def test_channels_of_the_smallest_norm_are_removed_and_protected_layers_keep_theirs():
     model, names = build(1.0)
     inner = model.blocks[0]
     with torch.no_grad():
@@ -163,14 +166,14 @@ def test_the_channels_of_least_weight_go_and_protected_layers_keep_theirs():
     assert inner.conv1.weight.shape[0] == 15
     rows = [row for row in range(16) if row != 3]
     inputs = inner.conv1.weight.shape[1]
-    assert inputs == 15  # the block's input lost one, too
+    assert inputs == 15  # the block's input lost a channel, too
     norms = kept[rows].flatten(2).norm(dim=2)
     for row, left in zip(norms, inner.conv1.weight.detach().flatten(2).norm(dim=2), strict=True):
         assert all(torch.isclose(row, value).any() for value in left)
     assert model.blocks[1].conv1.weight.shape[0] == 32
 
 
-def test_gradual_pruning_follows_the_cubic_and_reaches_its_target_exactly():
+def test_gradual_pruning_follows_the_cubic_curve_and_reaches_its_target_exactly():
     end = end_step(1000, 0.75)
     assert end == 750
     path = [sparsity_at(step, 0.9, end) for step in range(1001)]
@@ -182,7 +185,7 @@ def test_gradual_pruning_follows_the_cubic_and_reaches_its_target_exactly():
     assert due[-1] == 750
     assert UPDATES <= len(due) <= UPDATES + 10
     assert end_step(1, 0.1) == 1
-    assert end_step(1000, 1.0) == 999  # so that a step learns with the last masks
+    assert end_step(1000, 1.0) == 999  # so that one step trains with the final masks
 
 
 def test_a_method_is_one_file(add_plugin):

@@ -30,9 +30,8 @@ done,cifar_resnet,8,1.0,digits,0.75,constant,0.2,0.80
 done,cifar_resnet,8,0.5,digits,0.75,constant,0.9,0.95
 done,cifar_resnet,8,1.0,digits,0.875,constant,none,0.70
 """
-
-
-MIXTURES = {
+"""A table in which 0.6, 0.2 and none are the best magnitudes of three sparsities at width 1."""
+DIFFERING = {
     "compress.method": ("magnitude", "random"),
     "compress.pruning": ("gradual", "iterative"),
     "epochs": ("10", "20"),
@@ -41,10 +40,11 @@ MIXTURES = {
     "label_smoothing": ("0.0", "0.1"),
     "teacher.labels": ("soft", "true"),
 }
+"""Columns in which the rows of one size must not differ, each with two values."""
 
 
-def mixed(column, one, other):
-    """A table that pools two experiments."""
+def mixed_table(column, one, other):
+    """Return a table whose rows differ in `column`, as if two experiments were put together."""
     lines = [f"0.5,{m},0,{value},0.9" for m in (0.1, 0.2) for value in (one, other)]
     return "\n".join([f"sparsity,magnitude,seed,{column},val_top1", *lines])
 
@@ -54,8 +54,8 @@ def plan(**language):
     return make_plan(make_grid("test", grid, config.check_sections, misfits))
 
 
-def strengths(plan_, trial=0):
-    """Policies' magnitudes along the path of a trial."""
+def magnitudes_on_path(plan_, trial=0):
+    """Return the magnitude of each stage of a trial; for a policy without one, the policy."""
     values = []
     for stage in plan_.paths[plan_.trials[trial].id]:
         policy = plan_.stages[stage].augment.policy
@@ -64,38 +64,40 @@ def strengths(plan_, trial=0):
     return values
 
 
-def of(schedule, **axes):
-    return strengths(plan(axes={"schedule": [schedule], **axes}))
+def magnitudes(schedule, **axes):
+    """Return the magnitude of each stage of the trial with this schedule."""
+    return magnitudes_on_path(plan(axes={"schedule": [schedule], **axes}))
 
 
-def test_schedules_go_where_their_names_say():
-    assert of("constant") == [0.4, 0.4, 0.4, 0.4]
-    assert of("falling") == [0.4, 0.6, 0.4, 0.2]
-    assert of("rising") == [0.4, 0.2, 0.4, 0.6]
-    assert of([0.7, "none", 0.1]) == [0.4, 0.7, "none", 0.1]
-    assert of("falling", **{"compress.dense_magnitude": [0.9]}) == [0.9, 0.6, 0.4, 0.2]
-    assert of("falling", sparsity=[0.5]) == [0.4, 0.4]
-    own = {"compress.dense_magnitude": [0.9], "sparsity": [0.0]}
-    assert of("constant", **own) == [0.4]  # a dense trial is labelled by its magnitude
+def test_schedules_set_the_magnitudes_of_the_levels():
+    assert magnitudes("constant") == [0.4, 0.4, 0.4, 0.4]
+    assert magnitudes("falling") == [0.4, 0.6, 0.4, 0.2]
+    assert magnitudes("rising") == [0.4, 0.2, 0.4, 0.6]
+    assert magnitudes([0.7, "none", 0.1]) == [0.4, 0.7, "none", 0.1]
+    assert magnitudes("falling", **{"compress.dense_magnitude": [0.9]}) == [0.9, 0.6, 0.4, 0.2]
+    assert magnitudes("falling", sparsity=[0.5]) == [0.4, 0.4]
+    dense = {"compress.dense_magnitude": [0.9], "sparsity": [0.0]}
+    assert magnitudes("constant", **dense) == [0.4]  # without levels, dense_magnitude is not used
 
 
-def test_shuffled_is_falling_in_an_order_of_the_seed_neither_falling_nor_rising():
+def test_shuffled_has_the_values_of_falling_in_an_order_drawn_from_the_seed():
+    """The order is neither falling nor rising."""
     orders = set()
     for seed in range(12):
-        dense, *levels = of("shuffled", seed=[seed], sparsity=[0.9375])
+        dense, *levels = magnitudes("shuffled", seed=[seed], sparsity=[0.9375])
         assert dense == 0.4
-        assert sorted(levels) == sorted(of("falling", sparsity=[0.9375])[1:])
+        assert sorted(levels) == sorted(magnitudes("falling", sparsity=[0.9375])[1:])
         assert levels not in (sorted(levels), sorted(levels, reverse=True))
         orders.add(tuple(levels))
     assert len(orders) > 4
 
 
 @pytest.mark.parametrize("sparsity", [0.75, 0.875, 0.9375])
-def test_schedules_have_one_mean_and_one_budget(sparsity):
-    kinds = ["constant", "falling", "rising", "shuffled"]
-    made = plan(axes={"schedule": kinds, "sparsity": [sparsity]})
+def test_all_schedules_have_the_same_mean_and_the_same_budget(sparsity):
+    schedules = ["constant", "falling", "rising", "shuffled"]
+    made = plan(axes={"schedule": schedules, "sparsity": [sparsity]})
     for number in range(4):
-        levels = strengths(made, number)[1:]
+        levels = magnitudes_on_path(made, number)[1:]
         assert sum(levels) / len(levels) == pytest.approx(0.4)
     epochs = {sum(made.stages[s].recipe.epochs for s in path) for path in made.paths.values()}
     assert len(epochs) == 1
@@ -103,9 +105,10 @@ def test_schedules_have_one_mean_and_one_budget(sparsity):
 
 def test_dense_stages_and_equal_prefixes_are_trained_once():
     lists = [[0.6, 0.4, 0.2], [0.6, 0.4, 0.5], [0.6, 0.1, 0.2]]
-    kinds = ["constant", "falling", "rising"]
-    made = plan(axes={"schedule": [*kinds, *lists], "seed": [0, 1]})
-    # each seed: 1 dense; constant 3, rising 3, falling = the first list 3, + 1, + 2
+    schedules = ["constant", "falling", "rising"]
+    made = plan(axes={"schedule": [*schedules, *lists], "seed": [0, 1]})
+    # For each seed: one dense stage; 3 levels each of constant, rising and falling, which is the
+    # same as the first list; 1 more level of the second list, and 2 more of the third.
     assert len(made.stages) == 2 * (1 + 3 + 3 + 3 + 1 + 2)
     assert stages_before_sharing(made) == 2 * 6 * 4
     paths = [made.paths[trial.id] for trial in made.trials if trial.config.seed == 0]
@@ -114,12 +117,12 @@ def test_dense_stages_and_equal_prefixes_are_trained_once():
     assert paths[3][:3] == paths[4][:3]
 
 
-def test_matched_trains_each_level_as_the_table_found_best_on_validation(tmp_path):
+def test_matched_takes_the_best_magnitude_on_validation_of_each_level_from_the_table(tmp_path):
     table = tmp_path / "rows.csv"
     table.write_text(ROWS)
-    assert of(f"matched:{table}") == [0.4, 0.6, 0.2, "none"]
+    assert magnitudes(f"matched:{table}") == [0.4, 0.6, 0.2, "none"]
     table.write_text("sparsity,magnitude\n0.5,0.1\n0.75,0.2\n0.875,0.3\n")
-    assert of(f"matched:{table}") == [0.4, 0.1, 0.2, 0.3]
+    assert magnitudes(f"matched:{table}") == [0.4, 0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize(
@@ -144,8 +147,11 @@ def test_matched_trains_each_level_as_the_table_found_best_on_validation(tmp_pat
             r"sparsity 0\.5 at magnitude 0\.3 that is waiting",
         ),
         *(
-            (mixed(column, *values), rf"differ in `{column}` \('{values[0]}', '{values[1]}'\)")
-            for column, values in MIXTURES.items()
+            (
+                mixed_table(column, *values),
+                rf"differ in `{column}` \('{values[0]}', '{values[1]}'\)",
+            )
+            for column, values in DIFFERING.items()
         ),
         (
             "sparsity,magnitude,seed,val_top1\n0.5,0.1,3,0.9\n0.5,0.1,3,0.8\n",
@@ -154,12 +160,12 @@ def test_matched_trains_each_level_as_the_table_found_best_on_validation(tmp_pat
         (None, "there is no table"),
     ],
 )
-def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_path, text, message):
+def test_a_table_without_one_best_magnitude_for_each_level_is_refused(tmp_path, text, message):
     table = tmp_path / "rows.csv"
     if text is not None:
         table.write_text(text)
     with pytest.raises(UserError, match=message):
-        of(f"matched:{table}")
+        magnitudes(f"matched:{table}")
 
 
 @pytest.mark.parametrize(
@@ -205,12 +211,12 @@ def test_a_table_that_does_not_serve_is_refused_before_anything_is_queued(tmp_pa
         ({"surplus": "sliced"}, r"\(did you mean 'slice'\?"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_said_before_anything_is_queued(change, message):
+def test_settings_that_do_not_fit_together_are_refused_when_the_grid_is_planned(change, message):
     with pytest.raises(UserError, match=message):
         plan(axes={name: [value] for name, value in change.items()})
 
 
-def test_an_excluded_cell_need_not_fit():
+def test_the_settings_of_an_excluded_cell_are_not_checked():
     made = plan(
         axes={"schedule": ["constant", "falling"], "magnitude": ["none", 0.4]},
         exclude=["magnitude == none and schedule != 'constant'"],
@@ -218,26 +224,29 @@ def test_an_excluded_cell_need_not_fit():
     assert len(made.trials) == 3
 
 
-def prunes(**changes):
+def stages_of_trial(**changes):
+    """Return the stages of the only trial of a grid with these settings."""
     made = plan(axes={name: [value] for name, value in changes.items()})
     (trial,) = made.trials
     return [made.stages[stage] for stage in made.paths[trial.id]]
 
 
-def test_the_ways_to_prune():
-    assert [s.prune.sparsity for s in prunes(**{"compress.pruning": "one_shot"})[1:]] == [0.875]
-    listed = prunes(**{"compress.levels": [0.3, 0.6, 0.95]})
-    assert [s.prune.sparsity for s in listed[1:]] == [0.3, 0.6, 0.875]
-    (only,) = prunes(**{"compress.pruning": "gradual"})
+def test_pruning_levels_and_rewind_decide_the_stages_of_a_trial():
+    _, *levels = stages_of_trial(**{"compress.pruning": "one_shot"})
+    assert [stage.prune.sparsity for stage in levels] == [0.875]
+    _, *levels = stages_of_trial(**{"compress.levels": [0.3, 0.6, 0.95]})
+    assert [stage.prune.sparsity for stage in levels] == [0.3, 0.6, 0.875]
+    (only,) = stages_of_trial(**{"compress.pruning": "gradual"})
     assert (only.parent, only.prune.sparsity, only.prune.gradual_end) == (None, 0.875, 0.75)
-    dense, *levels = prunes(**{"compress.rewind": "fine_tuning", "compress.fine_tune_lr": 0.01})
+    fine_tuning = {"compress.rewind": "fine_tuning", "compress.fine_tune_lr": 0.01}
+    dense, *levels = stages_of_trial(**fine_tuning)
     assert dense.recipe.optimizer.lr == 0.1
     assert {(s.recipe.optimizer.lr, s.recipe.schedule.name) for s in levels} == {(0.01, "constant")}
-    early = prunes(**{"compress.rewind": "weights", "compress.rewind_epoch": 1})
-    assert [stage.rewind_epoch for stage in early] == [1, 1, 1, 1]
+    rewound = stages_of_trial(**{"compress.rewind": "weights", "compress.rewind_epoch": 1})
+    assert [stage.rewind_epoch for stage in rewound] == [1, 1, 1, 1]
 
 
-def test_rewinding_to_the_start_and_all_methods_share_the_dense_stage():
+def test_trials_share_the_dense_stage_for_any_method_and_any_rewinding_to_epoch_0():
     made = plan(
         axes={
             "compress.method": ["magnitude", "random"],
@@ -247,7 +256,7 @@ def test_rewinding_to_the_start_and_all_methods_share_the_dense_stage():
     assert len({path[0] for path in made.paths.values()}) == 1
 
 
-def test_a_dense_trial_is_the_stage_that_rewound_ones_begin_with():
+def test_a_dense_trial_shares_its_stage_with_trials_that_rewind_to_its_weights():
     made = plan(
         axes={"sparsity": [0.0, 0.5], "compress.rewind": ["weights"], "compress.rewind_epoch": [2]}
     )
@@ -256,24 +265,25 @@ def test_a_dense_trial_is_the_stage_that_rewound_ones_begin_with():
 
 
 def test_surplus_arms_share_what_is_equal_and_spend_one_budget():
-    set_ = {"compress.pruning": "one_shot", "compress.level_epochs": 4}
+    one_shot = {"compress.pruning": "one_shot", "compress.level_epochs": 4}
     arms = ["prune_away", "weak_finish"]
     made = plan(
         compress={**FIXED["compress"], "pruning": "one_shot", "level_epochs": 4},
         axes={"surplus": arms, "magnitude": ["none", 0.5]},
         also=[
             {
-                "set": {**set_, "compress.dense_magnitude": "none"},
+                "set": {**one_shot, "compress.dense_magnitude": "none"},
                 "axes": {"surplus": ["none"], "magnitude": ["none", 0.5]},
             }
         ],
     )
-    magnitudes = {}
-    for number, trial in enumerate(made.trials):
-        magnitudes[trial.config.surplus.form, trial.config.augment.magnitude] = strengths(
+    found = {
+        (trial.config.surplus.form, trial.config.augment.magnitude): magnitudes_on_path(
             made, number
         )
-    assert magnitudes == {
+        for number, trial in enumerate(made.trials)
+    }
+    assert found == {
         ("prune_away", "none"): ["none", "none"],
         ("prune_away", 0.5): [0.5, "none"],
         ("weak_finish", "none"): ["none", "none", "none"],
@@ -287,7 +297,7 @@ def test_surplus_arms_share_what_is_equal_and_spend_one_budget():
     assert len({path[0] for path in made.paths.values()}) == 2
 
 
-def test_a_trial_without_surplus_has_the_stages_that_it_had():
+def test_naming_the_defaults_of_surplus_and_schedule_does_not_change_the_stages():
     config_ = TrialConfig.model_validate(FIXED)
     assert misfits(config_) == []
     plain = plan(axes={"seed": [0]})

@@ -106,7 +106,7 @@ def test_a_trial_of_each_kind_trains_in_a_worker_process(add_plugin, tmp_path):
     words = [sys.executable, "-m", "harness.launch", "grid=grid.yaml", "store=store"]
     subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=300)
 
-    pruned, surrounded, own_family = 0, 0, 0
+    pruned = with_surplus = of_plugin_family = 0
     for name, stage in plan.stages.items():
         folder = store.folder(name)
         result = store.result(name)
@@ -122,17 +122,17 @@ def test_a_trial_of_each_kind_trains_in_a_worker_process(add_plugin, tmp_path):
             position = torch.arange(len(kept)) + stage.prune.options.offset
             assert torch.equal(kept, position % 4 < 2)
         if stage.model.family == "one_conv":
-            own_family += 1
+            of_plugin_family += 1
             channels = round(8 * stage.model.width)
             expected = 3 * 9 * channels + 2 * channels + 10 * channels + 10
             assert result["counts"]["params_total"] == expected < result["params_training"]
         elif stage.surplus is not None:
-            surrounded += 1
+            with_surplus += 1
             parameters, macs = 3 * 2 * 2 * 10 + 10, 3 * 2 * 2 * 10
             counts = result["counts"]
             assert result["params_training"] == counts["params_total"] + parameters
             assert result["train_macs"] == 3 * 16 * 32 * (counts["macs_dense"] + macs)
-    assert (pruned, surrounded, own_family, len(plan.stages)) == (2, 1, 2, 6)
+    assert (pruned, with_surplus, of_plugin_family, len(plan.stages)) == (2, 1, 2, 6)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_a_grid_that_misuses_a_plugin_is_refused_in_a_sentence(add_plugin, words
     add_plugin("stripes.py", METHOD)
     add_plugin("helper.py", FORM)
     fixed = ["grid=pruning_schedules", "axes.magnitude=[0.4]", "axes.schedule=[constant]"]
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit:
         command(lambda _: launch.main([*fixed, "dry_run=true", *words.split(" ")]))
-    assert ended.value.code == 2
+    assert exit.value.code == 2
     assert re.search(message, capsys.readouterr().err)
 
 
@@ -174,7 +174,8 @@ def test_a_family_that_computes_its_weights_is_refused_before_it_is_pruned(add_p
             launch.main([*words, "model.depth=null", *more])
 
 
-def test_options_are_part_of_the_identity_and_absent_where_there_are_none(add_plugin):
+def test_the_id_of_a_stage_depends_on_the_options_of_its_method(add_plugin):
+    """A stage of a method without options has no such key, so its id stays the same."""
     add_plugin("stripes.py", METHOD)
 
     def stages(*words):
@@ -222,7 +223,9 @@ def test_files_are_imported_once_before_a_name_is_looked_up(add_plugin, tmp_path
         ("taken.py", METHOD.replace('"stripes"', '"random"'), r"line 32 \(there is a method 'rand"),
     ],
 )
-def test_a_file_that_cannot_be_imported_is_named_with_the_reason(add_plugin, name, text, message):
+def test_the_error_for_a_file_that_cannot_be_imported_has_the_reason(
+    add_plugin, name, text, message
+):
     path = add_plugin(name, text)
     with pytest.raises(UserError, match=message) as caught:
         METHODS.names()
@@ -230,7 +233,7 @@ def test_a_file_that_cannot_be_imported_is_named_with_the_reason(add_plugin, nam
     assert not any(module.startswith(f"harness_plugin_{name[:-3]}_") for module in sys.modules)
 
 
-def test_a_registry_names_the_nearest_item():
+def test_the_error_for_an_unknown_name_has_the_nearest_one():
     registry = Registry("thing")
     registry.register("one", 1)
     with pytest.raises(UserError, match=r"no thing 'on' \(did you mean 'one'\?\)"):

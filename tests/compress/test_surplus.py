@@ -1,4 +1,4 @@
-"""Additional parameters: what is deployed is the small model, to the last parameter."""
+"""Additional parameters in training: the deployed model has exactly those of the small model."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def graph(surplus, family="cifar_resnet"):
 
 
 def trained(training, steps=4, total=8):
-    """A few steps, so that batch norm and all branches have moved away from their start."""
+    """Return the graph after a few training steps, so that all branches have changed."""
     optimizer = torch.optim.SGD(training.parameters(), lr=0.05, momentum=0.9)
     training.train()
     for step in range(steps):
@@ -42,7 +42,7 @@ def trained(training, steps=4, total=8):
     return training
 
 
-def same_graph(one, other):
+def assert_same_layers(one, other):
     assert [(n, type(m)) for n, m in one.named_modules()] == [
         (n, type(m)) for n, m in other.named_modules()
     ]
@@ -59,11 +59,11 @@ def test_fused_equals_its_training_graph_and_is_the_small_model(family):
     small = training.deployed().eval()
     with torch.no_grad():
         assert (small(images) - training(images)).abs().max() < 1e-4
-    same_graph(small, build(0.5, family))
+    assert_same_layers(small, build(0.5, family))
     assert training.macs(32) > 2 * count(small, 32).macs_dense
 
 
-def test_every_branch_takes_part_in_what_is_folded():
+def test_the_folded_convolution_depends_on_every_branch():
     training = trained(graph(FUSE)).eval()
     before = training.deployed().conv1.weight.clone()
     for branch in ("base", "point", "chain"):
@@ -78,15 +78,15 @@ def test_every_branch_takes_part_in_what_is_folded():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [n for n, f in FAMILIES.items.items() if f.nested_widths])
-def test_a_slice_is_the_small_model_and_starts_as_its_plain_twin(family):
+def test_a_slice_is_the_small_model_and_starts_with_the_same_weights(family):
     training, plain = graph(SLICE, family), build(0.5, family)
     small = training.deployed()
-    same_graph(small, plain)
+    assert_same_layers(small, plain)
     for name, parameter in small.named_parameters():
         assert torch.equal(parameter, plain.get_parameter(name))
 
 
-def test_the_wide_part_learns_with_the_small_one_and_is_gone_for_the_last_part():
+def test_a_wider_network_trains_in_each_step_but_not_in_the_last_part_of_the_training():
     training = graph(SLICE)
     drawn = set()
     for step in range(40):

@@ -82,7 +82,10 @@ TABLE = {
     "train/engine_deepspeed.py": {"DeepSpeed.train_step": CALLER},
     "train/loop.py": {"_check": "tracker"},
     "train/pruner.py": {"Pruner.prune": "none left"},
-    "train/stage.py": {"Stage.train_step": "single image", "Stage.end_epoch": VALUES},
+    "train/stage.py": {
+        "Stage.train_step": "single image", "Stage.end_epoch": VALUES,
+        "Stage._end_of_continued": DAMAGE,
+    },
     "train/step_timing.py": {"measure_steps_in_new_process": COMMAND},
     "train/teacher.py": {"load_teacher": "teacher", "_from_stage": DAMAGE, "_from_timm": PEERS},
     "train/trackers.py": {"Tracker.__init__": "tracker"},

@@ -18,7 +18,7 @@ CONFIG = DatasetConfig(name="photos", validation_size=9)
 
 
 def photo(rng, width, height):
-    """Smooth colours with some grain: it compresses like a photograph."""
+    """Return an image of smooth colours with some grain, which compresses like a photograph."""
     coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
     grain = rng.integers(-12, 13, (height, width, 1), dtype=np.int16)
@@ -26,7 +26,7 @@ def photo(rng, width, height):
 
 
 def fill(root: Path) -> None:
-    """Images of half of ImageNet's size, about one in four upright; one grey, one PNG."""
+    """Write images of half of ImageNet's size. A quarter is upright; some are grey, some PNG."""
     rng = np.random.default_rng(0)
     for part, count in (("train", TRAIN), ("val", VAL)):
         for name in CLASSES:
@@ -58,7 +58,7 @@ def _photos(monkeypatch):
 
 @pytest.fixture(scope="session")
 def betons(tree, tmp_path_factory):
-    """A root with photos/*.beton, raw, so that they decode to the same pixels as the tree."""
+    """A root with photos/*.beton, uncompressed, so that their pixels are those of the tree."""
     root = tmp_path_factory.mktemp("betons")
     CATALOG["photos"] = PHOTOS
     words = ["compress_probability=0", "validation_size=9", "workers=2"]
@@ -69,6 +69,6 @@ def betons(tree, tmp_path_factory):
 
 @pytest.fixture
 def copy(tree, tmp_path):
-    """A tree of its own, which the test may change."""
+    """A copy of the tree, which the test may change."""
     shutil.copytree(tree / "photos", tmp_path / "source")
     return tmp_path / "source"

@@ -1,4 +1,4 @@
-"""Images that cannot be stored are named, all at once, and left out if that is requested."""
+"""Images that cannot be stored are listed together, and left out if that is requested."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def spoil(copy):
     return str(truncated), str(text)
 
 
-def test_bad_images_are_all_named_and_nothing_looks_finished(copy, tmp_path):
+def test_all_bad_images_are_named_and_the_set_is_not_finished(copy, tmp_path):
     names = spoil(copy)
     with pytest.raises(UserError, match=r"2 images cannot be stored.*skip_bad=true") as caught:
         command(copy, tmp_path / "out")
@@ -41,22 +41,22 @@ def test_bad_images_are_all_named_and_nothing_looks_finished(copy, tmp_path):
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
-def test_bad_images_are_left_out_if_asked_and_the_rest_stays_as_it_is(copy, tree, tmp_path, capsys):
+def test_skip_bad_leaves_bad_images_out_and_the_others_as_they_are(copy, tree, tmp_path, capsys):
     names = spoil(copy)
     command(copy, tmp_path / "photos", "skip_bad=true")
     output = capsys.readouterr().out
     assert all(f"skipped {name}" in output for name in names)
-    whole, rest = load(CONFIG, str(tree), "imagefolder"), load(CONFIG, str(tmp_path), "ffcv")
-    bad = scan_parts(tree / "photos")[0].paths.index("cat/cat_03.JPEG")
-    parts = [(whole.train, rest.train), (whole.validation, rest.validation)]
+    complete, good = load(CONFIG, str(tree), "imagefolder"), load(CONFIG, str(tmp_path), "ffcv")
+    bad_id = scan_parts(tree / "photos")[0].paths.index("cat/cat_03.JPEG")
+    parts = [(complete.train, good.train), (complete.validation, good.validation)]
     for before, after in parts:
-        assert after.ids.tolist() == [i for i in before.ids if i != bad]
+        assert after.ids.tolist() == [i for i in before.ids if i != bad_id]
     assert sum(len(after) for _, after in parts) == 47
-    assert len(rest.test) == 14
-    assert rest.split_hash != whole.split_hash
+    assert len(good.test) == 14
+    assert good.split_hash != complete.split_hash
 
 
-def test_names_of_any_bytes_are_written_and_read(tmp_path, monkeypatch, capsys):
+def test_files_with_names_of_any_bytes_are_written_and_read(tmp_path, monkeypatch, capsys):
     info = catalog.image_folder("bytes", num_classes=2, train_size=6, test_size=2, resolution=8)
     monkeypatch.setitem(CATALOG, "bytes", info)
     source = tmp_path / os.fsdecode(b"bytes\xe9")
@@ -69,7 +69,7 @@ def test_names_of_any_bytes_are_written_and_read(tmp_path, monkeypatch, capsys):
     words = ["dataset=bytes", f"source={source}", f"out={out}", "validation_size=2"]
     with pytest.raises(UserError, match=r"bytes\\xe9/train/b/\d\\xe9\.PNG: it is not") as caught:
         write.main(words)
-    str(caught.value).encode()
+    str(caught.value).encode()  # raises an error for text that UTF-8 cannot hold
     write.main([*words, "skip_bad=true"])
     capsys.readouterr().out.encode()
     dataset = load(DatasetConfig(name="bytes", validation_size=2), str(out.parent), "ffcv")
@@ -80,7 +80,7 @@ def test_names_of_any_bytes_are_written_and_read(tmp_path, monkeypatch, capsys):
     manifest.model_dump_json().encode()
 
 
-def test_an_image_too_thin_to_be_shrunk_is_named_and_left_out_if_asked(copy, tmp_path, capsys):
+def test_an_image_too_thin_to_be_shrunk_is_named_or_left_out(copy, tmp_path, capsys):
     thin = copy / "train/cat/cat_03.JPEG"
     Image.new("RGB", (2000, 1)).save(thin)
     with pytest.raises(UserError, match=r"cat_03.*2,000 x 1 pixels are too thin for max_res"):
@@ -100,6 +100,7 @@ def test_an_image_too_thin_to_be_shrunk_is_named_and_left_out_if_asked(copy, tmp
     ],
 )
 def test_an_image_wider_than_ffcv_stores_is_named(copy, tmp_path, width, words, message):
+    """Without a message, the image can be stored."""
     Image.new("RGB", (width, 3), "red").save(copy / "train/cat/cat_03.JPEG", "PNG")
     if message:
         with pytest.raises(UserError, match=f"cat_03.JPEG: .*{message}"):
@@ -113,7 +114,7 @@ def test_an_image_wider_than_ffcv_stores_is_named(copy, tmp_path, width, words, 
     assert np.abs(pixels - [[255, 0, 0]]).max() < 3
 
 
-def test_too_many_bad_images_end_a_write_at_once_unless_they_may_be_skipped(
+def test_too_many_bad_images_stop_a_write_at_once_without_skip_bad(
     copy, tmp_path, monkeypatch, capsys
 ):
     names = [str(copy / f"train/cat/cat_{i:02}.JPEG") for i in (3, 4, 5, 6)]

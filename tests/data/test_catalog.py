@@ -1,3 +1,5 @@
+"""Configs are compared with the catalog without loading data, and missing files are explained."""
+
 import subprocess
 import sys
 
@@ -27,7 +29,7 @@ def test_a_config_that_fits_has_no_problems():
         (config(test_size=361), ("dataset.test_size", "361", "360")),
     ],
 )
-def test_what_does_not_fit_is_named(wrong, words):
+def test_a_wrong_name_or_size_is_explained(wrong, words):
     (problem,) = misfits(wrong)
     assert all(word in problem for word in words), problem
 
@@ -36,18 +38,18 @@ def test_all_problems_are_listed_at_once():
     assert len(misfits(config(train_size=1_400, test_size=400))) == 2
 
 
-def test_absent_files_are_named_with_the_places_and_the_remedy(tmp_path, monkeypatch):
+def test_missing_files_are_named_with_the_searched_folders_and_the_remedy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    partly = tmp_path / "root" / "cifar-10-batches-py"
-    partly.mkdir(parents=True)
-    (partly / "test_batch").touch()
+    folder = tmp_path / "root" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    (folder / "test_batch").touch()
     problem = missing(CATALOG["cifar10"], str(tmp_path / "root"))
-    assert f"{partly} (lacks data_batch_1," in problem
+    assert f"{folder} (lacks data_batch_1," in problem
     assert "test_batch" not in problem
     assert "data/cifar-10-batches-py (no such folder)" in problem
     assert "python -m harness.data.download cifar10" in problem
     for name in CATALOG["cifar10"].files:
-        (partly / name).touch()
+        (folder / name).touch()
     assert missing(CATALOG["cifar10"], str(tmp_path / "root")) is None
 
 

@@ -1,3 +1,5 @@
+"""The files of CIFAR are read in their order, gzipped or not, and cannot run code."""
+
 import gzip
 import importlib
 import pickle
@@ -15,7 +17,10 @@ from harness.schema import DatasetConfig
 
 
 def fill(root: Path, name: str, batch: int) -> np.ndarray:
-    """Files in the layout of `name` whose i-th training image is filled with i modulo 251."""
+    """Write files in the layout of `name` whose i-th image has the value i modulo 251 everywhere.
+
+    Return these values. Test images follow training images. batch: images in a training file.
+    """
     info = CATALOG[name]
     folder = root / (info.folder or "")
     folder.mkdir(parents=True)
@@ -34,7 +39,7 @@ def fill(root: Path, name: str, batch: int) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch"), [("cifar10", 10_000), ("cifar100", 50_000)])
-def test_the_layout_is_read_in_its_order(tmp_path, name, batch):
+def test_images_and_labels_are_read_in_the_order_of_the_files(tmp_path, name, batch):
     values = fill(tmp_path, name, batch)
     dataset = load(
         DatasetConfig(name=name, validation_size=1_000, train_size=2_000, test_size=500),
@@ -48,7 +53,7 @@ def test_the_layout_is_read_in_its_order(tmp_path, name, batch):
 
 
 def python2_pickle(data: bytes, labels: list[int]) -> bytes:
-    """A batch as Python 2 and numpy 1 pickled it: the opcodes of the published files."""
+    """Return a batch as Python 2 and NumPy 1 pickled it, as in the published files."""
 
     def text(raw: bytes) -> bytes:
         return b"U" + bytes([len(raw)]) + raw
@@ -126,7 +131,7 @@ def idx(values: np.ndarray) -> bytes:
 
 
 def contents(name: str) -> dict[str, bytes]:
-    """Two random training or test images for each file of a data set, as its files hold them."""
+    """Return the content of each file of a data set, with two random images in a file."""
     info, random = CATALOG[name], np.random.default_rng(0)
     key = "fine_labels" if info.num_classes == 100 else "labels"
     files = {}
@@ -141,7 +146,7 @@ def contents(name: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", [info.name for info in CATALOG.values() if info.files])
-def test_every_file_that_counts_as_there_is_read_plain_or_gzipped(name, tmp_path):
+def test_every_file_is_read_plain_or_gzipped(name, tmp_path):
     info = CATALOG[name]
     sets = []
     for kind in ("plain", "gzipped", "mixed"):

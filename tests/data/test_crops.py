@@ -1,3 +1,5 @@
+"""Boxes of crops are those of torchvision and FFCV, and depend only on seed, epoch and sample."""
+
 import math
 
 import numpy as np
@@ -15,7 +17,7 @@ WIDTHS = RNG.integers(1, 600, len(IDS))
 
 
 def reference(seed, epoch, sample, height, width, scale):
-    """One sample's box as `RandomResizedCrop.get_params` of torchvision computes it."""
+    """Return the box of one sample, computed as in torchvision's `RandomResizedCrop.get_params`."""
     draws = rng.uniform(seed, "resized_crop", epoch, np.array([sample]), 40)[0]
     for area, ratio, top, left in draws.reshape(10, 4):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
@@ -34,7 +36,7 @@ def reference(seed, epoch, sample, height, width, scale):
 
 
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0), (0.35, 0.35)])
-def test_boxes_are_those_of_a_reference_written_for_one_sample(scale):
+def test_boxes_are_those_of_the_reference_for_each_sample(scale):
     boxes = random_resized(3, 5, scale)(IDS, HEIGHTS, WIDTHS)
     for i in range(len(IDS)):
         expected = reference(3, 5, IDS[i], int(HEIGHTS[i]), int(WIDTHS[i]), scale)
@@ -42,7 +44,7 @@ def test_boxes_are_those_of_a_reference_written_for_one_sample(scale):
 
 
 @pytest.mark.parametrize("crop", [random_resized(0, 0, (0.08, 1.0)), centre, whole])
-def test_a_box_lies_within_its_image_and_depends_on_nothing_else(crop):
+def test_a_box_lies_within_its_image_and_does_not_depend_on_its_batch(crop):
     boxes = crop(IDS, HEIGHTS, WIDTHS)
     top, left, height, width = boxes.T
     assert (np.minimum(top, left) >= 0).all()
@@ -53,7 +55,7 @@ def test_a_box_lies_within_its_image_and_depends_on_nothing_else(crop):
     assert np.array_equal(crop(IDS[some], HEIGHTS[some], WIDTHS[some]), boxes[some])
 
 
-def test_random_boxes_cover_areas_places_and_epochs_as_they_should():
+def test_random_boxes_have_torchvisions_areas_and_change_with_epoch_and_seed():
     same = np.full(len(IDS), 400)
     boxes = random_resized(0, 0, (0.08, 1.0))(IDS, same, same)
     share = boxes[:, 2] * boxes[:, 3] / 400**2
@@ -66,13 +68,14 @@ def test_random_boxes_cover_areas_places_and_epochs_as_they_should():
         np.mean([h * w / 400**2 for _, _, h, w in theirs]), abs=0.02
     )
     free = 400 - boxes[:, 2] > 50
-    place = boxes[free, 0] / (400 - boxes[free, 2])
-    assert np.histogram(place, 4, (0, 1))[0] / free.sum() == pytest.approx([0.25] * 4, abs=0.04)
+    position = boxes[free, 0] / (400 - boxes[free, 2])
+    quarters = np.histogram(position, 4, (0, 1))[0] / free.sum()
+    assert quarters == pytest.approx([0.25] * 4, abs=0.04)
     for other in (random_resized(0, 1, (0.08, 1.0)), random_resized(1, 0, (0.08, 1.0))):
         assert (other(IDS, same, same) != boxes).any(axis=1).mean() > 0.99
 
 
-def test_the_centre_is_seven_eighths_of_the_shorter_side():
+def test_a_centre_crop_is_seven_eighths_of_the_shorter_side():
     boxes = centre(np.arange(2), np.array([256, 300]), np.array([512, 200]))
     assert boxes.tolist() == [[16, 144, 224, 224], [62, 12, 175, 175]]
 

@@ -1,3 +1,5 @@
+"""Data sets in memory: their images, labels and splits, and damaged or foreign files."""
+
 import gzip
 import re
 from pathlib import Path
@@ -42,7 +44,7 @@ def test_images_are_bytes_with_three_equal_channels(config):
     assert dataset.train.images.max() == 255
 
 
-def test_fashion_mnist_is_what_its_files_say():
+def test_fashion_mnist_has_the_images_and_labels_of_its_files():
     dataset = load(FASHION)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (2000, 5000, 10000)
     assert dataset.test.labels[:10].tolist() == [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]
@@ -54,7 +56,7 @@ def test_fashion_mnist_is_what_its_files_say():
         assert dataset.train.images[position, 1].tobytes() == images[784 * i : 784 * (i + 1)]
 
 
-def test_the_digits_test_part_is_stratified_and_apart_from_training():
+def test_the_test_set_of_digits_is_stratified_and_shares_no_image_with_training():
     from sklearn.datasets import load_digits
 
     dataset = load(DIGITS)
@@ -67,12 +69,12 @@ def test_the_digits_test_part_is_stratified_and_apart_from_training():
 
 
 def test_the_splits_never_change():
-    """A published table rests on these: a change of the generator or the cut must not pass."""
+    """Published tables depend on these splits: a change of the generator or the cut fails here."""
     assert load(DIGITS).split_hash == "50afbddda2632d94"
     assert load(FASHION).split_hash == "6700aab60bc9dc79"
 
 
-def test_torchvisions_layout_is_read_and_comes_before_the_systems(tmp_path):
+def test_torchvisions_layout_is_read_before_the_files_of_the_system(tmp_path):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for path in DEBIAN.iterdir():
@@ -91,7 +93,7 @@ def test_torchvisions_layout_is_read_and_comes_before_the_systems(tmp_path):
     [
         ("train.gz", lambda raw: gzip.compress(raw)[:-40], "cannot be read"),
         ("train.gz", lambda raw: raw, "cannot be read"),
-        ("train", lambda raw: raw[:-1], "15 bytes of data where its header says 16"),
+        ("train", lambda raw: raw[:-1], "15 bytes of data, and its header states 16"),
         ("train", lambda raw: b"\0\0\x0d" + raw[3:], "not an IDX file"),
         ("train", lambda raw: raw[:6], "not an IDX file"),
         ("train", lambda raw: b"", "not an IDX file"),
@@ -118,8 +120,8 @@ def test_files_of_another_data_set_are_refused(tmp_path):
         load(FASHION, str(tmp_path))
 
 
-def test_a_data_set_is_one_file_and_one_row(tmp_path, monkeypatch):
-    """What `docs/datasets.md` promises: its example runs as printed."""
+def test_the_example_of_a_data_set_can_be_loaded(tmp_path, monkeypatch):
+    """`docs/datasets.md` adds a data set by one file and one row, and prints both."""
     page = Path(harness.data.__file__).parents[2] / "docs" / "datasets.md"
     reader, row, script = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     (tmp_path / "shapes.py").write_text(reader)

@@ -1,4 +1,4 @@
-"""Torchvision's downloader against a server on this machine, never the network."""
+"""Torchvision's downloader with a server on this machine instead of the network."""
 
 import functools
 import hashlib
@@ -16,7 +16,7 @@ from harness.errors import UserError
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder and the address it is served at."""
+    """A folder and the address of the server that serves it."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -37,7 +37,7 @@ def served(tmp_path):
 
 @pytest.fixture
 def cifar100(served, tmp_path, monkeypatch):
-    """CIFAR-100's archive, as far as names go, on that server."""
+    """An archive on that server with the file names of CIFAR-100."""
     folder, address = served
     archive = folder / "cifar-100-python.tar.gz"
     content = tmp_path / "cifar-100-python"
@@ -49,21 +49,23 @@ def cifar100(served, tmp_path, monkeypatch):
     checksum = hashlib.md5(archive.read_bytes()).hexdigest()
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", address + archive.name)
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "tgz_md5", checksum)
-    monkeypatch.chdir(tmp_path / "served")  # so that data/ is not what the fixture wrote
+    monkeypatch.chdir(tmp_path / "served")  # where there is no folder data/
     return archive
 
 
-def test_an_archive_arrives_whole_in_torchvisions_layout(cifar100, tmp_path):
+def test_an_archive_is_extracted_into_torchvisions_layout(cifar100, tmp_path):
     root = tmp_path / "root"
     folder = download(CATALOG["cifar100"], str(root))
     assert folder == root / "cifar-100-python"
     assert sorted(path.name for path in folder.iterdir()) == ["meta", "test", "train"]
-    assert list(root.iterdir()) == [folder], "nothing is left beside it"
+    assert list(root.iterdir()) == [folder], "no temporary folder is left"
     cifar100.unlink()
-    assert download(CATALOG["cifar100"], str(root)) == folder, "what is there is not fetched again"
+    assert download(CATALOG["cifar100"], str(root)) == folder, (
+        "existing files are not downloaded again"
+    )
 
 
-def test_single_files_arrive_in_torchvisions_layout(served, tmp_path, monkeypatch):
+def test_single_files_are_downloaded_into_torchvisions_layout(served, tmp_path, monkeypatch):
     served_folder, address = served
     source = torchvision.datasets.FashionMNIST
     resources = []
@@ -72,20 +74,20 @@ def test_single_files_arrive_in_torchvisions_layout(served, tmp_path, monkeypatc
         resources.append((name, hashlib.md5(name.encode()).hexdigest()))
     monkeypatch.setattr(source, "resources", resources)
     monkeypatch.setattr(source, "mirrors", [address])
-    _hide_the_systems(monkeypatch)
+    _hide_system_folder(monkeypatch)
     folder = download(CATALOG["fashion_mnist"], str(tmp_path / "root"))
     assert folder == tmp_path / "root" / "FashionMNIST" / "raw"
     assert sorted(path.name for path in folder.iterdir()) == sorted(n for n, _ in resources)
 
 
-def _hide_the_systems(monkeypatch):
+def _hide_system_folder(monkeypatch):
     import dataclasses
 
     row = dataclasses.replace(CATALOG["fashion_mnist"], system_folder=None)
     monkeypatch.setitem(CATALOG, "fashion_mnist", row)
 
 
-def test_a_failed_download_says_what_where_and_what_to_do(cifar100, tmp_path, monkeypatch):
+def test_a_failed_download_names_the_set_the_folder_and_the_error(cifar100, tmp_path, monkeypatch):
     cifar100.unlink()
     with pytest.raises(UserError, match="404") as caught:
         main(["cifar100", f"data_root={tmp_path / 'root'}"])
@@ -109,8 +111,9 @@ def test_a_wrong_checksum_leaves_nothing(cifar100, tmp_path):
         (["cifar10", "root=here"], "no option 'root' .did you mean 'data_root'"),
         (["cifar11"], "did you mean 'cifar10'"),
         (["digits"], "no files to download"),
+        (["cifar10", "data_root=~nobody-here/x"], "this machine has no such user"),
     ],
 )
-def test_the_command_names_what_is_wrong(arguments, word):
+def test_a_wrong_argument_is_explained(arguments, word):
     with pytest.raises(UserError, match=word):
         main(arguments)

@@ -1,4 +1,4 @@
-"""What each kind of image file becomes: the same pixels in training and in `harness.data.write`."""
+"""Each kind of image file gives the same pixels in training and in `harness.data.write`."""
 
 import io
 import os
@@ -22,7 +22,7 @@ COLOUR = np.stack([GREY, GREY.T, 255 - GREY], axis=-1)
 
 
 def tiff(values: np.ndarray, bits: int, photometric: int, sample_format: int = 1) -> bytes:
-    """A grey TIFF written by hand; 12-bit values are packed, two in three bytes."""
+    """Return the bytes of a grey TIFF. Pairs of 12-bit values are packed into three bytes."""
     height, width = values.shape
     if bits == 12:
         pairs = values.reshape(-1, 2).astype(np.uint32)
@@ -66,14 +66,14 @@ def grey(values):
     return np.stack([values] * 3, axis=-1)
 
 
-def of_16(dtype: str) -> Image.Image:
+def grey_16(dtype: str) -> Image.Image:
     return Image.fromarray(RAMP.astype(dtype))
 
 
 COLOURS = {
     "16-bit grey PNG": (cv2_png(RAMP), grey(GREY)),
-    "16-bit grey TIFF": (encoded(of_16("<u2"), "TIFF"), grey(GREY)),
-    "16-bit grey TIFF, big-endian": (encoded(of_16(">u2"), "TIFF"), grey(GREY)),
+    "16-bit grey TIFF": (encoded(grey_16("<u2"), "TIFF"), grey(GREY)),
+    "16-bit grey TIFF, big-endian": (encoded(grey_16(">u2"), "TIFF"), grey(GREY)),
     "16-bit grey TIFF, white is zero": (tiff(RAMP, 16, 0), grey(255 - GREY)),
     "12-bit grey TIFF": (tiff(RAMP >> 4, 12, 1), grey(GREY)),
     "16-bit PGM": (b"P5 16 16 65535\n" + RAMP.astype(">u2").tobytes(), grey(GREY)),
@@ -100,20 +100,20 @@ COLOURS = {
         encoded(Image.fromarray(COLOUR), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"
                 b"\x01\0\0\0\x06\0\0\0\0\0\0\0"), COLOUR),
 }  # fmt: skip
-ABOUT = {  # of which colours are converted by a formula that rounds
+APPROXIMATE = {  # their colours are converted by a formula that rounds
     "CMYK JPEG": encoded(Image.fromarray(COLOUR).convert("CMYK"), "JPEG", quality=100),
     "YCbCr TIFF": encoded(Image.fromarray(COLOUR).convert("YCbCr"), "TIFF"),
 }
 
 
-@pytest.mark.parametrize("name", [*COLOURS, *ABOUT])
-def test_every_kind_becomes_the_colours_that_it_shows(name, tmp_path):
-    content, expected = COLOURS.get(name) or (ABOUT[name], COLOUR)
+@pytest.mark.parametrize("name", [*COLOURS, *APPROXIMATE])
+def test_every_kind_of_image_gives_its_colours(name, tmp_path):
+    content, expected = COLOURS.get(name) or (APPROXIMATE[name], COLOUR)
     path = tmp_path / "image.png"
     path.write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        written = np.asarray(read_image(path))  # what `harness.data.write` stores
+        written = np.asarray(read_image(path))  # the pixels that `harness.data.write` stores
         trained = np.empty((1, *SHAPE, 3), np.uint8)
         rows = np.zeros(1, np.int64)
         FolderImages(tmp_path, ["image.png"]).decoder(rows, rows, whole)(slice(0, 1), trained)
@@ -122,7 +122,7 @@ def test_every_kind_becomes_the_colours_that_it_shows(name, tmp_path):
     assert difference.max() == 0 if name in COLOURS else difference.mean() < 12
 
 
-def test_lab_becomes_the_colours_of_its_profile(tmp_path):
+def test_an_image_in_lab_gives_its_colours(tmp_path):
     lab = Image.new("LAB", SHAPE, (255, 128, 128))  # L* = 100: white
     (tmp_path / "lab.tif").write_bytes(encoded(lab, "TIFF"))
     assert np.asarray(read_image(tmp_path / "lab.tif")).min() >= 250
@@ -150,7 +150,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_has_no_known_colours_is_named_and_refused(name, tmp_path):
+def test_an_image_without_known_colours_is_named_and_refused(name, tmp_path):
     content, reason = REFUSED[name]
     path = tmp_path / "x.png"
     path.write_bytes(content)

@@ -1,3 +1,5 @@
+"""Batches of the resident loader: their order, the parts of ranks, resumption and evaluation."""
+
 import itertools
 
 import numpy as np
@@ -31,15 +33,15 @@ def joined(lists):
 
 def test_a_batch_holds_the_images_and_labels_of_its_ids():
     (loader,) = loaders(1)
-    at = {int(sample): place for place, sample in enumerate(DATASET.train.ids)}
     for batch in loader.epoch(seed=3, epoch=1):
-        places = [at[int(sample)] for sample in batch.ids]
-        assert np.array_equal(batch.images.numpy(), DATASET.train.images[places])
-        assert np.array_equal(batch.labels.numpy(), DATASET.train.labels[places])
+        positions = np.searchsorted(DATASET.train.ids, batch.ids)
+        assert np.array_equal(DATASET.train.ids[positions], batch.ids)
+        assert np.array_equal(batch.images.numpy(), DATASET.train.images[positions])
+        assert np.array_equal(batch.labels.numpy(), DATASET.train.labels[positions])
         assert (batch.images.dtype, batch.labels.dtype) == (torch.uint8, torch.int64)
 
 
-def test_an_epoch_shows_each_image_once_and_drops_the_rest():
+def test_an_epoch_has_each_image_once_at_most_and_only_full_batches():
     (loader,) = loaders(1)
     seen = ids(loader.epoch(seed=0, epoch=0))
     assert [len(batch) for batch in seen] == [24] * loader.steps_per_epoch == [24] * 10
@@ -48,7 +50,7 @@ def test_an_epoch_shows_each_image_once_and_drops_the_rest():
     assert set(flat) <= set(DATASET.train.ids.tolist())
 
 
-def test_the_order_changes_with_epoch_and_seed_only():
+def test_the_order_depends_only_on_epoch_and_seed():
     (loader,) = loaders(1)
     orders = {str(ids(loader.epoch(seed, epoch))) for seed in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 4
@@ -63,7 +65,7 @@ def test_ranks_share_the_batch_that_one_process_would_see(world_size):
     assert together == ids(alone.epoch(5, 2))
 
 
-def test_a_resumed_epoch_goes_on_where_it_stopped():
+def test_a_resumed_epoch_continues_with_the_next_batch():
     for loader in loaders(2):
         whole = ids(loader.epoch(0, 3))
         for start in (0, 1, 9, 10):
@@ -83,11 +85,11 @@ def test_evaluation_sees_each_example_once_in_order(world_size, split):
 
 def test_fixed_batches_are_full_and_the_same_on_every_rank():
     alone, *ranks = loaders(1) + loaders(3)
-    wanted = ids(alone.fixed(100, 30))
-    assert [len(batch) for batch in wanted] == [30, 30, 30]
-    assert len(set(joined(wanted))) == 90
-    assert joined(wanted) != sorted(joined(wanted)), "files may be sorted by class"
-    assert all(ids(loader.fixed(100, 30)) == wanted for loader in ranks)
+    expected = ids(alone.fixed(100, 30))
+    assert [len(batch) for batch in expected] == [30, 30, 30]
+    assert len(set(joined(expected))) == 90
+    assert joined(expected) != sorted(joined(expected)), "files may be sorted by class"
+    assert all(ids(loader.fixed(100, 30)) == expected for loader in ranks)
     assert [len(batch) for batch in ids(alone.fixed(20, 30))] == [20]
     assert [len(batch) for batch in ids(alone.fixed(10_000, 250))] == [250]
 

@@ -1,4 +1,4 @@
-"""Opening a written data set: its manifest, its files, and whether a config fits."""
+"""A written data set is checked when it is opened: its manifest, its files, and the config."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def command(source, out, *words):
 
 @pytest.fixture
 def set_copy(betons, tmp_path):
-    """A written data set of its own, which the test may damage."""
+    """A copy of the written data set, which the test may damage."""
     command = ["cp", "-r", "--sparse=always", betons / "photos", tmp_path / "photos"]
     subprocess.run(command, check=True)
     return tmp_path / "photos"
@@ -44,7 +44,7 @@ def damage_index(folder):
         file.write(b"\x77")
 
 
-def says(key, value):
+def set_key(key, value):
     """Return a function that sets `key` in the manifest of a folder."""
 
     def change(folder):
@@ -60,27 +60,32 @@ ANOTHER_SPLIT = {"validation_size": 9, "split_seed": 0, "hash": "0" * 16}
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (truncate, r"train\.beton has [\d,]+ bytes where its manifest says"),
+        (truncate, r"train\.beton has [\d,]+ bytes, and its manifest states"),
         (damage_index, r"the index of .*test\.beton is not the one"),
         (
             lambda folder: (folder / "validation.beton").unlink(),
             r"validation\.beton cannot be read",
         ),
-        (says("split", ANOTHER_SPLIT), "hold another split than their manifest"),
+        (set_key("split", ANOTHER_SPLIT), "hold another split than their manifest"),
         (lambda folder: (folder / MANIFEST).write_text("{"), r"manifest\.json cannot be read"),
         (lambda folder: (folder / MANIFEST).write_text("{}"), r"format: field required.*again"),
-        (says("format", 7), "has format 7, and this version reads 1"),
-        (says("parts", {}), r"parts\.train: field required\): write it again"),
-        (says("split", {"hash": "x"}), r"split\.validation_size: field required"),
-        (says("official", [1, 2]), "official: input should be"),
-        (says("settings", {"max_resolution": "500"}), "settings.max_resolution: input should be"),
+        (set_key("format", 7), "has format 7, and this version reads 1"),
+        (set_key("parts", {}), r"parts\.train: field required\): write it again"),
+        (set_key("split", {"hash": "x"}), r"split\.validation_size: field required"),
+        (set_key("official", [1, 2]), "official: input should be"),
         (
-            says("skipped", [{"part": "test", "id": 99, "label": 0, "image": "", "because": ""}]),
-            "99",
+            set_key("settings", {"max_resolution": "500"}),
+            "settings.max_resolution: input should be",
+        ),
+        (
+            set_key(
+                "skipped", [{"part": "test", "id": 99, "label": 0, "image": "", "because": ""}]
+            ),
+            "no test image has id 99",
         ),
     ],
 )
-def test_a_spoiled_set_is_named_when_it_is_loaded(set_copy, change, words):
+def test_a_damaged_set_is_explained_when_it_is_loaded(set_copy, change, words):
     change(set_copy)
     with pytest.raises(UserError, match=words):
         load(CONFIG, str(set_copy.parent), "ffcv")
@@ -89,7 +94,7 @@ def test_a_spoiled_set_is_named_when_it_is_loaded(set_copy, change, words):
 @pytest.mark.parametrize(
     "change", [truncate, lambda folder: (folder / "validation.beton").unlink()]
 )
-def test_a_launch_sees_files_of_another_size(set_copy, change):
+def test_a_launch_reports_files_of_another_size_as_a_worker_does(set_copy, change):
     assert source.problem(CONFIG, str(set_copy.parent), "ffcv") is None
     change(set_copy)
     with pytest.raises(UserError) as caught:
@@ -117,13 +122,13 @@ def test_images_smaller_than_the_resolution_are_refused(tree, tmp_path):
 
 
 def test_a_data_set_records_how_its_pixels_were_changed(tree, betons, tmp_path):
-    lacking = tmp_path / "tree"
-    shutil.copytree(tree / "photos", lacking)
+    damaged = tmp_path / "tree"
+    shutil.copytree(tree / "photos", damaged)
     for name in ("train/cat/cat_03.JPEG", "val/dog/dog_00.JPEG"):
-        (lacking / name).write_text("no image")
+        (damaged / name).write_text("no image")
     command(tree / "photos", tmp_path / "jpeg/photos", "max_resolution=99", "jpeg_quality=80")
-    command(lacking, tmp_path / "lacks/photos", "compress_probability=0", "skip_bad=true")
-    stored = load(CONFIG, str(tmp_path / "lacks"), "ffcv").stored
+    command(damaged, tmp_path / "incomplete/photos", "compress_probability=0", "skip_bad=true")
+    stored = load(CONFIG, str(tmp_path / "incomplete"), "ffcv").stored
     assert stored.startswith("compress_probability=0 left_out=2:")
     assert load(CONFIG, str(betons), "ffcv").stored == "compress_probability=0"
     assert load(CONFIG, str(tree), "imagefolder").stored == "original"
@@ -145,12 +150,12 @@ def test_a_jpeg_that_is_damaged_in_the_file_is_named_by_its_id(tree, tmp_path):
 
 
 def test_a_cache_that_does_not_fit_is_refused(set_copy, monkeypatch):
-    meminfo = Path.read_text
-    meminfo_text = "MemTotal: 9999999 kB\nMemAvailable: 10 kB"
+    read_text = Path.read_text
+    meminfo = "MemTotal: 9999999 kB\nMemAvailable: 10 kB"
     monkeypatch.setattr(
         Path,
         "read_text",
-        lambda path, *a: meminfo_text if path.name == "meminfo" else meminfo(path, *a),
+        lambda path, *a: meminfo if path.name == "meminfo" else read_text(path, *a),
     )
     with pytest.raises(UserError, match=r"data_cache=process would read .* 0\.0 GB are free"):
         load(CONFIG, str(set_copy.parent), "ffcv", "process")

@@ -1,4 +1,4 @@
-"""A launch reports mistakes about data before it queues anything, in the words of a worker."""
+"""A launch reports mistakes in data sets before it queues anything, as a worker would."""
 
 import json
 import shutil
@@ -28,8 +28,8 @@ axes: {magnitude: [none], seed: [0]}
 """
 
 
-def spoiled(betons, tmp_path, **content):
-    """Return a root whose manifest has other content. It has no other files."""
+def with_manifest(betons, tmp_path, **content):
+    """Return a root that has only a manifest, in which `content` replaces some keys."""
     manifest = json.loads((betons / "photos" / MANIFEST).read_text()) | content
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / MANIFEST).write_text(json.dumps(manifest))
@@ -50,16 +50,16 @@ def test_a_set_that_can_be_read_has_no_problem(tree, betons):
 
 
 def test_a_manifest_that_does_not_fit_is_a_problem(betons, tmp_path):
-    root = spoiled(betons, tmp_path, settings={"max_resolution": 16, "jpeg_quality": 90,
-                                               "compress_probability": 1})  # fmt: skip
+    settings = {"max_resolution": 16, "jpeg_quality": 90, "compress_probability": 1}
+    root = with_manifest(betons, tmp_path, settings=settings)
     assert "max_resolution=16" in str(source.problem(CONFIG, str(root), "auto"))
     another = CONFIG.model_copy(update={"split_seed": 3})
     assert "split_seed=0" in str(source.problem(another, str(betons), "ffcv"))
 
 
-@pytest.mark.parametrize(("at", "loader"), [("tree", "ffcv"), ("betons", "imagefolder")])
-def test_files_that_the_loader_does_not_read_are_a_problem(tree, betons, at, loader):
-    root = str({"tree": tree, "betons": betons}[at])
+@pytest.mark.parametrize(("files", "loader"), [("tree", "ffcv"), ("betons", "imagefolder")])
+def test_files_that_the_loader_does_not_read_are_a_problem(tree, betons, files, loader):
+    root = str({"tree": tree, "betons": betons}[files])
     message = source.problem(CONFIG, root, loader)
     assert message is not None
     assert f"run.loader={loader} needs" in message
@@ -88,13 +88,13 @@ def test_without_ffcv_only_a_tree_can_be_read(tree, betons):
 
 @pytest.fixture
 def launched(tmp_path):
-    """Return a function that gives the arguments of a launch on a root, and the store."""
+    """A function that returns the arguments of a launch with a data root; and its store."""
     grid, store = tmp_path / "photos_grid.yaml", tmp_path / "store"
     grid.write_text(GRID)
     return lambda root: [f"grid={grid}", f"store={store}", f"run.data_root={root}"], store
 
 
-def test_launch_dry_run_and_doctor_say_it(tree, launched, capsys):
+def test_launch_dry_run_and_doctor_report_a_loader_without_files(tree, launched, capsys):
     words, store = launched
     arguments = [*words(tree), "run.loader=ffcv"]
     with pytest.raises(UserError, match=r"run\.loader=ffcv needs \.beton files of photos"):
@@ -108,7 +108,7 @@ def test_launch_dry_run_and_doctor_say_it(tree, launched, capsys):
     assert list(doctor.data(load_grid(words(tree)))) == [("ok", "photos", "there")]
 
 
-def test_the_doctor_looks_at_the_images_that_a_run_would_read(tree, launched, tmp_path):
+def test_the_doctor_checks_the_images_that_a_run_would_read(tree, launched, tmp_path):
     shutil.copytree(tree / "photos", tmp_path / "copy" / "photos")
     for name in ("newt_03.JPEG", "newt_04.JPEG"):
         (tmp_path / "copy/photos/train/newt" / name).write_bytes(b"not an image")
@@ -119,7 +119,9 @@ def test_the_doctor_looks_at_the_images_that_a_run_would_read(tree, launched, tm
     assert "newt_03.JPEG" in "".join(detail for _, _, detail in findings)
 
 
-def test_what_is_registered_without_a_file_says_how_to_use_it(launched, tree, monkeypatch):
+def test_how_to_use_a_registered_name_without_a_config_file_is_explained(
+    launched, tree, monkeypatch
+):
     words, _ = launched
     with pytest.raises(UserError, match=r"set dataset\.name=photos, and the other keys of dataset"):
         load_grid([*words(tree), "dataset=photos"])
@@ -129,7 +131,7 @@ def test_what_is_registered_without_a_file_says_how_to_use_it(launched, tree, mo
 
 
 @pytest.mark.usefixtures("no_ffcv")
-def test_the_doctor_imports_ffcv_rather_than_look_for_it(betons, launched):
+def test_the_doctor_imports_ffcv_and_reports_its_error(betons, launched):
     words, _ = launched
     ((state, _, why),) = doctor.data(load_grid(words(betons)))
     assert state == "bad"
@@ -139,7 +141,7 @@ def test_the_doctor_imports_ffcv_rather_than_look_for_it(betons, launched):
     assert "run.loader=auto reads image files" in message["ffcv"][1]
 
 
-def test_in_a_container_ffcv_is_not_looked_for_here(betons, launched, no_ffcv, capsys):
+def test_ffcv_of_a_container_is_not_searched_on_this_machine(betons, launched, no_ffcv, capsys):
     words, _ = launched
     launch.main([*words(betons), "dry_run=true"])
     assert "FFCV is not installed" in capsys.readouterr().out

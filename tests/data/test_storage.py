@@ -31,14 +31,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def own_tree(tree, tmp_path):
-    """A root with a tree of its own, which the test may change."""
+    """A root with a copy of the tree, which the test may change."""
     shutil.copytree(tree / "photos", tmp_path / "photos")
     return tmp_path
 
 
 @pytest.fixture
 def loader_of():
-    """Open loaders; all are closed at the end."""
+    """A function that opens a loader; all loaders are closed at the end of the test."""
     loaders = []
 
     def make(root, threads=2, config=CONFIG, **how):
@@ -52,14 +52,14 @@ def loader_of():
 
 
 def first_image(loader):
-    """The file of an image in the first batch of an epoch."""
+    """Return the path of an image in the first batch of an epoch."""
     images = loader._splits["train"].images
     ids = loader._dataset.train.ids.tolist()
     sample = next(loader.epoch(0, 0)).ids[0]
     return images._root / images._paths[ids.index(sample)]
 
 
-def test_a_file_that_storage_does_not_give_is_worth_another_try(own_tree, loader_of):
+def test_a_file_that_cannot_be_read_is_a_transport_failure(own_tree, loader_of):
     loader = loader_of(own_tree)
     path = first_image(loader)
     path.unlink()
@@ -70,7 +70,7 @@ def test_a_file_that_storage_does_not_give_is_worth_another_try(own_tree, loader
     assert failure.classify(caught.value) == "transport"
 
 
-def test_an_image_that_does_not_decode_is_the_users_to_replace(own_tree, loader_of):
+def test_an_image_that_does_not_decode_is_a_mistake_in_the_data(own_tree, loader_of):
     loader = loader_of(own_tree)
     path = first_image(loader)
     path.write_bytes(b"")
@@ -81,21 +81,22 @@ def test_an_image_that_does_not_decode_is_the_users_to_replace(own_tree, loader_
 
 def test_a_thread_opens_one_file_at_a_time(tree, loader_of):
     loader = loader_of(tree)
-    assert len(list(loader.epoch(0, 0))) == 3  # what is imported when it is needed is there now
+    # The first epoch imports modules, which opens files of their own.
+    assert len(list(loader.epoch(0, 0))) == 3
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
     free = [number for number in range(len(taken) + 3) if number not in taken]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free[2] + 1, hard))  # for two threads and one more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[2] + 1, hard))  # three files
     try:
         assert len(list(loader.epoch(0, 1))) == 3
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_what_storage_does_not_give_is_not_left_out_as_bad(own_tree, tmp_path):
+def test_a_file_that_cannot_be_read_is_not_left_out_as_a_bad_image(own_tree, tmp_path):
     path = own_tree / "photos/train/dog/dog_05.JPEG"
     path.unlink()
-    path.symlink_to("/proc/self/mem")  # a file that can be opened and not read
+    path.symlink_to("/proc/self/mem")  # this file can be opened but not read
     words = [
         "dataset=photos",
         f"source={own_tree / 'photos'}",
@@ -107,11 +108,11 @@ def test_what_storage_does_not_give_is_not_left_out_as_bad(own_tree, tmp_path):
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
-def test_a_file_that_hangs_ends_the_wait_once(own_tree, loader_of, monkeypatch):
+def test_for_a_file_that_hangs_the_loader_waits_only_once(own_tree, loader_of, monkeypatch):
     loader = loader_of(own_tree)
     path = first_image(loader)
     path.unlink()
-    os.mkfifo(path)  # to open it for reading waits for a writer
+    os.mkfifo(path)  # opening it for reading waits for a writer
     monkeypatch.setattr(pipeline, "STALL_SECONDS", 0.5)
     waited = []
     wait = Threads.wait
@@ -129,12 +130,12 @@ def test_a_file_that_hangs_ends_the_wait_once(own_tree, loader_of, monkeypatch):
     assert waited == ["the next batch"]
 
 
-def test_a_wait_ends_before_the_claim_is_anyones():
+def test_a_wait_ends_before_another_worker_may_claim_the_stage():
     assert STALL_SECONDS < STALE_SECONDS
 
 
 @pytest.mark.slow
-def test_slow_storage_is_waited_for_as_long_as_something_comes(monkeypatch):
+def test_a_wait_goes_on_while_slow_storage_delivers(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(threads_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
@@ -181,12 +182,12 @@ def machine(monkeypatch):
         monkeypatch.setattr(node, "memory_limit", lambda: None)
 
     for name in (node.WORKERS, "SLURM_CPUS_PER_TASK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
-        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it if a test sets it
         monkeypatch.delenv(name)
     return set_machine
 
 
-def test_a_cache_fits_if_all_ranks_of_the_node_can_hold_it(tmp_path, machine, monkeypatch):
+def test_a_process_cache_must_fit_for_all_processes_of_the_node(tmp_path, machine, monkeypatch):
     path = tmp_path / "x.beton"
     path.write_bytes(bytes(1000))
     machine(total=3000, free=3000)
@@ -197,11 +198,11 @@ def test_a_cache_fits_if_all_ranks_of_the_node_can_hold_it(tmp_path, machine, mo
     with pytest.raises(UserError, match=r"each of 3 processes .* use run\.data_cache=page"):
         require_memory([path])
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setenv("HARNESS_WORKERS", "2")  # of one launch, with two ranks each
+    monkeypatch.setenv("HARNESS_WORKERS", "2")  # two workers of a launch, with two ranks each
     with pytest.raises(UserError, match=r"each of 4 processes"):
         require_memory([path])
     monkeypatch.setenv("HARNESS_WORKERS", "1")
-    monkeypatch.setattr(node, "memory_limit", lambda: 2000)  # of the job, on a larger machine
+    monkeypatch.setattr(node, "memory_limit", lambda: 2000)  # less than the machine has
     with pytest.raises(UserError, match=r"may use 0\.0 GB"):
         require_memory([path])
 
@@ -234,16 +235,16 @@ def test_the_limit_of_a_job_is_that_of_its_control_groups(
     [
         ({}, 8),
         ({"WORLD_SIZE": "2"}, 4),
-        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, 4),  # the others are on another node
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, 4),  # two ranks are on another node
         ({"WORLD_SIZE": "16"}, 1),
         ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "2"}, 2),
         ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "SLURM_CPUS_PER_TASK": "8"}, 8),
         ({"SLURM_CPUS_PER_TASK": "64"}, 8),
-        ({"SLURM_CPUS_PER_TASK": "8", "HARNESS_WORKERS": "4"}, 2),  # launched within a job
+        ({"SLURM_CPUS_PER_TASK": "8", "HARNESS_WORKERS": "4"}, 2),  # a local launch in a job
         ({"SLURM_CPUS_PER_TASK": "6", "HARNESS_WORKERS": "1", "LOCAL_WORLD_SIZE": "2"}, 3),
     ],
 )
-def test_a_rank_decodes_on_the_cores_it_was_given_or_on_its_share(
+def test_a_rank_decodes_on_its_cores_of_slurm_or_its_share_of_the_node(
     machine, monkeypatch, environment, cores
 ):
     machine(cores=8)
@@ -252,7 +253,7 @@ def test_a_rank_decodes_on_the_cores_it_was_given_or_on_its_share(
     assert node.usable_cores() == cores
 
 
-def test_workers_of_one_machine_share_its_cores(machine, monkeypatch):
+def test_the_workers_of_a_launch_share_the_cores_of_the_machine(machine, monkeypatch):
     machine(cores=8)
     node.share(2)
     assert node.usable_cores() == 4
@@ -262,7 +263,7 @@ def test_workers_of_one_machine_share_its_cores(machine, monkeypatch):
     assert node.usable_cores() == 1
 
 
-def test_ranks_are_told_how_many_share_their_node(tmp_path, monkeypatch):
+def test_a_rank_knows_how_many_ranks_share_its_node(tmp_path, monkeypatch):
     from harness.cluster import rendezvous
 
     variables = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "3"}
@@ -270,7 +271,7 @@ def test_ranks_are_told_how_many_share_their_node(tmp_path, monkeypatch):
     variables |= {"SUBMITIT_LOCAL_GLOBALID": "0", "SUBMITIT_LOCAL_NODEID": "0"}
     variables |= {"SUBMITIT_LOCAL_NNODES": "1", "SUBMITIT_LOCAL_NODELIST": "here"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "0")  # put back afterwards
+        monkeypatch.setenv(name, "0")  # so that monkeypatch restores them after the export
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "0")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -285,7 +286,7 @@ def test_this_machines_memory_can_be_read():
     assert node.memory_limit() is None or node.memory_limit() > 0
 
 
-def test_variables_of_other_tools_that_are_not_numbers_count_nothing(monkeypatch):
+def test_variables_that_are_not_numbers_are_ignored(monkeypatch):
     monkeypatch.delenv(node.WORKERS, raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "all")

@@ -1,4 +1,4 @@
-"""Loaders that decode: the same samples and crops for any ranks, threads, loader, or resumption."""
+"""Loaders that decode give the same batches for any ranks and threads, also after resumption."""
 
 import gc
 import importlib
@@ -28,23 +28,23 @@ LOADERS = ["ffcv", "imagefolder"]
 
 @pytest.fixture
 def open_loader(tree, betons):
-    """Open loaders; all are closed at the end."""
-    open_ones = []
+    """A function that opens a loader; all loaders are closed at the end of the test."""
+    loaders = []
 
     def make(loader="ffcv", rank=0, world_size=1, config=CONFIG, threads=2, epochs=1, batch=12):
         root = betons if loader == "ffcv" else tree
         dataset = load(config, str(root), loader)
         run = RunConfig(loader_threads=threads)
-        open_ones.append(make_loader(dataset, run, batch, rank, world_size, CPU, epochs))
-        return open_ones[-1]
+        loaders.append(make_loader(dataset, run, batch, rank, world_size, CPU, epochs))
+        return loaders[-1]
 
     yield make
-    for loader in open_ones:
+    for loader in loaders:
         loader.close()
 
 
 def copies(batches):
-    """Return copies of the batches: the loader reuses their memory."""
+    """Return copies of the batches, because the loader reuses their memory."""
     return [(b.images.clone(), b.labels, b.ids) for b in batches]
 
 
@@ -69,7 +69,7 @@ def test_ranks_and_threads_share_the_same_batches(open_loader, loader):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_an_epoch_that_begins_in_its_middle_decodes_only_what_is_left(
+def test_an_epoch_that_begins_in_its_middle_decodes_only_the_remaining_batches(
     open_loader, loader, monkeypatch
 ):
     first, second = open_loader(loader), open_loader(loader)
@@ -88,20 +88,20 @@ def test_an_epoch_that_begins_in_its_middle_decodes_only_what_is_left(
     assert decoded == [i for batch in whole[1:] for i in batch[2].tolist()]
 
 
-def test_both_loaders_cut_the_same_boxes_of_the_same_samples(open_loader, tree):
+def test_both_loaders_crop_the_same_boxes_of_the_same_samples(open_loader, tree):
     ffcv, files = (copies(open_loader(loader).epoch(0, 0)) for loader in LOADERS)
     for (a, labels, ids), (b, other_labels, other_ids) in zip(ffcv, files, strict=True):
         assert np.array_equal(ids, other_ids)
         assert torch.equal(labels, other_labels)
         difference = (a.int() - b.int()).abs().float().mean()
-        assert 0 < difference < 2, "the resize differs, the boxes do not"
+        assert 0 < difference < 2, "only the filters of the resize may differ"
 
 
 @pytest.mark.parametrize(
-    ("split", "crop"), [("train", random_resized(4, 0, (0.08, 1))), ("test", 0)]
+    ("split", "crop"), [("train", random_resized(4, 0, (0.08, 1))), ("test", centre)]
 )
-def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(open_loader, tree, split, crop):
-    """From raw storage: the pixels of the box in the file, resized by INTER_AREA."""
+def test_a_decoded_box_has_pillows_pixels_resized_by_opencv(open_loader, tree, split, crop):
+    """The `.beton` file is not compressed. Its boxes are resized by INTER_AREA."""
     import cv2
 
     from harness.data.imagefolder import read_image
@@ -109,22 +109,22 @@ def test_a_box_decoded_is_what_pillow_and_opencv_make_of_it(open_loader, tree, s
 
     part = scan_parts(tree / "photos")[split == "test"]
     loader = open_loader()
-    batches = loader.epoch(4, 0) if crop else loader.evaluate("test", 15)
+    batches = loader.epoch(4, 0) if split == "train" else loader.evaluate("test", 15)
     images, labels, ids = copies(batches)[0]
     for image, label, sample in zip(images, labels, ids, strict=True):
         pixels = np.asarray(read_image(part.root / part.paths[sample]))
         sides = np.array([pixels.shape[:2]])
-        ((y, x, h, w),) = (crop or centre)(np.array([sample]), sides[:, 0], sides[:, 1])
+        ((y, x, h, w),) = crop(np.array([sample]), sides[:, 0], sides[:, 1])
         box = np.ascontiguousarray(pixels[y : y + h, x : x + w])
         expected = cv2.resize(box, (32, 32), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
-        # two builds of OpenCV round a share in a thousand apart
+        # Two builds of OpenCV round about one in a thousand values differently.
         assert np.abs(image.numpy().astype(int) - expected).max() <= 1
         assert label == part.labels[sample]
 
 
 @pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_every_test_image_counts_once_over_all_ranks(open_loader, loader, world_size):
+def test_all_ranks_together_see_every_test_image_once(open_loader, loader, world_size):
     seen = [
         copies(open_loader(loader, rank, world_size, batch=12).evaluate("test", 3))
         for rank in range(world_size)
@@ -135,13 +135,13 @@ def test_every_test_image_counts_once_over_all_ranks(open_loader, loader, world_
     assert torch.equal(torch.cat([batch[0] for rank in seen for batch in rank]), alone)
 
 
-def test_batch_norm_sees_the_same_centre_crops_on_every_rank(open_loader):
+def test_fixed_batches_are_the_same_on_every_rank(open_loader):
     one, other = open_loader(), open_loader(rank=1, world_size=2)
     assert same(copies(one.fixed(20, 10)), copies(other.fixed(20, 10)))
     assert [len(batch[2]) for batch in copies(one.fixed(20, 10))] == [10, 10]
 
 
-def test_progressive_resizing_grows_training_images_and_no_others(open_loader):
+def test_progressive_resizing_changes_only_training_images(open_loader):
     config = CONFIG.model_copy(update={"resolution": 96, "start_resolution": 32})
     loader = open_loader(config=config, epochs=5)
     sides = [next(loader.epoch(0, epoch)).images.shape[-1] for epoch in range(5)]
@@ -149,8 +149,8 @@ def test_progressive_resizing_grows_training_images_and_no_others(open_loader):
     assert next(loader.evaluate("validation", 5)).images.shape == (5, 3, 96, 96)
 
 
-def test_images_of_one_size_come_out_as_they_are(tmp_path):
-    """Written raw and read through FFCV, a set in memory is the same to the bit."""
+def test_images_of_one_size_are_not_changed(tmp_path):
+    """A set in memory keeps its pixels when it is written uncompressed and read by FFCV."""
     from harness.data.write import main
 
     config = DatasetConfig(name="digits", validation_size=200, train_size=300, test_size=77)
@@ -176,45 +176,46 @@ def test_a_dead_thread_is_an_error_that_names_it(open_loader):
         list(itertools.chain.from_iterable(loader.epoch(0, epoch) for epoch in range(1, 50)))
 
 
-def test_an_error_in_a_thread_arrives_with_its_own_words(open_loader, tmp_path):
+def test_an_error_in_a_thread_keeps_its_message(open_loader, tmp_path):
     loader = open_loader("imagefolder")
     loader._splits["train"].images._root = tmp_path
     with pytest.raises(
         UserError, match=r"the image .*(JPEG|png) was there .* is gone: put it back"
     ):
         list(loader.epoch(0, 0))
-    with pytest.raises(UserError):  # and the loader goes on to answer
+    with pytest.raises(UserError):  # the loader still works
         list(loader.epoch(0, 1))
 
 
 def megabytes():
+    """Return the memory of this process in megabytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loader", LOADERS)
-def test_hundreds_of_epochs_and_abandoned_iterators_leak_nothing(open_loader, loader):
+def test_hundreds_of_epochs_and_abandoned_iterators_leak_no_memory_or_thread(open_loader, loader):
     config = CONFIG.model_copy(update={"resolution": 128})
     loader = open_loader(loader, config=config, epochs=1000)
     one_batch = 12 * 128 * 128 * 3 / 1e6
 
-    def some(count):
+    def run_epochs(count):
         for epoch in range(count):
-            next(loader.epoch(0, epoch))  # and leave it
+            next(loader.epoch(0, epoch))  # the iterator is abandoned after one batch
             if epoch % 2 == 0:
                 assert len(list(loader.epoch(0, epoch))) == 3
         gc.collect()
 
-    some(20)
+    run_epochs(20)
     memory, threads = megabytes(), threading.active_count()
-    some(100 if loader.name == "imagefolder" else 400)  # half of them whole
+    run_epochs(100 if loader.name == "imagefolder" else 400)
     assert threading.active_count() == threads
     assert megabytes() - memory < 20 * one_batch
     loader.close()
     assert threading.active_count() == threads - 2
 
 
-def test_auto_takes_ffcv_where_it_can_and_says_why_it_cannot(tree, betons, monkeypatch):
+def test_auto_chooses_ffcv_if_it_can_and_else_gives_the_reason(tree, betons, monkeypatch):
     assert load(CONFIG, str(betons)).loader_choice.startswith("ffcv: ")
     assert load(CONFIG, str(betons), cache="process").train.images.loader == "ffcv"
     assert "does not hold .beton files" in load(CONFIG, str(tree)).loader_choice
@@ -238,7 +239,7 @@ def test_auto_takes_ffcv_where_it_can_and_says_why_it_cannot(tree, betons, monke
     assert dataset.loader_choice == "imagefolder: FFCV cannot be imported (no libopencv)"
 
 
-def test_what_cannot_be_imported_is_said_in_a_sentence(monkeypatch):
+def test_an_ffcv_that_cannot_be_imported_gets_a_sentence_with_the_remedy(monkeypatch):
     datasets.ffcv_trouble.cache_clear()
     monkeypatch.delitem(sys.modules, "harness.data.ffcv", raising=False)
     monkeypatch.setitem(sys.modules, "ffcv.libffcv", None)
@@ -260,14 +261,16 @@ def test_what_cannot_be_imported_is_said_in_a_sentence(monkeypatch):
         ("digits", "imagefolder", "reads a tree of image files, and digits is not one"),
     ],
 )
-def test_a_loader_that_cannot_read_the_set_says_what_to_do(tmp_path, name, loader, words):
+def test_a_loader_that_cannot_read_the_set_is_refused_with_the_remedy(
+    tmp_path, name, loader, words
+):
     config = DatasetConfig(name=name, validation_size=9)
     with pytest.raises(UserError) as caught:
         load(config, str(tmp_path), loader)
     assert words in str(caught.value)
 
 
-def test_keys_of_cropped_sets_are_refused_elsewhere_and_checked_here():
+def test_keys_of_image_files_are_checked_and_refused_for_other_sets():
     wrong = DatasetConfig(name="digits", validation_size=9, resolution=32, crop_scale=(0.1, 1))
     assert [text.split(":")[0] for text in misfits(wrong)] == [
         "dataset.resolution",
@@ -278,7 +281,7 @@ def test_keys_of_cropped_sets_are_refused_elsewhere_and_checked_here():
 
 
 @pytest.mark.slow
-def test_importing_ffcv_leaves_torchs_threads_alone(in_child):
+def test_importing_ffcv_does_not_change_the_threads_of_torch(in_child):
     output = in_child(
         "import torch; torch.set_num_threads(2); import harness.data.ffcv; "
         "print(torch.get_num_threads())"
@@ -287,7 +290,7 @@ def test_importing_ffcv_leaves_torchs_threads_alone(in_child):
 
 
 @pytest.mark.slow
-def test_what_decodes_images_is_kept_for_the_next_process(in_child, betons):
+def test_the_compiled_decoder_is_cached_for_the_next_process(in_child, betons):
     code = (
         "from pathlib import Path\nimport numpy as np\n"
         "from harness.data.crops import centre\n"

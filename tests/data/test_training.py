@@ -1,4 +1,4 @@
-"""Whole stages on image files: killed in mid-epoch, they resume with the images that remain."""
+"""Stages on image files: stopped in the middle of an epoch, they resume with the next batch."""
 
 import contextlib
 import json
@@ -55,32 +55,32 @@ def config(**changes):
 
 
 def train(world, folder, configs, root, loader, steps=10**6, **run):
-    """Outcomes of stages below `folder`, which stop after so many steps."""
+    """Train stages in folders below `folder`, for at most `steps` steps; return their outcomes."""
     members = []
     for stage in configs:
-        place = folder / stage_id(stage)
-        place.mkdir(parents=True, exist_ok=True)
+        stage_folder = folder / stage_id(stage)
+        stage_folder.mkdir(parents=True, exist_ok=True)
         parent = folder / stage.parent if stage.parent else None
-        members.append(Member(stage_id(stage), stage, place, parent))
-    left = [steps]
+        members.append(Member(stage_id(stage), stage, stage_folder, parent))
+    remaining = [steps]
 
     def stop():
-        left[0] -= 1
-        return left[0] <= 0
+        remaining[0] -= 1
+        return remaining[0] <= 0
 
     run = {"engine": "ddp", "data_root": str(root), "loader": loader, "loader_threads": 2, **run}
     return train_gang(members, RunConfig(**run), world, stop, lambda: None)
 
 
 def facts(outcome):
-    """Return what must repeat to the bit."""
+    """Return the part of an outcome that must be the same to the bit in a repetition."""
     result = {key: value for key, value in outcome.result.items() if key != "timing"}
     return result, {split: bits.tolist() for split, bits in outcome.correct.items()}
 
 
 @pytest.fixture
 def seen(monkeypatch):
-    """The ids of every batch that a stage was trained on."""
+    """Epoch and ids of every batch that a stage was trained on, in order."""
     ids = []
     train_step = Stage.train_step
 
@@ -94,7 +94,7 @@ def seen(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loader", ["ffcv", "imagefolder"])
-def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
+def test_a_stage_stopped_in_mid_epoch_sees_the_remaining_batches_and_ends_in_the_same_bits(
     world, tree, betons, tmp_path, seen, capsys, loader
 ):
     root = betons if loader == "ffcv" else tree
@@ -113,13 +113,13 @@ def test_stopped_in_mid_epoch_it_sees_what_is_left_and_ends_in_the_same_bits(
     stored = {"ffcv": "compress_probability=0", "imagefolder": "original"}[loader]
     records = [record[key] for key in ("loader", "stored", "split_hash")]
     assert records == [loader, stored, unbroken.result["split_hash"]]
-    assert {"pillow", "opencv-python"} < set(record["packages"])  # which decode and resize
+    assert {"pillow", "opencv-python"} < set(record["packages"])  # they decode and resize
     output = capsys.readouterr().out.splitlines()
     assert f"loader {loader}: set by run.loader" in output
 
 
-def test_pixels_stored_in_other_ways_are_flagged(world, tree, betons, tmp_path):
-    """One stage, trained in turn on files of both kinds: along its path, and between rows."""
+def test_differently_stored_pixels_are_flagged(world, tree, betons, tmp_path):
+    """A stage trained on both has a flag in its row, and a table with a row of each warns."""
     words = ["dataset=photos", f"source={tree / 'photos'}", "validation_size=9"]
     write([*words, f"out={tmp_path / 'small/photos'}", "max_resolution=64"])
     for root, steps in ((betons, 3), (tmp_path / "small", 10**6)):
@@ -131,7 +131,7 @@ def test_pixels_stored_in_other_ways_are_flagged(world, tree, betons, tmp_path):
     assert warnings(frame) == [f"the rows differ in stored: compress_probability=0, {small}"]
 
 
-def test_a_gang_on_one_stream_of_batches_ends_in_the_bits_of_each_alone(world, betons, tmp_path):
+def test_a_gang_on_one_stream_of_batches_equals_each_stage_alone(world, betons, tmp_path):
     plain = {"policy": "none", "crop_padding": 0, "flip": False}
     stages = [config(), config(augment=plain)]
     together = train(world, tmp_path / "a", stages, betons, "ffcv")
@@ -141,7 +141,7 @@ def test_a_gang_on_one_stream_of_batches_ends_in_the_bits_of_each_alone(world, b
     assert together[0].result["weights_sha256"] != together[1].result["weights_sha256"]
 
 
-def test_a_child_prunes_and_estimates_batch_norm_from_the_files(world, betons, tmp_path):
+def test_a_pruned_stage_estimates_batch_norm_from_the_files(world, betons, tmp_path):
     dense = config()
     train(world, tmp_path, [dense], betons, "ffcv")
     child = config(parent=stage_id(dense), prune=PRUNE)
@@ -173,7 +173,9 @@ def newest(folder):
 
 
 @pytest.mark.slow
-def test_killed_it_sees_what_is_left_and_ends_in_the_same_bits(world, betons, tmp_path, seen):
+def test_a_stage_killed_in_mid_epoch_sees_the_remaining_batches_and_ends_in_the_same_bits(
+    world, betons, tmp_path, seen
+):
     long = config(recipe={**STAGE["recipe"], "epochs": 40})
     (unbroken,) = train(world, tmp_path / "a", [long], betons, "ffcv")
     expected = seen.copy()
@@ -186,8 +188,9 @@ def test_killed_it_sees_what_is_left_and_ends_in_the_same_bits(world, betons, tm
         while True:
             assert process.poll() is None
             assert time.monotonic() < deadline
-            if newest(folder) % 4:  # of 4 steps an epoch
-                process.send_signal(signal.SIGSTOP)  # so that it is still so when it is killed
+            if newest(folder) % 4:  # in the middle of an epoch, which has 4 steps
+                # Stopped, the process cannot write another checkpoint before it is killed.
+                process.send_signal(signal.SIGSTOP)
                 os.waitid(os.P_PID, process.pid, os.WSTOPPED)
                 if newest(folder) % 4:
                     break
@@ -196,24 +199,24 @@ def test_killed_it_sees_what_is_left_and_ends_in_the_same_bits(world, betons, tm
     finally:
         process.kill()
         process.wait(300)
-    at = newest(folder)
-    assert at % 4
+    resumed_step = newest(folder)
+    assert resumed_step % 4
     assert not (folder / "checkpoint" / "final.pt").exists()
     seen.clear()
     (resumed,) = train(world, tmp_path / "b", [long], betons, "ffcv")
-    assert seen == expected[at:]
+    assert seen == expected[resumed_step:]
     assert facts(resumed) == facts(unbroken)
 
 
 def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
     world, tree, tmp_path, monkeypatch
 ):
-    """The estimate holds for the loader and the image sizes of the run."""
-    shown = []
+    """So the estimate is for the loader and the image sizes of the run."""
+    batches = []
     train_step = Stage.train_step
 
     def watched(self, batch, epoch):
-        shown.append((self.gang.loader.name, batch.images.shape[-1]))
+        batches.append((self.gang.loader.name, batch.images.shape[-1]))
         return train_step(self, batch, epoch)
 
     monkeypatch.setattr(Stage, "train_step", watched)
@@ -221,13 +224,14 @@ def test_a_pilot_measures_each_size_of_growing_images_as_the_run_reads_them(
     grown = {**STAGE["dataset"], "ramp": [0.0, 0.5]}
     run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
     measured = step_timing.measure_steps(config(dataset=grown), run, 2, tmp_path)
-    assert shown == [("imagefolder", 32)] * 5 + [("imagefolder", 48)] * 5
+    assert batches == [("imagefolder", 32)] * 5 + [("imagefolder", 48)] * 5
     assert measured.seconds_per_epoch > 0
     assert 0 <= measured.data_share < 1
 
 
-def test_a_pilot_ends_when_its_time_is_over(world, tree, tmp_path, monkeypatch):
-    """One step is enough for a size whose steps take long."""
+def test_a_pilot_measures_one_step_of_each_size_when_its_time_is_over(
+    world, tree, tmp_path, monkeypatch
+):
     monkeypatch.setattr(step_timing, "LONGEST_SECONDS", 0.0)
     monkeypatch.setattr(step_timing, "connected", lambda run: contextlib.nullcontext(world))
     run = RunConfig(engine="ddp", device="cpu", loader="imagefolder", data_root=str(tree))
@@ -264,20 +268,23 @@ def test_a_gang_decodes_and_copies_each_training_batch_once(
     stages = [config(), config(augment=plain)][:members]
     outcomes = train(world, tmp_path, stages, betons, "ffcv")
     assert all(outcome.status == "done" for outcome in outcomes)
-    scored = members * (9 + 15)  # each is evaluated by itself
-    assert len(decoded) == 12 * 8 + scored
-    assert sum(map(len, sent)) == 12 * 8 + scored
+    evaluated = members * (9 + 15)  # each stage has its own evaluation
+    assert len(decoded) == 12 * 8 + evaluated
+    assert sum(map(len, sent)) == 12 * 8 + evaluated
 
 
-def test_multiply_adds_are_those_of_the_images_that_were_shown(world, tree, tmp_path):
-    grown = config(dataset={**STAGE["dataset"], "ramp": [0.0, 0.5]})  # 32 pixels twice, then 48
+def test_multiply_adds_are_counted_for_the_sizes_of_the_training_images(world, tree, tmp_path):
+    grown = config(
+        dataset={**STAGE["dataset"], "ramp": [0.0, 0.5]}
+    )  # two epochs at 32 pixels, one at 48
     (outcome,) = train(world, tmp_path, [grown], tree, "imagefolder")
     model = registry.build(grown.model, 3, seed=0, resolution=48)
     small, large = (count(model, side).macs_dense for side in (32, 48))
     assert outcome.result["counts"]["macs_dense"] == large > 1.5 * small
     assert outcome.result["train_macs"] == 3 * 8 * 4 * (2 * small + large)
 
-    folder = tmp_path / stage_id(grown)  # now a teacher, which sees two candidates of each image
+    # The stage is now a teacher, which sees two candidates of each image.
+    folder = tmp_path / stage_id(grown)
     write_json(folder / "config.json", grown.model_dump(mode="json"))
     write_json(folder / "result.json", {"status": "done", **outcome.result})
     teacher = {"name": str(folder / "checkpoint/final.pt"), "candidates": 2, "target": 1.0}

@@ -1,4 +1,4 @@
-"""What counts as an image of a tree, in which order, and what is wrong with a tree."""
+"""The images of a tree and their order, and the mistakes that a tree can have."""
 
 import os
 import shutil
@@ -34,19 +34,18 @@ def small(tmp_path):
     return tmp_path
 
 
-def test_the_order_is_torchvisions_whatever_folders_are_called(small):
+def test_the_order_is_torchvisions_for_any_names_of_folders(small):
     names = ("cat/a/1.png", "cat/a b/1.png", "cat/a-b/x/1.png", "cat/a.b/1.png", "cat/Z/1.png",
              "cat/a/c/1.png", "cat/a0/1.png", "cat/ b/1.png", "cat/é/1.png", "a b/1.png",
              "a/1.png", "a-b/1.png", "cat/10.png", "cat/9.png", "cat/a.png")  # fmt: skip
     for part in ("train", "val"):
         for name in names:
             picture(small / part / name)
-    ours, _ = scan_parts(small)
-    theirs = ImageFolder(small / "train")
-    assert [(str(ours.root / path), label) for path, label in zip(ours.paths, ours.labels)] == (
-        theirs.samples
-    )
-    assert list(ours.classes) == theirs.classes
+    train, _ = scan_parts(small)
+    expected = ImageFolder(small / "train")
+    paths = [str(train.root / path) for path in train.paths]
+    assert list(zip(paths, train.labels)) == expected.samples
+    assert list(train.classes) == expected.classes
 
 
 def test_hidden_files_and_folders_are_left_out_and_named(tree, tmp_path, capsys):
@@ -135,7 +134,7 @@ def link_two_images_to_one_outside(root):
          r"1 of the 2 class folders of .*val hold no image \(dog\)"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_tree_is_one_sentence(small, change, words):
+def test_a_mistake_in_a_tree_gets_one_sentence(small, change, words):
     assert tree_problems(small) == []
     change(small)
     with pytest.raises(UserError, match=words) as caught:
@@ -143,7 +142,7 @@ def test_what_is_wrong_with_a_tree_is_one_sentence(small, change, words):
     assert tree_problems(small) == [str(caught.value)]
 
 
-def test_a_flat_folder_is_told_which_layout_is_needed(tmp_path):
+def test_for_a_flat_folder_the_message_has_the_needed_layout(tmp_path):
     picture(tmp_path / "a.png")
     assert "images lie in train/<class>/" in tree_problems(tmp_path)[0]
     for part in ("train", "val"):
@@ -152,7 +151,7 @@ def test_a_flat_folder_is_told_which_layout_is_needed(tmp_path):
     assert "has no folder train" in tree_problems(tmp_path / "nowhere")[0]
 
 
-def test_links_to_images_and_folders_elsewhere_are_good(small, tmp_path_factory):
+def test_links_to_images_and_folders_elsewhere_are_followed(small, tmp_path_factory):
     pool = tmp_path_factory.mktemp("pool")
     picture(pool / "objects" / "0.png")
     picture(pool / "newt" / "0.png")
@@ -166,7 +165,7 @@ def test_links_to_images_and_folders_elsewhere_are_good(small, tmp_path_factory)
     assert (len(train.paths), len(val.paths)) == (6, 5)
 
 
-def test_images_that_cannot_be_used_are_found_by_their_headers(small):
+def test_images_with_a_wrong_header_are_named(small):
     (small / "train/cat/0.png").write_text("no image")
     Image.fromarray(np.zeros((2, 2), np.float32)).save(small / "val/dog/2.tiff")
     problems, notes = inspect_tree(small, headers=None)
@@ -178,7 +177,7 @@ def test_images_that_cannot_be_used_are_found_by_their_headers(small):
     assert notes[1] == "train: 3 headers read; sides from 2 to 3 pixels; modes RGB (3)."
 
 
-def test_write_check_prints_what_is_there_and_writes_nothing(small, capsys):
+def test_write_with_check_describes_the_tree_and_writes_nothing(small, capsys):
     before = sorted(small.rglob("*"))
     assert write.main([f"source={small}", "check=true"]) == 0
     assert "train: 4 images in 2 classes" in capsys.readouterr().out
@@ -192,13 +191,14 @@ def test_write_check_prints_what_is_there_and_writes_nothing(small, capsys):
         write.main([f"source={small}", "dataset=photos", "check=true"])
 
 
-def test_an_unreadable_folder_is_named_and_not_passed_over(small, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_an_error(small, monkeypatch):
     def forbidden(path):
         if Path(path).name == "dog":
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", forbidden)  # root may read everything
+    # Not by the mode of the folder, because root may read every folder.
+    monkeypatch.setattr(os, "scandir", forbidden)
     with pytest.raises(UserError, match=r"train/dog cannot be read \(Permission denied\)"):
         scan_parts(small)

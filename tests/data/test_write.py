@@ -1,4 +1,4 @@
-"""Writing data sets: what the files hold, and the errors for a bad source or bad images."""
+"""Writing data sets: the content of the files, interrupted writes, and wrong sources."""
 
 import dataclasses
 import itertools
@@ -31,7 +31,7 @@ def command(source, out, *words):
     )
 
 
-def test_each_part_holds_the_images_of_its_split(tree, betons):
+def test_each_file_holds_the_images_of_its_split(tree, betons):
     written, files = load(CONFIG, str(betons), "ffcv"), load(CONFIG, str(tree), "imagefolder")
     assert written.split_hash == files.split_hash
     assert (len(written.train), len(written.validation), len(written.test)) == (39, 9, 15)
@@ -53,7 +53,7 @@ def test_each_part_holds_the_images_of_its_split(tree, betons):
     }
 
 
-def test_smaller_parts_are_those_that_arrays_would_give(tree, betons):
+def test_smaller_splits_are_those_of_the_tree(tree, betons):
     config = CONFIG.model_copy(update={"train_size": 20, "test_size": 7})
     one, other = load(config, str(betons), "ffcv"), load(config, str(tree), "imagefolder")
     assert one.split_hash == other.split_hash
@@ -91,7 +91,7 @@ def test_ffcvs_own_loader_reads_the_file(betons, tree):
     assert labels.flatten().tolist() == dataset.test.labels.tolist()
 
 
-def test_images_are_shrunk_and_some_are_compressed_whatever_the_threads(tree, tmp_path):
+def test_images_are_shrunk_and_compressed_the_same_by_any_number_of_threads(tree, tmp_path):
     from harness.data.ffcv import BetonImages
 
     source = tree / "photos"
@@ -108,7 +108,7 @@ def test_images_are_shrunk_and_some_are_compressed_whatever_the_threads(tree, tm
     assert settings == {"max_resolution": 100, "jpeg_quality": 80, "compress_probability": 0.5}
 
 
-def test_an_interrupted_write_leaves_nothing_that_looks_finished(tree, tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_no_files(tree, tmp_path, monkeypatch):
     calls = []
 
     def interrupted(*arguments):
@@ -128,7 +128,7 @@ def test_an_interrupted_write_leaves_nothing_that_looks_finished(tree, tmp_path,
 
 
 @pytest.mark.slow
-def test_a_killed_write_leaves_nothing_that_looks_finished_and_can_be_repeated(tree, tmp_path):
+def test_a_killed_write_leaves_no_data_set_and_can_be_repeated(tree, tmp_path):
     program = (
         "import os, sys, harness.data.encode as e, harness.data.write as w\n"
         "from harness.data.catalog import CATALOG, image_folder\n"
@@ -163,7 +163,7 @@ def test_two_writers_do_not_share_a_folder(tree, tmp_path):
     claim.release()
 
 
-def test_an_image_that_never_ends_is_named_within_the_deadline(tree, tmp_path, monkeypatch):
+def test_an_image_that_takes_too_long_is_named(tree, tmp_path, monkeypatch):
     release = threading.Event()
     read = read_image
 
@@ -205,15 +205,15 @@ def test_a_class_folder_without_images_is_named(copy, tmp_path):
         (lambda root: shutil.rmtree(root / "val"), "has no folder val"),
     ],
 )
-def test_another_tree_than_the_catalogs_is_refused(copy, tmp_path, change, words):
+def test_a_tree_that_differs_from_the_catalog_is_refused(copy, tmp_path, change, words):
     change(copy)
     with pytest.raises(UserError) as caught:
         command(copy, tmp_path / "out")
     assert words in str(caught.value)
 
 
-def test_colour_arrays_are_written_as_they_are(tmp_path, monkeypatch):
-    """A set in CIFAR's own files: what comes out of the .beton files is what training would see."""
+def test_colour_arrays_are_written_without_change(tmp_path, monkeypatch):
+    """The `.beton` files of a set in CIFAR's files have the pixels of these files."""
     info = dataclasses.replace(
         CATALOG["cifar10"], name="small", folder="files", train_size=200, test_size=40,
         files=("data_batch_1", "test_batch"), torchvision=None,
@@ -237,8 +237,8 @@ def test_colour_arrays_are_written_as_they_are(tmp_path, monkeypatch):
         assert np.array_equal(one.labels, other.labels)
 
 
-def test_progress_says_how_much_is_left(tree, tmp_path, monkeypatch, capsys):
-    clock = itertools.count(0, 61)  # of seconds: 61 for each image
+def test_progress_prints_how_much_is_left(tree, tmp_path, monkeypatch, capsys):
+    clock = itertools.count(0, 61)  # each image takes 61 seconds
     monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     command(tree / "photos", tmp_path / "out")
     lines = capsys.readouterr().err.splitlines()
@@ -247,7 +247,7 @@ def test_progress_says_how_much_is_left(tree, tmp_path, monkeypatch, capsys):
     assert lines[62] == "63 of 63 images (100%), 0 a second, 0:00:00 left"
 
 
-def test_without_ffcv_it_is_a_sentence():
+def test_without_ffcv_the_command_explains_what_to_install():
     program = (
         "import sys\n"
         "sys.modules['ffcv'] = sys.modules['cv2'] = None\n"
@@ -280,7 +280,7 @@ def test_without_ffcv_it_is_a_sentence():
         (["dataset=digits", "out=x", "validation_size=5000"], "leaves nothing to train on"),
     ],
 )
-def test_wrong_words_are_explained(words, output):
+def test_wrong_arguments_are_explained(words, output):
     with pytest.raises(UserError) as caught:
         write.main(words)
     assert output in str(caught.value)
@@ -300,19 +300,19 @@ def test_the_default_validation_size_is_read_as_a_launch_reads_it(tmp_path, monk
             write.main(["dataset=photos", "out=x"])
 
 
-def test_a_tree_that_the_catalog_does_not_know_comes_with_its_line(tree):
+def test_for_an_unknown_tree_the_message_has_its_row_of_the_catalog(tree):
     with pytest.raises(UserError) as caught:
         write.main(["dataset=pets", f"source={tree / 'photos'}", "out=x"])
-    line = str(caught.value).splitlines()[1].strip().rstrip(",")
-    info = eval(line, vars(catalog))
+    row = str(caught.value).splitlines()[1].strip().rstrip(",")
+    info = eval(row, vars(catalog))
     assert (info.name, info.num_classes, info.train_size, info.test_size) == ("pets", 3, 48, 15)
 
 
-def test_a_place_that_cannot_be_written_is_a_sentence(tree, tmp_path):
+def test_a_folder_that_cannot_be_written_gets_a_sentence(tree, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"photos was not finished.*Not a directory"):
         command(tree / "photos", tmp_path / "file" / "photos")
 
 
-def test_help_names_every_word():
+def test_help_names_every_argument():
     assert all(f"{name}=" in write.__doc__ for name in write.OPTIONS)

@@ -1,4 +1,4 @@
-"""Batch norm over several ranks, and no dropout: neither changes anything else of a model."""
+"""Batch norm over several ranks, and models of timm without dropout: nothing else changes."""
 
 import copy
 
@@ -13,11 +13,11 @@ from harness.models.conversions import switch_off_dropout, synchronise_batch_nor
 from harness.schema import ModelConfig
 
 Norm = nn.modules.batchnorm._BatchNorm
-SMALL = [  # models of timm with batch norm, in which an activation is a part of the norm or not
+SMALL = [  # models of timm with batch norm, some with an activation inside the norm
     "test_resnet", "test_efficientnet", "test_byobnet", "mobilenetv2_050", "mobilenetv3_small_050",
     "regnetx_002", "densenet121", "levit_128s", "ghostnet_050", "resnet10t",
 ]  # fmt: skip
-# models of timm with a probability above 0 by default, and others that could draw numbers
+# models of timm with a dropout probability above 0 by default, and others that have such layers
 DROPPING = [
     ("cpubone_nano", 64), ("densenet121", 64), ("efficientvit_m0", 224), ("fasternet_t0", 64),
     ("focalnet_tiny_srf", 64), ("ghostnet_050", 64), ("hiera_tiny_224", 224),
@@ -39,7 +39,7 @@ def configs():
 
 
 @pytest.mark.parametrize("config", configs(), ids=lambda config: config.family)
-def test_two_passes_in_training_agree_and_so_does_batch_norm_over_ranks(config):
+def test_training_draws_no_numbers_and_synchronised_batch_norm_returns_the_same(config):
     model = registry.build(config, 10, seed=0, resolution=64)
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -56,10 +56,10 @@ def test_two_passes_in_training_agree_and_so_does_batch_norm_over_ranks(config):
     after = dict(converted.named_modules())
     assert after.keys() == dict(model.named_modules()).keys()
     for name, old in model.named_modules():
-        is_norm = isinstance(old, Norm)
-        assert (
-            isinstance(after[name], nn.SyncBatchNorm) if is_norm else type(after[name]) is type(old)
-        )
+        if isinstance(old, Norm):
+            assert isinstance(after[name], nn.SyncBatchNorm)
+        else:
+            assert type(after[name]) is type(old)
 
 
 class ClippedNorm(nn.BatchNorm2d):

@@ -1,3 +1,5 @@
+"""Parameters and multiply-adds: published sizes, torch's own counter, and sums by hand."""
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,8 @@ from harness.models.counts import Counts, count
 from harness.models.families.cifar_resnet import build
 from harness.schema import ModelConfig
 
-# CIFAR ResNet-20 with projection shortcuts, by base width, and He et al. 2016, table 6, by depth.
+# ResNet-20 with projection shortcuts, by the channels of its first stage: millions of parameters
+# and of multiply-adds
 WIDTHS = {
     4: (0.018, 2.6),
     8: (0.069, 10.3),
@@ -22,18 +25,19 @@ WIDTHS = {
     64: (4.328, 647.7),
 }
 PUBLISHED = {20: 0.27, 32: 0.46, 56: 0.85}
+"""He et al. 2016, table 6: millions of parameters by depth."""
 
 
-@pytest.mark.parametrize("base", WIDTHS)
-def test_resnet20_has_the_published_sizes(base):
-    counts = count(build(20, base / 16, 10, 3), 32)
+@pytest.mark.parametrize("channels", WIDTHS)
+def test_resnet20_has_the_published_sizes(channels):
+    counts = count(build(20, channels / 16, 10, 3), 32)
     sizes = (round(counts.params_total / 1e6, 3), round(counts.macs_dense / 1e6, 1))
-    assert sizes == WIDTHS[base]
+    assert sizes == WIDTHS[channels]
 
 
 @pytest.mark.parametrize("depth", PUBLISHED)
 def test_depths_have_the_published_sizes(depth):
-    """Published with parameter-free shortcuts; two projections add under 3,000 parameters."""
+    """The published networks have shortcuts without parameters; here two are projections."""
     total = count(build(depth, 1.0, 10, 3), 32).params_total
     shortcuts = 16 * 32 + 32 * 64 + 2 * (32 + 64)
     assert (total - shortcuts) / 1e6 == pytest.approx(PUBLISHED[depth], abs=0.005)
@@ -58,7 +62,7 @@ def test_attention_counts_as_torch_counts_its_plain_products():
     assert count(model, 32).macs_dense * 2 == flops.get_total_flops()
 
 
-def test_a_pruned_weight_takes_its_own_multiply_adds_away():
+def test_a_pruned_weight_reduces_the_count_by_its_own_multiply_adds():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False),  # 108 weights at 4 x 4 positions
         nn.BatchNorm2d(4),
@@ -88,7 +92,7 @@ def test_a_pruned_weight_takes_its_own_multiply_adds_away():
     )
 
 
-def test_counting_leaves_the_model_as_it_was():
+def test_counting_does_not_change_the_model():
     model = build(8, 0.5, 10, 3).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     count(model, 32)
@@ -112,7 +116,7 @@ class Attention(nn.Module):
         return self.fc(F.scaled_dot_product_attention(q, k, v).mean(1))
 
 
-def test_products_of_attention_are_counted_and_stay():
+def test_products_of_attention_are_counted_and_not_reduced_by_pruning():
     model = Attention()
     layers = 384 * 4 + 192 * 4 + 16
     attention = 2 * 4 * 4 * 8
@@ -124,6 +128,8 @@ def test_products_of_attention_are_counted_and_stay():
 
 
 class Operators(TorchDispatchMode):
+    """Records the names of the operators that run."""
+
     def __init__(self):
         super().__init__()
         self.names = set()
@@ -133,19 +139,19 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_attention_is_counted_by_products_that_every_torch_counts():
-    """A fused operator, which torch 2.11 leaves out on a CPU, takes no part in the pass."""
-    with Operators() as seen:
+def test_attention_is_counted_as_plain_products_and_not_as_a_fused_operator():
+    """torch 2.11 has no formula for the fused operator of a CPU."""
+    with Operators() as operators:
         F.scaled_dot_product_attention(*torch.zeros(3, 1, 2, 4, 8))
-    assert any("scaled_dot_product" in name for name in seen.names)
-    with Operators() as seen:
+    assert any("scaled_dot_product" in name for name in operators.names)
+    with Operators() as operators:
         count(Attention(), 8)
-    assert "aten::bmm" in seen.names
-    assert not any("scaled_dot_product" in name for name in seen.names)
+    assert "aten::bmm" in operators.names
+    assert not any("scaled_dot_product" in name for name in operators.names)
 
 
 def test_torchs_own_attention_layer_is_counted():
-    """Its fast path, which the counter does not see, would leave out all but the first layer."""
+    """In its fast path, which it takes without gradients, only the first layer would be counted."""
     layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True)
     model = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Flatten(2), Swap(), layer)
     weights = 8 * 24 + 8 * 8 + 2 * 8 * 16
@@ -153,11 +159,15 @@ def test_torchs_own_attention_layer_is_counted():
 
 
 class Swap(nn.Module):
+    """[N, C, L] -> [N, L, C]."""
+
     def forward(self, x):
         return x.transpose(1, 2)
 
 
 class Standardised(nn.Conv2d):
+    """Subtracts the mean from its weight in each forward pass."""
+
     def forward(self, x):
         weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
         return F.conv2d(x, weight, None, self.stride, self.padding)

@@ -27,8 +27,9 @@ def is_layer(module):
     return isinstance(module, nn.Conv2d | nn.Linear)
 
 
-# family, depth, width; the name in torchvision, whose weights' records publish parameters and
-# multiply-adds (10^9, three decimals, "GFLOPS") of the papers' models; their resolution
+# family, depth, width, name of the same network in torchvision, resolution. torchvision's records
+# of pretrained weights contain the parameters and the multiply-adds (10^9, three decimals, there
+# called GFLOPS)
 TORCHVISION = [
     ("resnet", 18, 1.0, "resnet18", 224),
     ("resnet", 34, 1.0, "resnet34", 224),
@@ -53,14 +54,14 @@ TORCHVISION = [
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Weights are zero: drawing them is half of what a large network takes to count."""
+def zero_weights(monkeypatch):
+    """Make initial weights zero, because drawing those of a large network takes half of a test."""
     for name in ("uniform_", "normal_", "erfinv_"):
         monkeypatch.setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor.detach().zero_())
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("zero_weights")
 @pytest.mark.parametrize(("family", "depth", "width", "name", "resolution"), TORCHVISION)
 def test_sizes_are_those_that_torchvision_publishes(family, depth, width, name, resolution):
     record = next(iter(get_model_weights(name))).meta
@@ -69,18 +70,18 @@ def test_sizes_are_those_that_torchvision_publishes(family, depth, width, name, 
     assert counts.macs_dense / 1e9 == pytest.approx(record["_ops"], abs=6e-4)
 
 
-# parameters and multiply-adds in millions, as printed in the papers named, and half a unit of the
-# last digit
+# family, depth, width, resolution, classes, then parameters and multiply-adds in millions, each as
+# published and followed by its rounding error
 PUBLISHED = [
     # Zagoruyko and Komodakis 2016, tables 4 and 5
     ("wide_resnet", 40, 1.0, 32, 10, 0.6, 0.05, None, None),
     ("wide_resnet", 40, 2.0, 32, 10, 2.2, 0.05, None, None),
     ("wide_resnet", 28, 10.0, 32, 10, 36.5, 0.05, None, None),
-    # timm's model cards of vit_tiny_patch16_224 and vit_small_patch16_224 (their multiply-adds
-    # leave attention out; those of ViT-B/16 are checked above)
+    # timm's model cards of vit_tiny_patch16_224 and vit_small_patch16_224. Their multiply-adds do
+    # not include attention; those of ViT-B/16 are checked above
     ("vit", 12, 0.5, 224, 1000, 5.7, 0.05, None, None),
     ("vit", 12, 1.0, 224, 1000, 22.1, 0.05, None, None),
-    # the page of tf.keras.applications.mobilenet_v2, at 224; its classifiers have 1001 outputs
+    # the documentation of tf.keras.applications.mobilenet_v2, whose classifiers have 1001 outputs
     ("mobilenetv2", None, 0.75, 224, 1001, 2.61, 0.04, 209, 1.0),
     ("mobilenetv2", None, 0.5, 224, 1001, 1.95, 0.03, 97, 1.0),
     ("mobilenetv2", None, 1.4, 224, 1001, 6.06, 0.06, 582, 1.0),
@@ -89,16 +90,19 @@ PUBLISHED = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "depth", "width", "resolution", "classes", "params", "near", "macs", "near_macs"),
+    (
+        "family", "depth", "width", "resolution", "classes",
+        "params", "params_rounding", "macs", "macs_rounding",
+    ),
     PUBLISHED,
-)
-def test_sizes_are_those_of_the_papers(
-    family, depth, width, resolution, classes, params, near, macs, near_macs
+)  # fmt: skip
+def test_sizes_are_the_published_ones(
+    family, depth, width, resolution, classes, params, params_rounding, macs, macs_rounding
 ):
     counts = count(built(family, depth, width, classes, resolution), resolution)
-    assert counts.params_total / 1e6 == pytest.approx(params, abs=near)
+    assert counts.params_total / 1e6 == pytest.approx(params, abs=params_rounding)
     if macs is not None:
-        assert counts.macs_dense / 1e6 == pytest.approx(macs, abs=near_macs)
+        assert counts.macs_dense / 1e6 == pytest.approx(macs, abs=macs_rounding)
 
 
 @pytest.mark.parametrize(
@@ -109,21 +113,21 @@ def test_sizes_are_those_of_the_papers(
         ("wide_resnet", 28, 10.0, 36_479_194, 5243),
     ],
 )
-def test_sizes_at_32_pixels_stay_what_their_files_say(family, depth, width, params, millions):
+def test_sizes_at_32_pixels_are_those_in_the_docstrings(family, depth, width, params, millions):
     counts = count(built(family, depth, width), 32)
     assert counts.params_total == params
     assert round(counts.macs_dense / 1e6) == millions
 
 
 def attention_macs(depth, tokens, channels):
-    """Queries times keys, and weights times values."""
+    """Return the multiply-adds of two products: queries and keys, attention weights and values."""
     return depth * 2 * tokens**2 * channels
 
 
 def test_vit_lite_has_the_published_size():
     """Compact-Transformers' README: ViT-Lite-7/4 has 3.717M parameters and 0.239G multiply-adds.
 
-    Its counter sees layers, not the products of attention.
+    The README counts the multiply-adds of layers only, without the products of attention.
     """
     counts = count(built("cifar_vit", 7), 32)
     assert round(counts.params_total / 1e6, 3) == 3.717
@@ -132,8 +136,8 @@ def test_vit_lite_has_the_published_size():
     assert round(count(built("cifar_vit", 6), 32).params_total / 1e6, 3) == 3.191
 
 
-def test_known_networks_for_small_images():
-    """11,173,962 parameters and 0.56G multiply-adds: the ResNet-18 of kuangliu's pytorch-cifar."""
+def test_resnet18_with_a_stem_for_small_images_has_the_published_size():
+    """The numbers are those of the ResNet-18 in kuangliu's pytorch-cifar."""
     counts = count(built("cifar_stem_resnet", 18), 32)
     assert counts.params_total == 11_173_962
     assert round(counts.macs_dense / 1e9, 2) == 0.56
@@ -144,18 +148,17 @@ def test_networks_for_small_images_differ_in_strides_only(family):
     large, small = built(family), built(f"cifar_{family}")
     shapes = {name: value.shape for name, value in large.state_dict().items()}
     assert shapes == {name: value.shape for name, value in small.state_dict().items()}
-    per_side = 4  # 2 x 2: two strides less
     last = "blocks.6" if family == "mobilenetv2" else "stage4"
-    sizes = []
+    sides = []
     for model in (large, small):
         model.get_submodule(last).register_forward_hook(
-            lambda module, _, out: sizes.append(out.shape[-1])
+            lambda module, _, out: sides.append(out.shape[-1])
         )
         model.eval()(torch.zeros(1, 3, 32, 32))
-    assert sizes == [1, per_side]
+    assert sides == [1, 4]  # total strides of 32 and of 8
 
 
-# family, depth, widths, resolution: each at width 1 and at two more
+# family, depth, widths in rising order, resolution
 WIDTHS = [
     ("cifar_resnet", 8, (0.5, 1.0, 2.0), 32),
     ("wide_resnet", 10, (0.5, 1.0, 2.0), 32),
@@ -176,7 +179,7 @@ WIDTHS = [
     ("timm:vit_tiny_patch16_224", None, (1.0,), 64),
 ]
 for _name in sorted({*registry.FAMILIES.names()} - {family for family, *_ in WIDTHS}):
-    # a new family needs no row of its own
+    # a new family is tested without a row in WIDTHS
     _family = registry.FAMILIES.get(_name)
     _side = max(_family.min_resolution, 4 * (_family.patch or 16))
     WIDTHS.append((_name, (_family.depths or (None,))[0], (1.0, 2.0), _side))
@@ -238,12 +241,12 @@ def test_masks_prune_all_but_the_protected_layers(family, depth, widths, resolut
 
 @pytest.mark.parametrize(("family", "depth", "widths", "resolution"), WIDTHS, ids=NAMES)
 def test_every_weight_of_a_family_learns(family, depth, widths, resolution):
-    """The pool of prunable weights holds none that no gradient reaches."""
+    """Otherwise a share of the prunable weights would have no effect on the network."""
     model = built(family, depth, widths[0], 7, resolution).train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1 and not name.endswith("bias"):
-                parameter.fill_(1.0)  # last norms of residual branches start at zero
+                parameter.fill_(1.0)  # a norm that starts at zero would stop gradients
     model(torch.rand(2, 3, resolution, resolution)).square().sum().backward()
     unreached = [name for name, p in model.named_parameters() if p.grad is None]
     assert unreached == []
@@ -257,11 +260,12 @@ def test_channels_are_multiples_of_eight():
                     assert module.out_channels % 8 == 0
 
 
-def test_shufflenets_channels_lie_between_the_published_ones():
+def test_shufflenets_channels_are_interpolated_between_the_published_ones():
     assert shufflenetv2.channels(1.0) == [24, 116, 232, 464, 1024]
     assert shufflenetv2.channels(2.0) == [24, 244, 488, 976, 2048]
-    second = [shufflenetv2.channels(width)[1] for width in (0.25, 0.5, 0.75, 1.0, 1.25, 3.0, 4.0)]
-    assert second == [24, 48, 82, 116, 146, 366, 488]
+    widths = (0.25, 0.5, 0.75, 1.0, 1.25, 3.0, 4.0)
+    first_stage = [shufflenetv2.channels(width)[1] for width in widths]
+    assert first_stage == [24, 48, 82, 116, 146, 366, 488]
 
 
 @pytest.mark.parametrize(
@@ -302,18 +306,18 @@ def test_timms_names_are_read_without_importing_it():
 @pytest.mark.parametrize(
     ("name", "side"), [("vgg11", 8), ("inception_v3", 8), ("gcvit_xxtiny", 28)]
 )
-def test_a_timm_model_says_which_images_it_does_not_take(name, side):
+def test_images_that_a_timm_model_does_not_take_are_refused(name, side):
     config = ModelConfig(family=f"timm:{name}")
     with pytest.raises(UserError, match=rf"timm's {name} does not take images of {side} pixels"):
         registry.build(config, 10, seed=0, resolution=side)
 
 
-def test_trying_the_resolution_leaves_a_timm_model_unchanged():
-    """Its batch statistics and its mode stay as they were."""
+def test_the_check_of_the_resolution_does_not_change_a_timm_model():
+    """Building a timm model includes a forward pass, which must not change batch statistics."""
     model = registry.build(ModelConfig(family="timm:test_efficientnet"), 10, seed=0, resolution=32)
-    counted = [value for name, value in model.state_dict().items() if "num_batches" in name]
-    assert counted
-    assert not any(counted)
+    batch_counts = [value for name, value in model.state_dict().items() if "num_batches" in name]
+    assert batch_counts
+    assert not any(batch_counts)
     assert all(module.training for module in model.modules())
 
 
@@ -349,8 +353,8 @@ def test_all_classifiers_of_a_timm_model_are_protected(name, kept):
     assert set(pruning.prunable(model, [], {})) - set(names) == kept
 
 
-def test_a_role_of_which_a_timm_model_has_no_layer_is_refused():
-    """Protecting it is not silently without effect."""
+def test_a_protected_role_that_a_timm_model_lacks_is_refused():
+    """Otherwise the protection would have no effect, without a message."""
     config = ModelConfig(family="timm:qwen3_vit_88m_enc")
     assert "classifier" not in registry.roles(config)
     model = torch.nn.Sequential(torch.nn.Linear(4, 4))
@@ -360,7 +364,10 @@ def test_a_role_of_which_a_timm_model_has_no_layer_is_refused():
 
 
 def test_position_embeddings_follow_the_resolution():
-    """A ViT has a position for each patch of its data set, and takes other resolutions too."""
+    """A ViT has a position for each patch of the data set's images, and a class token.
+
+    It takes other resolutions too.
+    """
     model = built("vit", 6, 1 / 6, resolution=64).eval()
     assert model.pos_embed.shape[1] == 1 + 4 * 4
     assert model(torch.rand(2, 3, 48, 48)).shape == (2, 10)

@@ -1,4 +1,4 @@
-"""The detour around torch's faulty strided 1x1 convolutions on a CPU."""
+"""The workaround for torch's faulty strided 1x1 convolutions on a CPU."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from harness.models import registry
-from harness.models.pointwise import StridedPointwise, mend
+from harness.models.pointwise import StridedPointwise, replace_strided_pointwise
 from harness.schema import ModelConfig
 
 TRAINING = """
@@ -19,38 +19,39 @@ from harness.schema import ModelConfig
 torch.set_num_threads(1)
 model = registry.build(ModelConfig(family="cifar_resnet", depth=8, width=0.25), 10, seed=0)
 model = model.to(memory_format=torch.channels_last)
-for _ in range(10):  # without the detour the first one ends the process
+for _ in range(10):  # without the workaround, the first step ends the process
     images = torch.randn(64, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     functional.cross_entropy(model(images), torch.randint(0, 10, (64,))).backward()
-print("sound")
+print("finished")
 """
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("stride", "side"), [(2, 9), (3, 8), ((1, 2), 7)])
-def test_it_is_the_same_convolution(layout, stride, side):
+def test_outputs_and_gradients_are_those_of_the_plain_convolution(layout, stride, side):
     plain = nn.Conv2d(6, 4, 1, stride=stride, groups=2).to(memory_format=layout)
-    other = mend(nn.Conv2d(6, 4, 1, stride=stride, groups=2)).to(memory_format=layout)
-    assert isinstance(other, StridedPointwise)
-    other.load_state_dict(plain.state_dict())
+    replacement = replace_strided_pointwise(nn.Conv2d(6, 4, 1, stride=stride, groups=2))
+    replacement.to(memory_format=layout)
+    assert isinstance(replacement, StridedPointwise)
+    replacement.load_state_dict(plain.state_dict())
     images = torch.randn(3, 6, side, side).contiguous(memory_format=layout)
     results = []
-    for layer in (plain, other):
-        own = images.clone().requires_grad_()
-        out = layer(own)
+    for layer in (plain, replacement):
+        inputs = images.clone().requires_grad_()
+        out = layer(inputs)
         out.square().sum().backward()
-        results.append((out, own.grad, layer.weight.grad, layer.bias.grad))
-    for one, two in zip(*results, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+        results.append((out, inputs.grad, layer.weight.grad, layer.bias.grad))
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(expected, actual, rtol=1e-4, atol=1e-5)
 
 
-def test_other_convolutions_are_left_alone():
-    kinds = [nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(3, 4, 1, 2, padding=1)]
-    assert all(type(mend(layer)) is nn.Conv2d for layer in kinds)
+def test_other_convolutions_are_not_replaced():
+    layers = [nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(3, 4, 1, 2, padding=1)]
+    assert all(replace_strided_pointwise(layer) is layer for layer in layers)
 
 
 @pytest.mark.parametrize("family", ["cifar_resnet", "resnet"])
-def test_models_are_built_without_the_fault(family):
+def test_all_strided_pointwise_convolutions_of_a_built_model_are_replaced(family):
     depth = 8 if family == "cifar_resnet" else 18
     model = registry.build(ModelConfig(family=family, depth=depth), 10, seed=0)
     strided = [
@@ -64,5 +65,6 @@ def test_models_are_built_without_the_fault(family):
 
 @pytest.mark.slow
 def test_a_training_that_used_to_corrupt_the_heap_ends():
-    words = [sys.executable, "-c", TRAINING]  # to Python's own end
-    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "sound\n"
+    """It has a process of its own, because a corrupt heap may also crash at Python's exit."""
+    words = [sys.executable, "-c", TRAINING]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "finished\n"

@@ -1,3 +1,5 @@
+"""Families by name: their widths and depths, their initial weights, plug-ins, mistakes."""
+
 import re
 from pathlib import Path
 
@@ -13,18 +15,18 @@ from harness.schema import ModelConfig
 RESNET8 = ModelConfig(family="cifar_resnet", depth=8, width=0.5)
 
 
-def flat(model):
+def flat_state(model):
     return torch.cat([value.flatten().float() for value in model.state_dict().values()])
 
 
 def test_initial_weights_are_a_function_of_the_seed_alone():
-    first = flat(registry.build(RESNET8, 10, seed=1))
+    first = flat_state(registry.build(RESNET8, 10, seed=1))
     torch.rand(3)
-    assert torch.equal(first, flat(registry.build(RESNET8, 10, seed=1)))
-    assert not torch.equal(first, flat(registry.build(RESNET8, 10, seed=2)))
+    assert torch.equal(first, flat_state(registry.build(RESNET8, 10, seed=1)))
+    assert not torch.equal(first, flat_state(registry.build(RESNET8, 10, seed=2)))
 
 
-def test_building_leaves_the_global_generator_alone():
+def test_building_does_not_change_the_global_generator():
     before = torch.get_rng_state()
     registry.build(RESNET8, 10, seed=1)
     assert torch.equal(before, torch.get_rng_state())

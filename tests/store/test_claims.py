@@ -1,3 +1,5 @@
+"""Claims: one owner at a time, taken over after its death or without its heartbeat."""
+
 import json
 import multiprocessing
 import os
@@ -12,7 +14,7 @@ from harness.store import claims
 from harness.store.claims import ClaimLost, look, try_claim
 
 
-def test_second_claim_is_refused_until_release(tmp_path):
+def test_a_second_claim_is_refused_until_the_first_is_released(tmp_path):
     claim = try_claim(tmp_path, job="1")
     assert claim is not None
     assert try_claim(tmp_path, job="2") is None
@@ -37,7 +39,7 @@ def _race(folder, barrier, wins):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stale", [False, True], ids=["free", "stale"])
-def test_of_many_takers_exactly_one_wins(tmp_path, stale):
+def test_exactly_one_of_many_workers_gets_the_claim(tmp_path, stale):
     if stale:
         _claim_and_die(tmp_path)
     context = multiprocessing.get_context("fork")
@@ -50,19 +52,19 @@ def test_of_many_takers_exactly_one_wins(tmp_path, stale):
     assert wins.qsize() == 1
 
 
-def test_claim_of_a_dead_process_is_taken_over_at_once(tmp_path):
+def test_the_claim_of_a_dead_process_is_taken_over_at_once(tmp_path):
     _claim_and_die(tmp_path)
-    seen = look(tmp_path)
-    assert seen is not None
-    assert seen.dead
+    state = look(tmp_path)
+    assert state is not None
+    assert state.dead
     assert try_claim(tmp_path, job="2") is not None
 
 
-def test_claim_of_another_machine_is_stale_only_when_its_heartbeat_stops(tmp_path):
+def test_the_claim_of_another_machine_is_stale_only_when_its_heartbeat_stops(tmp_path):
     claim = try_claim(tmp_path, job="far")
     content = json.loads((tmp_path / "claim").read_text())
-    gone = {"boot": "another", "pid": 2**31 - 1}
-    (tmp_path / "claim").write_text(json.dumps({**content, **gone}))
+    elsewhere = {"boot": "another", "pid": 2**31 - 1}  # no process here has this PID
+    (tmp_path / "claim").write_text(json.dumps({**content, **elsewhere}))
     assert try_claim(tmp_path, job="2") is None
     old = time.time() - claims.STALE_SECONDS - 5
     os.utime(tmp_path / "claim", (old, old))
@@ -74,7 +76,7 @@ def test_claim_of_another_machine_is_stale_only_when_its_heartbeat_stops(tmp_pat
     taken.heartbeat(force=True)
 
 
-def test_heartbeat_renews_the_claim(tmp_path):
+def test_a_heartbeat_renews_the_claim(tmp_path):
     claim = try_claim(tmp_path, job="1")
     old = time.time() - 60
     os.utime(claim.path, (old, old))
@@ -82,15 +84,16 @@ def test_heartbeat_renews_the_claim(tmp_path):
     assert look(tmp_path).age < 30
 
 
-def test_half_written_claim_does_not_hold_the_stage_for_ever(tmp_path):
+def test_an_empty_claim_can_be_taken_over_after_a_minute(tmp_path):
+    """The worker died after it had created the file and before it wrote the content."""
     (tmp_path / "claim").write_text("")
     old = time.time() - 60
     os.utime(tmp_path / "claim", (old, old))
     assert try_claim(tmp_path, job="1") is not None
 
 
-def test_a_time_in_the_future_is_as_old_as_it_is_far_away(tmp_path):
-    """The clock of the file server was ahead, and was then corrected."""
+def test_a_claim_and_a_lock_with_a_time_far_in_the_future_are_stale(tmp_path):
+    """The clock of the file server was ahead when they were touched, and was then corrected."""
     claim = try_claim(tmp_path, job="far")
     content = json.loads(claim.path.read_text())
     claim.path.write_text(json.dumps({**content, "boot": "another"}))
@@ -100,11 +103,11 @@ def test_a_time_in_the_future_is_as_old_as_it_is_far_away(tmp_path):
     lock = tmp_path / f"claim.takeover.{claim.token}"
     lock.touch()
     os.utime(lock, (ahead, ahead))
-    assert try_claim(tmp_path, job="2") is None  # removes the lock
+    assert try_claim(tmp_path, job="2") is None  # this call removes the lock
     assert try_claim(tmp_path, job="2") is not None
 
 
-def test_a_token_cannot_lead_to_files_outside(tmp_path):
+def test_a_token_cannot_lead_to_files_outside_of_the_stage(tmp_path):
     stage = tmp_path / "store" / "stage"
     stage.mkdir(parents=True)
     (tmp_path / "outside").write_text("precious")
@@ -123,7 +126,7 @@ def test_a_token_cannot_lead_to_files_outside(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["dangling link", "link", "folder", "pipe"])
-def test_what_is_no_file_in_the_place_of_a_claim_or_its_lock_is_moved_aside(tmp_path, kind):
+def test_a_claim_or_lock_that_is_not_a_regular_file_is_moved_aside(tmp_path, kind):
     outside = tmp_path / "outside"
     outside.write_text("precious")
     stage = tmp_path / "stage"
@@ -140,7 +143,7 @@ def test_what_is_no_file_in_the_place_of_a_claim_or_its_lock_is_moved_aside(tmp_
     plant(stage / "claim")
     plant(stage / "claim.takeover.")
     assert not look(stage).live
-    assert try_claim(stage, job="1") is None  # moves the lock aside
+    assert try_claim(stage, job="1") is None  # this call moves the lock aside
     claim = try_claim(stage, job="1")
     claim.heartbeat(force=True)
     assert (stage / "claim.damaged-1").exists() or kind == "dangling link"
@@ -149,22 +152,25 @@ def test_what_is_no_file_in_the_place_of_a_claim_or_its_lock_is_moved_aside(tmp_
 
 
 INSIDE = """
-import sys
+import os, sys
 from pathlib import Path
 from harness.store.claims import has_ended, look, process_start, try_claim
-folder, launcher = Path(sys.argv[1]), process_start(__import__("os").getpid())
-print(look(folder).live, try_claim(folder, "inside") is not None, launcher != "", flush=True)
-assert not has_ended(__import__("os").getpid(), launcher)
-if len(sys.argv) > 2:
-    assert try_claim(Path(sys.argv[2]), "inside") is not None
-    print("claimed", flush=True)
-    sys.stdin.read()
+outer, inner = map(Path, sys.argv[1:])
+started = process_start(os.getpid())
+print(look(outer).live, try_claim(outer, "inside") is not None, started != "", flush=True)
+assert not has_ended(os.getpid(), started)
+assert try_claim(inner, "inside") is not None
+print("claimed", flush=True)
+sys.stdin.read()
 """
+"""Program of the process in the other PID namespace; it ends when its input is closed."""
 
 
 @pytest.mark.parametrize("mounts_proc", [True, False])
-def test_a_process_of_another_pid_namespace_lives_by_its_heartbeat(tmp_path, mounts_proc):
-    """As two containers on one host; the second one may see the first one's /proc."""
+def test_only_its_heartbeat_shows_that_a_process_of_another_pid_namespace_lives(
+    tmp_path, mounts_proc
+):
+    """They are like two containers on one host. The inner one may see the outer one's /proc."""
     outer, inner = tmp_path / "outer", tmp_path / "inner"
     outer.mkdir(), inner.mkdir()
     assert try_claim(outer, "outside") is not None
@@ -197,7 +203,7 @@ def test_a_process_may_have_a_name_of_any_bytes(tmp_path):
         comm.write_bytes(before)
 
 
-def test_old_temporary_files_are_removed_and_new_ones_are_not(tmp_path):
+def test_only_old_temporary_files_are_removed(tmp_path):
     old = time.time() - claims.LEFTOVER_SECONDS - 5
     for name in (".result.json.123.tmp", ".claim.abc.tmp", "result.json", ".new.tmp"):
         (tmp_path / name).touch()
@@ -207,8 +213,8 @@ def test_old_temporary_files_are_removed_and_new_ones_are_not(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".new.tmp", "result.json"]
 
 
-def test_who_takes_over_a_stage_removes_what_its_last_owner_was_writing(tmp_path):
-    """A moment after that owner was killed, while other workers may be looking at the claim."""
+def test_the_new_owner_of_a_stage_removes_temporary_files_of_the_last_owner_at_once(tmp_path):
+    """It does not remove those of other workers, which may be looking at the claim."""
     kept = [".claim.abc.tmp", ".now.abc.tmp", "claim", "claim.takeover.abc", "result.json"]
     for name in (*kept, ".result.json.abc.tmp", ".correct.npz.abc.tmp"):
         (tmp_path / name).touch()

@@ -41,7 +41,7 @@ def test_new_files_are_changes_of_the_code_and_other_files_are_not(tmp_path):
     (checkout / "harness" / "models" / "families" / "new.py").write_text("x = 1\n")
     changed, same = commit_and_code()
     assert changed == clean + "+changes"
-    assert same == code  # no stage that was planned before uses that family
+    assert same == code  # the new family is an optional file: only some stages use it
     (checkout / "harness" / "train" / "new.py").write_text("x = 1\n")
     changed, other = commit_and_code()
     assert other != code
@@ -80,7 +80,7 @@ def test_a_new_file_that_every_stage_uses_is_named(tmp_path):
     one = {"code": "a", "files": {"train/loop.py": "1", "models/families/vit.py": "2"}}
     other = {"code": "b", "files": {**one["files"], "models/blocks.py": "3"}}
     table = [{"code": "a"}, {"code": "b"}, {"code": "c"}]
-    name_differing_files(table, [one, other, {"code": "c"}])  # the last is of an older version
+    name_differing_files(table, [one, other, {"code": "c"}])  # older versions recorded no files
     assert [row["code_files"] for row in table] == [None, "models/blocks.py", None]
     assert provenance.differing_files([one, other]) == {"models/blocks.py"}
 

@@ -1,4 +1,4 @@
-"""Rows of grids that have not run: every trial is there, and the analysis can tell them apart."""
+"""Rows of grids that have not run: they have every trial, and the analysis accepts them."""
 
 import pytest
 
@@ -26,4 +26,4 @@ def test_rows_of_waiting_trials_have_the_epochs_of_their_path(tmp_path):
         f"store={tmp_path}",
     ]
     epochs = {(row["sparsity"], row["epochs"]) for row in rows_of_grid(words)}
-    assert epochs == {(0.0, 2), (0.0, 4), (0.5, 4), (0.5, 6)}  # a level trains for two
+    assert epochs == {(0.0, 2), (0.0, 4), (0.5, 4), (0.5, 6)}  # a pruned trial: two more

@@ -1,3 +1,5 @@
+"""The store of stages: what is read is what was written, also from damaged or foreign files."""
+
 import contextlib
 import errno
 import json
@@ -56,7 +58,7 @@ def test_identity_covers_every_scientific_field_defaults_included():
     assert stage_id(StageConfig.model_validate_json(json.dumps(dumped))) != base
 
 
-def test_a_result_is_found_again_and_only_then_is_the_stage_done(tmp_path):
+def test_a_stage_is_done_as_soon_as_its_result_is_written(tmp_path):
     store = Store(tmp_path / "store")
     stage = stage_id(config())
     assert not store.is_done(stage)
@@ -105,10 +107,10 @@ def test_a_changed_result_is_damaged_whatever_bit_was_flipped(tmp_path):
             flipped[place] ^= 1 << bit
             path.write_bytes(flipped)
             with contextlib.suppress(Damaged):
-                assert store.result(stage) == result  # only white space was changed
+                assert store.result(stage) == result  # the bit was in white space
 
 
-def test_a_result_of_a_version_without_digests_is_read(tmp_path):
+def test_a_result_of_an_older_version_without_digests_is_read(tmp_path):
     store = Store(tmp_path)
     stage = finished(store, config())
     path = store.folder(stage) / "result.json"
@@ -118,7 +120,7 @@ def test_a_result_of_a_version_without_digests_is_read(tmp_path):
     assert store.result(stage) == result
 
 
-def test_the_bits_of_an_evaluation_have_a_digest(tmp_path):
+def test_a_result_has_the_digest_of_the_file_with_the_correct_predictions(tmp_path):
     store = Store(tmp_path)
     stage = stage_id(config())
     folder = store.prepare(stage, config())
@@ -146,12 +148,12 @@ def place(kind, path, outside):
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link", "dangling link"])
 @pytest.mark.parametrize("name", ["result.json", "config.json"])
-def test_what_is_not_a_file_in_the_place_of_one_is_damage(tmp_path, name, kind):
+def test_anything_but_a_regular_file_in_its_place_is_damage(tmp_path, name, kind):
     store = Store(tmp_path / "store")
     stage = finished(store, config())
-    whole = tmp_path / "whole.json"
-    whole.write_bytes((store.folder(stage) / name).read_bytes())
-    place(kind, store.folder(stage) / name, whole)
+    valid_copy = tmp_path / "copy.json"
+    valid_copy.write_bytes((store.folder(stage) / name).read_bytes())
+    place(kind, store.folder(stage) / name, valid_copy)
     with pytest.raises(Damaged, match=name):
         store.result(stage)
     store.set_aside(stage, "damaged")
@@ -167,7 +169,7 @@ STAGE_FILES = (
 
 @pytest.mark.parametrize("kind", ["folder", "file", "pipe", "link", "dangling link"])
 @pytest.mark.parametrize("name", STAGE_FILES)
-def test_a_claimed_stage_holds_only_its_own_files(tmp_path, name, kind):
+def test_links_and_entries_of_a_wrong_kind_are_moved_out_of_a_claimed_stage(tmp_path, name, kind):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "step-00000001.pt").write_text("precious")
@@ -224,7 +226,7 @@ except Exception as error:
 
 
 def test_a_file_that_nobody_may_read_is_damage_and_one_that_others_may_read_is_not(tmp_path):
-    """Root may read every file, so the reader gives that capability up."""
+    """Root may read every file, so the process that reads runs without that capability."""
     store = Store(tmp_path)
     stage = finished(store, config())
     outcomes = {}
@@ -240,7 +242,7 @@ def test_a_file_that_nobody_may_read_is_damage_and_one_that_others_may_read_is_n
     assert outcomes[0o044].startswith("PermissionError")
 
 
-def test_an_incomplete_record_of_a_failure_is_reported_and_blocks_nothing(tmp_path):
+def test_a_damaged_record_of_a_failure_is_listed_among_the_others(tmp_path):
     store = Store(tmp_path)
     stage = stage_id(config())
     folder = store.prepare(stage, config()) / "failures"
@@ -248,9 +250,8 @@ def test_an_incomplete_record_of_a_failure_is_reported_and_blocks_nothing(tmp_pa
     (folder / "002.json").write_text("")
     (folder / "003.json").write_text('{"a": 1}')
     store.record_failure(stage, {"class": "code", "message": "last"})
-    assert [r["class"] for r in store.failures(stage)] == [
-        "code", "unreadable", "unreadable", "code",
-    ]  # fmt: skip
+    classes = [record["class"] for record in store.failures(stage)]
+    assert classes == ["code", "unreadable", "unreadable", "code"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "001.json", "002.json", "003.json", "004.json",
     ]  # fmt: skip
@@ -271,7 +272,7 @@ def test_a_record_of_a_failure_is_whole_or_absent(tmp_path):
      ("sweeps/mine/logs/../../../../x", False), ("sweeps/mine/trials.jsonl", False), (7, False),
      ("", False), (None, False), ("x\0y", False), ("sweeps/mine/logs/link", False)],
 )  # fmt: skip
-def test_logs_are_only_looked_for_among_the_logs(tmp_path, name, is_own):
+def test_only_a_path_among_the_logs_of_the_store_is_a_log(tmp_path, name, is_own):
     logs = tmp_path / "sweeps" / "mine" / "logs"
     logs.mkdir(parents=True)
     (logs / "link").symlink_to("/etc/passwd")
@@ -290,13 +291,13 @@ def test_looking_at_a_claim_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["file/x/store", "x" * 300])
-def test_a_path_that_can_be_no_store_gets_a_sentence(tmp_path, path):
+def test_a_path_that_cannot_be_a_store_gets_a_sentence(tmp_path, path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="store=PATH"):
         Store(tmp_path / path)
 
 
-def test_config_of_another_stage_is_not_believed(tmp_path):
+def test_a_result_with_the_config_of_another_stage_is_damaged(tmp_path):
     store = Store(tmp_path)
     stage = finished(store, config())
     other = config(seed=7).model_dump(mode="json")
@@ -305,7 +306,7 @@ def test_config_of_another_stage_is_not_believed(tmp_path):
         store.result(stage)
 
 
-def test_finish_is_refused_to_who_lost_the_claim(tmp_path):
+def test_a_worker_that_lost_its_claim_cannot_write_a_result(tmp_path):
     store = Store(tmp_path)
     stage = stage_id(config())
     claim = try_claim(store.prepare(stage, config()), "test")
@@ -356,7 +357,7 @@ except CannotWrite as error:
 """
 
 
-def test_a_write_that_breaks_off_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "file")],
         capture_output=True, text=True, timeout=300, check=True,
@@ -367,7 +368,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_no_litter(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_full_and_read_only_disks_become_a_sentence_with_the_place(tmp_path):
+def test_the_errors_of_full_and_read_only_disks_are_sentences_with_the_path(tmp_path):
     for number, words in ((errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")):
         with (
             pytest.raises(CannotWrite, match=f"x: .*{words}.*Nothing that was finished is lost"),
@@ -376,7 +377,7 @@ def test_full_and_read_only_disks_become_a_sentence_with_the_place(tmp_path):
             raise OSError(number, os.strerror(number))
 
 
-def test_lines_survive_a_torn_one(tmp_path):
+def test_an_incomplete_line_does_not_affect_the_other_lines(tmp_path):
     path = tmp_path / "lines.jsonl"
     append_line(path, {"a": 1})
     with path.open("ab") as file:
@@ -385,7 +386,7 @@ def test_lines_survive_a_torn_one(tmp_path):
     assert read_lines(path) == [{"a": 1}, {"b": 2}]
 
 
-def test_atomic_write_replaces(tmp_path):
+def test_an_atomic_write_replaces_the_content(tmp_path):
     atomic_write(tmp_path / "f", b"1")
     atomic_write(tmp_path / "f", b"2")
     assert (tmp_path / "f").read_bytes() == b"2"

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.files import write_json
 from harness.run_schema import RunConfig
-from harness.schema import StageConfig
+from harness.schema import Continues, StageConfig
 from harness.store.identity import stage_id
+from harness.sweep.trunk import trunk_stage
 from harness.train import Member, checkpoint, train_gang
 
 TOY = {
@@ -43,6 +45,7 @@ class Stages:
 
     def __init__(self, root, world):
         self.root, self.world = root, world
+        self.keeps_last = False  # whether stages keep what others need to continue them
 
     @staticmethod
     def toy(changes=None):
@@ -61,11 +64,21 @@ class Stages:
         prune = {**PRUNE, "sparsity": sparsity}
         return self.toy({**(changes or {}), "parent": stage_id(parent), "prune": prune})
 
+    def trunk(self, *ends, **changes):
+        """The stages of a trunk that is cut after the epochs `ends`, and its cooled-down end."""
+        whole = self.toy({"recipe.schedule": {"name": "trunk", "cooldown": 0.5}, **changes})
+        stages, continues = [], None
+        for epochs in (*ends, None):
+            config = whole if epochs is None else trunk_stage(whole, epochs)
+            stages.append(config.model_copy(update={"continues": continues}))
+            continues = Continues(stage=stage_id(config), epoch=config.recipe.epochs)
+        return stages
+
     def member(self, config):
         folder = self.root / stage_id(config)
         folder.mkdir(parents=True, exist_ok=True)
-        parent = self.root / config.parent if config.parent else None
-        return Member(stage_id(config), config, folder, parent)
+        origin = self.root / config.origin if config.origin else None
+        return Member(stage_id(config), config, folder, origin)
 
     def folder(self, config):
         return self.member(config).folder
@@ -76,7 +89,12 @@ class Stages:
         outcomes = train_gang(members, run, self.world, stop, beat)
         for member, outcome in zip(members, outcomes, strict=True):
             if outcome.status != "stopped" and self.world.rank == 0:
-                checkpoint.drop_steps(member.folder)  # as a worker does after it wrote the result
+                # as a worker does after it wrote the result
+                checkpoint.drop_steps(member.folder, self.keeps_last)
+                if self.keeps_last:
+                    write_json(member.folder / "result.json", outcome.result)
+        if self.keeps_last:
+            self.world.gather(None)  # the other ranks read what rank 0 has written
         return outcomes
 
     def train_for(self, steps, *configs, **run):

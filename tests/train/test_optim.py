@@ -26,6 +26,22 @@ def test_warmup_is_linear_and_reaches_the_peak_once():
     assert set(lrs[20:]) == {0.4}
 
 
+def test_a_trunk_is_constant_to_the_bit_until_its_cool_down_and_ends_near_zero():
+    lrs = rates(name="trunk", warmup_epochs=2.0, cooldown=0.2)
+    assert lrs[:80] == rates(name="constant", warmup_epochs=2.0)[:80]
+    assert lrs[80:] == pytest.approx([0.4 * (1 - (k / 20) ** 0.5) for k in range(20)])
+    assert 0.0 < lrs[-1] < 0.02
+    assert (
+        rates(steps=15, name="trunk", cooldown=0.5)[:8] == [0.4] * 8
+    )  # of a level: no whole epoch
+
+
+def test_rounded_shares_of_whole_epochs_begin_where_an_epoch_ends():
+    lrs = rates(steps=7000, per_epoch=1000, name="trunk", cooldown=0.142857)
+    assert lrs[:6001] == [0.4] * 6001
+    assert lrs[6001] < 0.4
+
+
 def test_steps_down_at_the_milestones_of_the_whole_stage():
     lrs = rates(name="step", milestones=(0.5, 0.75), gamma=0.1)
     assert lrs == pytest.approx([0.4] * 50 + [0.04] * 25 + [0.004] * 25)

@@ -105,6 +105,12 @@ def test_stopped_and_resumed_two_ranks_end_in_the_same_bits(records, stage):
     assert records[0][stage] == records[1][stage]
 
 
+@pytest.mark.parametrize("engine", ["ddp 0", "deepspeed 1"])
+def test_a_trunk_that_two_ranks_cut_ends_in_the_bits_of_one_go(records, engine):
+    assert [rank[f"{engine} trunk repeats"] for rank in records] == [True, True]
+    assert records[0][f"{engine} trunk begins"] == 1
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_ranks_prune_alike_and_stop_where_they_do_not(records, engine):
     first, second = (rank[f"{engine} pruned"] for rank in records)

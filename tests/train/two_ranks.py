@@ -123,6 +123,20 @@ def main(folder, world):
             record[f"{name} {kind[1]}"] = {**same[0].result}
             record[f"{name} {kind[1]} correct"] = outcomes[0].correct["test"].tolist()
 
+    for kind in (ENGINES[0], ENGINES[2]):
+        run = {"engine": kind[0], "zero_stage": kind[1]}
+        whole, cut = (Stages(folder / f"{name}-{kind[0]}-{kind[1]}", world) for name in "ab")
+        cut.keeps_last = True
+        *trunk, end = cut.trunk(1, **{"recipe.epochs": 2})
+        outcomes = whole.train(end.model_copy(update={"continues": None}), **run)
+        for config in trunk:
+            cut.train(config, **run)
+        cut.train_for(4, end, **run)
+        outcomes += cut.train(end, **run)
+        same = [{**o.result, "timing": None, "continued": None} for o in outcomes]
+        record[f"{kind[0]} {kind[1]} trunk repeats"] = same[0] == same[1]
+        record[f"{kind[0]} {kind[1]} trunk begins"] = outcomes[1].result["continued"]["epoch"]
+
     for kind in ENGINES:
         name = f"{kind[0]} {kind[1]} pruned"
         record[name] = prune(folder / name, world, *kind)

@@ -23,15 +23,15 @@ class Request:
     """The weights that a stage prunes, and the sparsity that it prunes them to.
 
     `sparsity` is the share of the weights `names` that is zero afterwards. For a method that
-    removes channels, it is the share of the dense model's width that is gone. `previous` has the
-    masks of the level before, if any. `build(times)` makes the stage's model from its seed, with
-    `times` times its width.
+    removes channels, it is the share of the dense model's width that is removed. `previous` has the
+    masks of the level before, or is None. `build(times)` returns the stage's model as initialised
+    from its seed, with `times` its width.
     """
 
     sparsity: float
-    names: Sequence[str]  # of the weights that may be pruned, in the model's order
+    names: Sequence[str]  # names of the weights that may be pruned, in the model's order
     previous: Masks | None = None
-    scope: str = "global"  # all layers together; or "layer": the same share of each
+    scope: str = "global"  # prunes all layers together; "layer" prunes the same share of each
     seed: int = 0
     resolution: int = 0  # pixels a side of the images
     build: Callable[[float], nn.Module] | None = None
@@ -50,18 +50,18 @@ class Method(ABC):
     works_gradually: ClassVar[bool] = False
     """Whether `compress.pruning=gradual` may call it many times while a stage trains."""
     suits_every_model: ClassVar[bool] = False
-    """Whether it can prune any convolution and linear layer, so that no model has to be built to
-    know that a grid can be trained."""
+    """Whether it can prune any convolution and linear layer. A launch then does not have to build
+    a model to check that the method suits it."""
     tried_when_planned: ClassVar[bool] = False
-    """Whether a launch has to run `compress` itself to know that a model suits."""
+    """Whether a launch has to run `compress` to check that the method suits a model."""
     protects: ClassVar[tuple[str, ...]] = ()
     """Roles of layers that it never prunes, in addition to those of `compress.protect`."""
 
     def misfits(self, trial: TrialConfig, levels: Sequence[float]) -> Iterable[str]:
         """Return what is wrong with a trial that this method prunes to the sparsities `levels`.
 
-        Each sentence begins with the key of the wrong value: "compress.scope: ...". It runs when a
-        grid is planned, without torch. `levels` is empty with gradual pruning.
+        Each sentence begins with the key of the wrong value: "compress.scope: ...". The check runs
+        when a grid is planned, without torch. `levels` is empty with gradual pruning.
         """
         return ()
 
@@ -78,13 +78,15 @@ class Method(ABC):
         """Return a mask for each of `request.names`, or remove channels in place and return None.
 
         A mask is a bool tensor of its weight's shape, True where the weight is kept. The result
-        must depend on model and request alone: every rank and every resumed training repeats it.
+        must depend only on model and request, because every rank and every resumed training has to
+        get the same result.
         """
 
     def fit(self, model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:  # noqa: B027
-        """Give a model as it was built the shapes of `state`, the weights of a compressed one.
+        """Change the layers of a freshly built model to the shapes of `state`.
 
-        Only methods that remove channels override this. The caller loads the weights afterwards.
+        `state` has the weights of a compressed model, which the caller loads afterwards. Only
+        methods that remove channels override this.
         """
 
 
@@ -92,5 +94,5 @@ METHODS: Registry[Method] = Registry("method")
 
 
 def register_method(method: Method) -> None:
-    """Make a method available to grids by its name. Raises UserError where the name is taken."""
+    """Make a method available to grids by its name. Raises UserError if the name is taken."""
     METHODS.register(method.name, method)

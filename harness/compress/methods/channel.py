@@ -26,7 +26,7 @@ class Channel(Method):
     protects = ("classifier",)  # its outputs are the classes
 
     def misfits(self, trial: TrialConfig, levels: Sequence[float]) -> Iterator[str]:
-        """Refuse a global scope, other families, and weights that no longer fit when rewound."""
+        """Refuse a global scope, families that do not suit the method, and rewinding of weights."""
         if trial.compress.scope != "layer":
             yield (
                 "compress.scope: method channel removes the same share of the channels of every "
@@ -43,7 +43,7 @@ class Channel(Method):
             )
 
     def suited(self, model: nn.Module, names: Sequence[str], resolution: int) -> list[str]:
-        """Return the layers of which no channel is shared with a layer that is not in `names`."""
+        """Return the weights whose layers share channels only with layers that are in `names`."""
         from harness.compress.channels import removable
 
         return removable(model, names, resolution)
@@ -52,7 +52,7 @@ class Channel(Method):
         """Remove channels in place until the shapes are those of the plain, narrower model.
 
         Raises:
-            UserError: no plain model of that width has such shapes.
+            UserError: layers that share channels have different widths in the plain model.
         """
         from harness.compress.channels import output_channels, remove_channels
 

@@ -20,7 +20,7 @@ class Magnitude(Method):
     suits_every_model = True
 
     def compress(self, model: nn.Module, request: Request) -> Masks:
-        """Return masks without the smallest |w| of all layers together, or of each layer."""
+        """Return masks that prune the smallest |w| of all layers together, or of each layer."""
         from harness.compress.masks import magnitude_masks
 
         names, previous, scope = request.names, request.previous, request.scope

@@ -21,9 +21,10 @@ class Random(Method):
     suits_every_model = True
 
     def compress(self, model: nn.Module, request: Request) -> Masks:
-        """Return masks by an order that depends on seed, name and position only.
+        """Return masks that prune weights in an order drawn from the seed.
 
-        So every level continues the order of the level before.
+        The order depends only on the seed, the weight's name and the position. So every level
+        prunes the weights of the level before and the next ones in the same order.
         """
         import torch
 

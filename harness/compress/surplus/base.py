@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Build = Callable[[float], "nn.Module"]
-"""Function (times) -> model: of the small one's family, from the seed, `times` as wide."""
+"""Function that returns a model as the small one, but `times` as wide, from the same seed."""
 
 
 @dataclass(frozen=True)
@@ -36,42 +36,43 @@ class Step:
     recipe: RecipeConfig
     prune: PruneConfig | None = None
     surplus: StageSurplus | None = None
-    rewind_epoch: int | None = None  # the epoch whose weights are kept for weight rewinding
+    rewind_epoch: int | None = None
+    """Number of epochs after which the step keeps its weights, for levels that rewind to them."""
 
 
 class Form:
-    """A form of surplus; `surplus.form` of a grid names it. This one changes nothing."""
+    """A form of surplus; `surplus.form` of a grid names it. This base class changes nothing."""
 
     name: ClassVar[str]
     control_of: ClassVar[str | None] = None
-    """The form that this one is the control of: the same path without additional parameters."""
+    """The form whose control this one is: a similar path without additional parameters."""
     options_model: ClassVar[type[Frozen]] = NoOptions
     """The keys that `surplus.options` may have with this form."""
 
     def misfits(self, trial: TrialConfig) -> Iterable[str]:
         """Return what is wrong with a trial of this form.
 
-        Each sentence begins with the key of the wrong value: "surplus.weak: ...". It runs when a
-        grid is planned, without torch.
+        Each sentence begins with the key of the wrong value: "surplus.weak: ...". The check runs
+        when a grid is planned, without torch.
         """
         return ()
 
     def change_path(self, trial: TrialConfig, path: Sequence[Step]) -> Sequence[Step]:
-        """Return the steps of a trial, given those that it would have without this form.
+        """Return the steps of a trial; `path` are those that it would have without this form.
 
-        The dense stage is the first step; a step for each level of pruning follows.
+        The first step is the dense stage. A step for each level of pruning follows.
         """
         return path
 
 
 class PathForm(Form):
-    """A form that trains the large network first and prunes it: a path of ordinary stages.
+    """A form that trains the large network and then prunes it, as a path of ordinary stages.
 
-    A subclass implements `change_path`, which decides the magnitude of every step.
+    A subclass implements `change_path`, which sets the magnitude of every step.
     """
 
     def misfits(self, trial: TrialConfig) -> Iterable[str]:
-        """Refuse a trial without levels, and keys that would decide the magnitudes as well."""
+        """Refuse a trial without levels, and keys that would set the magnitudes too."""
         compress = trial.compress
         if compress.sparsity == 0.0 or compress.pruning == "gradual":
             yield (
@@ -93,7 +94,7 @@ class PathForm(Form):
 class GraphForm(Form, ABC):
     """A form that surrounds a dense small model by a training graph.
 
-    A subclass implements `make_graph`, and `stage_surplus` where keys other than
+    A subclass implements `make_graph`. It also implements `stage_surplus` if keys other than
     `surplus.options` change its numbers.
     """
 
@@ -110,24 +111,27 @@ class GraphForm(Form, ABC):
             yield f"surplus.form: {misfit}"
 
     def suits_family(self, family: Family) -> bool:
-        """Return whether the form suits models of that family, as far as its row tells."""
+        """Return whether the form suits models of that family, as far as the fields of it show."""
         return True
 
     def change_path(self, trial: TrialConfig, path: Sequence[Step]) -> Sequence[Step]:
-        """Return the path with the surplus in its dense stage, which keeps no early weights."""
+        """Return the path with the surplus in its dense stage.
+
+        The stage keeps no early weights for rewinding, because no level of pruning follows.
+        """
         dense = replace(path[0], surplus=self.stage_surplus(trial.surplus), rewind_epoch=None)
         return dense, *path[1:]
 
     def stage_surplus(self, surplus: SurplusConfig) -> StageSurplus:
-        """Return what a stage's identity holds of the form: every key that changes its numbers."""
+        """Return the form's part of a stage's identity: every key that changes its numbers."""
         return StageSurplus(form=self.name, options=surplus.options)
 
     @abstractmethod
     def make_graph(self, surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:
-        """Return the training graph around `small`, a module that keeps the promises of `Graph`.
+        """Return the training graph around `small`, a module with the methods of `Graph`.
 
-        It may take `small` apart. New weights come from torch's default generator, which is seeded
-        before.
+        The function may change `small`. New weights are drawn from torch's default generator, which
+        is seeded before the call.
 
         Raises:
             UserError: the form does not suit the model.
@@ -138,30 +142,33 @@ class Graph(Protocol):
     """The module that the engine trains.
 
     In training mode it returns logits [N, classes], or a tuple of logits whose losses are added up.
-    Every parameter takes part in every step, because DDP waits for all gradients.
+    Every parameter must get a gradient in every step, because DDP waits for all gradients.
     """
 
     reestimate: bool
     """Whether the deployed model's batch-norm statistics have to be estimated again."""
 
     def begin_step(self, seed: int, step: int, total_steps: int) -> None:
-        """Prepare an optimizer step. What changes or is drawn depends on the arguments only."""
+        """Prepare an optimizer step. All changes and draws must depend on the arguments only."""
 
     def active(self) -> str:
-        """Return a name for the parts that train at this step; equal names cost equal MACs."""
+        """Return a name for the parts that train at this step.
+
+        Steps with the same name must have equal `macs`.
+        """
 
     def macs(self, resolution: int) -> int:
         """Return the multiply-adds of one image's forward pass in training, at this step."""
 
     def deployed(self) -> nn.Module:
-        """Return the small model with the weights of this moment, on the same device."""
+        """Return the small model with its current weights, on the same device."""
 
 
 FORMS: Registry[Form] = Registry("form of surplus")
 
 
 def register_form(form: Form) -> None:
-    """Make a form available to grids by its name. Raises UserError where the name is taken."""
+    """Make a form available to grids by its name. Raises UserError if the name is taken."""
     FORMS.register(form.name, form)
 
 

@@ -25,7 +25,7 @@ class Fuse(GraphForm):
         return family.conv_norm_pairs
 
     def stage_surplus(self, surplus: SurplusConfig) -> StageSurplus:
-        """Return the expansion of the branch that has channels of its own."""
+        """Return the key that sets the channels between the two convolutions of a branch."""
         return StageSurplus(form=self.name, expand=surplus.expand)
 
     def make_graph(self, surplus: StageSurplus, small: nn.Module, build: Build) -> nn.Module:

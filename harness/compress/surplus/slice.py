@@ -1,4 +1,4 @@
-"""The small model is a slice of wider ones that learn with it: NetAug (Cai et al. 2022).
+"""The small model is a slice of wider models that train with it: NetAug (Cai et al. 2022).
 
 The tensor code is in `harness/compress/slice_graph.py`.
 """
@@ -26,7 +26,7 @@ class Slice(GraphForm):
         return family.nested_widths
 
     def misfits(self, trial: TrialConfig) -> Iterator[str]:
-        """Refuse synchronised batch norm, and widths that are not greater than the small one's."""
+        """Refuse synchronised batch norm, and widths that are not above the small model's."""
         yield from super().misfits(trial)
         if trial.recipe.sync_bn:
             yield "recipe.sync_bn: surplus slice needs batch norm per rank: set it to false"
@@ -41,7 +41,7 @@ class Slice(GraphForm):
             yield f"surplus.widths: {times} is more than {WIDEST:g}"
 
     def stage_surplus(self, surplus: SurplusConfig) -> StageSurplus:
-        """Return the widths, which are one set in any order, and the share of steps with them."""
+        """Return the widths, sorted because their order has no effect, and the share of steps."""
         return StageSurplus(
             form=self.name, widths=tuple(sorted(surplus.widths)), share=surplus.share
         )

@@ -1,7 +1,7 @@
-"""The control of prune_away: the strong magnitude comes when the network is small already.
+"""The control of prune_away: only the network that is already small trains at the strong magnitude.
 
-The dense network trains at the weak magnitude. Half of the last level's epochs are at the trial's
-magnitude, and the other half at the weak one.
+The dense network trains at the weak magnitude. In the last level, the first half of the epochs is
+at the trial's magnitude and the second half at the weak one.
 """
 
 from __future__ import annotations

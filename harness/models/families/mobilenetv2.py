@@ -1,9 +1,10 @@
-"""MobileNetV2 (Sandler et al. 2018), timm's, and its version for small images.
+"""MobileNetV2 (Sandler et al. 2018) from timm, and a version for small images.
 
-`width` is the paper's multiplier. Channels are multiples of 8; the last convolution keeps its 1280
-channels below width 1, as in the paper. At width 1: 3,504,872 parameters and 301 million
-multiply-adds at 224x224. In `cifar_mobilenetv2` the stem and the second stage keep the resolution:
-2,236,682 parameters for 10 classes and 88 million multiply-adds at 32x32.
+`width` is the paper's multiplier. Channels are multiples of 8. The last convolution keeps its 1280
+channels below width 1, as in the paper. `mobilenetv2` at width 1 has 3,504,872 parameters and 301
+million multiply-adds at 224x224. In `cifar_mobilenetv2` the stem and the second stage keep the
+resolution. At width 1 it has 2,236,682 parameters for 10 classes and 88 million multiply-adds at
+32x32.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""MobileNetV3 (Howard et al. 2019), timm's, Large and Small: `width` is the paper's multiplier.
+"""MobileNetV3 Large and Small (Howard et al. 2019) from timm; `width` is the paper's multiplier.
 
-Channels are multiples of 8. The layer before the classifier keeps its size at any width, and the
-stem its 16 channels below width 0.75. At width 1 and 224x224, Large has 5,483,032 parameters and
-217 million multiply-adds, Small 2,542,856 parameters and 57 million multiply-adds.
+Channels are multiples of 8. The layer before the classifier has the same size at any width, and the
+stem keeps its 16 channels below width 0.75. At width 1 and 224x224, Large has 5,483,032 parameters
+and 217 million multiply-adds, and Small has 2,542,856 parameters and 57 million multiply-adds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""ResNet for ImageNet (He et al. 2016, timm's version 1.5), and with a stem for small images.
+"""ResNet for ImageNet (He et al. 2016, version 1.5 as in timm), and with a stem for small images.
 
-64-128-256-512 channels times `width`, in multiples of 8, the stem's among them; bottlenecks (depth
-50 and up) end in four times as many. ResNet-50 at width 1 has 25,557,032 parameters and 4.09
-billion multiply-adds at 224x224. The last batch norm of each block starts at zero (Goyal et al.
-2017, section 5.1).
+The stages have 64-128-256-512 channels times `width`, rounded to multiples of 8, and the stem has
+as many as the first stage. Bottleneck blocks (depth 50 and above) have four times as many output
+channels. ResNet-50 at width 1 has 25,557,032 parameters and 4.09 billion multiply-adds at 224x224.
+The last batch norm of each block starts at zero (Goyal et al. 2017, section 5.1).
 
 `cifar_stem_resnet` has a stem of one 3x3 convolution without pooling. It is the "ResNet-18" of most
 CIFAR papers: 11,173,962 parameters for 10 classes at width 1 and 0.56 billion multiply-adds at
@@ -18,7 +18,7 @@ from typing import Any
 from harness.models.family import Family, Network, register_family
 
 BASE_CHANNELS = (64, 128, 256, 512)
-BLOCKS = {  # of each stage; bottleneck blocks from depth 50 on
+BLOCKS = {  # number of blocks in each stage, by depth
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -30,7 +30,7 @@ BLOCKS = {  # of each stage; bottleneck blocks from depth 50 on
 def build(
     depth: int, width: float, num_classes: int, in_channels: int, small_images: bool = False
 ) -> Network:
-    """Return ResNet-`depth`; for small images, with a stem that keeps the resolution."""
+    """Return ResNet-`depth`; with `small_images`, its stem keeps the resolution."""
     from timm.layers import make_divisible
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
     from torch import nn

@@ -1,15 +1,16 @@
 """Vision transformers: ViT (Dosovitskiy et al. 2021), and ViT-Lite (Hassani et al. 2021).
 
-`width` multiplies the heads, of 64 channels each; `depth` counts blocks. Position embeddings are
-learned, as many as the resolution has patches, and interpolated at other resolutions.
+`width` multiplies the number of attention heads, each of which has 64 channels. `depth` is the
+number of blocks. The model learns a position embedding for each patch of the data set's resolution,
+and interpolates the embeddings at other resolutions.
 
-`vit` has patches of 16 pixels and 6 heads at width 1 (ViT-S/16 of DeiT, Touvron et al. 2021): Ti is
-width 0.5, S 1, B 2, so widths come in sixths. ViT-S/16 has 22,050,664 parameters and 4.60 billion
-multiply-adds at 224x224, attention included.
+`vit` has patches of 16 pixels and 6 heads at width 1 (ViT-S/16 of DeiT, Touvron et al. 2021), so
+widths are multiples of 1/6: Ti is width 0.5, S width 1, B width 2. ViT-S/16 has 22,050,664
+parameters and 4.60 billion multiply-adds at 224x224, including attention.
 
-`cifar_vit` is ViT-Lite, for small images: patches of 4 pixels and 4 heads at width 1, so widths
-come in quarters. ViT-Lite-7/4 is depth 7 at width 1: 3.72 million parameters and 254 million
-multiply-adds at 32x32, attention included.
+`cifar_vit` is ViT-Lite, for small images. It has patches of 4 pixels and 4 heads at width 1, so
+widths are multiples of 1/4. ViT-Lite-7/4 is depth 7 at width 1. It has 3.72 million parameters and
+254 million multiply-adds at 32x32, including attention.
 """
 
 from __future__ import annotations

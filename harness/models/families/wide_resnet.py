@@ -1,8 +1,8 @@
 """Wide ResNet for CIFAR (Zagoruyko and Komodakis 2016), 6n+4 layers.
 
-`width` is the paper's widening factor k, which multiplies 16-32-64 channels; the stem has 16
-at any k. No dropout. WRN-28-10 has 36.5 million parameters and 5.24 billion multiply-adds
-at 32x32.
+`width` is the paper's widening factor k, which multiplies 16-32-64 channels. The stem has 16
+channels at any k. There is no dropout. WRN-28-10 has 36.5 million parameters and 5.24 billion
+multiply-adds at 32x32.
 """
 
 from __future__ import annotations
@@ -30,6 +30,6 @@ register_family(
         depths=(10, 16, 22, 28, 40),
         removable_channels=True,
         conv_norm_pairs=True,
-        # no nested_widths: at width 1 the first projection of other widths is missing
+        # `nested_widths` is False: only at width 1 the first block has no projection
     )
 )

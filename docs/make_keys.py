@@ -27,6 +27,7 @@ from harness.run_schema import RunConfig
 from harness.schema import Options, TrialConfig
 from harness.sweep.axes import LONG
 from harness.sweep.mistakes import nested_model
+from harness.sweep.settle import SettleConfig
 
 PAGE = Path(__file__).with_name("keys.md")
 INTRODUCTION = """# Keys
@@ -60,6 +61,7 @@ def page() -> str:
     parts += _section(
         "Scientific keys: they change the numbers, and a stage's identity", TrialConfig, ""
     )
+    parts += _section("Keys of settle: which trials are trained", SettleConfig, "settle.")
     parts += _section("Keys of a run: how a stage is executed", RunConfig, "run.")
     parts += _section("Keys of a cluster: where jobs run", ClusterConfig, "cluster.")
     parts.append(

@@ -59,6 +59,7 @@ class SlurmConfig(Frozen):
     """The resources that a job requests from SLURM; null means the site's default."""
 
     partition: SbatchWord | None = None  # queue of the jobs
+    decision_partition: SbatchWord | None = None  # of the job that decides a round of `settle`
     account: SbatchWord | None = None  # account to charge
     qos: SbatchWord | None = None  # quality of service
     constraint: SbatchWord | None = None  # features that a node must have, such as a100|h100

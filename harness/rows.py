@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.arguments import Option
 from harness.augment.spaces import find_space
-from harness.cluster import read_states, value_of
+from harness.cluster import read_settlement, read_states, value_of
 from harness.data.catalog import CATALOG
 from harness.files import Damaged
 from harness.schema import StageConfig
@@ -62,7 +62,9 @@ def rows_of_grid(
     plan = make_plan(launch.grid)
     store = Store(launch.store)
     states, _ = read_states(store, plan.stages, must_answer=False)
-    return rows(launch.grid.name, plan, store, states, keys)
+    settlement = read_settlement(launch, plan, states)
+    ruled_out = settlement.ruled_out if settlement else frozenset[str]()
+    return rows(launch.grid.name, plan, store, states, keys, ruled_out)
 
 
 def rows(
@@ -71,8 +73,11 @@ def rows(
     store: Store,
     states: Mapping[str, StageState],
     keys: Collection[str] = (),
+    ruled_out: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Return a row for each trial, in the grid's order.
+
+    `ruled_out` are the ids of the trials that the rule `settle` leaves out.
 
     The values of `keys` of the config are added where no column has them. The column `epochs` does
     not: it is the sum over the trial's path, not `recipe.epochs`.
@@ -87,7 +92,8 @@ def rows(
             "epochs": sum(stage.recipe.epochs for stage in stages),
             "estimated_seconds": _estimate(stages, measured),
         }
-        row, record = _row(grid, trial, path, planned, store, states)
+        state = trial_state(path, states, trial.id in ruled_out)
+        row, record = _row(grid, trial, state, path, planned, store, states)
         if difficulties is not None:
             dataset, losses = difficulties
             # A teacher that selects images changes what was measured for the policy.
@@ -143,13 +149,14 @@ def _is_calibrated(policy: str) -> bool:
 def _row(
     grid: str,
     trial: Trial,
+    state: StageState,
     path: Sequence[str],
     planned: Mapping[str, Any],
     store: Store,
     states: Mapping[str, StageState],
 ) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Return the row of a trial, and the last record of its last stage."""
-    state, config = trial_state(path, states), trial.config
+    config = trial.config
     row: dict[str, Any] = {
         "grid": grid,
         "trial": trial.id,

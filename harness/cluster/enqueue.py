@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from harness.cluster import failure, job_registry, slurm
+from harness.cluster import decision, failure, job_registry, slurm
 from harness.cluster.job_registry import Scheduler
+from harness.cluster.launch_folder import take_code
+from harness.cluster.settlement import decision_name
 from harness.cluster.slurm import SlurmDown
-from harness.cluster.slurm_jobs import Submitted, Submitter
+from harness.cluster.slurm_jobs import Submitted, Submitter, submit_after
+from harness.cluster.submission import Submission
+from harness.cluster.sweep_view import Sweep
 from harness.cluster.work import Work
 from harness.config import Launch
 from harness.states import UNDER_WAY, StageState
@@ -106,3 +111,40 @@ def submit(
         slurm.cancel(list(stuck))
         print(f"cancelled {len(stuck):,} jobs that could never start")
     return submitted
+
+
+def queue_decision(
+    sweep: Sweep,
+    words: Sequence[str],
+    submitted: Submitted,
+    work: Callable[..., Any],
+    heartbeat: Callable[[], None],
+) -> str:
+    """Return the id of the one queued job that decides the next round; queue it if there is none.
+
+    One that was queued with other settings, such as another budget, is cancelled. Returns '' where
+    no job of the present round is queued, which it could wait for. Raises Full or Refused.
+    """
+    jobs = {*decision.jobs_of_round(sweep), *submitted.jobs}
+    if not jobs:
+        return ""
+    waiting = decision.waiting(sweep)
+    for job, launch_folder in waiting.items():
+        if decision.has_settings_of(sweep, launch_folder):
+            return job
+    slurm.cancel(list(waiting))
+    launch, name = sweep.launch, sweep.launch.grid.name
+    folder = submitted.folder or take_code(sweep.store.sweep_folder(name))
+    decision.write(folder.path, sweep, words)
+    cluster, run = decision.job_settings(launch.cluster)
+    submission = Submission(
+        store=sweep.store.root,
+        sweep=name,
+        run=run,
+        cluster=cluster,
+        stages={},
+        parts=[[[decision_name(launch, sweep.plan)]]],
+        snapshot=folder.code,
+        plugins=folder.plugins,
+    )
+    return submit_after(submission, folder.path / "decision", work, jobs, heartbeat)

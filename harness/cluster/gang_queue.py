@@ -8,7 +8,7 @@ from harness.cluster import failure
 from harness.cluster.state import stage_state
 from harness.cluster.submission import JobContext
 from harness.files import Damaged
-from harness.states import SETTLED, StageState
+from harness.states import ENDED, StageState
 from harness.store.claims import Claim, try_claim
 
 
@@ -20,22 +20,22 @@ class GangQueue:
         self.store = context.store
         self.stages = context.submission.stages
         self.gangs = [list(gang) for gang in context.submission.parts[context.part]]
-        self._settled: dict[str, StageState] = {}  # these are not read again
+        self._ended: dict[str, StageState] = {}  # these are not read again
 
     def state(self, stage: str) -> StageState:
         """Return the state of a stage of this job, or of one that it descends from."""
-        if stage not in self._settled:
+        if stage not in self._ended:
             config = self.stages[stage]
             origin = None if config.origin is None else self.state(config.origin)
             state = stage_state(self.store, stage, config, origin)
-            if state.name not in SETTLED:
+            if state.name not in ENDED:
                 return state
-            self._settled[stage] = dataclasses.replace(state, result=None)
-        return self._settled[stage]
+            self._ended[stage] = dataclasses.replace(state, result=None)
+        return self._ended[stage]
 
     def has_work(self) -> bool:
-        """Return whether any stage of this job is not settled."""
-        return any(self.state(s).name not in SETTLED for gang in self.gangs for s in gang)
+        """Return whether any stage of this job has not ended."""
+        return any(self.state(s).name not in ENDED for gang in self.gangs for s in gang)
 
     def claim_next(self) -> tuple[dict[str, Claim], bool]:
         """Claim the stages of the first gang of which any can be trained now.
@@ -45,7 +45,7 @@ class GangQueue:
         """
         position = 0
         while position < len(self.gangs):
-            gang = [s for s in self.gangs[position] if self.state(s).name not in SETTLED]
+            gang = [s for s in self.gangs[position] if self.state(s).name not in ENDED]
             if not gang:
                 del self.gangs[position]
                 continue
@@ -72,9 +72,9 @@ class GangQueue:
         origin = self.stages[stage].origin
         if origin is None:
             return True
-        self._settled.pop(origin, None)
+        self._ended.pop(origin, None)
         state = self.state(origin)
-        if state.name not in SETTLED and not any(origin in gang for gang in self.gangs):
+        if state.name not in ENDED and not any(origin in gang for gang in self.gangs):
             self.gangs.insert(0, [origin])
         return state.name == "done"
 
@@ -105,5 +105,5 @@ class GangQueue:
         """Set a finished stage aside, whose weights are damaged, and put it first in the queue."""
         kind = "damaged" if self.store.has_weights(stage) else "replaced"
         self.store.set_aside(stage, why, kind)
-        self._settled.pop(stage, None)
+        self._ended.pop(stage, None)
         self.gangs.insert(0, [stage])

@@ -30,6 +30,7 @@ from harness.store.store import Store
 LOCK_SECONDS = 300.0
 JobId = Annotated[str, Field(pattern="^[0-9]+(_[0-9]+)?$", max_length=30)]
 ENDED_EARLY = "ended before it began this: see harness.logs"
+CANCELLED = "was cancelled"
 GAVE_UP = "gave-up"
 """Name of a file in a submission's folder. If it exists, its jobs must end; its text says why."""
 
@@ -201,7 +202,7 @@ def _why_ended(
                 f"can never start ({stuck[job].reason}): launch cancels it and queues another"
             )
         elif job in cancelled or states.get(job, "").startswith("CANCELLED"):
-            sentence = "was cancelled"
+            sentence = CANCELLED
         elif reason := reason_to_give_up(folder):
             sentence = f"ended with all jobs of its launch: {reason}"
         else:

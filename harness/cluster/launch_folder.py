@@ -13,6 +13,7 @@ import shutil
 import stat
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
@@ -46,6 +47,28 @@ def new_launch_folder(sweep_folder: Path) -> Path:
     """Return a new private folder for the files, pickles and logs of one launch."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     return private_folder(private_folder(sweep_folder / "logs") / name)
+
+
+@dataclass(frozen=True)
+class LaunchFolder:
+    """The private folder of a launch, with the copies of code and plug-ins that its jobs run."""
+
+    path: Path
+    code: Path
+    plugins: tuple[Path, ...]
+
+
+def take_code(sweep_folder: Path) -> LaunchFolder:
+    """Return a new private folder with copies of the code and the plug-ins of this process."""
+    path = new_launch_folder(sweep_folder)
+    try:
+        folder = LaunchFolder(path, take_snapshot(path), take_plugins(path))
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    if (commit() or "").endswith("+changes"):
+        print(f"jobs run this code with its uncommitted changes: a copy in {folder.code}")
+    return folder
 
 
 def take_snapshot(launch_folder: Path) -> Path:

@@ -21,17 +21,16 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from harness.cluster import job_registry, job_script, slurm
 from harness.cluster.launch_folder import (
+    LaunchFolder,
     new_launch_folder,
     private_folder,
-    take_plugins,
-    take_snapshot,
+    take_code,
 )
 from harness.cluster.sbatch import as_from_login_node, check_jobs, sbatch_options
 from harness.cluster.slurm import SlurmDown
 from harness.cluster.submission import Submission
 from harness.errors import UserError
 from harness.schema import StageConfig
-from harness.store.provenance import commit
 from harness.store.store import Store
 from harness.sweep.jobs import Job, JobGroup, stages_of
 from harness.sweep.plan import lineage
@@ -46,9 +45,13 @@ UNLIMITED = 1_000_000  # requeues that submitit allows a job: the harness counts
 
 @dataclass
 class Submitted:
-    """Ids of the jobs that were queued, and how many stages the site took no job for, and why."""
+    """Ids of the jobs that were queued, and how many stages the site took no job for, and why.
+
+    `folder` is that of the launch, or None where nothing was to be queued.
+    """
 
     jobs: list[str] = field(default_factory=list)
+    folder: LaunchFolder | None = None
     refused: int = 0
     why: str = ""
 
@@ -86,15 +89,11 @@ class Submitter:
         check_jobs(((group.cluster, group.run) for group in groups), self.heartbeat)
         # 0 or 1 where the site has switched arrays off: each job is then submitted by itself
         size = max(1, min(slurm.until_up(slurm.largest_array, self.heartbeat), 10_000))
-        self.folder = new_launch_folder(self.store.sweep_folder(self.sweep))
+        self.folder = self.submitted.folder = take_code(self.store.sweep_folder(self.sweep))
         try:
-            self.snapshot = take_snapshot(self.folder)
-            self.plugins = take_plugins(self.folder)
-            if (commit() or "").endswith("+changes"):
-                print(f"jobs run this code with its uncommitted changes: a copy in {self.snapshot}")
             for group in groups:
                 jobs = list(group.jobs)
-                random.Random(self.folder.name).shuffle(jobs)
+                random.Random(self.folder.path.name).shuffle(jobs)
                 for start in range(0, len(jobs), size):
                     self._submit_jobs(group, jobs[start : start + size])
         except Refused as error:
@@ -103,7 +102,8 @@ class Submitter:
             raise
         finally:
             if not self.submitted.jobs:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                shutil.rmtree(self.folder.path, ignore_errors=True)
+                self.submitted.folder = None
         return self.submitted
 
     def _submit_jobs(self, group: JobGroup, jobs: list[Job]) -> None:
@@ -132,14 +132,28 @@ class Submitter:
             cluster=group.cluster,
             stages={stage: config for stage, config in self.stages.items() if stage in needed},
             parts=jobs,
-            snapshot=self.snapshot,
-            plugins=self.plugins,
+            snapshot=self.folder.code,
+            plugins=self.folder.plugins,
         )
-        folder = self.folder / str(self.arrays)
+        folder = self.folder.path / str(self.arrays)
         self.arrays += 1
-        after = f"afterany:{':'.join(_shortened(group.after))}" if group.after else None
-        job = _send(submission, folder, self.work, after, self.heartbeat)
+        job = submit_after(submission, folder, self.work, group.after, self.heartbeat)
         self.submitted.jobs += [f"{job}_{i}" for i in range(len(jobs))] if len(jobs) > 1 else [job]
+
+
+def submit_after(
+    submission: Submission,
+    folder: Path,
+    work: Callable[..., Any],
+    jobs: Collection[str],
+    heartbeat: Callable[[], None],
+) -> str:
+    """Queue the parts of a submission, to start when `jobs` have ended; returns the array's id.
+
+    `folder` is made for it. Raises Full, or Refused with SLURM's reason.
+    """
+    after = f"afterany:{':'.join(_shortened(jobs))}" if jobs else None
+    return _send(submission, folder, work, after, heartbeat)
 
 
 def resubmit(submission: Submission, part: int, attempts: int, work: Callable[..., Any]) -> str:

@@ -11,7 +11,7 @@ from harness.cluster.state import stage_states
 from harness.cluster.stop_flag import StopFlag
 from harness.errors import control
 from harness.schema import StageConfig
-from harness.states import SETTLED, StageState, StateName
+from harness.states import ENDED, StageState, StateName
 from harness.store.store import Store
 
 POLL_SECONDS = 0.5
@@ -21,7 +21,7 @@ RESTARTS = 3
 
 
 class Progress:
-    """Counts of a launch's trials and stages; a stage that is settled is not read again."""
+    """Counts of a launch's trials and stages; a stage that has ended is not read again."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class Progress:
         self.started = time.monotonic()
 
     def update(self) -> None:
-        """Read the state of every stage that is not settled."""
-        known = {stage: self.states[stage] for stage in self._in(*SETTLED)}
+        """Read the state of every stage that has not ended."""
+        known = {stage: self.states[stage] for stage in self._in(*ENDED)}
         self.states = stage_states(self.store, self.stages, known=known)
 
     def _in(self, *names: StateName) -> set[str]:
@@ -55,7 +55,7 @@ class Progress:
         """Return an estimate from the pace of this launch, or None before its first result."""
         epochs = {stage: config.own_epochs for stage, config in self.stages.items()}
         trained = sum(epochs[stage] for stage in self.finished() - self.finished_before)
-        remaining = sum(epochs[stage] for stage in set(epochs) - self._in(*SETTLED))
+        remaining = sum(epochs[stage] for stage in set(epochs) - self._in(*ENDED))
         return (time.monotonic() - self.started) * remaining / trained if trained else None
 
     def line(self) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.arguments import Option
-from harness.cluster import Sweep, read_sweep, slurm
+from harness.cluster import Sweep, decision, read_sweep, slurm
 from harness.cluster.job_registry import query_scheduler, record_cancelled
 from harness.commands import launches
 from harness.errors import UserError
@@ -38,8 +38,11 @@ def main(args: list[str]) -> int:
         print(f"cancelled all {len(cancelled):,} jobs of the sweep")
     else:
         cancelled, kept = _jobs_to_cancel(sweep)
-        _cancel(sweep, cancelled)
+        decides = list(decision.queued(sweep)) if cancelled or options["where"] is None else []
+        _cancel(sweep, [*decides, *cancelled])  # the decision first, or it may queue them again
         print(f"cancelled {len(cancelled):,} jobs of {len(sweep.trials):,} trials")
+        if decides:
+            print(f"and job {decides[0]}, which decides the next round; launch continues the sweep")
         if kept:
             print(f"kept {len(kept):,} jobs that also train stages outside of the selection")
         for sentence in launches.describe_outside(sweep):

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.cluster import slurm
+from harness.cluster.decision import job_settings
 from harness.cluster.slurm import SlurmDown
 from harness.cluster_schema import ClusterConfig
 from harness.commands.preflight import (
@@ -164,10 +165,15 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
     """Check whether SLURM would take jobs of the profile, and of each of its rules for sizes."""
     from harness.cluster.sbatch import check  # needs submitit, which may be what is missing
 
-    for rule in (None, *launch.cluster.resources):
-        subject = f"profile {launch.cluster.name}" + (f", {rule.where}" if rule else "")
+    profile = f"profile {launch.cluster.name}"
+    kinds = [(profile, apply_rule(launch.cluster, launch.run, None))]
+    for rule in launch.cluster.resources:
+        kinds.append((f"{profile}, {rule.where}", apply_rule(launch.cluster, launch.run, rule)))
+    if launch.settle is not None:
+        kinds.append((f"{profile}, decision of a round", job_settings(launch.cluster)))
+    for subject, settings in kinds:
         try:
-            check(*apply_rule(launch.cluster, launch.run, rule))
+            check(*settings)
             yield "ok", subject, "SLURM would take its jobs"
         except UserError as error:
             yield "bad", subject, str(error)

@@ -10,12 +10,19 @@ Train a grid, or resume it: the same command. `--help` prints every option.
 from __future__ import annotations
 
 from harness.arguments import Option
-from harness.cluster import read_sweep
-from harness.commands import launches, preflight, summary
-from harness.commands.remaining import RETRY, after_retry, reset_for_retry, stages_to_train
-from harness.commands.start import queue_jobs, train_here
+from harness.cluster import decision, enqueue, read_sweep
+from harness.cluster.selection import refuse_parts_of_sizes
+from harness.commands import launches, preflight, rounds, summary
+from harness.commands.remaining import (
+    RETRY,
+    after_retry,
+    check_budget,
+    reset_for_retry,
+    stages_to_train,
+)
+from harness.commands.settled import describe_sizes
+from harness.commands.start import queue_jobs
 from harness.config import grid_files
-from harness.sweep import cost
 from harness.sweep.axes import SHORT
 
 OPTIONS = {
@@ -54,6 +61,7 @@ options
   store=PATH             the folder of finished stages (default: runs/store)
   cluster=NAME           a profile of slurm/cluster/ (default: local)
   budget=HOURS           refuse to start what would cost more device-hours
+  settle=false           train the full grid, also where the grid file has the rule settle
   cluster.workers=N      processes that train at once; cluster.gpus_per_node=N: GPUs for all of them
   run.gang=N|auto        stages that one process trains side by side, on one stream of batches
   run.engine=ddp         instead of deepspeed; run.processes=N ranks; run.zero_stage=1
@@ -78,36 +86,41 @@ def main(args: list[str]) -> int:
     The code is 1 if a file is damaged or a selected stage has failed.
     """
     sweep = read_sweep(args, OPTIONS, trains=True)
+    refuse_parts_of_sizes(sweep.launch)
     launch, plan, dry_run = sweep.launch, sweep.plan, sweep.launch.options["dry_run"]
     retry = launch.options["retry"]
     planned = sweep if retry is None else after_retry(sweep)  # nothing is reset before all checks
-    remaining = stages_to_train(planned)
-    budget = launch.options["budget"]
-    cost.check_budget(plan, planned.states, remaining, sweep.store.root, budget)
-    notes = preflight.check_layers(launch, plan, remaining)
-    preflight.check_continued(launch, plan, remaining)
+    remaining = stages_to_train(planned.rounds_until_now())
+    over_budget = check_budget(planned, remaining)
+    possible = stages_to_train(planned.not_ruled_out())
+    notes = preflight.check_layers(launch, plan, possible)
+    preflight.check_continued(launch, plan, possible)
     for sentence in launches.describe_outside(sweep):
         print(f"note: {sentence}")
     if dry_run:
-        notes += preflight.dry_run_notes(launch)
+        notes += [*preflight.dry_run_notes(launch), *([over_budget] if over_budget else [])]
         print(summary.describe_dry_run(planned, remaining, notes))
         return 1 if any(state.name == "damaged" for state in planned.states.values()) else 0
     if sweep.scheduler.was_queried:
-        from harness.cluster import enqueue  # imports submitit, which a dry run does not need
-
         enqueue.release_held(sweep.scheduler)
-    if not remaining:
-        print(summary.describe_nothing_left(sweep))
-        return 1 if any(sweep.states[stage].name == "failed" for stage in sweep.stages()) else 0
+    if not remaining and not decision.is_missing(sweep):
+        part = sweep.rounds_until_now()
+        print(summary.describe_nothing_left(part))
+        for line in [*rounds.describe_failures(sweep), *describe_sizes(sweep)]:
+            print(line)
+        return 1 if any(part.states[stage].name == "failed" for stage in part.stages()) else 0
+    if over_budget:
+        print(f"nothing was queued: {over_budget}")
+        return 0
     preflight.check_machine(launch)
     for sentence in [*notes, *preflight.unchecked(launch)]:
         print(f"note: {sentence}")
     if retry is not None:
         sweep = reset_for_retry(sweep)
-        remaining = stages_to_train(sweep)
+        remaining = stages_to_train(sweep.rounds_until_now())
     for line in summary.describe_gangs(launch, plan, remaining):
         print(line)
     words = launches.words_of(args, launch.options)
     if launch.cluster.executor == "slurm":
-        return queue_jobs(sweep, words)
-    return train_here(sweep, remaining, words)
+        return queue_jobs(sweep, words, rounds.NextRound())
+    return rounds.train_rounds(sweep, words)

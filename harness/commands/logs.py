@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.arguments import Option
-from harness.cluster import Sweep, read_again, read_sweep
+from harness.cluster import Sweep, decision, read_again, read_sweep
 from harness.cluster.job_registry import last_logs
 from harness.commands import launches
 from harness.states import UNDER_WAY
@@ -72,6 +72,9 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
             path = job_logs[stage][1] if stage in job_logs else None
         if path is not None and path.is_file():
             stages_of.setdefault(path, []).append(stage)
+    log = decision.last_log(sweep) if sweep.launch.options.get("where") is None else None
+    if log is not None:
+        stages_of[log] = ["decision of the next round"]
     return {path: stages_of[path] for path in sorted(stages_of, key=lambda p: p.stat().st_mtime)}
 
 
@@ -147,7 +150,7 @@ def _follow(sweep: Sweep, printed: dict[Path, int]) -> None:
 
 def _is_open(sweep: Sweep) -> bool:
     """Return whether a selected trial runs or waits, or a worker still holds one of its stages."""
-    if any(trial["state"] in UNDER_WAY for trial in sweep.trials):
+    if decision.queued(sweep) or any(trial["state"] in UNDER_WAY for trial in sweep.trials):
         return True
     claims = [look(sweep.store.folder(stage)) for stage in sweep.stages()]
     return any(claim is not None and claim.live for claim in claims)

@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from harness.cluster.decision import job_settings as decision_settings
 from harness.config import Launch
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -121,7 +122,10 @@ def check_machine(launch: Launch) -> None:
     if launch.cluster.executor == "slurm":
         from harness.cluster.sbatch import check_jobs  # imports submitit
 
-        check_jobs(map(launch.job_settings, launch.examples))
+        kinds = [launch.job_settings(example) for example in launch.examples]
+        if launch.settle is not None:
+            kinds.append(decision_settings(launch.cluster))
+        check_jobs(kinds)
     provide_data(launch)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from harness.cluster import Sweep, failure, stage_states
+from harness.commands import launches
 from harness.files import Damaged
 from harness.schema import StageConfig
 from harness.states import StageState
 from harness.store.claims import try_claim
 from harness.store.store import Store
+from harness.sweep import cost
 from harness.sweep.plan import Plan, todo
 
 RETRY = {"failed": ("failed",), "all": ("failed", "diverged")}
@@ -31,16 +32,39 @@ def stages_to_train(sweep: Sweep) -> list[str]:
     return remaining
 
 
+def check_budget(sweep: Sweep, remaining: Sequence[str]) -> str:
+    """Return why the budget ends the rounds of `settle` before the `remaining` stages, or ''.
+
+    Raises UserError where it does not pay for the full grid, or for the first round.
+    """
+    spent = 0.0 if sweep.settlement is None else spent_hours(sweep)
+    hours = sweep.launch.options["budget"]
+    return cost.check_budget(sweep.plan, sweep.states, remaining, sweep.store.root, hours, spent)
+
+
+def spent_hours(sweep: Sweep) -> float:
+    """Return the device-hours of the stages of the rounds that launches of this sweep trained.
+
+    What other sweeps had trained before is free.
+    """
+    records = launches.read(sweep.store, sweep.launch.grid.name)
+    trained = {stage for record in records for stage in record["stages"]}
+    states = sweep.rounds_until_now().states
+    results = [state.result for stage, state in states.items() if stage in trained]
+    return sum(result["timing"]["gpu_seconds"] for result in results if result) / 3600
+
+
 def _to_retry(sweep: Sweep) -> list[str]:
-    """Return the selected stages that `retry=` trains again."""
+    """Return the selected stages that `retry=` trains again: with `settle`, of its rounds only."""
     names = RETRY[sweep.launch.options["retry"]]
-    return [stage for stage in sweep.stages() if sweep.states[stage].name in names]
+    part = sweep.rounds_until_now()
+    return [stage for stage in part.stages() if part.states[stage].name in names]
 
 
 def after_retry(sweep: Sweep) -> Sweep:
     """Return the sweep as `reset_for_retry` would leave it, without a change to the store."""
     waiting = dict.fromkeys(_to_retry(sweep), StageState("waiting"))
-    return replace(sweep, states={**sweep.states, **waiting})
+    return sweep.with_states({**sweep.states, **waiting})
 
 
 def reset_for_retry(sweep: Sweep) -> Sweep:
@@ -51,7 +75,7 @@ def reset_for_retry(sweep: Sweep) -> Sweep:
         elif failure.blocks(sweep.store.failures(stage)):
             sweep.store.record_failure(stage, {"class": failure.RETRY, "message": "retry=failed"})
     states = stage_states(sweep.store, sweep.plan.stages, sweep.scheduler)
-    return replace(sweep, states=states)
+    return sweep.with_states(states)
 
 
 def set_aside(

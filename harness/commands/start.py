@@ -6,81 +6,107 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from harness.cluster import Sweep, read_states, stage_states
+from harness.cluster import Sweep, read_again, stage_states
 from harness.cluster.job_registry import submission_lock
 from harness.commands import launches
-from harness.commands.remaining import set_aside, stages_to_train
+from harness.commands.remaining import check_budget, set_aside, stages_to_train
 from harness.commands.summary import describe_end, describe_start
 from harness.errors import UserError
 from harness.files import atomic_write, make_folder, write_json
-from harness.states import FINISHED, SETTLED, trial_state
+from harness.states import ENDED, FINISHED, trial_state
 from harness.store.claims import process_start, remove_leftovers
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import on_gpus
 from harness.sweep.plan import gangs, lineage
 
+STOPPED = 130  # exit code of a launch that Ctrl-C stopped
 SWEEP_FILES = ("grid.json", "trials.jsonl", "launches.jsonl", "jobs.jsonl")
 
 
-def queue_jobs(sweep: Sweep, words: list[str]) -> int:
+def queue_jobs(sweep: Sweep, words: list[str], next_round: Callable[..., Any]) -> int:
     """Queue jobs for the selected stages that need training; return the exit code.
 
-    `words` are those of the command line that decide what is trained. The states are read again
-    under the lock, because another launch of the same store may have queued jobs since they were
-    read. Other launches wait until this one releases the lock.
+    With the rule `settle` these are the stages of the present round, and a job that runs
+    `next_round` is queued behind them. `words` are those of the command line that decide what is
+    trained. The states are read again under the lock, because another launch of the same store may
+    have queued jobs since they were read. Other launches wait until this one releases the lock.
     """
     from harness.cluster import enqueue
-    from harness.cluster.slurm_jobs import Refused
+    from harness.cluster.slurm_jobs import Full, Refused
 
     launch, plan, store = sweep.launch, sweep.plan, sweep.store
     with submission_lock(store.root) as lock:
-        states, scheduler = read_states(store, plan.stages, lock.heartbeat)
-        remaining = stages_to_train(replace(sweep, states=states))
+        # the selection stays: retry= has changed the states by which `where` selected
+        sweep = replace(read_again(launch, plan, lock.heartbeat), trials=sweep.trials)
+        part = sweep.rounds_until_now()
+        remaining = stages_to_train(part)
         # again, because another launch may have queued more
-        cost.check_budget(plan, states, remaining, store.root, launch.options["budget"])
+        if why := check_budget(sweep, remaining):
+            raise UserError(why)
         moved_before = _moved_aside(store, remaining)
-        set_aside(store, plan, remaining, states)
+        set_aside(store, plan, remaining, sweep.states)
         moved = _moved_aside(store, remaining) - moved_before
-        enqueue.record_losses(store, remaining, scheduler)
+        enqueue.record_losses(store, remaining, sweep.scheduler)
         files = _sweep_files(sweep)
         _write_sweep(sweep, words, remaining)
         try:
-            submitted = enqueue.submit(launch, plan, store, remaining, states, scheduler, lock)
+            submitted = enqueue.submit(
+                launch, plan, store, remaining, sweep.states, sweep.scheduler, lock
+            )
         except Refused:
             _restore(files)
             raise
         if submitted.refused and not submitted.jobs:
             _restore(files)
+        decides, refusal = "", ""
+        if sweep.settlement is not None:
+            try:
+                decides = enqueue.queue_decision(
+                    sweep, words, submitted, next_round, lock.heartbeat
+                )
+            except (Full, Refused) as error:
+                refusal = str(error)
     workers = min(launch.cluster.workers, len(submitted.jobs))
-    print(describe_start(plan, states, remaining, workers))
+    print(describe_start(part.plan, part.states, remaining, workers))
     if submitted.jobs:
         first, last = submitted.jobs[0], submitted.jobs[-1]
         print(f"queued {len(submitted.jobs):,} jobs: {first} to {last}")
         print("they run without this machine; python -m harness.status shows their progress")
+    if decides:
+        print(f"job {decides} decides the next round when the jobs of this one have ended")
     if submitted.refused:
         print(
             f"SLURM refused jobs for {submitted.refused:,} stages ({submitted.why}): launch again "
             "when some of the queued jobs are done"
         )
+    if refusal:
+        print(
+            f"no job decides the next round ({refusal}): launch again when the jobs of this one "
+            "have ended"
+        )
     return _report_damage(moved)
 
 
-def train_here(sweep: Sweep, remaining: Sequence[str], words: list[str]) -> int:
+def train_here(sweep: Sweep, words: list[str]) -> int:
     """Train in worker processes on this machine, wait for their end, and return the exit code.
 
-    `words` are those of the command line that decide what is trained.
+    With the rule `settle` one round is trained. `words` are those of the command line that decide
+    what is trained.
     """
     from harness.cluster.local import LocalWorkers
     from harness.cluster.stop_flag import StopFlag
     from harness.cluster.submission import Submission
     from harness.cluster.supervisor import Progress, duration, supervise
 
-    launch, plan, store, states = sweep.launch, sweep.plan, sweep.store, sweep.states
+    part = sweep.rounds_until_now()
+    remaining = stages_to_train(part)
+    launch, plan, store, states = part.launch, part.plan, part.store, part.states
     started = time.monotonic()
     _write_sweep(sweep, words, remaining)
     needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
@@ -111,11 +137,11 @@ def train_here(sweep: Sweep, remaining: Sequence[str], words: list[str]) -> int:
     print(describe_end(plan, states, duration(time.monotonic() - started), local.folder))
     if end == "stopped":
         print("stopped; the same command continues from here")
-        return 130
-    unsettled = [stage for stage in remaining if states[stage].name not in SETTLED]
-    if end == "finished" and unsettled:
+        return STOPPED
+    untrained = [stage for stage in remaining if states[stage].name not in ENDED]
+    if end == "finished" and untrained:
         raise UserError(
-            f"all workers ended and {len(unsettled):,} stages are not trained: their logs in "
+            f"all workers ended and {len(untrained):,} stages are not trained: their logs in "
             f"{local.folder} may say why. The same command continues from here"
         )
     if end != "finished":

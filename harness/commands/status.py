@@ -17,12 +17,20 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.arguments import Option
-from harness.cluster import Sweep, names_of_trials, read_again, read_sweep, slurm, value_of
+from harness.cluster import (
+    Sweep,
+    decision,
+    names_of_trials,
+    read_again,
+    read_sweep,
+    slurm,
+    value_of,
+)
 from harness.cluster.job_registry import read_records
 from harness.cluster.state import TRIED_BEFORE
-from harness.commands import launches
+from harness.commands import launches, settled
 from harness.errors import UserError, control, nearest
-from harness.states import FINISHED, SETTLED, STATES, UNDER_WAY
+from harness.states import ENDED, FINISHED, STATES, UNDER_WAY
 from harness.sweep import cost
 from harness.text_table import format_table
 
@@ -56,12 +64,16 @@ def main(args: list[str]) -> int:
 
 def as_dict(sweep: Sweep) -> dict[str, object]:
     """Return what `format=json` prints."""
-    return {
+    content: dict[str, object] = {
         "grid": sweep.launch.grid.name,
         "trials": list(sweep.trials),
         "jobs": _jobs(sweep),
         "jobs_outside": launches.jobs_outside(sweep),
     }
+    if sweep.settlement is not None:
+        content["settle"] = settled.as_dict(sweep.settlement)
+        content["decisions"] = sorted(decision.queued(sweep))
+    return content
 
 
 def _watch(sweep: Sweep, columns: Sequence[str], words: Sequence[str]) -> Sweep:
@@ -72,7 +84,7 @@ def _watch(sweep: Sweep, columns: Sequence[str], words: Sequence[str]) -> Sweep:
                 control("\x1b[H\x1b[2J")
             print(screen(sweep, columns, words), flush=True)
             is_over = all(t["state"] not in UNDER_WAY for t in sweep.trials)
-            if is_over and not sweep.scheduler.problem:
+            if is_over and not sweep.scheduler.problem and not decision.queued(sweep):
                 return sweep
             time.sleep(WATCH_SECONDS)
             sweep = read_again(sweep.launch, sweep.plan)
@@ -100,8 +112,9 @@ def screen(sweep: Sweep, columns: Sequence[str], words: Sequence[str] = ()) -> s
 
     `words` are those of the command line, which a sweep may not have been launched with.
     """
-    states, store = sweep.states, sweep.store.root
-    remaining = [stage for stage, state in states.items() if state.name not in SETTLED]
+    needed, store = sweep.not_ruled_out().states, sweep.store.root
+    states = sweep.states
+    remaining = [stage for stage, state in needed.items() if state.name not in ENDED]
     done = sum(state.name in FINISHED for state in states.values())
     spent = sum(state.result["timing"]["gpu_seconds"] for state in states.values() if state.result)
     lines = [
@@ -111,13 +124,19 @@ def screen(sweep: Sweep, columns: Sequence[str], words: Sequence[str] = ()) -> s
     ]
     if remaining:
         workers = sweep.launch.cluster.workers
-        lines.append(cost.describe_remaining_cost(sweep.plan, states, remaining, workers, store))
+        cost_line = cost.describe_remaining_cost(sweep.plan, states, remaining, workers, store)
+        lines.append(cost_line if sweep.settlement is None else f"at most: {cost_line}")
+    if sweep.settlement is not None:
+        lines += [settled.describe_cost(sweep), *settled.describe_sizes(sweep)]
     lines += cost.describe_sizes(sweep.plan, states, remaining, store)
     if sweep.scheduler.was_queried:
         counts = Counter(job["state"] for job in _jobs(sweep))
         counted = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
         lines.append(f"jobs: {counted or 'none'}{_elapsed(sweep)}")
+        decides = [f"{job} ({entry.state})" for job, entry in decision.queued(sweep).items()]
+        lines += [f"  job {job} decides the next round" for job in decides]
         lines += [f"  {sentence}" for sentence in slurm.describe_waiting(_entries(sweep))]
+    lines += decision.describe(sweep)
     lines += [*launches.describe_last_words(sweep, words), *launches.describe_outside(sweep)]
     return "\n".join([*lines, *_reasons(sweep)])
 
@@ -140,7 +159,7 @@ def _table(sweep: Sweep, columns: Sequence[str]) -> list[list[str]]:
 
 
 def _jobs(sweep: Sweep) -> list[dict[str, str]]:
-    """Return the scheduler's jobs that have a stage of this sweep."""
+    """Return the scheduler's jobs that train or decide for this sweep."""
     return [
         {"job": job, "state": entry.state, "reason": entry.reason}
         for job, entry in _entries(sweep).items()
@@ -148,9 +167,10 @@ def _jobs(sweep: Sweep) -> list[dict[str, str]]:
 
 
 def _entries(sweep: Sweep) -> dict[str, slurm.QueuedJob]:
-    """Return the entries in SLURM's queue of the jobs that have a stage of this sweep."""
+    """Return the entries in SLURM's queue of the jobs that train or decide for this sweep."""
     queued = {**sweep.scheduler.stages, **sweep.scheduler.stuck}
-    return {job: entry for stage, (job, entry) in queued.items() if stage in sweep.plan.stages}
+    jobs = {job: entry for stage, (job, entry) in queued.items() if stage in sweep.plan.stages}
+    return {**jobs, **decision.queued(sweep)}
 
 
 def _elapsed(sweep: Sweep) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from harness.cluster import Sweep
+from harness.commands.settled import describe_bounds
 from harness.config import Launch
-from harness.states import FINISHED, SETTLED, StageState, trial_state
+from harness.states import ENDED, FINISHED, StageState, trial_state
 from harness.sweep import cost
 from harness.sweep.jobs import device_seconds, make_jobs
 from harness.sweep.plan import Plan, dense_stage, gangs, stages_before_sharing
@@ -35,6 +36,8 @@ def describe_dry_run(sweep: Sweep, remaining: Sequence[str], notes: Sequence[str
         joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
         gang_count = len(gangs(plan, remaining, joins))
     workers = launch.cluster.workers
+    if sweep.settlement is not None:
+        lines += describe_bounds(sweep, remaining)
     lines += [
         f"  {len(remaining):>8,} stages to train, in {gang_count:,} gangs, "
         f"by {min(workers, gang_count)} worker(s) of cluster {launch.cluster.name}",
@@ -122,8 +125,8 @@ def describe_nothing_left(sweep: Sweep) -> str:
     """Return what a launch prints that has no stage of the selected trials to train."""
     states = {stage: sweep.states[stage] for stage in sweep.stages()}
     paths = [trial["stages"] for trial in sweep.trials]
-    settled = all(trial_state(path, states).name in SETTLED for path in paths)
-    reason = "nothing left to do" if settled else "nothing to add, all of it is under way"
+    have_ended = all(trial_state(path, states).name in ENDED for path in paths)
+    reason = "nothing left to do" if have_ended else "nothing to add, all of it is under way"
     lines = [f"{reason}: {_trial_counts(paths, states)}", *_failed_stages(states)]
     if len(lines) > 1:
         lines.append("try them again with retry=failed")

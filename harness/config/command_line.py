@@ -26,6 +26,7 @@ from harness.config.grid_file import (
     unknown_choice,
 )
 from harness.config.launch import Launch
+from harness.config.settle import read_settle
 from harness.errors import UserError, nearest
 from harness.files import user_path
 from harness.run_schema import RunConfig
@@ -36,7 +37,7 @@ from harness.sweep.grid import OPERATIONAL, read_grid
 from harness.sweep.mistakes import Mistakes, validate
 from harness.sweep.references import resolve
 
-KEYS = (*TrialConfig.model_fields, *LANGUAGE, *OPERATIONAL)
+KEYS = (*TrialConfig.model_fields, *LANGUAGE, "settle", *OPERATIONAL)
 
 
 def load(
@@ -80,8 +81,10 @@ def load(
 
     if cluster is not None:
         cluster = _without_words(cluster, [key.path for key in composed.chosen if key.text])
-    launch = Launch(grid, run, cluster, store, values, config) if run and cluster else None
-    if launch is not None:
+    settle = read_settle(composed.config, grid, mistakes)
+    launch = None
+    if run is not None and cluster is not None:
+        launch = Launch(grid, run, cluster, store, values, config, settle)
         mistakes.extend(check_launch(launch, trains), {})
     mistakes.raise_any(f"the grid {name} has")
     assert launch is not None

@@ -13,6 +13,7 @@ from harness.run_schema import RunConfig
 from harness.schema import StageConfig, TrialConfig
 from harness.sweep.grid import Grid
 from harness.sweep.jobs import resources_for
+from harness.sweep.settle import SettleConfig
 
 JobSettings = tuple[ClusterConfig, RunConfig]
 
@@ -27,6 +28,7 @@ class Launch:
     store: Path
     options: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict)  # the composed config, plain
+    settle: SettleConfig | None = None  # the rule of rounds; None: the full grid is trained
 
     def job_settings(self, config: TrialConfig | StageConfig) -> JobSettings:
         """Return profile and run settings of the jobs of a trial or of a dense stage.

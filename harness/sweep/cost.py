@@ -271,14 +271,18 @@ def check_budget(
     remaining: Sequence[str],
     store: Path,
     hours: float | None,
-) -> None:
-    """Raise UserError if the `remaining` stages and those under way cost more than `hours`.
+    spent: float = 0.0,
+) -> str:
+    """Return why a budget of device-hours does not pay for the `remaining` stages, or ''.
 
-    Stages that are queued or running count in full. A size that was never measured is an error,
-    too. None: there is no budget.
+    Stages that are queued or running count in full. `spent` are the device-hours that count in
+    addition, of earlier rounds of the sweep. None: there is no budget.
+
+    Raises:
+        UserError: nothing was spent yet and the budget is too small, or a size was never measured.
     """
     if hours is None:
-        return
+        return ""
     under_way = [stage for stage, state in states.items() if state.name in UNDER_WAY]
     counted = list(dict.fromkeys([*remaining, *under_way]))
     costs = _known_costs(plan, states, counted, store)
@@ -288,12 +292,18 @@ def check_budget(
             "Run python -m harness.pilot with the same words first, or leave the budget out"
         )
     needed = sum(costs) / 3600
-    if needed > hours:
-        raise UserError(
-            f"the {len(counted):,} stages that are not done would cost about {needed:.2f} "
-            f"device-hours, more than budget={hours:g}; nothing was queued. Make the grid smaller, "
-            "shorten recipe.epochs, or raise the budget"
+    if needed + spent <= hours:
+        return ""
+    if spent:
+        return (
+            f"the next round would cost about {needed:.2f} device-hours, with the {spent:.2f} that "
+            f"were spent more than budget={hours:g}; raise the budget to go on"
         )
+    raise UserError(
+        f"the {len(counted):,} stages that are not done would cost about {needed:.2f} "
+        f"device-hours, more than budget={hours:g}; nothing was queued. Make the grid smaller, "
+        "shorten recipe.epochs, or raise the budget"
+    )
 
 
 def join_rule(

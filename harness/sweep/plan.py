@@ -136,6 +136,14 @@ def make_plan(grid: Grid) -> Plan:
     return Plan(tuple(grid.trials), {stage: stages.configs[stage] for stage in order}, ids)
 
 
+def part_of(plan: Plan, trials: Collection[str]) -> Plan:
+    """Return the plan of only some trials of a plan, by their ids."""
+    paths = {trial: path for trial, path in plan.paths.items() if trial in trials}
+    needed = {stage for path in paths.values() for stage in path}
+    stages = {stage: config for stage, config in plan.stages.items() if stage in needed}
+    return Plan(tuple(trial for trial in plan.trials if trial.id in paths), stages, paths)
+
+
 def _depth(stages: Mapping[str, StageConfig], stage: str) -> int:
     """Return how many ancestors a stage has."""
     return sum(1 for _ in lineage(stages, stage)) - 1

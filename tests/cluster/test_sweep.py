@@ -8,13 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from processes import ROOT, alive, command, descendants, run, training
 
-from harness.store.claims import look
-
-ROOT = Path(__file__).parents[2]
 GRID = """# Eight small trials on the digits, for tests.
 defaults:
   - override /dataset: digits
@@ -41,36 +38,6 @@ def grid(tmp_path):
     return path
 
 
-def command(module, *args, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, args)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
-    )  # fmt: skip
-
-
-def run(module, *args, code=0, timeout=300):
-    process = command(module, *args)
-    output, _ = process.communicate(timeout=timeout)
-    assert process.returncode == code, output
-    return output
-
-
-def descendants(pid):
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    try:
-        direct = [int(p) for p in children.read_text().split()]
-    except OSError:
-        return []
-    return direct + [q for p in direct for q in descendants(p)]
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def rows(grid, store, out):
     run("analysis.rows", f"grid={grid}", f"store={store}", f"out={out}")
     with (out / "rows.csv").open() as file:
@@ -87,12 +54,6 @@ def trained(store):
         for line in log.read_text().splitlines()
     ]
     return sorted(words[1] for words in lines if words[:1] == ["finished"])
-
-
-def training(store):
-    """Return whether a worker has begun to train: there is a live claim."""
-    claims = store.glob("stages/*/*/claim")
-    return any((state := look(claim.parent)) is not None and state.live for claim in claims)
 
 
 KILLS = 10

@@ -144,6 +144,7 @@ TABLE = {
     "cluster/slurm.py": {"*": PEERS},
     "cluster/slurm_jobs.py": {"*": LAUNCH},
     "cluster/state.py": {"_ended": LAUNCH},
+    "cluster/selection.py": {"*": LAUNCH},
     "cluster/sweep_view.py": {"*": LAUNCH},
 }  # fmt: skip
 

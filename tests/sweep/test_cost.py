@@ -83,6 +83,16 @@ def test_a_budget_refuses_what_costs_more_or_is_unknown(plan, tmp_path):
         cost.check_budget(plan, states, left(states), tmp_path, 1.0)
 
 
+def test_a_budget_of_rounds_counts_what_they_have_spent(plan, tmp_path):
+    for width in (1, 2):
+        cost.write_measurement(tmp_path, config_of(plan, width), measurement(900.0))
+    states = states_of(plan, w1=360.0)
+    assert cost.check_budget(plan, states, left(states), tmp_path, 1.5, spent=0.3) == ""
+    reason = cost.check_budget(plan, states, left(states), tmp_path, 1.5, spent=0.5)
+    assert "the next round would cost about 1.10 device-hours, with the 0.50 that were" in reason
+    assert "more than budget=1.5; raise the budget to go on" in reason
+
+
 def test_a_budget_counts_what_is_under_way(plan, tmp_path):
     """Two launches must not each spend the whole budget."""
     for width in (1, 2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 Curve = Callable[[int, float], float]  # (size, magnitude) -> points of accuracy, from the top
+Noise = Callable[[int, float], float]  # (size, magnitude) -> standard deviation, points
 
 
 def parabola(left: Sequence[float], right: Sequence[float], optimum: float) -> Curve:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from curves import Curve, flat, kink, parabola, shifting
+from curves import Curve, Noise, flat, kink, parabola, shifting
 
 from analysis.best import best_per_size, position
 from analysis.claims import claims
@@ -37,7 +37,6 @@ LEVELS = (0.01, 0.025, 0.05, 0.075, 0.1)
 M8 = tuple(step / 10 for step in range(8))
 R5 = (NONE, 0.1, 0.25, 0.4, 0.6, 0.8)
 SHARED = 0.9  # share of the variance of a run that validation and test have in common
-Noise = Callable[[int, float], float]  # (size, magnitude) -> standard deviation, points
 Measure = Callable[["Scenario", pd.DataFrame], bool]
 Draw = Callable[["Scenario", np.random.Generator], pd.DataFrame]  # returns the rows of a sweep
 

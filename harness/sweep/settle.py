@@ -207,7 +207,9 @@ def _judge(size: _Size, rule: SettleConfig, known: Mapping[str, float | None]) -
     if view.doubt:
         reason = f"its seeds are used up, and {view.doubt}"
     else:
-        reason = f"no magnitude is better than {view.best} by more than {rule.within:g} points"
+        reason = (
+            f"no other is better than magnitude {view.best} by more than {rule.within:g} points"
+        )
         if not ruled_out:
             reason = f"no difference beyond {rule.within:g} points is found: {reason}"
     return _Verdict(view.best, list(view.shares), ruled_out, reason)
@@ -281,17 +283,21 @@ def _view(
     doubt = ""
     if posterior.exceeds > ERRORS:
         doubt = (
-            f"{best} is worse than the best by more than {rule.within:g} points "
+            f"magnitude {best} is worse than the best by more than {rule.within:g} points "
             f"with a probability of {posterior.exceeds:.0%}"
         )
     if highest is not None and means[highest] > means[best] + rule.within / 100:
         # no curve of the family is right, or luck; more seeds of both tell
         shares = {m: shares.get(m, 0.0) for m in scores if m in shares or m == highest}
         shares |= {best: 1.0, highest: 1.0}
-        doubt = f"{highest} did better than {best}, which the smooth curve takes for the best"
+        doubt = (
+            f"magnitude {highest} did better than magnitude {best}, which the smooth curve takes "
+            "for the best"
+        )
         best = highest
     return _View(best, shares, rule.seeds[0], doubt)
 
 
 def _names(magnitudes: Sequence[Magnitude]) -> str:
-    return " and ".join(map(str, dict.fromkeys(magnitudes)))
+    distinct = dict.fromkeys(magnitudes)
+    return f"magnitude{'s' * (len(distinct) > 1)} {' and '.join(map(str, distinct))}"

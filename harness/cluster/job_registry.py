@@ -72,17 +72,28 @@ class _Line(Record):
     cancelled: list[JobId] | None = None
 
 
-def record_submission(
-    sweep_folder: Path, name: str, parts: Sequence[Sequence[str]], folder: Path
-) -> None:
-    """Append, before a submission, the job's name, its elements' stages and its log folder."""
-    store = Store(sweep_folder.parent.parent)
+def record_submission(sweep_folder: Path, parts: Sequence[Sequence[str]], folder: Path) -> str:
+    """Append, before a submission, its elements' stages and its log folder; return the job's name.
+
+    The name follows from the folders, so that a record that came from elsewhere cannot name another
+    job of this user, which `cancel` would end.
+    """
+    store, name = Store(sweep_folder.parent.parent), _job_name(sweep_folder.name, folder)
     record = {
         "parts": [list(part) for part in parts],
         "folder": store.relative(folder),
         "inode": sweep_folder.stat().st_ino,
     }
     append_line(sweep_folder / "jobs.jsonl", {"name": name, **record, "time": time.time()})
+    return name
+
+
+def _job_name(sweep: str, folder: Path) -> str:
+    """Return the name of the job of a submission: the sweep, the launch's random digits, a number.
+
+    `folder` is that of the submission, `logs/<time>-<digits>/<number>`.
+    """
+    return f"{sweep}-{folder.parent.name.rpartition('-')[2]}-{folder.name}"
 
 
 def record_job_id(sweep_folder: Path, name: str, job: str) -> None:
@@ -107,11 +118,14 @@ def read_records(store: Path, sweep: str = "*") -> list[dict[str, Any]]:
     """
     records = []
     for path in sorted(store.glob(f"sweeps/{sweep}/jobs.jsonl")):
+        names = set()
         for record in read_lines(path, _Line):
             folder = Store(store).own_log(record.get("folder"))
             if folder is not None and record.get("parts") is not None:
-                records.append({**record, "folder": folder, "of_copy": _is_copy(path, record)})
-            elif "parts" not in record and (record.get("job") or record.get("cancelled")):
+                if record["name"] == _job_name(path.parent.name, folder):
+                    names.add(record["name"])
+                    records.append({**record, "folder": folder, "of_copy": _is_copy(path, record)})
+            elif record["name"] in names and (record.get("job") or record.get("cancelled")):
                 records.append(record)
     return records
 

@@ -179,7 +179,8 @@ def _send(
     `folder` is made for it. Raises Full, or Refused with SLURM's reason.
     """
     sweep_folder = Store(submission.store).sweep_folder(submission.sweep)
-    name = f"{submission.sweep}-{folder.parent.name.rpartition('-')[2]}-{folder.name}"
+    stages = [stages_of(job) for job in submission.parts]
+    name = job_registry.record_submission(sweep_folder, stages, folder)
     path = folder / "submission.json"
 
     def try_once() -> str:
@@ -198,8 +199,6 @@ def _send(
             raise
         return str(jobs[0].job_id).partition("_")[0]
 
-    stages = [stages_of(job) for job in submission.parts]
-    job_registry.record_submission(sweep_folder, name, stages, folder)
     try:
         with as_from_login_node(submission.cluster):
             job = slurm.until_up(try_once, heartbeat)

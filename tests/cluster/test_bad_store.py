@@ -193,7 +193,8 @@ def test_logs_of_invalid_jobs_or_outside_of_the_store_are_not_read(tmp_path):
     (logs / "8_0_log.out").write_text("its own")
     jobs = {}
     for job in ("../../../../../secret", "7", "8"):
-        lines = {"name": "a", "parts": [[stage]], "folder": str(logs)}, {"name": "a", "job": job}
+        name = "tiny-logs-x"
+        lines = {"name": name, "parts": [[stage]], "folder": str(logs)}, {"name": name, "job": job}
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (store / "sweeps/tiny/jobs.jsonl").write_text(text)
         jobs[job] = last_logs(store, [stage])

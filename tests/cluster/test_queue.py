@@ -9,7 +9,7 @@ from pace import separate_registries
 
 from analysis.table import main as table
 from harness.cluster import slurm
-from harness.cluster.job_registry import query_scheduler, record_submission
+from harness.cluster.job_registry import query_scheduler, read_records, record_submission
 from harness.files import make_folder
 from harness.store.store import Store
 
@@ -36,7 +36,8 @@ def test_names_in_the_queue_may_be_any_bytes(tmp_path, monkeypatch):
 
 
 def test_a_finished_sweep_does_not_ask_a_controller_that_is_gone(tmp_path, monkeypatch, capsys):
-    record = {"name": "n", "parts": [["a"], ["b"]], "folder": str(tmp_path / "sweeps/g/logs/1/0")}
+    folder = str(tmp_path / "sweeps/g/logs/1/0")
+    record = {"name": "g-1-0", "parts": [["a"], ["b"]], "folder": folder}
     (tmp_path / "sweeps/g").mkdir(parents=True)
     (tmp_path / "sweeps/g/jobs.jsonl").write_text(json.dumps(record) + "\n")
     answer(tmp_path / "bin", "squeue", b"", code=1)
@@ -47,11 +48,25 @@ def test_a_finished_sweep_does_not_ask_a_controller_that_is_gone(tmp_path, monke
     assert "note: SLURM does not answer" in capsys.readouterr().err
 
 
+def test_a_record_from_elsewhere_names_no_other_job_of_this_user(tmp_path):
+    folder = str(make_folder(tmp_path / "sweeps/g/logs/1/0"))
+    lines = [
+        {"name": "g-1-0", "parts": [["a"]], "folder": folder},
+        {"name": "g-1-0", "job": "7"},
+        {"name": "thesis", "parts": [["a"]], "folder": folder},
+        {"name": "thesis", "job": "8"},
+        {"name": "thesis", "cancelled": ["8"]},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "sweeps/g/jobs.jsonl").write_text(text)
+    assert [record["name"] for record in read_records(tmp_path)] == ["g-1-0", "g-1-0"]
+
+
 def test_jobs_over_a_limit_of_single_jobs_do_not_hold_their_stages(tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "sweeps/g/logs/1/0")
-    record_submission(tmp_path / "sweeps/g", "n", [["a"], ["b"]], folder)
-    rows = b"7_0|PENDING|AssocMaxCpuPerJobLimit|n\n7_1|PENDING|AssocMaxJobsLimit|n\n"
-    answer(tmp_path / "bin", "squeue", rows)
+    name = record_submission(tmp_path / "sweeps/g", [["a"], ["b"]], folder)
+    rows = f"7_0|PENDING|AssocMaxCpuPerJobLimit|{name}\n7_1|PENDING|AssocMaxJobsLimit|{name}\n"
+    answer(tmp_path / "bin", "squeue", rows.encode())
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     scheduler = query_scheduler(tmp_path, {"a", "b"})
     assert (scheduler.stuck.keys(), scheduler.stages.keys()) == ({"a"}, {"b"})

@@ -75,8 +75,8 @@ def sweep(tmp_path_factory):
     append_line(begun / "attempts.jsonl", attempt)
     append_line(begun / "metrics.jsonl", {"step": 1, "train_loss": 1.0})
     sweep_folder = store.sweep_folder(launch.grid.name)
-    record_submission(sweep_folder, "name", [[begun.name]], logs_folder)
-    record_job_id(sweep_folder, "name", "7")
+    name = record_submission(sweep_folder, [[begun.name]], logs_folder)
+    record_job_id(sweep_folder, name, "7")
     words = {"words": ["recipe.epochs=2"], "stages": [begun.name, "0123456789abcdef"], "time": 1.0}
     append_line(sweep_folder / "launches.jsonl", words)
     write_json(sweep_folder / "difficulty.json", sealed(DIFFICULTY))

@@ -128,6 +128,31 @@ def test_a_trunk_stage_whose_optimizer_is_gone_is_trained_again(here):
 
 
 @pytest.mark.slow
+def test_a_diverged_trunk_keeps_no_checkpoint_that_a_retry_would_go_on_from(here):
+    words = ("recipe.optimizer.lr=1e12", "run.checkpoint_seconds=0.001", "axes.epochs=[4,8]")
+    output, _ = here.launch(*words)
+    assert "2 trials: 2 diverged" in output
+    ((key, result),) = here.results().items()
+    assert (key, result["status"]) == (("constant", 2), "diverged")
+    assert "checkpoint" in {path.name for path in here.store.glob("stages/*/*/*")}
+    assert not list(here.store.glob("stages/*/*/checkpoint/*"))
+    assert f"stage {result['stage']}, which it continues, diverged" in {
+        row["why"] for row in here.rows(*words).values()
+    }
+
+
+@pytest.mark.slow
+def test_a_constant_rate_trial_of_a_trunk_can_be_trained_alone(here):
+    block = "also=[{set: {recipe.schedule.name: constant, epochs: 2, magnitude: none}}]"
+    _, trained = here.launch(block, "where=recipe.schedule.name == 'constant'", code=1)
+    assert trained == 2
+    assert here.results()["constant", 2]["continued"]["epoch"] == 1
+    output, trained = here.launch(block)
+    assert "4 trials: 4 done" in output
+    assert trained == 9
+
+
+@pytest.mark.slow
 def test_weights_that_nothing_starts_from_are_dropped(here):
     here.launch("run.keep_weights=needed", "axes.epochs=[2,4]", "axes.sparsity=[0.5]")
     kept = {}

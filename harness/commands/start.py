@@ -22,7 +22,7 @@ from harness.store.claims import process_start, remove_leftovers
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import on_gpus
-from harness.sweep.plan import gangs, lineage
+from harness.sweep.plan import gangs, configs_of_job
 
 SWEEP_FILES = ("grid.json", "trials.jsonl", "launches.jsonl", "jobs.jsonl")
 
@@ -83,8 +83,8 @@ def train_here(sweep: Sweep, remaining: Sequence[str], words: list[str]) -> int:
     launch, plan, store, states = sweep.launch, sweep.plan, sweep.store, sweep.states
     started = time.monotonic()
     _write_sweep(sweep, words, remaining)
-    needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
-    moved_before = _moved_aside(store, needed)
+    known = configs_of_job(plan.stages, remaining)
+    moved_before = _moved_aside(store, known)
     set_aside(store, plan, remaining, states)
     measured = cost.read_measurements(store.root, plan)
     joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
@@ -95,7 +95,7 @@ def train_here(sweep: Sweep, remaining: Sequence[str], words: list[str]) -> int:
         sweep=launch.grid.name,
         run=on_gpus(launch.cluster, launch.run),
         cluster=launch.cluster.model_copy(update={"workers": workers}),
-        stages={stage: config for stage, config in plan.stages.items() if stage in needed},
+        stages=known,
         parts=[groups],
         launcher=(os.getpid(), process_start(os.getpid())),
     )
@@ -107,7 +107,7 @@ def train_here(sweep: Sweep, remaining: Sequence[str], words: list[str]) -> int:
         progress = Progress(store, plan.stages, list(plan.paths.values()), untouched)
         end, reason = supervise(local, workers, progress, stop)
     states = stage_states(store, plan.stages)
-    damage_code = _report_damage(_moved_aside(store, needed) - moved_before)
+    damage_code = _report_damage(_moved_aside(store, known) - moved_before)
     print(describe_end(plan, states, duration(time.monotonic() - started), local.folder))
     if end == "stopped":
         print("stopped; the same command continues from here")

@@ -151,6 +151,23 @@ def lineage(stages: Mapping[str, StageConfig], stage: str) -> Iterator[str]:
         ancestor = stages[ancestor].origin
 
 
+def configs_of_job(
+    stages: Mapping[str, StageConfig], to_train: Iterable[str]
+) -> dict[str, StageConfig]:
+    """Return the configs that a job has to know which trains the stages `to_train`.
+
+    These are the stages, those that have to be finished before them, and the trunk stages and
+    cool-downs that continue any of these, now or in a later launch: for them the job keeps the last
+    checkpoint.
+    """
+    known = {ancestor for stage in to_train for ancestor in lineage(stages, stage)}
+    return {
+        stage: config
+        for stage, config in stages.items()
+        if stage in known or (config.continues is not None and config.origin in known)
+    }
+
+
 def without_trunk(plan: Plan, path: Sequence[str]) -> tuple[str, ...]:
     """Return the dense stage of a path and its levels, without the trunk that leads to it.
 

@@ -22,7 +22,7 @@ from harness.store.claims import process_start, remove_leftovers
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import on_gpus
-from harness.sweep.plan import gangs, configs_of_job
+from harness.sweep.plan import configs_of_job, gangs
 
 SWEEP_FILES = ("grid.json", "trials.jsonl", "launches.jsonl", "jobs.jsonl")
 

@@ -29,6 +29,11 @@ def describe_dry_run(sweep: Sweep, remaining: Sequence[str], notes: Sequence[str
     lines.append(f"  {len(plan.stages):>8,} stages ({unshared:,} {alone})")
     for name, count in sorted(Counter(state.name for state in states.values()).items()):
         lines.append(f"  {count:>8,} stages {name}")
+    if again := sum(states[stage].name == "done" for stage in remaining):
+        lines.append(
+            f"  {again:>8,} of the done stages are trained again: other stages start from their "
+            "weights or optimizer, which were not kept"
+        )
     measured = cost.read_measurements(launch.store, plan)
     if launch.cluster.executor == "slurm":
         jobs, gang_count = _describe_jobs(launch, plan, states, remaining)

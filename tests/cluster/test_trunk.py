@@ -120,6 +120,8 @@ def test_a_trunk_stage_whose_optimizer_is_gone_is_trained_again(here):
     before = here.results()
     for path in here.store.glob("stages/*/*/checkpoint/step-*.pt"):
         path.unlink()
+    dry_run = here.run("launch", "axes.epochs=[4,8]", "dry_run=true")
+    assert "1 of the done stages are trained again: other stages start from their" in dry_run
     _, trained = here.launch("axes.epochs=[4,8]")
     assert trained == 4 + 4  # 0 to 2 again, 2 to 4, and the cool-down
     assert (

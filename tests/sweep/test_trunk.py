@@ -217,6 +217,10 @@ def test_the_saving_is_in_the_dry_run():
         ({"epochs": 1, "schedule": {"warmup_epochs": 0}}, "ends: give 5 epochs"),
         ({"epochs": 12, "schedule": {"cooldown": 0.3}}, "give 10 or 20 epochs, or "
          "recipe.schedule.cooldown=0.333333"),
+        ({"epochs": 2, "schedule": {"cooldown": 0.0004, "warmup_epochs": 0}}, "takes 0.0008, and "
+         "it has to begin where an epoch ends: give recipe.schedule.cooldown=0.5"),
+        ({"epochs": 4, "schedule": {"cooldown": 0.9999, "warmup_epochs": 0}}, "takes 3.9996, and "
+         "it has to begin where an epoch ends: give recipe.schedule.cooldown=0.75"),
         ({"epochs": 5, "schedule": {"warmup_epochs": 4.5}}, "4.5 epochs are more than a stage of 5 "
          "epochs has before its cool-down of 1: make the warm-up shorter"),
     ],

@@ -7,8 +7,10 @@ import shutil
 import pytest
 from bed import Bed
 
-from harness.commands import launch
+from harness.commands import launch, preflight
+from harness.config import load
 from harness.errors import UserError
+from harness.sweep.plan import make_plan
 
 GRID = """# Trunks of a few epochs on the digits, for tests.
 defaults:
@@ -184,6 +186,16 @@ def test_a_trunk_of_other_ranks_under_zero_1_is_refused_before_anything_starts(h
     assert f"or delete {folder} to train that trunk again" in messages[0]
     shutil.rmtree(folder)  # as the message says
     assert here.launch("run.engine=deepspeed", "axes.epochs=[4,8]")[1] == 4 + 4
+
+
+def test_checks_of_a_trunk_use_the_settings_of_its_job(grid):
+    """A resource rule sees the longest training of a job, not the piece that is checked."""
+    rule = "cluster.resources=[{where: 'epochs >= 8', micro_batch_size: 16}]"
+    sweep = load([f"grid={grid}", "cluster=testbed", "axes.epochs=[2,8]", rule])
+    plan = make_plan(sweep.grid)
+    runs = preflight.job_runs(sweep, plan, plan.stages)
+    assert {run.micro_batch_size for run in runs.values()} == {16}
+    assert set(runs) == set(plan.stages)
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ def write_result(context: JobContext, outcome: Outcome, claim: Claim) -> None:
     parents = {config.parent for config in configs}
     continued = {config.continues.stage for config in configs if config.continues is not None}
     # after the result: if the disk is full, training can resume
-    checkpoint.drop_steps(folder, keeps_last=stage in continued)
+    keeps_last = stage in continued and outcome.status == "done"
+    checkpoint.drop_steps(folder, keeps_last)
     if context.submission.run.keep_weights == "needed" and stage not in parents:
         (folder / "checkpoint" / "final.pt").unlink(missing_ok=True)
     print(f"finished {stage} {outcome.status}", flush=True)

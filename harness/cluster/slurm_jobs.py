@@ -33,7 +33,7 @@ from harness.errors import UserError
 from harness.schema import StageConfig
 from harness.store.store import Store
 from harness.sweep.jobs import Job, JobGroup, stages_of
-from harness.sweep.plan import lineage
+from harness.sweep.plan import configs_of_job
 
 LIMITS = (
     "SubmitJob", "MaxJobsPU", "SubmitLimit", "MaxArraySize",
@@ -124,13 +124,12 @@ class Submitter:
     def _submit_array(self, group: JobGroup, jobs: list[Job]) -> None:
         """Queue jobs with one sbatch. Raises Full, or Refused with SLURM's reason."""
         self.heartbeat()
-        needed = {a for job in jobs for s in stages_of(job) for a in lineage(self.stages, s)}
         submission = Submission(
             store=self.store.root,
             sweep=self.sweep,
             run=group.run,
             cluster=group.cluster,
-            stages={stage: config for stage, config in self.stages.items() if stage in needed},
+            stages=configs_of_job(self.stages, (stage for job in jobs for stage in stages_of(job))),
             parts=jobs,
             snapshot=self.folder.code,
             plugins=self.folder.plugins,

@@ -66,8 +66,10 @@ def stage_state(
     if failure.blocks(failures):
         return StageState("failed", f"{last['class']}: {last['message']}")
     if origin is not None and origin.name in ("failed", "diverged"):
-        relation = "its parent" if config.continues is None else "the stage that it continues,"
-        return StageState(origin.name, f"{relation} {config.origin} {origin.name}")
+        origin_name = f"its parent {config.origin}"
+        if config.continues is not None:
+            origin_name = f"stage {config.origin}, which it continues,"
+        return StageState(origin.name, f"{origin_name} {origin.name}")
     if stage in scheduler.stages:
         job, entry = scheduler.stages[stage]
         return StageState("queued", f"job {job} {entry.state} ({entry.reason})", job=job)

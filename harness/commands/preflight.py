@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from harness.cluster.decision import job_settings as decision_settings
 from harness.config import Launch
 from harness.errors import UserError
+from harness.run_schema import RunConfig
 from harness.schema import DatasetConfig
 from harness.store import provenance
 from harness.store.store import Store
 from harness.sweep import teachers
 from harness.sweep.check import depends_on_layers
+from harness.sweep.jobs import longest_dense
 from harness.sweep.mistakes import Mistakes
-from harness.sweep.plan import Plan, dense_stage, lineage
+from harness.sweep.plan import Plan, lineage, trees
 
 UNCHECKED_LAYERS = (
     "torch cannot be imported here, so it was not checked whether every model takes its images and "
@@ -47,9 +49,8 @@ def layer_mistakes(
     """Return what is wrong with the models of these stages, and a note if that was not checked."""
     mistakes = Mistakes()
     stages = []
-    for stage in remaining:
+    for stage, run in job_runs(launch, plan, remaining).items():
         config = plan.stages[stage]
-        _, run = launch.job_settings(plan.stages[dense_stage(plan, stage)])
         share = config.recipe.batch_size // run.processes
         fewest = share // run.micro_batches(share)
         if fewest == 1 or depends_on_layers(config):
@@ -72,11 +73,10 @@ def check_continued(launch: Launch, plan: Plan, remaining: Sequence[str]) -> Non
     Under ZeRO 1 each rank saves its own part, and only as many ranks can continue from them.
     """
     store, mistakes, to_train = Store(launch.store), Mistakes(), set(remaining)
-    for stage in remaining:
+    for stage, run in job_runs(launch, plan, remaining).items():
         config = plan.stages[stage]
         if config.continues is None or config.origin in to_train or store.newest_step(stage):
             continue
-        _, run = launch.job_settings(plan.stages[dense_stage(plan, stage)])
         parts = run.processes if run.engine == "deepspeed" and run.zero_stage else 0
         others = {
             trunk: saved
@@ -93,6 +93,15 @@ def check_continued(launch: Launch, plan: Plan, remaining: Sequence[str]) -> Non
                 f"{folders} to train that trunk again",
             )
     mistakes.raise_any(f"the grid {launch.grid.name} has")
+
+
+def job_runs(launch: Launch, plan: Plan, remaining: Iterable[str]) -> dict[str, RunConfig]:
+    """Return the run settings of the job of each of the `remaining` stages, by stage."""
+    runs: dict[str, RunConfig] = {}
+    for tree in trees(plan, set(remaining)):
+        _, run = launch.job_settings(longest_dense(plan, tree))
+        runs.update(dict.fromkeys(tree, run))
+    return runs
 
 
 def _saved_parts(store: Store, stage: str) -> int | None:

@@ -23,7 +23,7 @@ from harness.store.claims import process_start, remove_leftovers
 from harness.store.store import Store
 from harness.sweep import cost
 from harness.sweep.jobs import on_gpus
-from harness.sweep.plan import gangs, lineage
+from harness.sweep.plan import configs_of_job, gangs
 
 STOPPED = 130  # exit code of a launch that Ctrl-C stopped
 SWEEP_FILES = ("grid.json", "trials.jsonl", "launches.jsonl", "jobs.jsonl")
@@ -109,8 +109,8 @@ def train_here(sweep: Sweep, words: list[str]) -> int:
     launch, plan, store, states = part.launch, part.plan, part.store, part.states
     started = time.monotonic()
     _write_sweep(sweep, words, remaining)
-    needed = {ancestor for stage in remaining for ancestor in lineage(plan.stages, stage)}
-    moved_before = _moved_aside(store, needed)
+    known = configs_of_job(plan.stages, remaining)
+    moved_before = _moved_aside(store, known)
     set_aside(store, plan, remaining, states)
     measured = cost.read_measurements(store.root, plan)
     joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
@@ -121,7 +121,7 @@ def train_here(sweep: Sweep, words: list[str]) -> int:
         sweep=launch.grid.name,
         run=on_gpus(launch.cluster, launch.run),
         cluster=launch.cluster.model_copy(update={"workers": workers}),
-        stages={stage: config for stage, config in plan.stages.items() if stage in needed},
+        stages=known,
         parts=[groups],
         launcher=(os.getpid(), process_start(os.getpid())),
     )
@@ -133,7 +133,7 @@ def train_here(sweep: Sweep, words: list[str]) -> int:
         progress = Progress(store, plan.stages, list(plan.paths.values()), untouched)
         end, reason = supervise(local, workers, progress, stop)
     states = stage_states(store, plan.stages)
-    damage_code = _report_damage(_moved_aside(store, needed) - moved_before)
+    damage_code = _report_damage(_moved_aside(store, known) - moved_before)
     print(describe_end(plan, states, duration(time.monotonic() - started), local.folder))
     if end == "stopped":
         print("stopped; the same command continues from here")

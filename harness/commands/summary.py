@@ -25,9 +25,16 @@ def describe_dry_run(sweep: Sweep, remaining: Sequence[str], notes: Sequence[str
     lines += [f"  {count:>+8,} cells  {rule}" for rule, count in launch.grid.rules]
     lines.append(f"  {len(plan.trials):>8,} trials")
     unshared = stages_before_sharing(plan)
-    lines.append(f"  {len(plan.stages):>8,} stages ({unshared:,} without sharing)")
+    is_cut = any(config.continues is not None for config in plan.stages.values())
+    alone = "without sharing and trunks" if is_cut else "without sharing"
+    lines.append(f"  {len(plan.stages):>8,} stages ({unshared:,} {alone})")
     for name, count in sorted(Counter(state.name for state in states.values()).items()):
         lines.append(f"  {count:>8,} stages {name}")
+    if again := sum(states[stage].name == "done" for stage in remaining):
+        lines.append(
+            f"  {again:>8,} of the done stages are trained again: other stages start from their "
+            "weights or optimizer, which were not kept"
+        )
     measured = cost.read_measurements(launch.store, plan)
     if launch.cluster.executor == "slurm":
         jobs, gang_count = _describe_jobs(launch, plan, states, remaining)

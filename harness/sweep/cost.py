@@ -215,13 +215,14 @@ def describe_sharing(
 
 def describe_trunks(plan: Plan) -> list[str]:
     """Return a line with the epochs of dense stages that are cut into trunks; none without any."""
+    own = {stage for path in plan.paths.values() for stage in without_trunk(plan, path)}
     cut: dict[str, list[int]] = {}  # by the first stage: epochs, and those without trunks
     for stage, config in plan.stages.items():
         if config.parent is None:
             *_, first = lineage(plan.stages, stage)
             epochs = cut.setdefault(first, [0, 0])
             epochs[0] += config.own_epochs
-            if config.recipe.schedule.name == "trunk":
+            if stage in own:
                 epochs[1] += config.recipe.epochs
     trunks = [(epochs, alone) for epochs, alone in cut.values() if epochs < alone]
     if not trunks:

@@ -73,9 +73,7 @@ def make_jobs(
     trees_of: dict[tuple[ResourceRule | None, int, bool], list[list[str]]] = {}
     after_of: dict[tuple[ResourceRule | None, int, bool], set[str]] = {}
     for tree in trees(plan, todo):
-        dense = {dense_stage(plan, stage) for stage in tree}
-        longest = max(dense, key=lambda stage: (plan.stages[stage].recipe.epochs, stage))
-        rule = _matching_rule(plan.stages[longest], cluster)
+        rule = _matching_rule(longest_dense(plan, tree), cluster)
         factor = max(memory_factor(stage) for stage in tree)
         origins = {origin for stage in tree if (origin := plan.stages[stage].origin)}
         after = {held[origin] for origin in origins if origin in held}
@@ -94,6 +92,13 @@ def make_jobs(
         jobs = [gangs(plan, stages, joins) for stages in packed]
         groups.append(JobGroup(job_cluster, job_run, jobs, frozenset(after_of[key])))
     return groups
+
+
+def longest_dense(plan: Plan, tree: Iterable[str]) -> StageConfig:
+    """Return the longest dense stage of a tree, which chooses the resource rule of its job."""
+    dense = {dense_stage(plan, stage) for stage in tree}
+    longest = max(dense, key=lambda stage: (plan.stages[stage].recipe.epochs, stage))
+    return plan.stages[longest]
 
 
 def _matching_rule(

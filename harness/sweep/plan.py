@@ -121,7 +121,7 @@ def make_plan(grid: Grid) -> Plan:
     stages = _Stages()
     ids: dict[str, tuple[str, ...]] = {}
     for trial, path in zip(grid.trials, paths, strict=True):
-        seed, trunk = trial.config.seed, []
+        seed = trial.config.seed
         continues = parent = None
         if path.trunk is not None:
             cuts = [end for end in sorted(ends[path.trunk, seed]) if end <= path.trunk_end]
@@ -131,7 +131,9 @@ def make_plan(grid: Grid) -> Plan:
         for text, config in path.stages:
             parent = stages.add(text, config, seed, parent, continues if not own else None)
             own.append(parent)
-        ids[trial.id] = (*trunk, *own)
+        ids[trial.id] = tuple(own)
+    for trial_id, (dense, *levels) in ids.items():  # when all stages know what they continue
+        ids[trial_id] = (*reversed(tuple(lineage(stages.configs, dense))), *levels)
     order = sorted(stages.configs, key=lambda stage: _depth(stages.configs, stage))
     return Plan(tuple(grid.trials), {stage: stages.configs[stage] for stage in order}, ids)
 
@@ -155,6 +157,23 @@ def lineage(stages: Mapping[str, StageConfig], stage: str) -> Iterator[str]:
     while ancestor is not None:
         yield ancestor
         ancestor = stages[ancestor].origin
+
+
+def configs_of_job(
+    stages: Mapping[str, StageConfig], to_train: Iterable[str]
+) -> dict[str, StageConfig]:
+    """Return the configs that a job has to know which trains the stages `to_train`.
+
+    These are the stages, those that have to be finished before them, and the trunk stages and
+    cool-downs that continue any of these, now or in a later launch: for them the job keeps the last
+    checkpoint.
+    """
+    known = {ancestor for stage in to_train for ancestor in lineage(stages, stage)}
+    return {
+        stage: config
+        for stage, config in stages.items()
+        if stage in known or (config.continues is not None and config.origin in known)
+    }
 
 
 def without_trunk(plan: Plan, path: Sequence[str]) -> tuple[str, ...]:
@@ -181,15 +200,17 @@ def todo(
 
     These are the stages whose state is in `TO_TRAIN`. A finished stage is trained again when a
     stage that needs training starts from it, and what that needs was not kept (`has_start`). A
-    trunk stage that nobody has begun is left out if the stages that would continue it are finished.
+    stage that is only the trunk of trials is left out if nobody has begun it and the stages that
+    would continue it are finished.
     """
     remaining: set[str] = set()
     continued: set[str] = set()
-    trunk = {c.continues.stage for c in plan.stages.values() if c.continues is not None}
+    own = {stage for path in plan.paths.values() for stage in without_trunk(plan, path)}
     for stage in reversed(tuple(plan.stages)):  # children first
         config = plan.stages[stage]
         is_wanted = selected is None or stage in selected
-        is_idle = stage in trunk and stage not in continued and states[stage] == "waiting"
+        is_needed = stage in own or stage in continued
+        is_idle = not is_needed and states[stage] == "waiting"
         if states[stage] in TO_TRAIN and is_wanted and not is_idle:
             remaining.add(stage)
             if config.continues is not None:

@@ -62,17 +62,18 @@ def trunk_stage(config: StageConfig, epochs: int) -> StageConfig:
     return config.model_copy(update={"recipe": recipe, "rewind_epoch": rewind_epoch})
 
 
+def _is_whole(cooldown: float, epochs: int) -> bool:
+    """Return whether a cool-down takes whole epochs, one or more, and leaves the trunk some."""
+    length = cooldown_epochs(cooldown, epochs)
+    return length.is_integer() and 1 <= length < epochs
+
+
 def misfit(config: StageConfig) -> str | None:
     """Return why the cool-down of a dense stage cannot begin where an epoch ends, or None."""
-    if not is_cut(config) or trunk_epochs(config).is_integer():
-        return None
     cooldown, epochs = config.recipe.schedule.cooldown, config.recipe.epochs
-    assert cooldown is not None
-    lengths = [
-        length
-        for length in range(1, 2 * epochs + 100)
-        if cooldown_epochs(cooldown, length).is_integer() and cooldown_epochs(cooldown, length) >= 1
-    ]
+    if not is_cut(config) or cooldown is None or _is_whole(cooldown, epochs):
+        return None
+    lengths = [length for length in range(1, 2 * epochs + 100) if _is_whole(cooldown, length)]
     below = [str(length) for length in lengths if length < epochs][-1:]
     above = [str(length) for length in lengths if length > epochs][:1]
     remedies = [f"{' or '.join(below + above)} epochs"] if lengths else []

@@ -80,7 +80,9 @@ class Stage:
         """Return the engine, with the network at the newest checkpoint or at its first step."""
         run, world, network = self.gang.run, self.gang.world, self.network
         saved = checkpoint.load_newest(self.folder, self.id, world, self._is_sharded())
-        step, state = saved or self._end_of_continued(member) or (0, None)
+        if saved is None or saved[0] < self.config.begin_epoch * self.gang.loader.steps_per_epoch:
+            saved = self._end_of_continued(member) or saved
+        step, state = saved or (0, None)
         if state is None:
             self._begin(member)
         else:

@@ -7,8 +7,10 @@ import shutil
 import pytest
 from bed import Bed
 
-from harness.commands import launch
+from harness.commands import launch, preflight
+from harness.config import load
 from harness.errors import UserError
+from harness.sweep.plan import make_plan
 
 GRID = """# Trunks of a few epochs on the digits, for tests.
 defaults:
@@ -120,11 +122,38 @@ def test_a_trunk_stage_whose_optimizer_is_gone_is_trained_again(here):
     before = here.results()
     for path in here.store.glob("stages/*/*/checkpoint/step-*.pt"):
         path.unlink()
+    dry_run = here.run("launch", "axes.epochs=[4,8]", "dry_run=true")
+    assert "1 of the done stages are trained again: other stages start from their" in dry_run
     _, trained = here.launch("axes.epochs=[4,8]")
     assert trained == 4 + 4  # 0 to 2 again, 2 to 4, and the cool-down
     assert (
         here.results()["constant", 2]["weights_sha256"] == (before["constant", 2]["weights_sha256"])
     )
+
+
+@pytest.mark.slow
+def test_a_diverged_trunk_keeps_no_checkpoint_that_a_retry_would_go_on_from(here):
+    words = ("recipe.optimizer.lr=1e12", "run.checkpoint_seconds=0.001", "axes.epochs=[4,8]")
+    output, _ = here.launch(*words)
+    assert "2 trials: 2 diverged" in output
+    ((key, result),) = here.results().items()
+    assert (key, result["status"]) == (("constant", 2), "diverged")
+    assert "checkpoint" in {path.name for path in here.store.glob("stages/*/*/*")}
+    assert not list(here.store.glob("stages/*/*/checkpoint/*"))
+    assert f"stage {result['stage']}, which it continues, diverged" in {
+        row["why"] for row in here.rows(*words).values()
+    }
+
+
+@pytest.mark.slow
+def test_a_constant_rate_trial_of_a_trunk_can_be_trained_alone(here):
+    block = "also=[{set: {recipe.schedule.name: constant, epochs: 2, magnitude: none}}]"
+    _, trained = here.launch(block, "where=recipe.schedule.name == 'constant'", code=1)
+    assert trained == 2
+    assert here.results()["constant", 2]["continued"]["epoch"] == 1
+    output, trained = here.launch(block)
+    assert "4 trials: 4 done" in output
+    assert trained == 9
 
 
 @pytest.mark.slow
@@ -157,6 +186,16 @@ def test_a_trunk_of_other_ranks_under_zero_1_is_refused_before_anything_starts(h
     assert f"or delete {folder} to train that trunk again" in messages[0]
     shutil.rmtree(folder)  # as the message says
     assert here.launch("run.engine=deepspeed", "axes.epochs=[4,8]")[1] == 4 + 4
+
+
+def test_checks_of_a_trunk_use_the_settings_of_its_job(grid):
+    """A resource rule sees the longest training of a job, not the piece that is checked."""
+    rule = "cluster.resources=[{where: 'epochs >= 8', micro_batch_size: 16}]"
+    sweep = load([f"grid={grid}", "cluster=testbed", "axes.epochs=[2,8]", rule])
+    plan = make_plan(sweep.grid)
+    runs = preflight.job_runs(sweep, plan, plan.stages)
+    assert {run.micro_batch_size for run in runs.values()} == {16}
+    assert set(runs) == set(plan.stages)
 
 
 @pytest.mark.slow

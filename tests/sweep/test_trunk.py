@@ -179,6 +179,26 @@ def test_a_trunk_stage_is_left_out_where_all_that_continues_it_is_finished():
     assert sorted(plan.stages[s].recipe.epochs for s in everything) == [8, 10, 16, 20, 32, 40]
 
 
+def test_a_constant_rate_trial_is_trained_though_nothing_is_left_to_continue_it():
+    zipped = {"recipe.schedule.name": ["constant", "trunk"], "epochs": [8, 10]}
+    plan = plan_of({"seed": [0]}, zip=[zipped])
+    path, _ = plan.paths.values()
+    assert todo(plan, states(plan, set()), lambda config: True, set(path)) == list(path)
+    others = set(plan.stages) - set(path)
+    assert todo(plan, states(plan, others), lambda config: True) == list(path)
+
+
+def test_a_path_has_the_pieces_that_other_trials_have_cut_it_into():
+    """Trials that rewind have trunks of their own; the pieces before that epoch are the same."""
+    compress = {"level_share": 0.5, "level_epochs": 5, "rewind_epoch": 33, "sparsity": 0.5}
+    rewinds = ["learning_rate", "weights", "weights"]
+    zipped = {"compress.rewind": rewinds, "epochs": [40, 35, 40]}
+    plan = plan_of({"seed": [0]}, compress=compress, zip=[zipped])
+    for path in plan.paths.values():
+        pieces = [s for s in path if plan.stages[s].parent is None]
+        assert pieces[::-1] == list(lineage(plan.stages, pieces[-1]))
+
+
 def test_the_saving_is_in_the_dry_run():
     plan = plan_of({**LENGTHS, "width": [1, 2], "seed": [0, 1]})
     (line,) = cost.describe_trunks(plan)
@@ -197,6 +217,10 @@ def test_the_saving_is_in_the_dry_run():
         ({"epochs": 1, "schedule": {"warmup_epochs": 0}}, "ends: give 5 epochs"),
         ({"epochs": 12, "schedule": {"cooldown": 0.3}}, "give 10 or 20 epochs, or "
          "recipe.schedule.cooldown=0.333333"),
+        ({"epochs": 2, "schedule": {"cooldown": 0.0004, "warmup_epochs": 0}}, "takes 0.0008, and "
+         "it has to begin where an epoch ends: give recipe.schedule.cooldown=0.5"),
+        ({"epochs": 4, "schedule": {"cooldown": 0.9999, "warmup_epochs": 0}}, "takes 3.9996, and "
+         "it has to begin where an epoch ends: give recipe.schedule.cooldown=0.75"),
         ({"epochs": 5, "schedule": {"warmup_epochs": 4.5}}, "4.5 epochs are more than a stage of 5 "
          "epochs has before its cool-down of 1: make the warm-up shorter"),
     ],

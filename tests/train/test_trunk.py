@@ -93,6 +93,18 @@ def test_a_training_in_one_go_resumes_where_a_later_plan_cuts_it(stages, cut):
     same(stages, cut, whole, second, outcome, again)
 
 
+def test_a_checkpoint_before_the_cut_is_not_resumed(stages, cut):
+    """The piece that ends at the cut is farther than this training was when it was killed."""
+    first, second, _ = stages.trunk(1, 2, **{"recipe.epochs": 4})
+    whole = second.model_copy(update={"continues": None})
+    (outcome,) = stages.train(whole)
+    cut.train_for(3, whole)
+    cut.train(first)
+    (again,) = cut.train(second)
+    assert again.result["continued"]["epoch"] == 1
+    same(stages, cut, whole, second, outcome, again)
+
+
 def test_early_weights_to_rewind_to_pass_through_the_pieces(stages, cut):
     changes = {"recipe.epochs": 4, "rewind_epoch": 1}
     first, second, end = stages.trunk(1, 2, **changes)

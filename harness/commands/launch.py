@@ -10,7 +10,7 @@ Train a grid, or resume it: the same command. `--help` prints every option.
 from __future__ import annotations
 
 from harness.arguments import Option
-from harness.cluster import decision, enqueue, read_sweep
+from harness.cluster import decision, read_sweep
 from harness.cluster.selection import refuse_parts_of_sizes
 from harness.commands import launches, preflight, rounds, summary
 from harness.commands.remaining import (
@@ -102,6 +102,8 @@ def main(args: list[str]) -> int:
         print(summary.describe_dry_run(planned, remaining, notes))
         return 1 if any(state.name == "damaged" for state in planned.states.values()) else 0
     if sweep.scheduler.was_queried:
+        from harness.cluster import enqueue  # imports submitit, which a dry run does not need
+
         enqueue.release_held(sweep.scheduler)
     if not remaining and not decision.is_missing(sweep):
         part = sweep.rounds_until_now()

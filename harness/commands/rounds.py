@@ -6,7 +6,6 @@ from pathlib import Path
 
 from harness.cluster import Sweep, decision, environment, read_again
 from harness.cluster.job_registry import CANCELLED
-from harness.cluster.submission import Submission
 from harness.commands.remaining import check_budget, stages_to_train
 from harness.commands.settled import describe_sizes
 from harness.commands.start import STOPPED, queue_jobs, train_here
@@ -64,6 +63,8 @@ class NextRound:
 
     def __call__(self, path: str, part: int = 0) -> str:
         """Return why the rounds end, or '' where they go on."""
+        from harness.cluster.submission import Submission  # imports submitit
+
         environment.clean_worker()
         submission = Submission.read(Path(path))
         if submission.plugins:

@@ -238,10 +238,10 @@ def test_a_teacher_that_does_not_fit_is_named_before_anything_is_queued(stages, 
         ),
         ("it does nothing", "labels: 'true'", name),
         ("is missing: labels, target and cap need a teacher", "labels: hard", "null"),
-        ("both a target and more than one", "target: 1.0", name),
-        ("both a target and more than one", "candidates: 4", name),
+        ("set both a target and teacher.candidates > 1", "target: 1.0", name),
+        ("set both a target and teacher.candidates > 1", "candidates: 4", name),
         ("is below the target 2", "target: 2.0, candidates: 4, cap: 1.0", name),
-        ("takes the id of a stage or timm:NAME", "labels: soft", "some/final.pt"),
+        ("give the id of a stage, or timm:NAME", "labels: soft", "some/final.pt"),
     ):
         with pytest.raises(UserError, match=message):
             planned(tmp_path, store, name_of_teacher, rest)

@@ -1,9 +1,16 @@
-"""True curves of accuracy over magnitude, for the sizes of a simulated sweep."""
+"""True curves of accuracy over magnitude, and the luck of runs, for simulated sweeps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from analysis.columns import NONE
+
+M8 = tuple(step / 10 for step in range(8))  # magnitudes of most scenarios
+R5 = (NONE, 0.1, 0.25, 0.4, 0.6, 0.8)
 Curve = Callable[[int, float], float]  # (size, magnitude) -> points of accuracy, from the top
 Noise = Callable[[int, float], float]  # (size, magnitude) -> standard deviation, points
 
@@ -34,3 +41,10 @@ def flat(_size: int, _magnitude: float) -> float:
 def shifting(depth: float, optima: Sequence[float]) -> Curve:
     """Return parabolas whose optimum differs from size to size."""
     return lambda size, m: -depth * ((m - optima[size]) / 0.4) ** 2
+
+
+def luck_of_run(chance: np.random.Generator, has_tails: bool) -> float:
+    """Return a draw of variance 1: normal, or with the tails of Student's t with 3 degrees."""
+    if has_tails:
+        return float(chance.standard_t(3)) / math.sqrt(3)
+    return float(chance.standard_normal())

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from curves import Curve, Noise, flat, kink, parabola, shifting
+from curves import M8, R5, Curve, Noise, flat, kink, luck_of_run, parabola, shifting
 
 from analysis.best import best_per_size, position
 from analysis.claims import claims
@@ -33,9 +33,6 @@ OPTIONS = {
     "only": Option(default=""),
     "tradeoff": Option(bool, default=False),
 }
-LEVELS = (0.01, 0.025, 0.05, 0.075, 0.1)
-M8 = tuple(step / 10 for step in range(8))
-R5 = (NONE, 0.1, 0.25, 0.4, 0.6, 0.8)
 SHARED = 0.9  # share of the variance of a run that validation and test have in common
 Measure = Callable[["Scenario", pd.DataFrame], bool]
 Draw = Callable[["Scenario", np.random.Generator], pd.DataFrame]  # returns the rows of a sweep
@@ -73,8 +70,8 @@ def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
                 continue
             for seed in range(scenario.seeds(size, place)):
                 key = (arm.get("width", 1.0), place, seed)
-                common = luck_of.setdefault(key, _draw(scenario, chance))
-                own = _draw(scenario, chance)
+                common = luck_of.setdefault(key, luck_of_run(chance, scenario.tails))
+                own = luck_of_run(chance, scenario.tails)
                 rho = scenario.correlation
                 luck = math.sqrt(SHARED) * (math.sqrt(rho) * common + math.sqrt(1 - rho) * own)
                 val, test = (
@@ -83,7 +80,7 @@ def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
                         scenario.curve(size, place)
                         + offset
                         + scenario.noise(size, place)
-                        * (luck + math.sqrt(1 - SHARED) * _draw(scenario, chance))
+                        * (luck + math.sqrt(1 - SHARED) * luck_of_run(chance, scenario.tails))
                     )
                     / 100
                     for _ in range(2)
@@ -103,12 +100,6 @@ def sweep(scenario: Scenario, chance: np.random.Generator) -> pd.DataFrame:
                 )
     frame = pd.DataFrame(rows)
     return frame.assign(magnitude=frame["magnitude"].astype(object))
-
-
-def _draw(scenario: Scenario, chance: np.random.Generator) -> float:
-    if scenario.tails:
-        return float(chance.standard_t(3)) / math.sqrt(3)
-    return float(chance.standard_normal())
 
 
 # --- what is measured ---------------------------------------------------------------------------
@@ -365,35 +356,42 @@ def rates(scenario: Scenario, sweeps: int, draw: Draw = sweep) -> dict[str, floa
     return {name: count / sweeps for name, count in counts.items()}
 
 
+def report(scenario: Scenario, sweeps: int, draw: Draw = sweep) -> int:
+    """Print the rate of each measure with its goal, and return how many goals are missed."""
+    missed = 0
+    for name, rate in rates(scenario, sweeps, draw).items():
+        goal = scenario.measures[name][1]
+        is_missed = rate < goal if goal > 0 else rate > -goal
+        missed += is_missed
+        words = (
+            f"({'at least' if goal > 0 else 'at most'} {abs(goal):.0%})" + "  MISSED" * is_missed
+        )
+        print(f"{scenario.name:45s} {name:30s} {rate:6.1%}  {words}", flush=True)
+    return missed
+
+
 def tradeoff(scenario: Scenario, claim: str, sweeps: int) -> dict[float, float]:
     """Return for each level of a test the share of sweeps in which the claim has a verdict."""
     chance = np.random.default_rng(sum(map(ord, scenario.name)))
     p_values = [claims(sweep(scenario, chance), names=[claim])[0].p for _ in range(sweeps)]
-    return {level: float(np.mean(np.array(p_values) < level)) for level in LEVELS}
+    return {
+        level: float(np.mean(np.array(p_values) < level))
+        for level in (0.01, 0.025, 0.05, 0.075, 0.1)
+    }
 
 
 def main(args: list[str]) -> int:
     """Print the rate of each measure with its goal; 1 where one was missed."""
     options = parse_options(args, OPTIONS)
-    chosen = [s for s in scenarios() if options["only"] in s.name]
+    sweeps, only = options["sweeps"], options["only"]
     if options["tradeoff"]:
-        names = {scenario.name for scenario in of_drift()}
-        for scenario in (s for s in chosen if s.name in names):
+        for scenario in (s for s in of_drift() if only in s.name):
             (name,) = scenario.measures
-            shares = tradeoff(scenario, name.split()[0], options["sweeps"])
+            shares = tradeoff(scenario, name.split()[0], sweeps)
             shown = (f"{share:5.1%} at {level:g}" for level, share in shares.items())
             print(f"{scenario.name:45s} {name:15s}", *shown, flush=True)
         return 0
-    missed = 0
-    for scenario in chosen:
-        for name, rate in rates(scenario, options["sweeps"]).items():
-            goal = scenario.measures[name][1]
-            holds = rate >= goal if goal > 0 else rate <= -goal
-            missed += not holds
-            words = f"{'at least' if goal > 0 else 'at most'} {abs(goal):.0%}"
-            mark = "" if holds else "  MISSED"
-            print(f"{scenario.name:45s} {name:30s} {rate:6.1%}  ({words}){mark}", flush=True)
-    return 1 if missed else 0
+    return 1 if sum(report(s, sweeps) for s in scenarios() if only in s.name) else 0
 
 
 if __name__ == "__main__":

@@ -56,9 +56,11 @@ def as_dict(settlement: Settlement) -> dict[str, object]:
 def describe_cost(sweep: Sweep) -> str:
     """Return a sentence that compares what the rounds have spent with the full grid."""
     part = sweep.rounds_until_now()
-    spent, _ = _hours(sweep, part.stages(), is_finished=True)
+    rates = cost.seconds_per_epoch(sweep.plan, sweep.states, sweep.store.root)
+    with_result = [stage for stage in part.stages() if sweep.states[stage].result is not None]
+    spent, _ = _hours(sweep, with_result, rates)
     finished = sum(trial["state"] in FINISHED for trial in part.trials)
-    full, unknown = _hours(sweep, sweep.stages())
+    full, unknown = _hours(sweep, sweep.stages(), rates)
     text = f"the rounds took {spent:.2f} device-hours"
     trials = f"{finished:,} of {len(sweep.trials):,} trials"
     if unknown:
@@ -74,9 +76,10 @@ def describe_bounds(sweep: Sweep, remaining: Collection[str]) -> list[str]:
         return [f"  {line}" for line in describe_sizes(sweep)]
     possible = [s for s in sweep.not_ruled_out().stages() if sweep.states[s].result is None]
     every = sweep.stages()
-    least, unknown = _hours(sweep, remaining)
-    most, _ = _hours(sweep, possible)
-    full, _ = _hours(sweep, every)
+    rates = cost.seconds_per_epoch(sweep.plan, sweep.states, sweep.store.root)
+    least, unknown = _hours(sweep, remaining, rates)
+    most, _ = _hours(sweep, possible, rates)
+    full, _ = _hours(sweep, every, rates)
     bounds = (
         f"at least this round, {len(remaining):,} stages; at most all seeds of the open "
         f"magnitudes, {len(possible):,} stages; the full grid has {len(every):,}"
@@ -115,18 +118,17 @@ def _text(value: Any) -> str:
 
 
 def _hours(
-    sweep: Sweep, stages: Collection[str] | Mapping[str, Any], is_finished: bool = False
+    sweep: Sweep, stages: Collection[str], rates: Mapping[cost.Size, float]
 ) -> tuple[float, int]:
     """Return device-hours of stages, and how many have no estimate.
 
-    A finished stage counts with what it took; with `is_finished`, the others are left out.
+    A finished stage counts with what it took. `rates` are those of `cost.seconds_per_epoch`.
     """
-    rates = cost.seconds_per_epoch(sweep.plan, sweep.states, sweep.store.root)
     seconds, unknown = 0.0, 0
     for stage in stages:
         if (result := sweep.states[stage].result) is not None:
             seconds += result["timing"]["gpu_seconds"]
-        elif not is_finished:
+        else:
             estimate = cost.stage_seconds(sweep.plan.stages[stage], rates)
             unknown += estimate is None
             seconds += estimate or 0.0

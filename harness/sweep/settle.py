@@ -12,10 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
-from harness import statistics as stats
 from harness.fields import Frozen, PositiveInt
 from harness.schema import Magnitude
 from harness.sweep.grid import Trial
@@ -98,9 +96,9 @@ def settle(
         chosen |= newest
         if not newest or not newest <= results.keys():
             break
-        known = {trial: results[trial] for trial in chosen}
+        of_chosen = {trial: results[trial] for trial in chosen}
         verdicts = [
-            _judge(size, rule, known) if verdict.following else verdict
+            _judge(size, rule, of_chosen) if verdict.following else verdict
             for size, verdict in zip(sizes, verdicts, strict=True)
         ]
         number += any(verdict.following for verdict in verdicts)
@@ -157,8 +155,8 @@ def _first_round(size: _Size, rule: SettleConfig) -> _Verdict:
     if len(size.trials) == 1:
         seeds = rule.seeds[1]
     elif len(numbers) > FIRST_MAGNITUDES:
-        at = np.rint(np.linspace(0, len(numbers) - 1, FIRST_MAGNITUDES)).astype(int)
-        first = [numbers[index] for index in at]
+        spacing = (len(numbers) - 1) / (FIRST_MAGNITUDES - 1)
+        first = [numbers[round(at * spacing)] for at in range(FIRST_MAGNITUDES)]
     following = [
         trial for m, ids in size.trials.items() if m in (NONE, *first) for trial in ids[:seeds]
     ]
@@ -179,9 +177,9 @@ class _View:
     doubt: str
 
 
-def _judge(size: _Size, rule: SettleConfig, known: Mapping[str, float | None]) -> _Verdict:
-    """Return the verdict on a size from all results that it has."""
-    results = {m: [known[t] for t in ids if t in known] for m, ids in size.trials.items()}
+def _judge(size: _Size, rule: SettleConfig, by_trial: Mapping[str, float | None]) -> _Verdict:
+    """Return the verdict on a size from the results of its trials."""
+    results = {m: [by_trial[t] for t in ids if t in by_trial] for m, ids in size.trials.items()}
     scores = {m: [r for r in of_m if r is not None] for m, of_m in results.items()}
     left = {m: len(ids) - len(results[m]) for m, ids in size.trials.items()}
     diverged = {m: len(results[m]) - len(scores[m]) for m in results}
@@ -245,6 +243,8 @@ def _view(
     The posterior is that of smooth curves (`harness.statistics.loss`), `none` apart. The means
     themselves must not contradict it.
     """
+    from harness import statistics as stats  # imports SciPy, which grids without a rule do not need
+
     trained = {m: of_m for m, of_m in scores.items() if of_m}
     means = {m: stats.mean(of_m) for m, of_m in trained.items()}
     highest = max(sound, key=means.__getitem__, default=None)

@@ -198,9 +198,9 @@ def optimum_evidence(cells: Sequence[Cell], metric: Metric) -> Evidence | None:
 def _smooth_optimum(result: SizeResult, metric: Metric) -> Optimum | None:
     """Return the optimum; its interval holds the magnitudes next to the ties and to open cells.
 
-    A magnitude that was ruled out is such a neighbour, too: the sweep's rule found it to be no
-    better. The interval is cut off at the lowest and the highest magnitude. `none` is a point of
-    the curve, at 0, but not an end.
+    A magnitude that was ruled out is such a neighbour, too: the sweep's rule shows that it
+    is not better. The interval is cut off at the lowest and the highest magnitude. `none` is a
+    point of the curve, at 0, but not an end.
     """
     evidence_of_size = optimum_evidence(result.cells, metric)
     if evidence_of_size is None:

@@ -169,11 +169,11 @@ def optimum_drifts(direction: int) -> Test:
         count = sum(map(len, comparable))
         if count > MOST_OPTIMA:
             raise Untestable(f"it takes {MOST_OPTIMA} sizes, not {count}: select some with where=")
-        known = [sizes for stratum in comparable if (sizes := _sizes(stratum, metric))]
-        sizes = list(chain(*known))
+        with_optima = [sizes for stratum in comparable if (sizes := _sizes(stratum, metric))]
+        sizes = list(chain(*with_optima))
         used = [s.cells for s in sizes] or [cells for of in comparable for cells in of.values()]
         cells = list(chain(*used))
-        strata_count = len(known or comparable)
+        strata_count = len(with_optima or comparable)
         noun = f"lengths of {counted(strata_count, 'size')}" if is_of_length else "sizes"
         counts = f"{len(used)} {noun}, {len({cell.magnitude for cell in cells})} magnitudes"
         compared = f"drift of the best magnitude per step of {columns[-1]} ({counts})"
@@ -196,15 +196,15 @@ def optimum_drifts(direction: int) -> Test:
 
 def _sizes(stratum: Mapping[Any, list[Cell]], metric: Metric) -> list[Size]:
     """Return the sizes whose optimum is known, if they are two or more."""
-    known = [
+    usable = [
         (value, log, cells)
         for value, cells in stratum.items()
         if (log := optimum_evidence(cells, metric)) is not None
     ]
-    if len(known) < 2:
+    if len(usable) < 2:
         return []
-    middle = (len(known) - 1) / 2
-    return [Size(rank - middle, *parts) for rank, parts in enumerate(known)]
+    middle = (len(usable) - 1) / 2
+    return [Size(rank - middle, *parts) for rank, parts in enumerate(usable)]
 
 
 def _what_follows_the_length(rows: pd.DataFrame, columns: list[str]) -> str:

@@ -30,7 +30,7 @@ from harness import statistics as stats
 from harness.statistics import Evidence, Optimum, Spread, evidence, optimum
 
 POLICY = ("policy", "calibrated")  # size columns that do not matter for `none`
-MOST_OPTIMA = 500  # sizes for which the smooth optimum is computed: each takes some 2 ms
+MOST_CURVES = 500  # sizes for which curves are computed: each takes some 5 ms
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ def best_per_size(
 ) -> list[SizeResult]:
     """Return the result for each size, in the order of the size columns.
 
-    `optima=False` leaves the smooth optimum out. Raises UserError where rows of one cell are not
-    replicates of each other.
+    `optima=False` leaves the smooth optimum out. Of more than `MOST_CURVES` sizes, no curves are
+    computed: the best is the highest mean, and there is no optimum. Raises UserError where rows of
+    one cell are not replicates of each other.
     """
     columns = size_columns(frame, by)
     sizes = cells_per_size(frame, columns, metric)
@@ -103,7 +104,7 @@ def best_per_size(
         differs_in = differing.get(tuple(size.values()), ())
         result = SizeResult(size, cells, params, none=none, differs_in=differs_in,
                             ranges=lengths.get(tuple(size.values()), {}))  # fmt: skip
-        results.append(_evaluate(result, metric, optima and len(sizes) <= MOST_OPTIMA))
+        results.append(_evaluate(result, metric, len(sizes) <= MOST_CURVES, optima))
     return results
 
 
@@ -116,8 +117,11 @@ def _without_policy(size: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(value for name, value in size.items() if name not in POLICY)
 
 
-def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeResult:
-    """Return the result with the best magnitude, its ties, the smooth optimum and the gain."""
+def _evaluate(result: SizeResult, metric: Metric, by_curve: bool, optima: bool) -> SizeResult:
+    """Return the result with the best magnitude, its ties, the smooth optimum and the gain.
+
+    Without `by_curve` the best is the highest mean, and there is no optimum.
+    """
     test_spreads = stats.spreads({cell.magnitude: cell.test for cell in result.cells if cell.val})
     result = replace(result, test_spreads=test_spreads)
     usable = {cell.magnitude: cell for cell in result.cells if cell.is_usable}
@@ -125,7 +129,12 @@ def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeRes
         return replace(result, open=_open(result.cells, None, metric))
     scores = {magnitude: cell.val for magnitude, cell in usable.items()}
     spreads = stats.spreads(scores)
-    best = usable[stats.choose(scores, spreads, metric.sign)]
+    places = {m: None if m == NONE else float(m) for m in usable}
+    best = usable[
+        stats.choose(scores, places, spreads, metric.sign)
+        if by_curve
+        else stats.highest_mean(scores, spreads, metric.sign)
+    ]
     ties = _sorted(stats.ties(scores, best.magnitude, spreads, metric.sign))
     open_magnitudes = _open(result.cells, best, metric)
     spread = spreads[best.magnitude]
@@ -148,7 +157,7 @@ def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeRes
         gain, gain_half = estimate.effect, estimate.half
     return replace(
         result,
-        optimum=_smooth_optimum(result, metric) if with_optimum else None,
+        optimum=_smooth_optimum(result, metric) if by_curve and optima else None,
         test=best.mean_test,
         test_half=stats.half_width(test_spreads[best.magnitude], len(best.test), candidates),
         gain=gain,

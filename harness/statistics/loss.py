@@ -6,7 +6,7 @@ The curves, the priors and the likelihood are those of `unimodal`, where they ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +33,8 @@ class Losses:
 
     best: Array  # probability of being the best
     mean: Array  # expected loss, in the unit of the means
-    choice: int  # the candidate with the lowest expected loss
-    exceeds: float  # probability that the choice loses more than the margin
+    exceeds: Callable[[int, float], float]
+    """Probability that a candidate, by its index, loses more than a margin > 0."""
 
 
 def losses(
@@ -42,23 +42,19 @@ def losses(
     means: Sequence[float],
     errors: Sequence[float],
     freedom: float,
-    margin: float,
-    eligible: Sequence[bool],
 ) -> Losses:
-    """Return the posterior of the loss of each candidate, and the choice among the eligible ones.
+    """Return the posterior of the loss of each candidate.
 
     A candidate is a magnitude in [0, 1], or None for `none`, which is not a point of the curve: it
     must be trained, and has a mean of its own. `means` has the mean of each candidate, of which
     more is better, NaN for one that is not trained; of the curve, three must be, or both of two.
-    `errors` are the
-    standard errors, estimated with `freedom` > 0 degrees of freedom. `margin` > 0 is in the unit of
-    the means.
+    `errors` are the standard errors, estimated with `freedom` > 0 degrees of freedom.
 
     Given a curve, a candidate on it loses depth * gap against the highest one on it, and the
     depth has Student's t distribution, cut off at 0 (`unimodal.Fit`). What `none` gains over the
     highest has Student's t distribution, too. So probabilities and means have closed forms, which
     are averaged over the curves. That `none` may be better by the margin is added to the
-    probability of another choice (the union bound).
+    probability of another candidate (the union bound).
     """
     y, deviations = np.asarray(means, float), np.asarray(errors, float)
     on_curve = np.array([magnitude is not None for magnitude in candidates])
@@ -90,16 +86,16 @@ def losses(
     best[on_curve] = np.bincount(winner, posterior * (1 - wins), len(magnitudes))
     mean[on_curve] = posterior @ (depth[:, None] * (highest[:, None] - curves)) + lead
 
-    choice = int(np.argmin(np.where(eligible, mean, np.inf)))
-    if on_curve[choice]:
-        gaps = highest - curves[:, int(on_curve[:choice].sum())]
+    def exceeds(candidate: int, margin: float) -> float:
+        if not on_curve[candidate]:
+            return float(posterior @ stdtr(total, -(gain + margin) / error))
+        gaps = highest - curves[:, int(on_curve[:candidate].sum())]
         with np.errstate(divide="ignore"):  # the margin is never exceeded where the gap is 0
             least_depth = margin / gaps
         by_curve = stdtr(total, (t0 - least_depth * length) / scale) / is_positive
-        exceeds = posterior @ (by_curve + stdtr(total, (gain - margin) / error))
-    else:
-        exceeds = posterior @ stdtr(total, -(gain + margin) / error)
-    return Losses(best, mean, choice, float(exceeds))
+        return float(posterior @ (by_curve + stdtr(total, (gain - margin) / error)))
+
+    return Losses(best, mean, exceeds)
 
 
 def _likely_curves(

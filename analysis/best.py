@@ -1,8 +1,9 @@
 """The best magnitude for each size: chosen on validation, reported on test.
 
-A test number takes part in no choice. Cells with a diverged seed are shown but cannot be chosen,
-because the mean of the seeds that survived would be too high. Such a cell is `open` (it may be
-better, and cannot be judged), unless all its seeds diverged or the others are clearly worse.
+The choice is that of `harness.statistics.choose`, as in sweeps that settle. A test number takes
+part in no choice. Cells with a diverged seed are shown but cannot be chosen, because the mean of
+the seeds that survived would be too high. Such a cell is `open` (it may be better, and cannot be
+judged), unless all its seeds diverged or the others are clearly worse.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class SizeResult:
     cells: tuple[Cell, ...]
     params: float | None  # mean number of non-zero parameters
     best: Cell | None = None  # None where no cell is usable
+    is_by_curve: bool = False  # whether the best has the lowest loss on a curve, else highest mean
     ties: tuple[float | str, ...] = ()  # magnitudes that tie with the best, which is among them
     open: tuple[float | str, ...] = ()  # magnitudes that may be better, and cannot be judged yet
     detectable: float = math.nan  # validation difference of two magnitudes, with 80 % power
@@ -117,10 +119,10 @@ def _without_policy(size: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(value for name, value in size.items() if name not in POLICY)
 
 
-def _evaluate(result: SizeResult, metric: Metric, by_curve: bool, optima: bool) -> SizeResult:
+def _evaluate(result: SizeResult, metric: Metric, with_curves: bool, optima: bool) -> SizeResult:
     """Return the result with the best magnitude, its ties, the smooth optimum and the gain.
 
-    Without `by_curve` the best is the highest mean, and there is no optimum.
+    Without curves the best is the highest mean, and there is no optimum.
     """
     test_spreads = stats.spreads({cell.magnitude: cell.test for cell in result.cells if cell.val})
     result = replace(result, test_spreads=test_spreads)
@@ -130,11 +132,11 @@ def _evaluate(result: SizeResult, metric: Metric, by_curve: bool, optima: bool) 
     scores = {magnitude: cell.val for magnitude, cell in usable.items()}
     spreads = stats.spreads(scores)
     places = {m: None if m == NONE else float(m) for m in usable}
-    best = usable[
-        stats.choose(scores, places, spreads, metric.sign)
-        if by_curve
-        else stats.highest_mean(scores, spreads, metric.sign)
-    ]
+    is_by_curve = with_curves and stats.has_curve(places.values(), spreads.values())
+    if is_by_curve:
+        best = usable[stats.choose(scores, places, spreads, metric.sign)]
+    else:
+        best = usable[stats.highest_mean(scores, spreads, metric.sign)]
     ties = _sorted(stats.ties(scores, best.magnitude, spreads, metric.sign))
     open_magnitudes = _open(result.cells, best, metric)
     spread = spreads[best.magnitude]
@@ -143,6 +145,7 @@ def _evaluate(result: SizeResult, metric: Metric, by_curve: bool, optima: bool) 
     result = replace(
         result,
         best=best,
+        is_by_curve=is_by_curve,
         ties=ties,
         open=open_magnitudes,
         detectable=stats.detectable(of_two, len(usable) - 1, sides=1),
@@ -157,7 +160,7 @@ def _evaluate(result: SizeResult, metric: Metric, by_curve: bool, optima: bool) 
         gain, gain_half = estimate.effect, estimate.half
     return replace(
         result,
-        optimum=_smooth_optimum(result, metric) if by_curve and optima else None,
+        optimum=_smooth_optimum(result, metric) if with_curves and optima else None,
         test=best.mean_test,
         test_half=stats.half_width(test_spreads[best.magnitude], len(best.test), candidates),
         gain=gain,

@@ -5,7 +5,7 @@ a size; `unimodal` the smooth optimum and its drift over sizes; `loss` what each
 against the best; `spearman` the rank correlation. Only NumPy and SciPy are needed.
 """
 
-from harness.statistics.choice import choose, highest_mean
+from harness.statistics.choice import choose, has_curve, highest_mean
 from harness.statistics.estimates import (
     ALPHA,
     NO_ESTIMATE,
@@ -40,6 +40,7 @@ from harness.statistics.unimodal import (
 __all__ = [
     "ALPHA", "DRAWS", "FEWEST_MAGNITUDES", "FEWEST_PAIRS", "NORMAL_QUANTILE", "NO_ESTIMATE",
     "UNKNOWN", "Estimate", "Evidence", "Losses", "Optimum", "Spread", "choose", "contrast",
-    "detectable", "difference", "drift", "evidence", "half_width", "highest_mean", "holm", "losses",
-    "mean", "optimum", "pooled", "rank_correlation", "spreads", "t_quantile", "t_tails", "ties",
+    "detectable", "difference", "drift", "evidence", "half_width", "has_curve", "highest_mean",
+    "holm", "losses", "mean", "optimum", "pooled", "rank_correlation", "spreads", "t_quantile",
+    "t_tails", "ties",
 ]  # fmt: skip

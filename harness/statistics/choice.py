@@ -10,7 +10,7 @@ the data must overrule it: so only magnitudes that tie with the highest mean can
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -28,25 +28,29 @@ def choose(
     """Return the key of the best cell: of those that tie with the highest mean, the lowest loss.
 
     The loss is the expected one on smooth curves through the means. `places` has the magnitude of
-    each cell, in [0, 1], and None for `none`, which is not a point of the curve. With fewer than 3
-    magnitudes on the curve, or with unknown noise, the highest mean is chosen. `sign` is 1 where
-    higher results are better, -1 where lower ones are.
+    each cell, in [0, 1], and None for `none`, which is not a point of the curve. Where there is no
+    curve (`has_curve`), the highest mean is chosen. `sign` is 1 where higher results are better, -1
+    where lower ones are.
     """
     highest = highest_mean(cells, noise, sign)
     tied = ties(cells, highest, noise, sign)
-    on_curve = sum(places[key] is not None for key in cells)
-    freedom = min(spread.freedom for spread in noise.values())
-    if len(tied) == 1 or on_curve < FEWEST_MAGNITUDES or not freedom:
+    if len(tied) == 1 or not has_curve([places[key] for key in cells], noise.values()):
         return highest
     expected = losses(
         [places[key] for key in cells],
         [sign * mean(cell) for cell in cells.values()],
         [noise[key].deviation / math.sqrt(len(cell)) for key, cell in cells.items()],
-        freedom,
+        min(spread.freedom for spread in noise.values()),
     ).mean
     # rounded, so that equal losses are equal on every machine, and the first of them is chosen
     loss_of = dict(zip(cells, expected.round(12).tolist(), strict=True))
     return min(tied, key=loss_of.__getitem__)
+
+
+def has_curve(places: Collection[float | None], noise: Collection[Spread]) -> bool:
+    """Return whether there is a curve: 3 magnitudes beside `none`, and noise that is known."""
+    on_curve = sum(place is not None for place in places)
+    return on_curve >= FEWEST_MAGNITUDES and all(spread.freedom for spread in noise)
 
 
 def highest_mean(

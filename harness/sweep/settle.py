@@ -247,13 +247,10 @@ def _view(
 
     trained = {m: of_m for m, of_m in scores.items() if of_m}
     means = {m: stats.mean(of_m) for m, of_m in trained.items()}
-    best = highest = max(sound, key=means.__getitem__, default=None)
+    highest = max(sound, key=means.__getitem__, default=None)
     if len(scores) == 1 and highest is not None:  # trainings diverged at all others
         return _View(highest, {highest: 1.0}, rule.seeds[0], "")
-    if sound:
-        cells = {m: scores[m] for m in sound}
-        places = {m: None if m == NONE else float(m) for m in sound}
-        best = stats.choose(cells, places, stats.spreads(cells))
+    best = _best({m: scores[m] for m in sound}) if sound else None
     noise = stats.spreads(trained)
     freedom = min((spread.freedom for spread in noise.values()), default=0.0)
     if not freedom:
@@ -301,6 +298,14 @@ def _view(
             "for the best"
         )
     return _View(best, shares, rule.seeds[0], doubt)
+
+
+def _best(cells: Mapping[Magnitude, Sequence[float]]) -> Magnitude:
+    """Return the magnitude that a table of these results names as the best."""
+    from harness import statistics as stats
+
+    places = {m: None if m == NONE else float(m) for m in cells}
+    return stats.choose(cells, places, stats.spreads(cells))
 
 
 def _names(magnitudes: Sequence[Magnitude]) -> str:

@@ -140,13 +140,56 @@ def test_seeds_that_agree_by_chance_are_no_sign_of_unequal_noise():
     assert len(set(stats.spreads(cells).values())) == 1
 
 
-def test_the_choice_distrusts_the_highest_of_noisy_means():
+def test_the_highest_of_noisy_means_is_distrusted():
     cells = {"sure": [0.80] * 6, "lucky": [0.81], "low": [0.79] * 6}
     noise = {key: stats.Spread(0.02, 12) for key in cells}
     assert stats.highest_mean(cells, noise, 1) == "sure"
     assert stats.highest_mean({k: v[:1] for k, v in cells.items()}, noise, 1) == "lucky"
     assert stats.highest_mean(cells, noise, -1) == "low"
     assert stats.highest_mean(cells, dict.fromkeys(cells, stats.UNKNOWN), 1) == "lucky"
+
+
+def seeds_around(means, spread):
+    return {m: [mean - spread, mean, mean + spread] for m, mean in means.items()}
+
+
+def test_the_choice_uses_the_neighbours_of_a_magnitude():
+    means = {m: 0.9 - 0.1 * (m - 0.35) ** 2 for m in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
+    cells = seeds_around(means | {0.6: 0.9005}, 0.004)
+    noise = stats.spreads(cells)
+    places = {m: m for m in cells}
+    assert stats.highest_mean(cells, noise, 1) == 0.6
+    assert stats.choose(cells, places, noise) in (0.4, 0.5)
+    losses = {m: [-value for value in cell] for m, cell in cells.items()}
+    assert stats.choose(losses, places, noise, -1) == stats.choose(cells, places, noise)
+    # two magnitudes, or one seed, have no curve
+    two = {m: cells[m] for m in (0.4, 0.6)}
+    assert stats.choose(two, places | {0.4: None}, stats.spreads(two)) == 0.6
+    ones = {m: cell[1:2] for m, cell in cells.items()}
+    assert stats.choose(ones, places, stats.spreads(ones)) == 0.6
+
+
+def test_the_curve_cannot_choose_what_the_means_show_to_be_worse():
+    means = {0.2: 0.86, 0.4: 0.90, 0.6: 0.86, 0.8: 0.82, 1.0: 0.91}
+    cells = seeds_around(means, 0.002)
+    errors = [0.002 / math.sqrt(3)] * len(cells)
+    by_curve = stats.losses(list(means), list(means.values()), errors, 10)
+    assert list(means)[by_curve.mean.argmin()] != 1.0
+    assert stats.choose(cells, {m: m for m in cells}, stats.spreads(cells)) == 1.0
+
+
+@pytest.mark.slow
+def test_the_choice_loses_less_than_the_highest_mean():
+    chance, lost, lost_by_mean = random.Random(8), 0.0, 0.0
+    for _ in range(300):
+        top = chance.uniform(0.2, 0.6)
+        curve = {m: -(((m - top) / 0.4) ** 2) for m in GRID[:9]}
+        cells = {m: [curve[m] + chance.gauss(0, 0.25) for _ in range(3)] for m in curve}
+        noise = stats.spreads(cells)
+        best = max(curve.values())
+        lost += best - curve[stats.choose(cells, {m: m for m in cells}, noise)]
+        lost_by_mean += best - curve[stats.highest_mean(cells, noise, 1)]
+    assert lost < 0.75 * lost_by_mean  # about half of it is expected
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():

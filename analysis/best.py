@@ -183,6 +183,8 @@ def _open(cells: Sequence[Cell], best: Cell | None, metric: Metric) -> tuple[flo
     unsettled = [cell for cell in cells if not cell.is_usable and cell.diverged < cell.seeds]
     if best is None:
         return _sorted([cell.magnitude for cell in unsettled if cell.val])
+    if not unsettled:
+        return ()
     tied = stats.ties(scores, best.magnitude, stats.spreads(scores), metric.sign)
     return _sorted([c.magnitude for c in unsettled if not c.val or c.magnitude in tied])
 

@@ -34,6 +34,7 @@ from analysis.columns import NONE
 from harness import statistics as stats
 from harness.arguments import Option, parse_options
 from harness.errors import UserError, command
+from harness.states import RULED_OUT
 from harness.sweep.grid import Trial
 from harness.sweep.settle import SettleConfig, settle
 
@@ -305,7 +306,10 @@ def report(truth: Truth, measured: Measured) -> int:
 def settled(
     scenario: verdicts.Scenario, chance: np.random.Generator, first: int = 3
 ) -> pd.DataFrame:
-    """Return the rows that `settle` leaves of a sweep of 10 seeds; `first` seeds in round 1."""
+    """Return the rows of a sweep of 10 seeds with `settle`; `first` seeds in round 1.
+
+    Trials that the rule did not choose are ruled out, as in the rows of a sweep.
+    """
     rule = SettleConfig(within=RULE.within, seeds=(first, SEEDS))
     rows = verdicts.sweep(replace(scenario, seeds=lambda size, magnitude: SEEDS), chance)
     arms = [name for arm in scenario.arms for name in arm]
@@ -314,7 +318,9 @@ def settled(
     trials = [Trial(str(at), cell, config=None) for at, cell in enumerate(cells)]  # type: ignore[arg-type]
     values = [None if math.isnan(value) else value for value in rows["val_top1"]]
     chosen = settle(trials, rule, {str(at): value for at, value in enumerate(values)}).chosen
-    return rows[[str(at) in chosen for at in range(len(rows))]].reset_index(drop=True)
+    left_out = [str(at) not in chosen for at in range(len(rows))]
+    rows.loc[left_out, ["state", "val_top1", "test_top1"]] = [RULED_OUT, math.nan, math.nan]
+    return rows
 
 
 def report_verdicts(sweeps: int, only: str, first: int) -> int:

@@ -233,7 +233,10 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
     notes = [f"{metric.words}, mean over seeds{lower}{spread}."]
     if "best" in shown:
         notes.append(_rule(results, metric))
-    if "ties" in shown:
+    is_single = not has_half and any(result.best for result in results)
+    if "ties" in shown and is_single:
+        notes.append("Ties: every magnitude, because one seed cannot show that one is worse.")
+    elif "ties" in shown:
         notes.append(
             "Ties: the best and all magnitudes that are statistically indistinguishable from it "
             f"on validation (one-sided t tests at 5 %, Bonferroni).{_power(results, metric)}"

@@ -80,7 +80,9 @@ def test_one_seed_has_no_interval_and_everything_ties(planted):
     assert math.isnan(line.test_half)
     assert set(line.ties) == {"none", 0.2, 0.5, 0.8}
     assert line.optimum is None
-    assert "±" not in render.screen(best_table([line], [])).split("note:")[0]
+    shown = render.screen(best_table([line], []))
+    assert "±" not in shown
+    assert "Ties: every magnitude, because one seed cannot show that one is worse." in shown
 
 
 def test_one_size_with_one_magnitude_is_a_line(planted):

@@ -31,7 +31,7 @@ from harness import statistics as stats
 from harness.statistics import Evidence, Optimum, Spread, evidence, optimum
 
 POLICY = ("policy", "calibrated")  # size columns that do not matter for `none`
-MOST_CURVES = 500  # sizes for which curves are computed: each takes some 5 ms
+MOST_CURVES = 500  # sizes for which curves are computed: each takes some 4 ms
 
 
 @dataclass(frozen=True)

@@ -61,13 +61,12 @@ def losses(
     magnitudes = tuple(magnitude for magnitude in candidates if magnitude is not None)
     is_trained = ~np.isnan(y)
     of_curve, errors_of_curve = (array[on_curve & is_trained] for array in (y, deviations))
-    curves, log, t0, length, scale, total = _likely_curves(
+    curves, log, t0, length, scale, is_positive, total = _likely_curves(
         magnitudes, is_trained[on_curve], of_curve, errors_of_curve, freedom
     )
     posterior = np.exp(log - logsumexp(log))
     highest, winner = curves.max(axis=1), curves.argmax(axis=1)
-    is_positive = stdtr(total, t0 / scale)
-    depth = _mean_above_0(t0 / scale, total) / is_positive * scale / length
+    depth = _mean_above_0(t0 / scale, total, is_positive) / is_positive * scale / length
 
     wins, lead = np.zeros(len(curves)), 0.0  # of `none` over the highest on the curve
     gain, error = np.full(len(curves), -np.inf), np.ones(len(curves))
@@ -80,7 +79,7 @@ def losses(
         gain = own - np.average(of_curve, weights=weights) - depth * above
         error = scale * np.sqrt(deviation**2 + 1 / weights.sum() + (above / length) ** 2)
         wins = stdtr(total, gain / error)
-        lead = float(posterior @ (error * _mean_above_0(gain / error, total)))
+        lead = float(posterior @ (error * _mean_above_0(gain / error, total, wins)))
         best[~on_curve] = posterior @ wins
         mean[~on_curve] = lead - posterior @ gain
     best[on_curve] = np.bincount(winner, posterior * (1 - wins), len(magnitudes))
@@ -104,8 +103,8 @@ def _likely_curves(
     means: Array,
     errors: Array,
     freedom: float,
-) -> tuple[Array, Array, Array, Array, Array, float]:
-    """Return the curves that are not negligible, their log posterior, and their fits."""
+) -> tuple[Array, Array, Array, Array, Array, Array, float]:
+    """Return the curves that are not negligible, their log posterior, and the values of `Fit`."""
     y, weights = centred(means, errors)
     log_ratio = np.tile(LOG_RATIO_PRIOR, len(POSITIONS[::STEP]))
     of_exponent = [
@@ -122,22 +121,25 @@ def _likely_curves(
     fits = [fit(curves[:, is_trained], y, weights, freedom) for curves, _ in of_exponent]
     log = np.concatenate([f.log + prior for f, (_, prior) in zip(fits, of_exponent, strict=True)])
     kept = log > log.max() + np.log(NEGLIGIBLE)
-    t0, length, scale = (
-        np.concatenate([getattr(f, name) for f in fits])[kept] for name in ("t0", "length", "scale")
+    t0, length, scale, positive = (
+        np.concatenate([getattr(f, name) for f in fits])[kept]
+        for name in ("t0", "length", "scale", "positive")
     )
     curves = np.concatenate([curves for curves, _ in of_exponent])[kept]
-    return curves, log[kept], t0, length, scale, fits[0].total
+    return curves, log[kept], t0, length, scale, positive, fits[0].total
 
 
-def _mean_above_0(location: Array, freedom: float) -> Array:
+def _mean_above_0(location: Array, freedom: float, positive: Array) -> Array:
     """Return the integral of x over x > 0, for x - location of Student's t distribution.
 
-    It is location * F(location) + (freedom + location^2) / (freedom - 1) * f(location), with the
-    density f and the distribution function F. With one degree of freedom it is infinite; then two
-    are assumed.
+    `positive` is F(location), the probability that x is above 0. The integral is
+    location * F(location) + (freedom + location^2) / (freedom - 1) * f(location), with the density
+    f and the distribution function F. With one degree of freedom it is infinite; then two are
+    assumed.
     """
-    freedom = max(freedom, 2.0)
+    if freedom < 2:
+        freedom, positive = 2.0, stdtr(2.0, location)
     log_constant = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - np.log(np.pi * freedom) / 2
     density = np.exp(log_constant - (freedom + 1) / 2 * np.log1p(location**2 / freedom))
     tail = (freedom + location**2) / (freedom - 1) * density
-    return np.asarray(location * stdtr(freedom, location) + tail)
+    return np.asarray(location * positive + tail)

@@ -61,7 +61,7 @@ class Truth:
     name: str
     curve: Callable[[Values], Values]
     noise: tuple[float, ...] = (0.25,) * SIZES
-    least_ratio: float | None = None  # goal of full grid by the highest mean / settle
+    least_ratio: float | None = None  # goal of full / settle
 
 
 def parabola(left: float, optimum: float, right: float | None = None) -> Callable[[Values], Values]:
@@ -291,8 +291,8 @@ def report(truth: Truth, measured: Measured) -> int:
         print(f"  {name:34s} {rights[name]:6.1%}")
     missed = [name for name, least in (("choice is within 0.3", 0.95), ("ties hold the best", 0.93))
               if rights[name] < least]  # fmt: skip
-    if truth.least_ratio and equal_loss(means, "settle", "highest mean")[0] < truth.least_ratio:
-        missed.append("full by highest mean / settle")
+    if truth.least_ratio and equal_loss(means, "settle", "full")[0] < truth.least_ratio:
+        missed.append(f"full / settle of {truth.least_ratio:g}")
     if means["settle"][0] > full:
         missed.append("trainings")
     for name in missed:

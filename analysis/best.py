@@ -1,8 +1,9 @@
 """The best magnitude for each size: chosen on validation, reported on test.
 
-A test number takes part in no choice. Cells with a diverged seed are shown but cannot be chosen,
-because the mean of the seeds that survived would be too high. Such a cell is `open` (it may be
-better, and cannot be judged), unless all its seeds diverged or the others are clearly worse.
+The choice is that of `harness.statistics.choose`, as in sweeps that settle. A test number takes
+part in no choice. Cells with a diverged seed are shown but cannot be chosen, because the mean of
+the seeds that survived would be too high. Such a cell is `open` (it may be better, and cannot be
+judged), unless all its seeds diverged or the others are clearly worse.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from harness import statistics as stats
 from harness.statistics import Evidence, Optimum, Spread, evidence, optimum
 
 POLICY = ("policy", "calibrated")  # size columns that do not matter for `none`
-MOST_OPTIMA = 500  # sizes for which the smooth optimum is computed: each takes some 2 ms
+MOST_CURVES = 500  # sizes for which curves are computed: each takes some 4 ms
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class SizeResult:
     cells: tuple[Cell, ...]
     params: float | None  # mean number of non-zero parameters
     best: Cell | None = None  # None where no cell is usable
+    is_by_curve: bool = False  # whether the best has the lowest loss on a curve, else highest mean
     ties: tuple[float | str, ...] = ()  # magnitudes that tie with the best, which is among them
     open: tuple[float | str, ...] = ()  # magnitudes that may be better, and cannot be judged yet
     detectable: float = math.nan  # validation difference of two magnitudes, with 80 % power
@@ -86,8 +88,9 @@ def best_per_size(
 ) -> list[SizeResult]:
     """Return the result for each size, in the order of the size columns.
 
-    `optima=False` leaves the smooth optimum out. Raises UserError where rows of one cell are not
-    replicates of each other.
+    `optima=False` leaves the smooth optimum out. Of more than `MOST_CURVES` sizes, no curves are
+    computed: the best is the highest mean, and there is no optimum. Raises UserError where rows of
+    one cell are not replicates of each other.
     """
     columns = size_columns(frame, by)
     sizes = cells_per_size(frame, columns, metric)
@@ -103,7 +106,7 @@ def best_per_size(
         differs_in = differing.get(tuple(size.values()), ())
         result = SizeResult(size, cells, params, none=none, differs_in=differs_in,
                             ranges=lengths.get(tuple(size.values()), {}))  # fmt: skip
-        results.append(_evaluate(result, metric, optima and len(sizes) <= MOST_OPTIMA))
+        results.append(_evaluate(result, metric, len(sizes) <= MOST_CURVES, optima))
     return results
 
 
@@ -116,8 +119,11 @@ def _without_policy(size: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(value for name, value in size.items() if name not in POLICY)
 
 
-def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeResult:
-    """Return the result with the best magnitude, its ties, the smooth optimum and the gain."""
+def _evaluate(result: SizeResult, metric: Metric, with_curves: bool, optima: bool) -> SizeResult:
+    """Return the result with the best magnitude, its ties, the smooth optimum and the gain.
+
+    Without curves the best is the highest mean, and there is no optimum.
+    """
     test_spreads = stats.spreads({cell.magnitude: cell.test for cell in result.cells if cell.val})
     result = replace(result, test_spreads=test_spreads)
     usable = {cell.magnitude: cell for cell in result.cells if cell.is_usable}
@@ -125,7 +131,12 @@ def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeRes
         return replace(result, open=_open(result.cells, None, metric))
     scores = {magnitude: cell.val for magnitude, cell in usable.items()}
     spreads = stats.spreads(scores)
-    best = usable[stats.choose(scores, spreads, metric.sign)]
+    places = {m: None if m == NONE else float(m) for m in usable}
+    is_by_curve = with_curves and stats.has_curve(places.values(), spreads.values())
+    if is_by_curve:
+        best = usable[stats.choose(scores, places, spreads, metric.sign)]
+    else:
+        best = usable[stats.highest_mean(scores, spreads, metric.sign)]
     ties = _sorted(stats.ties(scores, best.magnitude, spreads, metric.sign))
     open_magnitudes = _open(result.cells, best, metric)
     spread = spreads[best.magnitude]
@@ -134,6 +145,7 @@ def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeRes
     result = replace(
         result,
         best=best,
+        is_by_curve=is_by_curve,
         ties=ties,
         open=open_magnitudes,
         detectable=stats.detectable(of_two, len(usable) - 1, sides=1),
@@ -148,7 +160,7 @@ def _evaluate(result: SizeResult, metric: Metric, with_optimum: bool) -> SizeRes
         gain, gain_half = estimate.effect, estimate.half
     return replace(
         result,
-        optimum=_smooth_optimum(result, metric) if with_optimum else None,
+        optimum=_smooth_optimum(result, metric) if with_curves and optima else None,
         test=best.mean_test,
         test_half=stats.half_width(test_spreads[best.magnitude], len(best.test), candidates),
         gain=gain,
@@ -171,6 +183,8 @@ def _open(cells: Sequence[Cell], best: Cell | None, metric: Metric) -> tuple[flo
     unsettled = [cell for cell in cells if not cell.is_usable and cell.diverged < cell.seeds]
     if best is None:
         return _sorted([cell.magnitude for cell in unsettled if cell.val])
+    if not unsettled:
+        return ()
     tied = stats.ties(scores, best.magnitude, stats.spreads(scores), metric.sign)
     return _sorted([c.magnitude for c in unsettled if not c.val or c.magnitude in tied])
 

@@ -56,9 +56,13 @@ def difficulty_orders(rows: pd.DataFrame, columns: list[str], metric: Metric) ->
     is_enough = count in range(FEWEST_POLICIES, len(points))
     estimate = rank_correlation(difficulty, loss, magnitude, policies if is_enough else None)
     if math.isnan(estimate.effect):
-        raise Untestable(
-            f"it needs {FEWEST_PAIRS} policies whose difficulty does not follow from the magnitude"
-        )
+        conditions = min(2, len(set(magnitude)) - 1)  # degrees of freedom that the magnitude takes
+        fewest = max(FEWEST_PAIRS, 4 + conditions)
+        if len(points) < fewest:
+            needs = f"{fewest} policies or magnitudes with a difficulty, and has {len(points)}"
+        else:
+            needs = "policies whose difficulty does not follow from the magnitude"
+        raise Untestable(f"it needs {needs}")
     simple = rank_correlation(difficulty, loss).effect
     compared = (
         f"rank correlation at equal magnitude ({count} policies, {len(points)} points); "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.best import MOST_OPTIMA, optimum_evidence, position
+from analysis.best import MOST_CURVES, optimum_evidence, position
 from analysis.cells import (
     LENGTHS,
     MODEL_SIZES,
@@ -167,8 +167,8 @@ def optimum_drifts(direction: int) -> Test:
                 f"it needs two {two} with {FEWEST_MAGNITUDES} magnitudes that are done"
             )
         count = sum(map(len, comparable))
-        if count > MOST_OPTIMA:
-            raise Untestable(f"it takes {MOST_OPTIMA} sizes, not {count}: select some with where=")
+        if count > MOST_CURVES:
+            raise Untestable(f"it takes {MOST_CURVES} sizes, not {count}: select some with where=")
         with_optima = [sizes for stratum in comparable if (sizes := _sizes(stratum, metric))]
         sizes = list(chain(*with_optima))
         used = [s.cells for s in sizes] or [cells for of in comparable for cells in of.values()]

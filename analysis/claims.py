@@ -176,7 +176,7 @@ def _judge(result: ClaimResult, p: float, tests: int) -> ClaimResult:
     if not p < ALPHA:
         return result
     if effect.doubt:
-        return replace(result, compared=f"{result.compared}; {effect.doubt}")
+        return replace(result, compared=f"{result.compared}; no verdict: {effect.doubt}")
     if effect.estimate.effect > 0:
         return replace(result, verdict="supported")
     if CLAIMS[result.claim].refutable:

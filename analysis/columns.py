@@ -112,6 +112,8 @@ HEADERS = {
     "train_macs": "training multiply-adds",
 }
 """What tables call a column whose name is not made of words; for others see `header_of`."""
+COUNTED = ("epochs", "examples", "parameters", "multiply-adds", "images", "bits", "seconds")
+"""Last words of headers that name a number of things."""
 NONE = "none"  # no augmentation: a level of magnitude of its own; no additional parameters
 
 
@@ -143,6 +145,12 @@ def is_axis(name: str) -> bool:
 def header_of(name: str) -> str:
     """Return what tables call a column: `weight_decay` is `weight decay`, a key its last part."""
     return HEADERS.get(name) or name.rpartition(".")[2].replace("_", " ") or name
+
+
+def in_singular(name: str) -> str:
+    """Return the words for one value of a column: `number of epochs`, `width`."""
+    header = header_of(name)
+    return f"number of {header}" if header.rpartition(" ")[2] in COUNTED else header
 
 
 def is_missing(value: Any) -> bool:

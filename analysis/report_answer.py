@@ -137,6 +137,17 @@ def open_questions(
     return f"<ul>{''.join(parts)}</ul>"
 
 
+def _named(claim: ClaimResult) -> str:
+    return f"{claim.claim} ({claim.group})" if claim.group else claim.claim
+
+
+def _why_seeds_do_not_help(claim: ClaimResult) -> str:
+    """Return why more seeds do not decide an undecided claim; empty where they may."""
+    if claim.effect and claim.effect.doubt and claim.p < ALPHA:
+        return claim.effect.doubt
+    return "it needs more policies" if CLAIMS[claim.claim].unit == "correlation" else ""
+
+
 class OpenPoint(NamedTuple):
     """What is open, and how a launch would settle it."""
 
@@ -154,8 +165,8 @@ def _open(
         sentence = f"{missing:,} of {len(chosen):,} trials have no result. To train them:"
         points.append(OpenPoint(sentence, []))
     undecided = [claim for claim in claims if claim.verdict == "undecided"]
-    doubts = {c: c.effect.doubt for c in undecided if c.effect and c.p < ALPHA and c.effect.doubt}
-    names = dict.fromkeys(c.claim for c in undecided if c not in doubts)
+    reasons_against = {claim: why for claim in undecided if (why := _why_seeds_do_not_help(claim))}
+    names = dict.fromkeys(c.claim for c in undecided if c not in reasons_against)
     tied = sum(len(result.ties) > 1 for result in results)
     seeds = sorted({int(seed) for seed in frame["seed"]})
     if names or tied:
@@ -170,8 +181,8 @@ def _open(
             advice, override = FULL_GRID, "settle=false"
         points.append(OpenPoint(" ".join([*reasons, advice]), [override]))
     points += [
-        OpenPoint(f"{claim.claim} would not be settled by more seeds: {doubt}.")
-        for claim, doubt in doubts.items()
+        OpenPoint(f"{_named(claim)} would not be settled by more seeds: {why}.")
+        for claim, why in reasons_against.items()
     ]
     unjudged = sum(result.has_unjudged_divergence for result in results)
     if unjudged:

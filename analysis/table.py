@@ -20,7 +20,7 @@ from typing import Any
 from analysis import rows_file
 from analysis.best import SizeResult, best_per_size, seed_counts
 from analysis.cells import LENGTHS
-from analysis.columns import NONE, TOP1, Metric, header_of, on_one_line
+from analysis.columns import NONE, TOP1, Metric, header_of, in_singular, on_one_line
 from analysis.commands import TABLE_OPTIONS, output_folder, read_request, show, with_label
 from analysis.provenance import setting, warnings
 from analysis.render import (
@@ -123,7 +123,7 @@ def best_table(
     ]  # fmt: skip
     available = _columns(results, metric, names)
     shown = requested(available, columns)
-    words = [header_of(name) for name in names if name != "dense_long"]
+    words = [in_singular(name) for name in names if name != "dense_long"]
     each = " and ".join([", ".join(words[:-1]), *words[-1:]] if words[1:] else words)
     subject = f"Best augmentation magnitude{each and f' for each {each}'}"
     details = ", ".join(filter(None, (settings, format_seeds(seed_counts(results)))))
@@ -231,7 +231,12 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
         else ""
     )
     notes = [f"{metric.words}, mean over seeds{lower}{spread}."]
-    if "ties" in shown:
+    if "best" in shown:
+        notes.append(_rule(results, metric))
+    is_single = not has_half and any(result.best for result in results)
+    if "ties" in shown and is_single:
+        notes.append("Ties: every magnitude, because one seed cannot show that one is worse.")
+    elif "ties" in shown:
         notes.append(
             "Ties: the best and all magnitudes that are statistically indistinguishable from it "
             f"on validation (one-sided t tests at 5 %, Bonferroni).{_power(results, metric)}"
@@ -259,6 +264,19 @@ def _notes(results: Sequence[SizeResult], metric: Metric, shown: Set[str]) -> li
             "magnitude none counts as lower than all others; if it is best, only a bound is known."
         )
     return notes
+
+
+def _rule(results: Sequence[SizeResult], metric: Metric) -> str:
+    """Return how the best magnitude was chosen, as a sentence."""
+    highest = "highest mean" if metric.sign > 0 else "lowest mean"
+    by_curve = {result.is_by_curve for result in results if result.best}
+    if True not in by_curve:
+        return f"Best: {highest} on validation."
+    other = f"; at sizes without such a curve, the {highest}" if False in by_curve else ""
+    return (
+        "Best: lowest expected loss on the smooth curve through the validation means, among the "
+        f"magnitudes that tie with the {highest}{other}."
+    )
 
 
 def _power(results: Sequence[SizeResult], metric: Metric) -> str:

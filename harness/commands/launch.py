@@ -83,7 +83,7 @@ def usage() -> str:
 def main(args: list[str]) -> int:
     """Train what the store lacks of a grid, or print what would be trained; return the exit code.
 
-    The code is 1 if a file is damaged or a selected stage has failed.
+    The code is 1 if a file is damaged, or if a selected trial has failed or is not finished.
     """
     sweep = read_sweep(args, OPTIONS, trains=True)
     refuse_parts_of_sizes(sweep.launch)
@@ -100,7 +100,8 @@ def main(args: list[str]) -> int:
     if dry_run:
         notes += [*preflight.dry_run_notes(launch), *([over_budget] if over_budget else [])]
         print(summary.describe_dry_run(planned, remaining, notes))
-        return 1 if any(state.name == "damaged" for state in planned.states.values()) else 0
+        is_damaged = (planned.states[stage].name == "damaged" for stage in planned.stages())
+        return 1 if any(is_damaged) else 0
     if sweep.scheduler.was_queried:
         from harness.cluster import enqueue  # imports submitit, which a dry run does not need
 

@@ -96,8 +96,9 @@ def queue_jobs(sweep: Sweep, words: list[str], next_round: Callable[..., Any]) -
 def train_here(sweep: Sweep, words: list[str]) -> int:
     """Train in worker processes on this machine, wait for their end, and return the exit code.
 
-    With the rule `settle` one round is trained. `words` are those of the command line that decide
-    what is trained.
+    The code is 0 if all selected trials are finished and no file was damaged. With the rule
+    `settle` one round is trained. `words` are those of the command line that decide what is
+    trained.
     """
     from harness.cluster.local import LocalWorkers
     from harness.cluster.stop_flag import StopFlag
@@ -149,8 +150,9 @@ def train_here(sweep: Sweep, words: list[str]) -> int:
             f"the sweep ended early ({end}): {reason.rstrip('.')}. "
             "The same command continues from here"
         )
-    # not all stages: a trunk stage is not needed once what would continue it is finished
-    ends = [trial_state(path, states).name for path in plan.paths.values()]
+    # of the selected trials, and not of all stages: a trunk stage is not needed once what would
+    # continue it is finished
+    ends = [trial_state(trial["stages"], states).name for trial in part.trials]
     return damage_code if all(name in FINISHED for name in ends) else 1
 
 

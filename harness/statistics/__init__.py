@@ -1,10 +1,11 @@
 """Statistics of few seeds: plain numbers in, plain numbers out; no tables, no files.
 
-`estimates` has the spreads, t intervals, tests and their correction; `unimodal` the smooth optimum
-and its drift over sizes; `loss` what each magnitude loses against the best; `spearman` the rank
-correlation. Only NumPy and SciPy are needed.
+`estimates` has the spreads, t intervals, tests and their correction; `choice` the best magnitude of
+a size; `unimodal` the smooth optimum and its drift over sizes; `loss` what each magnitude loses
+against the best; `spearman` the rank correlation. Only NumPy and SciPy are needed.
 """
 
+from harness.statistics.choice import choose, has_curve, highest_mean
 from harness.statistics.estimates import (
     ALPHA,
     NO_ESTIMATE,
@@ -12,7 +13,6 @@ from harness.statistics.estimates import (
     UNKNOWN,
     Estimate,
     Spread,
-    choose,
     contrast,
     detectable,
     difference,
@@ -40,6 +40,7 @@ from harness.statistics.unimodal import (
 __all__ = [
     "ALPHA", "DRAWS", "FEWEST_MAGNITUDES", "FEWEST_PAIRS", "NORMAL_QUANTILE", "NO_ESTIMATE",
     "UNKNOWN", "Estimate", "Evidence", "Losses", "Optimum", "Spread", "choose", "contrast",
-    "detectable", "difference", "drift", "evidence", "half_width", "holm", "losses", "mean",
-    "optimum", "pooled", "rank_correlation", "spreads", "t_quantile", "t_tails", "ties",
+    "detectable", "difference", "drift", "evidence", "half_width", "has_curve", "highest_mean",
+    "holm", "losses", "mean", "optimum", "pooled", "rank_correlation", "spreads", "t_quantile",
+    "t_tails", "ties",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Statistics for few seeds: a spread for each cell, t intervals from it, and the choice of a cell.
+"""Statistics for few seeds: a spread for each cell, t intervals from it, and ties of cells.
 
 A cell is the values of one setting over its seeds. With 3 seeds a percentile bootstrap covers 74 %
 where it says 95 %, a t interval 94 %; pooling over the cells of one size gives the spread many
@@ -147,26 +147,6 @@ def half_width(spread: Spread, count: int, choices: int = 1) -> float:
 
 def _quantile(freedom: float, choices: int = 1, sides: int = 2) -> float:
     return t_quantile(1 - (1 - LEVEL) / sides / choices, freedom)
-
-
-def choose(cells: Mapping[Key, Sequence[float]], noise: Mapping[Key, Spread], sign: int) -> Key:
-    """Return the key of the best cell: the highest mean for `sign` 1, the lowest for -1.
-
-    Where cells differ in their standard error, their means are first shrunk towards the overall
-    mean, the more the larger their error is (Morris 1983), because the highest of noisy means owe
-    most to luck. Of equal cells the first is returned.
-    """
-    means = {key: sign * mean(cell) for key, cell in cells.items()}
-    variances = {key: noise[key].deviation ** 2 / len(cell) for key, cell in cells.items()}
-    typical = mean(list(variances.values()))
-    if len(set(variances.values())) == 1 or not typical > 0:  # NaN where the noise is unknown
-        return max(means, key=means.__getitem__)
-    # The variance of the true means is above 0, else all shrunk means would be equal.
-    true = max(float(np.var(list(means.values()), ddof=1)) - typical, 0.05 * typical)
-    weights = [1 / (true + variance) for variance in variances.values()]
-    centre = float(np.average(list(means.values()), weights=weights))
-    shrunk = {key: (means[key] - centre) * true / (true + variances[key]) for key in means}
-    return max(shrunk, key=shrunk.__getitem__)
 
 
 def ties(

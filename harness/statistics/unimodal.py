@@ -114,6 +114,7 @@ class Fit(NamedTuple):
     t0: NDArray[np.float64]  # least-squares depth, in units of its standard error
     length: NDArray[np.float64]  # 1 / standard error of the depth
     scale: NDArray[np.float64]
+    positive: NDArray[np.float64]  # probability of a depth above 0, before it is cut off there
     total: float  # degrees of freedom
 
 
@@ -153,10 +154,10 @@ def fit(
     residual = np.maximum((weights * y**2).sum() - t0**2, 0.0)
     total = freedom + len(y) - 2
     scale = np.sqrt((freedom + residual) / total)
+    positive = stdtr(total, t0 / scale)
     with np.errstate(divide="ignore"):  # log(0) of an impossible depth is minus infinity
-        positive_depth = np.log(stdtr(total, t0 / scale))
-    log = -total / 2 * np.log1p(residual / freedom) + positive_depth
-    return Fit(log, t0, length, scale, total)
+        log = -total / 2 * np.log1p(residual / freedom) + np.log(positive)
+    return Fit(log, t0, length, scale, positive, total)
 
 
 @lru_cache(maxsize=64)

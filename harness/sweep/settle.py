@@ -240,8 +240,8 @@ def _view(
 ) -> _View:
     """Return what the scores of the candidates say; a `sound` one has results and none diverged.
 
-    The posterior is that of smooth curves (`harness.statistics.loss`), `none` apart. The means
-    themselves must not contradict it.
+    The best is that of tables (`harness.statistics.choose`). The posterior is that of smooth curves
+    (`harness.statistics.loss`), `none` apart. The means themselves must not contradict it.
     """
     from harness import statistics as stats  # imports SciPy, which grids without a rule do not need
 
@@ -250,21 +250,23 @@ def _view(
     highest = max(sound, key=means.__getitem__, default=None)
     if len(scores) == 1 and highest is not None:  # trainings diverged at all others
         return _View(highest, {highest: 1.0}, rule.seeds[0], "")
+    best = _best({m: scores[m] for m in sound}) if sound else None
     noise = stats.spreads(trained)
     freedom = min((spread.freedom for spread in noise.values()), default=0.0)
     if not freedom:
         # second seeds come before further magnitudes
         shares = {m: 1.0 if m in trained else 0.1 for m in scores}
-        return _View(highest, shares, 0, "its noise is not known")
+        return _View(best, shares, 0, "its noise is not known")
     # `none` without a result has no place in the posterior; a second seed of it follows
     placed = [m for m in scores if m != NONE or m in trained]
     positions: list[float | None] = [None if m == NONE else float(m) for m in placed]
     if len(placed) == 2:  # then it only matters that they differ
         positions = [0.0, 1.0]
     at_curve = [m for m, at in zip(placed, positions, strict=True) if at is not None]
-    if not sound or sum(m in trained for m in at_curve) < min(max(len(at_curve), 2), 3):
+    too_few = sum(m in trained for m in at_curve) < min(max(len(at_curve), 2), 3)
+    if best is None or highest is None or too_few:
         doubt = "too many of its trainings diverged"
-        return _View(highest, dict.fromkeys(scores, 1.0), rule.seeds[0], doubt)
+        return _View(best, dict.fromkeys(scores, 1.0), rule.seeds[0], doubt)
     posterior = stats.losses(
         positions,
         [means.get(m, math.nan) for m in placed],
@@ -273,29 +275,37 @@ def _view(
             for m in placed
         ],
         freedom,
-        rule.within / 100,
-        [m in sound for m in placed],
     )
-    best = placed[posterior.choice]
     # rounded, so that equal shares are equal on every machine, and the grid's order decides
     shares = dict.fromkeys(scores, 1.0) | dict(zip(placed, posterior.best.round(6), strict=True))
-    shares = {m: share for m, share in shares.items() if share >= RULED_OUT / len(scores)}
+    least = RULED_OUT / len(scores)
+    shares = {m: share for m, share in shares.items() if share >= least or m == best}
     doubt = ""
-    if posterior.exceeds > ERRORS:
+    exceeds = posterior.exceeds(placed.index(best), rule.within / 100)
+    if exceeds > ERRORS:
         doubt = (
             f"magnitude {best} is worse than the best by more than {rule.within:g} points "
-            f"with a probability of {posterior.exceeds:.0%}"
+            f"with a probability of {exceeds:.0%}"
         )
-    if highest is not None and means[highest] > means[best] + rule.within / 100:
+    expected = dict(zip(placed, posterior.mean, strict=True))
+    smooth = min(sound, key=expected.__getitem__)
+    if means[highest] > means[smooth] + rule.within / 100:
         # no curve of the family is right, or luck; more seeds of both tell
-        shares = {m: shares.get(m, 0.0) for m in scores if m in shares or m == highest}
-        shares |= {best: 1.0, highest: 1.0}
+        shares = {m: shares.get(m, 0.0) for m in scores if m in shares or m in (highest, smooth)}
+        shares |= {smooth: 1.0, highest: 1.0}
         doubt = (
-            f"magnitude {highest} did better than magnitude {best}, which the smooth curve takes "
+            f"magnitude {highest} did better than magnitude {smooth}, which the smooth curve takes "
             "for the best"
         )
-        best = highest
     return _View(best, shares, rule.seeds[0], doubt)
+
+
+def _best(cells: Mapping[Magnitude, Sequence[float]]) -> Magnitude:
+    """Return the magnitude that a table of these results names as the best."""
+    from harness import statistics as stats
+
+    places = {m: None if m == NONE else float(m) for m in cells}
+    return stats.choose(cells, places, stats.spreads(cells))
 
 
 def _names(magnitudes: Sequence[Magnitude]) -> str:

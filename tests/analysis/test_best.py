@@ -27,6 +27,28 @@ def test_the_planted_best_is_found_on_validation_and_reported_on_test(planted):
         assert line.gain == pytest.approx(gain)
 
 
+def test_the_table_says_how_the_best_was_chosen(planted):
+    magnitudes = tuple(step / 10 for step in range(1, 8))
+    means = tuple(0.9005 if m == 0.6 else 0.9 - 0.1 * (m - 0.35) ** 2 for m in magnitudes)
+    frame = planted({1.0: means}, magnitudes=magnitudes, spread=0.0)
+    frame["val_top1"] += 0.004 * (frame["seed"] - 1)
+    (line,) = best_per_size(frame)
+    means = {cell.magnitude: cell.mean_val for cell in line.cells}
+    assert means[line.best.magnitude] < max(means.values())
+    assert {line.best.magnitude, 0.6} <= set(line.ties)
+    assert line.optimum.low <= line.best.magnitude <= line.optimum.high
+    rule = "Best: lowest expected loss on the smooth curve through the validation means, among the"
+    assert rule in " ".join(render.screen(best_table([line], [])).split())
+    (line,) = best_per_size(planted({1.0: (0.8, 0.9)}, magnitudes=("none", 0.2)))
+    assert "Best: highest mean on validation." in render.screen(best_table([line], []))
+
+
+def test_sizes_by_length_have_a_title_in_english(planted):
+    frame = pd.concat([planted(epochs=e, trial=None) for e in (10, 20)], ignore_index=True)
+    title = best_table(best_per_size(frame, ["width", "epochs"]), []).caption
+    assert title.startswith("Best augmentation magnitude for each width and number of epochs, ")
+
+
 def test_test_numbers_take_part_in_no_choice(planted):
     table = planted()
     other = table.assign(test_top1=1.0 - table["test_top1"])
@@ -58,7 +80,9 @@ def test_one_seed_has_no_interval_and_everything_ties(planted):
     assert math.isnan(line.test_half)
     assert set(line.ties) == {"none", 0.2, 0.5, 0.8}
     assert line.optimum is None
-    assert "±" not in render.screen(best_table([line], [])).split("note:")[0]
+    shown = render.screen(best_table([line], []))
+    assert "±" not in shown
+    assert "Ties: every magnitude, because one seed cannot show that one is worse." in shown
 
 
 def test_one_size_with_one_magnitude_is_a_line(planted):

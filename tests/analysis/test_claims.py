@@ -216,7 +216,12 @@ def test_difficulty_counts_at_equal_magnitude():
     few = verdict(measured(frame[frame["policy"] < "d"], 0.05), "C1")
     assert few.p < 0.05
     assert few.verdict == "undecided"  # the nine points of three policies are not independent
-    assert "it needs 7 policies" in few.compared
+    assert "no verdict: it needs 7 policies" in few.compared
+    # two degrees of freedom are the magnitude's
+    five = frame[(frame["policy"] < "c") & ((frame["policy"] == "a") | (frame["magnitude"] < 0.5))]
+    assert verdict(measured(five, 0.05), "C1").compared == (
+        "it needs 6 policies or magnitudes with a difficulty, and has 5"
+    )
     against = verdict(measured(frame, -0.05), "C1")
     assert against.verdict == "undecided"
     assert "does not refute" in against.compared

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report, report_answer, report_source, rows_file
+from analysis import notebook, report, report_answer, report_source, rows_file
 from analysis.best import best_per_size
 from analysis.claims import claims
 from analysis.columns import TOP1
@@ -122,6 +122,15 @@ def test_what_is_open_comes_with_the_command_that_would_settle_it(planted):
     unknown = opened(frame.assign(grid="mine"))
     assert not blocks(unknown)
     assert "Add axes.seed=[0,1,2,3,4,5] to the command that launched the sweep." in words(unknown)
+
+
+def test_claims_that_more_seeds_do_not_settle_are_named_with_their_group():
+    rows = Path(__file__).parents[2] / "docs/results/difficulty_policies/rows.csv"
+    page = words(report.report(notebook.rows(rows)))
+    assert "Undecided: A1, C2." in page
+    assert "C1 (width 0.25) would not be settled by more seeds: it needs more policies." in page
+    for policy in ("randaug_strict(n=2)", "fashion_mnist_calibrated(n=2)"):
+        assert f"B1 (policy {policy}) would not be settled by more seeds: both change" in page
 
 
 def test_rows_of_a_shipped_grid_bring_its_file(planted):

@@ -1,6 +1,7 @@
 """Sweeps whose rule (`settle`) left trials out: they are ruled out, not missing and not open."""
 
 import math
+import random
 import re
 
 import pandas as pd
@@ -14,6 +15,8 @@ from analysis.figures import figures
 from analysis.provenance import warnings
 from analysis.render import csv, screen
 from analysis.table import best_table
+from harness.sweep.grid import Trial
+from harness.sweep.settle import SettleConfig, settle
 
 MAGNITUDES = ("none", 0.2, 0.4, 0.5, 0.6, 0.8)
 CURVES = {0.5: (0.80, 0.82, 0.86, 0.90, 0.86, 0.70), 2.0: (0.80, 0.80, 0.82, 0.84, 0.90, 0.85)}
@@ -83,6 +86,37 @@ def test_a_diverged_seed_of_a_cell_that_went_on_no_further_leaves_it_open(settle
     assert best_per_size(frame)[0].open == ()  # every seed that was trained diverged
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_table_prints_the_best_of_the_rule(seed):
+    chance = random.Random(seed)
+    grid = [
+        Trial(f"{m}/{s}", {"width": 1.0, "magnitude": m, "seed": s}, config=None)
+        for m in ("none", *(step / 10 for step in range(1, 9)))
+        for s in range(8)
+    ]
+    results = {}
+    for trial in grid:
+        m = trial.cell["magnitude"]
+        place = 0.0 if m == "none" else m
+        curve = -(((place - 0.4) / 0.4) ** 2) - 5 * (place > 0.65 and seed > 2)
+        value = 0.9 + (curve + chance.gauss(0, 0.3)) / 100
+        results[trial.id] = None if chance.random() < 0.08 else value
+    state = settle(grid, SettleConfig(within=0.3, seeds=(2, 8)), results)
+    rows = [
+        {
+            **trial.cell,
+            "state": "diverged" if (value := results[trial.id]) is None else "done",
+            "val_top1": math.nan if value is None else value,
+            "test_top1": math.nan if value is None else value,
+        }
+        for trial in grid
+        if trial.id in state.chosen
+    ]
+    frame = pd.DataFrame(rows)
+    (size,) = best_per_size(frame.assign(magnitude=frame["magnitude"].astype(object)))
+    assert size.best.magnitude == state.sizes[0].best
+
+
 def test_claims_count_the_trials_that_the_rule_chose(settled):
     frame = settled()
     verdict = next(result for result in claims(frame) if result.claim == "A1")
@@ -137,7 +171,9 @@ def test_strong_augmentation_that_was_ruled_out_is_not_judged_by_a_weaker_one(pl
     weaker = next(result for result in claims(frame) if result.claim == "B1")
     assert weaker.verdict == "undecided"
     assert weaker.compared.startswith("none to 0.5: ")
-    assert weaker.compared.endswith("; ruled out and not compared: 0.8 (settle=false trains them)")
+    assert weaker.compared.endswith(
+        "; no verdict: ruled out and not compared: 0.8 (settle=false trains them)"
+    )
     frame = frame[~strongest]  # a grid that never had the cell
     assert next(r for r in claims(frame) if r.claim == "B1").verdict == "supported"
 

@@ -148,7 +148,7 @@ def test_a_diverged_trunk_keeps_no_checkpoint_that_a_retry_would_go_on_from(here
 @pytest.mark.slow
 def test_a_constant_rate_trial_of_a_trunk_can_be_trained_alone(here):
     block = "also=[{set: {recipe.schedule.name: constant, epochs: 2, magnitude: none}}]"
-    _, trained = here.launch(block, "where=recipe.schedule.name == 'constant'", code=1)
+    _, trained = here.launch(block, "where=recipe.schedule.name == 'constant'")
     assert trained == 2
     assert here.results()["constant", 2]["continued"]["epoch"] == 1
     output, trained = here.launch(block)

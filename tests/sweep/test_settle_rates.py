@@ -28,8 +28,10 @@ def test_the_choice_and_the_ties_are_as_often_right_as_the_documentation_says(tr
     if truth.name == "flat":
         assert rights["says no difference"] >= 0.9 - slack(0.9, sizes)
     if truth.least_ratio:
+        # a full grid that is read by the same rule has no such saving, as the documentation says;
         # the mean loss of 32 sizes has a standard error of a quarter
-        assert equal_loss(means, "settle", "full")[0] >= 0.6 * truth.least_ratio
+        assert equal_loss(means, "settle", "highest mean")[0] >= 0.6 * truth.least_ratio
+    assert rights["table prints the choice"] == 1.0
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from harness.augment.spaces import find_space
 from harness.cluster import read_settlement, read_states, value_of
 from harness.data.catalog import CATALOG
 from harness.files import Damaged
+from harness.run_schema import RunConfig
 from harness.schema import StageConfig
 from harness.states import StageState, trial_state
 from harness.store import provenance
@@ -47,12 +48,16 @@ class _Difficulty(Record):
 
 
 def rows_of_grid(
-    args: list[str], options: Mapping[str, Option] | None = None, keys: Collection[str] = ()
+    args: list[str],
+    options: Mapping[str, Option] | None = None,
+    keys: Collection[str] = (),
+    needs_classes: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the rows of the grid and the store that the arguments of a command name.
 
     `options` are those that the command has read itself; misspelt words are compared with them.
-    `keys` are as in `rows`.
+    `keys` are as in `rows`. With `needs_classes`, the scores of classes are computed for results
+    that lack them, if the data set is found; a note says why not.
     """
     from harness.config import load
     from harness.sweep.plan import make_plan
@@ -64,7 +69,40 @@ def rows_of_grid(
     states, _ = read_states(store, plan.stages, must_answer=False)
     settlement = read_settlement(launch, plan, states)
     ruled_out = settlement.ruled_out if settlement else frozenset[str]()
-    return rows(launch.grid.name, plan, store, states, keys, ruled_out)
+    table = rows(launch.grid.name, plan, store, states, keys, ruled_out)
+    if needs_classes:
+        _add_class_scores(table, plan, store, states, launch.run)
+    return table
+
+
+def _add_class_scores(
+    table: Sequence[dict[str, Any]],
+    plan: Plan,
+    store: Store,
+    states: Mapping[str, StageState],
+    run: RunConfig,
+) -> None:
+    """Add the worst class and the spread over classes to the rows of results that lack them."""
+    from harness.data.classes import class_counts
+
+    problems = []
+    for row in table:
+        result = states[row["stage"]].result
+        if row["state"] != "done" or row["val_worst_class"] is not None or result is None:
+            continue
+        config = plan.stages[row["stage"]].dataset
+        counts = class_counts(store, row["stage"], result, config, run.data_root, run.loader)
+        if isinstance(counts, str):
+            problems.append(counts)
+            continue
+        for side, of_side in counts.items():
+            row |= {f"{side}_worst_class": of_side.worst, f"{side}_class_spread": of_side.spread}
+    if problems:
+        print(
+            f"warning: the accuracy per class of {len(problems)} results is not known: "
+            f"{problems[0]}",
+            file=sys.stderr,
+        )
 
 
 def rows(

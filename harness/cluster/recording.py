@@ -11,9 +11,9 @@ from harness.cluster import failure, slurm
 from harness.cluster.submission import JobContext, Submission, trip_breaker
 from harness.files import CannotWrite, atomic_write
 from harness.store.claims import Claim
+from harness.store.correct import packed
 from harness.store.store import Store
 from harness.train import Outcome, checkpoint
-from harness.train.evaluate import packed
 
 OTHER_RANK_SECONDS = 0.5
 LIMIT_MARGIN_SECONDS = 60.0  # SLURM may send the signal of a time limit so many seconds early
@@ -27,7 +27,7 @@ def write_result(context: JobContext, outcome: Outcome, claim: Claim) -> None:
     stage, store = outcome.stage_id, context.store
     folder = store.folder(stage)
     if outcome.correct is not None:
-        atomic_write(folder / "correct.npz", packed(outcome.correct))
+        atomic_write(folder / "correct.npz", packed(outcome.correct, outcome.classes))
     store.finish(stage, claim, {"status": outcome.status, **(outcome.result or {})})
     configs = context.submission.stages.values()
     parents = {config.parent for config in configs}

@@ -15,6 +15,7 @@ from harness.data.loader import make_loader
 from harness.data.types import Dataset, Loader
 from harness.run_schema import RunConfig
 from harness.schema import StageConfig
+from harness.statistics import ClassCounts
 from harness.train.distributed import World
 
 
@@ -66,10 +67,12 @@ class Outcome:
     """How the training of a stage ended.
 
     `status` is "done", "diverged" or "stopped". A stopped stage has no `result`. Only a stage that
-    is done has `correct`: for each split, which examples were classified correctly, bool [N].
+    is done has `correct`: for each split, which examples were classified correctly, bool [N]; and
+    `classes`: the same counted for each class.
     """
 
     stage_id: str
     status: str
     result: dict[str, Any] | None = None
     correct: dict[str, NDArray[np.bool_]] | None = None
+    classes: dict[str, ClassCounts] | None = None

@@ -193,5 +193,9 @@ def _outcome(stage: Stage, is_finished: bool, beat: Heartbeat) -> Outcome:
         **stage.result(),
     }
     return Outcome(
-        stage.id, "done", result, {"validation": validation.correct, "test": test.correct}
+        stage.id,
+        "done",
+        result,
+        correct={"validation": validation.correct, "test": test.correct},
+        classes={"validation": validation.classes, "test": test.classes},
     )

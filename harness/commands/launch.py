@@ -49,6 +49,7 @@ commands, each with --help
   python -m harness.data.write     write a data set into FFCV files, which load fast
   python -m analysis.table         the best magnitude for each size
   python -m analysis.claims        tests of the claims
+  python -m analysis.classes       the accuracy of each class
   python -m analysis.figures       curves
   python -m analysis.report        one page with tables, tests and figures
   python -m analysis.rows          one line per trial, as CSV

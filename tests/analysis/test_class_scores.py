@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis import commands, table
+from analysis import classes, commands, rows_file, table
+from analysis.best import best_per_size
 from harness.config import load
 from harness.data import load as load_data
 from harness.errors import UserError
@@ -81,3 +82,43 @@ def test_changed_bits_are_not_read(old_sweep, capsys):
     frame = commands.load(words, needs_classes=True)
     assert frame["val_worst_class"].isna().sum() == 1
     assert "was changed after it was written" in capsys.readouterr().err
+
+
+def test_the_table_of_classes_has_each_class_at_the_chosen_magnitude(old_sweep, capsys, tmp_path):
+    words, bits, dataset = old_sweep
+    frame = commands.load(words)
+    assert classes.main([*words, f"out={tmp_path / 'out'}", "classes=3"]) == 0
+    printed = capsys.readouterr().out
+    assert "7 classes are left out" in printed
+    written = rows_file.read(tmp_path / "out" / "table.csv")
+    assert sorted(written["class"]) == list(range(10))  # CSV has all of them
+    assert (tmp_path / "out" / "change_per_class.pdf").exists()
+    (best,) = best_per_size(frame)
+    labels = dataset.test.labels
+    for row in written.to_dict("records"):
+        of_class = labels == row["class"]
+        means = [
+            np.mean([bits[stage]["test"][of_class].mean() for stage in cell.stages])
+            for cell in (best.none, best.best)
+        ]
+        assert row["none"] == pytest.approx(100 * means[0])
+        assert row["test"] == pytest.approx(100 * means[1])
+        assert row["change"] == pytest.approx(100 * (means[1] - means[0]))
+        assert row["images"] == of_class.sum()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["rows={rows}"], "a file of rows has no accuracy per class: name the sweep with grid="),
+        (["{sweep}", "classes=few"], "classes=few is neither `all` nor a number of classes"),
+    ],
+)
+def test_mistakes_get_a_sentence(old_sweep, tmp_path, words, text):
+    sweep = old_sweep[0]
+    rows_file.write(commands.load(sweep), tmp_path, "made")
+    args = []
+    for word in words:
+        args += sweep if word == "{sweep}" else [word.format(rows=tmp_path / "made.csv")]
+    with pytest.raises(UserError, match=text):
+        classes.main(args)

@@ -18,6 +18,7 @@ from analysis.columns import (
     CLASS_METRICS,
     COLUMNS,
     COUNTS,
+    EVALUATED,
     NONE,
     RESULTS,
     TOP1,
@@ -246,6 +247,11 @@ def _not_recorded(metric: Metric) -> str:
         return (
             "; not recorded: for results of older versions it is computed where the data set is "
             "found, for example with run.data_root=PATH"
+        )
+    if metric.name in EVALUATED:
+        return (
+            "; not evaluated: run `python -m harness.evaluate grid=NAME "
+            f"on={EVALUATED[metric.name]}`"
         )
     return ""
 

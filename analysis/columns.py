@@ -50,12 +50,14 @@ COLUMNS = {
     "val_calibration_error": "expected calibration error on validation, a share",
     "val_worst_class": "accuracy of the worst class on validation",
     "val_class_spread": "standard deviation of the accuracy over classes on validation",
+    "val_corrupted": "accuracy on corrupted validation images, mean of 15 corruptions x 5",
     "test_top1": "accuracy on test, a share",
     "test_loss": "cross entropy on test, nats",
     "test_top5": "top-5 accuracy on test, where the set has 20 classes or more",
     "test_calibration_error": "expected calibration error on test, a share",
     "test_worst_class": "accuracy of the worst class on test",
     "test_class_spread": "standard deviation of the accuracy over classes on test",
+    "test_corrupted": "accuracy on corrupted test images, mean of 15 corruptions x 5",
     "epochs": "epochs of all stages of the trial's path, as configured",
     "examples": "training examples seen along the path",
     "test_images": "images in test, which accuracies on test are shares of",
@@ -82,7 +84,9 @@ REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
 SCORES = ("val_top1", "test_top1")
 CLASS_METRICS = ("worst_class", "class_spread")
 """Metrics that follow from the bits per example and the labels."""
-FURTHER_SCORES = ("top5", "calibration_error", *CLASS_METRICS)
+EVALUATED = {"corrupted": "corruptions"}
+"""Metrics of evaluations that `harness.evaluate` makes, and what is evaluated on for each."""
+FURTHER_SCORES = ("top5", "calibration_error", *CLASS_METRICS, *EVALUATED)
 """Metrics that results of older versions lack."""
 FURTHER_COLUMNS = tuple(f"{side}_{name}" for name in FURTHER_SCORES for side in ("val", "test"))
 COUNTS = (
@@ -158,6 +162,15 @@ METRICS = {
         100.0,
         1,
         "Standard deviations of the accuracy over classes in percent",
+        "%",
+        "points",
+    ),
+    "corrupted": Metric(
+        "corrupted",
+        1,
+        100.0,
+        1,
+        "Accuracies on corrupted images in percent, mean of corruptions and severities",
         "%",
         "points",
     ),

@@ -21,6 +21,7 @@ from harness.run_schema import RunConfig
 from harness.schema import StageConfig
 from harness.states import StageState, trial_state
 from harness.store import provenance
+from harness.store.evaluations import FOLDER, read_evaluation
 from harness.store.identity import digest
 from harness.store.records import Number, Record, check, check_seal, read_json
 from harness.store.store import COUNTS, SCORES, Store, gpu_seconds
@@ -28,6 +29,8 @@ from harness.sweep import cost
 from harness.sweep.axes import LONG
 from harness.sweep.grid import Trial
 from harness.sweep.plan import Plan, without_trunk
+from harness.sweep.targets import SCORES as TARGET_SCORES
+from harness.sweep.targets import find_target
 
 OLD_DIFFICULTY_KEYS = (
     "teacher", "dataset", "images", "draws", "split_hash", "policy", "clean", "ops", "policies",
@@ -228,6 +231,7 @@ def _row(
     for split in ("val", "test"):
         for score in SCORES:
             row[f"{split}_{score}"] = (last.get(split) or {}).get(score)
+    row |= _evaluations(store, path[-1], state.name == "done")
     complete = [result for result in results if result is not None]
     is_complete = len(complete) == len(path)
     row["epochs"] = planned["epochs"]
@@ -244,6 +248,22 @@ def _row(
         row[column] = provenance.recorded(last_record, column)
     row["flags"] = ";".join(_flags(records))
     return row, last_record
+
+
+def _evaluations(store: Store, stage: str, is_done: bool) -> dict[str, float | None]:
+    """Return the accuracies of a stage on each target; None where it was not evaluated."""
+    scores: dict[str, float | None] = {}
+    has_any = is_done and (store.folder(stage) / FOLDER).is_dir()
+    for name, score in TARGET_SCORES.items():
+        record = None
+        if has_any:  # a target's id needs SciPy, which most sweeps do not
+            try:
+                record = read_evaluation(store, stage, find_target(name).id)
+            except Damaged as error:
+                print(f"warning: {error}: run harness.evaluate again", file=sys.stderr)
+        for side in ("val", "test"):
+            scores[f"{side}_{score}"] = None if record is None else record[side]["top1"]
+    return scores
 
 
 def _continued(store: Store, result: Mapping[str, Any]) -> list[str]:

@@ -1,15 +1,19 @@
 """The scores of a result: each against its definition, from the logits of the same network."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from harness.files import atomic_write
+from harness.run_schema import RunConfig
 from harness.statistics import calibration_error
 from harness.store.correct import bits_of, counts_of, packed, read
+from harness.sweep.targets import find_target
 from harness.train import evaluate as evaluation
+from harness.train import train_gang
 
 
 @pytest.fixture
@@ -76,3 +80,33 @@ def test_bits_and_class_counts_come_back_from_their_file(trained, tmp_path):
     assert (
         counts_of(read(tmp_path / "correct.npz", hashlib.sha256(old).hexdigest()), "test") is None
     )
+
+
+def train_with_targets(stages, config, stop=lambda: False):
+    member = replace(stages.member(config), targets=("corruptions",))
+    (outcome,) = train_gang([member], RunConfig(engine="ddp"), stages.world, stop, lambda: None)
+    return outcome
+
+
+def test_a_stage_with_a_target_has_the_same_result_and_an_evaluation(stages, others):
+    config = stages.toy()
+    outcome = train_with_targets(stages, config)
+    (plain,) = others.train(config)
+    assert stages.record(config, outcome) == others.record(config, plain)
+    target = find_target("corruptions")
+    assert outcome.evaluations.keys() == {target.id}
+    record = outcome.evaluations[target.id].record
+    assert record["images"] == (100 + 60) * target.copies
+    assert record["test"]["top1"] < outcome.result["test"]["top1"]
+
+
+def test_a_stop_leaves_the_evaluation_out_and_keeps_the_result(stages):
+    calls = []
+
+    def stop():
+        calls.append(len(calls))
+        return len(calls) > 12 + 20  # the steps, and some corruptions
+
+    outcome = train_with_targets(stages, stages.toy(), stop)
+    assert (outcome.status, outcome.evaluations) == ("done", {})
+    assert len(calls) == 12 + 21

@@ -67,7 +67,8 @@ def read_request(args: Sequence[str], options: Mapping[str, Option]) -> Request:
         output_folder(values["out"])
     keys = keys_in(values["where"], values.get("by"))
     metric = METRICS[values.get("metric", "top1")]
-    rows = load(overrides, values["rows"], options, keys, metric.name in CLASS_METRICS)
+    needs_classes = metric.name in CLASS_METRICS or bool(values.get("targets"))
+    rows = load(overrides, values["rows"], options, keys, needs_classes)
     frame = selected(rows, values["where"])
     by = values.get("by")
     return Request(frame, by and [column_of(frame, n) for n in by], metric, values, overrides)

@@ -82,8 +82,8 @@ def load(
 
     if cluster is not None:
         cluster = _without_words(cluster, [key.path for key in composed.chosen if key.text])
-    settle = read_settle(composed.config, grid, mistakes)
     evaluate = read_evaluate(composed.config.get("evaluate"), mistakes)
+    settle = read_settle(composed.config, grid, evaluate, mistakes)
     launch = None
     if run is not None and cluster is not None:
         launch = Launch(grid, run, cluster, store, values, config, settle, evaluate)

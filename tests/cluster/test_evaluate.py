@@ -170,6 +170,45 @@ def test_other_weights_than_those_of_the_result_are_refused(afterwards):
         evaluate.main(words)
 
 
+SETTLES = """# A size that settles by its accuracy on corrupted images.
+defaults:
+  - override /dataset: digits
+  - override /model: cifar_resnet
+  - override /recipe: quick
+model: {depth: 8, width: 0.25}
+dataset: {train_size: 256, validation_size: 60, test_size: 40}
+recipe: {epochs: 2, batch_size: 32}
+run: {engine: ddp, gang: 4}
+evaluate: [corruptions]
+axes: {magnitude: [none, 0.3, 0.6], seed: [0, 1]}
+settle: {within: 5, seeds: [1, 2], metric: corrupted}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sweep_settles_by_corrupted_images_and_waits_for_missing_evaluations(tmp_path):
+    grid = tmp_path / "settles.yaml"
+    grid.write_text(SETTLES)
+    words = [f"grid={grid}", f"store={tmp_path / 'store'}"]
+    run("harness.launch", *words)
+    sizes = json.loads(run("harness.status", *words, "format=json"))["settle"]["sizes"]
+    assert [size["is_settled"] for size in sizes] == [True]
+    records = sorted((tmp_path / "store").rglob(f"{TARGET.id}.json"))
+    means = {}
+    for path in records:
+        config = json.loads((path.parents[1] / "config.json").read_text())
+        top1 = json.loads(path.read_text())["val"]["top1"]
+        means.setdefault(config["augment"]["policy"], []).append(top1)
+    assert len(means) == 3
+    records[0].unlink()
+    printed = run("harness.launch", *words)
+    assert "settle.metric=corrupted: 1 finished results lack it" in printed
+    run("harness.evaluate", *words)
+    again = json.loads(run("harness.status", *words, "format=json"))["settle"]["sizes"]
+    assert again == sizes
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
-BENCHMARKS := $(patsubst %,benchmarks/%.py,plan startup submit augment gang loader train sweep)
+BENCHMARKS := $(patsubst %,benchmarks/%.py,plan startup submit augment gang loader train sweep corrupt)
 
 # With this variable, each job of a sweep and each test would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE

@@ -15,8 +15,10 @@ import pandas as pd
 
 from analysis.columns import (
     AXES,
+    CLASS_METRICS,
     COLUMNS,
     COUNTS,
+    EVALUATED,
     NONE,
     RESULTS,
     TOP1,
@@ -201,12 +203,14 @@ def cells_per_size(
     scores = [f"val_{metric.name}", f"test_{metric.name}"]
     for name in scores:
         if name not in frame.columns:
-            raise UserError(f"metric={metric.name}: the rows have no column '{name}'")
+            raise UserError(
+                f"metric={metric.name}: the rows have no column '{name}'{_not_recorded(metric)}"
+            )
         is_usable = (frame["state"] != "done") | frame[name].abs().lt(math.inf)
         if not is_usable.all():
             raise UserError(
                 f"metric={metric.name}: {(~is_usable).sum()} rows are done and have no finite "
-                f"number in the column '{name}'"
+                f"number in the column '{name}'{_not_recorded(metric)}"
             )
     frame = mean_counts(frame, columns)
     _check_seeds(frame, columns)
@@ -231,6 +235,25 @@ def cells_per_size(
         )
         sizes.append(SizeCells(size, cells, mean(params_of[key]) if key in params_of else None))
     return sizes
+
+
+def _not_recorded(metric: Metric) -> str:
+    """Return why results may lack a metric, and the remedy, as the end of a sentence."""
+    if metric.name == "top5":
+        return "; it is recorded for sets with 20 classes or more, and not by older versions"
+    if metric.name == "calibration_error":
+        return "; not recorded: results of older versions lack it, and retry cannot add it"
+    if metric.name in CLASS_METRICS:
+        return (
+            "; not recorded: for results of older versions it is computed where the data set is "
+            "found, for example with run.data_root=PATH"
+        )
+    if metric.name in EVALUATED:
+        return (
+            "; not evaluated: run `python -m harness.evaluate grid=NAME "
+            f"on={EVALUATED[metric.name]}`"
+        )
+    return ""
 
 
 def _cell(magnitude: float | str, runs: Sequence[Run]) -> Cell:

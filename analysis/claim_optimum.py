@@ -181,17 +181,29 @@ def optimum_drifts(direction: int) -> Test:
             return [effect_of(NO_ESTIMATE, cells, compared)]
         values = list(dict.fromkeys(size.value for size in sizes))
         draws = [values.index(size.value) for size in sizes]
-        moved = drift([size.log for size in sizes], [size.rank for size in sizes], draws)
-        low, high = sorted((direction * moved.low, direction * moved.high))
-        estimate = Estimate(
-            direction * moved.at, low, high,
-            p=max(1 - max(moved.rises, moved.falls), 1 / DRAWS),  # if all draws agree: below this
-            error=(high - low) / (2 * NORMAL_QUANTILE),  # only for `detectable`
-            freedom=math.inf,
-        )  # fmt: skip
+        logs, ranks = [size.log for size in sizes], [size.rank for size in sizes]
+        estimate = drift_estimate(logs, ranks, draws, direction)
         return [effect_of(estimate, cells, compared)]
 
     return test
+
+
+def drift_estimate(
+    logs: Sequence[Evidence], ranks: Sequence[float], draws: Sequence[int], direction: int
+) -> Estimate:
+    """Return the drift of optima over `ranks` (`harness.statistics.drift`) as an estimate.
+
+    The effect is positive in the `direction` 1 (rises) or -1 (falls). p is the probability that the
+    true drift is 0 or has the other sign.
+    """
+    moved = drift(logs, ranks, draws)
+    low, high = sorted((direction * moved.low, direction * moved.high))
+    return Estimate(
+        direction * moved.at, low, high,
+        p=max(1 - max(moved.rises, moved.falls), 1 / DRAWS),  # if all draws agree: below this
+        error=(high - low) / (2 * NORMAL_QUANTILE),  # only for `detectable`
+        freedom=math.inf,
+    )  # fmt: skip
 
 
 def _sizes(stratum: Mapping[Any, list[Cell]], metric: Metric) -> list[Size]:

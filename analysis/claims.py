@@ -20,6 +20,7 @@ from analysis.claim_difficulty import C1
 from analysis.claim_optimum import A1, A2, L
 from analysis.claim_strength import B1
 from analysis.claim_surplus import B2
+from analysis.claim_target import NEEDED, R
 from analysis.columns import TOP1, Metric
 from analysis.commands import TABLE_OPTIONS, read_request, show, with_label
 from analysis.provenance import setting, warnings
@@ -39,7 +40,7 @@ from harness.errors import command
 from harness.statistics import ALPHA, NO_ESTIMATE, Estimate, detectable, holm
 
 OPTIONS = {**TABLE_OPTIONS, "unequal_budgets": Option(bool, default=False)}
-CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B1, B2, C1, C2, C3, L)}
+CLAIMS = {claim.name: claim for claim in (A1, A2, A3, B1, B2, C1, C2, C3, L, R)}
 NUMBERS = {
     "effect": ("effect", "effect_low", "effect_high"),
     "trials": ("done", "trials"),
@@ -53,6 +54,9 @@ DRIFT = (
 NOTES = {
     ("A1", "A2"): DRIFT.format(step="size"),
     ("L",): DRIFT.format(step="length of training"),
+    ("R",): "how far the best magnitude on corrupted validation images lies above that on clean "
+    "ones, mean over sizes, on the scale of magnitudes (none is 0), with its 95 % interval; p is "
+    "the probability that it does not lie above.",
     ("A3", "C2", "C3"): "exploratory. The best arms, chosen on validation, are compared on test; "
     "the interval and p allow for that choice. Control: p uncorrected.",
     ("B1",): "the lesser of the two changes; both must hold.",
@@ -68,7 +72,7 @@ NOTES = {
 class ClaimResult:
     """A claim's test on one group of rows. A positive effect is in the predicted direction."""
 
-    claim: str  # A1 ... L
+    claim: str  # A1 ... R
     group: str  # "dataset cifar10, family cifar_resnet"; empty for all rows
     verdict: str  # supported, contradicted, undecided, control, not tested
     effect: Effect | None = None
@@ -93,11 +97,14 @@ def claims(
 ) -> list[ClaimResult]:
     """Return the verdicts of all claims, or of `names`; one per group (data set, family, ...).
 
+    By default R is left out where no result is evaluated on corrupted images.
+
     `by`: the columns that define a size; A1 orders sizes by the first ordered one that varies. Arms
     of unequal budgets are compared only with `unequal_budgets`.
     """
     results: list[ClaimResult] = []
-    for name in names or CLAIMS:
+    is_evaluated = NEEDED in frame.columns and bool(frame[NEEDED].notna().any())
+    for name in names or (name for name in CLAIMS if name != R.name or is_evaluated):
         tested = list(_test_groups(CLAIMS[name], frame, metric, unequal_budgets, by))
         effects = [result.effect for result in tested]
         adjusted = holm([e.p if e and not e.is_control else math.nan for e in effects])

@@ -46,8 +46,18 @@ COLUMNS = {
     "macs_nonzero": "multiply-adds for one image of the remaining weights (theoretical)",
     "val_top1": "accuracy on validation, a share",
     "val_loss": "cross entropy on validation, nats",
+    "val_top5": "top-5 accuracy on validation, where the set has 20 classes or more",
+    "val_calibration_error": "expected calibration error on validation, a share",
+    "val_worst_class": "accuracy of the worst class on validation",
+    "val_class_spread": "standard deviation of the accuracy over classes on validation",
+    "val_corrupted": "accuracy on corrupted validation images, mean of 15 corruptions x 5",
     "test_top1": "accuracy on test, a share",
     "test_loss": "cross entropy on test, nats",
+    "test_top5": "top-5 accuracy on test, where the set has 20 classes or more",
+    "test_calibration_error": "expected calibration error on test, a share",
+    "test_worst_class": "accuracy of the worst class on test",
+    "test_class_spread": "standard deviation of the accuracy over classes on test",
+    "test_corrupted": "accuracy on corrupted test images, mean of 15 corruptions x 5",
     "epochs": "epochs of all stages of the trial's path, as configured",
     "examples": "training examples seen along the path",
     "test_images": "images in test, which accuracies on test are shares of",
@@ -72,6 +82,13 @@ TEXT = (
 """Columns that are read from CSV as text, even where they look like numbers."""
 REQUIRED = ("state", "magnitude", "seed", "val_top1", "test_top1")
 SCORES = ("val_top1", "test_top1")
+CLASS_METRICS = ("worst_class", "class_spread")
+"""Metrics that follow from the bits per example and the labels."""
+EVALUATED = {"corrupted": "corruptions"}
+"""Metrics of evaluations that `harness.evaluate` makes, and what is evaluated on for each."""
+FURTHER_SCORES = ("top5", "calibration_error", *CLASS_METRICS, *EVALUATED)
+"""Metrics that results of older versions lack."""
+FURTHER_COLUMNS = tuple(f"{side}_{name}" for name in FURTHER_SCORES for side in ("val", "test"))
 COUNTS = (
     "params_total", "params_nonzero", "params_prunable", "macs_dense", "macs_nonzero", "epochs",
     "examples", "test_images", "train_macs", "gpu_seconds", "estimated_seconds",
@@ -88,6 +105,7 @@ class Range(NamedTuple):
 
 RANGES = {
     **dict.fromkeys(SCORES, Range(1, "both", "outside [0, 1]; accuracies are shares")),
+    **dict.fromkeys(FURTHER_COLUMNS, Range(1, "both", "outside [0, 1]; it is a share")),
     **dict.fromkeys(("sparsity", "dense_long"), Range(1, "left", "outside [0, 1); it is a share")),
     "sparsity_achieved": Range(1, "both", "outside [0, 1]; it is a share"),
     **dict.fromkeys(COUNTS, Range(math.inf, "left", "not a count")),
@@ -97,8 +115,8 @@ RANGES = {
 }
 """The columns of numbers."""
 RESULTS = (
-    *SCORES, "val_loss", "test_loss", "params_nonzero", "macs_nonzero", "sparsity_achieved",
-    "gpu_seconds", "estimated_seconds", "why",
+    *SCORES, "val_loss", "test_loss", *FURTHER_COLUMNS, "params_nonzero", "macs_nonzero",
+    "sparsity_achieved", "gpu_seconds", "estimated_seconds", "why",
 )  # fmt: skip
 """Columns in which trials of one config may differ."""
 HEADERS = {
@@ -133,6 +151,31 @@ class Metric:
 METRICS = {
     "top1": Metric("top1", 1, 100.0, 1, "Top-1 accuracies in percent", "%", "points"),
     "loss": Metric("loss", -1, 1.0, 3, "Cross entropies in nats", "nats", "nats"),
+    "top5": Metric("top5", 1, 100.0, 1, "Top-5 accuracies in percent", "%", "points"),
+    "calibration_error": Metric(
+        "calibration_error", -1, 100.0, 1, "Expected calibration errors in percent", "%", "points"
+    ),
+    "worst_class": Metric(
+        "worst_class", 1, 100.0, 1, "Accuracies of the worst class in percent", "%", "points"
+    ),
+    "class_spread": Metric(
+        "class_spread",
+        -1,
+        100.0,
+        1,
+        "Standard deviations of the accuracy over classes in percent",
+        "%",
+        "points",
+    ),
+    "corrupted": Metric(
+        "corrupted",
+        1,
+        100.0,
+        1,
+        "Accuracies on corrupted images in percent, mean of corruptions and severities",
+        "%",
+        "points",
+    ),
 }
 TOP1 = METRICS["top1"]
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import rows_file
 from analysis.checks import check
-from analysis.columns import METRICS, SCORES, Metric, values_of
+from analysis.columns import CLASS_METRICS, METRICS, SCORES, Metric, values_of
 from analysis.latex import latex
 from analysis.render import Table, csv, format_value, html, markdown, screen
 from harness.arguments import Option, split_list, split_options
@@ -66,9 +66,11 @@ def read_request(args: Sequence[str], options: Mapping[str, Option]) -> Request:
     if values.get("out"):
         output_folder(values["out"])
     keys = keys_in(values["where"], values.get("by"))
-    frame = selected(load(overrides, values["rows"], options, keys), values["where"])
-    by = values.get("by")
     metric = METRICS[values.get("metric", "top1")]
+    needs_classes = metric.name in CLASS_METRICS or bool(values.get("targets"))
+    rows = load(overrides, values["rows"], options, keys, needs_classes)
+    frame = selected(rows, values["where"])
+    by = values.get("by")
     return Request(frame, by and [column_of(frame, n) for n in by], metric, values, overrides)
 
 
@@ -125,11 +127,13 @@ def load(
     files: Sequence[str | Path] | None = None,
     options: Mapping[str, Option] = ROW_OPTIONS,
     keys: Sequence[str] = (),
+    needs_classes: bool = False,
 ) -> pd.DataFrame:
     """Return the checked rows of files or, without files, of the sweeps that `grid=A,B` names.
 
     `options` are those of the command, which a misspelt word is compared with. Rows of a sweep
-    also have the values of the `keys` of its config, which the grid may fix.
+    also have the values of the `keys` of its config, which the grid may fix. With `needs_classes`
+    the worst class and the spread over classes are computed for results that lack them.
     """
     if files is not None:
         paths = {str(name): user_path(str(name), "rows") for name in files}
@@ -140,7 +144,7 @@ def load(
     others = [arg for arg in overrides if not arg.startswith("grid=")]
     frames = {}
     for grid in grids:
-        rows = rows_of_grid([f"grid={grid}", *others], options, keys)
+        rows = rows_of_grid([f"grid={grid}", *others], options, keys, needs_classes)
         frames[grid] = check(pd.DataFrame(rows), f"grid {grid}")
     return together(frames)
 

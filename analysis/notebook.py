@@ -24,6 +24,7 @@ from analysis.provenance import setting, warnings
 from analysis.render import Table
 from analysis.report import write_report
 from analysis.table import best_table, numbers
+from analysis.targets import targets_table
 from harness.arguments import split_list
 from harness.errors import UserError, nearest
 
@@ -68,8 +69,8 @@ def best(
     """Return the best magnitude for each size: chosen on validation, reported on test.
 
     `by` names the columns that define a size (`"width,sparsity"`), `where` selects rows (`"width <
-    1"`), `metric` is `top1` or `loss`. Accuracies are shares; a column `..._half` is the half-width
-    of a 95 % interval; unknown values are NaN.
+    1"`), `metric` is a name such as `top1`, `loss` or `corrupted` (docs/evaluation.md). Accuracies
+    are shares; a column `..._half` is the half-width of a 95 % interval; unknown values are NaN.
     """
     frame, names = _selection(frame, by, where)
     chosen = _metric(metric)
@@ -85,17 +86,22 @@ def table(
     where: str | None = None,
     columns: Columns | None = None,
     label: str | None = None,
+    targets: bool = False,
 ) -> Table:
     """Return the table of the best magnitude, which a notebook displays.
 
     `by`, `metric` and `where` are those of `best`; `columns` (`"best,test,seeds"`) chooses columns,
     `label` is that of LaTeX. `analysis.commands.show(table, "latex")` gives it as a text in the
-    formats of the commands, and its method `frame()` as numbers.
+    formats of the commands, and its method `frame()` as numbers. `targets` shows the best magnitude
+    for clean images, the worst class and corrupted images, whatever the `metric`.
     """
     frame, names = _selection(frame, by, where)
-    chosen = _metric(metric)
+    chosen, notes = _metric(metric), warnings(frame, names)
+    if targets:
+        made = targets_table(frame, names, notes, setting(frame), _names(columns))
+        return with_label(made, frame, label)
     results = best_per_size(frame, names, chosen)
-    made = best_table(results, warnings(frame, names), chosen, setting(frame), _names(columns))
+    made = best_table(results, notes, chosen, setting(frame), _names(columns))
     return with_label(made, frame, label)
 
 

@@ -19,7 +19,7 @@ OPTIONS = {"rows": ROW_OPTIONS["rows"], "where": ROW_OPTIONS["where"], "out": Op
 
 def usage() -> str:
     """Return the help text: the command and every column."""
-    columns = [f"  {name:<17} {meaning}" for name, meaning in COLUMNS.items()]
+    columns = [f"  {name:<22} {meaning}" for name, meaning in COLUMNS.items()]
     return "\n".join([str(__doc__), *columns])
 
 

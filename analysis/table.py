@@ -5,6 +5,7 @@ python -m analysis.table grid=quickstart format=latex        # also markdown, cs
 python -m analysis.table rows=rows.csv by=width where="sparsity == 0" metric=loss
 python -m analysis.table grid=quickstart columns=best,val,test,seeds label=tab:quick format=latex
 python -m analysis.table grid=quickstart out=out/quickstart  # table.tex, .csv, rows.csv, the figure
+python -m analysis.table grid=quickstart targets=true        # clean, worst class, corrupted
 
 columns= chooses from params, epochs, examples, best, ties, open, ruled_out, optimum, val, test,
 sampling, gain, seeds, incomplete and differs_in. By default val, sampling and columns without
@@ -37,12 +38,13 @@ from analysis.render import (
     in_unit,
     requested,
 )
+from analysis.targets import targets_table
 from harness.arguments import Option
-from harness.errors import command
+from harness.errors import UserError, command
 from harness.files import atomic_write, make_folder
 from harness.statistics import NORMAL_QUANTILE, Optimum
 
-OPTIONS = {**TABLE_OPTIONS, "out": Option()}
+OPTIONS = {**TABLE_OPTIONS, "out": Option(), "targets": Option(bool, default=False)}
 NO_OPTIMUM = Optimum(math.nan, math.nan, math.nan, (math.nan, math.nan))
 NO_RANGE = (math.nan, math.nan)
 
@@ -304,8 +306,16 @@ def main(args: list[str]) -> int:
     """Print the table; with `out`, also write it with its rows and figure into that folder."""
     request = read_request(args, OPTIONS)
     frame, metric, options = request.frame, request.metric, request.options
-    results = best_per_size(frame, request.by, metric)
     notes = warnings(frame, request.by)
+    if options["targets"]:
+        if metric is not TOP1 or options["out"] is not None:
+            raise UserError(
+                "targets=true shows every target on the screen: leave metric=, out= out"
+            )
+        table = targets_table(frame, request.by, notes, setting(frame), options["columns"])
+        print(show(with_label(table, frame, options["label"]), options["format"]))
+        return 0
+    results = best_per_size(frame, request.by, metric)
     table = best_table(results, notes, metric, setting(frame), options["columns"])
     table = with_label(table, frame, options["label"])
     print(show(table, options["format"]))

@@ -65,6 +65,10 @@ def page() -> str:
     parts += _section("Keys of a run: how a stage is executed", RunConfig, "run.")
     parts += _section("Keys of a cluster: where jobs run", ClusterConfig, "cluster.")
     parts.append(
+        "`evaluate` lists what networks are evaluated on when their training ends: "
+        "[evaluation.md](evaluation.md).\n"
+    )
+    parts.append(
         "`store` is the folder of finished stages. `axes`, `zip`, `also` and `exclude` say which "
         "trials a grid has: [grids.md](grids.md).\n"
     )

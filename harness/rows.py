@@ -17,9 +17,11 @@ from harness.augment.spaces import find_space
 from harness.cluster import read_settlement, read_states, value_of
 from harness.data.catalog import CATALOG
 from harness.files import Damaged
+from harness.run_schema import RunConfig
 from harness.schema import StageConfig
 from harness.states import StageState, trial_state
 from harness.store import provenance
+from harness.store.evaluations import FOLDER, read_evaluation
 from harness.store.identity import digest
 from harness.store.records import Number, Record, check, check_seal, read_json
 from harness.store.store import COUNTS, SCORES, Store, gpu_seconds
@@ -27,6 +29,8 @@ from harness.sweep import cost
 from harness.sweep.axes import LONG
 from harness.sweep.grid import Trial
 from harness.sweep.plan import Plan, without_trunk
+from harness.sweep.targets import SCORES as TARGET_SCORES
+from harness.sweep.targets import find_target
 
 OLD_DIFFICULTY_KEYS = (
     "teacher", "dataset", "images", "draws", "split_hash", "policy", "clean", "ops", "policies",
@@ -47,12 +51,16 @@ class _Difficulty(Record):
 
 
 def rows_of_grid(
-    args: list[str], options: Mapping[str, Option] | None = None, keys: Collection[str] = ()
+    args: list[str],
+    options: Mapping[str, Option] | None = None,
+    keys: Collection[str] = (),
+    needs_classes: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the rows of the grid and the store that the arguments of a command name.
 
     `options` are those that the command has read itself; misspelt words are compared with them.
-    `keys` are as in `rows`.
+    `keys` are as in `rows`. With `needs_classes`, the scores of classes are computed for results
+    that lack them, if the data set is found; a note says why not.
     """
     from harness.config import load
     from harness.sweep.plan import make_plan
@@ -64,7 +72,40 @@ def rows_of_grid(
     states, _ = read_states(store, plan.stages, must_answer=False)
     settlement = read_settlement(launch, plan, states)
     ruled_out = settlement.ruled_out if settlement else frozenset[str]()
-    return rows(launch.grid.name, plan, store, states, keys, ruled_out)
+    table = rows(launch.grid.name, plan, store, states, keys, ruled_out)
+    if needs_classes:
+        _add_class_scores(table, plan, store, states, launch.run)
+    return table
+
+
+def _add_class_scores(
+    table: Sequence[dict[str, Any]],
+    plan: Plan,
+    store: Store,
+    states: Mapping[str, StageState],
+    run: RunConfig,
+) -> None:
+    """Add the worst class and the spread over classes to the rows of results that lack them."""
+    from harness.data.classes import class_counts
+
+    problems = []
+    for row in table:
+        result = states[row["stage"]].result
+        if row["state"] != "done" or row["val_worst_class"] is not None or result is None:
+            continue
+        config = plan.stages[row["stage"]].dataset
+        counts = class_counts(store, row["stage"], result, config, run.data_root, run.loader)
+        if isinstance(counts, str):
+            problems.append(counts)
+            continue
+        for side, of_side in counts.items():
+            row |= {f"{side}_worst_class": of_side.worst, f"{side}_class_spread": of_side.spread}
+    if problems:
+        print(
+            f"warning: the accuracy per class of {len(problems)} results is not known: "
+            f"{problems[0]}",
+            file=sys.stderr,
+        )
 
 
 def rows(
@@ -190,6 +231,7 @@ def _row(
     for split in ("val", "test"):
         for score in SCORES:
             row[f"{split}_{score}"] = (last.get(split) or {}).get(score)
+    row |= _evaluations(store, path[-1], state.name == "done")
     complete = [result for result in results if result is not None]
     is_complete = len(complete) == len(path)
     row["epochs"] = planned["epochs"]
@@ -206,6 +248,22 @@ def _row(
         row[column] = provenance.recorded(last_record, column)
     row["flags"] = ";".join(_flags(records))
     return row, last_record
+
+
+def _evaluations(store: Store, stage: str, is_done: bool) -> dict[str, float | None]:
+    """Return the accuracies of a stage on each target; None where it was not evaluated."""
+    scores: dict[str, float | None] = {}
+    has_any = is_done and (store.folder(stage) / FOLDER).is_dir()
+    for name, score in TARGET_SCORES.items():
+        record = None
+        if has_any:  # a target's id needs SciPy, which most sweeps do not
+            try:
+                record = read_evaluation(store, stage, find_target(name).id)
+            except Damaged as error:
+                print(f"warning: {error}: run harness.evaluate again", file=sys.stderr)
+        for side in ("val", "test"):
+            scores[f"{side}_{score}"] = None if record is None else record[side]["top1"]
+    return scores
 
 
 def _continued(store: Store, result: Mapping[str, Any]) -> list[str]:

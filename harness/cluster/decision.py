@@ -187,6 +187,7 @@ def _as_dict(launch: Launch) -> dict[str, Any]:
         "options": {key: launch.options.get(key) for key in ("where", "budget")},
         "resolved": dict(launch.resolved),
         "settle": None if settle is None else settle.model_dump(mode="json"),
+        "evaluate": list(launch.evaluate),
     }
 
 
@@ -205,4 +206,5 @@ def _from_dict(content: Mapping[str, Any]) -> Launch:
         {**content["options"], "retry": None, "dry_run": False},
         content["resolved"],
         SettleConfig.model_validate(content["settle"], strict=False),
+        tuple(content.get("evaluate", ())),  # absent from files of older versions
     )

@@ -105,7 +105,8 @@ def submit(
     )
     if not groups:
         return Submitted()
-    submitter = Submitter(store, launch.grid.name, plan.stages, Work(), lock.heartbeat)
+    targets = launch.targets_of(plan, ready)
+    submitter = Submitter(store, launch.grid.name, plan.stages, Work(), lock.heartbeat, targets)
     submitted = submitter.submit(groups)
     if stuck := {job for job, _ in scheduler.stuck.values()}:
         slurm.cancel(list(stuck))

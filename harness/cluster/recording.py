@@ -11,9 +11,10 @@ from harness.cluster import failure, slurm
 from harness.cluster.submission import JobContext, Submission, trip_breaker
 from harness.files import CannotWrite, atomic_write
 from harness.store.claims import Claim
+from harness.store.correct import packed
+from harness.store.evaluations import write_evaluation
 from harness.store.store import Store
 from harness.train import Outcome, checkpoint
-from harness.train.evaluate import packed
 
 OTHER_RANK_SECONDS = 0.5
 LIMIT_MARGIN_SECONDS = 60.0  # SLURM may send the signal of a time limit so many seconds early
@@ -27,8 +28,11 @@ def write_result(context: JobContext, outcome: Outcome, claim: Claim) -> None:
     stage, store = outcome.stage_id, context.store
     folder = store.folder(stage)
     if outcome.correct is not None:
-        atomic_write(folder / "correct.npz", packed(outcome.correct))
+        atomic_write(folder / "correct.npz", packed(outcome.correct, outcome.classes))
     store.finish(stage, claim, {"status": outcome.status, **(outcome.result or {})})
+    for evaluation, evaluated in outcome.evaluations.items():
+        record = {**evaluated.record, "weights_sha256": (outcome.result or {})["weights_sha256"]}
+        write_evaluation(store, stage, evaluation, record, evaluated.bits)
     configs = context.submission.stages.values()
     parents = {config.parent for config in configs}
     continued = {config.continues.stage for config in configs if config.continues is not None}

@@ -74,8 +74,10 @@ class Submitter:
         stages: Mapping[str, StageConfig],
         work: Callable[..., Any],
         heartbeat: Callable[[], None],
+        targets: Mapping[str, tuple[str, ...]],
     ):
         self.store, self.sweep, self.stages, self.work = store, sweep, stages, work
+        self.targets = targets
         self.heartbeat = heartbeat
         self.arrays = 0
         self.submitted = Submitted()
@@ -124,12 +126,14 @@ class Submitter:
     def _submit_array(self, group: JobGroup, jobs: list[Job]) -> None:
         """Queue jobs with one sbatch. Raises Full, or Refused with SLURM's reason."""
         self.heartbeat()
+        stages = configs_of_job(self.stages, (stage for job in jobs for stage in stages_of(job)))
         submission = Submission(
             store=self.store.root,
             sweep=self.sweep,
             run=group.run,
             cluster=group.cluster,
-            stages=configs_of_job(self.stages, (stage for job in jobs for stage in stages_of(job))),
+            stages=stages,
+            targets={stage: self.targets[stage] for stage in stages if stage in self.targets},
             parts=jobs,
             snapshot=self.folder.code,
             plugins=self.folder.plugins,

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from submitit import JobEnvironment
 
 from harness.augment.spaces import SUFFIXES
@@ -40,6 +41,8 @@ class Submission(Frozen):
     run: RunConfig
     cluster: ClusterConfig
     stages: dict[str, StageConfig]  # parents before children
+    # by stage: what its network is evaluated on
+    targets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     parts: list[Job]
     attempts: int = 0  # runs of the jobs that this one succeeds, where requeueing is impossible
     launcher: tuple[int, str] | None = None  # pid and start time: local workers end with it

@@ -134,6 +134,7 @@ class Worker:
             config=config,
             folder=self.store.folder(stage),
             origin_folder=self.store.folder(config.origin) if config.origin else None,
+            targets=self.context.submission.targets.get(stage, ()),
         )
 
     def _record_failure(

@@ -13,6 +13,7 @@ from harness.arguments import Option
 from harness.cluster import decision, read_sweep
 from harness.cluster.selection import refuse_parts_of_sizes
 from harness.commands import launches, preflight, rounds, summary
+from harness.commands.evaluate import describe_planned
 from harness.commands.remaining import (
     RETRY,
     after_retry,
@@ -43,12 +44,14 @@ commands, each with --help
   python -m harness.logs           the logs of jobs
   python -m harness.doctor         what would keep a sweep from running, and what to do
   python -m harness.pilot          measure what each size of a grid costs
+  python -m harness.evaluate       evaluate finished networks on corrupted images
   python -m harness.difficulty     how difficult augmentations are for a trained network
   python -m harness.augment        draw images as a policy changes them
   python -m harness.data.download  fetch a data set
   python -m harness.data.write     write a data set into FFCV files, which load fast
   python -m analysis.table         the best magnitude for each size
   python -m analysis.claims        tests of the claims
+  python -m analysis.classes       the accuracy of each class
   python -m analysis.figures       curves
   python -m analysis.report        one page with tables, tests and figures
   python -m analysis.rows          one line per trial, as CSV
@@ -109,7 +112,11 @@ def main(args: list[str]) -> int:
     if not remaining and not decision.is_missing(sweep):
         part = sweep.rounds_until_now()
         print(summary.describe_nothing_left(part))
-        for line in [*rounds.describe_failures(sweep), *describe_sizes(sweep)]:
+        for line in [
+            *describe_planned(sweep, ()),
+            *rounds.describe_failures(sweep),
+            *describe_sizes(sweep),
+        ]:
             print(line)
         return 1 if any(part.states[stage].name == "failed" for stage in part.stages()) else 0
     if over_budget:

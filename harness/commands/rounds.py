@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.cluster import Sweep, decision, environment, read_again
 from harness.cluster.job_registry import CANCELLED
+from harness.cluster.settlement import describe_unjudged
 from harness.commands.remaining import check_budget, stages_to_train
 from harness.commands.settled import describe_sizes
 from harness.commands.start import STOPPED, queue_jobs, train_here
@@ -40,9 +41,12 @@ def train_rounds(sweep: Sweep, words: list[str]) -> int:
 
 
 def describe_failures(sweep: Sweep) -> list[str]:
-    """Return a sentence if failed trials keep the present round from its end."""
+    """Return a sentence if failed trials, or missing scores, keep the round from its end."""
     if sweep.settlement is None:
         return []
+    unjudged = describe_unjudged(sweep.launch, sweep.plan, sweep.states)
+    if unjudged and sweep.settlement.round:
+        return unjudged
     part = sweep.rounds_until_now()
     failed = [trial for trial in part.trials if trial["state"] == "failed"]
     if not failed:

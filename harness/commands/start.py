@@ -123,6 +123,7 @@ def train_here(sweep: Sweep, words: list[str]) -> int:
         run=on_gpus(launch.cluster, launch.run),
         cluster=launch.cluster.model_copy(update={"workers": workers}),
         stages=known,
+        targets=launch.targets_of(plan, known),
         parts=[groups],
         launcher=(os.getpid(), process_start(os.getpid())),
     )

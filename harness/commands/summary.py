@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from harness.cluster import Sweep
+from harness.commands.evaluate import describe_planned
 from harness.commands.settled import describe_bounds
 from harness.config import Launch
 from harness.states import ENDED, FINISHED, StageState, trial_state
@@ -52,6 +53,7 @@ def describe_dry_run(sweep: Sweep, remaining: Sequence[str], notes: Sequence[str
         f"  {cost.describe_sharing(plan, states, launch.store)}",
         *cost.describe_trunks(plan),
         *describe_gangs(launch, plan, remaining),
+        *[f"  {line}" for line in describe_planned(sweep, remaining)],
         *cost.describe_sizes(plan, states, remaining, launch.store),
         *[
             f"  damaged: {s.why}; launch does it again"

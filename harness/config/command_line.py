@@ -36,8 +36,9 @@ from harness.sweep.blocks import LANGUAGE
 from harness.sweep.grid import OPERATIONAL, read_grid
 from harness.sweep.mistakes import Mistakes, validate
 from harness.sweep.references import resolve
+from harness.sweep.targets import read_evaluate
 
-KEYS = (*TrialConfig.model_fields, *LANGUAGE, "settle", *OPERATIONAL)
+KEYS = (*TrialConfig.model_fields, *LANGUAGE, "settle", "evaluate", *OPERATIONAL)
 
 
 def load(
@@ -81,10 +82,11 @@ def load(
 
     if cluster is not None:
         cluster = _without_words(cluster, [key.path for key in composed.chosen if key.text])
-    settle = read_settle(composed.config, grid, mistakes)
+    evaluate = read_evaluate(composed.config.get("evaluate"), mistakes)
+    settle = read_settle(composed.config, grid, evaluate, mistakes)
     launch = None
     if run is not None and cluster is not None:
-        launch = Launch(grid, run, cluster, store, values, config, settle)
+        launch = Launch(grid, run, cluster, store, values, config, settle, evaluate)
         mistakes.extend(check_launch(launch, trains), {})
     mistakes.raise_any(f"the grid {name} has")
     assert launch is not None

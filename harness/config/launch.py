@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from harness.run_schema import RunConfig
 from harness.schema import StageConfig, TrialConfig
 from harness.sweep.grid import Grid
 from harness.sweep.jobs import resources_for
+from harness.sweep.plan import Plan
 from harness.sweep.settle import SettleConfig
 
 JobSettings = tuple[ClusterConfig, RunConfig]
@@ -29,6 +30,12 @@ class Launch:
     options: Mapping[str, Any] = field(default_factory=dict)
     resolved: Mapping[str, Any] = field(default_factory=dict)  # the composed config, plain
     settle: SettleConfig | None = None  # the rule of rounds; None: the full grid is trained
+    evaluate: tuple[str, ...] = ()  # targets that the networks of trials are evaluated on
+
+    def targets_of(self, plan: Plan, stages: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return what each of these stages is evaluated on, if it is the last one of a trial."""
+        shown = {path[-1] for path in plan.paths.values()} if self.evaluate else set()
+        return {stage: self.evaluate for stage in stages if stage in shown}
 
     def job_settings(self, config: TrialConfig | StageConfig) -> JobSettings:
         """Return profile and run settings of the jobs of a trial or of a dense stage.

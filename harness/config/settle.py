@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
+from harness.errors import nearest
 from harness.sweep.axes import LONG, axis_path
 from harness.sweep.grid import Grid
 from harness.sweep.mistakes import Mistakes
-from harness.sweep.settle import SettleConfig
+from harness.sweep.settle import Metric, SettleConfig
+from harness.sweep.targets import SCORES
 
 EXAMPLE = "{within: 0.3, seeds: [2, 10]}"
 FULL_GRID = "or train the full grid with settle=false"
 MAGNITUDE, SEED = "augment.magnitude", "seed"  # key paths; all other axes say which size it is
-SMALLEST = 0.01  # points of top-1: one image of 10,000
+SMALLEST = 0.01  # points: one image of 10,000
 
 
-def read_settle(config: Mapping[str, Any], grid: Grid, mistakes: Mistakes) -> SettleConfig | None:
+def read_settle(
+    config: Mapping[str, Any], grid: Grid, evaluate: Sequence[str], mistakes: Mistakes
+) -> SettleConfig | None:
     """Return the rule of a composed grid, or None where there is none or it is `false`.
 
-    Collects what is wrong with the rule, and with the axes for it.
+    `evaluate` are the targets that results are evaluated on when their training ends. Collects what
+    is wrong with the rule, and with the axes for it.
     """
     value = config.get("settle")
     if value is None or value is False:
@@ -33,8 +38,11 @@ def read_settle(config: Mapping[str, Any], grid: Grid, mistakes: Mistakes) -> Se
             mistakes.add_unknown_key(f"settle.{key}", str(key), list(SettleConfig.model_fields))
     within = _read_within(value, mistakes)
     seeds = _read_seeds(value, mistakes)
+    metric = _read_metric(value, evaluate, mistakes)
     _check_axes(config, grid, seeds, mistakes)
-    return None if within is None or seeds is None else SettleConfig(within=within, seeds=seeds)
+    if within is None or seeds is None or metric is None:
+        return None
+    return SettleConfig(within=within, seeds=seeds, metric=metric)
 
 
 def is_size(name: str) -> bool:
@@ -46,19 +54,40 @@ def _read_within(rule: Mapping[str, Any], mistakes: Mistakes) -> float | None:
     value = rule.get("within")
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:
         sentence = (
-            "must be the points of top-1 that make no difference, above 0 and below 100, such as "
-            f"0.3, not {value!r}"
+            "must be the points of accuracy that make no difference, above 0 and below 100, such "
+            f"as 0.3, not {value!r}"
         )
         mistakes.add("settle.within", sentence)
         return None
     if value < SMALLEST:
         sentence = (
-            f"{value:g} points of top-1 cannot be measured; the key counts points, not a share: "
+            f"{value:g} points cannot be measured; the key counts points, not a share: "
             f"write {100 * value:g}"
         )
         mistakes.add("settle.within", sentence)
         return None
     return float(value)
+
+
+def _read_metric(
+    rule: Mapping[str, Any], evaluate: Sequence[str], mistakes: Mistakes
+) -> Metric | None:
+    value = rule.get("metric", "top1")
+    valid = get_args(Metric)
+    if value not in valid:
+        sentence = f"must be one of {', '.join(valid)}, not {value!r}{nearest(str(value), valid)}"
+        mistakes.add("settle.metric", sentence)
+        return None
+    target = next((name for name, score in SCORES.items() if score == value), None)
+    if target is not None and target not in evaluate:
+        sentence = (
+            f"{value} needs results that are evaluated when their training ends: add "
+            f"evaluate: [{target}] to the grid"
+        )
+        mistakes.add("settle.metric", sentence)
+        return None
+    metric: Metric = value
+    return metric
 
 
 def _read_seeds(rule: Mapping[str, Any], mistakes: Mistakes) -> tuple[int, int] | None:

@@ -26,6 +26,7 @@ DIGEST = "sha256"
 """Key of a sealed record whose value is the SHA-256 of the canonical JSON of all other keys."""
 Count = Annotated[int, Field(ge=0, le=10**30)]
 Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=1e15)]
 
 

@@ -36,6 +36,7 @@ from harness.store.records import (
     Number,
     Record,
     Seconds,
+    Share,
     check,
     check_seal,
     misplaced,
@@ -327,8 +328,12 @@ def _is_file(path: Path) -> bool:
 
 
 class _Scores(Record):
-    top1: Annotated[float, Field(ge=0, le=1)] | None = None
+    top1: Share | None = None
     loss: Number | None = None
+    top5: Share | None = None
+    calibration_error: Share | None = None
+    worst_class: Share | None = None
+    class_spread: Share | None = None
 
 
 class _Timing(Record):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,14 +19,17 @@ from harness.schema import Magnitude
 from harness.sweep.grid import Trial
 
 NONE = "none"
+Metric = Literal["top1", "worst_class", "corrupted"]
 CELL = ("magnitude", "seed")  # axes that do not distinguish sizes
 
 
 class SettleConfig(Frozen):
     """The rule: `settle` in a grid file."""
 
-    within: Annotated[float, Field(gt=0.0, lt=100.0)]  # points of top-1 that make no difference
+    within: Annotated[float, Field(gt=0.0, lt=100.0)]  # points of `metric` that make no difference
     seeds: tuple[PositiveInt, PositiveInt]  # of a magnitude: in the first round, and at most
+    # accuracy on validation images by which magnitudes are chosen
+    metric: Metric = Field(default="top1", exclude_if=lambda metric: metric == "top1")
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,9 @@ def settle(
 ) -> Settlement:
     """Return the first round that has a trial without a result, or the end of the sweep.
 
-    `results` has the validation top-1, a share, of each finished trial by its id; None for one that
-    diverged. Results of trials that no round has chosen are not looked at. All open sizes have
-    their rounds at the same time; a size is judged by its own results.
+    `results` has the rule's metric on validation, a share, of each finished trial by its id; None
+    for one that diverged. Results of trials that no round has chosen are not looked at. All open
+    sizes have their rounds at the same time; a size is judged by its own results.
     """
     sizes = _sizes(trials, rule)
     verdicts = [_first_round(size, rule) for size in sizes]

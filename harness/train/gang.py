@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from harness.data.loader import make_loader
 from harness.data.types import Dataset, Loader
 from harness.run_schema import RunConfig
 from harness.schema import StageConfig
+from harness.statistics import ClassCounts
 from harness.train.distributed import World
 
 
@@ -30,6 +31,7 @@ class Member:
     folder: Path
     origin_folder: Path | None
     teacher_store: Path | None = None  # the store that holds the teacher; None: `store`
+    targets: tuple[str, ...] = ()  # what the network is evaluated on at the end, beside its images
 
     @property
     def store(self) -> Path:
@@ -62,14 +64,26 @@ def load_data(
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """The record of a network on a target, and its bits per example by name."""
+
+    record: dict[str, Any]
+    bits: dict[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How the training of a stage ended.
 
     `status` is "done", "diverged" or "stopped". A stopped stage has no `result`. Only a stage that
-    is done has `correct`: for each split, which examples were classified correctly, bool [N].
+    is done has `correct`: for each split, which examples were classified correctly, bool [N]; and
+    `classes`: the same counted for each class. `evaluations` has the records and bits of the
+    member's targets, by their ids; they are missing if the job was stopped meanwhile.
     """
 
     stage_id: str
     status: str
     result: dict[str, Any] | None = None
     correct: dict[str, NDArray[np.bool_]] | None = None
+    classes: dict[str, ClassCounts] | None = None
+    evaluations: Mapping[str, Evaluated] = field(default_factory=dict)

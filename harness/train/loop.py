@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,12 +22,14 @@ from harness.models.registry import find_family
 from harness.run_schema import RunConfig
 from harness.store import provenance
 from harness.sweep.plan import stream_key
+from harness.sweep.targets import find_target
 from harness.sweep.teachers import stage_config, stage_folder
 from harness.train import trackers
 from harness.train.distributed import World
-from harness.train.gang import Gang, Member, Outcome, load_data
+from harness.train.gang import Evaluated, Gang, Member, Outcome, load_data
 from harness.train.heartbeat import Heartbeat
 from harness.train.stage import Stage
+from harness.train.targets import evaluate_on
 from harness.train.teacher import Teacher
 
 
@@ -66,6 +69,7 @@ def train_gang(
             stage.overhead_seconds = (time.monotonic() - started) / len(stages)
         is_finished = _train(stages, gang, beat, should_stop)
         outcomes = [_outcome(stage, is_finished, beat) for stage in stages]
+        outcomes = _evaluate_on_targets(stages, members, outcomes, should_stop)
         if beat.lost is not None:
             raise beat.lost
         return outcomes
@@ -193,5 +197,37 @@ def _outcome(stage: Stage, is_finished: bool, beat: Heartbeat) -> Outcome:
         **stage.result(),
     }
     return Outcome(
-        stage.id, "done", result, {"validation": validation.correct, "test": test.correct}
+        stage.id,
+        "done",
+        result,
+        correct={"validation": validation.correct, "test": test.correct},
+        classes={"validation": validation.classes, "test": test.classes},
     )
+
+
+def _evaluate_on_targets(
+    stages: Sequence[Stage],
+    members: Sequence[Member],
+    outcomes: Sequence[Outcome],
+    should_stop: Callable[[], bool],
+) -> list[Outcome]:
+    """Return the outcomes of finished stages with the evaluations on their members' targets.
+
+    Once `should_stop` is true on any rank, the remaining evaluations are left out: they can be made
+    later, from the weights (`harness.evaluate`), and the results are not delayed.
+    """
+    evaluations: dict[str, dict[str, Evaluated]] = {outcome.stage_id: {} for outcome in outcomes}
+    for name in sorted({name for member in members for name in member.targets}):
+        judged = [
+            stage
+            for stage, member, outcome in zip(stages, members, outcomes, strict=True)
+            if outcome.status == "done" and name in member.targets
+        ]
+        if not judged:
+            continue
+        target = find_target(name)
+        networks = [stage.as_judged() for stage in judged]
+        evaluated = evaluate_on(target, networks, judged[0].gang, should_stop)
+        for stage, of_stage in zip(judged, evaluated or (), strict=False):
+            evaluations[stage.id][target.id] = of_stage
+    return [replace(o, evaluations=evaluations[o.stage_id]) for o in outcomes]

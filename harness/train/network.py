@@ -140,3 +140,14 @@ class Network:
             if self.surplus.reestimate:
                 self.reestimate_batch_norm(self._deployed)
         return self._deployed
+
+
+def finished_module(
+    config: StageConfig, weights: Mapping[str, torch.Tensor], num_classes: int, resolution: int
+) -> nn.Module:
+    """Return the deployed network of a finished stage with its final weights, on the CPU."""
+    module = registry.build(config.model, num_classes, seed=config.seed, resolution=resolution)
+    if config.prune is not None:
+        METHODS.get(config.prune.method).fit(module, weights)  # channels may be gone
+    module.load_state_dict(weights)
+    return module

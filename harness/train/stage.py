@@ -30,6 +30,7 @@ from harness.train.metrics import Metrics
 from harness.train.network import Network
 from harness.train.optim import learning_rate
 from harness.train.progress import Progress
+from harness.train.targets import Judged
 from harness.train.teacher import Teacher, load_teacher
 
 REESTIMATE_IMAGES = 2048  # un-augmented training images that batch norm is re-estimated on
@@ -247,6 +248,10 @@ class Stage:
         """Return the scores of the deployed network; call it after the last step only."""
         deployed = self.network.deployed()
         return evaluate(deployed, self.gang, split, self.config.recipe, self.transform)
+
+    def as_judged(self) -> Judged:
+        """Return the deployed network, to be evaluated on other images after the last step."""
+        return Judged(self.network.deployed(), self.config.recipe, self.transform)
 
     def _reestimate_batch_norm(self, module: torch.nn.Module) -> None:
         """Replace the module's batch-norm statistics by those of un-augmented training images."""

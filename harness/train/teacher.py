@@ -10,11 +10,9 @@ import torch
 from torch import nn
 
 from harness.augment.batch_transform import BatchTransform
-from harness.compress.methods import METHODS
 from harness.data.catalog import CATALOG, DatasetInfo
 from harness.errors import UserError
 from harness.files import Damaged
-from harness.models import registry
 from harness.models.counts import count
 from harness.models.registry import TIMM
 from harness.schema import DatasetConfig
@@ -22,6 +20,7 @@ from harness.store.identity import digest
 from harness.store.records import read_json
 from harness.sweep.teachers import misfit, stage_config, stage_folder
 from harness.train import checkpoint
+from harness.train.network import finished_module
 
 
 @dataclass(frozen=True)
@@ -111,15 +110,8 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
             "folder and launch its grid), copy the file again, or name another teacher."
         ) from error
     info_of_teacher = CATALOG[config.dataset.name]
-    module = registry.build(
-        config.model,
-        info.num_classes,
-        seed=config.seed,
-        resolution=config.dataset.resolution or info_of_teacher.resolution,
-    )
-    if config.prune is not None:
-        METHODS.get(config.prune.method).fit(module, weights)  # channels may be gone
-    module.load_state_dict(weights)
+    side = config.dataset.resolution or info_of_teacher.resolution
+    module = finished_module(config, weights, info.num_classes, side)
     return module, BatchTransform(mean=info_of_teacher.mean, std=info_of_teacher.std)
 
 

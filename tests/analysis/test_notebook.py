@@ -64,7 +64,7 @@ def test_files_are_read_alone_and_together(planted, tmp_path):
     with pytest.raises(UserError, match="the DataFrame cannot be used as rows"):
         rows(planted().drop(columns="seed"))
     with pytest.raises(UserError, match="did you mean 'top1'"):
-        notebook.best(planted(), metric="top5")
+        notebook.best(planted(), metric="top_1")
     with pytest.raises(UserError, match="these words mean nothing: nonsense"):
         rows(planted(), nonsense=1)
 

@@ -87,6 +87,7 @@ TABLE = {
         "Stage._end_of_continued": DAMAGE,
     },
     "train/step_timing.py": {"measure_steps_in_new_process": COMMAND},
+    "train/targets.py": {"load_judged": DAMAGE},
     "train/teacher.py": {"load_teacher": "teacher", "_from_stage": DAMAGE, "_from_timm": PEERS},
     "train/trackers.py": {"Tracker.__init__": "tracker"},
     "data/beton.py": {"_check_file": FILES, "beton_splits": FILES, "_cut": FILES},

@@ -2,9 +2,11 @@
 
 import pytest
 
+from harness.cluster.settlement import decision_name
 from harness.commands import launch
 from harness.config import load
 from harness.errors import UserError
+from harness.sweep.plan import make_plan
 
 GRID = """defaults: [{override /dataset: digits}, {override /recipe: quick}]
 model: {family: cifar_resnet, depth: 8}
@@ -37,6 +39,29 @@ def test_a_rule_is_read_and_can_be_changed_or_left_out_on_the_command_line(writt
     assert added.settle.seeds == (1, 2)
 
 
+def test_the_metric_of_a_rule_is_read_and_top1_changes_nothing(written):
+    words = written(AXES + RULE)
+    assert load(words).settle.metric == "top1"
+    worst = load([*words, "settle.metric=worst_class"])
+    assert worst.settle.metric == "worst_class"
+    corrupted = load([*words, "settle.metric=corrupted", "evaluate=[corruptions]"])
+    assert corrupted.settle.metric == "corrupted"
+    names = [decision_name(launch, make_plan(launch.grid)) for launch in (load(words), worst)]
+    assert len(set(names)) == 2  # decisions on different metrics are different jobs
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        ("metric: corupted", "settle.metric: must be one of .*did you mean 'corrupted'"),
+        ("metric: corrupted", r"settle.metric: corrupted needs .* evaluate: \[corruptions\]"),
+    ],
+)
+def test_a_metric_that_results_will_not_have_is_refused(written, rule, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load(written(AXES + RULE.replace("}", f", {rule}}}")))
+
+
 AXIS_ONLY = "axes: {width: [0.25, 0.5]}\n"
 ZIPPED = "axes: {seed: [0, 1, 2]}\nzip: [{magnitude: [none, 0.5], lr: [0.1, 0.2]}]\n"
 ALSO = AXES + "also: [{set: {compress.dense_long: 0.5}, axes: {magnitude: [none]}}]\n"
@@ -49,20 +74,20 @@ ALSO = AXES + "also: [{set: {compress.dense_long: 0.5}, axes: {magnitude: [none]
         (
             AXES + "settle: {within: small, seeds: [3, 2]}\n",
             [
-                "settle.within: must be the points of top-1 that make no difference",
+                "settle.within: must be the points of accuracy that make no difference",
                 "settle.seeds: the first 3 seeds are more than the most, 2: write [2, 3]",
             ],
         ),
         (
             AXES + "settle: {within: 0.003, seeds: [2, 3]}\n",
-            ["settle.within: 0.003 points of top-1 cannot be measured", "write 0.3"],
+            ["settle.within: 0.003 points cannot be measured", "write 0.3"],
         ),
         (AXES + "settle: {within: 100, seeds: [2, 3]}\n", ["above 0 and below 100"]),
         (
             AXES + "settle: {withn: 0.3, seeds: 2}\n",
             [
                 "settle.withn: no such key 'withn' (did you mean 'within'?)",
-                "settle.within: must be the points of top-1",
+                "settle.within: must be the points of accuracy",
                 "settle.seeds: must be two whole numbers",
             ],
         ),

@@ -13,9 +13,11 @@ from harness.data.loader import make_loader
 from harness.errors import UserError
 from harness.models import registry
 from harness.run_schema import RunConfig
+from harness.sweep.targets import find_target
 from harness.train import checkpoint
 from harness.train.evaluate import evaluate
 from harness.train.gang import load_data
+from harness.train.targets import evaluate_on, load_judged
 
 pytestmark = pytest.mark.slow
 ENGINES = ["ddp 0", "deepspeed 0", "deepspeed 1"]
@@ -132,6 +134,18 @@ def test_two_ranks_count_every_example_once_and_score_as_one_does(folder, record
     alone = evaluate(module, gang, "test", config.recipe, transform)
     assert records[0]["dense 0"]["test"]["loss"] == pytest.approx(alone.loss, rel=1e-6)
     assert records[0]["dense 0 correct"] == records[1]["dense 0 correct"] == alone.correct.tolist()
+
+
+def test_two_ranks_evaluate_corrupted_images_as_one_does(folder, records, world, stages):
+    assert records[0]["corrupted"] == records[1]["corrupted"]
+    config = stages.toy()
+    gang = load_data(config, RunConfig(), world, lambda: None)
+    trained = folder / "unbroken-0" / records[0]["id"]
+    sha256 = records[0]["dense 0"]["weights_sha256"]
+    network = load_judged(trained, records[0]["id"], config, sha256, gang)
+    (alone,) = evaluate_on(find_target("corruptions"), [network], gang)
+    bits = {name: values.tolist() for name, values in alone.bits.items()}
+    assert {**alone.record, "seconds": None, "bits": bits} == records[0]["corrupted"]
 
 
 def test_one_rank_told_to_stop_stops_both_at_one_step(records):

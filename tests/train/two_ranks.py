@@ -25,9 +25,12 @@ from harness.run_schema import RunConfig
 from harness.schema import OptimizerConfig
 from harness.store.claims import ClaimLost
 from harness.store.identity import stage_id
+from harness.sweep.targets import find_target
 from harness.train import checkpoint
 from harness.train.distributed import connected
 from harness.train.engine import make_engine
+from harness.train.gang import load_data
+from harness.train.targets import evaluate_on, load_judged
 
 ENGINES = [("ddp", 0), ("deepspeed", 0), ("deepspeed", 1)]
 
@@ -84,6 +87,20 @@ def steps(config, world, kind, optimizer, precision, micro_batch_size=None, coun
     }
 
 
+def corrupted(config, stages, world):
+    """The evaluation of a trained stage on corrupted images, without its time."""
+    run = RunConfig(processes=2, device="cpu")
+    gang = load_data(config, run, world, lambda: None)
+    stage = stage_id(config)
+    weights = checkpoint.read_final(stages.folder(config), stage)["model"]
+    sha256 = checkpoint.weights_hash(weights)
+    network = load_judged(stages.folder(config), stage, config, sha256, gang)
+    (evaluated,) = evaluate_on(find_target("corruptions"), [network], gang)
+    gang.loader.close()
+    bits = {name: values.tolist() for name, values in evaluated.bits.items()}
+    return {**evaluated.record, "seconds": None, "bits": bits}
+
+
 def main(folder, world):
     """All blocks, in an order that is the same on both ranks."""
     stages = Stages(folder / "stages", world)
@@ -116,12 +133,15 @@ def main(folder, world):
             broken.train_for(3, config, **run)
             again = broken.train(config, **run)
             same = [
-                dataclasses.replace(o, result={**o.result, "timing": None}, correct=None)
+                dataclasses.replace(
+                    o, result={**o.result, "timing": None}, correct=None, classes=None
+                )
                 for o in (*outcomes, *again)
             ]
             record[f"{name} {kind[1]} repeats"] = same[0] == same[1]
             record[f"{name} {kind[1]}"] = {**same[0].result}
             record[f"{name} {kind[1]} correct"] = outcomes[0].correct["test"].tolist()
+    record["corrupted"] = corrupted(dense, Stages(folder / "unbroken-0", world), world)
 
     for kind in (ENGINES[0], ENGINES[2]):
         run = {"engine": kind[0], "zero_stage": kind[1]}

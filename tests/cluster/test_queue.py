@@ -9,8 +9,13 @@ from pace import separate_registries
 
 from analysis.table import main as table
 from harness.cluster import slurm
-from harness.cluster.job_registry import query_scheduler, read_records, record_submission
-from harness.files import make_folder
+from harness.cluster.job_registry import (
+    query_scheduler,
+    read_records,
+    record_job_id,
+    record_submission,
+)
+from harness.files import append_line, make_folder
 from harness.store.store import Store
 
 HELD = "cluster.slurm.extra={begin: now+1hour}"
@@ -70,6 +75,25 @@ def test_jobs_over_a_limit_of_single_jobs_do_not_hold_their_stages(tmp_path, mon
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     scheduler = query_scheduler(tmp_path, {"a", "b"})
     assert (scheduler.stuck.keys(), scheduler.stages.keys()) == ({"a"}, {"b"})
+
+
+def test_a_job_that_trained_a_stage_did_not_end_before_it_began(tmp_path, monkeypatch):
+    """Its attempt tells it from a job that ended before, and from an earlier job of the stage."""
+    folder = make_folder(tmp_path / "sweeps/g/logs/1/0")
+    trained, earlier, never = "a" * 16, "b" * 16, "c" * 16
+    name = record_submission(tmp_path / "sweeps/g", [[trained], [earlier, never]], folder)
+    record_job_id(tmp_path / "sweeps/g", name, "7")
+    store = Store(tmp_path)
+    for stage, job in ((trained, "7_0"), (earlier, "6")):
+        append_line(make_folder(store.folder(stage)) / "attempts.jsonl", {"job": job})
+    answer(tmp_path / "bin", "squeue", b"")
+    answer(tmp_path / "bin", "sacct", b"", code=1)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    assert query_scheduler(tmp_path, {trained, earlier, never}).ended == {
+        trained: "job 7_0 stopped while it trained this",
+        earlier: "job 7_1 ended before it began this: see harness.logs",
+        never: "job 7_1 ended before it began this: see harness.logs",
+    }
 
 
 @pytest.mark.parametrize(

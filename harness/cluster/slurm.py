@@ -164,6 +164,34 @@ def site_settings() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+@dataclass(frozen=True)
+class PartitionLimits:
+    """The limits that a partition sets to one job; None where it sets none."""
+
+    name: str
+    is_default: bool
+    minutes: float | None  # longest time limit
+    megabytes: int | None  # most memory of a node
+
+
+def partitions() -> list[PartitionLimits]:
+    """Return the limits of each partition. Raises as `call` does."""
+    limits = []
+    for row in call("scontrol", "--oneliner", "show", "partition").splitlines():
+        fields = dict(pair.partition("=")[::2] for pair in row.split())
+        seconds = _seconds(fields.get("MaxTime", ""))
+        memory = fields.get("MaxMemPerNode", "")
+        limits.append(
+            PartitionLimits(
+                name=fields.get("PartitionName", ""),
+                is_default=fields.get("Default") == "YES",
+                minutes=None if seconds is None else seconds / 60,
+                megabytes=int(memory) if memory.isdecimal() else None,
+            )
+        )
+    return limits
+
+
 def largest_array(default: int = 1001) -> int:
     """Return `MaxArraySize`: an array's indices end below it."""
     try:
@@ -200,7 +228,12 @@ def seconds_left() -> float | None:
         text = call("squeue", "--noheader", "--format=%L", "--jobs", job) if job else ""
     except (FileNotFoundError, RuntimeError, SlurmDown):
         return None
-    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
+    return _seconds(text.strip())
+
+
+def _seconds(duration: str) -> float | None:
+    """Return the seconds of a duration as SLURM prints it, `1-02:03:04`; None of other texts."""
+    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", duration)
     if match is None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())

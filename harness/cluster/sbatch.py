@@ -51,6 +51,20 @@ def sbatch_options(cluster: ClusterConfig) -> dict[str, str | int]:
     return {k: v for k, v in options.items() if v is not None and v is not False}
 
 
+def job_options(cluster: ClusterConfig, run: RunConfig) -> list[str]:
+    """Return all options of sbatch that decide what a job asks for, as in its script."""
+    options = {
+        **sbatch_options(cluster),
+        "nodes": cluster.slurm.nodes,
+        "ntasks-per-node": run.processes // cluster.slurm.nodes,
+        "time": cluster.timeout_min,
+    }
+    return [
+        f"--{key}" + ("" if value is True else f"={shlex.quote(str(value))}")
+        for key, value in options.items()
+    ]
+
+
 @contextlib.contextmanager
 def as_from_login_node(cluster: ClusterConfig) -> Iterator[None]:
     """Run without the variables of a surrounding job, which sbatch reads as options.
@@ -97,18 +111,12 @@ def check(
 
     Raises UserError with SLURM's own reason. Limits on the number of jobs show only at submission.
     """
-    options = {
-        **{k: v for k, v in sbatch_options(cluster).items() if k not in HOLDING},
-        "nodes": cluster.slurm.nodes,
-        "ntasks-per-node": run.processes // cluster.slurm.nodes,
-        "time": cluster.timeout_min,
-        "job-name": "check",
-        "output": "/dev/null",
-    }
-    lines = [
-        f"#SBATCH --{k}" + ("" if v is True else f"={shlex.quote(str(v))}")
-        for k, v in options.items()
+    options = [
+        option
+        for option in job_options(cluster, run)
+        if option.removeprefix("--").partition("=")[0] not in HOLDING
     ]
+    lines = [f"#SBATCH {o}" for o in (*options, "--job-name=check", "--output=/dev/null")]
     script = "\n".join(["#!/bin/bash", *lines, "true", ""])
 
     def sbatch(option: str) -> str:

@@ -1,6 +1,7 @@
 """Submission to a real SLURM: arrays, limits, profiles, shared stages, snapshots, verbs."""
 
 import json
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -211,8 +212,20 @@ def test_jobs_ask_for_gpus_of_a_type_where_arrays_are_switched_off(bed, make_gri
     bed.testbed("arrays", "off")
     try:
         gpus = ("cluster.gpus_per_node=1", "cluster.slurm.gpu_type=fake")
+        dry = bed.run("harness.launch", *args(grid, store, HELD, *gpus, "dry_run=true"))
         assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, HELD, *gpus))
         assert len(bed.jobs()) == 2
+        (line,) = [line for line in dry.splitlines() if " x sbatch " in line]
+        scripts = list(store.glob("sweeps/*/logs/*/*/*_submission.sh"))
+        assert scripts
+        for script in scripts:
+            text = script.read_text()
+            options = re.findall("^#SBATCH --([a-z-]+)", text, re.MULTILINE)
+            assert len(options) == len(set(options))
+            for option in line.split(" --")[1:]:
+                assert f"\n#SBATCH --{option}\n" in text
+        assert "--gpus-per-node=fake:1" in line
+        assert "--begin=now+1hour" in line
         assert not any("_" in job for job in bed.jobs())
         details = bed.slurm("squeue", "--noheader", "--format=%b")
         assert details.split() == ["gres:gpu:fake:1"] * 2

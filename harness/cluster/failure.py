@@ -29,7 +29,6 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.store.claims import ClaimState
-from harness.store.records import read_lines
 from harness.store.store import UNREADABLE, Store
 
 RETRY = "retry"  # class of a record that is not a failure but the user's request to try again
@@ -114,8 +113,7 @@ def record_lost(store: Store, stage: str, owner: ClaimState, job: str) -> None:
 
 def _was_in_gang(store: Store, stage: str, owner: ClaimState) -> bool:
     """Return whether `owner` trained the stage in a gang with others."""
-    attempts = read_lines(store.folder(stage) / "attempts.jsonl")
-    last = attempts[-1] if attempts else {}
+    last = store.last_attempt(stage)
     is_of_owner = (last.get("job"), last.get("attempt")) == (owner.job, owner.attempt)
     return is_of_owner and bool(last.get("gang"))
 

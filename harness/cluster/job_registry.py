@@ -30,6 +30,7 @@ from harness.store.store import Store
 LOCK_SECONDS = 300.0
 JobId = Annotated[str, Field(pattern="^[0-9]+(_[0-9]+)?$", max_length=30)]
 ENDED_EARLY = "ended before it began this: see harness.logs"
+STOPPED = "stopped while it trained this"
 CANCELLED = "was cancelled"
 GAVE_UP = "gave-up"
 """Name of a file in a submission's folder. If it exists, its jobs must end; its text says why."""
@@ -192,12 +193,16 @@ def query_scheduler(
         for part in record["parts"][index : index + 1]:
             jobs_by_stage = stuck if slurm.never_starts(entry.reason) else stages
             jobs_by_stage.update(dict.fromkeys(part, (job, entry)))
-    ended = _why_ended(records, set(unfinished or ()) - set(stages), dict(stuck.values()))
+    others = set(unfinished or ()) - set(stages)
+    ended = _why_ended(Store(store), records, others, dict(stuck.values()))
     return Scheduler(stages, stuck, jobs, ended, was_queried=True)
 
 
 def _why_ended(
-    records: Sequence[Mapping[str, Any]], stages: Collection[str], stuck: Mapping[str, QueuedJob]
+    store: Store,
+    records: Sequence[Mapping[str, Any]],
+    stages: Collection[str],
+    stuck: Mapping[str, QueuedJob],
 ) -> dict[str, str]:
     """Return, for each of `stages` that was submitted, a sentence about how its last job ended."""
     last = {
@@ -209,6 +214,7 @@ def _why_ended(
     cancelled = {job for record in records for job in record.get("cancelled", ())}
     unexplained = {job for job, _ in last.values()} - cancelled - set(stuck)
     states = slurm.final_states(unexplained) if unexplained else {}
+    begun = store.ids() if last else set()
     sentences = {}
     for stage, (job, folder) in last.items():
         if job in stuck:
@@ -219,6 +225,8 @@ def _why_ended(
             sentence = CANCELLED
         elif reason := reason_to_give_up(folder):
             sentence = f"ended with all jobs of its launch: {reason}"
+        elif stage in begun and store.last_attempt(stage).get("job") == job:
+            sentence = STOPPED
         else:
             sentence = ENDED_EARLY
         sentences[stage] = f"job {job} {sentence}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from submitit.helpers import clean_env
 
 from harness.cluster import slurm
-from harness.cluster.slurm import SlurmDown
+from harness.cluster.slurm import PartitionLimits, SlurmDown
 from harness.cluster_schema import ClusterConfig
 from harness.errors import UserError
 from harness.run_schema import RunConfig
@@ -18,6 +19,11 @@ from harness.run_schema import RunConfig
 UNSURE = "Requested node configuration is not available"
 HOLDING = ("begin", "hold")  # options with which SLURM checks nothing at submission
 SITE_VARIABLES = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
+PROBE_SECONDS = 15.0
+"""How long SLURM may take to say why a job waits: by default it looks for the first time after 3 s
+(`batch_sched_delay`)."""
+UNDECIDED = ("None", "ReqNodeNotAvail")
+"""Reasons, by how they begin, that SLURM shows before it has looked at all limits of a job."""
 CHOICES = ("partition", "account", "qos", "constraint")
 
 
@@ -45,6 +51,20 @@ def sbatch_options(cluster: ClusterConfig) -> dict[str, str | int]:
     return {k: v for k, v in options.items() if v is not None and v is not False}
 
 
+def job_options(cluster: ClusterConfig, run: RunConfig) -> list[str]:
+    """Return all options of sbatch that decide what a job asks for, as in its script."""
+    options = {
+        **sbatch_options(cluster),
+        "nodes": cluster.slurm.nodes,
+        "ntasks-per-node": run.processes // cluster.slurm.nodes,
+        "time": cluster.timeout_min,
+    }
+    return [
+        f"--{key}" + ("" if value is True else f"={shlex.quote(str(value))}")
+        for key, value in options.items()
+    ]
+
+
 @contextlib.contextmanager
 def as_from_login_node(cluster: ClusterConfig) -> Iterator[None]:
     """Run without the variables of a surrounding job, which sbatch reads as options.
@@ -67,32 +87,36 @@ def check_jobs(
 
     Raises UserError with SLURM's own reason.
     """
-    kinds = []
-    for kind in jobs:
-        if kind not in kinds:
-            kinds.append(kind)
-            check(*kind, heartbeat)
+    kinds = list(jobs)
+    kinds = [kind for number, kind in enumerate(kinds) if kind not in kinds[:number]]
+    limits: Sequence[PartitionLimits] = ()
+    with contextlib.suppress(FileNotFoundError, RuntimeError):
+        limits = slurm.until_up(slurm.partitions, heartbeat) if kinds else ()
+    for kind in kinds:
+        check(*kind, limits, heartbeat)
 
 
 def check(
-    cluster: ClusterConfig, run: RunConfig, heartbeat: Callable[[], None] = lambda: None
+    cluster: ClusterConfig,
+    run: RunConfig,
+    limits: Sequence[PartitionLimits] = (),
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> None:
     """Ask SLURM whether it would accept such a job (`sbatch --test-only`); nothing is written.
 
+    That is not enough where SLURM accepts a job that it never starts, because `EnforcePartLimits`
+    is off. So a job that is beyond the `limits` of its partition is submitted, its reason for
+    waiting is read, and it is cancelled. If it starts, it runs `true`. SLURM itself decides,
+    because a quality of service may lift the limits of a partition.
+
     Raises UserError with SLURM's own reason. Limits on the number of jobs show only at submission.
     """
-    options = {
-        **{k: v for k, v in sbatch_options(cluster).items() if k not in HOLDING},
-        "nodes": cluster.slurm.nodes,
-        "ntasks-per-node": run.processes // cluster.slurm.nodes,
-        "time": cluster.timeout_min,
-        "job-name": "check",
-        "output": "/dev/null",
-    }
-    lines = [
-        f"#SBATCH --{k}" + ("" if v is True else f"={shlex.quote(str(v))}")
-        for k, v in options.items()
+    options = [
+        option
+        for option in job_options(cluster, run)
+        if option.removeprefix("--").partition("=")[0] not in HOLDING
     ]
+    lines = [f"#SBATCH {o}" for o in (*options, "--job-name=check", "--output=/dev/null")]
     script = "\n".join(["#!/bin/bash", *lines, "true", ""])
 
     def sbatch(option: str) -> str:
@@ -100,20 +124,15 @@ def check(
 
     try:
         with as_from_login_node(cluster):
+            doubt = _describe_excess(cluster, limits)
             try:
                 sbatch("--test-only")
             except RuntimeError as error:
                 if UNSURE not in str(error):
                     raise
-                # SLURM says this of nodes that are temporarily down, too. A real submission tells
-                # the two apart; if its job starts, it runs `true`.
-                job = sbatch("--parsable").strip().partition(";")[0]
-                with contextlib.suppress(SlurmDown):
-                    why = slurm.call("squeue", "--noheader", "--format=%r", "--jobs", job).strip()
-                    slurm.call("scancel", job)
-                    # with EnforcePartLimits off, SLURM accepts a job that cannot start
-                    if slurm.never_starts(why):
-                        raise RuntimeError(f"{error} ({why})") from error
+                doubt = doubt or str(error)  # SLURM says this of nodes that are down, too
+            if doubt and slurm.never_starts(reason := _reason_to_wait(sbatch("--parsable"))):
+                raise RuntimeError(f"{doubt} ({reason})")
     except RuntimeError as error:
         reason = str(error).removeprefix("sbatch: ").replace("sbatch: error: ", "")
         raise UserError(
@@ -121,3 +140,49 @@ def check(
             "profile, or set a key on the command line, such as cluster.slurm.partition=NAME; "
             "nothing was queued"
         ) from error
+
+
+def _describe_excess(cluster: ClusterConfig, limits: Sequence[PartitionLimits]) -> str:
+    """Return which limit a job exceeds in every partition that it may run in, or ''."""
+    names = (cluster.slurm.partition or os.environ.get("SBATCH_PARTITION", "")).split(",")
+    sentences = []
+    for limit in limits:
+        if limit.name not in names and not (names == [""] and limit.is_default):
+            continue
+        memory = cluster.slurm.mem_gb
+        if limit.minutes is not None and cluster.timeout_min > limit.minutes:
+            sentences.append(
+                f"partition {limit.name} allows jobs of {limit.minutes:g} minutes, and "
+                f"cluster.timeout_min is {cluster.timeout_min}"
+            )
+        elif limit.megabytes is not None and memory and memory * 1024 > limit.megabytes:
+            sentences.append(
+                f"partition {limit.name} allows {limit.megabytes / 1024:.1f} GB of memory on a "
+                f"node, and cluster.slurm.mem_gb is {memory:g}"
+            )
+        else:
+            return ""
+    return "; ".join(sentences)
+
+
+def _reason_to_wait(submitted: str) -> str:
+    """Return SLURM's reason for which a job waits, and cancel the job.
+
+    `submitted`: what `sbatch --parsable` printed. Returns '' where the job waits for nothing, or
+    where SLURM does not say within `PROBE_SECONDS` why it waits.
+    """
+    job = submitted.strip().partition(";")[0]
+    deadline = time.monotonic() + PROBE_SECONDS
+    state = reason = ""
+    try:
+        with contextlib.suppress(SlurmDown, RuntimeError):  # squeue may not know an ended job
+            while time.monotonic() < deadline:
+                entry = slurm.call("squeue", "--noheader", "--format=%T|%r", "--jobs", job)
+                state, _, reason = entry.strip().partition("|")
+                if state != "PENDING" or not reason.startswith(UNDECIDED):
+                    break
+                time.sleep(0.5)
+    finally:
+        with contextlib.suppress(SlurmDown, RuntimeError):
+            slurm.call("scancel", job)
+    return reason if state == "PENDING" else ""

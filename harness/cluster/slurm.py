@@ -52,8 +52,20 @@ ADVICE = {
     "ReqNodeNotAvail": " (nodes are down or reserved)",
 }
 """What the user may know of other reasons, by how they begin."""
-USER_PREFERENCES = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_")
-"""Prefixes of variables by which users choose other jobs or columns than those requested here."""
+CAUSES = {
+    "BadConstraints": "no node has all that it asks for: see cluster.slurm.constraint",
+    "PartitionTimeLimit": "lower cluster.timeout_min, or choose another partition",
+    "PartitionNodeLimit": "lower cluster.slurm.nodes, or choose another partition",
+    "PartitionConfig": "its partition does not allow what it asks for",
+    "MaxMemPerLimit": "lower cluster.slurm.mem_gb",
+    "InvalidAccount": "set cluster.slurm.account",
+    "AccountNotAllowed": "set cluster.slurm.account or cluster.slurm.partition",
+    "InvalidQOS": "set cluster.slurm.qos",
+    "QOSNotAllowed": "set cluster.slurm.qos or cluster.slurm.partition",
+}
+"""What to change before the next launch, for some of the reasons in `NEVER`."""
+USER_PREFERENCES = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SLURM_TIME_FORMAT")
+"""Prefixes of variables by which users choose other jobs, columns or forms than requested here."""
 
 
 class SlurmDown(Exception):
@@ -67,6 +79,7 @@ class QueuedJob:
     state: str  # PENDING, RUNNING, ...
     reason: str
     name: str
+    start: str = ""  # when SLURM expects it to start, `2026-12-01T03:00:00`, or '' if unknown
 
 
 def call(*command: str, seconds: float = CALL_SECONDS, stdin: str = "") -> str:
@@ -113,15 +126,21 @@ def until_up(request: Callable[[], Answer], heartbeat: Callable[[], None]) -> An
 def queue() -> dict[str, QueuedJob] | None:
     """Return this user's jobs by id (`12`, elements as `12_3`), or None without squeue."""
     try:
-        text = call("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%j")
+        text = call("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%r|%S|%j")
     except FileNotFoundError:
         return None
-    rows = [row.strip().split("|", 3) for row in text.split("\n")]
-    return {row[0]: QueuedJob(*row[1:]) for row in rows if len(row) == 4}
+    rows = [row.strip().split("|", 4) for row in text.split("\n")]
+    return {
+        job: QueuedJob(state, reason, name, start if start != "N/A" else "")
+        for job, state, reason, start, name in (row for row in rows if len(row) == 5)
+    }
 
 
 def describe_waiting(jobs: Mapping[str, QueuedJob]) -> list[str]:
-    """Return a sentence for each reason for which some of `jobs` wait for more than their turn."""
+    """Return why some of `jobs` wait for more than their turn, and when the next one starts.
+
+    There is a sentence for each reason, and one for the start where SLURM expects one.
+    """
     waiting: dict[str, list[str]] = {}
     for job, entry in jobs.items():
         if entry.state == "PENDING" and entry.reason not in ORDINARY:
@@ -130,9 +149,13 @@ def describe_waiting(jobs: Mapping[str, QueuedJob]) -> list[str]:
     for reason, ids in waiting.items():
         advice = next((text for start, text in ADVICE.items() if reason.startswith(start)), "")
         if never_starts(reason):
-            advice = " (such a job never starts: launch cancels it and queues another)"
+            cause = f"{CAUSES[reason]}; " if reason in CAUSES else ""
+            advice = f" ({cause}such a job never starts: launch cancels it and queues another)"
         sentence = f"{len(ids):,} jobs wait, such as {ids[0]}: {reason}{advice}"
         sentences.append(sentence.replace("{job}", ids[0]))
+    starts = [entry.start for entry in jobs.values() if entry.state == "PENDING" and entry.start]
+    if starts:
+        sentences.append(f"the next job is expected to start at {min(starts)}")
     return sentences
 
 
@@ -162,6 +185,34 @@ def site_settings() -> dict[str, str]:
     """Return SLURM's configuration, as `scontrol` prints it. Raises as `call` does."""
     pairs = [row.partition("=") for row in call("scontrol", "show", "config").split("\n")]
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class PartitionLimits:
+    """The limits that a partition sets to one job; None where it sets none."""
+
+    name: str
+    is_default: bool
+    minutes: float | None  # longest time limit
+    megabytes: int | None  # most memory of a node
+
+
+def partitions() -> list[PartitionLimits]:
+    """Return the limits of each partition. Raises as `call` does."""
+    limits = []
+    for row in call("scontrol", "--oneliner", "show", "partition").splitlines():
+        fields = dict(pair.partition("=")[::2] for pair in row.split())
+        seconds = _seconds(fields.get("MaxTime", ""))
+        memory = fields.get("MaxMemPerNode", "")
+        limits.append(
+            PartitionLimits(
+                name=fields.get("PartitionName", ""),
+                is_default=fields.get("Default") == "YES",
+                minutes=None if seconds is None else seconds / 60,
+                megabytes=int(memory) if memory.isdecimal() else None,
+            )
+        )
+    return limits
 
 
 def largest_array(default: int = 1001) -> int:
@@ -200,7 +251,12 @@ def seconds_left() -> float | None:
         text = call("squeue", "--noheader", "--format=%L", "--jobs", job) if job else ""
     except (FileNotFoundError, RuntimeError, SlurmDown):
         return None
-    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text.strip())
+    return _seconds(text.strip())
+
+
+def _seconds(duration: str) -> float | None:
+    """Return the seconds of a duration as SLURM prints it, `1-02:03:04`; None of other texts."""
+    match = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", duration)
     if match is None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())

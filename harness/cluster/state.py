@@ -19,6 +19,7 @@ from harness.store.claims import STALE_SECONDS, ClaimState, look
 from harness.store.store import Store
 
 TRIED_BEFORE = "tried before, "
+CONTINUES = "continues from its last step"
 LAG_SECONDS = 30.0
 """squeue may be this late: it may lack a job that has just begun, or show one that has ended."""
 NO_SCHEDULER = Scheduler()
@@ -77,9 +78,11 @@ def stage_state(
     if failures and last.get("class") not in failure.FREE:
         why = f"{TRIED_BEFORE}{last.get('class')}: {last.get('message')}"
     elif claim is not None:
-        why = "stopped, continues from its last step"
+        why = f"stopped, {CONTINUES}"
     elif stage in scheduler.ended:
         why = f"{TRIED_BEFORE}{scheduler.ended[stage]}"
+        if has_folder and store.newest_step(stage) > 0:
+            why = f"{why}; {CONTINUES}"
     return StageState("waiting", why)
 
 

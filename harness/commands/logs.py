@@ -22,7 +22,6 @@ from harness.cluster.job_registry import last_logs
 from harness.commands import launches
 from harness.states import UNDER_WAY
 from harness.store.claims import look
-from harness.store.records import read_lines
 
 OPTIONS = {"follow": Option(bool, default=False), "lines": Option(int, default=20, low=0)}
 POLL_SECONDS = 1.0
@@ -65,9 +64,9 @@ def _logs(sweep: Sweep) -> dict[Path, list[str]]:
     job_logs = last_logs(sweep.store.root, stages)
     stages_of: dict[Path, list[str]] = {}
     for stage in stages:
-        attempts = read_lines(sweep.store.folder(stage) / "attempts.jsonl")
-        if attempts:
-            path = sweep.store.own_log(attempts[-1].get("log"))
+        attempt = sweep.store.last_attempt(stage)
+        if attempt:
+            path = sweep.store.own_log(attempt.get("log"))
         else:
             path = job_logs[stage][1] if stage in job_logs else None
         if path is not None and path.is_file():

@@ -1,9 +1,10 @@
-"""python -m harness.status grid=NAME [by=AXES] [where=CONDITION] [watch=true] [format=json]
+"""python -m harness.status grid=NAME [by=AXES] [where=CONDITION] [trials=true] [watch=true] ...
 
 Print the state of every trial: from its result file, else its heartbeat, else the scheduler.
 
     python -m harness.status grid=quickstart
     python -m harness.status grid=quickstart by=width,sparsity where="state == 'failed'"
+    python -m harness.status grid=quickstart trials=true where="state == 'running'"
     python -m harness.status grid=quickstart watch=true
     python -m harness.status grid=quickstart format=json
 """
@@ -28,7 +29,7 @@ from harness.cluster import (
 )
 from harness.cluster.job_registry import read_records
 from harness.cluster.state import TRIED_BEFORE
-from harness.commands import launches, settled
+from harness.commands import launches, progress, settled
 from harness.errors import UserError, control, nearest
 from harness.states import ENDED, FINISHED, STATES, UNDER_WAY
 from harness.sweep import cost
@@ -37,6 +38,7 @@ from harness.text_table import format_table
 OPTIONS = {
     "by": Option(list, example="width,sparsity"),
     "format": Option(default="screen", choices=("screen", "json")),
+    "trials": Option(bool, default=False),
     "watch": Option(bool, default=False),
 }
 MOST_REASONS = 10  # printed; the others are counted
@@ -67,6 +69,7 @@ def as_dict(sweep: Sweep) -> dict[str, object]:
     content: dict[str, object] = {
         "grid": sweep.launch.grid.name,
         "trials": list(sweep.trials),
+        "running": progress.running_stages(sweep),
         "jobs": _jobs(sweep),
         "jobs_outside": launches.jobs_outside(sweep),
     }
@@ -120,7 +123,9 @@ def screen(sweep: Sweep, columns: Sequence[str], words: Sequence[str] = ()) -> s
     lines = [
         f"grid {sweep.launch.grid.name}: {len(sweep.trials):,} trials",
         *format_table(_table(sweep, columns)),
+        *(progress.describe_trials(sweep) if sweep.launch.options.get("trials") else ()),
         f"stages: {done:,} of {len(states):,} done; {spent / 3600:.2f} device-hours",
+        *progress.describe_running(sweep),
     ]
     if remaining:
         workers = sweep.launch.cluster.workers
@@ -161,7 +166,7 @@ def _table(sweep: Sweep, columns: Sequence[str]) -> list[list[str]]:
 def _jobs(sweep: Sweep) -> list[dict[str, str]]:
     """Return the scheduler's jobs that train or decide for this sweep."""
     return [
-        {"job": job, "state": entry.state, "reason": entry.reason}
+        {"job": job, "state": entry.state, "reason": entry.reason, "start": entry.start}
         for job, entry in _entries(sweep).items()
     ]
 

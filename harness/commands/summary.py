@@ -39,7 +39,7 @@ def describe_dry_run(sweep: Sweep, remaining: Sequence[str], notes: Sequence[str
     measured = cost.read_measurements(launch.store, plan)
     if launch.cluster.executor == "slurm":
         jobs, gang_count = _describe_jobs(launch, plan, states, remaining)
-        lines.append(jobs)
+        lines += jobs
     else:
         joins = cost.join_rule(plan, launch.run, launch.cluster, measured)
         gang_count = len(gangs(plan, remaining, joins))
@@ -67,11 +67,15 @@ def describe_dry_run(sweep: Sweep, remaining: Sequence[str], notes: Sequence[str
 
 def _describe_jobs(
     launch: Launch, plan: Plan, states: States, remaining: Sequence[str]
-) -> tuple[str, int]:
-    """Return a line on the jobs that would train the stages, and the number of gangs in them.
+) -> tuple[list[str], int]:
+    """Return lines on the jobs that would train the stages, and the number of gangs in them.
+
+    One line counts the jobs, and one for each kind of job has its options of sbatch.
 
     Requests for more memory after failures are not considered.
     """
+    from harness.cluster.sbatch import job_options  # imports submitit
+
     rates = cost.seconds_per_epoch(plan, states, launch.store)
     groups = make_jobs(
         plan,
@@ -84,7 +88,11 @@ def _describe_jobs(
     jobs = [job for group in groups for job in group.jobs]
     limits = sorted({group.cluster.timeout_min for group in groups})
     minutes = " or ".join(f"{limit:,}" for limit in limits) or "0"
-    return f"  {len(jobs):>8,} jobs of {minutes} minutes", sum(len(job) for job in jobs)
+    lines = [f"  {len(jobs):>8,} jobs of {minutes} minutes"]
+    for group in groups:
+        options = " ".join(job_options(group.cluster, group.run))
+        lines.append(f"  {len(group.jobs):>8,} x sbatch {options}")
+    return lines, sum(len(job) for job in jobs)
 
 
 def describe_gangs(launch: Launch, plan: Plan, remaining: Sequence[str]) -> list[str]:

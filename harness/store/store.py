@@ -42,6 +42,7 @@ from harness.store.records import (
     misplaced,
     read_bytes,
     read_json,
+    read_lines,
     write_sealed,
 )
 
@@ -242,6 +243,11 @@ class Store:
             content = read_bytes(self.folder(stage) / "correct.npz", longest=LONGEST)
             return hashlib.sha256(content).hexdigest()
         return None
+
+    def last_attempt(self, stage: str) -> dict[str, Any]:
+        """Return the record of the job that began to train the stage last; empty if none did."""
+        attempts = read_lines(self.folder(stage) / "attempts.jsonl")
+        return attempts[-1] if attempts else {}
 
     def failures(self, stage: str) -> list[dict[str, Any]]:
         """Return the stage's records of failures, oldest first. Each has a class and a message."""

@@ -240,3 +240,31 @@ def test_cancelled_elements_running_or_pending_are_queued_again(bed, make_sweep)
     bed.wait(lambda: not bed.jobs())
     sweep.grid.write_text(sweep.grid.read_text().replace("seed: [0, 1, 2]", "seed: [0]"))
     sweep.finish()
+
+
+def test_status_says_that_a_cancelled_stage_continues_from_its_last_step(bed, make_sweep):
+    """Whether `cancel` or scancel ended its job, an element of an array or a single job."""
+    sweep = make_sweep(seeds="0, 1", epochs=3000, family=FAMILY)
+    bed.pace.set(0.5)
+    sweep.run("launch")
+    saved = "stages/*/*/checkpoint/step-*.pt"
+    bed.wait(lambda: len({path.parent for path in sweep.store.glob(saved)}) == 2)
+    jobs = set(bed.jobs())
+    assert "cancelled 1 jobs" in sweep.run("cancel", "where=seed == 0")
+    bed.wait(lambda: len(bed.jobs()) == 1)
+    (second,) = bed.jobs()
+    (first,) = jobs - {second}
+    bed.slurm("scancel", second)
+    bed.wait(lambda: not bed.jobs())
+    status = sweep.run("status")
+    assert f"tried before, job {first} was cancelled; continues from its last step" in status
+    assert f"tried before, job {second} " in status
+    assert status.count("; continues from its last step") == 2
+    assert "before it began" not in status
+
+    sweep.run("launch", "where=seed == 0")
+    (single,) = bed.jobs()
+    bed.wait(lambda: bed.workers(sweep.store))
+    sweep.run("cancel")
+    bed.wait(lambda: not bed.jobs())
+    assert f"job {single} was cancelled; continues from its last step" in sweep.run("status")

@@ -2,15 +2,22 @@
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
-from pace import separate_registries
+from pace import FAMILY, separate_registries
 
 from analysis.table import main as table
 from harness.cluster import slurm
-from harness.cluster.job_registry import query_scheduler, read_records, record_submission
-from harness.files import make_folder
+from harness.cluster.job_registry import (
+    query_scheduler,
+    read_records,
+    record_job_id,
+    record_submission,
+)
+from harness.files import append_line, make_folder
+from harness.store.records import read_lines
 from harness.store.store import Store
 
 HELD = "cluster.slurm.extra={begin: now+1hour}"
@@ -25,13 +32,17 @@ def answer(folder, command, text, code=0):
 
 
 def test_names_in_the_queue_may_be_any_bytes(tmp_path, monkeypatch):
-    rows = b"7|PENDING|JobHeldUser|entra\xeenement a|b\x0b\xc2\x85\n8_1|RUNNING|None|ours\n\n"
+    rows = (
+        b"7|PENDING|JobHeldUser|N/A|entra\xeenement a|b\x0b\xc2\x85\n"
+        b"8_1|RUNNING|None|2026-12-01T03:00:00|ours\n\n"
+    )
     answer(tmp_path / "bin", "squeue", rows)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     jobs = slurm.queue()
     assert list(jobs) == ["7", "8_1"]
     assert (jobs["7"].state, jobs["7"].reason) == ("PENDING", "JobHeldUser")
-    assert jobs["8_1"] == slurm.QueuedJob("RUNNING", "None", "ours")
+    assert jobs["8_1"] == slurm.QueuedJob("RUNNING", "None", "ours", "2026-12-01T03:00:00")
+    assert jobs["7"].start == ""
     assert jobs["7"].name.encode()  # can be printed
 
 
@@ -65,11 +76,33 @@ def test_a_record_from_elsewhere_names_no_other_job_of_this_user(tmp_path):
 def test_jobs_over_a_limit_of_single_jobs_do_not_hold_their_stages(tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "sweeps/g/logs/1/0")
     name = record_submission(tmp_path / "sweeps/g", [["a"], ["b"]], folder)
-    rows = f"7_0|PENDING|AssocMaxCpuPerJobLimit|{name}\n7_1|PENDING|AssocMaxJobsLimit|{name}\n"
+    rows = "".join(
+        f"7_{element}|PENDING|AssocMax{limit}Limit|N/A|{name}\n"
+        for element, limit in enumerate(["CpuPerJob", "Jobs"])
+    )
     answer(tmp_path / "bin", "squeue", rows.encode())
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     scheduler = query_scheduler(tmp_path, {"a", "b"})
     assert (scheduler.stuck.keys(), scheduler.stages.keys()) == ({"a"}, {"b"})
+
+
+def test_a_job_that_trained_a_stage_did_not_end_before_it_began(tmp_path, monkeypatch):
+    """Its attempt tells it from a job that ended before, and from an earlier job of the stage."""
+    folder = make_folder(tmp_path / "sweeps/g/logs/1/0")
+    trained, earlier, never = "a" * 16, "b" * 16, "c" * 16
+    name = record_submission(tmp_path / "sweeps/g", [[trained], [earlier, never]], folder)
+    record_job_id(tmp_path / "sweeps/g", name, "7")
+    store = Store(tmp_path)
+    for stage, job in ((trained, "7_0"), (earlier, "6")):
+        append_line(make_folder(store.folder(stage)) / "attempts.jsonl", {"job": job})
+    answer(tmp_path / "bin", "squeue", b"")
+    answer(tmp_path / "bin", "sacct", b"", code=1)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    assert query_scheduler(tmp_path, {trained, earlier, never}).ended == {
+        trained: "job 7_0 stopped while it trained this",
+        earlier: "job 7_1 ended before it began this: see harness.logs",
+        never: "job 7_1 ended before it began this: see harness.logs",
+    }
 
 
 @pytest.mark.parametrize(
@@ -83,6 +116,10 @@ def test_jobs_over_a_limit_of_single_jobs_do_not_hold_their_stages(tmp_path, mon
         ("QOSMinGRES", "never starts: launch cancels it"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "nodes are down or reserved"),
         ("BadConstraints", "launch cancels it and queues another"),
+        (
+            "PartitionTimeLimit",
+            "lower cluster.timeout_min, or choose another partition; such a job",
+        ),
         ("launch failed requeued held", "launch releases it"),
         ("SomethingNew", "2 jobs wait, such as 7: SomethingNew"),
     ],
@@ -91,6 +128,48 @@ def test_reasons_for_which_jobs_wait_are_explained(reason, sentence):
     jobs = {job: slurm.QueuedJob("PENDING", reason, "n") for job in ("7", "8")}
     assert sentence in "".join(slurm.describe_waiting(jobs))
     assert bool(sentence) == bool(slurm.describe_waiting(jobs))
+
+
+def test_the_first_expected_start_of_waiting_jobs_is_named():
+    starts = ["2026-12-01T04:00:00", "2026-12-01T03:00:00", ""]
+    jobs = {
+        str(job): slurm.QueuedJob("PENDING", "Priority", "n", start)
+        for job, start in enumerate(starts)
+    }
+    jobs["9"] = slurm.QueuedJob("RUNNING", "None", "n", "2026-12-01T02:00:00")
+    sentence = "the next job is expected to start at 2026-12-01T03:00:00"
+    assert slurm.describe_waiting(jobs) == [sentence]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_status_shows_how_far_each_stage_is_and_when_waiting_jobs_start(bed, make_sweep):
+    sweep = make_sweep(seeds="0, 1", epochs=3000, family=FAMILY)
+    bed.pace.set(0.1)
+    sweep.run("launch", "where=seed == 0")
+    sweep.run("launch", HELD)
+
+    def has_ended_two_epochs():
+        rows = [read_lines(path) for path in sweep.store.glob("stages/*/*/metrics.jsonl")]
+        return any(len(row) > 1 for row in rows)
+
+    with bed.frozen_when(sweep.store, has_ended_two_epochs):
+        status = sweep.run("status", "trials=true")
+        content = json.loads(sweep.run("status", "format=json"))
+    pattern = r"epoch (\d+) of 3000 done, loss \d+\.\d{4}, \d+\.\d s an epoch"
+    lines = [line for line in status.splitlines() if "sparsity 0.0" in line]
+    first, second, stage = lines
+    cell = "width 0.25, sparsity 0.0, magnitude none, seed"
+    assert re.fullmatch(rf"  {cell} 0: running, 0 of 1 stages done; {pattern}", first)
+    (waiting,) = [job for job in content["jobs"] if job["state"] == "PENDING"]
+    why = f"job {waiting['job']} PENDING (BeginTime)"
+    assert second == f"  {cell} 1: queued, 0 of 1 stages done; {why}"
+    (running,) = content["running"]
+    assert re.fullmatch(rf"  {running['stage']} \({cell} 0\): {pattern}", stage)
+    assert running["epoch"] == int(re.search(pattern, first)[1]) >= 2
+    assert (running["epochs"], running["trial"]) == (3000, content["trials"][0]["trial"])
+    assert running["seconds_per_epoch"] >= 8 * 0.1
+    assert f"the next job is expected to start at {waiting['start']}" in status
 
 
 @pytest.mark.slow

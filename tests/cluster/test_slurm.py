@@ -1,6 +1,7 @@
 """Submission to a real SLURM: arrays, limits, profiles, shared stages, snapshots, verbs."""
 
 import json
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -162,6 +163,11 @@ def test_a_queued_job_runs_the_code_it_was_submitted_with(bed, make_grid, tmp_pa
         ("cluster.slurm.python='python\nrm'", "should match pattern"),
         ("cluster.slurm={extra: {hold: true}, cpus_per_task: 99}", "(PartitionConfig)"),
         ("cluster.slurm.mem_gb=4000", "Memory specification can not be satisfied"),
+        ("cluster.slurm.partition=short", "cluster.timeout_min is 60 (Partition"),
+        (
+            "cluster.slurm.partition=short cluster.timeout_min=5 cluster.slurm.mem_gb=6",
+            "cluster.slurm.mem_gb is 6",
+        ),
         ("cluster.slurm.extra={reservation: night}", "Requested reservation is invalid"),
         ("cluster.timeout_min=0", "greater than 0"),
         ("cluster.timeout_min=soon", "valid integer"),
@@ -191,13 +197,35 @@ def test_a_bad_profile_is_refused_before_anything_is_queued(
     assert not store.exists()
 
 
+def test_a_job_within_the_limits_of_one_of_its_partitions_is_queued(bed, make_grid, tmp_path):
+    grid, store = make_grid(), tmp_path / "store"
+    both = ("cluster.slurm.partition='short,main'", HELD)
+    assert "queued 1 jobs" in bed.run("harness.launch", *args(grid, store, *both))
+    bed.run("harness.cancel", *args(grid, store))
+    bed.wait(lambda: not bed.jobs())
+    short = ("cluster.slurm.partition=short", "cluster.timeout_min=10", HELD)
+    assert "queued 1 jobs" in bed.run("harness.launch", *args(grid, store, *short))
+
+
 def test_jobs_ask_for_gpus_of_a_type_where_arrays_are_switched_off(bed, make_grid, tmp_path):
     grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
     bed.testbed("arrays", "off")
     try:
         gpus = ("cluster.gpus_per_node=1", "cluster.slurm.gpu_type=fake")
+        dry = bed.run("harness.launch", *args(grid, store, HELD, *gpus, "dry_run=true"))
         assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, HELD, *gpus))
         assert len(bed.jobs()) == 2
+        (line,) = [line for line in dry.splitlines() if " x sbatch " in line]
+        scripts = list(store.glob("sweeps/*/logs/*/*/*_submission.sh"))
+        assert scripts
+        for script in scripts:
+            text = script.read_text()
+            options = re.findall("^#SBATCH --([a-z-]+)", text, re.MULTILINE)
+            assert len(options) == len(set(options))
+            for option in line.split(" --")[1:]:
+                assert f"\n#SBATCH --{option}\n" in text
+        assert "--gpus-per-node=fake:1" in line
+        assert "--begin=now+1hour" in line
         assert not any("_" in job for job in bed.jobs())
         details = bed.slurm("squeue", "--noheader", "--format=%b")
         assert details.split() == ["gres:gpu:fake:1"] * 2

@@ -12,6 +12,7 @@ what a user has to know (config.json), and a model card (README.md).
     out=DIR           a folder that does not exist yet, or is empty
     where=CONDITION   exactly these trials instead, as in analysis.table
     seeds=all         every seed of the best magnitude
+    onnx=false        without model.onnx
     by=width,...      the columns that define a size; metric=top1|loss: chosen by it
 
 In Python, `harness.export.load("DIR/NAME")` returns the network as a torch module.
@@ -40,7 +41,11 @@ from harness.sweep.plan import Plan, make_plan, without_trunk
 if TYPE_CHECKING:
     from torch import nn
 
-OPTIONS = {**CHOICE, "out": Option(required=True, example="out/networks")}
+OPTIONS = {
+    **CHOICE,
+    "out": Option(required=True, example="out/networks"),
+    "onnx": Option(bool, default=True),
+}
 LONGEST_NAME = 100  # characters of a folder's name, before the id
 
 
@@ -59,12 +64,14 @@ def main(args: list[str]) -> int:
     """Export the chosen networks; return the exit code."""
     launch, options, chosen = read_chosen(args, OPTIONS)
     out = _new_folder(options["out"])
+    if options["onnx"]:
+        _check_onnx()
     with explained(out):
         make_folder(out.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         temporary.chmod(0o755)
     try:
-        names = _write(launch, chosen, temporary)
+        names = _write(launch, chosen, temporary, options["onnx"])
         with explained(out):
             temporary.rename(out)
     finally:
@@ -89,10 +96,22 @@ def _new_folder(text: str) -> Path:
     return out
 
 
-def _write(launch: Launch, chosen: Sequence[Chosen], out: Path) -> list[str]:
+def _check_onnx() -> None:
+    """Raise UserError if packages are missing, before networks are read."""
+    from harness.deploy.onnx_file import missing_packages  # imports torch
+
+    if missing := missing_packages():
+        raise UserError(
+            f"ONNX needs {', '.join(missing)}, not installed here: pip install "
+            f"{' '.join(missing)}, or leave it out with onnx=false"
+        )
+
+
+def _write(launch: Launch, chosen: Sequence[Chosen], out: Path, with_onnx: bool) -> list[str]:
     """Write the folder of each network into `out`; return their names."""
     from harness.deploy import folder as folders  # imports torch
     from harness.deploy.card import card
+    from harness.deploy.onnx_file import write_onnx
 
     plan, store = make_plan(launch.grid), Store(launch.store)
     names = []
@@ -106,7 +125,11 @@ def _write(launch: Launch, chosen: Sequence[Chosen], out: Path) -> list[str]:
         record = (provenance.records(store.folder(item.stage)) or [{}])[-1]
         text = card(item.row, config, path, description, item.how, record)
         names.append(_name(plan, item))
-        folders.write(make_folder(out / names[-1]), module, description, text)
+        folder, image = make_folder(out / names[-1]), description["input"]
+        if with_onnx:
+            onnx = write_onnx(folder, module, image["channels"], image["resolution"])
+            description |= {"onnx": onnx}
+        folders.write(folder, module, description, text)
     return names
 
 

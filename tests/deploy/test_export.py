@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from harness import export
+from harness.deploy import onnx_file
 from harness.errors import UserError
 from harness.rows import rows_of_grid
 
 pytestmark = pytest.mark.slow
+FILES = {"README.md", "config.json", "model.onnx", "model.safetensors"}
 
 
 def folders_in(out):
@@ -36,25 +38,31 @@ def test_the_best_magnitude_of_each_size_is_exported(sweep, tmp_path, capsys):
         for text in (*scores, *words, f"magnitude {row['magnitude']}"):
             assert text in card
         assert export.load(out / name)(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
-    assert capsys.readouterr().out.count("written: ") == 2
+        assert {path.name for path in (out / name).iterdir()} == FILES
+        assert folders_in(out)[name]["onnx"]["largest_difference"] <= 1e-4
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == printed.out.count("written: ") == 2
+    assert printed.err == ""
     assert [path.name for path in tmp_path.iterdir()] == ["networks"]
 
 
 def test_all_seeds_or_exactly_those_of_a_condition(sweep, tmp_path):
-    assert export.main([*sweep, f"out={tmp_path / 'all'}", "seeds=all"]) == 0
+    assert export.main([*sweep, f"out={tmp_path / 'all'}", "seeds=all", "onnx=false"]) == 0
     assert len(folders_in(tmp_path / "all")) == 4
     where = "where=magnitude == 0.5 and width == 0.1"
-    assert export.main([*sweep, f"out={tmp_path / 'some'}", where]) == 0
+    assert export.main([*sweep, f"out={tmp_path / 'some'}", where, "onnx=false"]) == 0
     assert len(folders_in(tmp_path / "some")) == 2
 
 
-def test_mistakes_are_sentences_and_nothing_is_written(sweep, tmp_path):
+def test_mistakes_are_sentences_and_nothing_is_written(sweep, tmp_path, monkeypatch):
     full = tmp_path / "full"
     full.mkdir()
     (full / "own.txt").write_text("mine")
     (tmp_path / "file").write_text("")
     new = f"out={tmp_path / 'new'}"
+    monkeypatch.setattr(onnx_file, "PACKAGES", ("no_such_package",))
     for words, sentence in [
+        ([new], "needs no_such_package, not installed here: pip install no_such_package"),
         ([f"out={full}"], "holds other files"),
         ([f"out={tmp_path / 'file'}"], "out="),
         ([], "out is missing"),
@@ -74,7 +82,7 @@ def test_mistakes_are_sentences_and_nothing_is_written(sweep, tmp_path):
 def test_weights_that_were_not_kept_and_damaged_ones(sweep, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(sweep[1].removeprefix("store="), store)
-    words = [sweep[0], f"store={store}", f"out={tmp_path / 'out'}"]
+    words = [sweep[0], f"store={store}", f"out={tmp_path / 'out'}", "onnx=false"]
     finals = sorted(store.glob("stages/*/*/checkpoint/final.pt"))
     for path in finals:
         path.write_bytes(path.read_bytes()[:-100])

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.deploy import folder as folders
+from harness.deploy.onnx_file import write_onnx
 from harness.errors import UserError
 from harness.models import registry
 from harness.store.identity import stage_id
@@ -76,6 +77,8 @@ def test_a_loaded_network_gives_the_bits_of_the_stage(stages, tmp_path, kind):
         assert parameters["total"] == parameters["nonzero"]
     assert sorted(p.name for p in out.iterdir()) == ["README.md", "config.json",
                                                      "model.safetensors"]  # fmt: skip
+    if kind == "channels":
+        assert write_onnx(out, loaded, 3, 8)["largest_difference"] <= 1e-4
 
 
 def test_a_mask_is_applied_to_weights_that_are_not_zero(stages, tmp_path):

@@ -3,10 +3,14 @@
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from analysis import table
+from analysis.best import best_per_size
+from harness import latency
 from harness.deploy.latency import FEWEST, choose_device, measure
 from harness.errors import UserError
 from harness.rows import rows_of_grid
@@ -63,6 +67,39 @@ def test_one_record_for_each_device_and_damaged_ones_are_left_out(tmp_path, caps
         path.write_text(path.read_text().replace("64.0", "65.0"))
     assert read_latencies(store, stage) == []
     assert capsys.readouterr().err.count("run harness.latency again") == 2
+
+
+@pytest.mark.slow
+def test_a_table_by_latency(copy, capsys):
+    with pytest.raises(UserError, match=r"harness\.latency grid=NAME measures it"):
+        table.main([*copy, "by=latency_ms"])
+    assert "latency_ms" not in rows_of_grid(copy)[0]
+    ids = {path.name for path in Path(copy[1].removeprefix("store=")).glob("stages/*/*")}
+
+    assert latency.main([*copy, "where=width == 0.1 and magnitude == 0.5", "run.device=cpu"]) == 0
+    with pytest.raises(UserError, match=r"of some sizes was not measured"):
+        table.main([*copy, "by=latency_ms"])
+    assert latency.main([*copy, "run.device=cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "ms for one image" in out
+    assert "images/s in batches of 64" in out
+
+    rows = pd.DataFrame(rows_of_grid(copy))
+    measured = rows[rows["latency_ms"].notna()]
+    assert 2 <= len(measured) <= 4
+    assert measured["latency_device"].nunique() == 1
+    assert (rows["latency_ms"].isna() == rows["throughput"].isna()).all()
+    results = best_per_size(rows, ["latency_ms"])
+    expected = measured.groupby("width")["latency_ms"].mean()
+    assert sorted(r.size["latency_ms"] for r in results) == pytest.approx(
+        sorted(expected), rel=1e-3
+    )
+    assert all(len(cell.val) == 2 for result in results for cell in result.cells)
+    assert table.main([*copy, "by=latency_ms"]) == 0
+    assert "latency (ms)" in capsys.readouterr().out
+    # measuring trains nothing, and no identity changed
+    store = Path(copy[1].removeprefix("store="))
+    assert {path.name for path in store.glob("stages/*/*")} == ids
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from analysis.columns import (
     EVALUATED,
     NONE,
     RESULTS,
+    TIMES,
     TOP1,
     Metric,
     is_axis,
@@ -35,6 +36,7 @@ SizeKey = tuple[Any, ...]  # the values of the size columns
 MODEL_SIZES = ("width", "depth")
 """Axes whose words (tiny, small, base) name sizes, as those of columns that no sweep writes may."""
 LEAST_STEP = 0.01  # share by which sizes differ in parameters; masks of one size differ by less
+TIME_DIGITS = 4  # significant digits of the mean time of a size
 LENGTHS = ("epochs", "examples")  # how long a trial trained, along its path
 
 
@@ -124,6 +126,10 @@ def size_columns(frame: pd.DataFrame, by: Sequence[str] | None = None) -> list[s
     """
     if by is not None:
         for name in by:
+            if name in TIMES and name not in frame.columns:
+                raise UserError(
+                    f"by: {name} was not measured: python -m harness.latency grid=NAME measures it"
+                )
             if name not in frame.columns:
                 raise UserError(f"by: there is no column '{name}'{nearest(name, frame.columns)}")
         return list(dict.fromkeys(by))
@@ -170,12 +176,12 @@ def planned(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_counts(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the rows with each count among `columns` replaced by its mean over the size.
+    """Return the rows with each count or time among `columns` replaced by its mean over the size.
 
-    Masks differ from seed to seed, and so do counts such as `params_nonzero`; without this, each
-    seed would be a size of its own.
+    Masks differ from seed to seed, and so do counts such as `params_nonzero` and times; without
+    this, each seed would be a size of its own.
     """
-    counts = [name for name in columns if name in COUNTS and name != "epochs"]
+    counts = [name for name in columns if name in (*COUNTS, *TIMES) and name != "epochs"]
     if not counts:
         return frame
     axes = [frame[name] for name in size_columns(frame)]
@@ -183,8 +189,20 @@ def mean_counts(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     means = frame.groupby(axes or one_size, dropna=False, sort=False)[counts].transform("mean")
     frame = frame.copy()
     for name in counts:
-        frame[name] = [None if value is None else round(value) for value in values_of(means, name)]
+        values = values_of(means, name)
+        if name in TIMES and None in values:
+            raise UserError(
+                f"by: {name} of some sizes was not measured: python -m harness.latency grid=NAME "
+                f"measures a network of each size; or leave sizes out with where="
+            )
+        digits = TIME_DIGITS if name in TIMES else None
+        frame[name] = [value if value is None else _rounded(value, digits) for value in values]
     return frame
+
+
+def _rounded(value: float, digits: int | None) -> float:
+    """Return the value with that many significant digits; a whole number for None."""
+    return round(value) if digits is None else float(f"{value:.{digits}g}")
 
 
 def size_keys(frame: pd.DataFrame, columns: Sequence[str]) -> list[SizeKey]:

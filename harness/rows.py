@@ -23,6 +23,7 @@ from harness.states import StageState, trial_state
 from harness.store import provenance
 from harness.store.evaluations import FOLDER, read_evaluation
 from harness.store.identity import digest
+from harness.store.latency import MANY, SINGLE, read_latencies
 from harness.store.records import Number, Record, check, check_seal, read_json
 from harness.store.store import COUNTS, SCORES, Store, gpu_seconds
 from harness.sweep import cost
@@ -125,6 +126,7 @@ def rows(
     """
     difficulties = _difficulties(store, grid)
     measured = cost.read_measurements(store.root, plan)
+    latencies = _latencies(store, {path[-1] for path in plan.paths.values()})
     table, records = [], []
     for trial in plan.trials:
         path = without_trunk(plan, plan.paths[trial.id])
@@ -140,6 +142,8 @@ def rows(
             # A teacher that selects images changes what was measured for the policy.
             applies = trial.config.dataset.name == dataset and not trial.config.teacher.selects
             row["difficulty"] = losses.get(stages[-1].augment.policy) if applies else None
+        if latencies:
+            row |= latencies.get(path[-1], dict.fromkeys(next(iter(latencies.values()))))
         for key in keys:
             if key == "recipe.epochs" or LONG.get(key, key) not in row:
                 row[key] = value_of(trial, key)
@@ -179,6 +183,27 @@ def _difficulties(store: Store, grid: str) -> tuple[str, dict[str, float]] | Non
         )
         return None
     return difficulty.dataset, {name: entry.loss for name, entry in difficulty.policies.items()}
+
+
+def _latencies(store: Store, stages: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the columns of the latency of each stage that was measured, all on one device.
+
+    Of several devices it is the one that was measured last, so that no table mixes them.
+    """
+    records = [record for stage in sorted(stages) for record in read_latencies(store, stage)]
+    if not records:
+        return {}
+    newest = max(records, key=lambda record: record["measured_at"])
+    subject = ("device", "runtime", "threads")
+    return {
+        record["stage"]: {
+            "latency_ms": record["batches"][str(SINGLE)]["median_ms"],
+            "throughput": 1000 * MANY / record["batches"][str(MANY)]["median_ms"],
+            "latency_device": record["device"],
+        }
+        for record in records
+        if all(record[name] == newest[name] for name in subject)
+    }
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""Networks as they are deployed: folders with weights and a card, ONNX, and latency."""

@@ -125,26 +125,28 @@ def _how(result: SizeResult, metric: Metric) -> str:
 
 def _check(launch: Launch, where: str | None, chosen: Sequence[Chosen]) -> None:
     """Raise UserError unless all chosen trials are finished and have weights."""
-    name, store = launch.grid.name, Store(launch.store)
+    store = Store(launch.store)
     if not chosen:
         raise UserError(
-            f"grid {name} has no size with a best magnitude yet: python -m harness.status "
-            f"grid={name} shows which trials are open"
+            f"grid {launch.grid.name} has no size with a best magnitude yet: "
+            f"{launch.command('harness.status')} shows which trials are open"
         )
     unfinished = [item for item in chosen if item.row["state"] != "done"]
     if unfinished:
         row = unfinished[0].row
         raise UserError(
             f"{len(unfinished)} of the {len(chosen)} trials that where= chooses have no network, "
-            f"such as {row['trial']}, which is {row['state']}: finish them with python -m "
-            f"harness.launch grid={name}, or choose others with "
+            f"such as {row['trial']}, which is {row['state']}: finish them with "
+            f"{launch.command('harness.launch')}, or choose others with "
             f"where=\"({where}) and state == 'done'\""
         )
     weightless = [item for item in chosen if not store.has_weights(item.stage)]
     if weightless:
+        again = launch.command(
+            "harness.launch", "run.keep_weights=all", f"store={launch.store}-with-weights"
+        )
         raise UserError(
             f"the weights of {len(weightless)} of the {len(chosen)} chosen trials, such as "
-            f"{weightless[0].trial} (stage {weightless[0].stage}), were not kept: python -m "
-            f"harness.launch grid={name} run.keep_weights=all store=PATH trains them into another "
-            "store and keeps them"
+            f"{weightless[0].trial} (stage {weightless[0].stage}), were not kept: `{again}` "
+            "trains them into another store and keeps them"
         )

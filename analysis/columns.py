@@ -45,8 +45,9 @@ COLUMNS = {
     "macs_dense": "multiply-adds for one image, as if nothing were pruned",
     "macs_nonzero": "multiply-adds for one image of the remaining weights (theoretical)",
     "latency_ms": "milliseconds for one image, the median, where measured (harness.latency)",
+    "latency_spread_ms": "distance between the quartiles of the latency",
     "throughput": "images per second in batches of 64, where measured",
-    "latency_device": "the device of both",
+    "latency_device": "the device of these times",
     "val_top1": "accuracy on validation, a share",
     "val_loss": "cross entropy on validation, nats",
     "val_top5": "top-5 accuracy on validation, where the set has 20 classes or more",
@@ -116,14 +117,15 @@ RANGES = {
     "sparsity_achieved": Range(1, "both", "outside [0, 1]; it is a share"),
     **dict.fromkeys(COUNTS, Range(math.inf, "left", "not a count")),
     **dict.fromkeys(("val_loss", "test_loss"), Range(math.inf, "both", "below 0")),
-    **dict.fromkeys(TIMES, Range(math.inf, "left", "not a time or a rate")),
+    **dict.fromkeys((*TIMES, "latency_spread_ms"), Range(math.inf, "left", "not a time or a rate")),
     "difficulty": Range(math.inf, "left", "not finite, or below 0"),
     "seed": Range(math.inf, "left", "not a whole number of 0 or more"),
 }
 """The columns of numbers."""
 RESULTS = (
     *SCORES, "val_loss", "test_loss", *FURTHER_COLUMNS, "params_nonzero", "macs_nonzero",
-    "sparsity_achieved", "gpu_seconds", "estimated_seconds", "why", *TIMES, "latency_device",
+    "sparsity_achieved", "gpu_seconds", "estimated_seconds", "why", *TIMES,
+    "latency_spread_ms", "latency_device",
 )  # fmt: skip
 """Columns in which trials of one config may differ."""
 HEADERS = {
@@ -136,6 +138,7 @@ HEADERS = {
     "macs_nonzero": "non-zero multiply-adds",
     "train_macs": "training multiply-adds",
     "latency_ms": "latency (ms)",
+    "latency_spread_ms": "latency spread (ms)",
     "throughput": "images per second",
 }
 """What tables call a column whose name is not made of words; for others see `header_of`."""

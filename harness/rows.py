@@ -197,7 +197,8 @@ def _latencies(store: Store, stages: Collection[str]) -> dict[str, dict[str, Any
     subject = ("device", "runtime", "threads")
     return {
         record["stage"]: {
-            "latency_ms": record["batches"][str(SINGLE)]["median_ms"],
+            "latency_ms": (single := record["batches"][str(SINGLE)])["median_ms"],
+            "latency_spread_ms": single["high_ms"] - single["low_ms"],
             "throughput": 1000 * MANY / record["batches"][str(MANY)]["median_ms"],
             "latency_device": record["device"],
         }

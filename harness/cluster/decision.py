@@ -188,6 +188,7 @@ def _as_dict(launch: Launch) -> dict[str, Any]:
         "resolved": dict(launch.resolved),
         "settle": None if settle is None else settle.model_dump(mode="json"),
         "evaluate": list(launch.evaluate),
+        "words": list(launch.words),
     }
 
 
@@ -206,5 +207,6 @@ def _from_dict(content: Mapping[str, Any]) -> Launch:
         {**content["options"], "retry": None, "dry_run": False},
         content["resolved"],
         SettleConfig.model_validate(content["settle"], strict=False),
-        tuple(content.get("evaluate", ())),  # absent from files of older versions
+        tuple(content.get("evaluate", ())),  # absent from files of older versions, as are words
+        tuple(content.get("words", ())),
     )

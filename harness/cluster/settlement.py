@@ -77,7 +77,7 @@ def describe_unjudged(launch: Launch, plan: Plan, states: Mapping[str, StageStat
         return []
     metric = launch.settle.metric
     remedy = {
-        "corrupted": f"run `python -m harness.evaluate grid={launch.grid.name} on=corruptions`",
+        "corrupted": f"run `{launch.command('harness.evaluate', 'on=corruptions')}`",
         "worst_class": "set run.data_root to where the data set lies",
     }[metric]
     return [

@@ -108,8 +108,8 @@ def describe_planned(sweep: Sweep, remaining: Collection[str]) -> list[str]:
         work = find_work(sweep, target)
         if count := len({*work.missing, *work.weightless}.difference(remaining)):
             lines.append(
-                f"note: {count:,} results are not evaluated on {name}: python -m harness.evaluate "
-                f"grid={sweep.launch.grid.name} on={name}"
+                f"note: {count:,} results are not evaluated on {name}: "
+                + sweep.launch.command("harness.evaluate", f"on={name}")
             )
     return lines
 
@@ -137,11 +137,14 @@ def describe(sweep: Sweep, work: Work) -> list[str]:
     if unfinished:
         lines.append(f"{name}: {len(unfinished):,} results are not there yet")
     if work.weightless:
+        store = f"store={sweep.launch.store}-with-weights"
+        again = sweep.launch.command(
+            "harness.launch", "run.keep_weights=all", f"evaluate=[{name}]", store
+        )
         lines.append(
             f"{name}: the weights of {len(work.weightless):,} results, such as "
-            f"{work.weightless[0]}, were not kept, so they cannot be evaluated: "
-            f"`python -m harness.launch grid={sweep.launch.grid.name} run.keep_weights=all "
-            f"evaluate=[{name}] store=PATH` trains them into another store and keeps them"
+            f"{work.weightless[0]}, were not kept, so they cannot be evaluated: `{again}` trains "
+            "them into another store and keeps them"
         )
     return lines
 

@@ -121,9 +121,9 @@ def describe_outside(sweep: Sweep) -> list[str]:
         lines.append(f"and jobs of {len(counts) - MOST_LAUNCHES} more launches do")
     if lines:
         lines.append(
-            "the same words show or cancel such jobs alone; python -m harness.cancel "
-            f"grid={sweep.launch.grid.name} all=true cancels all jobs of the sweep; local workers "
-            "end with Ctrl-C in their launch"
+            "the same words show or cancel such jobs alone; "
+            f"{sweep.launch.command('harness.cancel', 'all=true')} cancels all jobs of the sweep; "
+            "local workers end with Ctrl-C in their launch"
         )
     return lines
 

@@ -86,7 +86,8 @@ def load(
     settle = read_settle(composed.config, grid, evaluate, mistakes)
     launch = None
     if run is not None and cluster is not None:
-        launch = Launch(grid, run, cluster, store, values, config, settle, evaluate)
+        words = tuple(arg for arg in args if arg.partition("=")[0] not in (options or {}))
+        launch = Launch(grid, run, cluster, store, values, config, settle, evaluate, words)
         mistakes.extend(check_launch(launch, trains), {})
     mistakes.raise_any(f"the grid {name} has")
     assert launch is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,16 @@ class Launch:
     resolved: Mapping[str, Any] = field(default_factory=dict)  # the composed config, plain
     settle: SettleConfig | None = None  # the rule of rounds; None: the full grid is trained
     evaluate: tuple[str, ...] = ()  # targets that the networks of trials are evaluated on
+    words: tuple[str, ...] = ()  # the command line, without the options of the command itself
+
+    def command(self, module: str, *changes: str) -> str:
+        """Return a command on the same sweep, as it can be pasted into a shell.
+
+        `changes` are words such as `run.device=cpu`; they replace words of the same key.
+        """
+        keys = {change.partition("=")[0] for change in changes}
+        kept = [word for word in self.words if word.lstrip("+").partition("=")[0] not in keys]
+        return " ".join(["python -m", module, *map(shlex.quote, (*kept, *changes))])
 
     def targets_of(self, plan: Plan, stages: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Return what each of these stages is evaluated on, if it is the last one of a trial."""

@@ -25,10 +25,9 @@ import time
 from pathlib import Path
 
 import torch
-from pictures import synthesise
+from pictures import bench_file, bench_set, synthesise
 
 from harness.arguments import Option, parse_options
-from harness.data.catalog import CATALOG, image_folder
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.write import main as write
@@ -50,13 +49,12 @@ MEMBERS, EPOCHS, IMAGES = 8, 4, 320
 REQUIRED_GAIN, DECODING_SHARE = 3.0, 0.8  # required if decoding is this share of a single run
 
 
-def config(magnitude, side, width):
+def config(magnitude, side, width, images):
     return StageConfig.model_validate(
         {
             "seed": 0,
             "dataset": {
-                "name": "bench", "validation_size": 10, "resolution": side,
-                "crop_scale": [0.25, 1.0],
+                **bench_set(images), "resolution": side, "crop_scale": [0.25, 1.0],
             },
             "model": {"family": "cifar_resnet", "depth": 8, "width": width},
             "augment": {
@@ -127,7 +125,7 @@ def main(args):
     options = parse_options(args, OPTIONS)
     side, width, device = options["resolution"], options["width"], options["device"]
     times, copies = options["photographs"], options["copies"]
-    CATALOG["bench"] = image_folder("bench", 10, (IMAGES + 10) * copies, 10)
+    images = (IMAGES + 10) * copies
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
         contextlib.redirect_stderr(io.StringIO()),
@@ -135,13 +133,14 @@ def main(args):
         root = Path(name)
         size = synthesise(root / "tree/bench", IMAGES, times, copies)
         words = [f"source={root / 'tree/bench'}", f"out={root / 'beton/bench'}"]
+        file = bench_file(root, images)
         with contextlib.redirect_stdout(io.StringIO()):
-            write(["dataset=bench", *words, "compress_probability=1", "validation_size=10"])
+            write([f"dataset={file}", *words, "compress_probability=1"])
         run = RunConfig(
             engine="ddp", device=device, loader="ffcv", data_root=str(root / "beton"),
             loader_threads=1 if device == "cpu" else None,
         )  # fmt: skip
-        configs = [config(0.1 * number, side, width) for number in range(1, MEMBERS + 1)]
+        configs = [config(0.1 * number, side, width, images) for number in range(1, MEMBERS + 1)]
         decoding, single, gang, same = measure(root, configs, run)
     share, gain = decoding[0] / single[0], single[0] / gang[0]
     print(

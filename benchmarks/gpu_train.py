@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pictures import fashion_mnist, write_bench
+from pictures import bench_set, fashion_mnist, write_bench
 from torch.nn import functional as F
 
 from harness.models import registry
@@ -38,8 +38,13 @@ def streamed():
     from harness.data.loader import make_loader
     from harness.schema import DatasetConfig
 
-    config = DatasetConfig(
-        name="bench", validation_size=10, resolution=96, start_resolution=64, crop_scale=(0.25, 1)
+    config = DatasetConfig.model_validate(
+        {
+            **bench_set((40 + 10) * 16),
+            "resolution": 96,
+            "start_resolution": 64,
+            "crop_scale": [0.25, 1.0],
+        }
     )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -115,7 +120,7 @@ def resumed(device="cuda"):
         folder = Path(name)
         write_bench(folder, 40, 16, 160)
         resnet = small(0.3).model_dump(mode="json") | {
-            "dataset": {"name": "bench", "validation_size": 10, "resolution": 64},
+            "dataset": {**bench_set((40 + 10) * 16), "resolution": 64},
             "model": {"family": "resnet", "depth": 18, "width": 0.25},
         }
         resnet["augment"]["crop_padding"] = 0
@@ -249,7 +254,7 @@ def fed(device="cuda"):
             config = StageConfig.model_validate(
                 {
                     "seed": 0,
-                    "dataset": {"name": "bench", "validation_size": 10},
+                    "dataset": bench_set((distinct + 10) * copies),
                     "model": {"family": "resnet", "depth": depth, "width": width},
                     "augment": {"policy": "randaug(n=2, m=0.3)", "crop_padding": 0, "flip": True},
                     "recipe": {

@@ -31,12 +31,11 @@ from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
 from ffcv.transforms import ToTensor, ToTorchImage
-from pictures import synthesise
+from pictures import bench_file, bench_set, synthesise
 from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from harness.data.catalog import CATALOG, image_folder
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.write import main as write
@@ -65,7 +64,8 @@ def shrink(source: Path, target: Path, longest: int) -> None:
 
 
 def ours(root: Path, side: int, threads: int, loader_name: str) -> Epoch:
-    config = DatasetConfig(name="bench", validation_size=10, resolution=side, crop_scale=SCALE)
+    values = {**bench_set(IMAGES + 10), "resolution": side, "crop_scale": SCALE}
+    config = DatasetConfig.model_validate(values)
     run, dataset = RunConfig(loader_threads=threads), load(config, str(root), loader_name)
     loader = make_loader(dataset, run, BATCH, rank=0, world_size=1, device=torch.device("cpu"))
     return lambda epoch: sum(len(batch.labels) for batch in loader.epoch(0, epoch))
@@ -129,10 +129,10 @@ def ratio(ours: list[tuple[float, float]], theirs: list[tuple[float, float]], ki
 
 
 def main(threads: int = 1, count: int = TURNS, *sides: int) -> int:
-    CATALOG["bench"] = image_folder("bench", 10, IMAGES + 10, 10)
     failed = 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         root = Path(folder)
+        file = bench_file(root, IMAGES + 10)
         size = synthesise(root / "tree/bench", IMAGES)
         print(f"{IMAGES} JPEGs of {size:.0f} kB, {threads} thread(s) each")
         for side in sides or CASES:
@@ -143,9 +143,7 @@ def main(threads: int = 1, count: int = TURNS, *sides: int) -> int:
                 contextlib.redirect_stderr(io.StringIO()),
                 contextlib.redirect_stdout(io.StringIO()),
             ):
-                write(
-                    ["dataset=bench", *arguments, f"max_resolution={longest}", "validation_size=10"]
-                )
+                write([f"dataset={file}", *arguments, f"max_resolution={longest}"])
             shrink(root / "tree/bench", small / "bench", longest)
             rates = turns(
                 {

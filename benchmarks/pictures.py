@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,16 +114,31 @@ def fashion_mnist(folder: Path) -> str | None:
     return str(folder)
 
 
-def write_bench(folder: Path, distinct: int, copies: int, side: int) -> None:
-    """Write JPEGs like ImageNet's as `.beton` files, and add them to the catalog as `bench`.
+def bench_set(train_images: int) -> dict[str, Any]:
+    """Return the keys of the data set `bench`, which has 10 classes and 10 test images."""
+    content = {"train_images": train_images, "test_images": 10, "classes": 10}
+    colours = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    places = {"name": "bench", "images": "folder", "test": "val"}
+    return {**places, "validation_size": 10, "content": {**content, **colours}}
+
+
+def bench_file(folder: Path, train_images: int) -> Path:
+    """Write the file of the data set `bench`, and return its path."""
+    path = folder / "bench.yaml"
+    path.write_text(json.dumps(bench_set(train_images)))  # JSON is YAML, too
+    return path
+
+
+def write_bench(folder: Path, distinct: int, copies: int, side: int) -> Path:
+    """Write JPEGs like ImageNet's as `.beton` files, and return the file of their data set.
 
     There are `distinct` different images, each `copies` times, of at most `side` pixels a side.
     """
-    from harness.data.catalog import CATALOG, image_folder
     from harness.data.write import main as write
 
-    CATALOG["bench"] = image_folder("bench", 10, (distinct + 10) * copies, 10)
+    file = bench_file(folder, (distinct + 10) * copies)
     synthesise(folder / "tree", distinct, copies=copies)
     words = [f"source={folder / 'tree'}", f"out={folder / 'bench'}", f"max_resolution={side}"]
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        write(["dataset=bench", *words, "validation_size=10"])
+        write([f"dataset={file}", *words])
+    return file

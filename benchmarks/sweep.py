@@ -21,7 +21,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from checkout import checkout
 from pictures import fashion_mnist, write_bench
 
 from harness.arguments import Option, parse_options
@@ -39,7 +38,6 @@ WIDTHS, SPARSITIES = [0.5, 1, 2], [0.0, 0.5, 0.75, 0.875]
 MAGNITUDES = [0.1, 0.3, 0.5, 0.7]
 LIMIT = 4.0  # times fewer core-seconds
 PHOTOGRAPHS = 600
-ROW = f'image_folder("bench", 10, train_size={PHOTOGRAPHS + 10}, test_size=10)'
 GRID = """# For the benchmark of sweeps.
 defaults:
   - override /dataset: {dataset}
@@ -59,8 +57,8 @@ axes:
 """
 DATA = {
     "jpegs": (
-        "imagenet",
-        "{name: bench, validation_size: 10, resolution: 32, crop_scale: [0.25, 1]}",
+        "bench.yaml",
+        "{resolution: 32, crop_scale: [0.25, 1]}",
     ),
     "resident": ("fashion_mnist", "{train_size: 1000, validation_size: 500, test_size: 500}"),
 }
@@ -111,7 +109,6 @@ def measure(folder, data, epochs, count, gang, seeds, device):
     folder.mkdir()
     dataset, settings = DATA[data]
     if data == "jpegs":
-        checkout(folder, ROW)
         write_bench(folder, PHOTOGRAPHS, 1, 256)
         root = str(folder)
     else:

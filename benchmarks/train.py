@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import torch
-from pictures import fashion_mnist, write_bench
+from pictures import bench_set, fashion_mnist, write_bench
 from torch.nn import functional as F
 
 from harness.augment.batch_transform import BatchTransform, train_batch
@@ -55,7 +55,7 @@ ENGINES = ("ddp", "deepspeed")
 
 def stage(model: dict[str, object], policy: str, decoded: bool) -> StageConfig:
     resident = {"name": "fashion_mnist", "validation_size": 100, "test_size": 100}
-    jpegs = {"name": "bench", "validation_size": 10, "resolution": 32, "crop_scale": [0.25, 1.0]}
+    jpegs = {**bench_set((70 + 10) * 81), "resolution": 32, "crop_scale": [0.25, 1.0]}
     return StageConfig.model_validate(
         {
             "seed": 0,

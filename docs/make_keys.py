@@ -103,7 +103,12 @@ def _short_name(path: str) -> str:
 def _item_model(field: FieldInfo) -> type[BaseModel] | None:
     """Return the model of the items of a list of models, or None for other fields."""
     items = typing.get_args(field.annotation)
-    is_model = items and isinstance(items[0], type) and issubclass(items[0], BaseModel)
+    is_model = (
+        items
+        and types.NoneType not in items
+        and isinstance(items[0], type)
+        and issubclass(items[0], BaseModel)
+    )
     return items[0] if is_model else None
 
 

@@ -27,7 +27,7 @@ from harness.sweep.plan import make_plan
 def main(args: list[str]) -> int:
     """Measure the chosen networks, record and print the results; return the exit code."""
     launch, _, chosen = read_chosen(args, OPTIONS)
-    from harness.data.catalog import CATALOG
+    from harness.data.catalog import info_of
     from harness.deploy.folder import read_network
     from harness.deploy.latency import choose_device, device_name, measure
 
@@ -36,7 +36,7 @@ def main(args: list[str]) -> int:
     print(f"on {device_name(device)}; median (quartiles)")
     for stage in dict.fromkeys(item.stage for item in chosen):
         config = plan.stages[stage]
-        info = CATALOG[config.dataset.name]
+        info = info_of(config.dataset)
         module, _ = read_network(store, stage, config)
         side = config.dataset.resolution or info.resolution
         record = measure(module, info.channels, side, device)

@@ -15,7 +15,7 @@ from typing import Any
 from harness.arguments import Option
 from harness.augment.spaces import find_space
 from harness.cluster import read_settlement, read_states, value_of
-from harness.data.catalog import CATALOG
+from harness.data.catalog import info_of
 from harness.files import Damaged
 from harness.run_schema import RunConfig
 from harness.schema import StageConfig
@@ -263,7 +263,7 @@ def _row(
     row["epochs"] = planned["epochs"]
     for name in ("examples", "train_macs"):
         row[name] = sum(result.get(name) or 0 for result in complete) if is_complete else None
-    row["test_images"] = config.dataset.test_size or CATALOG[config.dataset.name].test_size
+    row["test_images"] = config.dataset.test_size or info_of(config.dataset).test_size
     row["gpu_seconds"] = sum(gpu_seconds(result) for result in complete) if is_complete else None
     row["estimated_seconds"] = planned["estimated_seconds"]
     records = [provenance.records(store.folder(stage)) if is_complete else [] for stage in path]

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from harness.dataset_schema import DatasetConfig
 from harness.fields import (
     Beta,
     Candidates,
@@ -33,7 +34,6 @@ from harness.fields import (
     Epochs,
     Floats,
     Frozen,
-    Interval,
     Names,
     NonNegativeFloat,
     NonNegativeInt,
@@ -97,32 +97,6 @@ class HasOptions(Frozen):
 
 
 # --- scientific: part of a stage's identity ---------------------------------------------------
-
-
-class DatasetConfig(Frozen):
-    """The data set, and how its official sets are cut (`harness/data/datasets.py`).
-
-    Sizes are numbers of images; null means all that remain. The keys after `split_seed` apply only
-    to sets of image files of any size, which are cropped and resized to squares. Other sets are not
-    resized. With `start_resolution` the training images grow (`harness/data/crops.py`).
-    """
-
-    name: str  # the data set, as in docs/datasets.md
-    train_size: PositiveInt | None = None  # stratified subset, validation excluded; null: all
-    validation_size: PositiveInt  # images cut out of the official training set
-    test_size: PositiveInt | None = None  # stratified subset of the official test set; null: all
-    split_seed: NonNegativeInt = 0  # seed of the cut and of the subsets
-    resolution: PositiveInt | None = None  # side of an image in pixels; null: the data set's own
-    crop_scale: Interval | None = None  # share of the area in a training crop; null: the set's
-    start_resolution: PositiveInt | None = None  # side in pixels at first; null: images do not grow
-    ramp: Interval = (0.4, 0.8)  # shares of training between which they grow
-
-    @model_validator(mode="after")
-    def _check_intervals(self) -> DatasetConfig:
-        for name, pair in (("crop_scale", self.crop_scale), ("ramp", self.ramp)):
-            if pair is not None and pair[0] > pair[1]:
-                raise ValueError(f"{name}: {list(pair)} must not begin above its end")
-        return self
 
 
 class ModelConfig(Frozen):

@@ -9,7 +9,7 @@ the whole policy on one training image. data_root=DIR is the folder of the data 
 from __future__ import annotations
 
 from harness.arguments import Option, parse_options
-from harness.errors import UserError, command, nearest
+from harness.errors import UserError, command
 from harness.files import explained, user_path
 
 OPTIONS = {
@@ -41,15 +41,13 @@ def main(arguments: list[str]) -> int:
     import torch
 
     from harness.augment import sheet
-    from harness.data.catalog import CATALOG
+    from harness.data.dataset_file import read_dataset
     from harness.data.datasets import first_images, load
     from harness.data.manifest import default_config
 
     name = options["dataset"]
-    if name not in CATALOG:
-        raise UserError(f"no data set '{name}'{nearest(name, CATALOG)}.")
-    data_root = options["data_root"]
-    dataset = load(default_config(CATALOG[name], data_root), data_root)
+    config, data_root = read_dataset(name), options["data_root"]
+    dataset = load(default_config(config, data_root), data_root)
     images = torch.from_numpy(first_images(dataset, _SAMPLES))
     if options["rows"] == "ops":
         labels, tiles = sheet.by_op(images[0], policy_text)

@@ -182,19 +182,22 @@ def _accepted_jobs(launch: Launch) -> Iterator[Finding]:
 def data(launch: Launch) -> Iterator[Finding]:
     """Check every data set of the grid, as the run would read it, and its image files."""
     from harness.data import tree_problems
-    from harness.data.catalog import CATALOG
+    from harness.data.catalog import info_of
     from harness.data.source import choose
 
     run = launch.run
     results = [
-        (c.name, problem, downloads) for c, problem, downloads in data_sets(launch, _ffcv_trouble)
+        (c, problem, downloads) for c, problem, downloads in data_sets(launch, _ffcv_trouble)
     ]
-    for name, sentence, is_downloaded in dict.fromkeys(results):  # without repetitions
+    for config, sentence, is_downloaded in dict.fromkeys(results):  # without repetitions
+        name = config.name
         if sentence is None:
             yield "ok", name, "there"
-            source = choose(CATALOG[name], run.data_root, run.loader, _ffcv_trouble)
+            source = choose(info := info_of(config), run.data_root, run.loader, _ffcv_trouble)
             if source.loader == "imagefolder" and source.folder is not None:
-                yield from (("bad", name, s) for s in tree_problems(source.folder)[:MOST_FILES])
+                yield from (
+                    ("bad", name, s) for s in tree_problems(source.folder, info.places)[:MOST_FILES]
+                )
         elif is_downloaded:
             yield "note", name, "not there; launch downloads it"
         else:

@@ -48,6 +48,7 @@ commands, each with --help
   python -m harness.difficulty     how difficult augmentations are for a trained network
   python -m harness.augment        draw images as a policy changes them
   python -m harness.data.download  fetch a data set
+  python -m harness.data.describe  make a folder of images a data set, by a YAML file
   python -m harness.data.write     write a data set into FFCV files, which load fast
   python -m analysis.table         the best magnitude for each size
   python -m analysis.claims        tests of the claims

@@ -158,12 +158,12 @@ def unchecked(launch: Launch) -> list[str]:
 
 def provide_data(launch: Launch) -> None:
     """Download missing data sets here, where there may be a network. Raises UserError."""
-    from harness.data.catalog import CATALOG
+    from harness.data.catalog import info_of
     from harness.data.download import download
 
-    for name in dict.fromkeys(config.name for config, _ in _data(launch, downloads=True)):
-        print(f"the data set {name} is not there, downloading it", flush=True)
-        download(CATALOG[name], launch.run.data_root)
+    for info in dict.fromkeys(info_of(config) for config, _ in _data(launch, downloads=True)):
+        print(f"the data set {info.name} is not there, downloading it", flush=True)
+        download(info, launch.run.data_root)
 
 
 # --- hindrances: each yields sentences ------------------------------------------------------------
@@ -274,13 +274,13 @@ def data_sets(
 
     The reason is the one that a worker would give. `find_trouble` says why FFCV cannot be used.
     """
-    from harness.data.catalog import CATALOG, missing
+    from harness.data.catalog import info_of, missing
     from harness.data.source import problem
 
     run = launch.run
     can_download = importlib.util.find_spec("torchvision") is not None
     for config in sorted({trial.config.dataset for trial in launch.grid.trials}, key=str):
-        info = CATALOG[config.name]
+        info = info_of(config)
         sentence = problem(config, run.data_root, run.loader, find_trouble)
         is_missing = sentence is not None and sentence == missing(info, run.data_root)
         yield config, sentence, can_download and is_missing and info.torchvision is not None

@@ -13,7 +13,7 @@ from torch import nn
 from harness.compress import masks
 from harness.compress.methods import METHODS, Request
 from harness.compress.surplus import Build, make_graph
-from harness.data.catalog import CATALOG, training_sides
+from harness.data.catalog import info_of, training_sides
 from harness.errors import UserError
 from harness.models import registry
 from harness.models.conversions import synchronise_batch_norm
@@ -111,7 +111,7 @@ def _try(stage: StageConfig, sides: tuple[int, ...], images: int) -> None:
     Raises UserError if one of these steps is not possible.
     """
     prune, resolution = stage.prune, sides[-1]
-    classes = CATALOG[stage.dataset.name].num_classes
+    classes = info_of(stage.dataset).num_classes
     if stage.model.family.startswith(TIMM) or images == 1:
         check_forward(stage.model, classes, sides, images)
     method = None if prune is None else METHODS.get(prune.method)

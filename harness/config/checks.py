@@ -137,11 +137,11 @@ def even_batch(sections: Sections) -> Iterator[Mistake]:
 
 def full_batch(sections: Sections) -> Iterator[Mistake]:
     """Refuse a batch of more images than the training set has."""
-    from harness.data.catalog import CATALOG
+    from harness.data.catalog import find_info
 
     recipe: RecipeConfig | None = sections.get("recipe")
     dataset: DatasetConfig | None = sections.get("dataset")
-    if recipe is None or dataset is None or (info := CATALOG.get(dataset.name)) is None:
+    if recipe is None or dataset is None or (info := find_info(dataset)) is None:
         return
     images = dataset.train_size or info.train_size - dataset.validation_size
     if 0 < images < recipe.batch_size:
@@ -157,9 +157,9 @@ def _split(sentence: str, section: str) -> Mistake:
 
 def _side(dataset: DatasetConfig | None) -> int | None:
     """Return the side of the images of evaluation in pixels; None for an unknown data set."""
-    from harness.data.catalog import CATALOG
+    from harness.data.catalog import find_info
 
-    info = CATALOG.get(dataset.name) if dataset else None
+    info = find_info(dataset) if dataset else None
     return (dataset.resolution if dataset else None) or (info.resolution if info else None)
 
 
@@ -246,10 +246,10 @@ def usable_teachers(launch: Launch) -> Iterator[Mistake]:
 
 def readable_data(launch: Launch) -> Iterator[Mistake]:
     """Refuse a loader that can read no files of a data set, wherever they are."""
-    from harness.data.catalog import CATALOG, unsuited
+    from harness.data.catalog import info_of, unsuited
 
-    for name in dict.fromkeys(trial.config.dataset.name for trial in launch.grid.trials):
-        if sentence := unsuited(CATALOG[name], launch.run.loader):
+    for dataset in dict.fromkeys(trial.config.dataset for trial in launch.grid.trials):
+        if sentence := unsuited(info_of(dataset), launch.run.loader):
             yield "run.loader", sentence
 
 

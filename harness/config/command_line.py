@@ -22,7 +22,7 @@ from harness.config.grid_file import (
     choices,
     grid_files,
     grid_folder,
-    is_profile_path,
+    is_group_path,
     unknown_choice,
 )
 from harness.config.launch import Launch
@@ -139,7 +139,7 @@ def _split(
         mistakes.add_sentence(sentence)
     for key, value in arguments.others:
         plain = unquoted(value)  # paths need no quotes, but may have them
-        if key in GROUPS and plain not in choices(key) and not is_profile_path(key, plain):
+        if key in GROUPS and plain not in choices(key) and not is_group_path(key, plain):
             mistakes.add(key, unknown_choice(key, plain))
         elif key in ("grid", "store", *GROUPS):
             groups[key] = plain

@@ -15,14 +15,16 @@ from typing import Any
 
 from harness.config.grid_file import (
     DECIDED_BY_GROUP,
+    FROM_FILE,
     GROUPS,
     SECTIONS,
     USERS_KEYS,
+    beside_grid,
     choices,
     defaults,
     hydra_grid,
+    is_group_path,
     is_path,
-    is_profile_path,
     read_grid_file,
     read_group,
     refuse_key,
@@ -161,15 +163,24 @@ def _fixed_groups(
 def _selected(groups: Mapping[str, str], content: Mapping[str, Any], scratch: Path) -> list[str]:
     """Return the choices of groups for Hydra. Raises UserError for a file that cannot be read.
 
-    A user's own profile of a cluster is copied to `scratch`.
+    A user's own data set and profile of a cluster are copied to `scratch`.
     """
-    for group, value in [*defaults(content), *groups.items()]:
-        if group in GROUPS and (is_profile_path(group, value) or value in choices(group)):
+    chosen = defaults(content)
+    if is_path(groups["grid"]):
+        chosen = [
+            (group, beside_grid(value, groups["grid"]) if is_group_path(group, value) else value)
+            for group, value in chosen
+        ]
+    for group, value in [*chosen, *groups.items()]:
+        if group in GROUPS and (is_group_path(group, value) or value in choices(group)):
             read_group(group, value)
     selected = {group: value for group, value in groups.items() if group in GROUPS}
-    if is_profile_path("cluster", profile := selected.get("cluster", "")):
-        selected["cluster"] = "from_file"
-        write_yaml(scratch / "cluster" / "from_file.yaml", read_group("cluster", profile))
+    files = {**{group: value for group, value in chosen if group == "dataset"}, **selected}
+    for group, value in files.items():
+        if is_group_path(group, value):
+            write_yaml(scratch / group / f"{FROM_FILE}.yaml", read_group(group, value))
+            if group in selected:
+                selected[group] = FROM_FILE
     return [f"{group}={value}" for group, value in selected.items()]
 
 

@@ -42,6 +42,7 @@ USERS_KEYS = (
     "run.data_root",
 )
 """Keys that a grid file cannot set: what a job executes, and where files are written."""
+FROM_FILE = "from_file"  # what Hydra calls the file of a user in a group
 _CHOICE = re.compile(r"[\w.-]+")
 _OVERRIDE = re.compile(r"override\s+/(\w+)")
 
@@ -71,15 +72,21 @@ def grid_folder(name: str) -> Path:
     return user_path(name, "grid").parent if is_path(name) else Path()
 
 
-def is_profile_path(group: str, value: str) -> bool:
-    """Return whether the value of a group is the path of a user's own profile of a cluster."""
-    return group == "cluster" and value.endswith((".yaml", ".yml"))
+def is_group_path(group: str, value: str) -> bool:
+    """Return whether the value of a group is the path of a user's own data set or cluster."""
+    return group in ("cluster", "dataset") and value.endswith((".yaml", ".yml"))
+
+
+def beside_grid(value: str, grid: str) -> str:
+    """Return the path of a data set that a grid file names: beside that file, or from here."""
+    beside = grid_folder(grid) / user_path(value, "dataset")
+    return str(beside) if beside.is_file() else value
 
 
 def read_group(group: str, value: str) -> dict[Any, Any]:
     """Return the plain content of the file that a group is set to. Raises UserError."""
     path = (PROFILES if group == "cluster" else GRIDS) / group / f"{value}.yaml"
-    if is_profile_path(group, value):
+    if is_group_path(group, value):
         path = user_path(value, group)
     what = f"{group} file"
     content = plain(read_text(path, what), f"the {what} {path}")
@@ -203,7 +210,9 @@ def _read_defaults(config: Any, mistakes: Mistakes) -> list[Any]:
         if group not in GROUPS:
             mistakes.add(place, f"there is no group '{group}'{nearest(group, GROUPS)}")
             continue
-        if value not in choices(group):
+        if group == "dataset" and is_group_path(group, str(value)):
+            value = FROM_FILE
+        elif value not in choices(group):
             mistakes.add(place, unknown_choice(group, str(value)))
             value = closest(str(value), choices(group))
         if value is not None:
@@ -225,4 +234,6 @@ def unknown_choice(group: str, value: str) -> str:
             f"there is no file of {group} '{value}', but it is registered: set {key}={value}, and "
             f"the other keys of {group} as it needs them, instead of {group}={value}"
         )
-    return f"there is no {group} '{value}'{nearest(value, choices(group))}"
+    own = "; one of your own is named by its path, dataset=path/to/pets.yaml"
+    end = own if group == "dataset" else ""
+    return f"there is no {group} '{value}'{nearest(value, choices(group))}{end}"

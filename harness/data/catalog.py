@@ -1,8 +1,8 @@
 """The data sets that a grid can name: their facts, where their files are, and checks of a config.
 
-This module imports neither torch nor NumPy, so that a plan can be checked on a machine that cannot
-train. The files are read by the module that a row names as its `reader`. `docs/datasets.md` shows
-how to add a data set.
+The facts of a shipped set are in `grids/dataset/NAME.yaml`, and those of a user's own set in the
+user's file (`dataset_file.py`). This module imports neither torch nor NumPy, so that a plan can be
+checked on a machine that cannot train. `docs/datasets.md` shows how to add a data set.
 """
 
 from __future__ import annotations
@@ -12,10 +12,41 @@ import importlib.util
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from harness.dataset_schema import DatasetConfig, DatasetContent
 from harness.errors import UserError, nearest, printable
 from harness.files import user_path
-from harness.schema import DatasetConfig
+from harness.paths import GRIDS
+from harness.plain_yaml import plain, read_text
+
+DESCRIBE = "`python -m harness.data.describe dataset={}`"
+FOLDER_CROPS = (0.08, 1.0)  # of image files, unless a config chooses others: torchvision's default
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of a tree: of the training images, and of the test images.
+
+    They are below the folder of the data set, or absolute. Without a folder of test images,
+    `test_share` of the training images are the test set.
+    """
+
+    train: str = "train"
+    test: str | None = "val"
+    test_share: float = 0.2
+
+    def folders(self, root: Path) -> list[Path]:
+        """Return the folders of the tree whose data set has the folder `root`."""
+        parts = [self.train] if self.test is None else [self.train, self.test]
+        return [root / user_path(part, "dataset.train") for part in parts]
+
+    def __str__(self) -> str:
+        parts = [self.train] if self.test is None else [self.train, self.test]
+        return " and ".join(part if part.startswith(("/", "~")) else f"{part}/" for part in parts)
+
+
+TRAIN_VAL = Places()
 
 
 @dataclass(frozen=True)
@@ -25,7 +56,7 @@ class DatasetInfo:
     A set with a `reader` has images of one size and is read into memory as a whole. Its images are
     in a Python `package`, or in `files`. These lie in `folder` under a data root (torchvision's
     layout) or in `system_folder`, and each may be gzipped. A set without a reader consists of image
-    files of any size, in a tree or written as `.beton` files (`image_folder`).
+    files of any size, in a tree with `places` or written as `.beton` files.
     """
 
     name: str
@@ -44,6 +75,8 @@ class DatasetInfo:
     torchvision: str | None = None  # the class of torchvision that has the download's address
     channels: int = 3  # of the model's input; grey images are repeated
     crop_scale: tuple[float, float] | None = None  # image files only: see DatasetConfig
+    places: Places = TRAIN_VAL
+    content: DatasetContent | None = None  # a user's own set: has digests of the files
 
 
 def shown(path: Path | str) -> str:
@@ -55,105 +88,75 @@ def _or_download(name: str) -> str:
     return f"download it with `python -m harness.data.download {name}` or set run.data_root"
 
 
-def image_folder(
-    name: str,
-    num_classes: int,
-    train_size: int,
-    test_size: int,
-    *,
-    resolution: int = 224,
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406),
-    std: tuple[float, ...] = (0.229, 0.224, 0.225),
-) -> DatasetInfo:
-    """Return the row of a set of image files of any size: `train/<class>/*` and `val/<class>/*`.
-
-    Images are cropped and resized to `resolution` pixels unless a config chooses another number.
-    Mean and standard deviation default to ImageNet's.
-    """
-    return DatasetInfo(
-        name=name,
-        reader=None,
-        num_classes=num_classes,
-        resolution=resolution,
-        mean=mean,
-        std=std,
-        train_size=train_size,
-        test_size=test_size,
-        remedy="put its images there as train/<class>/* and val/<class>/*, or write it with "
-        f"`python -m harness.data.write dataset={name} source=DIR out=ROOT/{name}` and set "
+_READERS: dict[str, dict[str, Any]] = {
+    "imagenet": {
+        "reader": None,
+        "remedy": "put its images there as train/<class>/* and val/<class>/*, or write it with "
+        "`python -m harness.data.write dataset=imagenet source=DIR out=ROOT/imagenet` and set "
         "run.data_root=ROOT",
-        folder=name,
-        crop_scale=(0.08, 1.0),
-    )
-
-
-_ROWS = (
-    image_folder("imagenet", num_classes=1000, train_size=1_281_167, test_size=50_000),
-    DatasetInfo(
-        name="fashion_mnist",
-        reader="fashion_mnist",
-        num_classes=10,
-        resolution=28,
-        mean=(0.2860,) * 3,
-        std=(0.3530,) * 3,
-        train_size=60_000,
-        test_size=10_000,
-        remedy="install the Debian package dataset-fashion-mnist, "
+        "folder": "imagenet",
+        "crop_scale": FOLDER_CROPS,
+    },
+    "fashion_mnist": {
+        "reader": "fashion_mnist",
+        "remedy": "install the Debian package dataset-fashion-mnist, "
         + _or_download("fashion_mnist")
         + " to a folder that holds FashionMNIST/raw",
-        folder="FashionMNIST/raw",
-        files=(
+        "folder": "FashionMNIST/raw",
+        "files": (
             "train-images-idx3-ubyte",
             "train-labels-idx1-ubyte",
             "t10k-images-idx3-ubyte",
             "t10k-labels-idx1-ubyte",
         ),
-        system_folder="/usr/share/datasets/fashion-mnist",
-        torchvision="FashionMNIST",
-    ),
-    DatasetInfo(
-        name="cifar10",
-        reader="cifar",
-        num_classes=10,
-        resolution=32,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        train_size=50_000,
-        test_size=10_000,
-        remedy=_or_download("cifar10") + " to a folder that holds cifar-10-batches-py",
-        folder="cifar-10-batches-py",
-        files=(*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
-        torchvision="CIFAR10",
-    ),
-    DatasetInfo(
-        name="cifar100",
-        reader="cifar",
-        num_classes=100,
-        resolution=32,
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
-        train_size=50_000,
-        test_size=10_000,
-        remedy=_or_download("cifar100") + " to a folder that holds cifar-100-python",
-        folder="cifar-100-python",
-        files=("train", "test"),
-        torchvision="CIFAR100",
-    ),
-    DatasetInfo(
-        name="digits",
-        reader="digits",
-        num_classes=10,
-        resolution=8,
-        mean=(0.3053,) * 3,
-        std=(0.3758,) * 3,
-        train_size=1_437,
-        test_size=360,
-        remedy="install scikit-learn, which contains the images",
-        package="sklearn",
-    ),
-)
+        "system_folder": "/usr/share/datasets/fashion-mnist",
+        "torchvision": "FashionMNIST",
+    },
+    "cifar10": {
+        "reader": "cifar",
+        "remedy": _or_download("cifar10") + " to a folder that holds cifar-10-batches-py",
+        "folder": "cifar-10-batches-py",
+        "files": (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
+        "torchvision": "CIFAR10",
+    },
+    "cifar100": {
+        "reader": "cifar",
+        "remedy": _or_download("cifar100") + " to a folder that holds cifar-100-python",
+        "folder": "cifar-100-python",
+        "files": ("train", "test"),
+        "torchvision": "CIFAR100",
+    },
+    "digits": {
+        "reader": "digits",
+        "remedy": "install scikit-learn, which contains the images",
+        "package": "sklearn",
+    },
+}
+"""How the files of the shipped sets are found and read, by name."""
 
-CATALOG: dict[str, DatasetInfo] = {row.name: row for row in _ROWS}
+
+def _facts(name: str, content: DatasetContent) -> dict[str, Any]:
+    return {
+        "name": name,
+        "num_classes": content.classes,
+        "resolution": content.resolution,
+        "mean": content.mean,
+        "std": content.std,
+        "train_size": content.train_images,
+        "test_size": content.test_images,
+    }
+
+
+def _shipped(name: str) -> DatasetInfo:
+    """Return the facts of a shipped data set, from its file in `grids/dataset/`."""
+    path = GRIDS / "dataset" / f"{name}.yaml"
+    file: Any = plain(read_text(path, "dataset file"), f"the dataset file {path}")
+    content = DatasetContent.model_validate(file["content"])
+    return DatasetInfo(**_facts(name, content), **_READERS[name])
+
+
+CATALOG: dict[str, DatasetInfo] = {name: _shipped(name) for name in _READERS}
+"""The shipped data sets by name. `find_info` also returns the facts of a user's own set."""
 # Pixels a side. For images up to this size, and values within the bounds of the ops, Pillow maps
 # coordinates in 16.16 fixed point (`ImagingTransformAffine` in Geometry.c of Pillow 13). So does
 # `harness/augment`.
@@ -161,7 +164,7 @@ LARGEST_SIDE = 8192
 MANIFEST = "manifest.json"  # written last, so a set of `.beton` files with it is complete
 
 
-def _folders(data_root: str | None, name: str) -> list[Path]:
+def data_folders(data_root: str | None, name: str) -> list[Path]:
     """Return the folder `name` in the data root and in `data/` of the working directory."""
     roots = (data_root, "data")
     return [user_path(root, "data_root") / name for root in roots if root is not None]
@@ -169,16 +172,53 @@ def _folders(data_root: str | None, name: str) -> list[Path]:
 
 def find_betons(info: DatasetInfo, data_root: str | None) -> Path | None:
     """Return the first folder `<root>/<name>` with finished `.beton` files of this data set."""
-    folders = _folders(data_root, info.name)
+    folders = data_folders(data_root, info.name)
     return next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
 
 
 def find_tree(info: DatasetInfo, data_root: str | None) -> Path | None:
     """Return the first folder `<root>/<name>` with the image files of this data set."""
-    for folder in _folders(data_root, info.name):
-        if (folder / "train").is_dir() and (folder / "val").is_dir():
+    for folder in data_folders(data_root, info.name):
+        if all(part.is_dir() for part in info.places.folders(folder)):
             return folder
     return None
+
+
+def find_info(config: DatasetConfig) -> DatasetInfo | None:
+    """Return the facts of a shipped data set or of a user's own, or None for an unknown name."""
+    if config.content is None:
+        return CATALOG.get(config.name)
+    name, train = config.name, config.train or "train"
+    places = Places(train, config.test, config.test_share or Places.test_share)
+    return DatasetInfo(
+        **_facts(name, config.content),
+        reader=None,
+        remedy=f"put its images there, or name their folders with dataset.train and dataset.test, "
+        f"or set run.data_root to the folder that holds {name}/",
+        folder=name,
+        crop_scale=FOLDER_CROPS,
+        places=places,
+        content=config.content,
+    )
+
+
+def info_of(config: DatasetConfig) -> DatasetInfo:
+    """Return the facts of the data set of a config. Raises UserError for an unknown one."""
+    if (info := find_info(config)) is None:
+        raise UserError(_unknown(config))
+    return info
+
+
+def _unknown(config: DatasetConfig) -> str:
+    if config.images is not None:
+        return (
+            f"dataset.content: the file of the data set {config.name} does not say what its images "
+            f"are: run {DESCRIBE.format('FILE')} once, which writes that into the file."
+        )
+    return (
+        f"dataset.name: no data set '{config.name}'{nearest(config.name, CATALOG)}; one of your "
+        "own is named by its file, dataset=path/to/pets.yaml."
+    )
 
 
 def search_folders(info: DatasetInfo, data_root: str | None) -> list[Path]:
@@ -186,7 +226,7 @@ def search_folders(info: DatasetInfo, data_root: str | None) -> list[Path]:
     if info.folder is None:
         return []
     system = [Path(info.system_folder)] if info.system_folder else []
-    return _folders(data_root, info.folder) + system
+    return data_folders(data_root, info.folder) + system
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -232,7 +272,7 @@ def missing(info: DatasetInfo, data_root: str | None) -> str | None:
     folders = search_folders(info, data_root)
     if info.reader is None:
         return (
-            f"the data set {info.name} is not there; neither {MANIFEST} nor train/ and val/ are in "
+            f"the data set {info.name} is not there; neither {MANIFEST} nor {info.places} are in "
             f"{'; '.join(map(shown, folders))}: {info.remedy}."
         )
     searched = "; ".join(_searched(folder, info) for folder in folders)
@@ -279,9 +319,14 @@ def _wrong_sides(config: DatasetConfig, info: DatasetInfo) -> list[str]:
 
 def misfits(config: DatasetConfig) -> list[str]:
     """Return sentences about an unknown name and about sizes that do not fit the data set."""
-    info = CATALOG.get(config.name)
+    info = find_info(config)
     if info is None:
-        return [f"dataset.name: no data set '{config.name}'{nearest(config.name, CATALOG)}."]
+        return [_unknown(config)]
+    if info.content is not None and config.name in CATALOG:
+        return [
+            f"dataset.name: {config.name} is the name of a shipped data set, and this file "
+            "describes another one: choose another name."
+        ]
     problems = _wrong_sides(config, info)
     remaining = info.train_size - config.validation_size
     if remaining < 1:
@@ -322,19 +367,25 @@ def training_sides(config: DatasetConfig) -> tuple[int, ...]:
 
     With `start_resolution` they grow in multiples of 32 (`crops.side_at`).
     """
-    last = config.resolution or CATALOG[config.name].resolution
+    last = config.resolution or info_of(config).resolution
     first = config.start_resolution or last
     between = range(32 * (first // 32 + 1), last, 32)
     return tuple(dict.fromkeys((first, *between, last)))
 
 
 def check_counts(info: DatasetInfo, train: int, test: int, classes: int, place: Path) -> None:
-    """Raise `UserError` unless the counts of the files in `place` are those of the catalog."""
+    """Raise `UserError` unless the counts of the files in `place` are those of the data set."""
     expected, actual = (info.train_size, info.test_size, info.num_classes), (train, test, classes)
     if expected != actual:
         template = "{:,} training images, {:,} test images and {:,} classes"
         raise UserError(
             f"{info.name} should have {template.format(*expected)}, and {shown(place)} holds "
-            f"{template.format(*actual)}; complete it, or correct its row in "
-            "harness/data/catalog.py."
+            f"{template.format(*actual)}; complete it{describe_again(info)}."
         )
+
+
+def describe_again(info: DatasetInfo) -> str:
+    """Return the end of a remedy for files that differ from the description of a user's set."""
+    if info.content is None:
+        return ""
+    return f", or run {DESCRIBE.format('FILE')} again, with which its stages are new ones"

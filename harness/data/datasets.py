@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.catalog import CATALOG, DatasetInfo, check_counts, find, misfits, missing
+from harness.data.catalog import DatasetInfo, find, info_of, misfits, missing
 from harness.data.crops import centre
 from harness.data.download import download
 from harness.data.imagefolder import FolderImages
 from harness.data.source import INSTALL_FFCV, choose
 from harness.data.splits import cut, split_hash
-from harness.data.tree import ImageTree, left_out_note, scan_parts
+from harness.data.tree import ImageTree, check_files, left_out_note, scan_parts
 from harness.data.types import Bytes, Dataset, Integers, Official, Split
 from harness.errors import UserError
 from harness.schema import DatasetConfig
@@ -47,7 +47,7 @@ def load(
     """
     if problems := misfits(config):
         raise UserError(" ".join(problems))
-    info = CATALOG[config.name]
+    info = info_of(config)
     source = choose(info, data_root, loader, ffcv_trouble)
     choice, stored = f"{source.loader}: {source.reason}", "original"
     if source.folder is None:
@@ -74,8 +74,8 @@ def _array_splits(config: DatasetConfig, info: DatasetInfo, data_root: str | Non
 
 
 def _tree_splits(config: DatasetConfig, info: DatasetInfo, folder: Path) -> list[Split]:
-    official, test_set = scan_parts(folder)
-    check_counts(info, len(official.labels), len(test_set.labels), len(official.classes), folder)
+    official, test_set = scan_parts(folder, info.places)
+    check_files(info, official, test_set)
     if (note := left_out_note([official, test_set])) is not None:
         print(f"note: {note}", file=sys.stderr)
     train, validation, test = cut(config, official.labels, test_set.labels)

@@ -14,7 +14,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, ValidationError, model_validator
 
-from harness.data.catalog import MANIFEST, DatasetInfo, check_counts, find_betons, shown
+from harness.data.catalog import (
+    MANIFEST,
+    DatasetInfo,
+    check_counts,
+    describe_again,
+    find_betons,
+    info_of,
+    shown,
+)
 from harness.errors import UserError
 from harness.fields import Frozen, Names, PositiveInt
 from harness.files import Damaged
@@ -85,6 +93,8 @@ class Manifest(Frozen):
 
     format: Literal[1]
     dataset: str
+    # digest of the tree that was written, of a user's own data set (`tree.files_digest`)
+    source_files: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
     official: Official
     classes: Names
     split: Cut
@@ -155,24 +165,27 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def default_config(info: DatasetInfo, data_root: str | None) -> DatasetConfig:
+def default_config(config: DatasetConfig, data_root: str | None) -> DatasetConfig:
     """Return a config that reads the data set, to look at some of its images.
 
     If there are `.beton` files, the config has their split and a resolution that they allow.
 
     Raises:
-        UserError: see `read_manifest`.
+        UserError: an unknown data set; or see `read_manifest`.
     """
+    info = info_of(config)
     folder = find_betons(info, data_root)
     if info.reader is not None or folder is None:
-        return DatasetConfig(name=info.name, validation_size=max(1, info.train_size // 10))
+        return config.model_copy(update={"validation_size": max(1, info.train_size // 10)})
     manifest = read_manifest(folder)
     largest = manifest.settings.max_resolution
-    return DatasetConfig(
-        name=info.name,
-        validation_size=manifest.split.validation_size,
-        split_seed=manifest.split.split_seed,
-        resolution=None if largest is None else min(largest, info.resolution),
+    side = config.resolution or info.resolution
+    return config.model_copy(
+        update={
+            "validation_size": manifest.split.validation_size,
+            "split_seed": manifest.split.split_seed,
+            "resolution": config.resolution if largest is None else min(largest, side),
+        }
     )
 
 
@@ -191,6 +204,11 @@ def read_fitting(folder: Path, config: DatasetConfig, info: DatasetInfo) -> Mani
         )
     official = manifest.official
     check_counts(info, official.train, official.test, official.classes, folder)
+    if info.content is not None and manifest.source_files != info.content.files:
+        raise UserError(
+            f"{shown(folder)} was written from other images than those that the file of the data "
+            f"set {info.name} states: {WRITE_AGAIN}{describe_again(info)}."
+        )
     split = manifest.split
     differing = [
         key

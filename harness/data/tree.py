@@ -1,4 +1,4 @@
-"""A tree of image files, `train/<class>/*` and `val/<class>/*`: list it and report its mistakes.
+"""A tree of image files, such as `train/<class>/*` and `val/<class>/*`: list it, report mistakes.
 
 The order is that of torchvision's `ImageFolder`: by class, then by the path of the folder, then by
 the name of the file. An image's id is its position in this order. Hidden files and folders, which
@@ -8,21 +8,25 @@ macOS and Jupyter create, are left out.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.catalog import DatasetInfo, check_counts, shown
+from harness.data.catalog import TRAIN_VAL, DatasetInfo, Places, check_counts, describe_again, shown
 from harness.data.imagefolder import SUFFIXES, BadImage, decoding, open_image
+from harness.data.splits import stratified_order
 from harness.data.types import Integers
 from harness.errors import UserError
 
-PARTS = ("train", "val")  # the folders of the official training set and the official test set
 LAYOUT = "images lie in train/<class>/ and val/<class>/, as in train/n01440764/some.JPEG"
 HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 """Folders of macOS, Synology, Windows and Linux. Names that begin with a dot are hidden, too."""
@@ -190,39 +194,111 @@ def _refuse_links(links: Sequence[Path], folders: dict[_Identity, Path]) -> None
             )
 
 
-def class_names(folder: Path) -> list[str]:
+def class_names(folder: Path, places: Places = TRAIN_VAL) -> list[str]:
     """Return the names of the classes of a tree. Both parts must have the same classes.
 
     Raises:
         UserError: a part is missing or cannot be read, or the two parts have different classes.
     """
-    if absent := [part for part in PARTS if not (folder / part).is_dir()]:
+    parts = places.folders(folder)
+    names = [places.train, *([] if places.test is None else [places.test])]
+    if absent := [shown(n) for n, part in zip(names, parts, strict=True) if not part.is_dir()]:
         raise UserError(
             f"{shown(folder)} has no folder {' and no folder '.join(absent)}: {LAYOUT}."
         )
-    train, test = (_class_folders(folder / part)[0] for part in PARTS)
-    if differing := sorted(set(train) ^ set(test)):
-        raise UserError(
-            f"{shown(folder)}/train and {shown(folder)}/val have different classes: "
-            f"{_first(differing)} {'is' if len(differing) == 1 else 'are'} in only one of them. "
-            "Both need a folder for each class."
-        )
+    train, *tests = (_class_folders(part)[0] for part in parts)
+    for test in tests:
+        if differing := sorted(set(train) ^ set(test)):
+            raise UserError(
+                f"{shown(parts[0])} and {shown(parts[1])} have different classes: "
+                f"{_first(differing)} {'is' if len(differing) == 1 else 'are'} in only one of "
+                "them. Both need a folder for each class."
+            )
     return train
 
 
-def scan_parts(folder: Path) -> tuple[ImageTree, ImageTree]:
+def scan_parts(folder: Path, places: Places = TRAIN_VAL) -> tuple[ImageTree, ImageTree]:
     """List the official training set and the official test set of a tree.
 
     Raises:
         UserError: see `class_names`; or a class has no images, a folder cannot be read, or a link
             makes images count twice, in one part or in both.
     """
-    class_names(folder)
-    train, test = (_scan(folder / part) for part in PARTS)
-    folders = dict(train.folders)
-    _add(folders, test.folders)
-    _refuse_links([*train.links, *test.links], folders)
-    return train, test
+    class_names(folder, places)
+    parts = [_scan(part) for part in places.folders(folder)]
+    folders: dict[_Identity, Path] = {}
+    for part in parts:
+        _add(folders, part.folders)
+    _refuse_links([link for part in parts for link in part.links], folders)
+    if places.test is None:
+        return _cut_test_set(parts[0], places.test_share)
+    return parts[0], parts[1]
+
+
+def _cut_test_set(tree: ImageTree, share: float) -> tuple[ImageTree, ImageTree]:
+    """Return the official sets of a tree without a test set: a stratified share is the test set.
+
+    The cut depends on nothing but the labels, so that it is the same in all trainings.
+    """
+    order = stratified_order(tree.labels, 0, "split.official")
+    size = round(share * len(order))
+    if not 0 < size < len(order):
+        raise UserError(
+            f"{shown(tree.root)} has {len(order):,} images, of which dataset.test_share={share:g} "
+            f"leaves {len(order) - size:,} to train on and {size:,} to test on: both need images."
+        )
+    return _subset(tree, np.sort(order[size:])), _subset(tree, np.sort(order[:size]))
+
+
+def _subset(tree: ImageTree, rows: Integers) -> ImageTree:
+    paths = tuple(tree.paths[row] for row in rows)
+    return dataclasses.replace(tree, paths=paths, labels=tree.labels[rows])
+
+
+def files_digest(train: ImageTree, test: ImageTree) -> str:
+    """Return 16 hex digits of the SHA-256 of the paths in both parts and the sizes of the files.
+
+    The names of the folders of the parts are not included, so a renamed copy has the same digest.
+    """
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for name, tree in (("train", train), ("test", test)):
+            digest.update(f"{name}\0".encode())
+            with _readable(tree.root):
+                starts = range(0, len(tree.paths), 1000)
+                sizes = pool.map(partial(_sizes, tree), starts)
+                for path, size in zip(
+                    tree.paths, itertools.chain.from_iterable(sizes), strict=True
+                ):
+                    digest.update(os.fsencode(path) + f"\0{size}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _sizes(tree: ImageTree, start: int) -> list[int]:
+    """Return the sizes in bytes of 1,000 images from `start`."""
+    return [(tree.root / path).stat().st_size for path in tree.paths[start : start + 1000]]
+
+
+def classes_digest(classes: Sequence[str]) -> str:
+    """Return 16 hex digits of the SHA-256 of the names of the classes, in their order."""
+    return hashlib.sha256(b"\0".join(map(os.fsencode, classes))).hexdigest()[:16]
+
+
+def check_files(info: DatasetInfo, train: ImageTree, test: ImageTree) -> None:
+    """Raise `UserError` unless a user's own set has the files that its description states."""
+    check_counts(info, len(train.labels), len(test.labels), len(train.classes), train.root)
+    if info.content is None:
+        return
+    if info.content.class_names not in (None, classes_digest(train.classes)):
+        kind = "names of the classes"
+    elif info.content.files not in (None, files_digest(train, test)):
+        kind = "names or sizes of the files"
+    else:
+        return
+    raise UserError(
+        f"the {kind} in {shown(train.root)} and {shown(test.root)} are not those that the file of "
+        f"the data set {info.name} states: restore the images{describe_again(info)}."
+    )
 
 
 def left_out_note(trees: Sequence[ImageTree]) -> str | None:
@@ -233,13 +309,16 @@ def left_out_note(trees: Sequence[ImageTree]) -> str | None:
     return f"{len(paths)} hidden files or folders are left out: {_first(paths)}."
 
 
-def tree_problems(folder: Path) -> list[str]:
+def tree_problems(folder: Path, places: Places = TRAIN_VAL) -> list[str]:
     """Return sentences about all mistakes of the tree in `folder`; none for a good tree."""
-    return inspect_tree(folder, headers=1000)[0]
+    return inspect_tree(folder, headers=1000, places=places)[0]
 
 
 def inspect_tree(
-    folder: Path, headers: int | None, info: DatasetInfo | None = None
+    folder: Path,
+    headers: int | None,
+    info: DatasetInfo | None = None,
+    places: Places = TRAIN_VAL,
 ) -> tuple[list[str], list[str]]:
     """Return sentences about mistakes of a tree, and others that describe the tree.
 
@@ -250,15 +329,15 @@ def inspect_tree(
     problems: list[str] = []
     notes: list[str] = []
     try:
-        train, test = scan_parts(folder)
+        train, test = scan_parts(folder, info.places if info is not None else places)
     except UserError as error:
         return [str(error)], notes
     if info is not None:
         try:
-            check_counts(info, len(train.paths), len(test.paths), len(train.classes), folder)
+            check_files(info, train, test)
         except UserError as error:
             problems.append(str(error))
-    for part, tree in zip(PARTS, (train, test), strict=True):
+    for part, tree in (("train", train), ("test", test)):
         counts = np.bincount(tree.labels)
         notes.append(
             f"{part}: {len(tree.paths):,} images in {len(tree.classes):,} classes of "

@@ -3,13 +3,14 @@
     python -m harness.data.write source=/data/ILSVRC check=true
     python -m harness.data.write dataset=imagenet source=/data/ILSVRC out=data/imagenet
 
-`source` is a tree with train/<class>/* and val/<class>/*, or the data root of another data set.
+`dataset` is the name of a shipped data set, or the file of your own. `source` is a tree with
+train/<class>/* and val/<class>/*, or the data root of another data set.
 With check=true nothing is written. The command then checks the classes and links of the tree, the
 numbers of images (compared with those of `dataset`, if it is given), and the format and size of
 every image. It does not decode them. Further arguments, with their defaults:
 
-    validation_size=N         training images for validation; default: as in grids/dataset/NAME.yaml
-    split_seed=0              seed of the cut between training and validation
+    validation_size=N         training images for validation; default: as in its file
+    split_seed=N              seed of the cut between training and validation; default: likewise
     max_resolution=           pixels; larger images are shrunk until no side is longer
     jpeg_quality=90           quality of the images that are stored as JPEG
     compress_probability=     share stored as JPEG, the others raw; default: 1 for trees, else 0
@@ -22,17 +23,15 @@ The manifest is written last. A folder without a manifest does not count as a da
 from __future__ import annotations
 
 from harness.arguments import Option, parse_options
-from harness.data.catalog import CATALOG, DatasetInfo, shown
+from harness.data.catalog import DatasetInfo, info_of, shown
+from harness.data.dataset_file import read_dataset
 from harness.data.manifest import PARTS, Settings
 from harness.data.node import usable_cores
 from harness.data.source import INSTALL_FFCV
-from harness.data.tree import inspect_tree, scan_parts
+from harness.data.tree import inspect_tree
 from harness.data.writer import write_betons
-from harness.errors import UserError, command, nearest
+from harness.errors import UserError, command
 from harness.files import CannotWrite, user_path
-from harness.paths import GRIDS
-from harness.plain_yaml import plain, read_text
-from harness.schema import DatasetConfig
 
 OPTIONS = {
     "dataset": Option(example="imagenet"),
@@ -45,31 +44,8 @@ OPTIONS = {
     "workers": Option(int, low=1, high=1024, example="8"),
     "skip_bad": Option(bool, default=False),
     "validation_size": Option(int, low=1, example="50000"),
-    "split_seed": Option(int, default=0, low=0),
+    "split_seed": Option(int, low=0, example="1"),
 }
-
-
-def _default_validation_size(name: str) -> int | None:
-    """Return `validation_size` of `grids/dataset/NAME.yaml`, if there is such a file."""
-    path = GRIDS / "dataset" / f"{name}.yaml"
-    if not path.is_file():
-        return None
-    content = plain(read_text(path, "dataset file"), f"the dataset file {path}")
-    return content.get("validation_size") if isinstance(content, dict) else None
-
-
-def _unknown(name: str, source: str | None) -> str:
-    """Return the message for an unknown name. For a tree it has the row that the catalog needs."""
-    message = f"no data set '{name}'{nearest(name, CATALOG)}."
-    if source is None or not (user_path(source, "source") / "train").is_dir():
-        return message
-    train, test = scan_parts(user_path(source, "source"))
-    return (
-        f"{message} To make {shown(source)} one, add this row to _ROWS in "
-        "harness/data/catalog.py:\n"
-        f'    image_folder("{name}", num_classes={len(train.classes)}, '
-        f"train_size={len(train.labels):_}, test_size={len(test.labels):_}),"
-    )
 
 
 def _check(source: str | None, info: DatasetInfo | None) -> int:
@@ -88,21 +64,16 @@ def main(arguments: list[str]) -> int:
     """Write the data set that `arguments` describe; return the exit code."""
     options = parse_options(arguments, OPTIONS)
     source = options["source"]
-    info = CATALOG.get(options["dataset"])
+    config = None if options["dataset"] is None else read_dataset(options["dataset"])
+    info = None if config is None else info_of(config)
     if options["check"]:
         return _check(source, info)
     for key in ("dataset", "out"):
         if options[key] is None:
             example = f"for example {key}={OPTIONS[key].example}"
             raise UserError(f"{key} is missing: add {key}=VALUE, {example}")
-    if info is None:
-        raise UserError(_unknown(options["dataset"], source))
-    size = options["validation_size"] or _default_validation_size(info.name)
-    if size is None:
-        raise UserError(
-            f"there is no validation_size in grids/dataset/{info.name}.yaml, so the number of "
-            "images for validation is unknown: add validation_size=N"
-        )
+    assert config is not None
+    assert info is not None
     try:
         import cv2  # noqa: F401
         import ffcv  # noqa: F401
@@ -114,7 +85,10 @@ def main(arguments: list[str]) -> int:
     compress = options["compress_probability"]
     if compress is None:  # decoding a small image costs more than reading its pixels
         compress = 1.0 if info.reader is None else 0.0
-    config = DatasetConfig(name=info.name, validation_size=size, split_seed=options["split_seed"])
+    size = options["validation_size"] or config.validation_size
+    seed = config.split_seed if options["split_seed"] is None else options["split_seed"]
+    cut = {"validation_size": size, "split_seed": seed}
+    config = config.model_copy(update={**cut, "train_size": None, "test_size": None})
     settings = Settings(
         max_resolution=options["max_resolution"],
         jpeg_quality=options["jpeg_quality"],

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.catalog import MANIFEST, DatasetInfo, check_counts, misfits, shown
+from harness.data.catalog import MANIFEST, DatasetInfo, misfits, shown
 from harness.data.datasets import read_official
 from harness.data.encode import Part, SourceImages, write_part
 from harness.data.imagefolder import read_image
@@ -39,7 +39,7 @@ from harness.data.manifest import (
 )
 from harness.data.splits import cut, split_hash
 from harness.data.threads import Threads
-from harness.data.tree import ImageTree, left_out_note, scan_parts
+from harness.data.tree import ImageTree, check_files, left_out_note, scan_parts
 from harness.errors import UserError, control
 from harness.files import make_folder, user_path, write_json
 from harness.schema import DatasetConfig
@@ -81,6 +81,7 @@ def write_betons(
         manifest = Manifest(
             format=FORMAT,
             dataset=info.name,
+            source_files=None if info.content is None else info.content.files,
             official=Official(train=len(train.labels), test=len(test.labels), classes=len(classes)),
             classes=tuple(classes),
             split=Cut(
@@ -110,8 +111,8 @@ def _open_source(
     if source is None:
         raise UserError(f"{info.name} is read from a tree of image files: add source=DIR.")
     folder = user_path(source, "source")
-    train, test = scan_parts(folder)
-    check_counts(info, len(train.labels), len(test.labels), len(train.classes), folder)
+    train, test = scan_parts(folder, info.places)
+    check_files(info, train, test)
     if (note := left_out_note([train, test])) is not None:
         print(f"note: {note}", file=sys.stderr)
     return _from_tree(train), _from_tree(test), [shown(name) for name in train.classes]

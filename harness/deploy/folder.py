@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from harness.compress import masks as pruning
-from harness.data.catalog import CATALOG, DatasetInfo, find_tree
+from harness.data.catalog import DatasetInfo, find_tree, info_of
 from harness.data.tree import class_names
 from harness.errors import UserError
 from harness.files import Damaged, atomic_write, write_json
@@ -61,7 +61,7 @@ def read_network(
         raise UserError(
             f"{error}: copy the file again, or delete that stage's folder and launch the grid"
         ) from error
-    info = CATALOG[config.dataset.name]
+    info = info_of(config.dataset)
     side = config.dataset.resolution or info.resolution
     module = finished_module(config, saved["model"], info.num_classes, side).eval()
     if saved["masks"] is None:
@@ -84,7 +84,7 @@ def describe(
     Classes have names where the data set is a folder of images that is found, under `data_root` or
     in the usual places.
     """
-    info = CATALOG[config.dataset.name]
+    info = info_of(config.dataset)
     side = config.dataset.resolution or info.resolution
     counts = count(module, side, masks)
     return {

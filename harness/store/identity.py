@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from harness.dataset_schema import PLACES
 from harness.errors import UserError
 from harness.schema import StageConfig, TrialConfig
 
@@ -49,9 +50,9 @@ def stage_id(config: StageConfig) -> str:
 
 def identity(config: StageConfig) -> dict[str, Any]:
     """Return what a stage's id is the hash of, as JSON values; `config.json` holds it."""
-    return config.model_dump(mode="json", exclude={"continues"})
+    return config.model_dump(mode="json", exclude={"continues": True, "dataset": PLACES})
 
 
 def trial_id(config: TrialConfig) -> str:
     """Return the id of a trial."""
-    return digest(config.model_dump(mode="json"))
+    return digest(config.model_dump(mode="json", exclude={"dataset": PLACES}))

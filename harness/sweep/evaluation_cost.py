@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.data.catalog import CATALOG
+from harness.data.catalog import info_of
 from harness.schema import DatasetConfig, StageConfig
 from harness.states import StageState
 from harness.sweep.targets import Target
@@ -16,7 +16,7 @@ FORWARD = 1 / 3  # of a training step: a backward pass costs about two forward p
 
 def images_of(dataset: DatasetConfig) -> int:
     """Return how many images validation and test have together."""
-    return dataset.validation_size + (dataset.test_size or CATALOG[dataset.name].test_size)
+    return dataset.validation_size + (dataset.test_size or info_of(dataset).test_size)
 
 
 def describe(
@@ -30,7 +30,7 @@ def describe(
     judged = sum(images_of(config.dataset) * target.copies for config in configs.values())
     corrupting = 0.0
     for dataset in {config.dataset for config in configs.values()}:
-        side = dataset.resolution or CATALOG[dataset.name].resolution
+        side = dataset.resolution or info_of(dataset).resolution
         corrupting += images_of(dataset) * target.copies * side**2 * CORRUPTING
     forward, unknown = 0.0, 0
     for stage, config in configs.items():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from harness.data.catalog import CATALOG, training_sides
+from harness.data.catalog import CATALOG, find_info, info_of, training_sides
 from harness.errors import UserError, nearest
 from harness.files import Damaged
 from harness.models import registry
@@ -109,16 +109,17 @@ def _missing_weights(name: str, store: Path) -> str | None:
 
 def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> str | None:
     """Return why a stage cannot be the teacher for a data set."""
-    student_data, teacher_data = CATALOG[dataset.name], CATALOG.get(config.dataset.name)
+    student_data, teacher_data = info_of(dataset), find_info(config.dataset)
     if teacher_data is None:
         return (
             f"the teacher {name} was trained on {config.dataset.name}, which is not a data set "
             f"here{nearest(config.dataset.name, CATALOG)}: choose another, or add that data set"
         )
     takes_one_size = registry.takes_one_size(config.model.family)
+    same_data = (dataset.name, dataset.content) == (config.dataset.name, config.dataset.content)
     teacher_side = config.dataset.resolution or teacher_data.resolution
     student_side = dataset.resolution or student_data.resolution
-    if teacher_data is student_data and not takes_one_size:
+    if same_data and not takes_one_size:
         student_side = teacher_side  # the same images; a convolutional network takes any size
     for unit, teacher_value, student_value in (
         ("classes", teacher_data.num_classes, student_data.num_classes),
@@ -137,7 +138,7 @@ def _misfit_of_stage(name: str, config: StageConfig, dataset: DatasetConfig) -> 
         return f"the teacher {name}: {problem}"
     for key in ("validation_size", "split_seed"):
         teacher_value, student_value = getattr(config.dataset, key), getattr(dataset, key)
-        if teacher_data is student_data and teacher_value != student_value:
+        if same_data and teacher_value != student_value:
             return (
                 f"the teacher {name} was trained with dataset.{key} {teacher_value} and here it is "
                 f"{student_value}, so it was trained on images that are validation images here: "
@@ -158,7 +159,7 @@ def _refused_images(model: ModelConfig, dataset: DatasetConfig) -> str | None:
         from harness.models.trial_forward import check_forward  # imports torch, as timm does
 
         try:
-            check_forward(model, CATALOG[dataset.name].num_classes, sides, training=False)
+            check_forward(model, info_of(dataset).num_classes, sides, training=False)
         except UserError as error:
             return str(error)
     return None
@@ -173,7 +174,7 @@ def _takes_one_size(teacher: str) -> str:
 
 def _misfit_of_timm(name: str, dataset: DatasetConfig) -> str | None:
     """Return why a model of timm cannot be the teacher for a data set."""
-    info = CATALOG[dataset.name]
+    info = info_of(dataset)
     model, _, weights = name.partition("@")
     architecture = model.partition(".")[0]  # "resnet50" of "resnet50.a1_in1k"
     names = timm_names()  # none where timm cannot be imported
@@ -198,7 +199,7 @@ def _misfit_of_timm_weights(model: str, own_weights: bool, dataset: DatasetConfi
         from timm.models import get_pretrained_cfg, list_pretrained
     except ImportError:
         return None  # `unchecked` reports it
-    info, architecture = CATALOG[dataset.name], model.partition(".")[0]
+    info, architecture = info_of(dataset), model.partition(".")[0]
     tags = list_pretrained(f"{architecture}.*")
     try:
         record = get_pretrained_cfg(model)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from harness.augment.batch_transform import BatchTransform
-from harness.data.catalog import CATALOG, DatasetInfo
+from harness.data.catalog import DatasetInfo, info_of
 from harness.errors import UserError
 from harness.files import Damaged
 from harness.models.counts import count
@@ -72,7 +72,7 @@ def load_teacher(name: str, store: Path, dataset: DatasetConfig, device: torch.d
     """
     if problem := misfit(name, store, dataset):
         raise UserError(f"teacher: {problem}.")
-    info = CATALOG[dataset.name]
+    info = info_of(dataset)
     resolution = dataset.resolution or info.resolution
     if name.startswith(TIMM):
         module, transform = _from_timm(name.removeprefix(TIMM), info.num_classes)
@@ -109,7 +109,7 @@ def _from_stage(folder: Path, info: DatasetInfo) -> tuple[nn.Module, BatchTransf
             f"teacher: its weights cannot be read: {error}. Train that stage again (delete its "
             "folder and launch its grid), copy the file again, or name another teacher."
         ) from error
-    info_of_teacher = CATALOG[config.dataset.name]
+    info_of_teacher = info_of(config.dataset)
     side = config.dataset.resolution or info_of_teacher.resolution
     module = finished_module(config, weights, info.num_classes, side)
     return module, BatchTransform(mean=info_of_teacher.mean, std=info_of_teacher.std)

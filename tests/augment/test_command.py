@@ -12,7 +12,6 @@ from PIL import Image
 from harness.augment.__main__ import main
 from harness.augment.spaces import SPACES, TABLES
 from harness.data import write
-from harness.data.catalog import CATALOG, image_folder
 from harness.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -68,11 +67,24 @@ def test_a_mistake_ends_the_command_with_its_sentence_alone():
     assert run("polcy=randaug", code=2).startswith("error: there is no option 'polcy'")
 
 
+PHOTOS = """name: photos
+images: folder
+test: val
+validation_size: 1
+content:
+  train_images: 5
+  test_images: 1
+  classes: 1
+  resolution: 64
+  mean: [0.5, 0.5, 0.5]
+  std: [0.25, 0.25, 0.25]
+"""
+
+
 @pytest.fixture
-def photos(tmp_path, monkeypatch):
+def photos(tmp_path):
     """A data set of image files with 5 training images, and the folder of its tree."""
-    info = image_folder("photos", num_classes=1, train_size=5, test_size=1, resolution=64)
-    monkeypatch.setitem(CATALOG, "photos", info)
+    (tmp_path / "photos.yaml").write_text(PHOTOS)
     for i in range(6):
         path = tmp_path / "tree" / "photos" / ("train" if i else "val") / "cat" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,8 +92,8 @@ def photos(tmp_path, monkeypatch):
     return tmp_path / "tree"
 
 
-def draw(root, out):
-    assert main(["policy=randaug", "dataset=photos", f"data_root={root}", f"out={out}",
+def draw(file, root, out):
+    assert main(["policy=randaug", f"dataset={file}", f"data_root={root}", f"out={out}",
                  "rows=samples"]) == 0  # fmt: skip
     with Image.open(out) as picture:
         return picture.size
@@ -89,13 +101,14 @@ def draw(root, out):
 
 def test_a_sheet_can_show_a_set_of_few_images(photos, tmp_path):
     # One of the five training images is cut off for validation.
-    assert draw(photos, tmp_path / "sheet.png")[1] > 4 * 64
+    assert draw(tmp_path / "photos.yaml", photos, tmp_path / "sheet.png")[1] > 4 * 64
 
 
 def test_a_sheet_can_show_a_written_set_of_any_split_and_size(photos, tmp_path):
-    write.main(["dataset=photos", f"source={photos / 'photos'}", f"out={tmp_path / 'photos'}",
+    write.main([f"dataset={tmp_path / 'photos.yaml'}", f"source={photos / 'photos'}",
+                f"out={tmp_path / 'photos'}",
                 "validation_size=3", "split_seed=7", "max_resolution=45"])  # fmt: skip
-    (width, height) = draw(tmp_path, tmp_path / "sheet.png")
+    (width, height) = draw(tmp_path / "photos.yaml", tmp_path, tmp_path / "sheet.png")
     assert 2 * 45 < height < 4 * 64 + 60  # two rows of tiles
     assert width > 7 * 45  # seven tiles a row
 

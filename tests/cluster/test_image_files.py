@@ -4,20 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from checkout import checkout as copy_with
 from PIL import Image
 
 from harness.store.records import read_lines
 
 CLASSES, TRAIN, VAL = 3, 16, 7  # images of each class
-ROW = 'image_folder("photos", num_classes=3, train_size=48, test_size=21, resolution=32)'
 GRID = """# A vision transformer, whose numbers do not depend on how the ranks share a batch.
 defaults:
-  - override /dataset: imagenet
+  - override /dataset: photos_set.yaml
   - override /model: cifar_vit
   - override /recipe: quick
 dataset:
-  {name: photos, validation_size: 9, resolution: 32, crop_scale: [0.3, 1]}
+  {resolution: 32, crop_scale: [0.3, 1]}
 model: {depth: 2, width: 0.25}
 augment: {policy: randaug(n=1), flip: true}
 recipe: {epochs: 2, batch_size: 16, optimizer: {name: adamw, lr: 1e-3}}
@@ -26,13 +24,6 @@ axes: {magnitude: [0.3], seed: [0]}
 """
 WIDE = ("cluster=testbed", "cluster.slurm.nodes=2", "cluster.slurm.mem_gb=4")
 RUNS = [("ddp", 0, 2), ("deepspeed", 0, 1), ("deepspeed", 1, 2)]  # engine, ZeRO, ranks of a node
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """The harness with one more data set, as docs/datasets.md adds it."""
-    copy_with(tmp_path / "checkout", ROW)
-    return tmp_path / "checkout"
 
 
 @pytest.fixture
@@ -64,19 +55,22 @@ def outcome(store):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_nodes_train_as_one_process_does(bed, checkout, photos, tmp_path):
+def test_two_nodes_train_as_one_process_does(bed, photos, tmp_path):
     grid, betons = tmp_path / "photos.yaml", tmp_path / "betons"
     grid.write_text(GRID)
+    file = tmp_path / "photos_set.yaml"
+    file.write_text("name: photos\nvalidation_size: 9\nresolution: 32\n")
+    bed.run("harness.data.describe", f"dataset={file}", f"data_root={photos}", cwd=tmp_path)
     said = bed.run(
-        "harness.data.write", "dataset=photos", f"source={photos / 'photos'}", "validation_size=9",
-        f"out={betons / 'photos'}", "compress_probability=0.5", cwd=checkout,
+        "harness.data.write", f"dataset={file}", f"source={photos / 'photos'}", "validation_size=9",
+        f"out={betons / 'photos'}", "compress_probability=0.5", cwd=tmp_path,
     )  # fmt: skip
     assert "39 train, 9 validation, 21 test" in said
 
     def launch(name, *words):
         store = tmp_path / name
         base = f"grid={grid}", f"store={store}", f"run.data_root={betons}"
-        bed.run("harness.launch", *base, *words, cwd=checkout, seconds=600)
+        bed.run("harness.launch", *base, *words, seconds=600)
         return store
 
     stores = {

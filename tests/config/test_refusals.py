@@ -91,7 +91,11 @@ TABLE = {
     "train/teacher.py": {"load_teacher": "teacher", "_from_stage": DAMAGE, "_from_timm": PEERS},
     "train/trackers.py": {"Tracker.__init__": "tracker"},
     "data/beton.py": {"_check_file": FILES, "beton_splits": FILES, "_cut": FILES},
-    "data/catalog.py": {"check_counts": FILES, "read_file": FILES},
+    "data/catalog.py": {"check_counts": FILES, "read_file": FILES, "info_of": CALLER},
+    "data/dataset_file.py": {"file_of": COMMAND, "read_values": COMMAND, "parse": COMMAND},
+    "data/describe.py": {
+        "_find_places": COMMAND, "_statistics": COMMAND, "describe": COMMAND, "main": COMMAND,
+    },
     "data/cifar.py": {"_read_batch": FILES},
     "data/datasets.py": {"load": "images", "read_official": "no data", "_verify": FILES},
     "data/download.py": {"download": LAUNCH, "main": COMMAND},

@@ -1,4 +1,4 @@
-"""A small tree of photo-like JPEGs in many sizes, as a data set of the catalog, and its files."""
+"""A small tree of photo-like JPEGs in many sizes, as a data set, and its files."""
 
 import shutil
 from pathlib import Path
@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data.catalog import CATALOG, image_folder
 from harness.data.write import main as write
-from harness.schema import DatasetConfig
 
 CLASSES = ("cat", "dog", "newt")
 TRAIN, VAL = 16, 5  # images of each class
-PHOTOS = image_folder("photos", num_classes=3, train_size=48, test_size=15, resolution=32)
-CONFIG = DatasetConfig(name="photos", validation_size=9)
+PHOTOS = Path(__file__).with_name("photos.yaml")
 
 
 def photo(rng, width, height):
@@ -51,19 +48,12 @@ def tree(tmp_path_factory):
     return root
 
 
-@pytest.fixture(autouse=True)
-def _photos(monkeypatch):
-    monkeypatch.setitem(CATALOG, "photos", PHOTOS)
-
-
 @pytest.fixture(scope="session")
 def betons(tree, tmp_path_factory):
     """A root with photos/*.beton, uncompressed, so that their pixels are those of the tree."""
     root = tmp_path_factory.mktemp("betons")
-    CATALOG["photos"] = PHOTOS
     words = ["compress_probability=0", "validation_size=9", "workers=2"]
-    write(["dataset=photos", f"source={tree / 'photos'}", f"out={root / 'photos'}", *words])
-    del CATALOG["photos"]
+    write([f"dataset={PHOTOS}", f"source={tree / 'photos'}", f"out={root / 'photos'}", *words])
     return root
 
 

@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.data import catalog, write, writer
-from harness.data.catalog import CATALOG, MANIFEST
+from harness.data import write, writer
+from harness.data.catalog import MANIFEST
 from harness.data.crops import whole
+from harness.data.dataset_file import read_dataset
 from harness.data.datasets import load
 from harness.data.manifest import read_manifest
 from harness.data.tree import scan_parts
 from harness.errors import UserError
-from harness.schema import DatasetConfig
 
-CONFIG = DatasetConfig(name="photos", validation_size=9)
+PHOTOS = Path(__file__).with_name("photos.yaml")
+CONFIG = read_dataset(str(PHOTOS))
 
 
 def command(source, out, *words):
     return write.main(
-        ["dataset=photos", f"source={source}", f"out={out}", "validation_size=9", *words]
+        [f"dataset={PHOTOS}", f"source={source}", f"out={out}", "validation_size=9", *words]
     )
 
 
@@ -56,9 +57,18 @@ def test_skip_bad_leaves_bad_images_out_and_the_others_as_they_are(copy, tree, t
     assert good.split_hash != complete.split_hash
 
 
-def test_files_with_names_of_any_bytes_are_written_and_read(tmp_path, monkeypatch, capsys):
-    info = catalog.image_folder("bytes", num_classes=2, train_size=6, test_size=2, resolution=8)
-    monkeypatch.setitem(CATALOG, "bytes", info)
+def test_files_with_names_of_any_bytes_are_written_and_read(tmp_path, capsys):
+    text = PHOTOS.read_text().replace("photos", "bytes")
+    for old, new in (
+        ("size: 9", "size: 2"),
+        ("48", "6"),
+        ("15", "2"),
+        ("classes: 3", "classes: 2"),
+        (": 32", ": 8"),
+    ):
+        text = text.replace(old, new)
+    file = tmp_path / "bytes.yaml"
+    file.write_text(text)
     source = tmp_path / os.fsdecode(b"bytes\xe9")
     for i in range(8):
         folder = source / ("val" if i > 5 else "train") / os.fsdecode((b"a\xff", b"b")[i % 2])
@@ -66,13 +76,13 @@ def test_files_with_names_of_any_bytes_are_written_and_read(tmp_path, monkeypatc
         Image.new("RGB", (9, 9), (30 * i, 0, 0)).save(folder / os.fsdecode(b"%d\xe9.PNG" % i))
     next((source / "train" / "b").iterdir()).write_text("no image")
     out = tmp_path / os.fsdecode(b"out\xe9") / "bytes"
-    words = ["dataset=bytes", f"source={source}", f"out={out}", "validation_size=2"]
+    words = [f"dataset={file}", f"source={source}", f"out={out}", "validation_size=2"]
     with pytest.raises(UserError, match=r"bytes\\xe9/train/b/\d\\xe9\.PNG: it is not") as caught:
         write.main(words)
     str(caught.value).encode()  # raises an error for text that UTF-8 cannot hold
     write.main([*words, "skip_bad=true"])
     capsys.readouterr().out.encode()
-    dataset = load(DatasetConfig(name="bytes", validation_size=2), str(out.parent), "ffcv")
+    dataset = load(read_dataset(str(file)), str(out.parent), "ffcv")
     assert len(dataset.train) + len(dataset.validation) == 5
     dataset.loader_choice.encode()
     manifest = read_manifest(out)

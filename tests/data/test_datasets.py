@@ -121,12 +121,14 @@ def test_files_of_another_data_set_are_refused(tmp_path):
 
 
 def test_the_example_of_a_data_set_can_be_loaded(tmp_path, monkeypatch):
-    """`docs/datasets.md` adds a data set by one file and one row, and prints both."""
+    """`docs/datasets.md` adds a data set by one file and one entry, and prints both."""
     page = Path(harness.data.__file__).parents[2] / "docs" / "datasets.md"
     reader, row, script = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     (tmp_path / "shapes.py").write_text(reader)
     monkeypatch.setattr(harness.data, "__path__", [*harness.data.__path__, str(tmp_path)])
-    (info,) = eval(f"({row})", {"DatasetInfo": DatasetInfo})
+    names = {"DatasetInfo": DatasetInfo, "CATALOG": {}}
+    exec(row, names)
+    (info,) = names["CATALOG"].values()
     monkeypatch.setitem(CATALOG, info.name, info)
     monkeypatch.chdir(tmp_path)
     config = DatasetConfig(name="shapes", validation_size=50)

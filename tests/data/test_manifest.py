@@ -11,16 +11,17 @@ import pytest
 from harness.data import source, write
 from harness.data.catalog import MANIFEST
 from harness.data.crops import centre
+from harness.data.dataset_file import read_dataset
 from harness.data.datasets import load
 from harness.errors import UserError
-from harness.schema import DatasetConfig
 
-CONFIG = DatasetConfig(name="photos", validation_size=9)
+PHOTOS = Path(__file__).with_name("photos.yaml")
+CONFIG = read_dataset(str(PHOTOS))
 
 
 def command(source, out, *words):
     return write.main(
-        ["dataset=photos", f"source={source}", f"out={out}", "validation_size=9", *words]
+        [f"dataset={PHOTOS}", f"source={source}", f"out={out}", "validation_size=9", *words]
     )
 
 
@@ -103,7 +104,7 @@ def test_a_launch_reports_files_of_another_size_as_a_worker_does(set_copy, chang
 
 
 def test_another_split_than_the_written_one_is_refused(betons):
-    config = DatasetConfig(name="photos", validation_size=12, split_seed=1)
+    config = CONFIG.model_copy(update={"validation_size": 12, "split_seed": 1})
     with pytest.raises(UserError) as caught:
         load(config, str(betons), "ffcv")
     for words in ("validation_size=9, split_seed=0", "validation_size=12, split_seed=1"):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,22 +10,23 @@ from harness.commands import doctor, launch
 from harness.config import load as load_grid
 from harness.data import datasets, source
 from harness.data.catalog import MANIFEST
+from harness.data.dataset_file import read_dataset
 from harness.data.datasets import load
 from harness.errors import UserError
 from harness.models.registry import FAMILIES
-from harness.schema import DatasetConfig
 
-CONFIG = DatasetConfig(name="photos", validation_size=9)
-GRID = """# Photographs.
+PHOTOS = Path(__file__).with_name("photos.yaml")
+CONFIG = read_dataset(str(PHOTOS))
+GRID = f"""# Photographs.
 defaults:
-  - override /dataset: imagenet
+  - override /dataset: {PHOTOS}
   - override /model: cifar_resnet
   - override /recipe: quick
-dataset: {name: photos, validation_size: 9, resolution: 32}
-model: {depth: 8, width: 0.25}
-recipe: {epochs: 1, batch_size: 8}
-run: {device: cpu, engine: ddp}
-axes: {magnitude: [none], seed: [0]}
+dataset: {{resolution: 32}}
+model: {{depth: 8, width: 0.25}}
+recipe: {{epochs: 1, batch_size: 8}}
+run: {{device: cpu, engine: ddp}}
+axes: {{magnitude: [none], seed: [0]}}
 """
 
 
@@ -123,7 +125,7 @@ def test_how_to_use_a_registered_name_without_a_config_file_is_explained(
     launched, tree, monkeypatch
 ):
     words, _ = launched
-    with pytest.raises(UserError, match=r"set dataset\.name=photos, and the other keys of dataset"):
+    with pytest.raises(UserError, match=r"no dataset 'photos'.*path, dataset=path/to/pets\.yaml"):
         load_grid([*words(tree), "dataset=photos"])
     monkeypatch.setitem(FAMILIES.items, "mine", FAMILIES.get("vit"))
     with pytest.raises(UserError, match=r"set model\.family=mine, and the other keys of model"):

@@ -16,16 +16,17 @@ from harness.cluster import failure
 from harness.data import node, pipeline, write
 from harness.data import threads as threads_module
 from harness.data.catalog import MANIFEST
+from harness.data.dataset_file import read_dataset
 from harness.data.datasets import load
 from harness.data.ffcv import require_memory
 from harness.data.loader import make_loader
 from harness.data.threads import STALL_SECONDS, Stalled, Threads
 from harness.errors import UserError
 from harness.run_schema import RunConfig
-from harness.schema import DatasetConfig
 from harness.store.claims import STALE_SECONDS
 
-CONFIG = DatasetConfig(name="photos", validation_size=9)
+PHOTOS = Path(__file__).with_name("photos.yaml")
+CONFIG = read_dataset(str(PHOTOS))
 CPU = torch.device("cpu")
 
 
@@ -98,7 +99,7 @@ def test_a_file_that_cannot_be_read_is_not_left_out_as_a_bad_image(own_tree, tmp
     path.unlink()
     path.symlink_to("/proc/self/mem")  # this file can be opened but not read
     words = [
-        "dataset=photos",
+        f"dataset={PHOTOS}",
         f"source={own_tree / 'photos'}",
         "validation_size=9",
         "skip_bad=true",

@@ -14,6 +14,7 @@ import torch
 from harness.data import datasets
 from harness.data.catalog import misfits
 from harness.data.crops import centre, random_resized
+from harness.data.dataset_file import read_dataset
 from harness.data.datasets import load
 from harness.data.loader import make_loader
 from harness.data.threads import Stalled
@@ -21,7 +22,8 @@ from harness.errors import UserError
 from harness.run_schema import RunConfig
 from harness.schema import DatasetConfig
 
-CONFIG = DatasetConfig(name="photos", validation_size=9)
+PHOTOS = Path(__file__).with_name("photos.yaml")
+CONFIG = read_dataset(str(PHOTOS))
 CPU = torch.device("cpu")
 LOADERS = ["ffcv", "imagefolder"]
 
@@ -264,7 +266,7 @@ def test_an_ffcv_that_cannot_be_imported_gets_a_sentence_with_the_remedy(monkeyp
 def test_a_loader_that_cannot_read_the_set_is_refused_with_the_remedy(
     tmp_path, name, loader, words
 ):
-    config = DatasetConfig(name=name, validation_size=9)
+    config = CONFIG if name == "photos" else DatasetConfig(name=name, validation_size=9)
     with pytest.raises(UserError) as caught:
         load(config, str(tmp_path), loader)
     assert words in str(caught.value)

@@ -15,6 +15,7 @@ import pytest
 from analysis.provenance import warnings
 from harness import rows
 from harness.data import pipeline
+from harness.data.dataset_file import read_values
 from harness.data.write import main as write
 from harness.files import write_json
 from harness.models import registry
@@ -22,16 +23,16 @@ from harness.models.counts import count
 from harness.run_schema import RunConfig
 from harness.schema import StageConfig, TeacherConfig
 from harness.store import provenance
-from harness.store.identity import stage_id
+from harness.store.identity import identity, stage_id
 from harness.store.store import checkpoint_steps
 from harness.train import Member, step_timing, train_gang
 from harness.train.stage import Stage
 
+PHOTOS = Path(__file__).with_name("photos.yaml")
 STAGE = {
     "seed": 3,
     "dataset": {
-        "name": "photos",
-        "validation_size": 9,
+        **read_values(PHOTOS),
         "resolution": 48,
         "start_resolution": 32,
         "crop_scale": [0.3, 1.0],
@@ -120,7 +121,7 @@ def test_a_stage_stopped_in_mid_epoch_sees_the_remaining_batches_and_ends_in_the
 
 def test_differently_stored_pixels_are_flagged(world, tree, betons, tmp_path):
     """A stage trained on both has a flag in its row, and a table with a row of each warns."""
-    words = ["dataset=photos", f"source={tree / 'photos'}", "validation_size=9"]
+    words = [f"dataset={PHOTOS}", f"source={tree / 'photos'}", "validation_size=9"]
     write([*words, f"out={tmp_path / 'small/photos'}", "max_resolution=64"])
     for root, steps in ((betons, 3), (tmp_path / "small", 10**6)):
         train(world, tmp_path / "a", [config()], root, "ffcv", steps)
@@ -155,11 +156,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import harness.data.catalog as catalog
 import test_training as t
 from harness.run_schema import RunConfig
 from harness.train.distributed import connected
-catalog.CATALOG["photos"] = catalog.image_folder("photos", 3, 48, 15, resolution=32)
 recipe = {**t.STAGE["recipe"], "epochs": 40}
 with connected(RunConfig(device="cpu")) as world:
     arguments = [t.config(recipe=recipe)], sys.argv[3], "ffcv"
@@ -285,7 +284,7 @@ def test_multiply_adds_are_counted_for_the_sizes_of_the_training_images(world, t
 
     # The stage is now a teacher, which sees two candidates of each image.
     folder = tmp_path / stage_id(grown)
-    write_json(folder / "config.json", grown.model_dump(mode="json"))
+    write_json(folder / "config.json", identity(grown))
     write_json(folder / "result.json", {"status": "done", **outcome.result})
     teacher = {"name": str(folder / "checkpoint/final.pt"), "candidates": 2, "target": 1.0}
     taught = grown.model_copy(update={"teacher": TeacherConfig(**teacher)})

@@ -10,12 +10,13 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from harness.data import tree_problems, write
+from harness.data.dataset_file import read_dataset
 from harness.data.datasets import load
 from harness.data.tree import inspect_tree, scan_parts
 from harness.errors import UserError
-from harness.schema import DatasetConfig
 
-CONFIG = DatasetConfig(name="photos", validation_size=9)
+PHOTOS = Path(__file__).with_name("photos.yaml")
+CONFIG = read_dataset(str(PHOTOS))
 
 
 def picture(path: Path, size=(3, 2)) -> Path:
@@ -188,7 +189,7 @@ def test_write_with_check_describes_the_tree_and_writes_nothing(small, capsys):
     with pytest.raises(UserError, match="add source=DIR"):
         write.main(["check=true"])
     with pytest.raises(UserError, match="photos should have 48 training images"):
-        write.main([f"source={small}", "dataset=photos", "check=true"])
+        write.main([f"source={small}", f"dataset={PHOTOS}", "check=true"])
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(small, monkeypatch):

@@ -8,26 +8,29 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from harness.data import catalog, encode, write, writer
-from harness.data.catalog import CATALOG, MANIFEST, missing
+from harness.data import encode, write, writer
+from harness.data.catalog import CATALOG, MANIFEST, info_of, missing
 from harness.data.crops import centre, whole
+from harness.data.dataset_file import read_dataset
 from harness.data.datasets import load
 from harness.data.imagefolder import read_image
 from harness.errors import UserError
 from harness.schema import DatasetConfig
 from harness.store.claims import try_claim
 
-CONFIG = DatasetConfig(name="photos", validation_size=9)
+PHOTOS = Path(__file__).with_name("photos.yaml")
+CONFIG = read_dataset(str(PHOTOS))
 
 
 def command(source, out, *words):
     return write.main(
-        ["dataset=photos", f"source={source}", f"out={out}", "validation_size=9", *words]
+        [f"dataset={PHOTOS}", f"source={source}", f"out={out}", "validation_size=9", *words]
     )
 
 
@@ -121,7 +124,7 @@ def test_an_interrupted_write_leaves_no_files(tree, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         command(tree / "photos", tmp_path / "photos")
     assert not list((tmp_path / "photos").iterdir())
-    assert missing(CATALOG["photos"], str(tmp_path)) is not None
+    assert missing(info_of(CONFIG), str(tmp_path)) is not None
     with pytest.raises(UserError, match=r"photos is not there|needs \.beton files"):
         load(CONFIG, str(tmp_path), "ffcv")
     monkeypatch.undo()
@@ -131,8 +134,6 @@ def test_an_interrupted_write_leaves_no_files(tree, tmp_path, monkeypatch):
 def test_a_killed_write_leaves_no_data_set_and_can_be_repeated(tree, tmp_path):
     program = (
         "import os, sys, harness.data.encode as e, harness.data.write as w\n"
-        "from harness.data.catalog import CATALOG, image_folder\n"
-        "CATALOG['photos'] = image_folder('photos', 3, 48, 15, resolution=32)\n"
         "encode, done = e.encode, []\n"
         "def killed(*rest):\n"
         "    done.append(1)\n"
@@ -142,7 +143,7 @@ def test_a_killed_write_leaves_no_data_set_and_can_be_repeated(tree, tmp_path):
         "w.main([*sys.argv[1:], 'workers=1'])\n"
     )
     out = tmp_path / "photos"
-    words = ["dataset=photos", f"source={tree / 'photos'}", f"out={out}", "validation_size=9"]
+    words = [f"dataset={PHOTOS}", f"source={tree / 'photos'}", f"out={out}", "validation_size=9"]
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True)
     assert done.returncode == -9, done.stderr
     (unfinished,) = out.glob(f"{writer.UNFINISHED}*")
@@ -225,8 +226,11 @@ def test_colour_arrays_are_written_without_change(tmp_path, monkeypatch):
         pixels = random.integers(0, 256, (size, 3 * 32 * 32), dtype=np.uint8)
         batch = {"data": pixels, "labels": [i % 10 for i in range(size)]}
         (tmp_path / "files" / name).write_bytes(pickle.dumps(batch))
-    words = ["dataset=small", f"source={tmp_path}", f"out={tmp_path / 'small'}"]
-    write.main([*words, "validation_size=50"])
+    # a reader of the project for a set that the project does not ship
+    monkeypatch.setattr(
+        write, "read_dataset", lambda name: DatasetConfig(name=name, validation_size=50)
+    )
+    write.main(["dataset=small", f"source={tmp_path}", f"out={tmp_path / 'small'}"])
     config = DatasetConfig(name="small", validation_size=50)
     arrays, files = load(config, str(tmp_path)), load(config, str(tmp_path), "ffcv")
     assert files.split_hash == arrays.split_hash
@@ -267,15 +271,14 @@ def test_without_ffcv_the_command_explains_what_to_install():
 @pytest.mark.parametrize(
     ("words", "output"),
     [
-        (["dataset=photos"], "out is missing: add out="),
-        (["dataset=photos", "out=x", "maxresolution=3"], "did you mean 'max_resolution'?"),
-        (["dataset=photos", "out=x", "workers=two"], "workers=two is not a whole number"),
+        ([f"dataset={PHOTOS}"], "out is missing: add out="),
+        ([f"dataset={PHOTOS}", "out=x", "maxresolution=3"], "did you mean 'max_resolution'?"),
+        ([f"dataset={PHOTOS}", "out=x", "workers=two"], "workers=two is not a whole number"),
         (
-            ["dataset=photos", "out=x", "jpeg_quality=101"],
+            [f"dataset={PHOTOS}", "out=x", "jpeg_quality=101"],
             "jpeg_quality=101 is out of range: 1 to 100",
         ),
-        (["dataset=photos", "out=x"], "add validation_size=N"),
-        (["dataset=photos", "out=x", "validation_size=9"], "add source=DIR"),
+        ([f"dataset={PHOTOS}", "out=x", "validation_size=9"], "add source=DIR"),
         (["dataset=digits", "out=x", "validation_size=1437"], "leaves nothing to train on"),
         (["dataset=digits", "out=x", "validation_size=5000"], "leaves nothing to train on"),
     ],
@@ -286,26 +289,21 @@ def test_wrong_arguments_are_explained(words, output):
     assert output in str(caught.value)
 
 
-def test_the_default_validation_size_is_read_as_a_launch_reads_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "GRIDS", tmp_path)
-    file = tmp_path / "dataset" / "photos.yaml"
-    file.parent.mkdir()
+def test_the_default_validation_size_is_read_as_a_launch_reads_it(tmp_path):
+    file = tmp_path / "pets.yaml"
     for content, output in (
         ("validation_size: 010", "YAML reads 010 as an octal number: write 10"),
-        ("name: photos", "add validation_size=N"),
+        ("name: pets", "validation_size: Field required"),
         ("name: caf\xe9", "is not text in UTF-8"),
     ):
         file.write_bytes(content.encode("latin-1"))
         with pytest.raises(UserError, match=output):
-            write.main(["dataset=photos", "out=x"])
+            write.main([f"dataset={file}", "out=x"])
 
 
-def test_for_an_unknown_tree_the_message_has_its_row_of_the_catalog(tree):
-    with pytest.raises(UserError) as caught:
-        write.main(["dataset=pets", f"source={tree / 'photos'}", "out=x"])
-    row = str(caught.value).splitlines()[1].strip().rstrip(",")
-    info = eval(row, vars(catalog))
-    assert (info.name, info.num_classes, info.train_size, info.test_size) == ("pets", 3, 48, 15)
+def test_for_an_unknown_data_set_the_message_names_its_file():
+    with pytest.raises(UserError, match=r"no data set 'pets'.*dataset=path/to/pets\.yaml"):
+        write.main(["dataset=pets", "source=x", "out=x"])
 
 
 def test_a_folder_that_cannot_be_written_gets_a_sentence(tree, tmp_path):

@@ -45,6 +45,8 @@ commands, each with --help
   python -m harness.doctor         what would keep a sweep from running, and what to do
   python -m harness.pilot          measure what each size of a grid costs
   python -m harness.evaluate       evaluate finished networks on corrupted images
+  python -m harness.export         write trained networks as safetensors and ONNX
+  python -m harness.latency        measure the latency of trained networks
   python -m harness.difficulty     how difficult augmentations are for a trained network
   python -m harness.augment        draw images as a policy changes them
   python -m harness.data.download  fetch a data set

@@ -84,7 +84,8 @@ class _Calls(TorchFunctionMode):
         self.calls: dict[str, Call] = {}
         self.applied: set[int] = set()  # ids of weights that a function took as they are stored
         self.uses: dict[int, int] = {}  # of a layer's output, by the id of the tensor
-        self.norm_inputs: dict[int, list[int]] = {}  # by the id of the norm's running mean
+        self.norm_inputs: dict[int, list[int | None]] = {}
+        """Ids of the inputs of a norm, by the id of its running mean; None: no layer's output."""
         self.handles = [
             module.register_forward_hook(functools.partial(self._called, name))
             for name, module in model.named_modules()
@@ -104,7 +105,9 @@ class _Calls(TorchFunctionMode):
             self.applied.add(id(args[position] if len(args) > position else kwargs[keyword]))
         if func is F.batch_norm:
             mean = args[1] if len(args) > 1 else kwargs["running_mean"]
-            self.norm_inputs.setdefault(id(mean), []).append(id(args[0]))
+            # Other tensors may be freed, and a later output of a layer may then have their id.
+            source = id(args[0]) if id(args[0]) in self.uses else None
+            self.norm_inputs.setdefault(id(mean), []).append(source)
         if getattr(func, "__name__", "") not in ("__get__", "size", "dim"):
             for value in (*args, *kwargs.values()):
                 for tensor in value if isinstance(value, list | tuple) else (value,):
@@ -161,6 +164,7 @@ def _followers(
         for name, module in modules.items()
         if type(module) in FOLDABLE and module.running_mean is not None
         if len(inputs := calls.norm_inputs.get(id(module.running_mean), [])) == 1
+        if inputs[0] is not None
     }
     followers = {}
     for name in layers:

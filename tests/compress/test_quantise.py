@@ -276,6 +276,25 @@ def test_a_norm_is_not_folded_if_something_else_takes_the_output_of_the_layer_to
     assert survey(Branch(), images(2)).norms == {}
 
 
+def test_a_norm_of_an_earlier_tensor_that_has_the_id_of_an_output_is_not_folded():
+    """An id is given again when a tensor is freed; here the tensor itself is written again."""
+
+    class IntoItsBuffer(nn.Conv2d):
+        def forward(self, x):
+            return self.buffer.copy_(super().forward(x))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.conv = nn.BatchNorm2d(3), IntoItsBuffer(3, 3, 1)
+
+        def forward(self, x):
+            self.conv.buffer = x + 1
+            return self.conv(self.norm(self.conv.buffer)) + 1
+
+    assert survey(Model(), torch.zeros(2, 3, 4, 4)).norms == {}
+
+
 def test_bits_that_are_not_offered_and_models_without_layers_are_refused():
     with pytest.raises(UserError, match=r"weights: 5 bits are not offered; choose one of 2, 3, 4"):
         Quantisation(weights=5)

@@ -128,6 +128,8 @@ TABLE = {
         "unpack": DAMAGE,
     },
     "compress/methods/nm.py": {"NM.suited": "nm"},
+    "compress/quantise_deployed.py": {"unpack": CALLER},
+    "compress/quantise_layers.py": {"*": CALLER},  # no grid has a key for it yet
     "compress/slice_graph.py": {"Sliced.__init__": "slice"},
     "augment/__main__.py": {"*": COMMAND},
     "augment/batch_transform.py": {"train_batch": CALLER},

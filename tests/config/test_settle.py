@@ -53,7 +53,7 @@ def test_the_metric_of_a_rule_is_read_and_top1_changes_nothing(written):
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
-        ("metric: corupted", "settle.metric: must be one of .*did you mean 'corrupted'"),
+        ("metric: corruptet", "settle.metric: must be one of .*did you mean 'corrupted'"),
         ("metric: corrupted", r"settle.metric: corrupted needs .* evaluate: \[corruptions\]"),
     ],
 )

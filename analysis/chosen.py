@@ -113,10 +113,16 @@ def _how(result: SizeResult, metric: Metric) -> str:
     ties = format_levels(result.ties, magnitudes)
     means = f"{format_score(best.mean_val, metric)} {metric.unit} on validation"
     test = ", ".join(format_score(score, metric) for score in best.test)
+    rule = (
+        "has the lowest expected loss on the smooth curve through the validation means, among the "
+        "magnitudes that tie with the best mean"
+        if result.is_by_curve
+        else "has the best mean"
+    )
     return (
         f"Of the magnitudes {', '.join(map(format_value, magnitudes))} at this size ({size}), "
-        f"{format_value(best.magnitude)} has the best mean {metric.name} over the "
-        f"{len(best.val)} finished seeds: {means}. "
+        f"{format_value(best.magnitude)} {rule} ({metric.name}, {len(best.val)} finished seeds: "
+        f"{means}). "
         + (f"It is statistically indistinguishable from {ties}. " if len(result.ties) > 1 else "")
         + "Only validation images took part in the choice. The seeds of that magnitude have "
         f"{test} {metric.unit} on test, mean {format_score(best.mean_test, metric)}."

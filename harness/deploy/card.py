@@ -54,7 +54,7 @@ def card(
         "",
         f"The input is fp32 [N, {image['channels']}, {image['resolution']}, "
         f"{image['resolution']}], RGB scaled to [0, 1], then (x - mean) / std for each channel, "
-        f"with mean {_numbers(image['mean'])} and std {_numbers(image['std'])}. The output are "
+        f"with mean {_numbers(image['mean'])} and std {_numbers(image['std'])}. The output is "
         f"logits fp32 [N, {description['num_classes']}]. `model.onnx`, if it is there, has the "
         "input `images`, normalised in the same way, and the output `logits`, for any N.",
         "",

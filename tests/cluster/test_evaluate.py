@@ -154,7 +154,7 @@ def test_before_it_costs_anything_it_says_what_it_takes_and_what_is_missing(afte
     assert evaluate.main(words) == 1
     printed = capsys.readouterr().out
     assert "the weights of 6 results" in printed
-    assert "run.keep_weights=all evaluate=[corruptions] store=PATH" in printed
+    assert "run.keep_weights=all 'evaluate=[corruptions]' store=" in printed
     with pytest.raises(UserError, match=r"not evaluated: run `python -m harness.evaluate"):
         table.main([*words, "metric=corrupted"])
 

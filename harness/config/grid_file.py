@@ -234,6 +234,6 @@ def unknown_choice(group: str, value: str) -> str:
             f"there is no file of {group} '{value}', but it is registered: set {key}={value}, and "
             f"the other keys of {group} as it needs them, instead of {group}={value}"
         )
-    own = "; one of your own is named by its path, dataset=path/to/pets.yaml"
+    own = "; one of your own is named by its file, dataset=path/to/pets.yaml"
     end = own if group == "dataset" else ""
     return f"there is no {group} '{value}'{nearest(value, choices(group))}{end}"

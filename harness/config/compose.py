@@ -234,6 +234,9 @@ def _parse(text: str, mistakes: Mistakes) -> Any:
     from hydra.errors import HydraException
 
     word = text.lstrip("+")
+    key, _, value = text.partition("=")
+    if value.startswith("~"):  # a folder below a home, which the grammar does not know
+        text = f"{key}={_quoted(value)}"
     try:
         # `++` adds or replaces a key; unknown keys are found later, by the models
         change = OverridesParser.create().parse_override(text if text[0] in "+~" else f"++{text}")

@@ -156,15 +156,15 @@ def _age(path: Path) -> float:
 def remove_leftovers(folder: Path, is_claimed: bool = False) -> None:
     """Remove temporary files of writers that were killed: those older than `LEFTOVER_SECONDS`.
 
-    In the folder of a stage that this process has claimed, other workers write temporary files for
-    claims only. So all other temporary files are left by an earlier owner, and are removed at any
-    age.
+    In the folder of a stage that this process has claimed, others write temporary files only for
+    claims, and for the config, which launches write without a claim. So all other temporary files
+    are left by an earlier owner, and are removed at any age.
     """
     for pattern in (".*.tmp", "claim.takeover.*"):
         for path in folder.glob(pattern):
-            is_of_a_claim = path.name.startswith((".claim.", ".now.", "claim."))
+            is_of_others = path.name.startswith((".claim.", ".now.", "claim.", ".config.json."))
             with contextlib.suppress(OSError):
-                if (is_claimed and not is_of_a_claim) or _age(path) > LEFTOVER_SECONDS:
+                if (is_claimed and not is_of_others) or _age(path) > LEFTOVER_SECONDS:
                     path.unlink()
 
 

@@ -254,6 +254,7 @@ def test_an_axis_is_replaced_under_either_of_its_names(tmp_path, word, width):
         (["grid=~no-such-user/x.yaml"], "no such user"),
         (["grid=quickstart", "store=~no-such-user/x"], "no such user"),
         (["grid=quickstart", "run.data_root='~no-such-user/x'"], "run.data_root: "),
+        (["grid=quickstart", "run.data_root=~no-such-user/x"], "this machine has no such user"),
         (["grid=" + "x" * 300 + ".yaml"], "letters, digits"),
         (["grid=" + "x/" * 3000 + "a.yaml"], "cannot be read: File name too long"),
         (["grid=tests"], "there is no grid 'tests'"),

@@ -214,8 +214,15 @@ def test_only_old_temporary_files_are_removed(tmp_path):
 
 
 def test_the_new_owner_of_a_stage_removes_temporary_files_of_the_last_owner_at_once(tmp_path):
-    """It does not remove those of other workers, which may be looking at the claim."""
-    kept = [".claim.abc.tmp", ".now.abc.tmp", "claim", "claim.takeover.abc", "result.json"]
+    """It keeps those of other workers and launches, which look at the claim or write the config."""
+    kept = [
+        ".claim.abc.tmp",
+        ".config.json.abc.tmp",
+        ".now.abc.tmp",
+        "claim",
+        "claim.takeover.abc",
+        "result.json",
+    ]
     for name in (*kept, ".result.json.abc.tmp", ".correct.npz.abc.tmp"):
         (tmp_path / name).touch()
     claims.remove_leftovers(tmp_path, is_claimed=True)

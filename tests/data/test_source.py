@@ -125,7 +125,7 @@ def test_how_to_use_a_registered_name_without_a_config_file_is_explained(
     launched, tree, monkeypatch
 ):
     words, _ = launched
-    with pytest.raises(UserError, match=r"no dataset 'photos'.*path, dataset=path/to/pets\.yaml"):
+    with pytest.raises(UserError, match=r"no dataset 'photos'.*file, dataset=path/to/pets\.yaml"):
         load_grid([*words(tree), "dataset=photos"])
     monkeypatch.setitem(FAMILIES.items, "mine", FAMILIES.get("vit"))
     with pytest.raises(UserError, match=r"set model\.family=mine, and the other keys of model"):

@@ -53,6 +53,18 @@ def record_path(store: Store, stage: str, evaluation: str) -> Path:
     return store.folder(stage) / FOLDER / f"{evaluation}.json"
 
 
+def make_place(path: Path) -> None:
+    """Make the folder of a record; move a link, or an entry of a wrong kind, out of its place.
+
+    Raises CannotWrite.
+    """
+    if problem := misplaced(path.parent, is_folder=True):
+        move_aside(path.parent, problem)
+    make_folder(path.parent)
+    if problem := misplaced(path):
+        move_aside(path, problem)
+
+
 def read_evaluation(store: Store, stage: str, evaluation: str) -> dict[str, Any] | None:
     """Return a stage's record of an evaluation, or None if there is none.
 
@@ -84,13 +96,9 @@ def write_evaluation(
     A link, or an entry of a wrong kind, in the place of a file is moved aside.
     """
     path = record_path(store, stage, evaluation)
-    if problem := misplaced(path.parent, is_folder=True):
-        move_aside(path.parent, problem)
-    make_folder(path.parent)
     content = packed(bits)
     for file in (path, path.with_suffix(".npz")):
-        if problem := misplaced(file):
-            move_aside(file, problem)
+        make_place(file)
     atomic_write(path.with_suffix(".npz"), content)
     digest = hashlib.sha256(content).hexdigest()
     sealed = {"stage": stage, "evaluation": evaluation, **record, "bits_sha256": digest}

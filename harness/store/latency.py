@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness.files import Damaged, make_folder, move_aside
-from harness.store.evaluations import FOLDER
+from harness.files import Damaged
+from harness.store.evaluations import FOLDER, make_place, record_path
 from harness.store.identity import digest
 from harness.store.records import (
     Count,
@@ -59,12 +59,8 @@ def write_latency(store: Store, stage: str, record: Mapping[str, Any]) -> None:
     """
     subject = {name: record[name] for name in ("device", "runtime", "threads")}
     subject |= {"kind": KIND, "batches": sorted(record["batches"])}
-    path = store.folder(stage) / FOLDER / f"{digest(subject)}.json"
-    if problem := misplaced(path.parent, is_folder=True):
-        move_aside(path.parent, problem)
-    make_folder(path.parent)
-    if problem := misplaced(path):
-        move_aside(path, problem)
+    path = record_path(store, stage, digest(subject))
+    make_place(path)
     write_sealed(path, {"kind": KIND, "stage": stage, **record})
 
 

@@ -11,6 +11,7 @@ from pace import FAMILY, separate_registries
 from analysis.table import main as table
 from harness.cluster import slurm
 from harness.cluster.job_registry import (
+    GAVE_UP,
     query_scheduler,
     read_records,
     record_job_id,
@@ -238,3 +239,31 @@ def test_without_a_controller_the_store_still_tells_what_it_has(bed, make_grid, 
     finally:
         bed.start_controller()
     assert Store(sweep.store).ids()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_jobs_of_a_submission_that_gave_up_keep_no_stage_from_being_queued(
+    bed, make_grid, tmp_path
+):
+    grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
+    bed.run("harness.launch", f"grid={grid}", f"store={store}", "cluster=testbed", HELD)
+    (submission,) = store.glob("sweeps/*/logs/*/*/submission.json")
+    (submission.parent / GAVE_UP).write_text("3 stages failed and none is done")
+    assert "queued 2 jobs" in bed.run(
+        "harness.launch", f"grid={grid}", f"store={store}", "cluster=testbed", HELD
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_variables_of_the_users_shell_do_not_hide_jobs_from_the_next_launch(
+    bed, make_grid, tmp_path
+):
+    grid, store = make_grid(), tmp_path / "store"
+    shell = {"SQUEUE_STATES": "RUNNING", "SBATCH_JOB_NAME": "mine", "SBATCH_PARTITION": "nowhere"}
+    words = f"grid={grid}", f"store={store}", "cluster=testbed", HELD
+    env = {**bed.env, **shell}
+    bed.run("harness.launch", *words, env=env)
+    assert "nothing to add" in bed.run("harness.launch", *words, env=env)
+    assert len(bed.jobs()) == 1

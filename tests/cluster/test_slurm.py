@@ -388,27 +388,6 @@ def test_a_job_that_dies_before_it_begins_is_reported(bed, make_grid, tmp_path):
     assert "/none/python: No such file" in bed.run("harness.logs", *args(grid, store))
 
 
-def test_jobs_of_a_submission_that_gave_up_keep_no_stage_from_being_queued(
-    bed, make_grid, tmp_path
-):
-    grid, store = make_grid(seeds="0, 1"), tmp_path / "store"
-    bed.run("harness.launch", *args(grid, store, HELD))
-    (submission,) = store.glob("sweeps/*/logs/*/*/submission.json")
-    (submission.parent / GAVE_UP).write_text("3 stages failed and none is done")
-    assert "queued 2 jobs" in bed.run("harness.launch", *args(grid, store, HELD))
-
-
-def test_variables_of_the_users_shell_do_not_hide_jobs_from_the_next_launch(
-    bed, make_grid, tmp_path
-):
-    grid, store = make_grid(), tmp_path / "store"
-    shell = {"SQUEUE_STATES": "RUNNING", "SBATCH_JOB_NAME": "mine", "SBATCH_PARTITION": "nowhere"}
-    words, env = args(grid, store, HELD), {**bed.env, **shell}
-    bed.run("harness.launch", *words, env=env)
-    assert "nothing to add" in bed.run("harness.launch", *words, env=env)
-    assert len(bed.jobs()) == 1
-
-
 def test_a_path_that_slurm_would_expand_is_refused(bed, make_grid, tmp_path):
     said = bed.run("harness.launch", *args(make_grid(), tmp_path / "store%j", HELD), code=2)
     assert "'%' in its path" in said

@@ -26,9 +26,9 @@ from analysis.figures import figures, left_out
 from analysis.provenance import setting, warnings
 from analysis.render import Table
 from analysis.report_page import sortable
-from analysis.report_source import Source, line, words_of_others
+from analysis.report_source import Source, words_of_others
 from analysis.table import best_table
-from harness.arguments import Option
+from harness.arguments import Option, command_line
 from harness.errors import command
 from harness.files import atomic_write, make_folder
 from harness.states import RULED_OUT
@@ -154,7 +154,7 @@ def _state(missing: Table, results: Sequence[SizeResult]) -> str:
 
 
 def _how_to_reproduce(source: Source, words: Sequence[str], out: str) -> str:
-    again = _pre([line("analysis.report", "rows=rows.csv", *words, "out=.")])
+    again = _pre([command_line("analysis.report", ("rows=rows.csv", *words, "out=."))])
     parts = [
         "<p>Magnitudes were chosen on validation; test numbers took part in no choice. From the "
         "rows beside this page, in its folder:</p>",
@@ -166,7 +166,7 @@ def _how_to_reproduce(source: Source, words: Sequence[str], out: str) -> str:
         if source.folder:
             grids = ",".join(sweep.grid for sweep in source.sweeps.values())
             report_words = (f"grid={grids}", *source.words, *words, f"out={out}")
-            commands.append(line("analysis.report", *report_words))
+            commands.append(command_line("analysis.report", report_words))
         parts += [
             "<p>With the code named above, this trains what the store lacks:</p>",
             _pre(commands),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.columns import values_of
-from harness.arguments import split_list
+from harness.arguments import command_line, split_list
 from harness.commands import launches
 from harness.config import grid_files
 from harness.config.grid_file import is_path
@@ -44,14 +43,8 @@ class Source:
 
     def launch(self, name: str, *changes: str) -> str:
         """Return the command that launches a sweep, with `changes` instead of words that clash."""
-        keys = {change.partition("=")[0] for change in changes}
-        kept = [word for word in self.words if word.lstrip("+").partition("=")[0] not in keys]
-        return line("harness.launch", f"grid={self.sweeps[name].grid}", *kept, *changes)
-
-
-def line(module: str, *words: str) -> str:
-    """Return a command as it can be pasted into a shell."""
-    return " ".join(["python -m", module, *map(shlex.quote, words)])
+        words = (f"grid={self.sweeps[name].grid}", *self.words)
+        return command_line("harness.launch", words, *changes)
 
 
 def of_command(overrides: Sequence[str]) -> Source:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,13 @@ def split_options(
     if read.mistakes:
         raise UserError("\n".join(read.mistakes))
     return [f"{key}={value}" for key, value in read.others], read.options
+
+
+def command_line(module: str, words: Iterable[str], *changes: str) -> str:
+    """Return a command as it can be pasted into a shell; `changes` replace words of their keys."""
+    keys = {change.partition("=")[0] for change in changes}
+    kept = [word for word in words if word.lstrip("+").partition("=")[0] not in keys]
+    return " ".join(["python -m", module, *map(shlex.quote, (*kept, *changes))])
 
 
 def top_level(key: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.arguments import command_line
 from harness.cluster_schema import ClusterConfig
 from harness.run_schema import RunConfig
 from harness.schema import StageConfig, TrialConfig
@@ -39,9 +39,7 @@ class Launch:
 
         `changes` are words such as `run.device=cpu`; they replace words of the same key.
         """
-        keys = {change.partition("=")[0] for change in changes}
-        kept = [word for word in self.words if word.lstrip("+").partition("=")[0] not in keys]
-        return " ".join(["python -m", module, *map(shlex.quote, (*kept, *changes))])
+        return command_line(module, self.words, *changes)
 
     def targets_of(self, plan: Plan, stages: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Return what each of these stages is evaluated on, if it is the last one of a trial."""
